@@ -1,0 +1,35 @@
+"""Who is in the fleet, as Fleet publishes it and gateways apply it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from scheduler.events import InstanceCapacity
+
+
+class MemberState(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    LOST = "lost"  # known, not serving; comes back as a higher incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One instance. model_cards: the `data` entries of its GET /v1/models."""
+
+    instance_id: str
+    incarnation: int
+    host: str
+    port: int
+    state: MemberState
+    capacity: InstanceCapacity
+    model_cards: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """The members at an epoch. A higher epoch replaces a lower one whole; epochs never repeat."""
+
+    epoch: int = 0
+    members: tuple[Member, ...] = ()

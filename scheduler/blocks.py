@@ -1,0 +1,63 @@
+"""Prompt -> chained 64-bit block hashes: equal prefixes give equal leading hashes, whoever computes them.
+
+Each hash covers its block and, through its parent, all before it. Hashes are never those of Python's own `hash()`.
+"""
+
+from array import array
+from collections.abc import Iterable, Sequence
+
+from xxhash import xxh3_64_intdigest
+
+_MASK = (1 << 64) - 1
+
+
+def root_hash(*scope: str | bytes) -> int:
+    """The parent of a first block: what must be equal before any prefix can be shared (model, cache salt, tools)."""
+    parent = 0
+    for part in scope:
+        parent = xxh3_64_intdigest(part, parent)
+    return parent
+
+
+def hash_text(text: bytes, block_bytes: int, *, opening_bytes: int = 0, parent: int = 0) -> tuple[int, ...]:
+    """Hash raw prompt bytes, as they stand in the request body.
+
+    opening_bytes: where the first exchange of a chat ends. A block ends there too, however short, so that a chat has its
+    key from the first turn on and keeps it as it grows; blocks after it are counted from there. 0: there is none.
+    A rest shorter than a block is left out, since the next turn would change it; a text without any block is hashed whole.
+    """
+    hashes: list[int] = []
+    end = len(text)
+    opening_end = min(opening_bytes, end)
+    start = 0
+    while start < opening_end:
+        stop = min(start + block_bytes, opening_end)
+        parent = xxh3_64_intdigest(text[start:stop], parent)
+        hashes.append(parent)
+        start = stop
+    for stop in range(start + block_bytes, end + 1, block_bytes):
+        parent = xxh3_64_intdigest(text[start:stop], parent)
+        hashes.append(parent)
+        start = stop
+    if not hashes and end:
+        hashes.append(xxh3_64_intdigest(text, parent))
+    return tuple(hashes)
+
+
+def hash_tokens(token_ids: Sequence[int], block_tokens: int, *, parent: int = 0) -> tuple[int, ...]:
+    """Hash token ids; a rest shorter than a block is left out."""
+    packed = array("I", token_ids).tobytes()
+    width = array("I").itemsize
+    full_bytes = len(token_ids) // block_tokens * block_tokens * width
+    if not full_bytes:
+        return ()
+    return hash_text(packed[:full_bytes], block_tokens * width, parent=parent)
+
+
+def hash_trace_ids(hash_ids: Iterable[int], *, parent: int = 0) -> tuple[int, ...]:
+    """Hash the block ids of a trace, one id a block."""
+    hashes: list[int] = []
+    for block_id in hash_ids:
+        parent = xxh3_64_intdigest((block_id & _MASK).to_bytes(8, "little"), parent)
+        hashes.append(parent)
+    return tuple(hashes)

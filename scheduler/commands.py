@@ -1,0 +1,60 @@
+"""Orders the core gives its driver, in the imperative. The driver carries them out in the order given."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from scheduler.events import FailureCause
+from scheduler.request import ChoiceReason
+
+
+class RejectReason(StrEnum):
+    NO_INSTANCE = "no_instance"  # none is ready
+    QUEUE_FULL = "queue_full"  # as much waits as may wait
+    QUEUE_TIMEOUT = "queue_timeout"  # waited longer than queue_timeout_s
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"  # failed on max_attempts instances before its first token
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Send the request to the instance. The rest says why, for metrics and headers; the driver decides nothing by it.
+
+    queued_s: time spent waiting in the gateway. estimated_ttft_s: from arrival, as estimated when it was placed.
+    cached_tokens: tokens of the prompt believed to be cached there.
+    """
+
+    request_id: str
+    attempt: int
+    instance_id: str
+    reason: ChoiceReason
+    queued_s: float
+    estimated_ttft_s: float
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Answer with an error; nothing of the request has been sent to the client. It is over for the core."""
+
+    request_id: str
+    reason: RejectReason
+    retry_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Close the attempt's connection to the instance; what becomes of the request comes as another command."""
+
+    request_id: str
+    attempt: int
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailStream:
+    """The client has part of an answer that cannot be completed: end its stream with an error. It is over for the core."""
+
+    request_id: str
+    cause: FailureCause
+
+
+Command = Dispatch | Reject | Abort | FailStream

@@ -1,0 +1,151 @@
+"""Facts the driver tells the core, in the past tense. Times are not in them: `handle(event, now)` carries the time."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from scheduler.request import Request
+from scheduler.snapshot import Move
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceCapacity:
+    """What an instance can do, as configured or measured.
+
+    prefill_tokens_per_s: prompt tokens computed each second when nothing else runs.
+    kv_tokens: size of its KV cache pool, in tokens.
+    max_running: requests it runs at once (vLLM: max_num_seqs).
+    weight: share of the rings, relative to the other instances.
+    The defaults describe a 7B-class model on one accelerator (arXiv 2602.06502: 0.00016 s a prefill token).
+    """
+
+    prefill_tokens_per_s: float = 6250.0
+    kv_tokens: int = 740_000
+    max_running: int = 256
+    weight: float = 1.0
+
+
+class FailureCause(StrEnum):
+    """Why an attempt failed."""
+
+    CONNECT = "connect"  # no connection could be made: the instance never saw the request
+    REFUSED = "refused"  # the instance answered that it takes no more (HTTP 503)
+    BROKEN = "broken"  # the connection broke, or the answer was not HTTP
+    STALLED = "stalled"  # no byte for longer than the stall time-out
+    INSTANCE_LOST = "instance_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceJoined:
+    """The instance is ready. A higher incarnation replaces a lower one: another process, with an empty cache."""
+
+    instance_id: str
+    incarnation: int = 0
+    capacity: InstanceCapacity = InstanceCapacity()
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceDraining:
+    """The instance takes no new requests; those that run there end."""
+
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceLost:
+    """The instance is gone: died, removed, or drained."""
+
+    instance_id: str
+    incarnation: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestArrived:
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class FirstToken:
+    request_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFinished:
+    """The answer is complete. cached_tokens and prompt_tokens are the instance's own count (`usage`), where it gave one."""
+
+    request_id: str
+    attempt: int
+    output_tokens: int
+    cached_tokens: int | None = None
+    prompt_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailed:
+    """The attempt broke. tokens_sent: what the client has been sent of it; with 0 it can run elsewhere."""
+
+    request_id: str
+    attempt: int
+    tokens_sent: int
+    cause: FailureCause
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCancelled:
+    """The client left. The driver has closed the attempt's upstream connection itself."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlocksStored:
+    """The instance reported that it holds these blocks, in prompt order."""
+
+    instance_id: str
+    blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BlocksRemoved:
+    """The instance reported that it dropped these blocks."""
+
+    instance_id: str
+    blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCleared:
+    """The instance's prefix cache was reset."""
+
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MovesProposed:
+    """A rebalancing plan made on the snapshot of that version; each move is checked again before it is applied."""
+
+    moves: tuple[Move, ...]
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed. Expects one each 0.1 s or so: time-outs and assumed first tokens hang on it."""
+
+
+Event = (
+    InstanceJoined
+    | InstanceDraining
+    | InstanceLost
+    | RequestArrived
+    | FirstToken
+    | RequestFinished
+    | RequestFailed
+    | RequestCancelled
+    | BlocksStored
+    | BlocksRemoved
+    | CacheCleared
+    | MovesProposed
+    | Tick
+)

@@ -1,0 +1,51 @@
+"""What a background planner is shown of the core, and the moves it answers with. Plain values: they travel between processes."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingSnapshot:
+    """A request that waits in the gateway for `instance_id` and could run elsewhere.
+
+    ahead_tokens: tokens to be computed at its instance before it starts.
+    uncached_tokens: instance id -> tokens of its prompt that must be computed there; its own instance and each alternative.
+    """
+
+    request_id: str
+    instance_id: str
+    ttft_slo_s: float
+    ahead_tokens: int
+    uncached_tokens: dict[str, int]
+    candidates: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSnapshot:
+    """backlog_tokens: prefill tokens dispatched and not computed yet, plus those that wait in the gateway for it."""
+
+    instance_id: str
+    backlog_tokens: int
+    seconds_per_token: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """version: counts changes of membership; a plan made for another version is dropped.
+
+    instances: the hot ones, and every instance that a waiting request of theirs could move to.
+    waiting: what waits for the hot instances, in queue order.
+    """
+
+    version: int
+    instances: tuple[InstanceSnapshot, ...]
+    waiting: tuple[WaitingSnapshot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Run a waiting request elsewhere. gain_s: TTFT saved by the plan's estimate, recomputation included."""
+
+    request_id: str
+    from_instance_id: str
+    to_instance_id: str
+    gain_s: float
