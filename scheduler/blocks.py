@@ -11,7 +11,7 @@ from xxhash import xxh3_64_intdigest
 _MASK = (1 << 64) - 1
 
 
-def root_hash(*scope: str | bytes) -> int:
+def root_hash(*scope: bytes) -> int:
     """The parent of a first block: what must be equal before any prefix can be shared (model, cache salt, tools)."""
     parent = 0
     for part in scope:
@@ -22,9 +22,10 @@ def root_hash(*scope: str | bytes) -> int:
 def hash_text(text: bytes, block_bytes: int, *, opening_bytes: int = 0, parent: int = 0) -> tuple[int, ...]:
     """Hash raw prompt bytes, as they stand in the request body.
 
-    opening_bytes: where the first exchange of a chat ends. A block ends there too, however short, so that a chat has its
-    key from the first turn on and keeps it as it grows; blocks after it are counted from there. 0: there is none.
-    A rest shorter than a block is left out, since the next turn would change it; a text without any block is hashed whole.
+    opening_bytes: where the first exchange of a chat ends. A block ends there too, however short, so that a chat has
+    its key from the first turn on and keeps it as it grows; blocks after it are counted from there. 0: there is none.
+    A rest shorter than a block is left out, since the next turn would change it; a text without any block is hashed
+    whole.
     """
     hashes: list[int] = []
     end = len(text)

@@ -51,7 +51,8 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class FailStream:
-    """The client has part of an answer that cannot be completed: end its stream with an error. It is over for the core."""
+    """The client has part of an answer that cannot be completed: end its stream with an error. It is over for the
+    core."""
 
     request_id: str
     cause: FailureCause

@@ -72,7 +72,8 @@ class FirstToken:
 
 @dataclass(frozen=True, slots=True)
 class RequestFinished:
-    """The answer is complete. cached_tokens and prompt_tokens are the instance's own count (`usage`), where it gave one."""
+    """The answer is complete. cached_tokens and prompt_tokens are the instance's own count (`usage`), where it gave
+    one."""
 
     request_id: str
     attempt: int

@@ -1,6 +1,6 @@
 """What the core knows of a request, and of each attempt to run it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -15,7 +15,8 @@ class Request:
     ttft_slo_s: time-to-first-token objective in seconds; None takes the configured one.
     priority: lower is served sooner, as in vLLM.
     tenant: whose request it is; empty where clients are not told apart.
-    streams: whether the first token will be seen when it is made. If not, the end of prefill is assumed from the estimate.
+    streams: whether the first token will be seen when it is made. If not, the end of prefill is assumed from the
+    estimate.
     """
 
     id: str
@@ -47,25 +48,29 @@ class ChoiceReason(StrEnum):
 
 @dataclass(slots=True)
 class Attempt:
-    """One try at running a request on one instance, and what it has booked there.
+    """One try at running a request on one instance, and what it has booked there. Owned by the core.
 
-    booked_prefill_tokens: tokens still to be computed before its first token; 0 once that has been seen.
-    booked_kv_tokens: tokens of KV cache reserved on the instance while it runs there.
-    ahead_tokens: booked prefill tokens of the instance at dispatch, its own included; what its wait is measured against.
+    number: counts the request's dispatches, from 1; a move of a waiting request keeps it.
+    uncached_tokens: prompt tokens to compute, booked as waiting, then as prefilling, until the first token.
+    kv_tokens: KV cache reserved on the instance from dispatch to the end.
+    ahead_tokens: the instance's booked prefill tokens at dispatch, this attempt's included.
+    started: the driver has seen output; unlike DECODING this is never assumed.
+    tried: instances on which earlier attempts of the request failed.
     """
 
     request: Request
     number: int
+    arrived_at: float
     instance_id: str
     candidates: tuple[str, ...]
     reason: ChoiceReason
-    placed_at: float
     estimated_ttft_s: float
     cached_tokens: int
+    uncached_tokens: int
+    tried: frozenset[str] = frozenset()
     state: AttemptState = AttemptState.WAITING
+    moves: int = 0
     dispatched_at: float = 0.0
-    booked_prefill_tokens: int = 0
-    booked_kv_tokens: int = 0
+    kv_tokens: int = 0
     ahead_tokens: int = 0
-    started: bool = False  # the driver has seen output; unlike DECODING this is never assumed
-    arrived_at: float = field(default=0.0)
+    started: bool = False

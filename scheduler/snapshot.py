@@ -1,4 +1,5 @@
-"""What a background planner is shown of the core, and the moves it answers with. Plain values: they travel between processes."""
+"""What a background planner is shown of the core, and the moves it answers with. Plain values: they travel between
+processes."""
 
 from dataclasses import dataclass
 
@@ -8,7 +9,8 @@ class WaitingSnapshot:
     """A request that waits in the gateway for `instance_id` and could run elsewhere.
 
     ahead_tokens: tokens to be computed at its instance before it starts.
-    uncached_tokens: instance id -> tokens of its prompt that must be computed there; its own instance and each alternative.
+    uncached_tokens: instance id -> tokens of its prompt that must be computed there; its own instance and each
+    alternative.
     """
 
     request_id: str

@@ -1,0 +1,61 @@
+"""Everything that can be set in the core. Each default works; each technique has its own switch, for ablation."""
+
+from dataclasses import dataclass
+
+from scheduler.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """Raises ConfigError with field, rule and value."""
+
+    policy: str = "dualmap"  # or a comparison policy, see scheduler/policies
+    ttft_slo_s: float = 5.0  # objective for requests that name none (arXiv 2602.06502, section 4.1)
+    block_tokens: int = 512  # unit of prefix identity; finer finds little more and costs more per decision
+
+    # The five techniques.
+    dual_mapping: bool = True  # off: one ring, one candidate
+    adaptive_key: bool = True  # off: the key is always the first key_blocks blocks
+    slo_aware: bool = True  # off: always the candidate with the longer cached prefix
+    gateway_queue: bool = True  # off: dispatched at once; what waits, waits in the instance and cannot move
+    rebalancing: bool = True  # off: what waits stays where it was placed
+
+    virtual_nodes: int = 128  # per instance of weight 1 on each ring: about 9 % spread of arc length
+    key_blocks: int = 1  # depth of a key before any deepening
+    max_key_blocks: int = 64  # deepening stops here: a longer common prefix is one conversation, not a crowd
+
+    # The warm candidate is kept while its estimate is below this share of the SLO (arXiv 2602.06502, section 3.3).
+    switch_slo_fraction: float = 0.5
+    # An instance is hot when its backlog is above this share of the SLO (arXiv 2602.06502, section 3.4).
+    hot_slo_fraction: float = 0.5
+    max_moves: int = 16  # per plan, so that one bad estimate cannot empty a queue
+    max_moves_per_request: int = 2  # so that a request cannot wander
+    min_move_gain_s: float = 0.1  # below the error of the estimates a move is noise
+
+    # Prefill work an instance is given ahead. A full step of 8192 tokens is 1.3 s: less would leave it idle between
+    # steps.
+    release_window_s: float = 1.3
+    max_waiting: int = 4096  # requests waiting in the gateway for one instance
+    max_in_flight: int = 65_536  # requests known to the core
+    queue_timeout_s: float = 120.0  # nobody waits longer for a first token
+    max_attempts: int = 3  # instances tried before the first token
+    suspect_s: float = 1.0  # an instance that refused a connection is left alone this long, unless no other is left
+
+    def __post_init__(self) -> None:
+        positive = (
+            "ttft_slo_s block_tokens virtual_nodes key_blocks max_key_blocks max_moves max_moves_per_request"
+            " release_window_s max_waiting max_in_flight queue_timeout_s max_attempts"
+        )
+        for name in positive.split():
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be greater than 0, not {getattr(self, name)!r}")
+        for name in ("min_move_gain_s", "suspect_s"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)!r}")
+        for name in ("switch_slo_fraction", "hot_slo_fraction"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must be greater than 0 and at most 1, not {getattr(self, name)!r}")
+        if self.max_key_blocks < self.key_blocks:
+            raise ConfigError(
+                f"max_key_blocks must be at least key_blocks={self.key_blocks}, not {self.max_key_blocks}"
+            )

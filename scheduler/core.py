@@ -1,0 +1,393 @@
+"""Scheduler.handle: events in, commands out. The only owner of the core's mutable state.
+
+A request is known from its arrival until Reject, FailStream, RequestFinished or RequestCancelled. In between it has
+exactly one attempt, which waits in one instance's queue or runs on one instance; what it has booked there is given
+back when it leaves, on every path. Events for an attempt that is over are counted and dropped.
+"""
+
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Any
+
+from scheduler.admission import reject_if_full, reject_if_queue_full, reject_no_instance
+from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason
+from scheduler.config import SchedulerConfig
+from scheduler.errors import ContractError
+from scheduler.events import (
+    BlocksRemoved,
+    BlocksStored,
+    CacheCleared,
+    Event,
+    FailureCause,
+    FirstToken,
+    InstanceDraining,
+    InstanceJoined,
+    InstanceLost,
+    MovesProposed,
+    RequestArrived,
+    RequestCancelled,
+    RequestFailed,
+    RequestFinished,
+    Tick,
+)
+from scheduler.instance_view import InstanceView
+from scheduler.placement import Placement
+from scheduler.policies import make_policy
+from scheduler.recovery import Fate, decide_fate
+from scheduler.request import Attempt, AttemptState, ChoiceReason, Request
+from scheduler.snapshot import Move, Snapshot
+from scheduler.take_snapshot import take_snapshot
+
+FIRST_OUTPUT_GUESS_TOKENS = 256.0  # length of an answer before any was seen
+OUTPUT_MEMORY = 0.02  # weight of each answer in the learned mean length: the last 50 or so count
+EXPIRY_INTERVAL_S = 1.0  # how often waiting requests are checked for their time-out
+
+
+@dataclass(slots=True)
+class SchedulerStats:
+    """Counters since the start."""
+
+    late_events: int = 0  # for an attempt, request or incarnation that is over
+    retries: int = 0  # attempts after the first
+    moves_applied: int = 0
+    moves_refused: int = 0  # not worth it any more, or no longer possible, when the plan came back
+
+
+class Scheduler:
+    """`now` is in seconds of any monotonic clock, the same one at each call."""
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        """Raises ConfigError for an unknown policy."""
+        self.config = config
+        self.policy = make_policy(config)
+        self.instances: dict[str, InstanceView] = {}
+        self.attempts: dict[str, Attempt] = {}  # by request id: every request in flight
+        self.stats = SchedulerStats()
+        self.version = 0  # counts changes of membership
+        self._suspects: set[str] = set()
+        self._assumed: list[tuple[float, str, int]] = []  # heap of (time, request id, attempt): first tokens not seen
+        self._mean_output_tokens = FIRST_OUTPUT_GUESS_TOKENS
+        self._next_expiry = 0.0
+        self._handlers: dict[type[Event], Callable[[Any, float, list[Command]], None]] = {
+            InstanceJoined: self._instance_joined,
+            InstanceDraining: self._instance_draining,
+            InstanceLost: self._instance_lost,
+            RequestArrived: self._request_arrived,
+            FirstToken: self._first_token,
+            RequestFinished: self._request_finished,
+            RequestFailed: self._request_failed,
+            RequestCancelled: self._request_cancelled,
+            BlocksStored: self._blocks_stored,
+            BlocksRemoved: self._blocks_removed,
+            CacheCleared: self._cache_cleared,
+            MovesProposed: self._moves_proposed,
+            Tick: self._tick,
+        }
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Apply the event and return what the driver has to do, in order. Raises ContractError for a reused request
+        id."""
+        commands: list[Command] = []
+        self._handlers[type(event)](event, now, commands)
+        return commands
+
+    def snapshot(self, now: float) -> Snapshot | None:
+        """What plan_rebalance needs; None while no instance is hot or rebalancing is off."""
+        if not (self.config.rebalancing and self.policy.holds_requests):
+            return None
+        return take_snapshot(self.instances, self.version, self.config)
+
+    # Requests.
+
+    def _request_arrived(self, event: RequestArrived, now: float, commands: list[Command]) -> None:
+        request = event.request
+        if request.id in self.attempts:
+            raise ContractError(f"request id {request.id!r} is in flight already")
+        if rejected := reject_if_full(request.id, len(self.attempts), self.config):
+            commands.append(rejected)
+            return
+        self._place(request, now, commands, number=1, arrived_at=now)
+
+    def _first_token(self, event: FirstToken, now: float, commands: list[Command]) -> None:
+        attempt = self._running(event.request_id, event.attempt)
+        if attempt is None or attempt.started:
+            self.stats.late_events += 1
+            return
+        view = self.instances[attempt.instance_id]
+        attempt.started = True
+        if attempt.state is AttemptState.PREFILLING:
+            if attempt.request.streams:
+                view.speed.observe(attempt.ahead_tokens, now - attempt.dispatched_at)
+            view.prefilled(attempt)
+            self._release(view, now, commands)
+
+    def _request_finished(self, event: RequestFinished, now: float, commands: list[Command]) -> None:
+        attempt = self._running(event.request_id, event.attempt)
+        if attempt is None:
+            self.stats.late_events += 1
+            return
+        self._mean_output_tokens += OUTPUT_MEMORY * (event.output_tokens - self._mean_output_tokens)
+        self._end(attempt, now, commands)
+
+    def _request_failed(self, event: RequestFailed, now: float, commands: list[Command]) -> None:
+        attempt = self._running(event.request_id, event.attempt)
+        if attempt is None:
+            self.stats.late_events += 1
+            return
+        if event.cause is FailureCause.CONNECT:
+            self._suspects.add(attempt.instance_id)
+            self.instances[attempt.instance_id].suspect_until = now + self.config.suspect_s
+        self._end(attempt, now, commands)
+        self._recover(attempt, event.tokens_sent, event.cause, now, commands)
+
+    def _request_cancelled(self, event: RequestCancelled, now: float, commands: list[Command]) -> None:
+        attempt = self.attempts.get(event.request_id)
+        if attempt is None:
+            self.stats.late_events += 1
+            return
+        self._end(attempt, now, commands)
+
+    # Instances.
+
+    def _instance_joined(self, event: InstanceJoined, now: float, commands: list[Command]) -> None:
+        known = self.instances.get(event.instance_id)
+        if known is not None:
+            if event.incarnation <= known.incarnation:
+                self.stats.late_events += 1
+                return
+            self._remove(known, now, commands)
+        view = InstanceView(event.instance_id, event.incarnation, event.capacity, self.config.block_tokens)
+        self.instances[event.instance_id] = view
+        self.policy.add(view)
+        self.version += 1
+
+    def _instance_draining(self, event: InstanceDraining, now: float, commands: list[Command]) -> None:
+        view = self.instances.get(event.instance_id)
+        if view is None or view.draining:
+            self.stats.late_events += 1
+            return
+        view.draining = True
+        self.policy.remove(view)
+        self.version += 1
+        if any(not other.draining for other in self.instances.values()):
+            self._replace_waiting(view, now, commands)  # else they are served here, as nobody else can
+
+    def _instance_lost(self, event: InstanceLost, now: float, commands: list[Command]) -> None:
+        view = self.instances.get(event.instance_id)
+        if view is None or event.incarnation != view.incarnation:
+            self.stats.late_events += 1
+            return
+        self._remove(view, now, commands)
+
+    def _remove(self, view: InstanceView, now: float, commands: list[Command]) -> None:
+        """Forget the instance; everything it had goes elsewhere, or fails where the client has part of the answer."""
+        if not view.draining:
+            view.draining = True
+            self.policy.remove(view)
+        del self.instances[view.instance_id]
+        self._suspects.discard(view.instance_id)
+        self.version += 1
+        for attempt in list(view.running.values()):
+            commands.append(Abort(attempt.request.id, attempt.number, view.instance_id))
+            view.release(attempt)
+            del self.attempts[attempt.request.id]
+            self._recover(attempt, 0, FailureCause.INSTANCE_LOST, now, commands)
+        self._replace_waiting(view, now, commands)
+
+    def _replace_waiting(self, view: InstanceView, now: float, commands: list[Command]) -> None:
+        for attempt in list(view.waiting):
+            view.take_out(attempt)
+            del self.attempts[attempt.request.id]
+            self._place_again(attempt, now, commands, number=attempt.number, tried=attempt.tried)
+
+    def _blocks_stored(self, event: BlocksStored, now: float, commands: list[Command]) -> None:
+        if view := self.instances.get(event.instance_id):
+            view.cache.use(event.blocks)
+
+    def _blocks_removed(self, event: BlocksRemoved, now: float, commands: list[Command]) -> None:
+        if view := self.instances.get(event.instance_id):
+            view.cache.drop(event.blocks)
+
+    def _cache_cleared(self, event: CacheCleared, now: float, commands: list[Command]) -> None:
+        if view := self.instances.get(event.instance_id):
+            view.cache.clear()
+
+    # Background.
+
+    def _moves_proposed(self, event: MovesProposed, now: float, commands: list[Command]) -> None:
+        for move in event.moves:
+            if event.version == self.version and self._move(move, now, commands):
+                self.stats.moves_applied += 1
+            else:
+                self.stats.moves_refused += 1
+
+    def _move(self, move: Move, now: float, commands: list[Command]) -> bool:
+        """Apply the move if it can still be made and still gains."""
+        attempt = self.attempts.get(move.request_id)
+        target = self.instances.get(move.to_instance_id)
+        if attempt is None or attempt.state is not AttemptState.WAITING or attempt.instance_id != move.from_instance_id:
+            return False
+        if target is None or target.draining or target.instance_id in self._suspects | {attempt.instance_id}:
+            return False
+        source = self.instances[attempt.instance_id]
+        ahead = source.booked_prefill_tokens + source.waiting.tokens_ahead(attempt) + attempt.uncached_tokens
+        estimate = target.estimate_ttft(attempt.request)
+        if ahead * source.seconds_per_token - estimate.total_s < self.config.min_move_gain_s:
+            return False
+        source.take_out(attempt)
+        attempt.instance_id = target.instance_id
+        attempt.reason = ChoiceReason.MOVED
+        attempt.cached_tokens = estimate.cached_tokens
+        attempt.uncached_tokens = estimate.uncached_tokens
+        attempt.estimated_ttft_s = estimate.total_s + (now - attempt.arrived_at)
+        attempt.moves += 1
+        target.enqueue(attempt)
+        self._release(target, now, commands)
+        return True
+
+    def _tick(self, event: Tick, now: float, commands: list[Command]) -> None:
+        self._assume_first_tokens(now, commands)
+        self._suspects = {i for i in self._suspects if self.instances[i].suspect_until > now}
+        if now >= self._next_expiry:
+            self._next_expiry = now + EXPIRY_INTERVAL_S
+            self._expire_waiting(now, commands)
+
+    def _assume_first_tokens(self, now: float, commands: list[Command]) -> None:
+        """An answer that is not streamed shows no first token: its prefill is taken to end when estimated."""
+        while self._assumed and self._assumed[0][0] <= now:
+            _, request_id, number = heappop(self._assumed)
+            attempt = self._running(request_id, number)
+            if attempt is not None and attempt.state is AttemptState.PREFILLING:
+                view = self.instances[attempt.instance_id]
+                view.prefilled(attempt)
+                self._release(view, now, commands)
+
+    def _expire_waiting(self, now: float, commands: list[Command]) -> None:
+        oldest = now - self.config.queue_timeout_s
+        for view in self.instances.values():
+            for attempt in [a for a in view.waiting if a.arrived_at <= oldest]:
+                view.take_out(attempt)
+                del self.attempts[attempt.request.id]
+                commands.append(Reject(attempt.request.id, RejectReason.QUEUE_TIMEOUT, view.backlog_s))
+
+    # What the handlers share.
+
+    def _running(self, request_id: str, number: int) -> Attempt | None:
+        """The attempt, if it is the request's current one and has been dispatched."""
+        attempt = self.attempts.get(request_id)
+        if attempt is None or attempt.number != number or attempt.state is AttemptState.WAITING:
+            return None
+        return attempt
+
+    def _place(
+        self,
+        request: Request,
+        now: float,
+        commands: list[Command],
+        *,
+        number: int,
+        arrived_at: float,
+        tried: frozenset[str] = frozenset(),
+    ) -> None:
+        placement = self._choose(request, tried)
+        if placement is None:
+            commands.append(reject_no_instance(request.id))
+            return
+        estimate = placement.estimate
+        view = self.instances[estimate.instance_id]
+        if rejected := reject_if_queue_full(request.id, view, self.config):
+            commands.append(rejected)
+            return
+        attempt = Attempt(
+            request,
+            number,
+            arrived_at,
+            estimate.instance_id,
+            placement.candidates,
+            placement.reason,
+            estimate.total_s + (now - arrived_at),
+            estimate.cached_tokens,
+            estimate.uncached_tokens,
+            tried,
+        )
+        self.attempts[request.id] = attempt
+        if self._can_start(view, attempt) and not view.waiting_count:
+            self._dispatch(view, attempt, now, commands)
+        else:
+            view.enqueue(attempt)
+            self._release(view, now, commands)
+
+    def _choose(self, request: Request, tried: frozenset[str]) -> Placement | None:
+        """Avoid suspects and instances that failed the request, as long as others are left."""
+        slo_s = request.ttft_slo_s or self.config.ttft_slo_s
+        avoid: Set[str] = self._suspects | tried if self._suspects or tried else tried
+        placement = self.policy.place(request, slo_s, avoid)
+        if placement is None and avoid:
+            placement = self.policy.place(request, slo_s, frozenset())
+        return placement
+
+    def _release(self, view: InstanceView, now: float, commands: list[Command]) -> None:
+        """Dispatch from the instance's queue, in order, as far as it can start them."""
+        while view.waiting_count and self._can_start(view, attempt := view.waiting.first()):
+            view.take_out(attempt)
+            self._dispatch(view, attempt, now, commands)
+
+    def _can_start(self, view: InstanceView, attempt: Attempt) -> bool:
+        if not self.policy.holds_requests:
+            return True
+        return view.can_start(attempt, self._kv_tokens(attempt.request), self.config.release_window_s)
+
+    def _dispatch(self, view: InstanceView, attempt: Attempt, now: float, commands: list[Command]) -> None:
+        request = attempt.request
+        view.dispatch(attempt, self._kv_tokens(request), now)
+        if not request.streams:
+            due = now + attempt.ahead_tokens * view.seconds_per_token
+            heappush(self._assumed, (due, request.id, attempt.number))
+        commands.append(
+            Dispatch(
+                request.id,
+                attempt.number,
+                view.instance_id,
+                attempt.reason,
+                now - attempt.arrived_at,
+                attempt.estimated_ttft_s,
+                attempt.cached_tokens,
+            )
+        )
+
+    def _kv_tokens(self, request: Request) -> int:
+        """KV cache the request will take: its prompt and an answer of the length answers have been having."""
+        expected = int(self._mean_output_tokens)
+        return request.prompt_tokens + (
+            min(expected, request.max_output_tokens) if request.max_output_tokens else expected
+        )
+
+    def _end(self, attempt: Attempt, now: float, commands: list[Command]) -> None:
+        """Give back all the attempt has booked, and let the next in the queue start."""
+        del self.attempts[attempt.request.id]
+        view = self.instances[attempt.instance_id]
+        if attempt.state is AttemptState.WAITING:
+            view.take_out(attempt)
+        else:
+            view.release(attempt)
+        self._release(view, now, commands)
+
+    def _recover(
+        self, attempt: Attempt, tokens_sent: int, cause: FailureCause, now: float, commands: list[Command]
+    ) -> None:
+        """Decide on a request whose attempt failed; the attempt has been taken off the books."""
+        match decide_fate(attempt, tokens_sent, cause, self.config):
+            case Fate.FAIL:
+                commands.append(FailStream(attempt.request.id, cause))
+            case Fate.GIVE_UP:
+                commands.append(Reject(attempt.request.id, RejectReason.ATTEMPTS_EXHAUSTED, 1.0))
+            case Fate.RETRY:
+                self.stats.retries += 1
+                tried = attempt.tried | {attempt.instance_id}
+                self._place_again(attempt, now, commands, number=attempt.number + 1, tried=tried)
+
+    def _place_again(
+        self, attempt: Attempt, now: float, commands: list[Command], *, number: int, tried: frozenset[str]
+    ) -> None:
+        self._place(attempt.request, now, commands, number=number, arrived_at=attempt.arrived_at, tried=tried)

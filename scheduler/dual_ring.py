@@ -1,0 +1,40 @@
+"""Two independent rings: each key has two distinct candidates (arXiv 2602.06502, section 3.1)."""
+
+from collections.abc import Set
+
+from scheduler.ring import HashRing
+
+FIRST_SEED = 0x6475616C  # "dual"
+SECOND_SEED = 0x6D617070  # "mapp"
+
+
+class DualRing:
+    def __init__(self, virtual_nodes: int, *, dual: bool = True) -> None:
+        """dual=False leaves one ring and one candidate."""
+        self._first = HashRing(FIRST_SEED, virtual_nodes)
+        self._second = HashRing(SECOND_SEED, virtual_nodes)
+        self._dual = dual
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def add(self, instance_id: str, weight: float = 1.0) -> None:
+        self._first.add(instance_id, weight)
+        self._second.add(instance_id, weight)
+
+    def remove(self, instance_id: str) -> None:
+        self._first.remove(instance_id)
+        self._second.remove(instance_id)
+
+    def candidates(self, key: int, avoid: Set[str] = frozenset()) -> tuple[str, ...]:
+        """The key's instances, that of the first ring first: two, or fewer where no more are left. Where both rings
+        name the same instance, the second candidate is the next distinct one on the second ring."""
+        first = self._first.lookup(key, avoid)
+        if first is None:
+            return ()
+        if not self._dual:
+            return (first,)
+        second = self._second.lookup(key, avoid)
+        if second == first:
+            second = self._second.lookup(key, avoid | {first})
+        return (first,) if second is None else (first, second)

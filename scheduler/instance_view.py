@@ -1,0 +1,112 @@
+"""One instance as the core sees it: its capacity, what is booked on it, and the caches it is believed to hold."""
+
+from scheduler.cache_view import CacheView
+from scheduler.events import InstanceCapacity
+from scheduler.request import Attempt, AttemptState, Request
+from scheduler.ttft import PrefillSpeed, TtftEstimate, cached_tokens
+from scheduler.wait_queues import WaitQueue
+
+
+class InstanceView:
+    """Books are kept by four transitions: enqueue, take_out, dispatch, prefilled; `release` undoes what is left of a
+    dispatch.
+
+    waiting_tokens: uncached tokens of what waits in the gateway. booked_prefill_tokens: dispatched, not yet computed.
+    booked_kv_tokens: reserved by what runs there.
+    """
+
+    def __init__(self, instance_id: str, incarnation: int, capacity: InstanceCapacity, block_tokens: int) -> None:
+        self.instance_id = instance_id
+        self.incarnation = incarnation
+        self.capacity = capacity
+        self.draining = False
+        self.suspect_until = 0.0
+        self.waiting = WaitQueue()
+        self.running: dict[str, Attempt] = {}  # by request id
+        self.cache = CacheView(capacity.kv_tokens // block_tokens)
+        self.speed = PrefillSpeed(capacity.prefill_tokens_per_s)
+        self.waiting_tokens = 0
+        self.booked_prefill_tokens = 0
+        self.booked_kv_tokens = 0
+        self._block_tokens = block_tokens
+
+    @property
+    def waiting_count(self) -> int:
+        return len(self.waiting)
+
+    @property
+    def running_count(self) -> int:
+        return len(self.running)
+
+    @property
+    def seconds_per_token(self) -> float:
+        return self.speed.seconds_per_token
+
+    @property
+    def backlog_tokens(self) -> int:
+        return self.booked_prefill_tokens + self.waiting_tokens
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds until a request that arrives now would start its prefill."""
+        return self.backlog_tokens * self.speed.seconds_per_token
+
+    def uncached_tokens(self, request: Request) -> int:
+        """Tokens it would compute for the request, run after all that waits."""
+        return request.prompt_tokens - self._cached_tokens(request)
+
+    def estimate_ttft(self, request: Request) -> TtftEstimate:
+        cached = self._cached_tokens(request)
+        uncached = request.prompt_tokens - cached
+        total_s = (self.backlog_tokens + uncached) * self.speed.seconds_per_token
+        return TtftEstimate(self.instance_id, cached, uncached, len(self.running), total_s)
+
+    def enqueue(self, attempt: Attempt) -> None:
+        self.waiting.add(attempt)
+        self.waiting_tokens += attempt.uncached_tokens
+        self.cache.expect(attempt.request.blocks)
+
+    def take_out(self, attempt: Attempt) -> None:
+        """The attempt no longer waits here: it starts, moves, or is over."""
+        self.waiting.remove(attempt)
+        self.waiting_tokens -= attempt.uncached_tokens
+        self.cache.unexpect(attempt.request.blocks)
+
+    def can_start(self, attempt: Attempt, kv_tokens: int, window_s: float) -> bool:
+        """Whether the instance could begin with it now. An idle instance takes anything."""
+        if not self.running:
+            return True
+        return (
+            len(self.running) < self.capacity.max_running
+            and self.booked_prefill_tokens * self.speed.seconds_per_token < window_s
+            and self.booked_kv_tokens + kv_tokens <= self.capacity.kv_tokens
+        )
+
+    def dispatch(self, attempt: Attempt, kv_tokens: int, now: float) -> None:
+        request = attempt.request
+        held = self.cache.held_blocks(request.blocks)
+        attempt.cached_tokens = cached_tokens(request, held, self._block_tokens)
+        attempt.uncached_tokens = request.prompt_tokens - attempt.cached_tokens
+        attempt.kv_tokens = kv_tokens
+        attempt.state = AttemptState.PREFILLING
+        attempt.dispatched_at = now
+        self.running[request.id] = attempt
+        self.booked_prefill_tokens += attempt.uncached_tokens
+        self.booked_kv_tokens += kv_tokens
+        attempt.ahead_tokens = self.booked_prefill_tokens
+        self.cache.use(request.blocks)
+
+    def prefilled(self, attempt: Attempt) -> None:
+        """Its first token was seen, or is assumed."""
+        attempt.state = AttemptState.DECODING
+        self.booked_prefill_tokens -= attempt.uncached_tokens
+
+    def release(self, attempt: Attempt) -> None:
+        """The attempt runs here no more, however it ended."""
+        del self.running[attempt.request.id]
+        self.booked_kv_tokens -= attempt.kv_tokens
+        if attempt.state is AttemptState.PREFILLING:
+            self.booked_prefill_tokens -= attempt.uncached_tokens
+
+    def _cached_tokens(self, request: Request) -> int:
+        return cached_tokens(request, self.cache.cached_blocks(request.blocks), self._block_tokens)

@@ -1,0 +1,35 @@
+"""What every policy answers, so that the core runs DualMap and the policies it is compared with alike."""
+
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import Protocol
+
+from scheduler.instance_view import InstanceView
+from scheduler.request import ChoiceReason, Request
+from scheduler.ttft import TtftEstimate
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """candidates: the instances that were compared, for rebalancing and for explanations."""
+
+    estimate: TtftEstimate
+    candidates: tuple[str, ...]
+    reason: ChoiceReason
+
+
+class Policy(Protocol):
+    """Sees ready instances only: they are added when they join and removed when they drain or are lost.
+
+    holds_requests: whether requests wait in the gateway until their instance can start them.
+    """
+
+    holds_requests: bool
+
+    def add(self, view: InstanceView) -> None: ...
+
+    def remove(self, view: InstanceView) -> None: ...
+
+    def place(self, request: Request, slo_s: float, avoid: Set[str]) -> Placement | None:
+        """Choose an instance outside `avoid`; None if there is none."""
+        ...

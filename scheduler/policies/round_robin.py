@@ -1,0 +1,30 @@
+"""Each instance in turn, dispatched at once: what a plain load balancer does."""
+
+from collections.abc import Set
+
+from scheduler.instance_view import InstanceView
+from scheduler.placement import Placement
+from scheduler.request import ChoiceReason, Request
+
+
+class RoundRobin:
+    holds_requests = False
+
+    def __init__(self) -> None:
+        self._views: list[InstanceView] = []
+        self._next = 0
+
+    def add(self, view: InstanceView) -> None:
+        self._views.append(view)
+        self._views.sort(key=lambda v: v.instance_id)
+
+    def remove(self, view: InstanceView) -> None:
+        self._views.remove(view)
+
+    def place(self, request: Request, slo_s: float, avoid: Set[str]) -> Placement | None:
+        for _ in self._views:
+            view = self._views[self._next % len(self._views)]
+            self._next = (self._next + 1) % len(self._views)
+            if view.instance_id not in avoid:
+                return Placement(view.estimate_ttft(request), (view.instance_id,), ChoiceReason.POLICY)
+        return None

@@ -1,0 +1,111 @@
+"""How many leading blocks of a prompt form its ring key: more for hot prefixes (arXiv 2602.06502, section 3.2).
+
+A prefix that too many requests share would load one pair of instances. Such a prefix is deepened: its requests are told
+apart by the first block in which they differ. When its share has fallen well below, it is made shallow again.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+HOT_SHARE = 0.5  # of one instance's fair share of the requests; a key has two instances to run on
+COOL_SHARE = 0.25  # of the hot threshold; far enough below it that keys do not flap
+WINDOW_PER_INSTANCE = (
+    64  # requests remembered for each instance: the hot threshold is then 32 requests, at any cluster size
+)
+MIN_WINDOW = 256  # so that a handful of requests on a small cluster is no crowd
+SAMPLE_BLOCKS = 64  # blocks compared to find where requests differ
+
+
+@dataclass(slots=True)
+class _Share:
+    """What the window says of one key.
+
+    sample: the longest prompt seen under the key. splits_at: the first block in which two of its requests differ.
+    """
+
+    sample: tuple[int, ...]
+    count: int = 0
+    splits_at: int | None = None
+
+
+class PrefixKeys:
+    """Forms the key of each request and adapts the depths. O(depth) a request; memory is bounded by the window."""
+
+    def __init__(self, key_blocks: int, max_key_blocks: int, *, adaptive: bool = True) -> None:
+        self._key_blocks = key_blocks
+        self._max_key_blocks = max_key_blocks
+        self._adaptive = adaptive
+        self._instances = 1
+        self._window: deque[tuple[int, ...]] = deque()  # the keys passed by each recent request, shallow to deep
+        self._shares: dict[int, _Share] = {}
+        self.depths: dict[int, int] = {}  # a deepened key -> how many blocks form the keys below it
+
+    def resize(self, instances: int) -> None:
+        """The window and the threshold follow the number of instances."""
+        self._instances = max(1, instances)
+
+    @property
+    def hot_count(self) -> float:
+        return HOT_SHARE * self._window_size / self._instances
+
+    @property
+    def _window_size(self) -> int:
+        return max(MIN_WINDOW, WINDOW_PER_INSTANCE * self._instances)
+
+    def key(self, blocks: tuple[int, ...]) -> int:
+        """The ring key of a prompt with at least one block, without counting it."""
+        return self._path(blocks)[-1]
+
+    def observe(self, blocks: tuple[int, ...]) -> int:
+        """Count the request and return its key; the request that makes a key hot still has the old one."""
+        path = self._path(blocks)
+        if self._adaptive:
+            self._count(path, blocks)
+        return path[-1]
+
+    def _path(self, blocks: tuple[int, ...]) -> tuple[int, ...]:
+        """The keys from the shallowest to the one in force. Hashes are chained, so a block's hash stands for its
+        prefix."""
+        key = blocks[min(self._key_blocks, len(blocks)) - 1]
+        path = [key]
+        while (depth := self.depths.get(key)) is not None and depth <= len(blocks):
+            key = blocks[depth - 1]
+            path.append(key)
+        return tuple(path)
+
+    def _count(self, path: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+        self._window.append(path)
+        for key in path:
+            share = self._shares.get(key)
+            if share is None:
+                share = self._shares[key] = _Share(blocks[:SAMPLE_BLOCKS])
+            share.count += 1
+        share = self._shares[path[-1]]
+        _compare(share, blocks)
+        if share.count > self.hot_count and path[-1] not in self.depths:
+            self._deepen(path[-1], share)
+        while len(self._window) > self._window_size:
+            self._forget(self._window.popleft())
+
+    def _deepen(self, key: int, share: _Share) -> None:
+        if share.splits_at is not None and share.splits_at < self._max_key_blocks:
+            self.depths[key] = share.splits_at + 1
+
+    def _forget(self, path: tuple[int, ...]) -> None:
+        for key in path:
+            share = self._shares[key]
+            share.count -= 1
+            if key in self.depths and share.count < COOL_SHARE * self.hot_count:
+                del self.depths[key]
+            if share.count == 0:
+                del self._shares[key]
+
+
+def _compare(share: _Share, blocks: tuple[int, ...]) -> None:
+    """Note where the request first differs from the key's sample, if that is nearer than known; a prompt that only
+    continues the sample, as the next turn of a chat does, does not differ."""
+    limit = min(len(share.sample), len(blocks), share.splits_at if share.splits_at is not None else SAMPLE_BLOCKS)
+    if share.sample[:limit] != blocks[:limit]:
+        share.splits_at = next(i for i in range(limit) if share.sample[i] != blocks[i])
+    elif share.splits_at is None and len(blocks) > len(share.sample):
+        share.sample = blocks[:SAMPLE_BLOCKS]

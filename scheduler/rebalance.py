@@ -1,0 +1,71 @@
+"""Snapshot -> moves of waiting requests off hot instances (arXiv 2602.06502, section 3.4).
+
+A hot instance gives away the waiting requests that gain most, until its excess is gone: to their other candidate,
+or, when that is hot too, to a third instance that is not. Requests whose prefill has started never move.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from scheduler.config import SchedulerConfig
+from scheduler.snapshot import InstanceSnapshot, Move, Snapshot, WaitingSnapshot
+
+
+@dataclass(slots=True)
+class _Load:
+    """An instance's backlog as the plan goes on."""
+
+    tokens: int
+    seconds_per_token: float
+
+    def seconds(self, more_tokens: int = 0) -> float:
+        return (self.tokens + more_tokens) * self.seconds_per_token
+
+
+def plan_rebalance(snapshot: Snapshot, config: SchedulerConfig) -> list[Move]:
+    """At most config.max_moves moves, best gain first within each hot instance, the hottest instance first."""
+    loads = {i.instance_id: _Load(i.backlog_tokens, i.seconds_per_token) for i in snapshot.instances}
+    moves: list[Move] = []
+    for hot in sorted(snapshot.instances, key=lambda i: (-i.backlog_tokens * i.seconds_per_token, i.instance_id)):
+        queue = [w for w in snapshot.waiting if w.instance_id == hot.instance_id]
+        moves += _relieve(hot, queue, loads, config, config.max_moves - len(moves))
+    return moves
+
+
+def _relieve(
+    hot: InstanceSnapshot, queue: list[WaitingSnapshot], loads: dict[str, _Load], config: SchedulerConfig, limit: int
+) -> list[Move]:
+    moves: list[Move] = []
+    left_tokens: dict[str, int] = {}  # request id -> tokens no longer ahead of it, since earlier ones moved
+    while queue and len(moves) < limit:
+        best: tuple[float, str, WaitingSnapshot] | None = None
+        for waiting in queue:
+            limit_s = config.hot_slo_fraction * waiting.ttft_slo_s
+            if loads[hot.instance_id].seconds() <= limit_s:
+                continue
+            ahead = waiting.ahead_tokens - left_tokens.get(waiting.request_id, 0)
+            here_s = (ahead + waiting.uncached_tokens[hot.instance_id]) * hot.seconds_per_token
+            for there_s, target in _targets(waiting, loads, limit_s):
+                gain_s = here_s - there_s
+                if gain_s >= config.min_move_gain_s and (best is None or gain_s > best[0]):
+                    best = (gain_s, target, waiting)
+        if best is None:
+            return moves
+        gain_s, target, waiting = best
+        moves.append(Move(waiting.request_id, hot.instance_id, target, gain_s))
+        freed = waiting.uncached_tokens[hot.instance_id]
+        loads[hot.instance_id].tokens -= freed
+        loads[target].tokens += waiting.uncached_tokens[target]
+        position = queue.index(waiting)
+        del queue[position]
+        for behind in queue[position:]:
+            left_tokens[behind.request_id] = left_tokens.get(behind.request_id, 0) + freed
+    return moves
+
+
+def _targets(waiting: WaitingSnapshot, loads: dict[str, _Load], limit_s: float) -> Iterator[tuple[float, str]]:
+    """Seconds to first token and instance, of those not hot: the other candidate, or any third one while that is
+    hot."""
+    cool = [i for i in waiting.uncached_tokens if i != waiting.instance_id and loads[i].seconds() <= limit_s]
+    for instance_id in [i for i in cool if i in waiting.candidates] or cool:
+        yield loads[instance_id].seconds(waiting.uncached_tokens[instance_id]), instance_id

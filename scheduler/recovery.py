@@ -1,0 +1,21 @@
+"""What becomes of an attempt whose instance failed it."""
+
+from enum import StrEnum
+
+from scheduler.config import SchedulerConfig
+from scheduler.events import FailureCause
+from scheduler.request import Attempt
+
+
+class Fate(StrEnum):
+    RETRY = "retry"  # elsewhere: the client has been sent nothing
+    FAIL = "fail"  # the client has part of the answer, or has waited out a stall: it is told
+    GIVE_UP = "give_up"  # it failed on as many instances as may be tried
+
+
+def decide_fate(attempt: Attempt, tokens_sent: int, cause: FailureCause, config: SchedulerConfig) -> Fate:
+    if attempt.started or tokens_sent > 0 or cause is FailureCause.STALLED:
+        return Fate.FAIL
+    if attempt.number >= config.max_attempts:
+        return Fate.GIVE_UP
+    return Fate.RETRY

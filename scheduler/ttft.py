@@ -1,0 +1,54 @@
+"""Estimate of the time to first token at an instance, calibrated by the first tokens observed.
+
+TTFT = tokens that must be computed before the first token x seconds per token (arXiv 2602.06502, section 3.3). The
+tokens are those of prompts dispatched and not yet prefilled, of prompts waiting for the instance, and of this
+prompt, as far as not cached.
+"""
+
+from dataclasses import dataclass
+
+from scheduler.request import Request
+
+PRIOR_TOKENS = 65_536.0  # weight of the configured speed against observations, in prefilled tokens
+MEMORY_TOKENS = 262_144.0  # observations older than this many tokens fade: a few dozen long prompts
+MAX_DRIFT = 8.0  # the estimate stays within this factor of the configured speed, whatever is observed
+MIN_OBSERVED_TOKENS = 256  # below this a step's fixed cost, not the tokens, is what was measured
+
+
+class PrefillSpeed:
+    """Seconds per prefill token of one instance: the ratio of sums of observed seconds and tokens, with fading
+    memory."""
+
+    def __init__(self, prefill_tokens_per_s: float) -> None:
+        self._prior = 1.0 / prefill_tokens_per_s
+        self._tokens = PRIOR_TOKENS
+        self._seconds = PRIOR_TOKENS * self._prior
+        self.seconds_per_token = self._prior
+
+    def observe(self, tokens: int, seconds: float) -> None:
+        """A first token came `seconds` after dispatch, with `tokens` to compute before it."""
+        if tokens < MIN_OBSERVED_TOKENS:
+            return
+        keep = min(1.0, MEMORY_TOKENS / (self._tokens + tokens))
+        self._tokens = (self._tokens + tokens) * keep
+        self._seconds = (self._seconds + seconds) * keep
+        ratio = self._seconds / self._tokens
+        self.seconds_per_token = min(max(ratio, self._prior / MAX_DRIFT), self._prior * MAX_DRIFT)
+
+
+@dataclass(frozen=True, slots=True)
+class TtftEstimate:
+    """running: requests dispatched to the instance and not ended; tells idle instances apart when the estimates are
+    equal."""
+
+    instance_id: str
+    cached_tokens: int
+    uncached_tokens: int
+    running: int
+    total_s: float
+
+
+def cached_tokens(request: Request, cached_blocks: int, block_tokens: int) -> int:
+    """Tokens of the prompt that need no computation; the last one is always computed, since it yields the first
+    output."""
+    return max(0, min(cached_blocks * block_tokens, request.prompt_tokens - 1))
