@@ -1,8 +1,8 @@
 """CPU time of one scheduling decision, by cluster size; `python -m loadtest.decision_cost`.
 
-A decision is RequestArrived -> Dispatch, hashing excluded; the first token and the end of each request are handled too,
-untimed, so that queues stay as they would be. Prompts are chats of 12,000 tokens over 64 system prompts. Sizes are measured
-in turns within one run, so that the ratios hold on a noisy machine.
+A decision is RequestArrived -> Dispatch, hashing excluded; the first token and the end of each request are handled
+too, untimed, so that queues stay as they would be. Prompts are chats of 12,000 tokens over 64 system prompts. Sizes
+are measured in turns within one run, so that the ratios hold on a noisy machine.
 """
 
 import argparse
@@ -49,7 +49,7 @@ class _Cluster:
                 self._chats[position] = self._chat()
             request = Request(str(self._sent), self._chats[position], BLOCKS * 512)
             start = time.process_time_ns()
-            (dispatch,) = self.scheduler.handle(RequestArrived(request), self._now)
+            (_dispatch,) = self.scheduler.handle(RequestArrived(request), self._now)
             taken.append(time.process_time_ns() - start)
             self.scheduler.handle(FirstToken(request.id, 1), self._now + 0.01)
             self.scheduler.handle(RequestFinished(request.id, 1, 200), self._now + 0.02)
@@ -85,7 +85,7 @@ def hash_cost(prompt_bytes: int, rounds: int) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.decision_cost", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=20, help="rounds of %d requests a cluster size" % ROUND_REQUESTS)
+    parser.add_argument("--rounds", type=int, default=20, help=f"rounds of {ROUND_REQUESTS} requests a cluster size")
     rounds = parser.parse_args().rounds
     costs = decision_costs(rounds)
     print(f"{date.today()}, {platform.processor() or platform.machine()}, Python {platform.python_version()}\n")

@@ -16,7 +16,7 @@ class MemberState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One instance. model_cards: the `data` entries of its GET /v1/models."""
+    """One instance. model_cards: the `data` entries of its GET /v1/models. pid: of its server, 0 where that is not ours."""
 
     instance_id: str
     incarnation: int
@@ -25,6 +25,7 @@ class Member:
     state: MemberState
     capacity: InstanceCapacity
     model_cards: tuple[dict[str, Any], ...] = ()
+    pid: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from scheduler.errors import ConfigError
 
+POLICY_NAMES = ("dualmap", "round_robin", "least_loaded")
+
 
 @dataclass(frozen=True, slots=True)
 class SchedulerConfig:
@@ -42,6 +44,8 @@ class SchedulerConfig:
     suspect_s: float = 1.0  # an instance that refused a connection is left alone this long, unless no other is left
 
     def __post_init__(self) -> None:
+        if self.policy not in POLICY_NAMES:
+            raise ConfigError(f"policy must be one of {', '.join(POLICY_NAMES)}, not {self.policy!r}")
         positive = (
             "ttft_slo_s block_tokens virtual_nodes key_blocks max_key_blocks max_moves max_moves_per_request"
             " release_window_s max_waiting max_in_flight queue_timeout_s max_attempts"

@@ -58,7 +58,6 @@ class Scheduler:
     """`now` is in seconds of any monotonic clock, the same one at each call."""
 
     def __init__(self, config: SchedulerConfig) -> None:
-        """Raises ConfigError for an unknown policy."""
         self.config = config
         self.policy = make_policy(config)
         self.instances: dict[str, InstanceView] = {}

@@ -5,7 +5,7 @@ class SchedulerError(Exception):
     """Base of all errors raised by the core."""
 
 
-class ConfigError(SchedulerError):
+class ConfigError(SchedulerError, ValueError):
     """A configuration value breaks its rule; the message names the field, the rule and the value."""
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from scheduler.errors import ConfigError
 from scheduler.request import Request
 from scheduler.snapshot import Move
 
@@ -22,6 +23,11 @@ class InstanceCapacity:
     kv_tokens: int = 740_000
     max_running: int = 256
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("prefill_tokens_per_s", "kv_tokens", "max_running", "weight"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be greater than 0, not {getattr(self, name)!r}")
 
 
 class FailureCause(StrEnum):

@@ -1,0 +1,53 @@
+"""Runs a server and sees to it that nothing of it outlives its owner: `python -m instances.keeper GRACE_S COMMAND...`
+
+The owner holds the other end of standard input. When that closes, because the owner wants the server stopped or has
+died in whatever way, the server's whole process group gets SIGTERM and, after the grace time, SIGKILL. vLLM needs
+this: its engine runs on when its API process is killed. The first line written is `pid N`; the server shares
+standard output from then on.
+"""
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+
+POLL_S = 0.05  # how soon an exit of the server is noticed
+
+
+def keep(command: list[str], grace_s: float) -> int:
+    """Returns the server's exit code once its process group is gone."""
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    print(f"pid {server.pid}", flush=True)
+    with selectors.DefaultSelector() as selector:
+        selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
+        while server.poll() is None:
+            if selector.select(POLL_S) and not os.read(sys.stdin.fileno(), 1024):
+                break
+    _signal_group(server.pid, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while time.monotonic() < deadline and _signal_group(server.pid, 0):
+        server.poll()  # reaps it: until then its group is not empty
+        time.sleep(POLL_S)
+    _signal_group(server.pid, signal.SIGKILL)
+    return server.wait()
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """False if the group is gone."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def main() -> int:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C at the terminal is the owner's to act on
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return abs(keep(sys.argv[2:], float(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""The replay process: `python -m loadtest.replay OPTIONS`, where OPTIONS is a `ReplayOptions` in JSON.
+
+Run as a process of its own, because locust monkey-patches the process that imports it; importing this module does not.
+`loadtest.replay_cli` starts it.
+
+Exit status: 0 when every request came to its own end (whatever the outcome), 1 when the time limit ended the run, 2 when it
+could not start, 130 when it was interrupted. The run file is complete in all but the third case.
+"""
+
+import json
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+
+class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What to replay, where, and how. See `loadtest.replay_cli` for the meaning of each."""
+
+    trace: str
+    target: str
+    out: str
+    label: str = "replay"
+    note: str = ""
+    qps: float | None = None
+    speed: float = 1.0
+    limit: int | None = None
+    max_input_tokens: int | None = None
+    api: str = "chat"
+    model: str | None = None
+    slo_s: float = 5.0
+    request_timeout_s: float = 300.0
+    time_limit_s: float | None = None
+
+
+class ReplayError(ValueError):
+    """The replay cannot start: a bad option, or a target that does not answer."""
+
+
+def target_address(target: str) -> tuple[str, int]:
+    """Host and port of http://HOST[:PORT]. Raises ReplayError."""
+    parts = urlsplit(target)
+    try:
+        port = parts.port or 80
+    except ValueError:
+        port = 0
+    if parts.scheme != "http" or not parts.hostname or not port or parts.path.strip("/"):
+        raise ReplayError(f"target must be http://HOST:PORT, found {target!r}")
+    return parts.hostname, port
+
+
+def first_model(address: tuple[str, int], timeout_s: float = 10.0) -> str:
+    """The first model of the target's GET /v1/models. Raises ReplayError."""
+    from http.client import HTTPConnection, HTTPException  # not at the top: these import ssl before it is patched
+
+    connection = HTTPConnection(*address, timeout=timeout_s)
+    try:
+        connection.request("GET", "/v1/models")
+        response = connection.getresponse()
+        return str(json.loads(response.read())["data"][0]["id"])
+    except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
+        where = f"http://{address[0]}:{address[1]}/v1/models"
+        raise ReplayError(f"{where} does not name a model ({error!r}); is the target up? Else give --model") from error
+    finally:
+        connection.close()
+
+
+def replay(options: ReplayOptions) -> int:
+    """Replay a trace; returns the exit status. Raises ReplayError, TraceError, OSError before the first request."""
+    from locust.env import Environment  # the first import: it monkey-patches
+
+    import gevent
+
+    from loadtest.open_loop import OpenLoop
+    from loadtest.pace import due_times, speed_for_qps
+    from loadtest.progress import Progress
+    from loadtest.request_body import CHAT_PATH, COMPLETIONS_PATH
+    from loadtest.run_file import RunHeader, write_row
+    from loadtest.sessions import predecessors
+    from loadtest.trace import read_trace, select
+
+    requests = select(read_trace(options.trace), limit=options.limit, max_input_tokens=options.max_input_tokens)
+    if not requests:
+        raise ReplayError(f"{options.trace}: no request is left after --limit and --max-input-tokens")
+    address = target_address(options.target)
+    speed = speed_for_qps(requests, options.qps) if options.qps else options.speed
+    duration_s = due_times(requests, speed)[-1]
+    header = RunHeader(
+        label=options.label,
+        note=options.note,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        target=options.target,
+        path=CHAT_PATH if options.api == "chat" else COMPLETIONS_PATH,
+        model=options.model or first_model(address),
+        trace=Path(options.trace).name,
+        requests=len(requests),
+        qps=len(requests) / duration_s if duration_s else float(len(requests)),
+        speed=speed,
+        slo_s=options.slo_s,
+        request_timeout_s=options.request_timeout_s,
+        time_limit_s=options.time_limit_s or duration_s + options.request_timeout_s,
+        max_input_tokens=options.max_input_tokens,
+    )
+    environment = Environment()
+    runner = environment.create_local_runner()  # listens to the request events and keeps the statistics
+    with open(options.out, "wb") as out:
+        write_row(out, header)
+        loop = OpenLoop(environment, header, requests, predecessors(requests), address, out)
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            gevent.signal_handler(signum, loop.stop, "interrupted")
+        progress = Progress(loop, environment, options.label, header.path, len(requests))
+        follower = gevent.spawn(progress.follow)
+        environment.events.test_start.fire(environment=environment)
+        loop.run()
+        environment.events.test_stop.fire(environment=environment)
+        follower.kill()
+        progress.finish()
+    runner.quit()
+    return {"": 0, "time limit": 1}.get(loop.stopped_because, 130)
+
+
+def main() -> int:
+    from loadtest.trace import TraceError
+
+    try:
+        return replay(msgspec.json.decode(sys.argv[1], type=ReplayOptions))
+    except (ReplayError, TraceError, OSError, msgspec.ValidationError) as error:
+        print(f"dualmap replay: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

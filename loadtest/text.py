@@ -1,0 +1,35 @@
+"""Prompt text for the block ids of a trace: the same id gives the same bytes, everywhere and always.
+
+A block is 512 words of three letters and a space, 2048 ASCII bytes: 4 bytes a token, the ratio of English text. Lower-case
+letters and spaces need no JSON escaping, so that requests which share blocks share the bytes of their bodies.
+"""
+
+from functools import lru_cache
+
+from xxhash import xxh3_128_digest
+
+from loadtest.trace import BLOCK_TOKENS, TraceRequest
+
+BYTES_PER_TOKEN = 4
+_TEXT_SEED = 0x6475616C  # another seed is another text for every trace
+_CACHED_BLOCKS = 8192  # 16 MiB: the blocks that are shared come again soon
+_WORDS = tuple(
+    (a + b + c + " ").encode() for a in "bdfgklmnprstvwhz" for b in "aeio" for c in "lnrt"
+)  # 256 words, one for each value of a byte
+
+
+@lru_cache(maxsize=_CACHED_BLOCKS)
+def block_bytes(hash_id: int) -> bytes:
+    """The BLOCK_TOKENS * BYTES_PER_TOKEN bytes that a block id stands for."""
+    identity = hash_id.to_bytes(8, "little")
+    digests = (xxh3_128_digest(identity, _TEXT_SEED + part) for part in range(BLOCK_TOKENS // 16))
+    return b"".join(map(_WORDS.__getitem__, b"".join(digests)))
+
+
+def prompt_bytes(request: TraceRequest) -> bytes:
+    """The whole prompt, input_length * BYTES_PER_TOKEN bytes; of a partial last block its first bytes."""
+    return b"".join(map(block_bytes, request.hash_ids))[: request.input_length * BYTES_PER_TOKEN]
+
+
+def prompt_text(request: TraceRequest) -> str:
+    return prompt_bytes(request).decode("ascii")

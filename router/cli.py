@@ -1,0 +1,35 @@
+"""The `dualmap` command. Each subcommand lives in its own module and is imported only when it is called."""
+
+import argparse
+import importlib
+import sys
+
+COMMANDS = {
+    "up": ("router.up", "start the gateway, its background actors and, if wanted, simulated instances"),
+    "status": ("router.status", "show what a running gateway knows"),
+    "demo": ("loadtest.demo", "four simulated instances, round_robin against dualmap, and a report"),
+    "replay": ("loadtest.replay_cli", "replay a trace against a gateway, open loop"),
+    "report": ("loadtest.report_cli", "compare replayed runs in a table and a page"),
+    "trace": ("loadtest.trace_cli", "make and describe traces"),
+    "sim-instance": ("instances.sim_cli", "run one simulated vLLM server"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code: 0 done, 1 it failed, 2 the call was wrong."""
+    args = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="dualmap", description="A cluster gateway for vLLM fleets.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module_name, summary) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        if args[:1] == [name]:
+            module = importlib.import_module(module_name)
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    parsed = parser.parse_args(args)
+    code: int = parsed.run(parsed)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

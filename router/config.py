@@ -1,0 +1,127 @@
+"""The configuration of a deployment: `dualmap up CONFIG.yaml`, or the same from flags. Every field has a default
+that works."""
+
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from router.limits import HttpLimits
+from scheduler.config import SchedulerConfig
+from scheduler.events import InstanceCapacity
+
+STRICT = ConfigDict(extra="forbid", frozen=True)
+for _settings in (SchedulerConfig, InstanceCapacity, HttpLimits):
+    # Plain dataclasses, so that what uses them needs no pydantic. Read from a file, their unknown keys are errors, too.
+    setattr(_settings, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010
+
+Port = Annotated[int, Field(ge=0, le=65535)]  # 0 takes a free one
+
+
+class ConfigFileError(Exception):
+    """The configuration is wrong; one line for each place, with its path, the rule and the value."""
+
+
+def _plain_http(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ValueError("an instance's URL has the form http://HOST:PORT")
+    return url
+
+
+class GatewaySettings(BaseModel):
+    model_config = STRICT
+
+    host: str = "127.0.0.1"  # 0.0.0.0 to serve other machines
+    port: Port = 8080
+    admin_host: str = "127.0.0.1"
+    admin_port: Port = 8081  # /metrics and /admin
+    admin_token_file: Path | None = None  # its content is required as a bearer token on /admin; None: no token is asked
+    drain_s: float = Field(default=10.0, ge=0)  # running answers may take this long when the gateway stops
+
+
+class SimulatedInstances(BaseModel):
+    """Servers started for us that behave as vLLM does, without a model."""
+
+    model_config = STRICT
+
+    count: int = Field(default=0, ge=0, le=64)
+    model: str = "sim"
+    max_num_batched_tokens: int = Field(default=8192, gt=0)
+    capacity: InstanceCapacity = InstanceCapacity()
+
+
+class ExternalInstance(BaseModel):
+    """A vLLM server that runs already."""
+
+    model_config = STRICT
+
+    url: Annotated[str, AfterValidator(_plain_http)]
+    capacity: InstanceCapacity = InstanceCapacity()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_url(cls, value: Any) -> Any:
+        return {"url": value} if isinstance(value, str) else value
+
+    @property
+    def address(self) -> tuple[str, int]:
+        parts = urlsplit(self.url)
+        return parts.hostname or "", parts.port or 80
+
+    @property
+    def id(self) -> str:
+        """Names its place on the rings."""
+        host, port = self.address
+        return f"{host}:{port}"
+
+
+class DualMapConfig(BaseModel):
+    model_config = STRICT
+
+    gateway: GatewaySettings = GatewaySettings()
+    limits: HttpLimits = HttpLimits()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    simulate: SimulatedInstances = SimulatedInstances()
+    instances: tuple[ExternalInstance, ...] = ()
+    ray_address: str | None = None  # a running Ray cluster; None starts one on this machine
+    log_dir: Path = Path("runs/logs")  # of the servers we start
+
+    @model_validator(mode="after")
+    def _check_instances(self) -> "DualMapConfig":
+        ids = [instance.id for instance in self.instances]
+        if twice := sorted({instance_id for instance_id in ids if ids.count(instance_id) > 1}):
+            raise ValueError(f"instances are named twice: {', '.join(twice)}")
+        if not ids and not self.simulate.count:
+            raise ValueError("no instances: name one or more, or simulate some")
+        return self
+
+
+def load_config(path: Path | None, overrides: dict[str, Any]) -> DualMapConfig:
+    """Read the file, if there is one, and lay the overrides over it, section by section. Raises ConfigFileError."""
+    values: Any = {}
+    if path is not None:
+        try:
+            values = yaml.safe_load(path.read_text()) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigFileError(f"{path}: {' '.join(str(error).split())}") from None
+        if not isinstance(values, dict):
+            raise ConfigFileError(f"{path}: must be a mapping of sections, not {type(values).__name__}")
+    for section, value in overrides.items():
+        known = values.get(section)
+        values[section] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+    try:
+        return DualMapConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigFileError("\n".join(_describe(item, path) for item in error.errors())) from None
+
+
+def _describe(error: Any, path: Path | None) -> str:
+    place = ".".join(str(part) for part in error["loc"]) or "configuration"
+    rule = error["msg"].removeprefix("Value error, ")
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        rule = "unknown key"
+    shown = "" if error["type"] == "value_error" else f", not {error['input']!r}"
+    return f"{f'{path}: ' if path else ''}{place}: {rule}{shown}"

@@ -1,0 +1,83 @@
+"""The gateway's process: a Ray actor that listens on its own sockets. Requests and tokens never pass through Ray."""
+
+import asyncio
+import os
+from typing import Any
+
+from ray.exceptions import RayError
+
+from router.config import DualMapConfig
+from router.fleet_client import FleetClient
+from router.gateway import Gateway
+from router.metrics import GatewayMetrics
+from scheduler import Scheduler
+
+SYNC_INTERVAL_S = 0.1  # membership is at most this old; a dead instance's own connections show it sooner
+BIND_RETRY_S = 0.2
+BIND_TRIES = 25  # a killed predecessor's sockets may take a moment to close
+
+
+class GatewayActor:
+    """Starts listening when it is made, and so again when Ray restarts it."""
+
+    def __init__(self, gateway_id: str, config: DualMapConfig, fleet: FleetClient, rebalancer: Any) -> None:
+        self._config = config
+        self._fleet = fleet
+        self._rebalancer = rebalancer
+        self._gateway = Gateway(
+            Scheduler(config.scheduler),
+            config.limits,
+            GatewayMetrics(),
+            block_tokens=config.scheduler.block_tokens,
+            gateway_id=gateway_id,
+        )
+        self._epoch = 0
+        self._informed = asyncio.Event()
+        self._started = asyncio.create_task(self._start())
+        self._following = asyncio.create_task(self._follow())
+
+    async def ready(self) -> tuple[int, int, int]:
+        """Port, admin port and process id, once it listens and knows its instances. Raises OSError if it cannot listen."""
+        ports = await self._started
+        await self._informed.wait()
+        return (*ports, os.getpid())
+
+    async def stop(self) -> None:
+        """Take no more requests and let the running ones end, for as long as configured."""
+        self._following.cancel()
+        await self._gateway.stop(self._config.gateway.drain_s)
+
+    async def _start(self) -> tuple[int, int]:
+        settings = self._config.gateway
+        for tries_left in reversed(range(BIND_TRIES)):
+            try:
+                return await self._gateway.start(
+                    settings.host, settings.port, admin_host=settings.admin_host, admin_port=settings.admin_port
+                )
+            except OSError:
+                if not tries_left:
+                    raise
+                await asyncio.sleep(BIND_RETRY_S)
+        raise AssertionError("unreachable")
+
+    async def _follow(self) -> None:
+        """Keep up with the membership, and have moves planned while an instance is hot."""
+        await self._started
+        while True:
+            membership = await self._fleet.sync(self._epoch)
+            if membership is not None:
+                self._epoch = membership.epoch
+                self._gateway.apply_membership(membership)
+                self._informed.set()
+            await self._rebalance()
+            await asyncio.sleep(SYNC_INTERVAL_S)
+
+    async def _rebalance(self) -> None:
+        snapshot = self._gateway.snapshot()
+        if snapshot is None:
+            return
+        try:
+            moves = await self._rebalancer.plan.remote(snapshot, self._config.scheduler)
+        except RayError:
+            return  # what waits stays where it is until the planner is back
+        self._gateway.propose(moves, snapshot.version)

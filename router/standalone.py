@@ -1,0 +1,58 @@
+"""The gateway alone, without Ray and its actors: `python -m router.standalone --instance URL`. Its instances are
+taken to be ready and never change. Benchmarks and tests use it, where the request path alone is what matters."""
+
+import argparse
+import asyncio
+import signal
+import sys
+
+import uvloop
+
+from router.config import ConfigFileError, DualMapConfig, load_config
+from router.gateway import Gateway
+from router.membership import Member, Membership, MemberState
+from router.metrics import GatewayMetrics
+from router.up import add_arguments, overrides
+from scheduler import Scheduler
+
+
+async def serve(config: DualMapConfig) -> None:
+    """Until SIGINT or SIGTERM. Raises OSError if it cannot listen."""
+    settings = config.gateway
+    gateway = Gateway(
+        Scheduler(config.scheduler),
+        config.limits,
+        GatewayMetrics(),
+        block_tokens=config.scheduler.block_tokens,
+        gateway_id="standalone",
+    )
+    members = (
+        Member(instance.id, 1, *instance.address, MemberState.READY, instance.capacity) for instance in config.instances
+    )
+    gateway.apply_membership(Membership(1, tuple(members)))
+    port, admin_port = await gateway.start(
+        settings.host, settings.port, admin_host=settings.admin_host, admin_port=settings.admin_port
+    )
+    print(f"listening on http://{settings.host}:{port}, metrics on port {admin_port}", flush=True)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+    await gateway.stop(settings.drain_s)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m router.standalone")
+    add_arguments(parser)
+    args = parser.parse_args()
+    try:
+        config = load_config(args.config, overrides(args))
+        uvloop.run(serve(config))
+    except (ConfigFileError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

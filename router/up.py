@@ -1,0 +1,80 @@
+"""`dualmap up`: starts a deployment, says where it listens, and stops it all on Ctrl-C or SIGTERM."""
+
+import argparse
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from router.cluster import Cluster, ClusterError
+from router.config import ConfigFileError, load_config
+from scheduler.config import POLICY_NAMES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG.yaml", help="flags override what it says")
+    parser.add_argument("--instance", action="append", metavar="URL", help="a running vLLM server; may be repeated")
+    parser.add_argument("--simulate", type=int, metavar="N", help="start N simulated instances")
+    parser.add_argument("--host", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (8080)")
+    parser.add_argument("--admin-port", type=int, help="port of /metrics and /admin (8081)")
+    parser.add_argument("--policy", help=f"{', '.join(POLICY_NAMES)} (dualmap)")
+    parser.add_argument("--slo", type=float, metavar="S", help="time-to-first-token objective in seconds (5)")
+    parser.add_argument("--ray-address", help="a running Ray cluster to join; by default one is started here")
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        config = load_config(args.config, overrides(args))
+    except ConfigFileError as error:
+        print(error, file=sys.stderr)
+        return 2
+    stop = stop_on_signal()
+    cluster = Cluster(config, say=lambda line: print(line, flush=True))
+    try:
+        cluster.start_instances()
+        if stop.is_set():
+            return 0
+        port, admin_port, _ = cluster.start_gateway(config)
+        host, admin_host = config.gateway.host, config.gateway.admin_host
+        print(f"gateway      http://{host}:{port}/v1   policy {config.scheduler.policy}", flush=True)
+        print(f"metrics      http://{admin_host}:{admin_port}/metrics", flush=True)
+        print("Ctrl-C stops everything", flush=True)
+        stop.wait()
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        print("stopping", flush=True)
+        cluster.stop()
+    return 0
+
+
+def stop_on_signal() -> threading.Event:
+    """Set on the first SIGINT or SIGTERM; further ones change nothing, since stopping is under way."""
+    stop = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGTERM, note)
+    return stop
+
+
+def overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """The sections of the configuration that flags set."""
+    values: dict[str, Any] = {
+        "gateway": _given(host=args.host, port=args.port, admin_port=args.admin_port),
+        "scheduler": _given(policy=args.policy, ttft_slo_s=args.slo),
+        "simulate": _given(count=args.simulate),
+        "instances": args.instance,
+        "ray_address": args.ray_address,
+    }
+    return {section: value for section, value in values.items() if value}
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
