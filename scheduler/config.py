@@ -28,8 +28,14 @@ class SchedulerConfig:
 
     # The warm candidate is kept while its estimate is below this share of the SLO (arXiv 2602.06502, section 3.3).
     switch_slo_fraction: float = 0.5
-    # An instance is hot when its backlog is above this share of the SLO (arXiv 2602.06502, section 3.4).
-    hot_slo_fraction: float = 0.5
+    # Seconds of waiting that leaving a cached prefix must save for each second of recomputation it causes, since that
+    # second delays all who wait there. 0 is the paper's rule, which gives warm prefixes away too early under load.
+    recompute_price: float = 4.0
+    # An instance is hot when its backlog is above this share of the SLO. The paper's half (arXiv 2602.06502, section
+    # 3.4) moves requests that would have kept the SLO anyway, and their prefixes are computed twice.
+    hot_slo_fraction: float = 1.0
+    # A third instance takes over only with a backlog below this share: on a loaded cluster it would only get hot, too.
+    escape_slo_fraction: float = 0.2
     max_moves: int = 16  # per plan, so that one bad estimate cannot empty a queue
     max_moves_per_request: int = 2  # so that a request cannot wander
     min_move_gain_s: float = 0.1  # below the error of the estimates a move is noise
@@ -53,10 +59,10 @@ class SchedulerConfig:
         for name in positive.split():
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be greater than 0, not {getattr(self, name)!r}")
-        for name in ("min_move_gain_s", "suspect_s"):
+        for name in ("min_move_gain_s", "recompute_price", "suspect_s"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)!r}")
-        for name in ("switch_slo_fraction", "hot_slo_fraction"):
+        for name in ("switch_slo_fraction", "hot_slo_fraction", "escape_slo_fraction"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be greater than 0 and at most 1, not {getattr(self, name)!r}")
         if self.max_key_blocks < self.key_blocks:

@@ -32,6 +32,7 @@ from scheduler.events import (
     Tick,
 )
 from scheduler.instance_view import InstanceView
+from scheduler.pick import leaving_gain_s
 from scheduler.placement import Placement
 from scheduler.policies import make_policy
 from scheduler.recovery import Fate, decide_fate
@@ -232,7 +233,10 @@ class Scheduler:
         source = self.instances[attempt.instance_id]
         ahead = source.booked_prefill_tokens + source.waiting.tokens_ahead(attempt) + attempt.uncached_tokens
         estimate = target.estimate_ttft(attempt.request)
-        if ahead * source.seconds_per_token - estimate.total_s < self.config.min_move_gain_s:
+        extra_s = (estimate.uncached_tokens - attempt.uncached_tokens) * target.seconds_per_token
+        here_s = ahead * source.seconds_per_token
+        gain_s = leaving_gain_s(here_s, estimate.total_s, extra_s, self.config.recompute_price)
+        if gain_s < self.config.min_move_gain_s:
             return False
         source.take_out(attempt)
         attempt.instance_id = target.instance_id

@@ -58,8 +58,10 @@ class InstanceView:
     def estimate_ttft(self, request: Request) -> TtftEstimate:
         cached = self._cached_tokens(request)
         uncached = request.prompt_tokens - cached
-        total_s = (self.backlog_tokens + uncached) * self.speed.seconds_per_token
-        return TtftEstimate(self.instance_id, cached, uncached, len(self.running), total_s)
+        prefill_s = uncached * self.speed.seconds_per_token
+        return TtftEstimate(
+            self.instance_id, cached, uncached, len(self.running), prefill_s, self.backlog_s + prefill_s
+        )
 
     def enqueue(self, attempt: Attempt) -> None:
         self.waiting.add(attempt)

@@ -1,13 +1,13 @@
 """Snapshot -> moves of waiting requests off hot instances (arXiv 2602.06502, section 3.4).
 
 A hot instance gives away the waiting requests that gain most, until its excess is gone: to their other candidate,
-or, when that is hot too, to a third instance that is not. Requests whose prefill has started never move.
+or, when that is hot too, to a third instance that is nearly idle. Requests whose prefill has started never move.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scheduler.config import SchedulerConfig
+from scheduler.pick import leaving_gain_s
 from scheduler.snapshot import InstanceSnapshot, Move, Snapshot, WaitingSnapshot
 
 
@@ -40,13 +40,15 @@ def _relieve(
     while queue and len(moves) < limit:
         best: tuple[float, str, WaitingSnapshot] | None = None
         for waiting in queue:
-            limit_s = config.hot_slo_fraction * waiting.ttft_slo_s
-            if loads[hot.instance_id].seconds() <= limit_s:
+            if loads[hot.instance_id].seconds() <= config.hot_slo_fraction * waiting.ttft_slo_s:
                 continue
+            uncached = waiting.uncached_tokens
             ahead = waiting.ahead_tokens - left_tokens.get(waiting.request_id, 0)
-            here_s = (ahead + waiting.uncached_tokens[hot.instance_id]) * hot.seconds_per_token
-            for there_s, target in _targets(waiting, loads, limit_s):
-                gain_s = here_s - there_s
+            here_s = (ahead + uncached[hot.instance_id]) * hot.seconds_per_token
+            for target in _targets(waiting, loads, config):
+                there = loads[target]
+                extra_s = (uncached[target] - uncached[hot.instance_id]) * there.seconds_per_token
+                gain_s = leaving_gain_s(here_s, there.seconds(uncached[target]), extra_s, config.recompute_price)
                 if gain_s >= config.min_move_gain_s and (best is None or gain_s > best[0]):
                     best = (gain_s, target, waiting)
         if best is None:
@@ -63,9 +65,8 @@ def _relieve(
     return moves
 
 
-def _targets(waiting: WaitingSnapshot, loads: dict[str, _Load], limit_s: float) -> Iterator[tuple[float, str]]:
-    """Seconds to first token and instance, of those not hot: the other candidate, or any third one while that is
-    hot."""
-    cool = [i for i in waiting.uncached_tokens if i != waiting.instance_id and loads[i].seconds() <= limit_s]
-    for instance_id in [i for i in cool if i in waiting.candidates] or cool:
-        yield loads[instance_id].seconds(waiting.uncached_tokens[instance_id]), instance_id
+def _targets(waiting: WaitingSnapshot, loads: dict[str, _Load], config: SchedulerConfig) -> list[str]:
+    """Where it may go: its other candidate unless that is hot, too; then any third instance that is nearly idle."""
+    others = {i: loads[i].seconds() / waiting.ttft_slo_s for i in waiting.uncached_tokens if i != waiting.instance_id}
+    own = [i for i, share in others.items() if i in waiting.candidates and share <= config.hot_slo_fraction]
+    return own or [i for i, share in others.items() if share <= config.escape_slo_fraction]

@@ -45,7 +45,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Run a waiting request elsewhere. gain_s: TTFT saved by the plan's estimate, recomputation included."""
+    """Run a waiting request elsewhere. gain_s: what the plan expects it to save (pick.leaving_gain_s)."""
 
     request_id: str
     from_instance_id: str

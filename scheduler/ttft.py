@@ -38,13 +38,15 @@ class PrefillSpeed:
 
 @dataclass(frozen=True, slots=True)
 class TtftEstimate:
-    """running: requests dispatched to the instance and not ended; tells idle instances apart when the estimates are
-    equal."""
+    """prefill_s: to compute this prompt's uncached tokens; total_s: the same and all that is ahead of it.
+    running: requests dispatched to the instance and not ended; tells idle instances apart when the estimates are equal.
+    """
 
     instance_id: str
     cached_tokens: int
     uncached_tokens: int
     running: int
+    prefill_s: float
     total_s: float
 
 

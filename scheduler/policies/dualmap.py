@@ -18,6 +18,7 @@ class DualMap:
     def __init__(self, config: SchedulerConfig) -> None:
         self.holds_requests = config.gateway_queue
         self._switch_fraction = config.switch_slo_fraction if config.slo_aware else None
+        self._recompute_price = config.recompute_price
         self._rings = DualRing(config.virtual_nodes, dual=config.dual_mapping)
         self.keys = PrefixKeys(config.key_blocks, config.max_key_blocks, adaptive=config.adaptive_key)
         self._views: dict[str, InstanceView] = {}
@@ -42,5 +43,5 @@ class DualMap:
             return None
         estimates = [self._views[instance_id].estimate_ttft(request) for instance_id in candidates]
         limit_s = None if self._switch_fraction is None else self._switch_fraction * slo_s
-        estimate, reason = pick_instance(estimates, limit_s)
+        estimate, reason = pick_instance(estimates, limit_s, self._recompute_price)
         return Placement(estimate, candidates, reason)
