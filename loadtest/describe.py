@@ -49,7 +49,10 @@ def describe(requests: Sequence[TraceRequest]) -> list[tuple[str, str]]:
         ("between turns", f"{_spread(gaps_s)} s" if gaps_s else "no second turns"),
         ("reusable", f"{reusable_share(requests):.1%} of prompt tokens lie in blocks that came before"),
         ("first blocks", f"{len({r.hash_ids[0] for r in requests}):,} different"),
-        ("first two blocks", f"{len(openings):,} different; the hottest {list(opening)} has {uses / len(requests):.1%}"),
+        (
+            "first two blocks",
+            f"{len(openings):,} different; the hottest {list(opening)} has {uses / len(requests):.1%}",
+        ),
     ]
 
 

@@ -1,7 +1,7 @@
 """The open-loop replay itself: a greenlet for each request in flight, released by the trace's clock.
 
-Only the replay process imports this module (`python -m loadtest.replay`). Sockets are gevent's and answers are parsed by
-httptools: about a tenth of the CPU of an HTTP client library for each chunk, which matters where client and servers share cores.
+Only the replay process imports this module (`python -m loadtest.replay`). Chunks are read in gevent's event loop and parsed
+by httptools, without an HTTP client library: the client shares its cores with the servers it measures.
 """
 
 import time
@@ -194,9 +194,7 @@ class OpenLoop:
             self._tell_locust(row, flight.reader.body_bytes)
         write_row(self._out, row)
 
-    def _row(
-        self, index: int, request: TraceRequest, outcome: Outcome, detail: str, flight: _Flight
-    ) -> RequestRow:
+    def _row(self, index: int, request: TraceRequest, outcome: Outcome, detail: str, flight: _Flight) -> RequestRow:
         reader = flight.reader
         usage = reader.outcome()[2]
         gaps_s = sorted(reader.gaps_s)

@@ -46,7 +46,9 @@ class Progress:
         ok = replay.outcomes[Outcome.OK]
         shed = replay.outcomes[Outcome.SHED]
         ttft = self._environment.stats.get(self._path, "TTFT")
-        shown = f"{self._label}: {replay.now_s:.0f} s, {replay.released}/{self._total} sent, {replay.in_flight} in flight, "
+        shown = (
+            f"{self._label}: {replay.now_s:.0f} s, {replay.released}/{self._total} sent, {replay.in_flight} in flight, "
+        )
         shown += f"{ok} ok, {shed} shed, {replay.ended - ok - shed} failed"
         if ttft.num_requests:
             p50, p90 = (ttft.get_response_time_percentile(share) / 1000 for share in (0.5, 0.9))

@@ -3,8 +3,8 @@
 Run as a process of its own, because locust monkey-patches the process that imports it; importing this module does not.
 `loadtest.replay_cli` starts it.
 
-Exit status: 0 when every request came to its own end (whatever the outcome), 1 when the time limit ended the run, 2 when it
-could not start, 130 when it was interrupted. The run file is complete in all but the third case.
+Exit status: 0 when every request came to its own end (whatever the outcome), 1 when the time limit ended the run, 2 when
+it could not start, 130 when it was interrupted. The run file is complete in all but the third case.
 """
 
 import json
@@ -70,9 +70,8 @@ def first_model(address: tuple[str, int], timeout_s: float = 10.0) -> str:
 
 def replay(options: ReplayOptions) -> int:
     """Replay a trace; returns the exit status. Raises ReplayError, TraceError, OSError before the first request."""
-    from locust.env import Environment  # the first import: it monkey-patches
-
     import gevent
+    from locust.env import Environment  # monkey-patches, so before anything that imports ssl
 
     from loadtest.open_loop import OpenLoop
     from loadtest.pace import due_times, speed_for_qps

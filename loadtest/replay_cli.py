@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=_count, metavar="N", help="replay only the first N requests")
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument("--qps", type=_positive, metavar="Q", help="scale arrivals to this mean rate")
-    pace.add_argument("--speed", type=_positive, default=1.0, metavar="X", help="seconds of the trace a second (default 1)")
+    pace.add_argument(
+        "--speed", type=_positive, default=1.0, metavar="X", help="seconds of the trace a second (default 1)"
+    )
     parser.add_argument(
         "--slo", type=_positive, default=5.0, metavar="S", help="time-to-first-token objective, seconds (default 5)"
     )

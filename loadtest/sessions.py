@@ -1,12 +1,13 @@
 """Which request is the next turn of which: a trace carries no session ids, but its block ids tell.
 
-Request j continues i if j repeats every full block of i (all but i's partial last one, which the next turn fills up with
-other content) and is longer. A prefix that many conversations share says nothing about sessions, so at least one of the
-repeated blocks must lie beyond it.
+Request j continues i if j repeats every full block of i (all but i's partial last one, which the next turn fills up
+with other content) and is longer. A prefix that many conversations share says nothing about sessions, so at least one of
+the repeated blocks must lie beyond it.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 
 from loadtest.trace import TraceRequest
 
@@ -30,9 +31,7 @@ def predecessors(requests: Sequence[TraceRequest]) -> list[int | None]:
     return found
 
 
-def _predecessor(
-    request: TraceRequest, requests: Sequence[TraceRequest], ends_at: dict[int, list[int]]
-) -> int | None:
+def _predecessor(request: TraceRequest, requests: Sequence[TraceRequest], ends_at: dict[int, list[int]]) -> int | None:
     for block_id in reversed(request.hash_ids):
         for earlier in reversed(ends_at.get(block_id, ())):
             if requests[earlier].input_length < request.input_length:
@@ -48,6 +47,6 @@ def _shared_prompt_ends(requests: Sequence[TraceRequest]) -> set[int]:
     followers: dict[int, set[int]] = defaultdict(set)
     for request in requests:
         full = request.hash_ids[: request.full_blocks]
-        for block_id, follower in zip(full, full[1:], strict=False):
+        for block_id, follower in pairwise(full):
             followers[block_id].add(follower)
     return {block_id for block_id, ids in followers.items() if len(ids) >= SHARED_BRANCHES}

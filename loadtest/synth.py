@@ -1,8 +1,8 @@
 """Synthetic chat traces in the Mooncake format, for where no real trace can be used.
 
-Chats arrive as a Poisson process. Each begins with one of a few shared system prompts, Zipf-distributed, so that a few are
-hot. A turn's prompt is all that was said before (prompts and answers) and a new message; lengths and pauses are lognormal.
-The default values give the range of the public conversation traces (kvcache-ai/Mooncake FAST25-release: 3.4 requests/s,
+Chats arrive as a Poisson process. Each begins with one of a few shared system prompts, Zipf-distributed, so that a few
+are hot. A turn's prompt is all that was said before (prompts and answers) and a new message; lengths and pauses are
+lognormal. The default values give the range of the public conversation traces (kvcache-ai/Mooncake FAST25-release: 3.4 requests/s,
 prompts of 0.9k / 6.9k / 27k tokens at P10 / P50 / P90, answers of 350 tokens at P50, turns 108 s apart at P50).
 """
 
@@ -15,7 +15,9 @@ from typing import NamedTuple
 from loadtest.trace import BLOCK_TOKENS, TraceRequest
 
 _TOKEN_TIME_S = 0.03  # how long a user waits for a token of the answer before reading on
-_WARMUP_SESSIONS = 3.0  # mean session spans simulated before the trace starts, so that it starts in the middle of things
+_WARMUP_SESSIONS = (
+    3.0  # mean session spans simulated before the trace starts, so that it starts in the middle of things
+)
 
 
 class Lognormal(NamedTuple):
@@ -33,6 +35,13 @@ class Lognormal(NamedTuple):
     def mean(self) -> float:
         """Of the uncut distribution."""
         return exp(log(self.median) + self.sigma**2 / 2)
+
+
+_SYSTEM_TOKENS = Lognormal(1200, 0.6, 128, 6144)
+_FIRST_MESSAGE = Lognormal(2400, 1.2, 16, 16384)
+_NEXT_MESSAGE = Lognormal(400, 1.2, 8, 8192)
+_ANSWER = Lognormal(300, 0.7, 8, 2000)
+_THINK = Lognormal(60, 0.9, 2, 1800)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +66,12 @@ class SynthConfig:
     qps: float = 3.4
     system_prompts: int = 16
     zipf: float = 1.0
-    system_tokens: Lognormal = Lognormal(1200, 0.6, 128, 6144)
+    system_tokens: Lognormal = _SYSTEM_TOKENS
     mean_turns: float = 4.0
-    first_message: Lognormal = Lognormal(2400, 1.2, 16, 16384)
-    next_message: Lognormal = Lognormal(400, 1.2, 8, 8192)
-    answer: Lognormal = Lognormal(300, 0.7, 8, 2000)
-    think: Lognormal = Lognormal(60, 0.9, 2, 1800)
+    first_message: Lognormal = _FIRST_MESSAGE
+    next_message: Lognormal = _NEXT_MESSAGE
+    answer: Lognormal = _ANSWER
+    think: Lognormal = _THINK
     max_input_tokens: int = 20480
 
     def __post_init__(self) -> None:
@@ -129,9 +138,7 @@ def _chat_turns(
         if at_s >= 0:
             # the partial block is completed by the answer, so its id is never seen again
             partial = (next(fresh_ids),) if rest else ()
-            turns.append(
-                TraceRequest(round(at_s * 1000), chat.tokens, answer_tokens, (*chat.full_ids, *partial))
-            )
+            turns.append(TraceRequest(round(at_s * 1000), chat.tokens, answer_tokens, (*chat.full_ids, *partial)))
         if rng.random() >= 1 - 1 / config.mean_turns:
             return turns
         chat.tokens += answer_tokens

@@ -41,6 +41,10 @@ class GatewaySettings(BaseModel):
     admin_token_file: Path | None = None  # its content is required as a bearer token on /admin; None: no token is asked
     drain_s: float = Field(default=10.0, ge=0)  # running answers may take this long when the gateway stops
 
+    def admin_token(self) -> str | None:
+        """Read where it is needed, so that it is in no copy of the configuration. Raises OSError."""
+        return self.admin_token_file.read_text().strip() if self.admin_token_file else None
+
 
 class SimulatedInstances(BaseModel):
     """Servers started for us that behave as vLLM does, without a model."""

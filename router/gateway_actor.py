@@ -30,6 +30,7 @@ class GatewayActor:
             GatewayMetrics(),
             block_tokens=config.scheduler.block_tokens,
             gateway_id=gateway_id,
+            admin_token=config.gateway.admin_token(),
         )
         self._epoch = 0
         self._informed = asyncio.Event()
@@ -38,27 +39,27 @@ class GatewayActor:
 
     async def ready(self) -> tuple[int, int, int]:
         """Port, admin port and process id, once it listens and knows its instances. Raises OSError if it cannot listen."""
-        ports = await self._started
+        await self._started
         await self._informed.wait()
-        return (*ports, os.getpid())
+        return self._gateway.port, self._gateway.admin_port, os.getpid()
 
     async def stop(self) -> None:
         """Take no more requests and let the running ones end, for as long as configured."""
         self._following.cancel()
         await self._gateway.stop(self._config.gateway.drain_s)
 
-    async def _start(self) -> tuple[int, int]:
+    async def _start(self) -> None:
         settings = self._config.gateway
         for tries_left in reversed(range(BIND_TRIES)):
             try:
-                return await self._gateway.start(
+                await self._gateway.start(
                     settings.host, settings.port, admin_host=settings.admin_host, admin_port=settings.admin_port
                 )
+                return
             except OSError:
                 if not tries_left:
                     raise
                 await asyncio.sleep(BIND_RETRY_S)
-        raise AssertionError("unreachable")
 
     async def _follow(self) -> None:
         """Keep up with the membership, and have moves planned while an instance is hot."""

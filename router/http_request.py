@@ -29,6 +29,7 @@ class HttpRequest:
     """Filled by ClientConnection while bytes arrive.
 
     fields: the noted header fields by lower-case name. forwarded: header lines for the instance, in order.
+    head_bytes: as parsed. unparsed_bytes: received of a head that is not complete.
     content_length: None where the body is chunked or there is none. refusal: it will be answered with this error.
     close: the connection ends after its answer.
     """
@@ -50,6 +51,7 @@ class HttpRequest:
         "refusal",
         "repeated_host",
         "target",
+        "unparsed_bytes",
     )
 
     def __init__(self, begun_at: float) -> None:
@@ -60,6 +62,7 @@ class HttpRequest:
         self.fields: dict[bytes, bytes] = {}
         self.forwarded: list[bytes] = []
         self.head_bytes = 0
+        self.unparsed_bytes = 0
         self.head_complete = False
         self.has_body = False
         self.content_length: int | None = None
@@ -126,3 +129,11 @@ class HttpRequest:
                 return expectation_failed()
             self.needs_continue = self.has_body
         return None
+
+    def head_without_upgrade(self) -> bytes:
+        """The head again, for the parser, as if the client had not offered another protocol."""
+        lines = [self.method.encode() + b" " + self.target + (b" HTTP/1.0\r\n" if self.http10 else b" HTTP/1.1\r\n")]
+        lines += [name + b": " + value + b"\r\n" for name, value in self.fields.items() if name != b"connection"]
+        if self.close:
+            lines.append(b"connection: close\r\n")
+        return b"".join([*lines, *self.forwarded, b"\r\n"])

@@ -1,4 +1,5 @@
-"""Errors as OpenAI error objects, and the complete answers that carry them. The only place with HTTP statuses of errors.
+"""Errors as OpenAI error objects, and the complete answers that carry them. No other file knows the statuses of
+errors.
 
 Types and wording follow vLLM where it has an error of the kind, so that clients need to know one server only.
 """
@@ -75,9 +76,7 @@ def head_too_large(limit_bytes: int) -> HttpError:
 
 
 def unavailable(message: str, retry_after_s: float = 1.0) -> HttpError:
-    return HttpError(
-        HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailableError", message, retry_after_s=retry_after_s
-    )
+    return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailableError", message, retry_after_s=retry_after_s)
 
 
 def rejected(reject: Reject) -> HttpError:

@@ -1,4 +1,4 @@
-"""What the gateway reads of a generation request's body. The prompt stays as raw bytes: neither decoded nor tokenised."""
+"""What the gateway reads of a generation request's body. The prompt stays raw bytes: neither decoded nor tokenised."""
 
 import msgspec
 from msgspec import Raw

@@ -25,15 +25,14 @@ async def serve(config: DualMapConfig) -> None:
         GatewayMetrics(),
         block_tokens=config.scheduler.block_tokens,
         gateway_id="standalone",
+        admin_token=settings.admin_token(),
     )
     members = (
         Member(instance.id, 1, *instance.address, MemberState.READY, instance.capacity) for instance in config.instances
     )
     gateway.apply_membership(Membership(1, tuple(members)))
-    port, admin_port = await gateway.start(
-        settings.host, settings.port, admin_host=settings.admin_host, admin_port=settings.admin_port
-    )
-    print(f"listening on http://{settings.host}:{port}, metrics on port {admin_port}", flush=True)
+    await gateway.start(settings.host, settings.port, admin_host=settings.admin_host, admin_port=settings.admin_port)
+    print(f"listening on http://{settings.host}:{gateway.port}, metrics on port {gateway.admin_port}", flush=True)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -20,7 +20,16 @@ def reject_if_full(request_id: str, in_flight: int, config: SchedulerConfig) -> 
 
 
 def reject_if_queue_full(request_id: str, view: InstanceView, config: SchedulerConfig) -> Reject | None:
-    """Guards the queue of the instance it was placed on; worth a retry once about half of that has been worked off."""
+    """Guards the queue of the instance it was placed on."""
     if view.waiting_count < config.max_waiting:
         return None
-    return Reject(request_id, RejectReason.QUEUE_FULL, min(MAX_RETRY_S, max(1.0, view.backlog_s / 2)))
+    return Reject(request_id, RejectReason.QUEUE_FULL, _retry_after_s(view))
+
+
+def reject_timed_out(request_id: str, view: InstanceView) -> Reject:
+    return Reject(request_id, RejectReason.QUEUE_TIMEOUT, _retry_after_s(view))
+
+
+def _retry_after_s(view: InstanceView) -> float:
+    """Worth a retry once about half of what is ahead has been worked off."""
+    return min(MAX_RETRY_S, max(1.0, view.backlog_s / 2))

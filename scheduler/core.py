@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
 
-from scheduler.admission import reject_if_full, reject_if_queue_full, reject_no_instance
+from scheduler.admission import reject_if_full, reject_if_queue_full, reject_no_instance, reject_timed_out
 from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason
 from scheduler.config import SchedulerConfig
 from scheduler.errors import ContractError
@@ -156,11 +156,13 @@ class Scheduler:
             if event.incarnation <= known.incarnation:
                 self.stats.late_events += 1
                 return
-            self._remove(known, now, commands)
+            self._forget(known)
         view = InstanceView(event.instance_id, event.incarnation, event.capacity, self.config.block_tokens)
         self.instances[event.instance_id] = view
         self.policy.add(view)
         self.version += 1
+        if known is not None:
+            self._evacuate(known, now, commands)
 
     def _instance_draining(self, event: InstanceDraining, now: float, commands: list[Command]) -> None:
         view = self.instances.get(event.instance_id)
@@ -178,16 +180,19 @@ class Scheduler:
         if view is None or event.incarnation != view.incarnation:
             self.stats.late_events += 1
             return
-        self._remove(view, now, commands)
+        self._forget(view)
+        self._evacuate(view, now, commands)
 
-    def _remove(self, view: InstanceView, now: float, commands: list[Command]) -> None:
-        """Forget the instance; everything it had goes elsewhere, or fails where the client has part of the answer."""
+    def _forget(self, view: InstanceView) -> None:
         if not view.draining:
             view.draining = True
             self.policy.remove(view)
         del self.instances[view.instance_id]
         self._suspects.discard(view.instance_id)
         self.version += 1
+
+    def _evacuate(self, view: InstanceView, now: float, commands: list[Command]) -> None:
+        """Everything a forgotten instance had goes elsewhere, or fails where the client has part of the answer."""
         for attempt in list(view.running.values()):
             commands.append(Abort(attempt.request.id, attempt.number, view.instance_id))
             view.release(attempt)
@@ -217,7 +222,7 @@ class Scheduler:
 
     def _moves_proposed(self, event: MovesProposed, now: float, commands: list[Command]) -> None:
         for move in event.moves:
-            if event.version == self.version and self._move(move, now, commands):
+            if self.config.rebalancing and event.version == self.version and self._move(move, now, commands):
                 self.stats.moves_applied += 1
             else:
                 self.stats.moves_refused += 1
@@ -228,7 +233,11 @@ class Scheduler:
         target = self.instances.get(move.to_instance_id)
         if attempt is None or attempt.state is not AttemptState.WAITING or attempt.instance_id != move.from_instance_id:
             return False
-        if target is None or target.draining or target.instance_id in self._suspects | {attempt.instance_id}:
+        if attempt.moves >= self.config.max_moves_per_request:
+            return False
+        if target is None or target.draining or target.waiting_count >= self.config.max_waiting:
+            return False
+        if target.instance_id in self._suspects | attempt.tried | {attempt.instance_id}:
             return False
         source = self.instances[attempt.instance_id]
         ahead = source.booked_prefill_tokens + source.waiting.tokens_ahead(attempt) + attempt.uncached_tokens
@@ -247,6 +256,7 @@ class Scheduler:
         attempt.moves += 1
         target.enqueue(attempt)
         self._release(target, now, commands)
+        self._release(source, now, commands)
         return True
 
     def _tick(self, event: Tick, now: float, commands: list[Command]) -> None:
@@ -272,7 +282,8 @@ class Scheduler:
             for attempt in [a for a in view.waiting if a.arrived_at <= oldest]:
                 view.take_out(attempt)
                 del self.attempts[attempt.request.id]
-                commands.append(Reject(attempt.request.id, RejectReason.QUEUE_TIMEOUT, view.backlog_s))
+                commands.append(reject_timed_out(attempt.request.id, view))
+            self._release(view, now, commands)
 
     # What the handlers share.
 
@@ -326,7 +337,9 @@ class Scheduler:
         slo_s = request.ttft_slo_s or self.config.ttft_slo_s
         avoid: Set[str] = self._suspects | tried if self._suspects or tried else tried
         placement = self.policy.place(request, slo_s, avoid)
-        if placement is None and avoid:
+        if placement is None and self._suspects:
+            placement = self.policy.place(request, slo_s, tried)
+        if placement is None and tried:
             placement = self.policy.place(request, slo_s, frozenset())
         return placement
 

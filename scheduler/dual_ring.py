@@ -28,7 +28,8 @@ class DualRing:
 
     def candidates(self, key: int, avoid: Set[str] = frozenset()) -> tuple[str, ...]:
         """The key's instances, that of the first ring first: two, or fewer where no more are left. Where both rings
-        name the same instance, the second candidate is the next distinct one on the second ring."""
+        name the same instance, the second candidate is the next distinct one on the second ring. Where one is
+        avoided its stand-in comes last, so that at a tie the key stays with the candidate it had."""
         first = self._first.lookup(key, avoid)
         if first is None:
             return ()
@@ -37,4 +38,8 @@ class DualRing:
         second = self._second.lookup(key, avoid)
         if second == first:
             second = self._second.lookup(key, avoid | {first})
-        return (first,) if second is None else (first, second)
+        if second is None:
+            return (first,)
+        if avoid and first not in self.candidates(key):
+            return second, first
+        return first, second

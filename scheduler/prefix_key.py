@@ -21,10 +21,12 @@ class _Share:
     """What the window says of one key.
 
     sample: the longest prompt seen under the key. splits_at: the first block in which two of its requests differ.
+    count: requests that passed the key; ends: those of them that were placed by it.
     """
 
     sample: tuple[int, ...]
     count: int = 0
+    ends: int = 0
     splits_at: int | None = None
 
 
@@ -81,17 +83,20 @@ class PrefixKeys:
                 share = self._shares[key] = _Share(blocks[:SAMPLE_BLOCKS])
             share.count += 1
         share = self._shares[path[-1]]
+        share.ends += 1
         _compare(share, blocks)
-        if share.count > self.hot_count and path[-1] not in self.depths:
+        if share.ends > self.hot_count:
             self._deepen(path[-1], share)
         while len(self._window) > self._window_size:
             self._forget(self._window.popleft())
 
     def _deepen(self, key: int, share: _Share) -> None:
+        """A key that is deepened already splits nearer where a crowd of prompts is too short for its depth."""
         if share.splits_at is not None and share.splits_at < self._max_key_blocks:
-            self.depths[key] = share.splits_at + 1
+            self.depths[key] = min(share.splits_at + 1, self.depths.get(key, self._max_key_blocks))
 
     def _forget(self, path: tuple[int, ...]) -> None:
+        self._shares[path[-1]].ends -= 1
         for key in path:
             share = self._shares[key]
             share.count -= 1

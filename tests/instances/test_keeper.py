@@ -106,6 +106,6 @@ def test_a_failed_start_tells_the_exit_code_and_the_end_of_the_log(tmp_path):
 
 def test_a_server_that_never_listens_is_stopped_and_said_to_be_late(tmp_path):
     server = ServerProcess((sys.executable, "-c", "import time; time.sleep(600)"), tmp_path / "server.log", 0.3)
-    with pytest.raises(StartError, match="did not listen within 0.5 s"):
+    with pytest.raises(StartError, match=r"did not listen within 0\.5 s"):
         asyncio.run(server.start(timeout_s=0.5))
     await_gone(server.pid)

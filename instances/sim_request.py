@@ -1,0 +1,164 @@
+"""Bodies of generation requests -> what the simulated engine runs.
+
+The simulated tokenizer makes a token of each four bytes of UTF-8, or takes token ids as they are. Answers are words
+drawn from a hash of the prompt: equal prompts give equal answers, so that a chat which sends an answer back finds the
+blocks that were computed while it was generated.
+"""
+
+import random
+from array import array
+from typing import Any, TypeVar
+
+import msgspec
+from xxhash import xxh3_64_intdigest
+
+from router.openai_errors import HttpError, RequestRefusedError, bad_request, unknown_model
+from scheduler.blocks import hash_text
+
+TOKEN_BYTES = 4
+DEFAULT_COMPLETION_TOKENS = 16  # vLLM's default for /v1/completions
+STOP_LEAST_TOKENS, STOP_MOST_TOKENS = 16, 256  # where the simulated model ends its answers by itself
+MAX_CHOICES = 64
+WORDS = tuple(f"{a}{b}{c} ".encode() for a in "bdfgklmnprstvz" for b in "aeiou" for c in "lmnrstx")
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool = False
+
+
+class _Body(msgspec.Struct):
+    model: str | None = None
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    stream: bool | None = False
+    stream_options: _StreamOptions | None = None
+    priority: int | None = 0
+
+
+class _Part(msgspec.Struct):
+    type: str
+    text: str = ""
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str | list[_Part] | None = None
+
+
+class _ChatBody(_Body):
+    messages: list[_Message] = []
+    max_completion_tokens: int | None = None
+
+
+class _CompletionBody(_Body):
+    prompt: str | list[Any] | None = None
+
+
+B = TypeVar("B", bound=_Body)
+
+
+class Choice(msgspec.Struct):
+    """One prompt and its answer. blocks: of both. stops: the answer ends by itself rather than at max_tokens."""
+
+    prompt_tokens: int
+    answer: bytes
+    blocks: tuple[int, ...]
+    stops: bool
+
+    @property
+    def output_tokens(self) -> int:
+        return len(self.answer) // TOKEN_BYTES
+
+
+class Generation(msgspec.Struct):
+    choices: list[Choice]
+    chat: bool
+    stream: bool
+    include_usage: bool
+    priority: int
+
+
+def read_chat(body: bytes, model: str, block_size: int, max_model_len: int) -> Generation:
+    """Raises RequestRefusedError as vLLM would answer."""
+    fields = _decode(_ChatBody, body, model)
+    if not fields.messages:
+        raise RequestRefusedError(bad_request("`messages` must not be empty.", "messages"))
+    prompt = "".join(f"<|im_start|>{m.role}\n{_text(m)}<|im_end|>\n" for m in fields.messages)
+    packed = f"{prompt}<|im_start|>assistant\n".encode()
+    most = fields.max_completion_tokens or fields.max_tokens
+    choice = _choose(fields, packed, most, most or max_model_len, block_size, max_model_len)
+    return _generation(fields, [choice], chat=True)
+
+
+def read_completion(body: bytes, model: str, block_size: int, max_model_len: int) -> Generation:
+    """Raises RequestRefusedError as vLLM would answer."""
+    fields = _decode(_CompletionBody, body, model)
+    most = fields.max_tokens if fields.max_tokens is not None else DEFAULT_COMPLETION_TOKENS
+    choices = [_choose(fields, packed, most, most, block_size, max_model_len) for packed in _prompts(fields.prompt)]
+    return _generation(fields, choices, chat=False)
+
+
+def answer_bytes(packed_prompt: bytes, tokens: int) -> bytes:
+    """The first tokens of the prompt's answer."""
+    return b"".join(random.Random(xxh3_64_intdigest(packed_prompt)).choices(WORDS, k=tokens))
+
+
+def _decode(kind: type[B], body: bytes, model: str) -> B:
+    try:
+        fields = msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestRefusedError(bad_request(f"The body is not a valid request: {error}.")) from None
+    if fields.model is not None and fields.model != model:
+        raise RequestRefusedError(unknown_model(fields.model))
+    return fields
+
+
+def _text(message: _Message) -> str:
+    if isinstance(message.content, list):
+        return "".join(part.text for part in message.content)
+    return message.content or ""
+
+
+def _prompts(prompt: str | list[Any] | None) -> list[bytes]:
+    """Each prompt as bytes, four a token."""
+    if isinstance(prompt, str) or _is_ids(prompt):
+        prompts: list[Any] = [prompt]
+    else:
+        prompts = prompt or []
+    if not prompts or len(prompts) > MAX_CHOICES or not all(p and (isinstance(p, str) or _is_ids(p)) for p in prompts):
+        what = f"a string, a list of token ids, or a list of up to {MAX_CHOICES} of these"
+        raise RequestRefusedError(bad_request(f"`prompt` must be {what}, not empty.", "prompt"))
+    return [p.encode() if isinstance(p, str) else array("I", p).tobytes() for p in prompts]
+
+
+def _is_ids(prompt: Any) -> bool:
+    return isinstance(prompt, list) and all(type(token) is int and 0 <= token < 1 << 32 for token in prompt)
+
+
+def _choose(fields: _Body, packed: bytes, given: int | None, most: int, block_size: int, max_model_len: int) -> Choice:
+    """given: max_tokens as the client set it; most: the same or the default."""
+    prompt_tokens = -(-len(packed) // TOKEN_BYTES)
+    if given is not None and given < 1:
+        raise RequestRefusedError(bad_request(f"max_tokens must be at least 1, got {given}.", "max_tokens"))
+    if prompt_tokens >= max_model_len or (given is not None and prompt_tokens + given > max_model_len):
+        raise RequestRefusedError(_too_long(prompt_tokens, given or 1, max_model_len))
+    most = min(most, max_model_len - prompt_tokens)
+    stop = STOP_LEAST_TOKENS + xxh3_64_intdigest(packed) % (STOP_MOST_TOKENS - STOP_LEAST_TOKENS + 1)
+    tokens = most if fields.ignore_eos else min(most, max(stop, fields.min_tokens))
+    answer = answer_bytes(packed, tokens)
+    blocks = hash_text(packed + answer, block_size * TOKEN_BYTES)
+    return Choice(prompt_tokens, answer, blocks, stops=tokens < most)
+
+
+def _too_long(prompt_tokens: int, output_tokens: int, max_model_len: int) -> HttpError:
+    return bad_request(
+        f"This model's maximum context length is {max_model_len} tokens. However, you requested"
+        f" {prompt_tokens + output_tokens} tokens ({prompt_tokens} in the messages, {output_tokens} in the completion)."
+        " Please reduce the length of the messages or completion."
+    )
+
+
+def _generation(fields: _Body, choices: list[Choice], *, chat: bool) -> Generation:
+    include_usage = fields.stream_options is not None and fields.stream_options.include_usage
+    return Generation(choices, chat, bool(fields.stream), include_usage, fields.priority or 0)

@@ -1,0 +1,88 @@
+"""The gateway's second port, for Prometheus and operators: /metrics, /health, /admin/status."""
+
+import asyncio
+from collections.abc import Callable
+from hmac import compare_digest
+from typing import Any, Protocol
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from router.client_connection import ClientConnection
+from router.http_request import HttpRequest
+from router.limits import HttpLimits
+from router.local_answers import json_response, ok_response
+from router.metrics import GatewayMetrics
+from router.openai_errors import HttpError, unauthorized, unknown_path, wrong_method
+
+_PATHS = ("/metrics", "/health", "/admin/status")
+
+
+class Observed(Protocol):
+    """What the endpoints show: the gateway."""
+
+    metrics: GatewayMetrics
+
+    def status(self) -> dict[str, Any]: ...
+
+
+class AdminService:
+    """token: what requests for /admin/* must bear; None lets all in, which suits a port bound to 127.0.0.1."""
+
+    def __init__(
+        self, observed: Observed, limits: HttpLimits, clock: Callable[[], float], token: str | None = None
+    ) -> None:
+        self.clients: set[ClientConnection] = set()
+        self._observed = observed
+        self._limits = limits
+        self._clock = clock
+        self._authorization = None if token is None else b"Bearer " + token.encode()
+        self._server: asyncio.Server | None = None
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen. Raises OSError if the port is taken."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: ClientConnection(self, self._limits, self._clock), host, port)
+
+    @property
+    def port(self) -> int:
+        return listening_port(self._server)
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for client in list(self.clients):
+            client.abort()
+
+    def check_head(self, request: HttpRequest) -> HttpError | None:
+        path = request.path
+        if path not in _PATHS:
+            return unknown_path(path)
+        if request.method != "GET":
+            return wrong_method(request.method, path, "GET")
+        if path.startswith("/admin/") and self._authorization is not None:
+            given = request.fields.get(b"authorization", b"")
+            if not compare_digest(given, self._authorization):
+                return unauthorized()
+        return None
+
+    def begin(self, request: HttpRequest, client: ClientConnection) -> None:
+        close = request.close
+        match request.path:
+            case "/metrics":
+                response = ok_response(self._observed.metrics.scrape(), CONTENT_TYPE_LATEST.encode(), close=close)
+            case "/admin/status":
+                response = json_response(msgspec.json.encode(self._observed.status()), close=close)
+            case _:
+                response = json_response(b'{"status":"ok"}', close=close)
+        client.answer(response, close=close)
+
+    def refused(self, error: HttpError) -> None:
+        """Not a request for the fleet: not counted."""
+
+
+def listening_port(server: asyncio.Server | None) -> int:
+    """The port a started server listens on."""
+    assert server is not None, "not started"
+    port: int = server.sockets[0].getsockname()[1]
+    return port

@@ -1,0 +1,55 @@
+"""A parsed HTTP request -> what the core is told of it."""
+
+from math import isfinite
+
+from router.exchange import Exchange
+from router.http_request import HttpRequest
+from router.openai_errors import RequestRefusedError, bad_request
+from router.peek import peek_chat, peek_completion
+from router.routes import Route
+from router.token_ratio import PRIOR_BYTES_PER_TOKEN, TokenRatio
+from scheduler.request import Request
+
+SLO_HEADERS = (b"x-dualmap-ttft-slo-ms", b"x-llm-d-slo-ttft-ms")  # the first one present counts
+MAX_UNREAD_TOKENS = 8192  # a body that is not read may be audio or a batch: it must not pass for a giant prompt
+
+
+def take_in(exchange: Exchange, route: Route, block_tokens: int, ratio: TokenRatio) -> Request:
+    """Read what the core needs, and note in the exchange what its end will need. Raises RequestRefusedError (400)."""
+    ttft_slo_s = _ttft_slo_s(exchange.request)
+    body = exchange.body
+    if route is Route.PASSED_THROUGH:
+        tokens = max(1, min(int(len(body) / PRIOR_BYTES_PER_TOKEN), MAX_UNREAD_TOKENS))
+        exchange.prompt_tokens = tokens
+        return Request(exchange.id, (), tokens, ttft_slo_s=ttft_slo_s, streams=False)
+    peeked = peek_chat(body, block_tokens) if route is Route.CHAT else peek_completion(body, block_tokens)
+    exchange.model = peeked.model
+    exchange.prompt_bytes = peeked.prompt_bytes
+    exchange.prompt_is_token_ids = bool(peeked.prompt_tokens)
+    exchange.prompt_tokens = peeked.prompt_tokens or ratio.prompt_tokens(peeked.model, peeked.prompt_bytes)
+    return Request(
+        exchange.id,
+        peeked.blocks,
+        exchange.prompt_tokens,
+        peeked.max_output_tokens,
+        ttft_slo_s,
+        peeked.priority,
+        "",
+        peeked.stream,
+    )
+
+
+def _ttft_slo_s(request: HttpRequest) -> float | None:
+    """The client's objective for the time to first token, in seconds."""
+    for name in SLO_HEADERS:
+        value = request.fields.get(name)
+        if value is not None:
+            try:
+                slo_ms = float(value)
+            except ValueError:
+                slo_ms = 0.0
+            if not (isfinite(slo_ms) and slo_ms > 0.0):
+                field = name.decode()
+                raise RequestRefusedError(bad_request(f"`{field}` must be a number of milliseconds above 0.", field))
+            return slo_ms / 1000.0
+    return None

@@ -1,0 +1,16 @@
+"""Complete answers that the gateway gives itself."""
+
+
+def json_response(body: bytes, *, close: bool) -> bytes:
+    return ok_response(body, b"application/json", close=close)
+
+
+def ok_response(body: bytes, content_type: bytes, *, close: bool) -> bytes:
+    """200 with the body."""
+    connection = b"connection: close\r\n" if close else b""
+    return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
+        content_type,
+        len(body),
+        connection,
+        body,
+    )

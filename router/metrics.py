@@ -1,0 +1,160 @@
+"""What the gateway counts, and how Prometheus sees it. On the request path a count is an integer; names, labels and the
+core's own numbers are put together when they are scraped."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from router.distribution import Distribution
+from router.membership import Membership, MemberState
+from scheduler.commands import RejectReason
+from scheduler.core import Scheduler
+from scheduler.request import ChoiceReason
+
+
+class Outcome(StrEnum):
+    """How a request ended. Values are metric labels."""
+
+    OK = "ok"
+    CLIENT_ERROR = "client_error"  # answered with 4xx other than a rejection, by the gateway or the instance
+    INSTANCE_ERROR = "instance_error"  # the instance answered with 5xx, which was relayed
+    FAILED = "failed"  # its attempt broke, nothing had been sent: 502 or 504
+    FAILED_STREAM = "failed_stream"  # its attempt broke in mid-answer
+    CANCELLED = "cancelled"  # the client left
+    REJECTED_NO_INSTANCE = "rejected_no_instance"
+    REJECTED_QUEUE_FULL = "rejected_queue_full"
+    REJECTED_QUEUE_TIMEOUT = "rejected_queue_timeout"
+    REJECTED_ATTEMPTS_EXHAUSTED = "rejected_attempts_exhausted"
+
+
+REJECTIONS = {reason: Outcome(f"rejected_{reason}") for reason in RejectReason}
+
+
+class GatewayMetrics(Collector):
+    """Counted by the gateway: attributes, in seconds and tokens. Read at the scrape: what `bind` names."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[Outcome] = Counter(dict.fromkeys(Outcome, 0))
+        self.choices: Counter[ChoiceReason] = Counter(dict.fromkeys(ChoiceReason, 0))
+        self.time_to_first_token_s = Distribution()
+        self.queue_s = Distribution()
+        self.end_to_end_s = Distribution()
+        self.estimated_ttft_s = Distribution()
+        self.estimate_error_s = Distribution()
+        self.prompt_tokens = 0
+        self.cached_prompt_tokens = 0
+        self.believed_prompt_tokens = 0
+        self.believed_cached_tokens = 0
+        self.output_tokens = 0
+        self.relayed_pieces = 0
+        self.registry = CollectorRegistry()
+        self._scheduler: Scheduler | None = None
+        self._membership: Callable[[], Membership] = Membership
+        self._gauges: Callable[[], Mapping[str, float]] = dict
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def bind(
+        self, scheduler: Scheduler, membership: Callable[[], Membership], gauges: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Name what is read at each scrape. gauges: of the gateway's own, by name without prefix."""
+        self._scheduler = scheduler
+        self._membership = membership
+        self._gauges = gauges
+
+    def scrape(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def collect(self) -> Iterator[Metric]:
+        yield _counter("dualmap_requests", "Requests by how they ended.", "outcome", self.outcomes.items())
+        yield _counter(
+            "dualmap_choices", "Dispatches by why their instance was chosen.", "reason", self.choices.items()
+        )
+        yield _histogram(
+            "dualmap_time_to_first_token_seconds",
+            "Streams only: from the complete request to the first byte of the answer's body.",
+            self.time_to_first_token_s,
+        )
+        yield _histogram("dualmap_queue_seconds", "Time a dispatched request waited in the gateway.", self.queue_s)
+        yield _histogram(
+            "dualmap_end_to_end_seconds",
+            "From the complete request to the last byte of a complete answer.",
+            self.end_to_end_s,
+        )
+        yield _histogram(
+            "dualmap_estimated_time_to_first_token_seconds",
+            "Time to first token as estimated when its instance was chosen, for those observed.",
+            self.estimated_ttft_s,
+        )
+        yield _histogram(
+            "dualmap_time_to_first_token_error_seconds",
+            "Distance between the estimated and the observed time to first token.",
+            self.estimate_error_s,
+        )
+        for name, documentation, count in (
+            ("dualmap_prompt_tokens", "Prompt tokens, as instances count them.", self.prompt_tokens),
+            ("dualmap_cached_prompt_tokens", "Of these, found in a prefix cache.", self.cached_prompt_tokens),
+            ("dualmap_believed_prompt_tokens", "Dispatched prompt tokens, as estimated.", self.believed_prompt_tokens),
+            ("dualmap_believed_cached_tokens", "Of these, believed to be cached.", self.believed_cached_tokens),
+            ("dualmap_output_tokens", "Tokens of complete answers.", self.output_tokens),
+            ("dualmap_relayed_pieces", "Pieces of answers relayed, about one a token.", self.relayed_pieces),
+        ):
+            yield CounterMetricFamily(name, documentation, value=count)
+        for name, value in self._gauges().items():
+            yield GaugeMetricFamily(f"dualmap_{name}", f"{name.replace('_', ' ').capitalize()}.", value=value)
+        yield from _membership_metrics(self._membership())
+        if self._scheduler is not None:
+            yield from _scheduler_metrics(self._scheduler)
+
+
+def _counter(name: str, documentation: str, label: str, values: Iterable[tuple[StrEnum, int]]) -> Metric:
+    family = CounterMetricFamily(name, documentation, labels=[label])
+    for key, value in values:
+        family.add_metric([key.value], value)
+    return family
+
+
+def _histogram(name: str, documentation: str, distribution: Distribution) -> Metric:
+    return HistogramMetricFamily(name, documentation, distribution.buckets(), distribution.total)
+
+
+def _membership_metrics(membership: Membership) -> Iterable[Metric]:
+    yield GaugeMetricFamily("dualmap_membership_epoch", "Epoch of the membership in use.", value=membership.epoch)
+    members = GaugeMetricFamily("dualmap_members", "Instances by state.", labels=["state"])
+    states = Counter(member.state for member in membership.members)
+    for state in MemberState:
+        members.add_metric([state.value], states[state])
+    yield members
+
+
+def _scheduler_metrics(scheduler: Scheduler) -> Iterable[Metric]:
+    stats = scheduler.stats
+    for name, documentation, value in (
+        ("dualmap_moves_applied", "Waiting requests moved to another instance.", stats.moves_applied),
+        ("dualmap_moves_refused", "Proposed moves that were no longer possible or worth it.", stats.moves_refused),
+        ("dualmap_late_events", "Events for what was already over.", stats.late_events),
+        ("dualmap_retries", "Attempts after a request's first.", stats.retries),
+    ):
+        yield CounterMetricFamily(name, documentation, value=value)
+    views = scheduler.instances.values()
+    gauges: tuple[tuple[str, str, Sequence[float]], ...] = (
+        ("waiting_requests", "Requests waiting in the gateway for it.", [v.waiting_count for v in views]),
+        ("running_requests", "Requests dispatched to it and not ended.", [v.running_count for v in views]),
+        ("waiting_tokens", "Uncached prompt tokens waiting in the gateway.", [v.waiting_tokens for v in views]),
+        ("prefill_tokens", "Prompt tokens dispatched, not computed yet.", [v.booked_prefill_tokens for v in views]),
+        ("kv_tokens", "KV cache booked by what runs there.", [v.booked_kv_tokens for v in views]),
+        ("prefill_seconds_per_token", "Learned time of a prompt token.", [v.seconds_per_token for v in views]),
+    )
+    for name, documentation, values in gauges:
+        family = GaugeMetricFamily(f"dualmap_instance_{name}", documentation, labels=["instance"])
+        for view, gauge in zip(views, values, strict=True):
+            family.add_metric([view.instance_id], gauge)
+        yield family

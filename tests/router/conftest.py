@@ -1,0 +1,326 @@
+"""A gateway, scripted instances and raw clients on real sockets, each closed when the test ends, however it ends."""
+
+import asyncio
+import json
+import struct
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import uvloop
+
+from router.gateway import Gateway
+from router.limits import HttpLimits
+from router.membership import Member, Membership, MemberState
+from router.metrics import GatewayMetrics
+from scheduler import InstanceCapacity, Scheduler, SchedulerConfig
+
+TEST_LIMITS = HttpLimits(sweep_interval_s=0.01)
+WAIT_S = 20.0  # only a broken test waits so long
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+    """Runs a coroutine on uvloop; what it left open is closed with the loop, and an error inside a callback fails it."""
+    errors: list[dict[str, Any]] = []
+
+    async def guarded(main: Coroutine[Any, Any, Any]) -> Any:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+        async with asyncio.timeout(WAIT_S):
+            return await main
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        yield lambda main: runner.run(guarded(main))
+    assert not errors, errors
+
+
+@dataclass
+class Received:
+    """One request as an instance got it."""
+
+    line: str
+    headers: dict[str, str]
+    body: bytes
+    connection: int  # which of the instance's connections, from 0
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Conversation:
+    """An instance's side of one request, for the script that answers it."""
+
+    def __init__(self, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.request = request
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def send_json(self, content: Any, status: str = "200 OK", headers: str = "") -> None:
+        body = json.dumps(content).encode()
+        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{headers}content-length: {len(body)}\r\n\r\n"
+        await self.send(head.encode() + body)
+
+    async def begin_stream(self) -> None:
+        await self.send(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+
+    async def send_event(self, data: str) -> None:
+        event = f"data: {data}\n\n".encode()
+        await self.send(b"%x\r\n%b\r\n" % (len(event), event))
+
+    async def end_stream(self) -> None:
+        await self.send(b"0\r\n\r\n")
+
+    def reset(self) -> None:
+        """Close at once, as a killed process does."""
+        self.writer.transport.abort()
+
+    async def closed_by_gateway(self) -> None:
+        """Returns when the gateway has closed the connection."""
+        try:
+            while await self.reader.read(65536):
+                pass
+        except ConnectionError:
+            pass
+
+
+Script = Callable[[Conversation], Awaitable[None]]
+
+
+async def answer_hello(conversation: Conversation) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 8}}
+    await conversation.send_json({"choices": [{"text": "hello"}], "usage": usage})
+
+
+class Instance:
+    """A scripted instance: `script` answers each request; it can be replaced at any time."""
+
+    def __init__(self, script: Script = answer_hello) -> None:
+        self.script = script
+        self.received: list[Received] = []
+        self.connections = 0
+        self.open_connections = 0
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def start(self, port: int = 0) -> "Instance":
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def stop(self) -> None:
+        """Refuse connections and reset those that are open."""
+        if self._server is not None:
+            self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = self.connections
+        self.connections += 1
+        self.open_connections += 1
+        self._writers.add(writer)
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                line, *lines = head[:-4].split("\r\n")
+                headers = {name.lower(): value for name, _, value in (entry.partition(": ") for entry in lines)}
+                body = await reader.readexactly(int(headers.get("content-length", "0")))
+                request = Received(line, headers, body, number)
+                self.received.append(request)
+                await self.script(Conversation(request, reader, writer))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self.open_connections -= 1
+            self._writers.discard(writer)
+            writer.close()
+
+
+@dataclass
+class Answer:
+    """One answer as a client got it. chunks: of a chunked body; raw_body: as it came over the wire."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+    chunks: list[bytes] = field(default_factory=list)
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        error: dict[str, Any] = self.json["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert error["code"] == self.status
+        return error
+
+
+class Client:
+    """A raw HTTP client that checks framing as it reads."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def post(self, path: str, body: Any, headers: str = "") -> Answer:
+        await self.send(post(path, body, headers))
+        return await self.answer()
+
+    async def get(self, path: str, headers: str = "") -> Answer:
+        await self.send(f"GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n".encode())
+        return await self.answer()
+
+    async def answer_head(self) -> Answer:
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        line, *lines = head[:-4].split("\r\n")
+        version, status, _ = line.split(" ", 2)
+        assert version == "HTTP/1.1"
+        pairs = [entry.split(": ", 1) for entry in lines]
+        assert len({name.lower() for name, _ in pairs}) == len(pairs), f"a header field is repeated: {lines}"
+        return Answer(int(status), {name.lower(): value for name, value in pairs})
+
+    async def chunk(self) -> bytes:
+        """The next chunk; empty at the end."""
+        size = int((await self.reader.readuntil(b"\r\n")).strip(), 16)
+        data = await self.reader.readexactly(size)
+        assert await self.reader.readexactly(2) == b"\r\n"
+        return data
+
+    async def answer(self) -> Answer:
+        answer = await self.answer_head()
+        if answer.headers.get("transfer-encoding") == "chunked":
+            assert "content-length" not in answer.headers
+            while data := await self.chunk():
+                answer.chunks.append(data)
+            answer.body = b"".join(answer.chunks)
+        elif "content-length" in answer.headers:
+            answer.body = await self.reader.readexactly(int(answer.headers["content-length"]))
+        elif answer.status not in (204, 304):
+            answer.body = await self.reader.read()
+        return answer
+
+    async def at_end(self) -> bool:
+        """Whether the gateway has closed the connection, with nothing more sent."""
+        return await self.reader.read(1) == b""
+
+    def leave(self) -> None:
+        self.writer.transport.abort()
+
+    def leave_by_reset(self) -> None:
+        """Close with RST, so that unread data cannot hide the departure."""
+        socket = self.writer.get_extra_info("socket")
+        socket.setsockopt(1, 13, struct.pack("ii", 1, 0))  # SOL_SOCKET, SO_LINGER
+        self.writer.transport.abort()
+
+
+def post(path: str, body: Any, headers: str = "") -> bytes:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(data)}\r\n{headers}\r\n".encode() + data
+
+
+CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
+STREAM: dict[str, Any] = {**CHAT, "stream": True}
+
+
+class Fleet:
+    """A gateway on a real core with scripted instances i0, i1, ... behind it."""
+
+    def __init__(self, gateway: Gateway, port: int, admin_port: int, instances: list[Instance]) -> None:
+        self.gateway = gateway
+        self.port = port
+        self.admin_port = admin_port
+        self.instances = instances
+        self._clients: list[Client] = []
+        self._epoch = 0
+
+    async def client(self, port: int = 0, limit: int = 65536) -> Client:
+        client = Client(*await asyncio.open_connection("127.0.0.1", port or self.port, limit=limit))
+        self._clients.append(client)
+        return client
+
+    def member(self, index: int, state: MemberState = MemberState.READY, **changes: Any) -> Member:
+        capacity = InstanceCapacity()
+        port = self.instances[index].port
+        return replace(Member(f"i{index}", 1, "127.0.0.1", port, state, capacity), **changes)
+
+    def apply(self, *members: Member) -> None:
+        self._epoch += 1
+        self.gateway.apply_membership(Membership(self._epoch, members))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let the loop run until the condition holds."""
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+    def check_books_are_empty(self) -> None:
+        """Nothing is in flight, and everything booked has been given back."""
+        assert not self.gateway.exchanges
+        assert not self.gateway.scheduler.attempts
+        for view in self.gateway.scheduler.instances.values():
+            assert view.running_count == view.waiting_count == 0
+            assert view.booked_prefill_tokens == view.booked_kv_tokens == view.waiting_tokens == 0
+
+    async def close(self) -> None:
+        for client in self._clients:
+            client.leave()
+        await self.gateway.stop()
+        for instance in self.instances:
+            instance.stop()
+        await asyncio.sleep(0)
+
+
+class FleetContext:
+    """`async with fleet(...) as f:`"""
+
+    def __init__(self, scripts: tuple[Script, ...], limits: HttpLimits, cards: Any, config: SchedulerConfig) -> None:
+        self._scripts = scripts
+        self._limits = limits
+        self._cards = cards
+        self._config = config
+
+    async def __aenter__(self) -> Fleet:
+        instances = [await Instance(script).start() for script in self._scripts]
+        gateway = Gateway(
+            Scheduler(self._config),
+            self._limits,
+            GatewayMetrics(),
+            block_tokens=self._config.block_tokens,
+            admin_token="secret",
+        )
+        await gateway.start("127.0.0.1", 0)
+        self._fleet = Fleet(gateway, gateway.port, gateway.admin_port, instances)
+        self._fleet.apply(*(self._fleet.member(i, model_cards=self._cards) for i in range(len(instances))))
+        return self._fleet
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._fleet.close()
+
+
+@pytest.fixture
+def fleet() -> Callable[..., FleetContext]:
+    def make(
+        *scripts: Script,
+        limits: HttpLimits = TEST_LIMITS,
+        cards: tuple[dict[str, Any], ...] = (),
+        config: SchedulerConfig | None = None,
+        **changes: Any,
+    ) -> FleetContext:
+        scripts = scripts or (answer_hello,)
+        return FleetContext(scripts, replace(limits, **changes), cards, config or SchedulerConfig())
+
+    return make

@@ -1,0 +1,40 @@
+"""What becomes of a request whose attempt failed, as a table."""
+
+import pytest
+
+from scheduler import Request, SchedulerConfig
+from scheduler.events import FailureCause
+from scheduler.recovery import Fate, decide_fate
+from scheduler.request import Attempt, ChoiceReason
+
+ANY_CAUSE = [FailureCause.CONNECT, FailureCause.REFUSED, FailureCause.BROKEN, FailureCause.INSTANCE_LOST]
+
+
+def attempt(number: int = 1, *, started: bool = False) -> Attempt:
+    request = Request("r", (), 100)
+    return Attempt(request, number, 0.0, "a", ("a",), ChoiceReason.BALANCED, 0.0, 0, 100, started=started)
+
+
+@pytest.mark.parametrize("cause", ANY_CAUSE)
+@pytest.mark.parametrize(
+    ("number", "started", "tokens_sent", "fate"),
+    [
+        (1, False, 0, Fate.RETRY),
+        (2, False, 0, Fate.RETRY),
+        (3, False, 0, Fate.GIVE_UP),
+        (4, False, 0, Fate.GIVE_UP),
+        (1, True, 0, Fate.FAIL),
+        (1, False, 1, Fate.FAIL),
+        (3, True, 7, Fate.FAIL),
+    ],
+)
+def test_a_request_runs_elsewhere_while_the_client_has_nothing_and_attempts_are_left(
+    cause, number, started, tokens_sent, fate
+):
+    config = SchedulerConfig(max_attempts=3)
+    assert decide_fate(attempt(number, started=started), tokens_sent, cause, config) is fate
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_stalled_request_is_not_tried_again(number: int):
+    assert decide_fate(attempt(number), 0, FailureCause.STALLED, SchedulerConfig()) is Fate.FAIL

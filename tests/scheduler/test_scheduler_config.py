@@ -1,0 +1,63 @@
+"""A configuration value that breaks its rule is named with its field and its rule."""
+
+import math
+from dataclasses import fields
+
+import pytest
+
+from scheduler import InstanceCapacity, SchedulerConfig
+from scheduler.config import POLICY_NAMES
+from scheduler.errors import ConfigError
+from scheduler.policies import make_policy
+
+POSITIVE = (
+    "ttft_slo_s block_tokens virtual_nodes key_blocks max_key_blocks max_moves max_moves_per_request"
+    " release_window_s max_waiting max_in_flight queue_timeout_s max_attempts"
+).split()
+NOT_NEGATIVE = ["min_move_gain_s", "recompute_price", "suspect_s"]
+FRACTIONS = ["switch_slo_fraction", "hot_slo_fraction", "escape_slo_fraction"]
+SWITCHES = ["dual_mapping", "adaptive_key", "slo_aware", "gateway_queue", "rebalancing"]
+
+BAD = [
+    *((name, value, "greater than 0") for name in POSITIVE for value in (0, -1, math.nan)),
+    *((name, value, "at least 0") for name in NOT_NEGATIVE for value in (-0.001, math.nan)),
+    *((name, value, "greater than 0 and at most 1") for name in FRACTIONS for value in (0, -0.5, 1.001, math.nan)),
+    ("policy", "fastest", "one of dualmap, round_robin, least_loaded"),
+    ("policy", "", "one of dualmap, round_robin, least_loaded"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "rule"), BAD)
+def test_a_bad_value_is_named_with_its_field_and_its_rule(name: str, value: object, rule: str):
+    with pytest.raises(ConfigError) as raised:
+        SchedulerConfig(**{name: value})
+    message = str(raised.value)
+    assert message.startswith(name)
+    assert rule in message
+    assert message.endswith(repr(value))
+
+
+def test_deepening_cannot_stop_before_the_depth_it_starts_from():
+    with pytest.raises(ConfigError, match=r"max_key_blocks must be at least key_blocks=5, not 4"):
+        SchedulerConfig(key_blocks=5, max_key_blocks=4)
+
+
+@pytest.mark.parametrize("name", ["prefill_tokens_per_s", "kv_tokens", "max_running", "weight"])
+@pytest.mark.parametrize("value", [0, -1, math.nan])
+def test_an_instance_without_capacity_is_refused(name: str, value: float):
+    with pytest.raises(ConfigError, match=f"{name} must be greater than 0, not {value}"):
+        InstanceCapacity(**{name: value})
+
+
+def test_a_bad_configuration_is_a_value_error_to_those_who_do_not_know_the_core():
+    assert issubclass(ConfigError, ValueError)
+
+
+def test_every_field_has_a_default_and_a_rule_or_is_a_switch():
+    SchedulerConfig()
+    assert {f.name for f in fields(SchedulerConfig)} == {"policy", *POSITIVE, *NOT_NEGATIVE, *FRACTIONS, *SWITCHES}
+
+
+@pytest.mark.parametrize("name", POLICY_NAMES)
+def test_every_named_policy_can_be_made(name: str):
+    assert make_policy(SchedulerConfig(policy=name))
