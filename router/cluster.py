@@ -1,5 +1,6 @@
 """Ray and the actors of one deployment: starts them in order, and stops every one of them."""
 
+import logging
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +10,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from instances.instance_actor import InstanceActor, InstanceSpec
+from router.actor_by_name import FLEET, NAMESPACE, REBALANCER
 from router.config import DualMapConfig
 from router.fleet import Fleet
 from router.fleet_client import FleetClient
@@ -16,7 +18,6 @@ from router.gateway_actor import GatewayActor
 from router.membership import Member, MemberState
 from router.rebalancer import Rebalancer
 
-NAMESPACE = "dualmap"
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
 OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing large passes through Ray
@@ -43,16 +44,15 @@ class Cluster:
         self._say("starting Ray")
         self._start_ray()
         specs = instance_specs(self._config)
-        self._fleet = _actor(Fleet, "fleet", tuple(spec.instance_id for spec in specs))
-        self._rebalancer = _actor(Rebalancer, "rebalancer")
-        client = FleetClient(self._fleet)
+        self._fleet = _actor(Fleet, FLEET, tuple(spec.instance_id for spec in specs))
+        self._rebalancer = _actor(Rebalancer, REBALANCER)
         for spec in specs:
-            self._instances[spec.instance_id] = _actor(InstanceActor, spec.instance_id, spec, client.report)
+            self._instances[spec.instance_id] = _actor(InstanceActor, spec.instance_id, spec, FleetClient().report)
         self._await_instances(specs)
 
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
         """Returns port, admin port and process id once it serves. Raises ClusterError."""
-        gateway = _actor(GatewayActor, "gateway-0", "gateway-0", config, FleetClient(self._fleet), self._rebalancer)
+        gateway = _actor(GatewayActor, "gateway-0", "gateway-0", config)
         self._gateway = gateway
         try:
             ready: tuple[int, int, int] = ray.get(gateway.ready.remote(), timeout=START_TIMEOUT_S)
@@ -95,7 +95,7 @@ class Cluster:
                 address=self._config.ray_address or "local",
                 namespace=NAMESPACE,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 **({} if self._config.ray_address else local),
             )
         except (ConnectionError, RuntimeError, ValueError) as error:

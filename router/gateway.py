@@ -4,6 +4,7 @@ Everything between an event and its commands is synchronous; nothing on a reques
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -186,6 +187,7 @@ class Gateway:
                 "incarnation": member.incarnation,
                 "address": f"{member.host}:{member.port}",
                 "state": member.state.value,
+                "pid": member.pid,
                 "models": [str(card.get("id")) for card in member.model_cards],
             }
             if view := views.get(member.instance_id):
@@ -200,6 +202,7 @@ class Gateway:
             members.append(row)
         return {
             "gateway_id": self.gateway_id,
+            "pid": os.getpid(),
             "policy": self.scheduler.config.policy,
             "epoch": self.membership.epoch,
             "uptime_s": self._clock() - self._started_at,

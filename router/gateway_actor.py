@@ -2,10 +2,10 @@
 
 import asyncio
 import os
-from typing import Any
 
 from ray.exceptions import RayError
 
+from router.actor_by_name import REBALANCER, actor_by_name
 from router.config import DualMapConfig
 from router.fleet_client import FleetClient
 from router.gateway import Gateway
@@ -20,10 +20,9 @@ BIND_TRIES = 25  # a killed predecessor's sockets may take a moment to close
 class GatewayActor:
     """Starts listening when it is made, and so again when Ray restarts it."""
 
-    def __init__(self, gateway_id: str, config: DualMapConfig, fleet: FleetClient, rebalancer: Any) -> None:
+    def __init__(self, gateway_id: str, config: DualMapConfig) -> None:
         self._config = config
-        self._fleet = fleet
-        self._rebalancer = rebalancer
+        self._fleet = FleetClient()
         self._gateway = Gateway(
             Scheduler(config.scheduler),
             config.limits,
@@ -38,7 +37,7 @@ class GatewayActor:
         self._following = asyncio.create_task(self._follow())
 
     async def ready(self) -> tuple[int, int, int]:
-        """Port, admin port and process id, once it listens and knows its instances. Raises OSError if it cannot listen."""
+        """Port, admin port and process id, once it serves. Raises OSError if it cannot listen."""
         await self._started
         await self._informed.wait()
         return self._gateway.port, self._gateway.admin_port, os.getpid()
@@ -78,7 +77,7 @@ class GatewayActor:
         if snapshot is None:
             return
         try:
-            moves = await self._rebalancer.plan.remote(snapshot, self._config.scheduler)
-        except RayError:
+            moves = await actor_by_name(REBALANCER).plan.remote(snapshot, self._config.scheduler)
+        except (RayError, ValueError):
             return  # what waits stays where it is until the planner is back
         self._gateway.propose(moves, snapshot.version)

@@ -16,7 +16,7 @@ class MemberState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One instance. model_cards: the `data` entries of its GET /v1/models. pid: of its server, 0 where that is not ours."""
+    """One instance. model_cards: the `data` entries of its GET /v1/models. pid: of its server, 0 if not ours."""
 
     instance_id: str
     incarnation: int

@@ -14,6 +14,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="the answer as it came")
 
 
+def format_status(status: dict[str, Any]) -> str:
+    """A line for the gateway and a row for each member."""
+    head = (
+        f"{status['gateway_id']}  policy {status['policy']}  epoch {status['epoch']}  up {status['uptime_s']:.0f} s"
+        f"  in flight {status['in_flight']}  client connections {status['client_connections']}"
+    )
+    rows = [("INSTANCE", "STATE", "ADDRESS", "RUNNING", "WAITING", "BACKLOG", "KV TOKENS", "MODELS")]
+    for member in status["members"]:
+        backlog_s = ""
+        if "running" in member:
+            tokens = member["prefill_tokens"] + member["waiting_tokens"]
+            backlog_s = f"{tokens * member['seconds_per_token']:.2f} s"
+        counts = (str(member.get(name, "")) for name in ("running", "waiting"))
+        kv_tokens = str(member.get("kv_tokens", ""))
+        models = ", ".join(member["models"])
+        rows.append((member["instance_id"], member["state"], member["address"], *counts, backlog_s, kv_tokens, models))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join((head, "", *lines))
+
+
 def run(args: argparse.Namespace) -> int:
     request = urllib.request.Request(f"{args.admin.rstrip('/')}/admin/status")
     if token := os.environ.get("DUALMAP_ADMIN_TOKEN"):

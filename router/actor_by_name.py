@@ -1,0 +1,16 @@
+"""Handles of named actors, looked up where they are used: one handed over would tie a restart to its giver."""
+
+from functools import cache
+from typing import Any
+
+import ray
+
+NAMESPACE = "dualmap"
+FLEET = "fleet"
+REBALANCER = "rebalancer"
+
+
+@cache
+def actor_by_name(name: str) -> Any:
+    """The handle stays good when the actor is restarted. Raises ValueError if there is no such actor."""
+    return ray.get_actor(name, namespace=NAMESPACE)
