@@ -2,8 +2,10 @@
 
 The owner holds the other end of standard input. When that closes, because the owner wants the server stopped or has
 died in whatever way, the server's whole process group gets SIGTERM and, after the grace time, SIGKILL. vLLM needs
-this: its engine runs on when its API process is killed. The first line written is `pid N`; the server shares
-standard output from then on.
+this: its engine runs on when its API process is killed.
+
+The keeper leaves its owner's process tree, since Ray kills the children of a worker that exits. So it says how the
+server does on standard output, which the server shares: first `pid N`, last `exit CODE`.
 """
 
 import os
@@ -17,7 +19,7 @@ POLL_S = 0.05  # how soon an exit of the server is noticed
 
 
 def keep(command: list[str], grace_s: float) -> int:
-    """Returns the server's exit code once its process group is gone."""
+    """Returns the server's exit code, negative for a signal, once its process group is gone. Raises OSError."""
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     print(f"pid {server.pid}", flush=True)
     with selectors.DefaultSelector() as selector:
@@ -43,11 +45,20 @@ def _signal_group(group: int, number: int) -> bool:
     return True
 
 
-def main() -> int:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C at the terminal is the owner's to act on
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    return abs(keep(sys.argv[2:], float(sys.argv[1])))
+def main() -> None:
+    if os.fork():
+        os._exit(0)
+    os.setsid()  # away from the terminal: a Ctrl-C there is the owner's to act on
+    try:
+        code = keep(sys.argv[2:], float(sys.argv[1]))
+    except OSError as error:
+        print(error, file=sys.stderr)
+        code = 127  # as a shell says of a command that cannot be run
+    try:
+        print(f"exit {code}", flush=True)
+    except BrokenPipeError:  # the owner is gone
+        os._exit(0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

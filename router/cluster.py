@@ -1,6 +1,7 @@
 """Ray and the actors of one deployment: starts them in order, and stops every one of them."""
 
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -90,6 +91,7 @@ class Cluster:
 
     def _start_ray(self) -> None:
         local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             ray.init(
                 address=self._config.ray_address or "local",
@@ -100,6 +102,9 @@ class Cluster:
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ClusterError(f"cannot start or reach Ray: {error}") from None
+        finally:
+            for number, handler in handlers.items():  # Ray puts its own in their place
+                signal.signal(number, handler)
 
     def _await_instances(self, specs: list[InstanceSpec]) -> None:
         """Simulated instances must come up; external ones may come later, and are said to be missing."""

@@ -38,74 +38,97 @@ def await_gone(*pids: int) -> None:
         time.sleep(0.02)
 
 
+class Kept:
+    """A keeper with a server that has a child. `owner` holds the keeper's input; `said` is what it says."""
+
+    def __init__(self, prelude: str = "") -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "instances.keeper",
+            "0.3",
+            sys.executable,
+            "-c",
+            SERVER.format(prelude=prelude),
+        ]
+        self.owner = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.said = self.owner.stdout
+        self.server, self.child = (int(self.said.readline().split()[1]) for _ in range(2))
+        self.said.readline()
+
+    def clean_up(self) -> None:
+        for pid in (self.child, self.server):
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        self.owner.wait()
+        self.owner.stdin.close()
+        self.said.close()
+
+
 @pytest.fixture
 def kept(request):
-    """A keeper with a server that has a child: (keeper, server pid, child pid)."""
-    script = SERVER.format(prelude=getattr(request, "param", ""))
-    keeper = subprocess.Popen(
-        [sys.executable, "-m", "instances.keeper", "0.3", sys.executable, "-c", script],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    server, child = (int(keeper.stdout.readline().split()[1]) for _ in range(2))
-    keeper.stdout.readline()
-    yield keeper, server, child
-    for pid in (child, server):
-        if alive(pid):
-            os.kill(pid, signal.SIGKILL)
-    if keeper.poll() is None:
-        keeper.kill()
-    keeper.wait()
-    keeper.stdin.close()
-    keeper.stdout.close()
+    kept = Kept(getattr(request, "param", ""))
+    yield kept
+    kept.clean_up()
 
 
 def test_closing_its_input_ends_the_server_and_its_children(kept):
-    keeper, server, child = kept
-    keeper.stdin.close()
-    keeper.wait(timeout=20)
-    await_gone(server, child)
+    kept.owner.stdin.close()
+    assert kept.said.read() == f"exit -{signal.SIGTERM.value}\n"
+    await_gone(kept.server, kept.child)
 
 
 @pytest.mark.parametrize("kept", ["signal.signal(signal.SIGTERM, signal.SIG_IGN)"], indirect=True)
 def test_a_server_that_ignores_sigterm_is_killed_after_the_grace_time(kept):
-    keeper, server, child = kept
-    keeper.stdin.close()
-    assert keeper.wait(timeout=20) == signal.SIGKILL
-    await_gone(server, child)
+    kept.owner.stdin.close()
+    assert kept.said.read() == f"exit -{signal.SIGKILL.value}\n"
+    await_gone(kept.server, kept.child)
 
 
 def test_children_of_a_killed_server_do_not_outlive_it(kept):
-    keeper, server, child = kept
-    os.kill(server, signal.SIGKILL)
-    assert keeper.wait(timeout=20) == signal.SIGKILL
-    await_gone(child)
+    os.kill(kept.server, signal.SIGKILL)
+    assert kept.said.read() == f"exit -{signal.SIGKILL.value}\n"
+    await_gone(kept.child)
 
 
 def test_a_killed_owner_takes_the_server_with_it():
-    owner_script = f"""
-import subprocess, sys
-command = [sys.executable, "-m", "instances.keeper", "0.3", sys.executable, "-c", {SERVER.format(prelude="")!r}]
-subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True).wait()
+    keeper = ["-m", "instances.keeper", "0.3", sys.executable, "-c", SERVER.format(prelude="")]
+    script = f"""
+import subprocess, sys, time
+subprocess.Popen([sys.executable, *{keeper!r}], stdin=subprocess.PIPE)
+time.sleep(600)
 """
-    owner = subprocess.Popen([sys.executable, "-c", owner_script], stdout=subprocess.PIPE, text=True)
-    server, child = (int(owner.stdout.readline().split()[1]) for _ in range(2))
-    owner.kill()
-    owner.communicate()
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
+        server, child = (int(owner.stdout.readline().split()[1]) for _ in range(2))
+        owner.kill()
     await_gone(server, child)
+
+
+def test_a_command_that_cannot_be_run_is_said_to_be():
+    async def start() -> None:
+        await ServerProcess(("/no/such/server",), Path(os.devnull), stop_grace_s=0.3).start(timeout_s=20)
+
+    with pytest.raises(StartError, match="/no/such/server exited with code 127"):
+        asyncio.run(start())
 
 
 def test_a_failed_start_tells_the_exit_code_and_the_end_of_the_log(tmp_path):
     script = "import sys; print('no such model', file=sys.stderr); sys.exit(3)"
-    server = ServerProcess((sys.executable, "-c", script), tmp_path / "server.log", stop_grace_s=0.3)
+
+    async def start() -> None:
+        await ServerProcess((sys.executable, "-c", script), tmp_path / "server.log", 0.3).start(timeout_s=20)
+
     with pytest.raises(StartError, match=r"exited with code 3(.|\n)*no such model"):
-        asyncio.run(server.start(timeout_s=20))
+        asyncio.run(start())
 
 
 def test_a_server_that_never_listens_is_stopped_and_said_to_be_late(tmp_path):
-    server = ServerProcess((sys.executable, "-c", "import time; time.sleep(600)"), tmp_path / "server.log", 0.3)
+    servers = []
+
+    async def start() -> None:
+        servers.append(ServerProcess((sys.executable, "-c", "import time; time.sleep(600)"), tmp_path / "log", 0.3))
+        await servers[0].start(timeout_s=0.5)
+
     with pytest.raises(StartError, match=r"did not listen within 0\.5 s"):
-        asyncio.run(server.start(timeout_s=0.5))
-    await_gone(server.pid)
+        asyncio.run(start())
+    await_gone(servers[0].pid)
