@@ -4,9 +4,10 @@ from http import HTTPStatus
 
 from router.hop_by_hop import HOP_BY_HOP, named_by_connection, without_fields
 
-# Set by the gateway itself, or part of the framing, which is done anew.
-_NOT_RELAYED = HOP_BY_HOP | {
+# Read here. Except for content-type they are not relayed: framing is done anew, and the gateway sets its own headers.
+NOTED = HOP_BY_HOP | {
     b"content-length",
+    b"content-type",
     b"x-dualmap-instance",
     b"x-dualmap-queue-ms",
     b"x-request-id",
@@ -48,19 +49,17 @@ class AnswerHead:
     def has_body(self) -> bool:
         return self.content_length != 0 and self.status not in _NO_BODY_STATUSES
 
-    def add_header(self, name: bytes, value: bytes) -> None:
-        lower = name.lower()
-        if lower in _NOT_RELAYED:
-            if lower == b"content-length":
-                self.content_length = int(value)
-            elif lower == b"transfer-encoding":
-                self.chunked = True
-            elif lower == b"connection":
-                self._connection += b"," + value
-            return
-        if lower == b"content-type":
+    def note(self, name: bytes, value: bytes) -> None:
+        """Keep a field of NOTED; name in lower case."""
+        if name == b"content-length":
+            self.content_length = int(value)
+        elif name == b"transfer-encoding":
+            self.chunked = True
+        elif name == b"connection":
+            self._connection += b"," + value
+        elif name == b"content-type":
             self.event_stream = value.startswith(b"text/event-stream")
-        self.lines.append(name + b": " + value + b"\r\n")
+            self.lines.append(b"%b: %b\r\n" % (name, value))
 
     def complete(self, status: int, keep_alive: bool) -> None:
         self.status = status

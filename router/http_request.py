@@ -1,37 +1,24 @@
-"""One request as parsed from a client, and what of its head matters to the gateway."""
+"""One request as read from a client, and what of its head matters to the gateway."""
 
 import re
 
 from router.hop_by_hop import HOP_BY_HOP, named_by_connection, without_fields
 from router.openai_errors import HttpError, bad_request, expectation_failed
 
-LINE_OVERHEAD_BYTES = 4  # ": " and CRLF of a header line
 _SANE_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")  # visible ASCII: it is logged and sent back
 
-# Not forwarded as they come. accept-encoding: answers are read for `usage` and may have to be ended by an error event.
-_NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-request-id", b"accept-encoding"}
-_NOTED = frozenset(
-    {
-        b"authorization",
-        b"connection",
-        b"content-length",
-        b"expect",
-        b"host",
-        b"transfer-encoding",
-        b"x-dualmap-ttft-slo-ms",
-        b"x-llm-d-slo-ttft-ms",
-        b"x-request-id",
-    }
-)
+# Noted fields are kept by name. Those in FORWARDED_TOO go to the instance as well; all others are forwarded unread.
+FORWARDED_TOO = frozenset({b"authorization", b"x-dualmap-ttft-slo-ms", b"x-llm-d-slo-ttft-ms"})
+# accept-encoding is dropped: answers are read for `usage`, and may have to be ended by an error event.
+NOTED = HOP_BY_HOP | FORWARDED_TOO | {b"host", b"content-length", b"expect", b"x-request-id", b"accept-encoding"}
 
 
 class HttpRequest:
-    """Filled by ClientConnection while bytes arrive.
+    """Filled by RequestReader while bytes arrive.
 
     fields: the noted header fields by lower-case name. forwarded: header lines for the instance, in order.
-    head_bytes: as parsed. unparsed_bytes: received of a head that is not complete.
-    content_length: None where the body is chunked or there is none. refusal: it will be answered with this error.
-    close: the connection ends after its answer.
+    content_length: None where the body is chunked or there is none. unparsed_bytes: received of a head that is not
+    complete. refusal: it will be answered with this error. close: the connection ends after its answer.
     """
 
     __slots__ = (
@@ -43,7 +30,6 @@ class HttpRequest:
         "fields",
         "forwarded",
         "has_body",
-        "head_bytes",
         "head_complete",
         "http10",
         "method",
@@ -61,7 +47,6 @@ class HttpRequest:
         self.http10 = False
         self.fields: dict[bytes, bytes] = {}
         self.forwarded: list[bytes] = []
-        self.head_bytes = 0
         self.unparsed_bytes = 0
         self.head_complete = False
         self.has_body = False
@@ -84,22 +69,27 @@ class HttpRequest:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     @property
+    def head_bytes(self) -> int:
+        """About the size of the head as it came."""
+        noted_bytes = sum(len(name) + len(value) for name, value in self.fields.items())
+        return len(self.target) + sum(map(len, self.forwarded)) + noted_bytes
+
+    @property
     def client_request_id(self) -> bytes:
         """The client's x-request-id if it is short and visible ASCII, else empty."""
-        value = self.fields.get(b"x-request-id", b"")
+        value = self.fields.get(b"x-request-id")
         return value if value and _SANE_REQUEST_ID.fullmatch(value) else b""
 
-    def add_header(self, name: bytes, value: bytes) -> None:
-        self.head_bytes += len(name) + len(value) + LINE_OVERHEAD_BYTES
-        lower = name.lower()
-        if lower in _NOTED:
-            if lower == b"host" and lower in self.fields:
+    def note(self, name: bytes, value: bytes) -> None:
+        """Keep a field of NOTED; name in lower case."""
+        if name in self.fields:
+            if name == b"host":
                 self.repeated_host = True
-            if lower == b"connection" and lower in self.fields:
-                value = self.fields[lower] + b"," + value
-            self.fields[lower] = value
-        if lower not in _NOT_FORWARDED:
-            self.forwarded.append(name + b": " + value + b"\r\n")
+            elif name == b"connection":
+                value = self.fields[name] + b"," + value
+        self.fields[name] = value
+        if name in FORWARDED_TOO:
+            self.forwarded.append(b"%b: %b\r\n" % (name, value))
 
     def complete_head(self, method: str, version: str, keep_alive: bool) -> HttpError | None:
         """Draw conclusions once all headers are in. Returns what makes the head unacceptable, if anything does.
@@ -111,7 +101,7 @@ class HttpRequest:
         self.http10 = version == "1.0"
         self.close = not keep_alive or self.http10
         fields = self.fields
-        if version not in ("1.1", "1.0"):
+        if version != "1.1" and not self.http10:
             return bad_request(f"HTTP/{version} is not supported here.")
         if self.repeated_host or (b"host" not in fields and not self.http10):
             return bad_request("There must be exactly one Host header.")
@@ -132,8 +122,9 @@ class HttpRequest:
 
     def head_without_upgrade(self) -> bytes:
         """The head again, for the parser, as if the client had not offered another protocol."""
-        lines = [self.method.encode() + b" " + self.target + (b" HTTP/1.0\r\n" if self.http10 else b" HTTP/1.1\r\n")]
-        lines += [name + b": " + value + b"\r\n" for name, value in self.fields.items() if name != b"connection"]
+        lines = [b"%b %b HTTP/1.%d\r\n" % (self.method.encode(), self.target, 0 if self.http10 else 1)]
+        skipped = FORWARDED_TOO | {b"connection", b"upgrade"}
+        lines += [b"%b: %b\r\n" % field for field in self.fields.items() if field[0] not in skipped]
         if self.close:
             lines.append(b"connection: close\r\n")
         return b"".join([*lines, *self.forwarded, b"\r\n"])

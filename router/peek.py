@@ -47,7 +47,7 @@ def peek_chat(body: bytes, block_tokens: int) -> Peeked:
     if not fields.messages:
         raise RequestRefusedError(bad_request("`messages` is empty.", "messages"))
     text = b"".join(fields.messages)
-    return _peeked(fields, text, _opening_bytes(fields.messages), 0, block_tokens)
+    return _peeked(fields, text, _opening_bytes(fields.messages, text), 0, block_tokens)
 
 
 def peek_completion(body: bytes, block_tokens: int) -> Peeked:
@@ -80,21 +80,20 @@ def _read(body: bytes) -> _Body:
         raise RequestRefusedError(bad_request(f"The body is not valid JSON: {error}.")) from None
 
 
-def _opening_bytes(messages: list[Raw]) -> int:
+def _opening_bytes(messages: list[Raw], text: bytes) -> int:
     """Length of the messages up to and including the first of the user; 0 where there is none among the first few.
+    text: the messages joined.
 
     In raw JSON `"user"` cannot stand inside a text, whose quotes are escaped, so it is the role (or as short a value).
     """
-    length = 0
+    start = 0
     for raw in messages[:OPENING_MESSAGES]:
-        view = memoryview(raw)
-        size = view.nbytes
-        length += size
-        if size <= 2 * ROLE_BYTES:
-            if b'"user"' in bytes(view):
-                return length
-        elif b'"user"' in bytes(view[:ROLE_BYTES]) or b'"user"' in bytes(view[-ROLE_BYTES:]):
-            return length
+        end = start + len(raw)
+        if text.find(b'"user"', start, min(start + ROLE_BYTES, end)) >= 0:
+            return end
+        if text.find(b'"user"', max(start, end - ROLE_BYTES), end) >= 0:
+            return end
+        start = end
     return 0
 
 

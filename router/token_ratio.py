@@ -12,29 +12,34 @@ class TokenRatio:
     """Ratio of sums, per model, with fading memory. Models never observed take the prior."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, tuple[float, float]] = {}  # model -> bytes, tokens
-        self._bytes_per_token: dict[str, float] = {}
-
-    def bytes_per_token(self, model: str) -> float:
-        return self._bytes_per_token.get(model, PRIOR_BYTES_PER_TOKEN)
+        self._models: dict[str, _Sums] = {}
 
     def prompt_tokens(self, model: str, prompt_bytes: int) -> int:
         """Estimated length of a prompt in tokens, at least 1."""
-        return int(prompt_bytes / self._bytes_per_token.get(model, PRIOR_BYTES_PER_TOKEN)) or 1
+        sums = self._models.get(model)
+        return int(prompt_bytes / (sums.bytes_per_token if sums else PRIOR_BYTES_PER_TOKEN)) or 1
 
     def observe(self, model: str, prompt_bytes: int, prompt_tokens: int) -> None:
         """An instance counted `prompt_tokens` in a prompt of `prompt_bytes`."""
-        if prompt_tokens <= 0 or prompt_bytes <= 0:
-            return
-        if model not in self._sums and len(self._sums) >= MAX_MODELS:
-            return
-        seen_bytes, seen_tokens = self._sums.get(model, (PRIOR_TOKENS * PRIOR_BYTES_PER_TOKEN, PRIOR_TOKENS))
-        seen_bytes += prompt_bytes
-        seen_tokens += prompt_tokens
-        if seen_tokens > MEMORY_TOKENS:
-            keep = MEMORY_TOKENS / seen_tokens
-            seen_bytes *= keep
-            seen_tokens *= keep
-        self._sums[model] = (seen_bytes, seen_tokens)
-        ratio = seen_bytes / seen_tokens
-        self._bytes_per_token[model] = min(max(ratio, MIN_BYTES_PER_TOKEN), MAX_BYTES_PER_TOKEN)
+        sums = self._models.get(model)
+        if sums is None:
+            if len(self._models) >= MAX_MODELS:
+                return
+            sums = self._models[model] = _Sums()
+        sums.bytes += prompt_bytes
+        sums.tokens += prompt_tokens
+        if sums.tokens > MEMORY_TOKENS:
+            keep = MEMORY_TOKENS / sums.tokens
+            sums.bytes *= keep
+            sums.tokens *= keep
+        ratio = sums.bytes / sums.tokens
+        sums.bytes_per_token = min(max(ratio, MIN_BYTES_PER_TOKEN), MAX_BYTES_PER_TOKEN)
+
+
+class _Sums:
+    __slots__ = ("bytes", "bytes_per_token", "tokens")
+
+    def __init__(self) -> None:
+        self.bytes = PRIOR_TOKENS * PRIOR_BYTES_PER_TOKEN
+        self.tokens = PRIOR_TOKENS
+        self.bytes_per_token = PRIOR_BYTES_PER_TOKEN

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpResponseParser
 
-from router.answer_head import AnswerHead
+from router.answer_head import NOTED, AnswerHead
 from scheduler.events import FailureCause
 
 if TYPE_CHECKING:
@@ -143,7 +143,11 @@ class UpstreamConnection(asyncio.Protocol):
             self._pieces = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head.add_header(name, value)
+        lower = name.lower()
+        if lower in NOTED:
+            self._head.note(lower, value)
+        else:
+            self._head.lines.append(b"%b: %b\r\n" % (name, value))
 
     def on_headers_complete(self) -> None:
         parser = self._parser

@@ -4,6 +4,7 @@ Blocks are used deepest first, so that the root of a prefix is always more recen
 eviction, as in vLLM, takes the tail of a prefix before its root.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable
 
 
@@ -13,7 +14,8 @@ class CacheView:
 
     def __init__(self, max_blocks: int) -> None:
         self._max_blocks = max(1, max_blocks)
-        self._held: dict[int, None] = {}  # least recent first
+        # Least recent first. A dict would do but for eviction: its first key is searched for from where it once began.
+        self._held: OrderedDict[int, None] = OrderedDict()
         self._expected: dict[int, int] = {}  # block -> prompts that wait with it
 
     def __len__(self) -> int:
@@ -53,10 +55,10 @@ class CacheView:
         """The instance runs a prompt of these blocks: they are now its most recent ones."""
         held = self._held
         for block in reversed(blocks):
-            held.pop(block, None)
             held[block] = None
+            held.move_to_end(block)
         while len(held) > self._max_blocks:
-            del held[next(iter(held))]
+            held.popitem(last=False)
 
     def drop(self, blocks: Iterable[int]) -> None:
         for block in blocks:

@@ -1,9 +1,12 @@
 """A gateway, scripted instances and raw clients on real sockets, each closed when the test ends, however it ends."""
 
 import asyncio
+import inspect
 import json
+import socket
 import struct
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,19 +23,23 @@ TEST_LIMITS = HttpLimits(sweep_interval_s=0.01)
 WAIT_S = 20.0  # only a broken test waits so long
 
 
-@pytest.fixture
-def run() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
-    """Runs a coroutine on uvloop; what it left open is closed with the loop, and an error inside a callback fails it."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Runs a coroutine test on uvloop; an error inside a callback of the loop fails it too."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
     errors: list[dict[str, Any]] = []
 
-    async def guarded(main: Coroutine[Any, Any, Any]) -> Any:
+    async def guarded() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
         async with asyncio.timeout(WAIT_S):
-            return await main
+            await pyfuncitem.obj(**arguments)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        yield lambda main: runner.run(guarded(main))
+        runner.run(guarded())
     assert not errors, errors
+    return True
 
 
 @dataclass
@@ -42,7 +49,7 @@ class Received:
     line: str
     headers: dict[str, str]
     body: bytes
-    connection: int  # which of the instance's connections, from 0
+    turn: int  # how many requests came over the same connection before
 
     @property
     def json(self) -> Any:
@@ -124,7 +131,7 @@ class Instance:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        number = self.connections
+        turn = 0
         self.connections += 1
         self.open_connections += 1
         self._writers.add(writer)
@@ -134,7 +141,8 @@ class Instance:
                 line, *lines = head[:-4].split("\r\n")
                 headers = {name.lower(): value for name, _, value in (entry.partition(": ") for entry in lines)}
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
-                request = Received(line, headers, body, number)
+                request = Received(line, headers, body, turn)
+                turn += 1
                 self.received.append(request)
                 await self.script(Conversation(request, reader, writer))
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -223,8 +231,8 @@ class Client:
 
     def leave_by_reset(self) -> None:
         """Close with RST, so that unread data cannot hide the departure."""
-        socket = self.writer.get_extra_info("socket")
-        socket.setsockopt(1, 13, struct.pack("ii", 1, 0))  # SOL_SOCKET, SO_LINGER
+        linger = struct.pack("ii", 1, 0)
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.writer.transport.abort()
 
 
@@ -282,6 +290,19 @@ class Fleet:
         for instance in self.instances:
             instance.stop()
         await asyncio.sleep(0)
+
+
+@pytest.fixture
+def deaf_port() -> Iterator[int]:
+    """A port where connections neither come about nor are refused: its queue of connections to accept is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        port = listener.getsockname()[1]
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        yield port
 
 
 class FleetContext:

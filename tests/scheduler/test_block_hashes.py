@@ -17,7 +17,9 @@ def test_hashes_are_the_same_in_every_process_and_release():
     assert root_hash(b"model") == 0x72347B00C5CD9F16
 
 
-@pytest.mark.parametrize(("length", "blocks"), [(0, 0), (1, 1), (99, 1), (100, 1), (101, 1), (199, 1), (200, 2), (999, 9)])
+@pytest.mark.parametrize(
+    ("length", "blocks"), [(0, 0), (1, 1), (99, 1), (100, 1), (101, 1), (199, 1), (200, 2), (999, 9)]
+)
 def test_a_rest_shorter_than_a_block_is_left_out_unless_it_is_all_there_is(length: int, blocks: int):
     assert len(hash_text(TEXT[:length], 100)) == blocks
 
@@ -41,7 +43,9 @@ def test_nothing_is_shared_across_scopes(scope: tuple[bytes, ...]):
     assert not set(ours) & set(theirs)
 
 
-@pytest.mark.parametrize(("opening", "blocks"), [(0, 10), (30, 10), (100, 10), (130, 10), (250, 10), (1000, 10), (5000, 10)])
+@pytest.mark.parametrize(
+    ("opening", "blocks"), [(0, 10), (30, 10), (100, 10), (130, 10), (250, 10), (1000, 10), (5000, 10)]
+)
 def test_a_block_ends_where_the_opening_ends(opening: int, blocks: int):
     hashes = hash_text(TEXT, 100, opening_bytes=opening)
     whole_opening = hash_text(TEXT[: min(opening, 1000)], 100, opening_bytes=opening)

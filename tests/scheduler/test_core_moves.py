@@ -47,14 +47,11 @@ def test_a_moved_request_waits_its_turn_at_the_other_instance(script):
 
 
 def test_when_the_head_of_the_queue_moves_the_next_may_start(script):
-    core = script("a", "b", capacity={"kv_tokens": 3000})
-    for request_id, tokens in (("now", 500), ("large", 2600), ("small", 100)):
+    core = script("a", "b", capacity={"kv_tokens": 3000}, recompute_price=0.0)
+    for request_id, tokens in (("now", 1200), ("large", 2600), ("small", 100)):
         core.now += 0.001
-        blocks = core.prompt("a", other_than=tokens % 7)
-        core.arrive(request_id, tokens, blocks=blocks, max_output_tokens=1, ttft_slo_s=PATIENT_S)
-    for request_id in ("large", "small"):
-        if core.attempt(request_id).instance_id != "a":
-            raise AssertionError(request_id)
+        core.arrive(request_id, tokens, blocks=core.prompt("a", blocks=1), max_output_tokens=1, ttft_slo_s=PATIENT_S)
+    assert [a.request.id for a in core.view("a").waiting] == ["large", "small"]
     commands = core.move("large", "a", "b")
     assert [(c.request_id, c.instance_id) for c in commands] == [("large", "b"), ("small", "a")]
 

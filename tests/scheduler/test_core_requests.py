@@ -227,6 +227,15 @@ def test_the_estimate_learns_from_first_tokens(script):
     assert core.attempt("r").estimated_ttft_s == pytest.approx(6.0, rel=0.02)
 
 
+@pytest.mark.parametrize("seen_after_s", [0.1, 60.0])
+def test_the_end_of_an_answer_that_is_not_streamed_teaches_nothing(script, seen_after_s: float):
+    core = script("a")
+    core.arrive("r", 4000, streams=False)
+    core.now += seen_after_s
+    core.first_token("r")
+    assert core.view("a").seconds_per_token == pytest.approx(0.001)
+
+
 def test_assumed_first_tokens_teach_nothing(script):
     core = script("a")
     for i in range(50):
@@ -292,6 +301,7 @@ def test_a_retry_keeps_its_place_by_arrival(script):
     core.arrive("running", 5000, blocks=core.prompt("b"))
     core.now += 1.0
     core.arrive("waiting", 10, blocks=core.prompt("b"), ttft_slo_s=1000.0)
+    core.now += 1.0
     core.fail("r")
     assert ids(core.finish("running")) == ["r"]
 

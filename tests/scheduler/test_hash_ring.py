@@ -72,7 +72,7 @@ def test_an_instance_is_given_keys_by_its_weight(weight: float):
 
 
 def test_the_smallest_weight_still_has_a_point():
-    ring = make_ring(["a"], **{"a": 1e-9})
+    ring = make_ring(["a"], a=1e-9)
     assert ring.lookup(1) == "a"
 
 

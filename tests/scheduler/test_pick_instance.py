@@ -34,8 +34,12 @@ def test_keeps_the_prefix_where_it_is_cached_unless_that_would_miss_the_slo(firs
     assert (chosen.instance_id, why) == (expected, reason)
 
 
-@pytest.mark.parametrize(("first_running", "second_running", "expected"), [(1, 1, "first"), (2, 1, "second"), (1, 2, "first")])
-def test_equal_estimates_go_to_the_instance_that_runs_less_then_to_the_first_ring(first_running, second_running, expected):
+@pytest.mark.parametrize(
+    ("first_running", "second_running", "expected"), [(1, 1, "first"), (2, 1, "second"), (1, 2, "first")]
+)
+def test_equal_estimates_go_to_the_instance_that_runs_less_then_to_the_first_ring(
+    first_running, second_running, expected
+):
     candidates = [estimate("first", 0, 1.0, running=first_running), estimate("second", 0, 1.0, running=second_running)]
     assert pick_instance(candidates, 2.5, 0.0)[0].instance_id == expected
 
@@ -70,7 +74,13 @@ def test_beyond_the_limit_a_prefix_is_left_only_if_that_pays_for_computing_it_ag
 
 @pytest.mark.parametrize(
     ("here_s", "there_s", "extra_s", "price", "expected"),
-    [(5.0, 1.0, 0.0, 4.0, 4.0), (5.0, 1.0, 0.5, 4.0, 2.0), (5.0, 1.0, 2.0, 4.0, -4.0), (5.0, 1.0, -2.0, 4.0, 4.0), (1, 5, 0, 0, -4)],
+    [
+        (1.0, 5.0, 0.0, 0.0, -4.0),
+        (5.0, 1.0, 0.0, 4.0, 4.0),
+        (5.0, 1.0, 0.5, 4.0, 2.0),
+        (5.0, 1.0, 2.0, 4.0, -4.0),
+        (5.0, 1.0, -2.0, 4.0, 4.0),
+    ],
 )
 def test_the_gain_of_leaving_is_time_saved_less_the_price_of_recomputation(here_s, there_s, extra_s, price, expected):
     assert leaving_gain_s(here_s, there_s, extra_s, price) == pytest.approx(expected)

@@ -13,7 +13,7 @@ HOT = 32  # requests in the window that make a key hot, on 4 instances or more
 WINDOW = 256
 
 
-def make_keys(instances: int = INSTANCES, key_blocks: int = 1, max_key_blocks: int = 64, adaptive: bool = True) -> PrefixKeys:
+def make_keys(instances: int = INSTANCES, *, key_blocks: int = 1, max_key_blocks: int = 64, adaptive: bool = True):
     keys = PrefixKeys(key_blocks, max_key_blocks, adaptive=adaptive)
     keys.resize(instances)
     return keys

@@ -1,4 +1,4 @@
-"""Plans made on hand-written snapshots. A token is a millisecond; the SLO is 5 s, so 5000 tokens make an instance hot."""
+"""Plans made on hand-written snapshots. A token is a millisecond; above 5000 of them an instance is hot."""
 
 import random
 from collections.abc import Iterable
@@ -37,7 +37,9 @@ def where(moves: list[Move]) -> list[tuple[str, str]]:
     return [(move.request_id, move.to_instance_id) for move in moves]
 
 
-@pytest.mark.parametrize(("backlog", "moved"), [(0, 0), (4999, 0), (5000, 0), (5001, 1), (6000, 1), (6001, 2), (8000, 3)])
+@pytest.mark.parametrize(
+    ("backlog", "moved"), [(0, 0), (4999, 0), (5000, 0), (5001, 1), (6000, 1), (6001, 2), (8000, 3)]
+)
 def test_requests_leave_until_the_excess_is_gone(backlog: int, moved: int):
     waiting = queue([1000] * (backlog // 1000), booked=backlog % 1000)
     assert len(plan(instances(a=backlog, b=0), waiting)) == moved

@@ -10,10 +10,9 @@ from scheduler.config import POLICY_NAMES
 from scheduler.errors import ConfigError
 from scheduler.policies import make_policy
 
-POSITIVE = (
-    "ttft_slo_s block_tokens virtual_nodes key_blocks max_key_blocks max_moves max_moves_per_request"
-    " release_window_s max_waiting max_in_flight queue_timeout_s max_attempts"
-).split()
+POSITIVE = ["ttft_slo_s", "block_tokens", "virtual_nodes", "key_blocks", "max_key_blocks", "max_moves"]
+POSITIVE += ["max_moves_per_request", "release_window_s", "max_waiting", "max_in_flight", "queue_timeout_s"]
+POSITIVE += ["max_attempts"]
 NOT_NEGATIVE = ["min_move_gain_s", "recompute_price", "suspect_s"]
 FRACTIONS = ["switch_slo_fraction", "hot_slo_fraction", "escape_slo_fraction"]
 SWITCHES = ["dual_mapping", "adaptive_key", "slo_aware", "gateway_queue", "rebalancing"]

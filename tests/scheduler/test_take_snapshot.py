@@ -10,10 +10,10 @@ from scheduler.take_snapshot import MAX_WAITING_SHOWN
 def busy(script):
     """Instance a runs `now` and has 3 x 2000 tokens waiting for it; b and c are idle."""
     core = script("a", "b", "c")
-    core.shared = core.prompt("a", "b", blocks=4)
-    core.arrive("now", 2000, blocks=core.shared)
+    shared = core.prompt("a", "b", blocks=4)
+    core.arrive("now", 2000, blocks=shared)
     for i in range(3):
-        core.arrive(f"r{i}", 4048, blocks=core.shared, ttft_slo_s=1000.0)  # a SLO that keeps them where they are cached
+        core.arrive(f"r{i}", 4048, blocks=shared, ttft_slo_s=1000.0)  # a SLO that keeps them where they are cached
     return core
 
 

@@ -1,0 +1,169 @@
+"""Clients that leave, and clients and instances of different speed."""
+
+import asyncio
+import socket
+
+import pytest
+
+from scheduler import InstanceCapacity
+from tests.router.conftest import CHAT, STREAM, Conversation, post
+
+
+@pytest.mark.parametrize("how", ["leave", "leave_by_reset"])
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_client_that_leaves_aborts_its_request_at_the_instance_and_frees_the_booking(fleet, how, begun):
+    left_at_instance = asyncio.Event()
+
+    async def stream_and_wait(conversation: Conversation) -> None:
+        await conversation.begin_stream()
+        if begun:
+            await conversation.send_event("{}")
+        await conversation.closed_by_gateway()
+        left_at_instance.set()
+
+    async with fleet(stream_and_wait) as f:
+        client = await f.client()
+        await client.send(post("/v1/chat/completions", STREAM))
+        if begun:
+            await client.answer_head()
+        else:
+            await f.until(lambda: len(f.instances[0].received) == 1)
+        assert f.gateway.scheduler.attempts
+        getattr(client, how)()
+        await left_at_instance.wait()
+        f.check_books_are_empty()
+        assert f.gateway.metrics.outcomes["cancelled"] == 1
+
+
+async def test_a_client_that_only_shuts_its_sending_side_counts_as_gone(fleet):
+    async def never_answer(conversation: Conversation) -> None:
+        await conversation.closed_by_gateway()
+
+    async with fleet(never_answer) as f:
+        client = await f.client()
+        await client.send(post("/v1/chat/completions", CHAT))
+        await f.until(lambda: len(f.instances[0].received) == 1)
+        client.writer.write_eof()
+        assert await client.at_end()
+        f.check_books_are_empty()
+
+
+async def test_a_client_that_leaves_while_its_request_waits_in_the_gateway_frees_its_place(fleet):
+    async def never_answer(conversation: Conversation) -> None:
+        await conversation.closed_by_gateway()
+
+    async with fleet(never_answer) as f:
+        f.apply()  # the instance comes back as one that runs a single request
+        f.apply(f.member(0, incarnation=2, capacity=InstanceCapacity(max_running=1)))
+        first, second = await f.client(), await f.client()
+        await first.send(post("/v1/chat/completions", CHAT))
+        await f.until(lambda: len(f.instances[0].received) == 1)
+        await second.send(post("/v1/chat/completions", CHAT))
+        view = f.gateway.scheduler.instances["i0"]
+        await f.until(lambda: view.waiting_count == 1)
+        second.leave()
+        await f.until(lambda: view.waiting_count == 0)
+        first.leave()
+        await f.until(lambda: not f.gateway.exchanges)
+        f.check_books_are_empty()
+        assert len(f.instances[0].received) == 1
+
+
+async def test_a_client_that_leaves_takes_its_pipelined_requests_along(fleet):
+    async def never_answer(conversation: Conversation) -> None:
+        await conversation.closed_by_gateway()
+
+    async with fleet(never_answer) as f:
+        client = await f.client()
+        await client.send(post("/v1/chat/completions", CHAT) * 3)
+        await f.until(lambda: len(f.instances[0].received) == 1)
+        client.leave()
+        await f.until(lambda: not f.gateway.exchanges)
+        f.check_books_are_empty()
+        assert len(f.instances[0].received) == 1
+
+
+async def test_an_instance_is_not_read_faster_than_the_client_reads(fleet):
+    event_bytes = 50_000
+    total = 400
+    sent = 0
+
+    async def stream(conversation: Conversation) -> None:
+        nonlocal sent
+        conversation.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        await conversation.begin_stream()
+        for _ in range(total):
+            await conversation.send_event("x" * event_bytes)
+            sent += 1
+        await conversation.end_stream()
+
+    async with fleet(stream) as f:
+        client = await f.client(limit=65536)
+        client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        await client.send(post("/v1/chat/completions", STREAM))
+        await client.answer_head()
+        client.writer.transport.pause_reading()
+        (connection,) = f.gateway.clients
+        (exchange,) = f.gateway.exchanges.values()
+        await f.until(lambda: connection.write_paused and not exchange.upstream._transport.is_reading())
+        assert sent < total
+        assert connection.transport.get_write_buffer_size() < 1_000_000  # the high-water mark and one read
+        client.writer.transport.resume_reading()
+        body_bytes = 0
+        while chunk := await client.chunk():
+            body_bytes += len(chunk)
+        assert body_bytes == total * (event_bytes + len("data: \n\n"))
+        f.check_books_are_empty()
+
+
+async def test_a_paused_stream_is_no_stall(fleet):
+    done = asyncio.Event()
+
+    async def stream(conversation: Conversation) -> None:
+        await conversation.begin_stream()
+        for _ in range(200):
+            await conversation.send_event("x" * 50_000)
+        await conversation.end_stream()
+        done.set()
+
+    async with fleet(stream, stall_timeout_s=0.02) as f:
+        client = await f.client(limit=1024)
+        await client.send(post("/v1/chat/completions", STREAM))
+        await client.answer_head()
+        client.writer.transport.pause_reading()
+        (connection,) = f.gateway.clients
+        await f.until(lambda: connection.write_paused)
+        await asyncio.sleep(0.1)  # many sweeps, five times the time-out
+        assert f.gateway.exchanges
+        client.writer.transport.resume_reading()
+        while await client.chunk():
+            pass
+        assert done.is_set()
+
+
+async def test_a_large_request_reaches_an_instance_that_reads_slowly(fleet):
+    async with fleet() as f:
+        client = await f.client()
+        body = CHAT | {"x": "y" * 8_000_000}
+        assert (await client.post("/v1/chat/completions", body)).status == 200
+        assert f.instances[0].received[0].json == body
+
+
+async def test_the_next_answer_respects_a_client_that_is_still_slow(fleet):
+    """A pipelined request is begun while the answer before it fills the client's write buffer."""
+
+    async def large(conversation: Conversation) -> None:
+        await conversation.send_json({"x": "y" * 20_000_000})
+
+    async with fleet(large) as f:
+        client = await f.client(limit=1024)
+        await client.send(post("/v1/chat/completions", CHAT) * 2)
+        await client.reader.readuntil(b"\r\n\r\n")
+        client.writer.transport.pause_reading()
+        (connection,) = f.gateway.clients
+        await f.until(lambda: connection.write_paused)
+        assert connection.transport.get_write_buffer_size() < 1_000_000
+        client.writer.transport.resume_reading()
+        await client.reader.readexactly(20_000_009)
+        assert len((await client.answer()).body) == 20_000_009
+        f.check_books_are_empty()

@@ -1,0 +1,511 @@
+"""Random events, and what must hold after each of them.
+
+`Fleet` is a driver that believes only what the commands tell it. It knows which requests are in flight, where each one
+runs and how each one ended, and compares that with the core's books after every event.
+"""
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
+from scheduler.blocks import hash_trace_ids
+from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject
+from scheduler.errors import ContractError
+from scheduler.events import (
+    BlocksRemoved,
+    BlocksStored,
+    CacheCleared,
+    Event,
+    FailureCause,
+    FirstToken,
+    InstanceDraining,
+    InstanceJoined,
+    InstanceLost,
+    MovesProposed,
+    RequestArrived,
+    RequestCancelled,
+    RequestFailed,
+    RequestFinished,
+    Tick,
+)
+from scheduler.instance_view import InstanceView
+from scheduler.policies.dualmap import DualMap
+from scheduler.prefix_key import MIN_WINDOW, WINDOW_PER_INSTANCE
+from scheduler.rebalance import plan_rebalance
+from scheduler.request import Attempt, AttemptState
+from scheduler.snapshot import Move
+
+IDS = ("a", "b", "c", "d", "e")
+MAX_OUTPUT_TOKENS = 300
+CAPACITIES = (
+    InstanceCapacity(prefill_tokens_per_s=1000.0, kv_tokens=8000, max_running=3),
+    InstanceCapacity(prefill_tokens_per_s=4000.0, kv_tokens=20_000, max_running=8, weight=2.0),
+    InstanceCapacity(prefill_tokens_per_s=500.0, kv_tokens=3000, max_running=1, weight=0.5),
+)
+# Few roots, of which the first is hot, and branches at several depths; () is a prompt without anything to reuse.
+PROMPTS = [
+    (),
+    *(
+        hash_trace_ids([root, *([7] * common), *(100 * branch + i for i in range(own))])
+        for root in (0, 0, 0, 1, 2)
+        for common in (0, 3)
+        for branch in (1, 2, 3, 4)
+        for own in (0, 1, 6)
+    ),
+]
+TIGHT = SchedulerConfig(
+    max_waiting=4, max_in_flight=30, queue_timeout_s=20.0, max_moves=4, ttft_slo_s=2.0, recompute_price=1.0
+)
+CONFIGS = (
+    TIGHT,
+    SchedulerConfig(),
+    replace(TIGHT, dual_mapping=False),
+    replace(TIGHT, adaptive_key=False, key_blocks=2),
+    replace(TIGHT, slo_aware=False),
+    replace(TIGHT, gateway_queue=False),
+    replace(TIGHT, rebalancing=False, max_attempts=1),
+    replace(TIGHT, policy="round_robin"),
+    replace(TIGHT, policy="least_loaded", max_attempts=2, suspect_s=0.0),
+)
+
+
+class Fleet:
+    def __init__(self, config: SchedulerConfig) -> None:
+        self.config = config
+        self.core = Scheduler(config)
+        self.now = 50.0
+        self.members: dict[str, int] = {}  # instance id -> incarnation
+        self.draining: set[str] = set()
+        self.keep_queue: set[str] = set()  # drained while no other was ready: they serve what waits for them
+        self.incarnations = Counter[str]()
+        self.requests: dict[str, Request] = {}  # in flight
+        self.running: dict[str, tuple[int, str]] = {}  # request id -> attempt and instance
+        self.last_attempt: dict[str, int] = {}
+        self.ended = Counter[str]()  # request id -> how many ends it was given
+        self.seen: dict[str, Attempt] = {}
+        self.plans: list[MovesProposed] = []
+        self.most_members = 1
+        self._arrived = 0
+
+    # Events. An index stands for "one of those there are".
+
+    def join(self, instance_id: str, step: int, capacity: InstanceCapacity) -> None:
+        incarnation = self.incarnations[instance_id] + step
+        replaced = self.members.get(instance_id)
+        late = replaced is not None and incarnation <= replaced
+        if not late:
+            self.members[instance_id] = self.incarnations[instance_id] = incarnation
+            self.draining.discard(instance_id)
+            self.keep_queue.discard(instance_id)
+            self.most_members = max(self.most_members, len(self.members))
+        self._send(InstanceJoined(instance_id, incarnation, capacity), late=late)
+
+    def drain(self, instance_id: str) -> None:
+        late = instance_id not in self.members or instance_id in self.draining
+        if not late:
+            self.draining.add(instance_id)
+            if not self.ready:
+                self.keep_queue.add(instance_id)
+        self._send(InstanceDraining(instance_id), late=late)
+
+    def lose(self, instance_id: str, step: int) -> None:
+        incarnation = self.members.get(instance_id, 0) + step
+        late = self.members.get(instance_id) != incarnation
+        if not late:
+            del self.members[instance_id]
+            self.draining.discard(instance_id)
+            self.keep_queue.discard(instance_id)
+        self._send(InstanceLost(instance_id, incarnation, "died"), late=late)
+
+    def arrive(self, prompt: int, prompt_tokens: int, priority: int, streams: bool, slo_s: float | None) -> None:
+        self._arrived += 1
+        blocks = PROMPTS[prompt % len(PROMPTS)]
+        max_output_tokens = (0, 20, MAX_OUTPUT_TOKENS)[self._arrived % 3]
+        request = Request(
+            f"r{self._arrived}", blocks, prompt_tokens, max_output_tokens, slo_s, priority, streams=streams
+        )
+        self.requests[request.id] = request
+        commands = self._send(RequestArrived(request))
+        assert len(commands) <= 1 or request.id in self.requests
+
+    def arrive_again(self, index: int) -> None:
+        if self.requests:
+            with pytest.raises(ContractError):
+                self.core.handle(RequestArrived(self.requests[_pick(self.requests, index)]), self.now)
+            self._check_books()
+
+    def first_token(self, index: int) -> None:
+        if self.running:
+            request_id = _pick(self.running, index)
+            number, _ = self.running[request_id]
+            self._send(FirstToken(request_id, number), late=self.core.attempts[request_id].started)
+
+    def finish(self, index: int, output_tokens: int) -> None:
+        if self.running:
+            request_id = _pick(self.running, index)
+            number, _ = self.running.pop(request_id)
+            self._end(request_id)
+            self._send(RequestFinished(request_id, number, output_tokens))
+
+    def fail(self, index: int, cause: FailureCause, tokens_sent: int) -> None:
+        if self.running:
+            request_id = _pick(self.running, index)
+            number, _ = self.running.pop(request_id)
+            self._send(RequestFailed(request_id, number, tokens_sent, cause))
+
+    def cancel(self, index: int) -> None:
+        if self.requests:
+            request_id = _pick(self.requests, index)
+            self.running.pop(request_id, None)
+            self._end(request_id)
+            assert request_id not in {c.request_id for c in self._send(RequestCancelled(request_id))}
+
+    def tell_late(self, kind: int, index: int, off: int) -> None:
+        """An event for an attempt that is over, has not begun, or never was."""
+        over = [i for i in self.last_attempt if i not in self.running] or ["never"]
+        request_id = _pick(over, index)
+        number = self.last_attempt.get(request_id, 1)
+        if self.running and off:
+            request_id = _pick(self.running, index)
+            number = self.running[request_id][0] + off
+        events: tuple[Event, ...] = (
+            FirstToken(request_id, number),
+            RequestFinished(request_id, number, 5),
+            RequestFailed(request_id, number, 0, FailureCause.BROKEN),
+            RequestCancelled(f"not-{request_id}"),
+        )
+        assert self._send(events[kind % 4], late=True) == []
+
+    def report_cache(self, instance_id: str, kind: int, prompt: int) -> None:
+        blocks = PROMPTS[prompt % len(PROMPTS)]
+        events = (BlocksStored(instance_id, blocks), BlocksRemoved(instance_id, blocks[1:]), CacheCleared(instance_id))
+        assert self._send(events[kind % 3]) == []
+
+    def plan(self) -> None:
+        snapshot = self.core.snapshot(self.now)
+        if snapshot is not None:
+            assert self.config.rebalancing
+            moves = plan_rebalance(snapshot, self.config)
+            assert len(moves) <= self.config.max_moves
+            assert len({m.request_id for m in moves}) == len(moves)
+            assert all(m.gain_s >= self.config.min_move_gain_s for m in moves)
+            self.plans.append(MovesProposed(tuple(moves), snapshot.version))
+
+    def propose(self) -> None:
+        if self.plans:
+            self._propose(self.plans.pop(0))
+
+    def propose_garbage(self, index: int, here: str, there: str) -> None:
+        request_id = _pick(self.requests, index) if self.requests else "never"
+        actual = self.seen[request_id].instance_id if request_id in self.seen else here
+        moves = (Move(request_id, actual, there, 1.0), Move(request_id, here, there, 1.0))
+        self._propose(MovesProposed(moves, self.core.version))
+
+    def _propose(self, proposed: MovesProposed) -> None:
+        stats = self.core.stats
+        judged = stats.moves_applied + stats.moves_refused
+        self._send(proposed)
+        assert stats.moves_applied + stats.moves_refused == judged + len(proposed.moves)
+
+    def tick(self, after_s: float) -> None:
+        self.now += after_s
+        self._send(Tick())
+        assert all(due > self.now for due, _, _ in self.core._assumed)
+
+    def end_all(self) -> None:
+        """Every request ends; then nothing may be booked any more."""
+        for turn in range(10_000):
+            if not self.requests:
+                break
+            if self.running:
+                self.finish(turn, 50)
+            else:
+                self.cancel(turn)
+        self.tick(1e6)
+        assert not self.core.attempts
+        assert not self.core._assumed
+        assert not self.core._suspects
+        for view in self.core.instances.values():
+            assert not view.waiting_count
+            assert not view.running_count
+            assert (view.waiting_tokens, view.booked_prefill_tokens, view.booked_kv_tokens) == (0, 0, 0)
+            assert not view.cache._expected
+
+    # The driver's half of the contract.
+
+    @property
+    def ready(self) -> set[str]:
+        return self.members.keys() - self.draining
+
+    def _end(self, request_id: str) -> None:
+        del self.requests[request_id]
+        self.ended[request_id] += 1
+        assert self.ended[request_id] == 1, f"{request_id} ended twice"
+
+    def _send(self, event: Event, *, late: bool = False) -> list[Command]:
+        late_before = self.core.stats.late_events
+        commands = self.core.handle(event, self.now)
+        assert self.core.stats.late_events == late_before + late
+        for command in commands:
+            self._obey(command)
+        self._check_books()
+        self._check_choices()
+        self._check_tables()
+        return commands
+
+    def _obey(self, command: Command) -> None:
+        request_id = command.request_id
+        assert request_id in self.requests, f"a command for a request that is over: {command}"
+        match command:
+            case Dispatch(attempt=number, instance_id=instance_id):
+                assert request_id not in self.running, "dispatched twice at once"
+                assert number == self.last_attempt.get(request_id, 0) + 1
+                assert number <= self.config.max_attempts
+                assert instance_id in self.ready | self.keep_queue
+                assert command.queued_s >= 0
+                assert 0 <= command.cached_tokens <= self.requests[request_id].prompt_tokens
+                self.last_attempt[request_id] = number
+                self.running[request_id] = (number, instance_id)
+            case Abort(attempt=number, instance_id=instance_id):
+                assert self.running.pop(request_id) == (number, instance_id)
+            case Reject() | FailStream():
+                assert request_id not in self.running, "ended while it runs"
+                if isinstance(command, Reject):
+                    assert 1.0 <= command.retry_after_s <= 60.0
+                self._end(request_id)
+
+    # What must hold.
+
+    def _check_books(self) -> None:
+        core = self.core
+        assert core.attempts.keys() == self.requests.keys()
+        assert core.instances.keys() == self.members.keys()
+        at: dict[str, list[Attempt]] = {i: [] for i in self.members}
+        for request_id, attempt in core.attempts.items():
+            assert attempt.request is self.requests[request_id]
+            at[attempt.instance_id].append(attempt)
+            if attempt.state is AttemptState.WAITING:
+                assert request_id not in self.running
+                assert attempt.number == self.last_attempt.get(request_id, 0) + 1
+            else:
+                assert self.running[request_id] == (attempt.number, attempt.instance_id)
+        for instance_id, view in core.instances.items():
+            assert view.incarnation == self.members[instance_id]
+            assert view.draining == (instance_id in self.draining)
+            self._check_view(view, at[instance_id])
+
+    def _check_view(self, view: InstanceView, attempts: list[Attempt]) -> None:
+        waiting = [a for a in attempts if a.state is AttemptState.WAITING]
+        running = [a for a in attempts if a.state is not AttemptState.WAITING]
+        assert list(view.waiting) == sorted(waiting, key=lambda a: (a.request.priority, a.arrived_at, a.request.id))
+        assert {id(a) for a in view.running.values()} == {id(a) for a in running}
+        assert view.waiting_tokens == sum(a.uncached_tokens for a in waiting)
+        assert view.booked_prefill_tokens == sum(
+            a.uncached_tokens for a in running if a.state is AttemptState.PREFILLING
+        )
+        assert view.booked_kv_tokens == sum(a.kv_tokens for a in running)
+        assert view.cache._expected == Counter(block for a in waiting for block in a.request.blocks)
+        assert len(view.cache) <= max(1, view.capacity.kv_tokens // self.config.block_tokens)
+        assert view.waiting_count <= self.config.max_waiting
+        assert not view.draining or view.instance_id in self.keep_queue or not waiting
+        if waiting:
+            self._check_waits_for_a_reason(view)
+
+    def _check_waits_for_a_reason(self, view: InstanceView) -> None:
+        assert self.core.policy.holds_requests
+        assert view.running
+        request = view.waiting.first().request
+        kv_tokens = request.prompt_tokens + min(MAX_OUTPUT_TOKENS, request.max_output_tokens or MAX_OUTPUT_TOKENS)
+        assert (
+            view.running_count >= view.capacity.max_running
+            or view.booked_prefill_tokens * view.seconds_per_token >= self.config.release_window_s
+            or view.booked_kv_tokens + kv_tokens > view.capacity.kv_tokens
+        )
+
+    def _check_choices(self) -> None:
+        """Of the attempts placed by this event: distinct candidates, all ready, and none tried while others are."""
+        for request_id, attempt in self.core.attempts.items():
+            if self.seen.get(request_id) is attempt:
+                continue
+            self.seen[request_id] = attempt
+            assert attempt.instance_id in self.ready
+            assert set(attempt.candidates) <= self.ready
+            assert len(set(attempt.candidates)) == len(attempt.candidates) <= 2
+            assert attempt.instance_id not in attempt.tried or self.ready <= attempt.tried
+            if isinstance(self.core.policy, DualMap) and self.config.dual_mapping and not attempt.tried:
+                assert len(attempt.candidates) == 2 or len(self.ready - self.core._suspects) < 2
+
+    def _check_tables(self) -> None:
+        core = self.core
+        assert len(core.attempts) <= self.config.max_in_flight
+        assert core._suspects <= core.instances.keys()
+        assert all(a.moves <= self.config.max_moves_per_request for a in core.attempts.values())
+        if isinstance(core.policy, DualMap):
+            keys = core.policy.keys
+            assert len(keys._window) <= max(MIN_WINDOW, WINDOW_PER_INSTANCE * self.most_members)
+            assert keys.depths.keys() <= keys._shares.keys()
+            assert len(keys._shares) <= sum(len(path) for path in keys._window)
+
+
+def _pick(ids, index: int) -> str:
+    ordered = sorted(ids)
+    return ordered[index % len(ordered)]
+
+
+INSTANCE_IDS = st.sampled_from(IDS)
+INDEX = st.integers(0, 40)
+
+
+class AnyEvents(RuleBasedStateMachine):
+    @initialize(config=st.sampled_from(CONFIGS), members=st.integers(0, 3))
+    def start(self, config: SchedulerConfig, members: int) -> None:
+        self.fleet = Fleet(config)
+        for instance_id, capacity in zip(IDS[:members], CAPACITIES, strict=False):
+            self.fleet.join(instance_id, 1, capacity)
+
+    @rule(instance_id=INSTANCE_IDS, step=st.sampled_from((1, 1, 1, 0, -1)), capacity=st.sampled_from(CAPACITIES))
+    def join(self, instance_id, step, capacity):
+        self.fleet.join(instance_id, step, capacity)
+
+    @rule(instance_id=INSTANCE_IDS)
+    def drain(self, instance_id):
+        self.fleet.drain(instance_id)
+
+    @rule(instance_id=INSTANCE_IDS, step=st.sampled_from((0, 0, 0, -1, 1)))
+    def lose(self, instance_id, step):
+        self.fleet.lose(instance_id, step)
+
+    @rule(
+        many=st.integers(1, 6),
+        prompt=st.integers(0, len(PROMPTS) - 1),
+        prompt_tokens=st.sampled_from((0, 1, 300, 1000, 4000)),
+        priority=st.sampled_from((0, 0, 0, -1, 3)),
+        streams=st.booleans(),
+        slo_s=st.sampled_from((None, None, 0.5, 60.0)),
+    )
+    def arrive(self, many, prompt, prompt_tokens, priority, streams, slo_s):
+        for _ in range(many):
+            self.fleet.arrive(prompt, prompt_tokens, priority, streams, slo_s)
+
+    @rule(index=INDEX)
+    def arrive_again(self, index):
+        self.fleet.arrive_again(index)
+
+    @rule(index=INDEX)
+    def first_token(self, index):
+        self.fleet.first_token(index)
+
+    @rule(index=INDEX, output_tokens=st.integers(0, MAX_OUTPUT_TOKENS))
+    def finish(self, index, output_tokens):
+        self.fleet.finish(index, output_tokens)
+
+    @rule(index=INDEX, cause=st.sampled_from(FailureCause), tokens_sent=st.sampled_from((0, 0, 0, 1)))
+    def fail(self, index, cause, tokens_sent):
+        self.fleet.fail(index, cause, tokens_sent)
+
+    @rule(index=INDEX)
+    def cancel(self, index):
+        self.fleet.cancel(index)
+
+    @rule(kind=st.integers(0, 3), index=INDEX, off=st.sampled_from((0, -1, 1)))
+    def tell_late(self, kind, index, off):
+        self.fleet.tell_late(kind, index, off)
+
+    @rule(instance_id=INSTANCE_IDS, kind=st.integers(0, 2), prompt=st.integers(0, len(PROMPTS) - 1))
+    def report_cache(self, instance_id, kind, prompt):
+        self.fleet.report_cache(instance_id, kind, prompt)
+
+    @rule()
+    def plan(self):
+        self.fleet.plan()
+
+    @rule()
+    def propose(self):
+        self.fleet.propose()
+
+    @rule(index=INDEX, here=INSTANCE_IDS, there=INSTANCE_IDS)
+    def propose_garbage(self, index, here, there):
+        self.fleet.propose_garbage(index, here, there)
+
+    @rule(after_s=st.sampled_from((0.0, 0.1, 0.5, 3.0, 25.0)))
+    def tick(self, after_s):
+        self.fleet.tick(after_s)
+
+    @invariant()
+    def no_request_is_in_two_states(self):
+        if hasattr(self, "fleet"):
+            assert not self.fleet.requests.keys() & self.fleet.ended.keys()
+
+    def teardown(self):
+        if hasattr(self, "fleet"):
+            self.fleet.end_all()
+
+
+AnyEvents.TestCase.settings = settings(
+    max_examples=400,
+    stateful_step_count=50,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+test_no_event_breaks_the_books = AnyEvents.TestCase
+
+
+def random_event(fleet: Fleet, rng: random.Random) -> None:
+    """One event, as they would come to a busy fleet whose instances come and go."""
+    index = rng.randrange(1000)
+    kind = rng.choices(range(11), (30, 22, 22, 4, 3, 5, 2, 3, 6, 2, 9))[0]
+    if kind == 0:
+        slo_s = rng.choice((None, None, 1.0, 60.0))
+        prompt = 0 if rng.random() < 0.1 else 1 + rng.randrange(len(PROMPTS) - 1)
+        fleet.arrive(prompt, rng.choice((1, 300, 1000, 4000)), rng.choice((0, 0, -1, 2)), rng.random() < 0.7, slo_s)
+    elif kind == 1:
+        fleet.first_token(index)
+    elif kind == 2:
+        fleet.finish(index, rng.randrange(MAX_OUTPUT_TOKENS))
+    elif kind == 3:
+        fleet.fail(index, rng.choice(list(FailureCause)), int(rng.random() < 0.2))
+    elif kind == 4:
+        fleet.cancel(index)
+    elif kind == 5:
+        fleet.tell_late(index, index // 4, rng.choice((0, -1, 1)))
+    elif kind == 6:
+        fleet.report_cache(rng.choice(IDS), index, rng.randrange(len(PROMPTS)))
+    elif kind == 7:
+        instance_id = rng.choice(IDS)
+        if instance_id not in fleet.members or rng.random() < 0.3:
+            fleet.join(instance_id, rng.choice((1, 1, 0)), rng.choice(CAPACITIES))
+        elif rng.random() < 0.5:
+            fleet.drain(instance_id)
+        else:
+            fleet.lose(instance_id, rng.choice((0, 0, 1)))
+    elif kind == 8:
+        fleet.plan()
+        if rng.random() < 0.8:
+            fleet.propose()
+    elif kind == 9:
+        fleet.propose_garbage(index, rng.choice(IDS), rng.choice(IDS))
+    else:
+        fleet.tick(rng.choice((0.05, 0.1, 0.3, 1.0)))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.policy}-{CONFIGS.index(c)}")
+def test_the_books_stay_right_over_a_long_run(config: SchedulerConfig):
+    rng = random.Random(17)
+    fleet = Fleet(config)
+    for instance_id, capacity in zip(IDS[:3], CAPACITIES, strict=True):
+        fleet.join(instance_id, 1, capacity)
+    for _ in range(4000):
+        random_event(fleet, rng)
+    held = config.policy == "dualmap" and config.gateway_queue
+    assert (fleet.core.stats.moves_applied > 0) is (held and config.rebalancing)
+    assert fleet.core.stats.retries > 0 or config.max_attempts == 1
+    assert fleet.core.stats.late_events > 50
+    fleet.end_all()
