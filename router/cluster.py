@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +22,7 @@ from router.rebalancer import Rebalancer
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
+FIRST_ANSWER_S = 3.0  # what a running instance may take to answer for the first time, its actor's start included
 OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing large passes through Ray
 
 
@@ -42,6 +44,9 @@ class Cluster:
     def start_instances(self) -> None:
         """Start Ray, the background actors and the instances; returns when every simulated one is ready.
         Raises ClusterError."""
+        settings = self._config.gateway
+        _check_free(settings.host, settings.port)
+        _check_free(settings.admin_host, settings.admin_port)
         self._say("starting Ray")
         self._start_ray()
         specs = instance_specs(self._config)
@@ -108,12 +113,17 @@ class Cluster:
 
     def _await_instances(self, specs: list[InstanceSpec]) -> None:
         """Simulated instances must come up; external ones may come later, and are said to be missing."""
+        watched = {s.instance_id: self._instances[s.instance_id].first_state.remote() for s in specs if not s.command}
         own = [spec.instance_id for spec in specs if spec.command]
         for ready, instance_id in enumerate(own, start=1):
             member, error = _await_ready(self._instances[instance_id])
             if member.state is not MemberState.READY:
                 raise ClusterError(f"{instance_id} did not start: {error}")
             self._say(f"simulated instances ready: {ready} of {len(own)}")
+        _settle(list(watched.values()), FIRST_ANSWER_S)
+        for instance_id, answered in watched.items():
+            if not ray.wait([answered], timeout=0)[0]:
+                self._say(f"{instance_id} does not answer; it will be used as soon as it does")
 
 
 def instance_specs(config: DualMapConfig) -> list[InstanceSpec]:
@@ -134,6 +144,17 @@ def instance_specs(config: DualMapConfig) -> list[InstanceSpec]:
         for i in config.instances
     ]
     return simulated + external
+
+
+def _check_free(host: str, port: int) -> None:
+    """Spares the user the start of everything else. Raises ClusterError; the gateway itself may still find it taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ClusterError(f"cannot listen on {host}:{port}: {error.strerror}") from None
 
 
 def _actor(cls: type, name: str, *args: Any) -> Any:

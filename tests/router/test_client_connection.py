@@ -86,7 +86,10 @@ async def test_a_chunked_body_is_put_together_however_it_is_cut(fleet):
 async def test_an_http_1_0_client_gets_an_unchunked_answer_and_the_end_of_the_connection(fleet):
     async with fleet(echo_id) as f:
         client = await f.client()
-        await client.send(b"POST /v1/chat/completions HTTP/1.0\r\nConnection: keep-alive\r\ncontent-length: %d\r\n\r\n%b" % (len(DATA), DATA))
+        await client.send(
+            b"POST /v1/chat/completions HTTP/1.0\r\nConnection: keep-alive\r\ncontent-length: %d\r\n\r\n%b"
+            % (len(DATA), DATA)
+        )
         answer = await client.answer()
         assert answer.status == 200
         assert answer.headers["connection"] == "close"
@@ -163,7 +166,8 @@ async def test_an_offer_to_upgrade_is_ignored_and_the_body_read(fleet):
     """As Java's HTTP client sends it."""
     async with fleet(echo_id) as f:
         client = await f.client()
-        upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\nx-request-id: u\r\n"
+        upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
+        upgrade += "x-request-id: u\r\n"
         for _ in range(2):
             assert (await client.post("/v1/chat/completions", CHAT, upgrade)).json == {"id": "u"}
         request = post("/v1/chat/completions", CHAT, upgrade)

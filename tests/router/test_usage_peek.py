@@ -28,7 +28,11 @@ def test_usage_of_a_stream_stands_in_the_event_before_the_last():
 
 
 def test_what_is_not_said_is_none():
-    assert peek_usage(b'{"usage":{"prompt_tokens":5,"completion_tokens":1,"prompt_tokens_details":null}}') == (5, 1, None)
+    assert peek_usage(b'{"usage":{"prompt_tokens":5,"completion_tokens":1,"prompt_tokens_details":null}}') == (
+        5,
+        1,
+        None,
+    )
     assert peek_usage(b'{"usage":{"prompt_tokens":5,"total_tokens":5}}') == Usage(5, None, None)
 
 

@@ -104,6 +104,16 @@ def test_an_urgent_newcomer_passes_what_waits_if_it_can_start(script):
     assert ids(core.arrive("urgent", 10, max_output_tokens=1, priority=-1)) == ["urgent"]
 
 
+def test_a_request_that_passes_another_computes_the_prefix_that_one_was_to_leave_it(script):
+    core = script("a", capacity={"kv_tokens": 3000}, release_window_s=10.0)
+    blocks = core.prompt("a", blocks=2)
+    core.arrive("now", 500, max_output_tokens=1)
+    core.arrive("large", 2600, blocks=blocks, max_output_tokens=1)
+    (dispatch,) = core.arrive("urgent", 1500, blocks=blocks, max_output_tokens=1, priority=-1)
+    assert (dispatch.request_id, dispatch.cached_tokens) == ("urgent", 0)
+    assert core.view("a").booked_prefill_tokens == 500 + 1500
+
+
 # Admission and time-outs.
 
 
