@@ -1,5 +1,7 @@
 """Configuration files as users write them, right and wrong."""
 
+from pathlib import Path
+
 import pytest
 
 from router.config import ConfigFileError, load_config
@@ -74,3 +76,9 @@ def test_every_mistake_is_named_at_once(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigFileError, match=r"missing\.yaml"):
         load_config(tmp_path / "missing.yaml", {})
+
+
+def test_the_example_shows_the_defaults():
+    example = Path(__file__).parents[2] / "deploy" / "dualmap.yaml"
+    shown = load_config(example, {})
+    assert shown == load_config(None, {"simulate": {"count": 4}})

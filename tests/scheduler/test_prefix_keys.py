@@ -77,6 +77,13 @@ def test_a_long_hot_chat_is_split_once_it_branches():
     assert keys.key(branch) == branch[1]
 
 
+def test_a_crowd_is_told_apart_beyond_the_first_prompt_seen():
+    keys = make_keys()
+    observe(keys, [prompt(0), prompt(0, 1)])
+    prompts = crowd(HOT + 5, 4, 6)
+    assert observe(keys, prompts)[-1] == prompts[-1][4]
+
+
 def test_a_crowd_within_a_crowd_is_split_again():
     keys = make_keys()
     mixed = [p for pair in zip(crowd(60, 1, 8), crowd(60, 5, 8), strict=True) for p in pair]
