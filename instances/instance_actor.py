@@ -99,7 +99,7 @@ class InstanceActor:
             self.member = replace(self.member, incarnation=incarnation)
         while (models := await self._get("/v1/models")) is None or await self._get("/health") is None:  # noqa: ASYNC110
             await asyncio.sleep(PROBE_INTERVAL_S)
-        self.member = replace(self.member, model_cards=_model_cards(models))
+        self.member = replace(self.member, model_cards=model_cards(models))
 
     async def _watch(self) -> str:
         """Returns why it ended when the instance is lost."""
@@ -128,7 +128,7 @@ class InstanceActor:
         return await http_get(f"http://{self.member.host}:{self.member.port}{path}", PROBE_TIMEOUT_S)
 
 
-def _model_cards(body: bytes) -> tuple[dict[str, Any], ...]:
+def model_cards(body: bytes) -> tuple[dict[str, Any], ...]:
     """The entries of a GET /v1/models answer. Raises StartError if it is none."""
     try:
         cards = json.loads(body)["data"]

@@ -105,9 +105,10 @@ def bar_chart(title: str, bars: Sequence[Bar]) -> str:
 
 
 def heat_map(
-    title: str, names: Sequence[str], cells: Sequence[Sequence[float]], most: float, x: Axis, unit: str
+    title: str, names: Sequence[str], cells: Sequence[Sequence[float]], most: float, x: Axis, step: float, unit: str
 ) -> str:
     """A row for each name, a column for each step of x, darker for more. most: what has the full colour."""
+    column_share = x.position(x.least + step)
     row = max(14, min(28, 220 // max(len(names), 1)))
     left, height = 96, row * len(names)
     width = WIDTH - left - RIGHT
@@ -115,10 +116,11 @@ def heat_map(
     for number, (name, values) in enumerate(zip(names, cells, strict=True)):
         top = TOP + number * row
         drawn.append(_text(left - 6, top + row / 2 + 4, name if len(name) <= 13 else f"…{name[-12:]}", "end"))
-        step = width / max(len(values), 1)
+        column_width = width * column_share
+        drawn_width = max(column_width - 0.6, 0.6)
         for column, value in enumerate(values):
             drawn.append(
-                f'<rect class="heat" x="{left + column * step:.1f}" y="{top}" width="{max(step - 0.6, 0.6):.1f}"'
+                f'<rect class="heat" x="{left + column * column_width:.1f}" y="{top}" width="{drawn_width:.1f}"'
                 f' height="{row - 2}" fill-opacity="{min(value / most, 1) if most else 0:.2f}">'
                 f"<title>{escape(name)}: {short_number(value)} {unit}</title></rect>"
             )

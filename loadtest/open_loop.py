@@ -1,7 +1,7 @@
 """The open-loop replay itself: a greenlet for each request in flight, released by the trace's clock.
 
-Only the replay process imports this module (`python -m loadtest.replay`). Chunks are read in gevent's event loop and parsed
-by httptools, without an HTTP client library: the client shares its cores with the servers it measures.
+Only the replay process imports this module (`python -m loadtest.replay`). Chunks are read in gevent's event loop and
+parsed by httptools, without an HTTP client library: the client shares its cores with the servers it measures.
 """
 
 import time

@@ -3,8 +3,8 @@
 Run as a process of its own, because locust monkey-patches the process that imports it; importing this module does not.
 `loadtest.replay_cli` starts it.
 
-Exit status: 0 when every request came to its own end (whatever the outcome), 1 when the time limit ended the run, 2 when
-it could not start, 130 when it was interrupted. The run file is complete in all but the third case.
+Exit status: 0 when every request came to its own end (whatever the outcome), 1 when the time limit ended the run, 2
+when it could not start, 130 when it was interrupted. The run file is complete in all but the third case.
 """
 
 import json

@@ -156,6 +156,7 @@ def _loads(runs: Sequence[Run], summaries: Sequence[RunSummary]) -> list[str]:
                 list(cells.values()),
                 most,
                 Axis(0, end_s, "time of the run, s"),
+                step_s,
                 "tokens/s",
             ),
             f"Prompt tokens computed (not cached); full colour is {short_number(most)} tokens/s in every run. "

@@ -35,7 +35,7 @@ text { fill: var(--ink); font-size: 13px; } .tick { fill: var(--quiet); font-siz
 .heat { fill: var(--heat); } .good { fill: var(--good); } .late { fill: var(--late); } .shed { fill: var(--shed); }
 .bad { fill: var(--bad); }
 .swatch { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin: 0 5px 0 8px; }
-.swatch.good { background: var(--good); } .swatch.late { background: var(--late); } 
+.swatch.good { background: var(--good); } .swatch.late { background: var(--late); }
 .swatch.shed { background: var(--shed); }
 .swatch.bad { background: var(--bad); }
 dl { margin: 0; overflow-wrap: anywhere; } dt { font-weight: 600; margin-top: 10px; }

@@ -1,7 +1,7 @@
 """The bytes of a replayed request.
 
 The prompt goes into the body as it is, in one string, so that prompts which share blocks share the bytes of `messages`
-(or `prompt`) up to the same place. Chat requests carry it as one user message: a trace does not say where a turn begins.
+(or `prompt`) up to the same place. Chat requests carry it as one user message: a trace does not tell its turns.
 """
 
 import json

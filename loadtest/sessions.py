@@ -1,8 +1,8 @@
 """Which request is the next turn of which: a trace carries no session ids, but its block ids tell.
 
 Request j continues i if j repeats every full block of i (all but i's partial last one, which the next turn fills up
-with other content) and is longer. A prefix that many conversations share says nothing about sessions, so at least one of
-the repeated blocks must lie beyond it.
+with other content) and is longer. A prefix that many conversations share says nothing about sessions, so at least one
+of the repeated blocks must lie beyond it.
 """
 
 from collections import defaultdict

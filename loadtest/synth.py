@@ -2,8 +2,9 @@
 
 Chats arrive as a Poisson process. Each begins with one of a few shared system prompts, Zipf-distributed, so that a few
 are hot. A turn's prompt is all that was said before (prompts and answers) and a new message; lengths and pauses are
-lognormal. The default values give the range of the public conversation traces (kvcache-ai/Mooncake FAST25-release: 3.4 requests/s,
-prompts of 0.9k / 6.9k / 27k tokens at P10 / P50 / P90, answers of 350 tokens at P50, turns 108 s apart at P50).
+lognormal. The default values give the range of the public conversation traces (kvcache-ai/Mooncake FAST25-release: 3.4
+requests/s, prompts of 0.9k / 6.9k / 27k tokens at P10 / P50 / P90, answers of 350 tokens and 126 s between turns at
+P50), with prompts up to 20,480 tokens and more turns to a chat.
 """
 
 import random

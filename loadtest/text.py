@@ -1,7 +1,7 @@
 """Prompt text for the block ids of a trace: the same id gives the same bytes, everywhere and always.
 
 A block is 512 words of three letters and a space, 2048 ASCII bytes: 4 bytes a token, the ratio of English text.
-Lower-case letters and spaces need no JSON escaping, so that requests which share blocks share the bytes of their bodies.
+Lower-case letters and spaces need no JSON escaping, so requests which share blocks share the bytes of their bodies.
 """
 
 from functools import lru_cache

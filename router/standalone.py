@@ -8,12 +8,17 @@ import sys
 
 import uvloop
 
-from router.config import ConfigFileError, DualMapConfig, load_config
+from instances.http_get import http_get
+from instances.instance_actor import model_cards
+from instances.server_process import StartError
+from router.config import ConfigFileError, DualMapConfig, ExternalInstance, load_config
 from router.gateway import Gateway
 from router.membership import Member, Membership, MemberState
 from router.metrics import GatewayMetrics
 from router.up import add_arguments, overrides
 from scheduler import Scheduler
+
+MODELS_TIMEOUT_S = 5.0
 
 
 async def serve(config: DualMapConfig) -> None:
@@ -27,10 +32,7 @@ async def serve(config: DualMapConfig) -> None:
         gateway_id="standalone",
         admin_token=settings.admin_token(),
     )
-    members = (
-        Member(instance.id, 1, *instance.address, MemberState.READY, instance.capacity) for instance in config.instances
-    )
-    gateway.apply_membership(Membership(1, tuple(members)))
+    gateway.apply_membership(Membership(1, tuple([await _member(instance) for instance in config.instances])))
     await gateway.start(settings.host, settings.port, admin_host=settings.admin_host, admin_port=settings.admin_port)
     print(f"listening on http://{settings.host}:{gateway.port}, metrics on port {gateway.admin_port}", flush=True)
     stop = asyncio.Event()
@@ -40,6 +42,14 @@ async def serve(config: DualMapConfig) -> None:
     await gateway.stop(settings.drain_s)
 
 
+async def _member(instance: ExternalInstance) -> Member:
+    """Raises StartError if the instance does not answer."""
+    models = await http_get(f"{instance.url}/v1/models", MODELS_TIMEOUT_S)
+    if models is None:
+        raise StartError(f"{instance.url} does not answer GET /v1/models")
+    return Member(instance.id, 1, *instance.address, MemberState.READY, instance.capacity, model_cards(models))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m router.standalone")
     add_arguments(parser)
@@ -47,7 +57,7 @@ def main() -> int:
     try:
         config = load_config(args.config, overrides(args))
         uvloop.run(serve(config))
-    except (ConfigFileError, OSError) as error:
+    except (ConfigFileError, StartError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

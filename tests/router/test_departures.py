@@ -149,18 +149,21 @@ async def test_a_large_request_reaches_an_instance_that_reads_slowly(fleet):
 async def test_the_next_answer_respects_a_client_that_is_still_slow(fleet):
     """A pipelined request is begun while the answer before it fills the client's write buffer."""
 
-    async def large(conversation: Conversation) -> None:
-        await conversation.send_json({"x": "y" * 20_000_000})
+    async def stream(conversation: Conversation) -> None:
+        await conversation.begin_stream()
+        for _ in range(100):
+            await conversation.send_event("x" * 50_000)
+        await conversation.end_stream()
 
-    async with fleet(large) as f:
-        client = await f.client(limit=1024)
-        await client.send(post("/v1/chat/completions", CHAT) * 2)
-        await client.reader.readuntil(b"\r\n\r\n")
-        client.writer.transport.pause_reading()
+    async with fleet(stream) as f:
+        client = await f.client()
+        assert (await client.get("/health")).status == 200
         (connection,) = f.gateway.clients
-        await f.until(lambda: connection.write_paused)
-        assert connection.transport.get_write_buffer_size() < 1_000_000
-        client.writer.transport.resume_reading()
-        await client.reader.readexactly(20_000_009)
-        assert len((await client.answer()).body) == 20_000_009
+        connection.pause_writing()  # as the transport would have, for what came before
+        await client.send(post("/v1/chat/completions", STREAM))
+        await f.until(lambda: any(e.answer_begun for e in f.gateway.exchanges.values()))
+        (exchange,) = f.gateway.exchanges.values()
+        assert not exchange.upstream._transport.is_reading()
+        connection.resume_writing()
+        assert len((await client.answer()).body) == 100 * 50_008
         f.check_books_are_empty()

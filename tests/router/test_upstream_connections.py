@@ -54,6 +54,29 @@ async def test_a_stale_connection_is_retried_once_on_a_fresh_one(fleet):
         assert len(f.instances[0].received) == 5
 
 
+async def test_each_instance_tried_may_have_its_own_stale_connection(fleet):
+    async def reset_except_when_alone(conversation: Conversation) -> None:
+        if breaking:
+            conversation.reset()
+        else:
+            await answer_hello(conversation)
+
+    breaking = False
+    async with fleet(reset_except_when_alone, reset_except_when_alone) as f:
+        client = await f.client()
+        number = 0
+        while not all(instance.received for instance in f.instances):
+            number += 1
+            messages = [{"role": "user", "content": str(number)}]
+            assert (await client.post("/v1/chat/completions", CHAT | {"messages": messages})).status == 200
+        received_before = [len(instance.received) for instance in f.instances]
+        breaking = True
+        assert (await client.post("/v1/chat/completions", CHAT)).status == 503
+        attempts = [len(i.received) - before for i, before in zip(f.instances, received_before, strict=True)]
+        assert sorted(attempts) == [2, 3]  # the third attempt goes where one has failed, over a fresh connection
+        f.check_books_are_empty()
+
+
 async def test_a_fresh_connection_that_breaks_is_not_tried_again_at_that_instance(fleet):
     async def reset(conversation: Conversation) -> None:
         conversation.reset()
@@ -183,6 +206,7 @@ async def test_a_stream_that_breaks_midway_ends_with_an_error_event_and_the_conn
         answer = await client.post("/v1/chat/completions", STREAM)
         events = answer.body.split(b"\n\n")
         assert events[0] == b'data: {"n":0}'
+        assert events[-3].startswith(b'data: {"error":{')
         assert b'"type":"BadGatewayError"' in events[-3]
         assert events[-2:] == [b"data: [DONE]", b""]
         assert await client.at_end()
