@@ -51,8 +51,8 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class FailStream:
-    """The client has part of an answer that cannot be completed: end its stream with an error. It is over for the
-    core."""
+    """End the request with an error: the client has part of an answer that cannot be completed, or has waited out a
+    stall. It is over for the core."""
 
     request_id: str
     cause: FailureCause

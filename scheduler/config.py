@@ -45,7 +45,7 @@ class SchedulerConfig:
     release_window_s: float = 1.3
     max_waiting: int = 4096  # requests waiting in the gateway for one instance
     max_in_flight: int = 65_536  # requests known to the core
-    queue_timeout_s: float = 120.0  # nobody waits longer for a first token
+    queue_timeout_s: float = 120.0  # nobody waits longer in the gateway
     max_attempts: int = 3  # instances tried before the first token
     suspect_s: float = 1.0  # an instance that refused a connection is left alone this long, unless no other is left
 

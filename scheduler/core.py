@@ -136,8 +136,7 @@ class Scheduler:
             self.stats.late_events += 1
             return
         if event.cause is FailureCause.CONNECT:
-            self._suspects.add(attempt.instance_id)
-            self.instances[attempt.instance_id].suspect_until = now + self.config.suspect_s
+            self._suspect(self.instances[attempt.instance_id], now, commands)
         self._end(attempt, now, commands)
         self._recover(attempt, event.tokens_sent, event.cause, now, commands)
 
@@ -200,6 +199,13 @@ class Scheduler:
             self._recover(attempt, 0, FailureCause.INSTANCE_LOST, now, commands)
         self._replace_waiting(view, now, commands)
 
+    def _suspect(self, view: InstanceView, now: float, commands: list[Command]) -> None:
+        """Leave the instance alone for a while; what waits for it does not try it one after the other."""
+        self._suspects.add(view.instance_id)
+        view.suspect_until = now + self.config.suspect_s
+        if any(not v.draining and v.instance_id not in self._suspects for v in self.instances.values()):
+            self._replace_waiting(view, now, commands)
+
     def _replace_waiting(self, view: InstanceView, now: float, commands: list[Command]) -> None:
         for attempt in list(view.waiting):
             view.take_out(attempt)
@@ -242,7 +248,7 @@ class Scheduler:
         source = self.instances[attempt.instance_id]
         ahead = source.booked_prefill_tokens + source.waiting.tokens_ahead(attempt) + attempt.uncached_tokens
         estimate = target.estimate_ttft(attempt.request)
-        extra_s = (estimate.uncached_tokens - attempt.uncached_tokens) * target.seconds_per_token
+        extra_s = estimate.prefill_s - attempt.uncached_tokens * source.seconds_per_token
         here_s = ahead * source.seconds_per_token
         gain_s = leaving_gain_s(here_s, estimate.total_s, extra_s, self.config.recompute_price)
         if gain_s < self.config.min_move_gain_s:

@@ -47,7 +47,8 @@ def _relieve(
             here_s = (ahead + uncached[hot.instance_id]) * hot.seconds_per_token
             for target in _targets(waiting, loads, config):
                 there = loads[target]
-                extra_s = (uncached[target] - uncached[hot.instance_id]) * there.seconds_per_token
+                extra_s = uncached[target] * there.seconds_per_token
+                extra_s -= uncached[hot.instance_id] * hot.seconds_per_token
                 gain_s = leaving_gain_s(here_s, there.seconds(uncached[target]), extra_s, config.recompute_price)
                 if gain_s >= config.min_move_gain_s and (best is None or gain_s > best[0]):
                     best = (gain_s, target, waiting)

@@ -6,6 +6,8 @@ from collections.abc import Set
 
 from xxhash import xxh3_64_intdigest
 
+SORT_ABOVE_CHANGES = 8  # changed instances at once
+
 
 class HashRing:
     """Maps 64-bit keys to instance ids. A node's place depends on its id and the seed alone, so every gateway with the
@@ -15,9 +17,11 @@ class HashRing:
         self._seed = seed
         self._virtual_nodes = virtual_nodes
         self._nodes: dict[str, tuple[int, ...]] = {}  # instance id -> its points
-        self._points = array("Q")  # all points, ascending
-        self._owners: list[str] = []  # owner of each point
-        self._stale = False
+        # The ring itself: points ascending, and who owns each; of instances that share a point the smaller id is first.
+        self._points = array("Q")
+        self._owners: list[str] = []
+        self._placed: dict[str, tuple[int, ...]] = {}  # the nodes as they are on the ring
+        self._changed: set[str] = set()  # nodes that are on the ring and should not be, or the other way round
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -28,17 +32,17 @@ class HashRing:
         self._nodes[instance_id] = tuple(
             xxh3_64_intdigest(f"{instance_id}#{i}".encode(), self._seed) for i in range(count)
         )
-        self._stale = True
+        self._changed.add(instance_id)
 
     def remove(self, instance_id: str) -> None:
         if self._nodes.pop(instance_id, None) is not None:
-            self._stale = True
+            self._changed.add(instance_id)
 
     def lookup(self, key: int, avoid: Set[str] = frozenset()) -> str | None:
         """The owner of the first point at or after the key, walking on past instances to avoid; None if all are
         avoided."""
-        if self._stale:
-            self._rebuild()
+        if self._changed:
+            self._catch_up()
         owners = self._owners
         position = bisect_left(self._points, xxh3_64_intdigest(key.to_bytes(8, "little"), self._seed))
         if position == len(owners):
@@ -54,13 +58,28 @@ class HashRing:
             position = position + 1 if position + 1 < len(owners) else 0
         return owners[position]
 
-    def _rebuild(self) -> None:
-        """Done at the first lookup after a change, so that many changes at once cost one sort. Where two instances
-        share a point, the smaller id has it."""
-        owner_of: dict[int, str] = {}
-        for instance_id in sorted(self._nodes):
-            for point in self._nodes[instance_id]:
-                owner_of.setdefault(point, instance_id)
-        self._points = array("Q", sorted(owner_of))
-        self._owners = [owner_of[point] for point in self._points]
-        self._stale = False
+    def _catch_up(self) -> None:
+        """Done at the first lookup after changes. One by one costs a memory move a point, all at once a sort."""
+        if len(self._changed) > SORT_ABOVE_CHANGES:
+            ring = sorted((point, instance_id) for instance_id, points in self._nodes.items() for point in points)
+            self._points = array("Q", (point for point, _ in ring))
+            self._owners = [instance_id for _, instance_id in ring]
+        else:
+            for instance_id in self._changed:
+                for point in self._placed.get(instance_id, ()):
+                    position = self._position(point, instance_id)
+                    del self._points[position], self._owners[position]
+                for point in self._nodes.get(instance_id, ()):
+                    position = self._position(point, instance_id)
+                    self._points.insert(position, point)
+                    self._owners.insert(position, instance_id)
+        self._placed = dict(self._nodes)
+        self._changed.clear()
+
+    def _position(self, point: int, instance_id: str) -> int:
+        """Where the instance's point is, or belongs."""
+        points, owners = self._points, self._owners
+        position = bisect_left(points, point)
+        while position < len(points) and points[position] == point and owners[position] < instance_id:
+            position += 1
+        return position

@@ -1,28 +1,30 @@
 """What background planning is shown: the hot instances with what waits for them, and where that could go."""
 
 from collections.abc import Mapping
+from itertools import islice
 
 from scheduler.config import SchedulerConfig
 from scheduler.instance_view import InstanceView
 from scheduler.snapshot import InstanceSnapshot, Snapshot, WaitingSnapshot
 
-MAX_WAITING_SHOWN = 256  # per hot instance, the first to be released: what bounds a snapshot and the planning time
+MAX_HOT_SHOWN = 4  # the hottest ones; a plan has few moves, and the others are shown when these have cooled
+MAX_WAITING_SHOWN = 128  # for each, the first to be released; with the line above: at most 2 ms for snapshot or plan
 THIRD_INSTANCES = 2  # the least loaded instances, offered where both candidates are hot
 
 
 def take_snapshot(instances: Mapping[str, InstanceView], version: int, config: SchedulerConfig) -> Snapshot | None:
     """None while nothing that waits could gain by a move."""
     ready = {i: view for i, view in instances.items() if not view.draining}
-    hot_s = config.hot_slo_fraction * config.ttft_slo_s
-    hot = [view for view in instances.values() if view.waiting_count and view.backlog_s > hot_s]
+    hot = [view for view in instances.values() if view.waiting_count and _is_hot(view, config)]
     if not hot or len(ready) < 2:
         return None
+    hot = sorted(hot, key=lambda v: (-v.backlog_s, v.instance_id))[:MAX_HOT_SHOWN]
     coolest = sorted(ready.values(), key=lambda v: (v.backlog_s, v.instance_id))[:THIRD_INSTANCES]
     waiting: list[WaitingSnapshot] = []
     shown = {view.instance_id: view for view in (*hot, *coolest)}
     for view in hot:
         ahead = view.booked_prefill_tokens
-        for attempt in list(view.waiting)[:MAX_WAITING_SHOWN]:
+        for attempt in islice(view.waiting, MAX_WAITING_SHOWN):
             request = attempt.request
             if attempt.moves < config.max_moves_per_request:
                 own = {i: ready[i] for i in attempt.candidates if i in ready}
@@ -39,3 +41,12 @@ def take_snapshot(instances: Mapping[str, InstanceView], version: int, config: S
         return None
     loads = (InstanceSnapshot(i, v.backlog_tokens, v.seconds_per_token) for i, v in sorted(shown.items()))
     return Snapshot(version, tuple(loads), tuple(waiting))
+
+
+def _is_hot(view: InstanceView, config: SchedulerConfig) -> bool:
+    """Whether one of those shown could have to wait too long, by its own objective."""
+    backlog_s = view.backlog_s
+    return any(
+        backlog_s > config.hot_slo_fraction * (attempt.request.ttft_slo_s or config.ttft_slo_s)
+        for attempt in islice(view.waiting, MAX_WAITING_SHOWN)
+    )

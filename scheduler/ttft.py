@@ -11,7 +11,7 @@ from scheduler.request import Request
 
 PRIOR_TOKENS = 65_536.0  # weight of the configured speed against observations, in prefilled tokens
 MEMORY_TOKENS = 262_144.0  # observations older than this many tokens fade: a few dozen long prompts
-MAX_DRIFT = 8.0  # the estimate stays within this factor of the configured speed, whatever is observed
+MAX_DRIFT = 8.0  # an observation counts within this factor of the configured speed: one hiccup must not outweigh it
 MIN_OBSERVED_TOKENS = 256  # below this a step's fixed cost, not the tokens, is what was measured
 
 
@@ -29,11 +29,12 @@ class PrefillSpeed:
         """A first token came `seconds` after dispatch, with `tokens` to compute before it."""
         if tokens < MIN_OBSERVED_TOKENS:
             return
+        configured_s = tokens * self._prior
+        seconds = min(max(seconds, configured_s / MAX_DRIFT), configured_s * MAX_DRIFT)
         keep = min(1.0, MEMORY_TOKENS / (self._tokens + tokens))
         self._tokens = (self._tokens + tokens) * keep
         self._seconds = (self._seconds + seconds) * keep
-        ratio = self._seconds / self._tokens
-        self.seconds_per_token = min(max(ratio, self._prior / MAX_DRIFT), self._prior * MAX_DRIFT)
+        self.seconds_per_token = self._seconds / self._tokens
 
 
 @dataclass(frozen=True, slots=True)

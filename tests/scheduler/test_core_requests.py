@@ -501,3 +501,15 @@ def test_no_abort_is_ordered_for_what_the_driver_ended_itself(script):
     core.arrive("r1")
     commands = core.cancel("r0") + core.fail("r1") + core.finish("r1", 2)
     assert not [c for c in commands if isinstance(c, Abort)]
+
+
+def test_what_waits_for_an_instance_that_refuses_connections_does_not_try_it_in_turn(script):
+    core = script("a", "b")
+    shared = core.prompt("a")
+    core.arrive("first", 2000, blocks=shared)
+    core.arrive("second", 2000, blocks=shared)
+    assert core.view("a").waiting_count == 1
+    commands = core.fail("first", cause=FailureCause.CONNECT)
+    assert core.view("a").waiting_count == core.view("a").running_count == 0
+    assert {(c.request_id, c.instance_id, c.attempt) for c in commands} <= {("first", "b", 2), ("second", "b", 1)}
+    assert core.attempt("second").tried == frozenset()

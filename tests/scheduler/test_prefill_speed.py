@@ -64,3 +64,10 @@ def test_ignores_prompts_that_measure_the_fixed_cost_of_a_step():
 )
 def test_the_last_token_of_a_prompt_is_always_computed(prompt_tokens: int, blocks: int, expected: int):
     assert cached_tokens(Request("r", (), prompt_tokens), blocks, 512) == expected
+
+
+def test_one_stall_counts_as_no_more_than_the_slowest_speed_that_is_believed():
+    stalled, slow = PrefillSpeed(1000.0), PrefillSpeed(1000.0)
+    stalled.observe(300, 60.0)
+    slow.observe(300, 300 / 1000.0 * MAX_DRIFT)
+    assert stalled.seconds_per_token == slow.seconds_per_token

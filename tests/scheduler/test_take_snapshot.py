@@ -3,17 +3,17 @@
 import pytest
 
 from scheduler.rebalance import plan_rebalance
-from scheduler.take_snapshot import MAX_WAITING_SHOWN
+from scheduler.take_snapshot import MAX_HOT_SHOWN, MAX_WAITING_SHOWN
 
 
 @pytest.fixture
 def busy(script):
     """Instance a runs `now` and has 3 x 2000 tokens waiting for it; b and c are idle."""
-    core = script("a", "b", "c")
+    core = script("a", "b", "c", slo_aware=False)  # so that they stay where they are cached
     shared = core.prompt("a", "b", blocks=4)
     core.arrive("now", 2000, blocks=shared)
     for i in range(3):
-        core.arrive(f"r{i}", 4048, blocks=shared, ttft_slo_s=1000.0)  # a SLO that keeps them where they are cached
+        core.arrive(f"r{i}", 4048, blocks=shared)
     return core
 
 
@@ -40,7 +40,7 @@ def test_the_hot_instance_is_shown_with_what_waits_for_it_in_queue_order(busy):
     assert [w.request_id for w in snapshot.waiting] == ["r0", "r1", "r2"]
     assert [w.ahead_tokens for w in snapshot.waiting] == [2000, 4000, 6000]
     first = snapshot.waiting[0]
-    assert (first.instance_id, first.candidates, first.ttft_slo_s) == ("a", ("a", "b"), 1000.0)
+    assert (first.instance_id, first.candidates, first.ttft_slo_s) == ("a", ("a", "b"), 5.0)
     assert first.uncached_tokens == {"a": 2000, "b": 4048, "c": 4048}
 
 
@@ -75,14 +75,14 @@ def test_an_instance_that_failed_the_request_is_not_offered(script):
 
 
 def test_a_request_that_has_moved_as_often_as_it_may_is_not_shown_but_is_ahead_of_others(script):
-    core = script("a", "b", "c", max_moves_per_request=1, recompute_price=0.0)
+    core = script("a", "b", "c", max_moves_per_request=1, recompute_price=0.0, slo_aware=False)
     core.arrive("c-now", 6000, blocks=core.prompt("c"))
     for i in range(6):
-        core.arrive(f"a{i}", 5000, blocks=core.prompt("a"), ttft_slo_s=1000.0)
+        core.arrive(f"a{i}", 5000, blocks=core.prompt("a"))
     core.move("a5", "a", "c")
     assert core.attempt("a5").moves == 1
     core.now += 1.0
-    core.arrive("c-last", 2000, blocks=core.prompt("c"), ttft_slo_s=1000.0)
+    core.arrive("c-last", 2000, blocks=core.prompt("c"))
     shown = {w.request_id: w for w in core.core.snapshot(core.now).waiting}
     assert "a5" not in shown
     assert shown["c-last"].ahead_tokens == 6000 + 5000
@@ -110,3 +110,23 @@ def test_a_plan_on_a_real_snapshot_is_applied_and_relieves_the_hot_instance(scri
         core.move(move.request_id, move.from_instance_id, move.to_instance_id)
     assert core.core.stats.moves_applied == len(moves)
     assert core.view("a").backlog_s < before
+
+
+def test_a_request_with_a_tight_objective_makes_its_instance_hot(script):
+    core = script("a", "b", slo_aware=False)
+    shared = core.prompt("a")
+    core.arrive("now", 2000, blocks=shared)
+    core.arrive("patient", 2000, blocks=shared)
+    assert core.core.snapshot(core.now) is None
+    core.arrive("urgent", 2000, blocks=shared, ttft_slo_s=0.5)
+    assert {w.request_id for w in core.core.snapshot(core.now).waiting} == {"patient", "urgent"}
+
+
+def test_only_the_hottest_instances_are_shown(script):
+    names = "abcdefgh"
+    core = script(*names, slo_aware=False)
+    for number, name in enumerate(names[:6]):
+        for i in range(3):
+            core.arrive(f"{name}{i}", 6000 + 100 * number, blocks=core.prompt(name))
+    shown = {w.instance_id for w in core.core.snapshot(core.now).waiting}
+    assert shown == set(names[6 - MAX_HOT_SHOWN : 6])
