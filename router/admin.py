@@ -44,6 +44,11 @@ class AdminService:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: ClientConnection(self, self._limits, self._clock), host, port)
 
+    def sweep(self, now: float) -> None:
+        """Apply the time-outs of connections; called periodically."""
+        for client in list(self.clients):
+            client.sweep(now)
+
     @property
     def port(self) -> int:
         return listening_port(self._server)

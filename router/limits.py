@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class HttpLimits:
     """Sizes in bytes, times in seconds. Times are checked each `sweep_interval_s`, so they end up to that much late."""
 
-    max_head_bytes: int = 64 * 1024  # nginx and Envoy allow 32-60 KiB; agents put long bearer tokens in headers
+    max_head_bytes: int = 64 * 1024  # nginx and Envoy allow 32-60 KiB; bearer tokens can be long
     max_body_bytes: int = 16 * 1024 * 1024  # a million tokens of text, or a few images; also what a client can pin
     max_pipelined: int = 8  # requests read ahead of the one being answered; then the connection is not read
     max_connections: int = 16_384  # client connections of this process; above, 503 and close

@@ -1,5 +1,7 @@
 """What the gateway reads of a generation request's body. The prompt stays raw bytes: neither decoded nor tokenised."""
 
+from functools import lru_cache
+
 import msgspec
 from msgspec import Raw
 
@@ -97,12 +99,22 @@ def _opening_bytes(messages: list[Raw], text: bytes) -> int:
     return 0
 
 
+@lru_cache(maxsize=256)
+def _plain_root(model: str) -> int:
+    """The root of prompts without salt and tools, which most are."""
+    return root_hash(model.encode(), b"", b"")
+
+
 def _peeked(fields: _Body, text: bytes, opening_bytes: int, prompt_tokens: int, block_tokens: int) -> Peeked:
     model = fields.model
     if not model:
         raise RequestRefusedError(bad_request("`model` is missing.", "model"))
     tools = bytes(fields.tools)
-    parent = root_hash(model.encode(), (fields.cache_salt or "").encode(), tools)
+    cache_salt = fields.cache_salt or ""
+    if tools or cache_salt:
+        parent = root_hash(model.encode(), cache_salt.encode(), tools)
+    else:
+        parent = _plain_root(model)
     max_output_tokens = fields.max_completion_tokens or fields.max_tokens or 0
     return Peeked(
         model,

@@ -25,6 +25,7 @@ class RequestReader:
         self._check_head = check_head
         self._clock = clock
         self._current = HttpRequest(0.0)  # what the parser is filling, or has filled
+        self._fed_bytes = 0  # in the read at hand
         self._replayed_head = b""
         self._parser = HttpRequestParser(self)
 
@@ -32,6 +33,7 @@ class RequestReader:
         """Read what has arrived."""
         if self.stopped:
             return
+        self._fed_bytes = len(data)
         request_before = self.request
         ready_before = len(self.ready)
         try:
@@ -99,7 +101,10 @@ class RequestReader:
         limits = self._limits
         method = parser.get_method().decode()
         error = request.complete_head(method, parser.get_http_version(), parser.should_keep_alive())
-        if request.head_bytes > limits.max_head_bytes:
+        received_bytes = (
+            request.unparsed_bytes + self._fed_bytes
+        )  # no less than the head; counting it exactly costs more
+        if received_bytes > limits.max_head_bytes and request.head_bytes > limits.max_head_bytes:
             error = head_too_large(limits.max_head_bytes)
         elif error is None and (request.content_length or 0) > limits.max_body_bytes:
             error = body_too_large(limits.max_body_bytes)

@@ -277,7 +277,7 @@ class Fleet:
 
     def check_books_are_empty(self) -> None:
         """Nothing is in flight, and everything booked has been given back."""
-        assert not self.gateway.exchanges
+        assert not self.gateway.driver.exchanges
         assert not self.gateway.scheduler.attempts
         for view in self.gateway.scheduler.instances.values():
             assert view.running_count == view.waiting_count == 0

@@ -64,7 +64,7 @@ async def test_a_client_that_leaves_while_its_request_waits_in_the_gateway_frees
         second.leave()
         await f.until(lambda: view.waiting_count == 0)
         first.leave()
-        await f.until(lambda: not f.gateway.exchanges)
+        await f.until(lambda: not f.gateway.driver.exchanges)
         f.check_books_are_empty()
         assert len(f.instances[0].received) == 1
 
@@ -78,7 +78,7 @@ async def test_a_client_that_leaves_takes_its_pipelined_requests_along(fleet):
         await client.send(post("/v1/chat/completions", CHAT) * 3)
         await f.until(lambda: len(f.instances[0].received) == 1)
         client.leave()
-        await f.until(lambda: not f.gateway.exchanges)
+        await f.until(lambda: not f.gateway.driver.exchanges)
         f.check_books_are_empty()
         assert len(f.instances[0].received) == 1
 
@@ -103,8 +103,8 @@ async def test_an_instance_is_not_read_faster_than_the_client_reads(fleet):
         await client.send(post("/v1/chat/completions", STREAM))
         await client.answer_head()
         client.writer.transport.pause_reading()
-        (connection,) = f.gateway.clients
-        (exchange,) = f.gateway.exchanges.values()
+        (connection,) = f.gateway.driver.clients
+        (exchange,) = f.gateway.driver.exchanges.values()
         await f.until(lambda: connection.write_paused and not exchange.upstream._transport.is_reading())
         assert sent < total
         assert connection.transport.get_write_buffer_size() < 1_000_000  # the high-water mark and one read
@@ -128,9 +128,9 @@ async def test_a_paused_stream_is_no_stall(fleet):
         await client.send(post("/v1/chat/completions", STREAM))
         await client.answer_head()
         client.writer.transport.pause_reading()
-        (connection,) = f.gateway.clients
+        (connection,) = f.gateway.driver.clients
         await f.until(lambda: connection.write_paused)
-        (exchange,) = f.gateway.exchanges.values()
+        (exchange,) = f.gateway.driver.exchanges.values()
         assert not exchange.is_stalled(1e9, 600.0, 60.0)
         assert not exchange.is_stalled(2e9, 600.0, 60.0)
         client.writer.transport.resume_reading()
@@ -158,11 +158,11 @@ async def test_the_next_answer_respects_a_client_that_is_still_slow(fleet):
     async with fleet(stream) as f:
         client = await f.client()
         assert (await client.get("/health")).status == 200
-        (connection,) = f.gateway.clients
+        (connection,) = f.gateway.driver.clients
         connection.pause_writing()  # as the transport would have, for what came before
         await client.send(post("/v1/chat/completions", STREAM))
-        await f.until(lambda: any(e.answer_begun for e in f.gateway.exchanges.values()))
-        (exchange,) = f.gateway.exchanges.values()
+        await f.until(lambda: any(e.answer_begun for e in f.gateway.driver.exchanges.values()))
+        (exchange,) = f.gateway.driver.exchanges.values()
         assert not exchange.upstream._transport.is_reading()
         connection.resume_writing()
         assert len((await client.answer()).body) == 100 * 50_008

@@ -167,7 +167,7 @@ async def test_a_request_that_finds_the_queue_full_gets_429_with_retry_after(fle
         clients = [await f.client() for _ in range(3)]
         for client in clients[:2]:
             await client.send(post("/v1/chat/completions", CHAT))
-        await f.until(lambda: len(f.gateway.exchanges) == 2)
+        await f.until(lambda: len(f.gateway.driver.exchanges) == 2)
         answer = await clients[2].post("/v1/chat/completions", CHAT)
         assert answer.status == 429
         assert answer.error["type"] == "RateLimitError"
@@ -183,7 +183,7 @@ async def test_a_request_that_waits_for_too_long_gets_429(fleet):
         f.apply(f.member(0, incarnation=2, capacity=InstanceCapacity(max_running=1)))
         first, second = await f.client(), await f.client()
         await first.send(post("/v1/chat/completions", CHAT))
-        await f.until(lambda: len(f.gateway.exchanges) == 1)
+        await f.until(lambda: len(f.gateway.driver.exchanges) == 1)
         answer = await second.post("/v1/chat/completions", CHAT)
         assert answer.status == 429
         assert answer.error["message"] == "The request has waited for too long."
@@ -245,7 +245,7 @@ async def test_waiting_requests_move_by_a_proposed_plan(fleet):
         for number, client in enumerate(clients):
             body = CHAT | {"messages": [{"role": "user", "content": str(number) * 12_000}]}
             await client.send(post("/v1/chat/completions", body))
-        await f.until(lambda: len(f.gateway.exchanges) == 4)
+        await f.until(lambda: len(f.gateway.driver.exchanges) == 4)
         f.apply(f.member(0, incarnation=2, capacity=capacity), f.member(1, incarnation=2, capacity=capacity))
         snapshot = f.gateway.snapshot()
         moves = tuple(plan_rebalance(snapshot, f.gateway.scheduler.config))

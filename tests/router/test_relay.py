@@ -61,7 +61,7 @@ async def test_clients_may_repeat_a_request_id_while_it_is_in_flight(fleet):
         clients = [await f.client() for _ in range(2)]
         for client in clients:
             await client.send(post("/v1/chat/completions", CHAT, "x-request-id: same\r\n"))
-        await f.until(lambda: len(f.gateway.exchanges) == 2)
+        await f.until(lambda: len(f.gateway.driver.exchanges) == 2)
         release.set()
         answers = [await client.answer() for client in clients]
         assert [a.headers["x-request-id"] for a in answers] == ["same", "same"]
@@ -106,7 +106,7 @@ async def test_the_head_of_a_stream_is_held_back_until_its_first_byte(fleet):
         client = await f.client()
         await client.send(post("/v1/chat/completions", STREAM))
         await f.until(lambda: len(f.instances[0].received) == 1)
-        (exchange,) = f.gateway.exchanges.values()
+        (exchange,) = f.gateway.driver.exchanges.values()
         assert not exchange.answer_begun
         go_on.set()
         assert (await client.answer()).chunks == [b"data: [DONE]\n\n"]

@@ -102,8 +102,8 @@ async def test_the_length_of_a_token_is_learned_from_usage(fleet):
         client = await f.client()
         for _ in range(10):
             await client.post("/v1/completions", {"model": "tiny", "prompt": "x" * 100_000})
-        assert f.gateway._ratio.prompt_tokens("tiny", 1000) == pytest.approx(500, rel=0.05)
-        assert f.gateway._ratio.prompt_tokens("other", 1000) == 250
+        assert f.gateway.driver._ratio.prompt_tokens("tiny", 1000) == pytest.approx(500, rel=0.05)
+        assert f.gateway.driver._ratio.prompt_tokens("other", 1000) == 250
 
 
 def chat(messages, **fields):

@@ -221,7 +221,7 @@ async def test_a_plain_answer_that_breaks_midway_is_visibly_cut_short(fleet, fra
         await conversation.send(
             f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{framing}\r\n\r\n5\r\n{{".encode()
         )
-        await f.until(lambda: any(e.answer_begun for e in f.gateway.exchanges.values()))
+        await f.until(lambda: any(e.answer_begun for e in f.gateway.driver.exchanges.values()))
         conversation.reset()
 
     async with fleet(die_midway) as f:
@@ -274,9 +274,9 @@ async def test_a_client_that_leaves_while_its_connection_is_being_opened_frees_t
         f.apply(f.member(0, port=deaf_port, incarnation=2))
         client = await f.client()
         await client.send(post("/v1/chat/completions", CHAT))
-        await f.until(lambda: len(f.gateway.exchanges) == 1)
+        await f.until(lambda: len(f.gateway.driver.exchanges) == 1)
         client.leave()
-        await f.until(lambda: not f.gateway.exchanges)
+        await f.until(lambda: not f.gateway.driver.exchanges)
         f.check_books_are_empty()
 
 

@@ -1,0 +1,250 @@
+"""Requests and the core: what clients and instances do becomes events, commands become requests and answers.
+
+Everything between an event and its commands is synchronous; nothing on a request's path is awaited.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Set
+from typing import Any
+
+from router.client_connection import ClientConnection
+from router.exchange import Exchange
+from router.http_request import HttpRequest
+from router.intake import take_in
+from router.limits import HttpLimits
+from router.local_answers import json_response
+from router.membership import Membership
+from router.metrics import REJECTIONS, GatewayMetrics, Outcome
+from router.model_list import ModelList
+from router.openai_errors import (
+    HttpError,
+    RequestRefusedError,
+    error_response,
+    rejected,
+    unavailable,
+    unknown_model,
+)
+from router.routes import Route, find_route
+from router.token_ratio import TokenRatio
+from router.upstream_pool import UpstreamPool
+from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject
+from scheduler.core import Scheduler
+from scheduler.events import (
+    Event,
+    FailureCause,
+    FirstToken,
+    RequestArrived,
+    RequestCancelled,
+    RequestFailed,
+    RequestFinished,
+)
+
+FIRST_ERROR_STATUS = 400
+FIRST_SERVER_ERROR_STATUS = 500
+
+
+class RequestDriver:
+    """clients: open connections. exchanges: requests that the core knows, by id. models, ready: as of the membership in
+    use. stopping: requests that still come are turned away."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        limits: HttpLimits,
+        metrics: GatewayMetrics,
+        block_tokens: int,
+        clock: Callable[[], float],
+        gateway_id: str,
+    ) -> None:
+        self.clients: set[ClientConnection] = set()
+        self.exchanges: dict[str, Exchange] = {}
+        self.models = ModelList(Membership())
+        self.ready = False
+        self.stopping = False
+        self._scheduler = scheduler
+        self._limits = limits
+        self._metrics = metrics
+        self._block_tokens = block_tokens
+        self._clock = clock
+        self._ratio = TokenRatio()
+        self._pools: dict[str, UpstreamPool] = {}
+        self._exchange_prefix = f"{gateway_id}-{time.time_ns():x}-"
+        self._exchange_count = 0
+        self._apply: dict[type[Command], Callable[[Any], None]] = {
+            Dispatch: self._dispatch,
+            Reject: self._reject,
+            Abort: self._abort,
+            FailStream: self._fail_stream,
+        }
+
+    def handle(self, event: Event) -> None:
+        """Give the core an event, and carry out what it orders."""
+        for command in self._scheduler.handle(event, self._clock()):
+            self._apply[type(command)](command)
+
+    # Requests, as client connections bring them (HttpService).
+
+    def check_head(self, request: HttpRequest) -> HttpError | None:
+        route = find_route(request)
+        return None if isinstance(route, Route) else route
+
+    def begin(self, request: HttpRequest, client: ClientConnection) -> None:
+        if self.stopping:
+            request.close = True
+            self._answer_error(client, request, unavailable("The gateway is shutting down."))
+            return
+        route = find_route(request)
+        if route in (Route.CHAT, Route.COMPLETION, Route.PASSED_THROUGH):
+            self._begin_exchange(request, client, route)
+        elif route is Route.MODELS:
+            client.answer(json_response(self.models.body, close=request.close), close=request.close)
+        elif route is Route.READY and not self.ready:
+            self._answer_error(client, request, unavailable("No instance is ready."))
+        else:
+            client.answer(json_response(b'{"status":"ok"}', close=request.close), close=request.close)
+
+    def refused(self, error: HttpError) -> None:
+        self._metrics.outcomes[Outcome.CLIENT_ERROR] += 1
+
+    def _begin_exchange(self, request: HttpRequest, client: ClientConnection, route: Route) -> None:
+        self._exchange_count += 1
+        exchange_id = self._exchange_prefix + str(self._exchange_count)
+        exchange = Exchange(self, exchange_id, client, request, request.body, self._clock())
+        try:
+            core_request = take_in(exchange, route, self._block_tokens, self._ratio)
+            if self.models.ids and exchange.model and exchange.model not in self.models.ids:
+                raise RequestRefusedError(unknown_model(exchange.model))
+        except RequestRefusedError as refusal:
+            self.refused(refusal.error)
+            exchange.answer_error(refusal.error)
+            return
+        client.answering = exchange
+        self.exchanges[exchange_id] = exchange
+        self.handle(RequestArrived(core_request))
+
+    def _answer_error(self, client: ClientConnection, request: HttpRequest, error: HttpError) -> None:
+        response = error_response(error, request_id=request.client_request_id, close=request.close)
+        client.answer(response, close=request.close)
+
+    # What becomes of exchanges (ExchangeOwner).
+
+    def first_byte(self, exchange: Exchange) -> None:
+        now = exchange.first_byte_at = self._clock()
+        dispatch = exchange.dispatch
+        if not exchange.event_stream or dispatch is None:  # a plain answer comes whole: this is not its first token
+            return
+        metrics = self._metrics
+        ttft_s = now - exchange.arrived_at
+        metrics.time_to_first_token_s.observe(ttft_s)
+        metrics.estimated_ttft_s.observe(dispatch.estimated_ttft_s)
+        metrics.estimate_error_s.observe(abs(dispatch.estimated_ttft_s - ttft_s))
+        self.handle(FirstToken(exchange.id, dispatch.attempt))
+
+    def finished(self, exchange: Exchange, status: int) -> None:
+        del self.exchanges[exchange.id]
+        metrics = self._metrics
+        metrics.relayed_pieces += exchange.pieces
+        output_tokens = 0
+        prompt_tokens = cached_tokens = None
+        if status < FIRST_ERROR_STATUS:
+            metrics.outcomes[Outcome.OK] += 1
+            metrics.end_to_end_s.observe(self._clock() - exchange.arrived_at)
+            prompt_tokens, output_tokens_seen, cached_tokens = exchange.usage()
+            output_tokens = exchange.pieces if output_tokens_seen is None else output_tokens_seen
+            metrics.output_tokens += output_tokens
+            if prompt_tokens is not None:
+                metrics.prompt_tokens += prompt_tokens
+                metrics.cached_prompt_tokens += cached_tokens or 0
+                if not exchange.prompt_is_token_ids:
+                    self._ratio.observe(exchange.model, exchange.prompt_bytes, prompt_tokens)
+        elif status < FIRST_SERVER_ERROR_STATUS:
+            metrics.outcomes[Outcome.CLIENT_ERROR] += 1
+        else:
+            metrics.outcomes[Outcome.INSTANCE_ERROR] += 1
+        if exchange.dispatch is not None:
+            attempt = exchange.dispatch.attempt
+            self.handle(RequestFinished(exchange.id, attempt, output_tokens, cached_tokens, prompt_tokens))
+
+    def attempt_failed(self, exchange: Exchange, cause: FailureCause) -> None:
+        if exchange.dispatch is not None:
+            self.handle(RequestFailed(exchange.id, exchange.dispatch.attempt, exchange.pieces, cause))
+
+    def cancelled(self, exchange: Exchange) -> None:
+        if self.exchanges.pop(exchange.id, None) is not None:
+            self._metrics.outcomes[Outcome.CANCELLED] += 1
+            self.handle(RequestCancelled(exchange.id))
+
+    # What the core orders.
+
+    def _dispatch(self, command: Dispatch) -> None:
+        exchange = self.exchanges[command.request_id]
+        metrics = self._metrics
+        metrics.choices[command.reason] += 1
+        metrics.queue_s.observe(command.queued_s)
+        metrics.believed_prompt_tokens += exchange.prompt_tokens
+        metrics.believed_cached_tokens += command.cached_tokens
+        exchange.start_attempt(command, self._pools[command.instance_id], self._clock())
+
+    def _reject(self, command: Reject) -> None:
+        exchange = self.exchanges.pop(command.request_id)
+        self._metrics.outcomes[REJECTIONS[command.reason]] += 1
+        exchange.answer_error(rejected(command))
+
+    def _abort(self, command: Abort) -> None:
+        self.exchanges[command.request_id].drop_upstream()
+
+    def _fail_stream(self, command: FailStream) -> None:
+        exchange = self.exchanges.pop(command.request_id)
+        self._metrics.outcomes[Outcome.FAILED_STREAM if exchange.answer_begun else Outcome.FAILED] += 1
+        self._metrics.relayed_pieces += exchange.pieces
+        exchange.fail(command.cause)
+
+    # What the gateway calls.
+
+    def set_addresses(self, addresses: Mapping[str, tuple[str, int]]) -> None:
+        """Where instances are reached, by id; before the core learns of them."""
+        loop = asyncio.get_running_loop()
+        for instance_id, address in addresses.items():
+            pool = self._pools.get(instance_id)
+            if pool is None or pool.address != address:
+                self._pools[instance_id] = UpstreamPool(loop, instance_id, *address, self._limits, self._clock)
+                if pool is not None:
+                    pool.close()
+
+    def forget_addresses(self, kept: Set[str]) -> None:
+        """Forget the instances that are not among those kept; the core has lost them."""
+        for instance_id in self._pools.keys() - kept:
+            self._pools.pop(instance_id).close()
+
+    def sweep(self, now: float) -> None:
+        """Apply the time-outs of requests and connections; called periodically."""
+        limits = self._limits
+        for exchange in list(self.exchanges.values()):
+            if exchange.is_stalled(now, limits.first_byte_timeout_s, limits.stall_timeout_s):
+                exchange.drop_upstream()
+                self.attempt_failed(exchange, FailureCause.STALLED)
+        for client in list(self.clients):
+            client.sweep(now)
+        for pool in self._pools.values():
+            pool.sweep(now)
+
+    def stop_taking(self) -> None:
+        """Turn away requests that still come, and close each connection once it has its answers."""
+        self.stopping = True
+        for client in list(self.clients):
+            client.close_if_idle()
+        for exchange in self.exchanges.values():
+            exchange.request.close = True
+
+    @property
+    def is_drained(self) -> bool:
+        """Every request is answered, and every answer has left this process."""
+        return not self.exchanges and not any(client.has_unsent for client in self.clients)
+
+    def abort(self) -> None:
+        """Drop all connections."""
+        for client in list(self.clients):
+            client.abort()
+        for pool in self._pools.values():
+            pool.close()
