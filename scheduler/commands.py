@@ -1,9 +1,9 @@
 """Orders the core gives its driver, in the imperative. The driver carries them out in the order given."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from scheduler.events import FailureCause
+from scheduler.record import record
 from scheduler.request import ChoiceReason
 
 
@@ -14,7 +14,7 @@ class RejectReason(StrEnum):
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"  # failed on max_attempts instances before its first token
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Dispatch:
     """Send the request to the instance. The rest says why, for metrics and headers; the driver decides nothing by it.
 
@@ -31,7 +31,7 @@ class Dispatch:
     cached_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reject:
     """Answer with an error; nothing of the request has been sent to the client. It is over for the core."""
 
@@ -40,7 +40,7 @@ class Reject:
     retry_after_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Abort:
     """Close the attempt's connection to the instance; what becomes of the request comes as another command."""
 
@@ -49,7 +49,7 @@ class Abort:
     instance_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FailStream:
     """End the request with an error: the client has part of an answer that cannot be completed, or has waited out a
     stall. It is over for the core."""

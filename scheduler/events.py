@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from scheduler.errors import ConfigError
+from scheduler.record import record
 from scheduler.request import Request
 from scheduler.snapshot import Move
 
@@ -40,7 +41,7 @@ class FailureCause(StrEnum):
     INSTANCE_LOST = "instance_lost"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InstanceJoined:
     """The instance is ready. A higher incarnation replaces a lower one: another process, with an empty cache."""
 
@@ -49,14 +50,14 @@ class InstanceJoined:
     capacity: InstanceCapacity = InstanceCapacity()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InstanceDraining:
     """The instance takes no new requests; those that run there end."""
 
     instance_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InstanceLost:
     """The instance is gone: died, removed, or drained."""
 
@@ -65,18 +66,18 @@ class InstanceLost:
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RequestArrived:
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FirstToken:
     request_id: str
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RequestFinished:
     """The answer is complete. cached_tokens and prompt_tokens are the instance's own count (`usage`), where it gave
     one."""
@@ -88,7 +89,7 @@ class RequestFinished:
     prompt_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RequestFailed:
     """The attempt broke. tokens_sent: what the client has been sent of it; with 0 it can run elsewhere."""
 
@@ -98,14 +99,14 @@ class RequestFailed:
     cause: FailureCause
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RequestCancelled:
     """The client left. The driver has closed the attempt's upstream connection itself."""
 
     request_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BlocksStored:
     """The instance reported that it holds these blocks, in prompt order."""
 
@@ -113,7 +114,7 @@ class BlocksStored:
     blocks: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BlocksRemoved:
     """The instance reported that it dropped these blocks."""
 
@@ -121,14 +122,14 @@ class BlocksRemoved:
     blocks: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CacheCleared:
     """The instance's prefix cache was reset."""
 
     instance_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MovesProposed:
     """A rebalancing plan made on the snapshot of that version; each move is checked again before it is applied."""
 
@@ -136,7 +137,7 @@ class MovesProposed:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tick:
     """Time has passed. Expects one each 0.1 s or so: time-outs and assumed first tokens hang on it."""
 

@@ -1,15 +1,15 @@
 """What every policy answers, so that the core runs DualMap and the policies it is compared with alike."""
 
 from collections.abc import Set
-from dataclasses import dataclass
 from typing import Protocol
 
 from scheduler.instance_view import InstanceView
+from scheduler.record import record
 from scheduler.request import ChoiceReason, Request
 from scheduler.ttft import TtftEstimate
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Placement:
     """candidates: the instances that were compared, for rebalancing and for explanations."""
 

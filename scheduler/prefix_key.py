@@ -37,22 +37,16 @@ class PrefixKeys:
         self._key_blocks = key_blocks
         self._max_key_blocks = max_key_blocks
         self._adaptive = adaptive
-        self._instances = 1
+        self.resize(1)
         self._window: deque[tuple[int, ...]] = deque()  # the keys passed by each recent request, shallow to deep
         self._shares: dict[int, _Share] = {}
         self.depths: dict[int, int] = {}  # a deepened key -> how many blocks form the keys below it
 
     def resize(self, instances: int) -> None:
         """The window and the threshold follow the number of instances."""
-        self._instances = max(1, instances)
-
-    @property
-    def hot_count(self) -> float:
-        return HOT_SHARE * self._window_size / self._instances
-
-    @property
-    def _window_size(self) -> int:
-        return max(MIN_WINDOW, WINDOW_PER_INSTANCE * self._instances)
+        instances = max(1, instances)
+        self._window_size = max(MIN_WINDOW, WINDOW_PER_INSTANCE * instances)
+        self.hot_count = HOT_SHARE * self._window_size / instances
 
     def key(self, blocks: tuple[int, ...]) -> int:
         """The ring key of a prompt with at least one block, without counting it."""

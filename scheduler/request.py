@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from scheduler.record import record
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class Request:
     """One generation request.
 

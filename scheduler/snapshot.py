@@ -1,10 +1,10 @@
 """What a background planner is shown of the core, and the moves it answers with. Plain values: they travel between
 processes."""
 
-from dataclasses import dataclass
+from scheduler.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WaitingSnapshot:
     """A request that waits in the gateway for `instance_id` and could run elsewhere.
 
@@ -21,7 +21,7 @@ class WaitingSnapshot:
     candidates: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InstanceSnapshot:
     """backlog_tokens: prefill tokens dispatched and not computed yet, plus those that wait in the gateway for it."""
 
@@ -30,7 +30,7 @@ class InstanceSnapshot:
     seconds_per_token: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Snapshot:
     """version: counts changes of membership; a plan made for another version is dropped.
 
@@ -43,7 +43,7 @@ class Snapshot:
     waiting: tuple[WaitingSnapshot, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Move:
     """Run a waiting request elsewhere. gain_s: what the plan expects it to save (pick.leaving_gain_s)."""
 

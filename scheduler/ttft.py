@@ -5,8 +5,7 @@ tokens are those of prompts dispatched and not yet prefilled, of prompts waiting
 prompt, as far as not cached.
 """
 
-from dataclasses import dataclass
-
+from scheduler.record import record
 from scheduler.request import Request
 
 PRIOR_TOKENS = 65_536.0  # weight of the configured speed against observations, in prefilled tokens
@@ -37,7 +36,7 @@ class PrefillSpeed:
         self.seconds_per_token = self._seconds / self._tokens
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TtftEstimate:
     """prefill_s: to compute this prompt's uncached tokens; total_s: the same and all that is ahead of it.
     running: requests dispatched to the instance and not ended; tells idle instances apart when the estimates are equal.
