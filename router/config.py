@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from router.limits import HttpLimits
 from scheduler.config import SchedulerConfig
@@ -40,6 +40,16 @@ class GatewaySettings(BaseModel):
     admin_port: Port = 8081  # /metrics and /admin
     admin_token_file: Path | None = None  # its content is required as a bearer token on /admin; None: no token is asked
     drain_s: float = Field(default=10.0, ge=0)  # running answers may take this long when the gateway stops
+
+    @field_validator("admin_token_file")
+    @classmethod
+    def _check_token(cls, path: Path | None) -> Path | None:
+        try:
+            if path is not None and not path.read_text().strip():
+                raise ValueError(f"{path} is empty")
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        return path
 
     def admin_token(self) -> str | None:
         """Read where it is needed, so that it is in no copy of the configuration. Raises OSError."""

@@ -6,6 +6,7 @@ import os
 from ray.exceptions import RayError
 
 from router.actor_by_name import REBALANCER, actor_by_name
+from router.collect_less import collect_less
 from router.config import DualMapConfig
 from router.fleet_client import FleetClient
 from router.gateway import Gateway
@@ -54,6 +55,7 @@ class GatewayActor:
                 await self._gateway.start(
                     settings.host, settings.port, admin_host=settings.admin_host, admin_port=settings.admin_port
                 )
+                collect_less()
                 return
             except OSError:
                 if not tries_left:

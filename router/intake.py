@@ -5,7 +5,7 @@ from math import isfinite
 from router.exchange import Exchange
 from router.http_request import HttpRequest
 from router.openai_errors import RequestRefusedError, bad_request
-from router.peek import peek_chat, peek_completion
+from router.peek import BYTES_PER_BLOCK_TOKEN, peek_chat, peek_completion
 from router.routes import Route
 from router.token_ratio import PRIOR_BYTES_PER_TOKEN, TokenRatio
 from scheduler.request import Request
@@ -26,16 +26,19 @@ def take_in(exchange: Exchange, route: Route, block_tokens: int, ratio: TokenRat
     exchange.model = peeked.model
     exchange.prompt_bytes = peeked.prompt_bytes
     exchange.prompt_is_token_ids = bool(peeked.prompt_tokens)
-    exchange.prompt_tokens = peeked.prompt_tokens or ratio.prompt_tokens(peeked.model, peeked.prompt_bytes)
+    prompt_tokens = peeked.prompt_tokens or ratio.prompt_tokens(peeked.model, peeked.prompt_bytes)
+    exchange.prompt_tokens = prompt_tokens
+    block_bytes = block_tokens * BYTES_PER_BLOCK_TOKEN
     return Request(
         exchange.id,
         peeked.blocks,
-        exchange.prompt_tokens,
+        prompt_tokens,
         peeked.max_output_tokens,
         ttft_slo_s,
         peeked.priority,
         "",
         peeked.stream,
+        round(prompt_tokens * block_bytes / peeked.prompt_bytes) or 1,
     )
 
 

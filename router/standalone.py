@@ -11,6 +11,7 @@ import uvloop
 from instances.http_get import http_get
 from instances.instance_actor import model_cards
 from instances.server_process import StartError
+from router.collect_less import collect_less
 from router.config import ConfigFileError, DualMapConfig, ExternalInstance, load_config
 from router.gateway import Gateway
 from router.membership import Member, Membership, MemberState
@@ -34,6 +35,7 @@ async def serve(config: DualMapConfig) -> None:
     )
     gateway.apply_membership(Membership(1, tuple([await _member(instance) for instance in config.instances])))
     await gateway.start(settings.host, settings.port, admin_host=settings.admin_host, admin_port=settings.admin_port)
+    collect_less()
     print(f"listening on http://{settings.host}:{gateway.port}, metrics on port {gateway.admin_port}", flush=True)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -56,12 +56,13 @@ class InstanceView:
         return request.prompt_tokens - self._cached_tokens(request)
 
     def estimate_ttft(self, request: Request) -> TtftEstimate:
+        """For the request if it were placed here now."""
         cached = self._cached_tokens(request)
         uncached = request.prompt_tokens - cached
-        prefill_s = uncached * self.speed.seconds_per_token
-        return TtftEstimate(
-            self.instance_id, cached, uncached, len(self.running), prefill_s, self.backlog_s + prefill_s
-        )
+        seconds_per_token = self.speed.seconds_per_token  # the hot path: properties would cost a call each
+        prefill_s = uncached * seconds_per_token
+        backlog_s = (self.booked_prefill_tokens + self.waiting_tokens) * seconds_per_token
+        return TtftEstimate(self.instance_id, cached, uncached, len(self.running), prefill_s, backlog_s + prefill_s)
 
     def enqueue(self, attempt: Attempt) -> None:
         self.waiting.add(attempt)

@@ -17,6 +17,7 @@ class Request:
     ttft_slo_s: time-to-first-token objective in seconds; None takes the configured one.
     priority: lower is served sooner, as in vLLM.
     tenant: whose request it is; empty where clients are not told apart.
+    block_tokens: tokens that a block stands for, where the driver knows better than the configuration; 0: it does not.
     streams: whether the first token will be seen when it is made. If not, the end of prefill is assumed from the
     estimate.
     """
@@ -29,6 +30,7 @@ class Request:
     priority: int = 0
     tenant: str = ""
     streams: bool = True
+    block_tokens: int = 0
 
 
 class AttemptState(StrEnum):

@@ -52,5 +52,6 @@ class TtftEstimate:
 
 def cached_tokens(request: Request, cached_blocks: int, block_tokens: int) -> int:
     """Tokens of the prompt that need no computation; the last one is always computed, since it yields the first
-    output."""
-    return max(0, min(cached_blocks * block_tokens, request.prompt_tokens - 1))
+    output. block_tokens: where the request does not say."""
+    tokens = cached_blocks * (request.block_tokens or block_tokens)
+    return tokens if tokens < request.prompt_tokens else max(0, request.prompt_tokens - 1)

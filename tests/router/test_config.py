@@ -47,6 +47,10 @@ def test_flags_override_the_file_key_by_key(tmp_path):
         ("{simulate: {count: 1}, scheduler: {policy: best}}", ["scheduler", "policy must be one of", "'best'"]),
         ("{simulate: {count: 1}, scheduler: {ttft_slo_s: 0}}", ["scheduler", "ttft_slo_s must be greater than 0"]),
         ("{simulate: {count: 1}, gateway: {port: 70000}}", ["gateway.port", "65535", "70000"]),
+        (
+            "{simulate: {count: 1}, gateway: {admin_token_file: /no/such}}",
+            ["gateway.admin_token_file", "cannot be read"],
+        ),
         ("{simulate: {count: many}}", ["simulate.count", "integer", "'many'"]),
         ("instances: ['https://127.0.0.1:1']", ["instances.0.url", "http://HOST:PORT"]),
         ("instances: [http://127.0.0.1:1, 'http://127.0.0.1:1']", ["named twice", "127.0.0.1:1"]),

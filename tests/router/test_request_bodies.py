@@ -78,15 +78,32 @@ async def test_a_bad_objective_gets_400(fleet, header, value):
         assert answer.error["param"] == header
 
 
-async def test_the_core_is_told_what_the_client_asked_for(fleet, monkeypatch):
+@pytest.fixture
+def overheard(monkeypatch):
+    """Starts to collect the requests that a gateway's core is told of."""
+
+    def listen(gateway):
+        requests = []
+        handle = gateway.scheduler.handle
+
+        def overhear(event, now):
+            if hasattr(event, "request"):
+                requests.append(event.request)
+            return handle(event, now)
+
+        monkeypatch.setattr(gateway.scheduler, "handle", overhear)
+        return requests
+
+    return listen
+
+
+async def test_the_core_is_told_what_the_client_asked_for(fleet, overheard):
     async with fleet() as f:
-        events = []
-        handle = f.gateway.scheduler.handle
-        monkeypatch.setattr(f.gateway.scheduler, "handle", lambda e, now: (events.append(e), handle(e, now))[1])
+        requests = overheard(f.gateway)
         client = await f.client()
         body = CHAT | {"max_completion_tokens": 7, "max_tokens": 9, "priority": -3, "stream": None}
         await client.post("/v1/chat/completions", body, "x-dualmap-ttft-slo-ms: 1500\r\n")
-        request = next(e.request for e in events if hasattr(e, "request"))
+        (request,) = requests
         assert request.max_output_tokens == 7
         assert request.priority == -3
         assert request.ttft_slo_s == 1.5
@@ -94,14 +111,18 @@ async def test_the_core_is_told_what_the_client_asked_for(fleet, monkeypatch):
         assert len(request.blocks) == 1
 
 
-async def test_the_length_of_a_token_is_learned_from_usage(fleet):
+async def test_the_length_of_a_token_is_learned_from_usage(fleet, overheard):
     async def answer(conversation):
         await conversation.send_json({"usage": {"prompt_tokens": len(conversation.request.json["prompt"]) // 2}})
 
     async with fleet(answer) as f:
+        requests = overheard(f.gateway)
         client = await f.client()
         for _ in range(10):
             await client.post("/v1/completions", {"model": "tiny", "prompt": "x" * 100_000})
+        assert [requests[0].prompt_tokens, requests[0].block_tokens] == [25_000, 512]
+        assert requests[-1].prompt_tokens == pytest.approx(50_000, rel=0.05)
+        assert requests[-1].block_tokens == pytest.approx(1024, rel=0.05), "a block is as many bytes as ever"
         assert f.gateway.driver._ratio.prompt_tokens("tiny", 1000) == pytest.approx(500, rel=0.05)
         assert f.gateway.driver._ratio.prompt_tokens("other", 1000) == 250
 

@@ -71,3 +71,8 @@ def test_one_stall_counts_as_no_more_than_the_slowest_speed_that_is_believed():
     stalled.observe(300, 60.0)
     slow.observe(300, 300 / 1000.0 * MAX_DRIFT)
     assert stalled.seconds_per_token == slow.seconds_per_token
+
+
+@pytest.mark.parametrize(("own", "cached"), [(0, 1024), (300, 600), (2000, 2999)])
+def test_a_request_may_say_how_many_tokens_its_blocks_stand_for(own, cached):
+    assert cached_tokens(Request("r", (1, 2, 3), 3000, block_tokens=own), 2, 512) == cached
