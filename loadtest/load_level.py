@@ -1,4 +1,4 @@
-"""How much a cluster can bear: the arrival rate at which round_robin keeps its instances busy for a share of the time."""
+"""How much a cluster can bear: the arrival rate at which round_robin keeps instances busy for a share of the time."""
 
 from collections import OrderedDict
 from collections.abc import Sequence

@@ -4,17 +4,20 @@ Run as a process of its own, because locust monkey-patches the process that impo
 `loadtest.replay_cli` starts it.
 
 Exit status: 0 when every request came to its own end (whatever the outcome), 1 when the time limit ended the run, 2
-when it could not start, 130 when it was interrupted. The run file is complete in all but the third case.
+when it could not start, 130 when it was interrupted. A run that began leaves a complete run file, any other none.
 """
 
 import json
 import signal
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
+
+_ASK_AGAIN_S = 0.5
 
 
 class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,18 +55,34 @@ def target_address(target: str) -> tuple[str, int]:
     return parts.hostname, port
 
 
-def first_model(address: tuple[str, int], timeout_s: float = 10.0) -> str:
-    """The first model of the target's GET /v1/models. Raises ReplayError."""
+def first_model(address: tuple[str, int], *, timeout_s: float = 10.0, wait_s: float = 10.0) -> str:
+    """The first model of the target's GET /v1/models. Raises ReplayError.
+
+    A gateway that has just started may not know its models yet, so an answer without any is asked again for wait_s.
+    """
+    where = f"http://{address[0]}:{address[1]}/v1/models"
+    give_up_at = time.monotonic() + wait_s
+    while True:
+        try:
+            models = _models(address, timeout_s)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise ReplayError(f"{where} cannot be asked for a model ({error}); is the target up?") from error
+        if models:
+            return models[0]
+        if time.monotonic() >= give_up_at:
+            raise ReplayError(f"{where} names no model; wait for an instance, or give --model")
+        time.sleep(_ASK_AGAIN_S)
+
+
+def _models(address: tuple[str, int], timeout_s: float) -> list[str]:
     from http.client import HTTPConnection, HTTPException  # not at the top: these import ssl before it is patched
 
     connection = HTTPConnection(*address, timeout=timeout_s)
     try:
         connection.request("GET", "/v1/models")
-        response = connection.getresponse()
-        return str(json.loads(response.read())["data"][0]["id"])
-    except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
-        where = f"http://{address[0]}:{address[1]}/v1/models"
-        raise ReplayError(f"{where} does not name a model ({error!r}); is the target up? Else give --model") from error
+        return [str(card["id"]) for card in json.loads(connection.getresponse().read())["data"]]
+    except HTTPException as error:
+        raise OSError(repr(error)) from error
     finally:
         connection.close()
 
@@ -100,7 +119,7 @@ def replay(options: ReplayOptions) -> int:
         speed=speed,
         slo_s=options.slo_s,
         request_timeout_s=options.request_timeout_s,
-        time_limit_s=options.time_limit_s or duration_s + options.request_timeout_s,
+        time_limit_s=options.time_limit_s or duration_s + 2 * options.request_timeout_s,
         max_input_tokens=options.max_input_tokens,
     )
     environment = Environment()
@@ -129,6 +148,8 @@ def main() -> int:
     except (ReplayError, TraceError, OSError, msgspec.ValidationError) as error:
         print(f"dualmap replay: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before the run began
+        return 130
 
 
 if __name__ == "__main__":

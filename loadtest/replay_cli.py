@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--time-limit",
         type=_positive,
         metavar="S",
-        help="seconds for the whole run (default: the arrivals' span and one request time-out)",
+        help="seconds for the whole run (default: the arrivals' span and two request time-outs)",
     )
 
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         request_timeout_s=args.request_timeout,
         time_limit_s=args.time_limit,
     )
-    if status == 2:
+    if not out.exists():
         return status
     from loadtest.report_cli import show_report
 
@@ -79,6 +79,7 @@ def run_replay(trace_path: str | Path, target: str, *, out: str | Path, **option
     from loadtest.replay import ReplayOptions
 
     Path(out).parent.mkdir(parents=True, exist_ok=True)
+    Path(out).unlink(missing_ok=True)  # a run that cannot start must not leave another's rows
     chosen = ReplayOptions(trace=str(trace_path), target=target, out=str(out), **options)
     command = [sys.executable, "-m", "loadtest.replay", msgspec.json.encode(chosen).decode()]
     with subprocess.Popen(command) as process:

@@ -98,7 +98,7 @@ class _Choice(msgspec.Struct):
 class _Event(msgspec.Struct):
     choices: list[_Choice] = []
     usage: Usage | None = None
-    error: msgspec.Raw | None = None
+    error: object = None
 
 
 class _Error(msgspec.Struct):
@@ -128,7 +128,7 @@ def _end_of_stream(tail: bytes, complete: bool) -> tuple[Outcome, str, Usage | N
             event = _event_decoder.decode(data)
         except msgspec.MsgspecError:
             continue  # the first event of the tail may be cut
-        if event.error:
+        if event.error is not None:
             return Outcome.BROKEN, f"error event: {_error_message(data)}", usage
         usage = event.usage or usage
         finish_reason = next((c.finish_reason for c in event.choices if c.finish_reason), finish_reason)
