@@ -12,7 +12,8 @@ COOL_SHARE = 0.25  # of the hot threshold; far enough below it that keys do not 
 WINDOW_PER_INSTANCE = (
     64  # requests remembered for each instance: the hot threshold is then 32 requests, at any cluster size
 )
-MIN_WINDOW = 256  # so that a handful of requests on a small cluster is no crowd
+MIN_WINDOW = 256  # so that a few chats on a small cluster do not come and go as crowds
+MIN_CROWD = 8  # while the window fills, so that a cold start does not wait for 32 requests on one pair of instances
 SAMPLE_BLOCKS = 64  # blocks compared to find where requests differ
 
 
@@ -44,9 +45,13 @@ class PrefixKeys:
 
     def resize(self, instances: int) -> None:
         """The window and the threshold follow the number of instances."""
-        instances = max(1, instances)
-        self._window_size = max(MIN_WINDOW, WINDOW_PER_INSTANCE * instances)
-        self.hot_count = HOT_SHARE * self._window_size / instances
+        self._instances = max(1, instances)
+        self._window_size = max(MIN_WINDOW, WINDOW_PER_INSTANCE * self._instances)
+
+    @property
+    def hot_count(self) -> float:
+        """A key with more requests of those remembered is hot."""
+        return max(MIN_CROWD, HOT_SHARE * len(self._window) / self._instances)
 
     def key(self, blocks: tuple[int, ...]) -> int:
         """The ring key of a prompt with at least one block, without counting it."""

@@ -6,16 +6,26 @@ from collections import Counter
 import pytest
 
 from scheduler.blocks import hash_trace_ids
-from scheduler.prefix_key import MIN_WINDOW, WINDOW_PER_INSTANCE, PrefixKeys
+from scheduler.prefix_key import MIN_CROWD, MIN_WINDOW, WINDOW_PER_INSTANCE, PrefixKeys
 
 INSTANCES = 4
 HOT = 32  # requests in the window that make a key hot, on 4 instances or more
 WINDOW = 256
 
 
-def make_keys(instances: int = INSTANCES, *, key_blocks: int = 1, max_key_blocks: int = 64, adaptive: bool = True):
+def make_keys(
+    instances: int = INSTANCES,
+    *,
+    key_blocks: int = 1,
+    max_key_blocks: int = 64,
+    adaptive: bool = True,
+    cold: bool = False,
+):
+    """Keys whose window is full of requests that share nothing; with cold=True it is empty."""
     keys = PrefixKeys(key_blocks, max_key_blocks, adaptive=adaptive)
     keys.resize(instances)
+    if not cold:
+        observe(keys, noise(max(MIN_WINDOW, WINDOW_PER_INSTANCE * instances), start=10**6))
     return keys
 
 
@@ -173,6 +183,20 @@ def test_the_same_crowd_is_hot_at_any_cluster_size(instances: int):
     assert keys.hot_count == HOT
     observe(keys, crowd(HOT + 1, 1, 3))
     assert len(keys.depths) == 1
+
+
+@pytest.mark.parametrize("instances", [1, 4, 1024])
+def test_a_cold_start_does_not_wait_for_a_full_window(instances: int):
+    keys = make_keys(instances, cold=True)
+    prompts = crowd(MIN_CROWD + 2, 1, 3)
+    assert observe(keys, prompts)[-1] == prompts[-1][1]
+
+
+@pytest.mark.parametrize("remembered", [0, 16, 64, 128, 256])
+def test_the_threshold_grows_with_the_window_as_it_fills(remembered: int):
+    keys = make_keys(cold=True)
+    observe(keys, noise(remembered))
+    assert keys.hot_count == max(MIN_CROWD, remembered / 8)
 
 
 @pytest.mark.parametrize(("instances", "hot"), [(0, 128), (1, 128), (2, 64)])
