@@ -1,81 +1,99 @@
-"""The KV cache of a simulated engine: a finite pool of blocks with prefix caching, as in vLLM V1.
+"""The finite pool of KV blocks with its prefix cache, after vLLM V1's block pool (vllm/v1/core/block_pool.py).
 
-A block is free, private to one sequence, or named by the chained hash of all tokens up to its end. Named blocks are
-shared; unused ones stay cached until their room is needed, least recently used first. Sequences give back their tail
-first, so that the end of a prefix is evicted before its beginning.
+A block is held by the requests that use it (its reference count) or free. A free block keeps its content, and can be
+hit, until it is given to somebody else: least recently freed first. A request's blocks are freed from its tail, so the
+deep blocks of a prefix go before the shallow ones. Unlike in vLLM, of two equal blocks only the first computed can be
+hit.
 """
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+
+class Block:
+    """block_hash: None until the block is full and computed, or if an equal block is cached already."""
+
+    __slots__ = ("block_hash", "references")
+
+    def __init__(self) -> None:
+        self.block_hash: int | None = None
+        self.references = 0
 
 
 class BlockPool:
-    """Counts blocks rather than numbering them. used = private + named in use."""
+    """capacity: blocks in the pool. Blocks come to be when they are first used: an idle pool costs no memory."""
 
-    def __init__(self, total_blocks: int) -> None:
-        self.total_blocks = total_blocks
-        self._private = 0
-        self._users: dict[int, int] = {}  # hash -> sequences that use the block
-        self._unused: dict[int, None] = {}  # cached, least recently used first
-
-    @property
-    def used_blocks(self) -> int:
-        return self._private + len(self._users)
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._unused = capacity
+        self._free: OrderedDict[Block, None] = OrderedDict()  # least recently freed first
+        self._cached: dict[int, Block] = {}
 
     @property
-    def available_blocks(self) -> int:
-        """Free, or cached and unused."""
-        return self.total_blocks - self.used_blocks
+    def free_blocks(self) -> int:
+        """Blocks that `allocate` can give, cached ones included."""
+        return self._unused + len(self._free)
 
-    def cached(self, blocks: Sequence[int]) -> int:
-        """How many leading blocks are cached."""
-        users, unused = self._users, self._unused
-        for count, block in enumerate(blocks):
-            if block not in users and block not in unused:
-                return count
-        return len(blocks)
+    def match(self, hashes: Iterable[int]) -> list[Block]:
+        """The cached blocks of the longest known prefix. They stay as they are: `hold` them before anything else."""
+        found: list[Block] = []
+        cached = self._cached
+        for block_hash in hashes:
+            block = cached.get(block_hash)
+            if block is None:
+                break
+            found.append(block)
+        return found
 
-    def unused(self, blocks: Sequence[int]) -> int:
-        """How many of these cached blocks nobody uses: taking them leaves that many fewer available."""
-        return sum(block in self._unused for block in blocks)
+    def free_among(self, blocks: Iterable[Block]) -> int:
+        """How many of the blocks are free: holding them takes so many away from what can be allocated."""
+        return sum(block.references == 0 for block in blocks)
 
-    def share(self, blocks: Sequence[int]) -> None:
-        """One more sequence uses these blocks, all of them cached."""
+    def hold(self, blocks: Iterable[Block]) -> None:
+        """Count one more user of each."""
         for block in blocks:
-            self._unused.pop(block, None)
-            self._users[block] = self._users.get(block, 0) + 1
+            if block.references == 0:
+                del self._free[block]
+            block.references += 1
 
-    def allocate(self, count: int) -> bool:
-        """Take private blocks, evicting cached ones as needed; False, and nothing taken, if there are too few."""
-        if count > self.available_blocks:
+    def allocate(self, count: int) -> list[Block] | None:
+        """So many empty blocks, held once; None, and nothing changed, if there are not enough."""
+        if count > self.free_blocks:
+            return None
+        fresh = min(count, self._unused)
+        self._unused -= fresh
+        blocks = [Block() for _ in range(fresh)]
+        for _ in range(count - fresh):
+            block, _ = self._free.popitem(last=False)
+            self._forget(block)
+            blocks.append(block)
+        for block in blocks:
+            block.references = 1
+        return blocks
+
+    def store(self, block: Block, block_hash: int) -> None:
+        """The block is full and computed: it can be hit from here on."""
+        if self._cached.setdefault(block_hash, block) is block:
+            block.block_hash = block_hash
+
+    def release(self, blocks: Sequence[Block]) -> None:
+        """Give back what `hold` or `allocate` gave, in the order of the prompt."""
+        free = self._free
+        for block in reversed(blocks):
+            block.references -= 1
+            if block.references == 0:
+                free[block] = None
+
+    def reset(self) -> bool:
+        """Forget all cached blocks. False, and nothing changed, while any block is in use: as vLLM does."""
+        if self.free_blocks != self.capacity:
             return False
-        self._private += count
-        for _ in range(self.used_blocks + len(self._unused) - self.total_blocks):
-            del self._unused[next(iter(self._unused))]
+        self._cached.clear()
+        self._free.clear()
+        self._unused = self.capacity
         return True
 
-    def name(self, block: int) -> bool:
-        """A private block is computed and can be found by its hash from now on. False if an equal one is cached: then
-        this one stays private."""
-        if block in self._users or block in self._unused:
-            return False
-        self._private -= 1
-        self._users[block] = 1
-        return True
-
-    def give_back(self, named: Sequence[int], private: int) -> None:
-        """A sequence ends: its named blocks, in order, and its private ones."""
-        self._private -= private
-        for block in reversed(named):
-            users = self._users[block] - 1
-            if users:
-                self._users[block] = users
-            else:
-                del self._users[block]
-                self._unused[block] = None
-
-    def clear(self) -> bool:
-        """Forget all cached blocks; False, and nothing done, while any block is used (as vLLM does)."""
-        if self.used_blocks:
-            return False
-        self._unused.clear()
-        return True
+    def _forget(self, block: Block) -> None:
+        if block.block_hash is not None:
+            del self._cached[block.block_hash]
+            block.block_hash = None

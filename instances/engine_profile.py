@@ -1,54 +1,66 @@
-"""What a simulated engine can do, and how long its steps take."""
+"""What the simulated accelerator and model can do: sizes, limits and the time a step takes."""
 
 from dataclasses import dataclass, fields
 
 
+class ProfileError(ValueError):
+    """A value of the profile breaks its rule; the message names the field, the rule and the value."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineProfile:
-    """The defaults describe a 7B-class model on one accelerator. Raises ValueError with field, rule and value.
+    """Names are those of vLLM's options where it has them. The defaults describe a 7B-class model on one accelerator.
 
-    block_size: tokens of a KV cache block (vLLM's default).
-    kv_tokens: size of the KV cache pool, in tokens.
-    max_num_batched_tokens: tokens computed in one step, prefill and decode together.
-    max_num_seqs: requests running at once.
-    max_model_len: longest prompt and answer together, in tokens.
-    prefill_s_per_token: arXiv 2602.06502, section 4.1 (Qwen2.5-7B).
-    step_s: fixed cost of a step: kernel launches, scheduling, reading the weights once.
-    decode_s_per_seq: cost in a step of each sequence that decodes: sampling and its share of the matrix products.
-    decode_s_per_context_token: reading its KV cache: 57 kB a token (28 layers, 4 KV heads of 128, bf16) at 1.5 TB/s.
+    A step reads all weights once and computes its prompt tokens meanwhile, so the longer of the two counts; each
+    decoding sequence and the context it reads come on top.
+
+    Raises ProfileError.
     """
 
-    block_size: int = 16
-    kv_tokens: int = 740_000
-    max_num_batched_tokens: int = 8192
-    max_num_seqs: int = 256
-    max_model_len: int = 131_072
-    prefill_s_per_token: float = 0.00016
-    step_s: float = 0.010
-    decode_s_per_seq: float = 0.00003
-    decode_s_per_context_token: float = 3.8e-8
+    block_size: int = 16  # tokens a KV block; vLLM's default on GPUs
+    kv_tokens: int = 740_000  # about 42 GB of KV at 57 KB a token (28 layers, 4 KV heads of 128, 16 bit)
+    max_num_batched_tokens: int = 8192  # tokens computed in a step, all requests together; vLLM's default for serving
+    max_num_seqs: int = 256  # requests running at once; vLLM's default on most accelerators
+    max_model_len: int = 131_072  # prompt + answer of one request, in tokens: the context of the Qwen2.5 family
+    prefill_s_per_token: float = 0.00016  # Qwen2.5-7B on a 910B4 (arXiv 2602.06502); attention included, on average
+    step_base_s: float = 0.010  # reading 15 GB of weights once at 1.5 TB/s: no step is shorter
+    decode_s_per_seq: float = 0.00002  # sampling and bookkeeping of one sequence
+    decode_s_per_context_token: float = 4e-8  # reading 57 KB of KV at 1.5 TB/s
+    attention_s_per_token_pair: float = 0.0  # quadratic prefill attention; 0: prefill_s_per_token has it, on average
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name.startswith("decode_") or field.name == "step_s":
-                if not value >= 0:
-                    raise ValueError(f"{field.name} must be at least 0, not {value!r}")
-            elif not value > 0:
-                raise ValueError(f"{field.name} must be greater than 0, not {value!r}")
+            if field.type is int and (not isinstance(value, int) or value < 1):
+                raise ProfileError(f"{field.name} must be a whole number of at least 1, not {value!r}")
+            if field.type is float and not 0 <= value < float("inf"):
+                raise ProfileError(f"{field.name} must be a number of seconds of at least 0, not {value!r}")
         if self.kv_tokens < self.block_size:
-            raise ValueError(f"kv_tokens must be at least block_size={self.block_size}, not {self.kv_tokens}")
+            raise ProfileError(f"kv_tokens must be at least block_size ({self.block_size}), not {self.kv_tokens}")
+        if self.step_base_s + self.prefill_s_per_token <= 0:
+            raise ProfileError("step_base_s and prefill_s_per_token must not both be 0: time would stand still")
+        if self.max_num_seqs > self.max_num_batched_tokens:
+            raise ProfileError(
+                f"max_num_seqs must be at most max_num_batched_tokens ({self.max_num_batched_tokens}), "
+                f"so that every running request can decode in every step, not {self.max_num_seqs}"
+            )
+        if self.max_model_len > self.pool_blocks * self.block_size:
+            raise ProfileError(
+                f"max_model_len must be at most what kv_tokens holds ({self.pool_blocks * self.block_size}), "
+                f"so that any one request can run, not {self.max_model_len}"
+            )
 
     @property
-    def total_blocks(self) -> int:
+    def pool_blocks(self) -> int:
+        """Whole blocks in the KV pool."""
         return self.kv_tokens // self.block_size
 
-    def duration_s(self, prefill_tokens: int, decode_seqs: int, context_tokens: int) -> float:
-        """Seconds a step takes that computes so many prompt tokens and one token each for so many sequences, which
-        together have so many tokens of context."""
-        return (
-            self.step_s
-            + prefill_tokens * self.prefill_s_per_token
-            + decode_seqs * self.decode_s_per_seq
-            + context_tokens * self.decode_s_per_context_token
-        )
+    def step_s(self, prefill_tokens: int, decode_seqs: int, context_tokens: int, token_pairs: float = 0.0) -> float:
+        """Seconds that one step takes.
+
+        context_tokens: tokens of all decoding sequences together. token_pairs: query-key pairs of the prompt tokens,
+        n * (c + n / 2) for n tokens after c computed ones.
+        """
+        compute_s = prefill_tokens * self.prefill_s_per_token + token_pairs * self.attention_s_per_token_pair
+        decode_s = decode_seqs * self.decode_s_per_seq + context_tokens * self.decode_s_per_context_token
+        return max(self.step_base_s, compute_s) + decode_s

@@ -1,86 +1,114 @@
-"""The bytes of a simulated server's answers, in the shapes of vLLM's."""
+"""One request's answer as its tokens are made: whole at the end, or streamed."""
 
-import time
+import uuid
+from collections.abc import Callable
 
-import msgspec
-
-from instances.sim_request import TOKEN_BYTES, Choice, Generation
-
-STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-    b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\n%b\r\n"
-)
-DONE = b"data: [DONE]\n\n"
-LAST_CHUNK = b"0\r\n\r\n"
+from instances.answer_shape import DONE_AND_LAST_CHUNK, STREAM_HEAD, AnswerShape
+from instances.sim_request import TOKEN_BYTES, Generation
+from router.client_connection import ClientConnection
+from router.local_answers import json_response
 
 
-def chunked(events: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(events), events)
+class PlainAnswer:
+    """engine_ids: one for each choice. forget: aborts a request of the engine. close: the connection ends with it."""
 
-
-class AnswerShape:
-    """What is the same in all events of one answer, encoded once."""
-
-    def __init__(self, answer_id: str, model: str, generation: Generation) -> None:
+    def __init__(
+        self,
+        generation: Generation,
+        model: str,
+        client: ClientConnection,
+        forget: Callable[[str], None],
+        *,
+        close: bool,
+    ) -> None:
+        answer_id = f"{'chatcmpl' if generation.chat else 'cmpl'}-{uuid.uuid4().hex}"
+        self.engine_ids = [f"{answer_id}-{index}" for index in range(len(generation.choices))]
         self._generation = generation
-        self._answer_id = answer_id
-        self._model = model
-        self._created = int(time.time())
-        kind = "chat.completion.chunk" if generation.chat else "text_completion"
-        start = f'data: {{"id":"{answer_id}","object":"{kind}","created":{self._created},"model":"{model}","choices":['
-        self._start = start.encode()
-        usage = b',"usage":null' if generation.include_usage else b""
-        self._end = b"]" + usage + b"}\n\n"
+        self._shape = AnswerShape(answer_id, model, generation)
+        self._client = client
+        self._forget = forget
+        self._close = close
+        self._produced = [0] * len(generation.choices)
+        self._reasons: list[str | None] = [None] * len(generation.choices)  # None: not finished
+        self._cached_tokens = 0
 
-    def first_event(self, index: int) -> bytes:
-        """A chat begins with the role; a completion with its first text."""
-        if not self._generation.chat:
-            return b""
-        delta = b'{"index":%d,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}' % index
-        return self._start + delta + self._end
+    def first_token(self, index: int, cached_tokens: int) -> None:
+        """The choice is about to get its first token."""
+        self._cached_tokens += cached_tokens
 
-    def token_event(self, index: int, position: int, finish_reason: bytes) -> bytes:
-        """One token of the answer. finish_reason: JSON, null before the last one."""
-        text = self._generation.choices[index].answer[position * TOKEN_BYTES : (position + 1) * TOKEN_BYTES]
-        if self._generation.chat:
-            choice = b'{"index":%d,"delta":{"content":"%b"},"logprobs":null,"finish_reason":%b}'
-        else:
-            choice = b'{"index":%d,"text":"%b","logprobs":null,"finish_reason":%b}'
-        return self._start + choice % (index, text, finish_reason) + self._end
+    def token(self, index: int) -> None:
+        """The choice got a token that is not its last."""
+        self._produced[index] += 1
 
-    def usage_event(self, cached_tokens: int) -> bytes:
-        usage = msgspec.json.encode(self._usage(cached_tokens))
-        return self._start + b'],"usage":' + usage + b"}\n\n"
+    def finish(self, index: int) -> str:
+        """The choice got its last token; returns the finish reason."""
+        self._produced[index] += 1
+        reason = self._generation.choices[index].finish_reason
+        self._end_choice(index, reason)
+        return reason
 
-    def abort_event(self, index: int) -> bytes:
-        delta = b'"delta":{"content":""}' if self._generation.chat else b'"text":""'
-        return self._start + b'{"index":%d,%b,"logprobs":null,"finish_reason":"abort"}' % (index, delta) + self._end
+    def abort(self) -> None:
+        """The server ends: so does the answer, with what it has."""
+        for index, engine_id in enumerate(self.engine_ids):
+            if self._reasons[index] is None:
+                self._forget(engine_id)
+                self._end_choice(index, "abort")
 
-    def plain(self, cached_tokens: int, finish_reasons: list[str]) -> bytes:
-        """The whole answer as one JSON object."""
-        choices = zip(self._generation.choices, finish_reasons, strict=True)
-        return msgspec.json.encode(
-            {
-                "id": self._answer_id,
-                "object": "chat.completion" if self._generation.chat else "text_completion",
-                "created": self._created,
-                "model": self._model,
-                "choices": [self._choice(index, c, reason) for index, (c, reason) in enumerate(choices)],
-                "usage": self._usage(cached_tokens),
-            }
-        )
+    def _end_choice(self, index: int, reason: str) -> None:
+        self._reasons[index] = reason
+        reasons = [each for each in self._reasons if each is not None]
+        if len(reasons) == len(self._reasons):
+            body = self._shape.plain(self._cached_tokens, self._produced, reasons)
+            self._client.answer(json_response(body, close=self._close), close=self._close)
 
-    def _choice(self, index: int, choice: Choice, finish_reason: str) -> dict[str, object]:
-        text = choice.answer.decode()
-        content = {"message": {"role": "assistant", "content": text}} if self._generation.chat else {"text": text}
-        return {"index": index, **content, "logprobs": None, "finish_reason": finish_reason}
+    # What becomes of the client.
 
-    def _usage(self, cached_tokens: int) -> dict[str, object]:
-        prompt = sum(choice.prompt_tokens for choice in self._generation.choices)
-        output = sum(choice.output_tokens for choice in self._generation.choices)
-        return {
-            "prompt_tokens": prompt,
-            "total_tokens": prompt + output,
-            "completion_tokens": output,
-            "prompt_tokens_details": {"cached_tokens": cached_tokens},
-        }
+    def client_left(self) -> None:
+        for engine_id in self.engine_ids:
+            self._forget(engine_id)
+
+    def client_paused(self) -> None:
+        """vLLM goes on generating, too; what waits is bounded by the length of the answer."""
+
+    def client_resumed(self) -> None:
+        """Nothing was stopped."""
+
+
+class StreamedAnswer(PlainAnswer):
+    """The response head goes out at once, as from vLLM."""
+
+    def __init__(
+        self,
+        generation: Generation,
+        model: str,
+        client: ClientConnection,
+        forget: Callable[[str], None],
+        *,
+        close: bool,
+    ) -> None:
+        super().__init__(generation, model, client, forget, close=close)
+        self._frames = [self._shape.token_frame(index) for index in range(len(generation.choices))]
+        self._write = client.transport.write  # many in a turn of the event loop leave in one system call
+        self._write(STREAM_HEAD % (b"connection: close\r\n" if close else b""))
+
+    def first_token(self, index: int, cached_tokens: int) -> None:
+        super().first_token(index, cached_tokens)
+        self._write(self._shape.role_event(index))
+
+    def token(self, index: int) -> None:
+        start = self._produced[index] * TOKEN_BYTES
+        self._produced[index] += 1
+        head, tail = self._frames[index]
+        self._write(head + self._generation.choices[index].answer[start : start + TOKEN_BYTES] + tail)
+
+    def _end_choice(self, index: int, reason: str) -> None:
+        self._reasons[index] = reason
+        text = b"" if reason == "abort" else self._generation.choices[index].answer[-TOKEN_BYTES:]
+        events = self._shape.last_event(index, text, reason)
+        if None in self._reasons:
+            self._write(events)
+            return
+        if self._generation.include_usage:
+            events += self._shape.usage_event(self._cached_tokens, self._produced)
+        self._write(events + DONE_AND_LAST_CHUNK)
+        self._client.answered(close=self._close)

@@ -55,7 +55,14 @@ class _CompletionBody(_Body):
     prompt: str | list[Any] | None = None
 
 
-B = TypeVar("B", bound=_Body)
+class _TokenizeBody(msgspec.Struct):
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[_Message] | None = None
+    add_generation_prompt: bool = True
+
+
+B = TypeVar("B", _ChatBody, _CompletionBody, _TokenizeBody)
 
 
 class Choice(msgspec.Struct):
@@ -69,6 +76,10 @@ class Choice(msgspec.Struct):
     @property
     def output_tokens(self) -> int:
         return len(self.answer) // TOKEN_BYTES
+
+    @property
+    def finish_reason(self) -> str:
+        return "stop" if self.stops else "length"
 
 
 class Generation(msgspec.Struct):
@@ -84,10 +95,9 @@ def read_chat(body: bytes, model: str, block_size: int, max_model_len: int) -> G
     fields = _decode(_ChatBody, body, model)
     if not fields.messages:
         raise RequestRefusedError(bad_request("`messages` must not be empty.", "messages"))
-    prompt = "".join(f"<|im_start|>{m.role}\n{_text(m)}<|im_end|>\n" for m in fields.messages)
-    packed = f"{prompt}<|im_start|>assistant\n".encode()
-    most = fields.max_completion_tokens or fields.max_tokens
-    choice = _choose(fields, packed, most, most or max_model_len, block_size, max_model_len)
+    packed = _apply_template(fields.messages, add_generation_prompt=True)
+    given = fields.max_tokens if fields.max_completion_tokens is None else fields.max_completion_tokens
+    choice = _choose(fields, packed, given, given or max_model_len, block_size, max_model_len)
     return _generation(fields, [choice], chat=True)
 
 
@@ -97,6 +107,19 @@ def read_completion(body: bytes, model: str, block_size: int, max_model_len: int
     most = fields.max_tokens if fields.max_tokens is not None else DEFAULT_COMPLETION_TOKENS
     choices = [_choose(fields, packed, most, most, block_size, max_model_len) for packed in _prompts(fields.prompt)]
     return _generation(fields, choices, chat=False)
+
+
+def read_tokenize(body: bytes, model: str) -> list[int]:
+    """Token ids of a text or of a chat. As a prompt they meet the same cached blocks as the text itself. Raises
+    RequestRefusedError as vLLM would answer."""
+    fields = _decode(_TokenizeBody, body, model)
+    if fields.messages is not None:
+        packed = _apply_template(fields.messages, add_generation_prompt=fields.add_generation_prompt)
+    elif fields.prompt is not None:
+        packed = fields.prompt.encode()
+    else:
+        raise RequestRefusedError(bad_request("The body must have `prompt` or `messages`."))
+    return array("I", packed + bytes(-len(packed) % TOKEN_BYTES)).tolist()
 
 
 def answer_bytes(packed_prompt: bytes, tokens: int) -> bytes:
@@ -112,6 +135,12 @@ def _decode(kind: type[B], body: bytes, model: str) -> B:
     if fields.model is not None and fields.model != model:
         raise RequestRefusedError(unknown_model(fields.model))
     return fields
+
+
+def _apply_template(messages: list[_Message], *, add_generation_prompt: bool) -> bytes:
+    """The bytes of a chat in the ChatML template."""
+    prompt = "".join(f"<|im_start|>{m.role}\n{_text(m)}<|im_end|>\n" for m in messages)
+    return f"{prompt}<|im_start|>assistant\n".encode() if add_generation_prompt else prompt.encode()
 
 
 def _text(message: _Message) -> str:
@@ -141,7 +170,7 @@ def _choose(fields: _Body, packed: bytes, given: int | None, most: int, block_si
     prompt_tokens = -(-len(packed) // TOKEN_BYTES)
     if given is not None and given < 1:
         raise RequestRefusedError(bad_request(f"max_tokens must be at least 1, got {given}.", "max_tokens"))
-    if prompt_tokens >= max_model_len or (given is not None and prompt_tokens + given > max_model_len):
+    if prompt_tokens + (given or 1) > max_model_len:
         raise RequestRefusedError(_too_long(prompt_tokens, given or 1, max_model_len))
     most = min(most, max_model_len - prompt_tokens)
     stop = STOP_LEAST_TOKENS + xxh3_64_intdigest(packed) % (STOP_MOST_TOKENS - STOP_LEAST_TOKENS + 1)
@@ -152,13 +181,20 @@ def _choose(fields: _Body, packed: bytes, given: int | None, most: int, block_si
 
 
 def _too_long(prompt_tokens: int, output_tokens: int, max_model_len: int) -> HttpError:
+    """In vLLM's words: clients parse them to ask for less."""
     return bad_request(
-        f"This model's maximum context length is {max_model_len} tokens. However, you requested"
-        f" {prompt_tokens + output_tokens} tokens ({prompt_tokens} in the messages, {output_tokens} in the completion)."
-        " Please reduce the length of the messages or completion."
+        f"This model's maximum context length is {max_model_len} tokens. However, you requested {output_tokens} output"
+        f" tokens and your prompt contains at least {prompt_tokens} input tokens, for a total of at least"
+        f" {prompt_tokens + output_tokens} tokens. Please reduce the length of the input prompt or the number of"
+        f" requested output tokens. (parameter=input_tokens, value={prompt_tokens})",
+        "input_tokens",
     )
 
 
 def _generation(fields: _Body, choices: list[Choice], *, chat: bool) -> Generation:
+    if fields.stream_options is not None and not fields.stream:
+        raise RequestRefusedError(
+            bad_request("Stream options can only be defined when `stream=True`.", "stream_options")
+        )
     include_usage = fields.stream_options is not None and fields.stream_options.include_usage
     return Generation(choices, chat, bool(fields.stream), include_usage, fields.priority or 0)

@@ -1,7 +1,7 @@
 """`dualmap demo`: the same work through round_robin and through dualmap, on simulated instances, with a report.
 
-The load is about 80 % of what round_robin can bear. Each policy gets the same instances with empty caches and a gateway of
-its own, so nothing of the first run helps the second.
+The load is about 80 % of what round_robin can bear. Each policy gets the same instances with empty caches and a
+gateway of its own, so nothing of the first run helps the second.
 """
 
 import argparse
@@ -42,6 +42,9 @@ WORKLOAD = SynthConfig(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trace", metavar="FILE", help="replay the start of this Mooncake trace, not a synthetic one")
+    parser.add_argument(
+        "--seconds", type=_positive, default=RUN_S, metavar="S", help=f"length of each replay ({RUN_S:g})"
+    )
     parser.add_argument("--out", default="runs/demo", metavar="DIR", help="where runs and report go (runs/demo)")
 
 
@@ -50,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     try:
         config = load_config(None, {"simulate": {"count": INSTANCES}, "gateway": {"port": 0, "admin_port": 0}})
-        requests, qps = demo_workload(args.trace, config)
+        requests, qps = demo_workload(args.trace, args.seconds, config)
     except (TraceError, ConfigFileError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -77,18 +80,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def demo_workload(trace: str | None, config: DualMapConfig) -> tuple[list[TraceRequest], float]:
+def demo_workload(trace: str | None, seconds: float, config: DualMapConfig) -> tuple[list[TraceRequest], float]:
     """The requests and the arrival rate that is SHARE of what round_robin can bear. Raises TraceError."""
     if trace is not None:
         requests = [r for r in read_trace(trace) if r.input_length <= MAX_INPUT_TOKENS]
         qps = _qps(requests, config)
-        requests = requests[: max(1, round(qps * RUN_S))]
+        requests = requests[: max(1, round(qps * seconds))]
         return requests, _qps(requests, config)
     qps = FIRST_GUESS_QPS
     for _ in range(3):  # the rate decides how much of each chat falls into the run, and so what can be cached
-        requests = synthesise(dataclasses.replace(WORKLOAD, qps=qps, requests=round(qps * RUN_S)))
+        requests = synthesise(dataclasses.replace(WORKLOAD, qps=qps, requests=round(qps * seconds)))
         qps = _qps(requests, config)
     return requests, qps
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0 or value == float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, found {text}")
+    return value
 
 
 def _qps(requests: Sequence[TraceRequest], config: DualMapConfig) -> float:
