@@ -7,6 +7,7 @@ gateway of its own, so nothing of the first run helps the second.
 import argparse
 import dataclasses
 import http.client
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from loadtest.load_level import round_robin_qps
-from loadtest.replay_cli import run_replay
+from loadtest.replay_cli import positive, run_replay
 from loadtest.report_cli import show_report
 from loadtest.synth import Lognormal, SynthConfig, synthesise
 from loadtest.trace import TraceError, TraceRequest, read_trace, write_trace
@@ -43,7 +44,7 @@ WORKLOAD = SynthConfig(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trace", metavar="FILE", help="replay the start of this Mooncake trace, not a synthetic one")
     parser.add_argument(
-        "--seconds", type=_positive, default=RUN_S, metavar="S", help=f"length of each replay ({RUN_S:g})"
+        "--seconds", type=positive, default=RUN_S, metavar="S", help=f"length of each replay ({RUN_S:g})"
     )
     parser.add_argument("--out", default="runs/demo", metavar="DIR", help="where runs and report go (runs/demo)")
 
@@ -94,13 +95,6 @@ def demo_workload(trace: str | None, seconds: float, config: DualMapConfig) -> t
     return requests, qps
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0 or value == float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, found {text}")
-    return value
-
-
 def _qps(requests: Sequence[TraceRequest], config: DualMapConfig) -> float:
     capacity = config.simulate.capacity
     return round_robin_qps(
@@ -138,9 +132,9 @@ def _flush(host: str, port: int) -> None:
     connection = http.client.HTTPConnection(host, port, timeout=FLUSH_TIMEOUT_S)
     try:
         connection.request("POST", "/reset_prefix_cache")
-        if connection.getresponse().status != http.HTTPStatus.OK:
-            raise ClusterError(f"the cache of {host}:{port} could not be emptied")
-    except OSError as error:
+        if not json.load(connection.getresponse())["success"]:
+            raise ClusterError(f"the cache of {host}:{port} is in use and could not be emptied")
+    except (OSError, ValueError, KeyError) as error:
         raise ClusterError(f"the cache of {host}:{port} could not be emptied: {error}") from None
     finally:
         connection.close()

@@ -15,12 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", required=True, metavar="URL", help="the gateway, http://HOST:PORT")
     parser.add_argument("--limit", type=_count, metavar="N", help="replay only the first N requests")
     pace = parser.add_mutually_exclusive_group()
-    pace.add_argument("--qps", type=_positive, metavar="Q", help="scale arrivals to this mean rate")
+    pace.add_argument("--qps", type=positive, metavar="Q", help="scale arrivals to this mean rate")
     pace.add_argument(
-        "--speed", type=_positive, default=1.0, metavar="X", help="seconds of the trace a second (default 1)"
+        "--speed", type=positive, default=1.0, metavar="X", help="seconds of the trace a second (default 1)"
     )
     parser.add_argument(
-        "--slo", type=_positive, default=5.0, metavar="S", help="time-to-first-token objective, seconds (default 5)"
+        "--slo", type=positive, default=5.0, metavar="S", help="time-to-first-token objective, seconds (default 5)"
     )
     parser.add_argument("--label", default="replay", metavar="NAME", help="name of the run in reports")
     parser.add_argument("--note", default="", metavar="TEXT", help="what serves it; reports say so")
@@ -30,11 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--api", choices=("chat", "completions"), default="chat", help="default chat")
     parser.add_argument("--max-input-tokens", type=_count, metavar="N", help="leave out longer prompts")
     parser.add_argument(
-        "--request-timeout", type=_positive, default=300.0, metavar="S", help="seconds for one request (default 300)"
+        "--request-timeout", type=positive, default=300.0, metavar="S", help="seconds for one request (default 300)"
     )
     parser.add_argument(
         "--time-limit",
-        type=_positive,
+        type=positive,
         metavar="S",
         help="seconds for the whole run (default: the arrivals' span and two request time-outs)",
     )
@@ -97,7 +97,8 @@ def run_replay(trace_path: str | Path, target: str, *, out: str | Path, **option
             raise
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """For argparse: a finite number above 0."""
     value = float(text)
     if not value > 0 or value == float("inf"):
         raise argparse.ArgumentTypeError(f"must be above 0, found {text}")

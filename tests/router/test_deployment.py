@@ -8,28 +8,16 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
 import pytest
 
+from tests.conftest import WAIT_S, ProcessFamily, await_that
+
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
-
-MARKER = "DUALMAP_TEST_DEPLOYMENT"  # in the environment of every process of a deployment, Ray's included
-WAIT_S = 60.0
-
-
-def await_that(condition, what: str):
-    """Poll until the condition gives something true; fails the test when it never does."""
-    deadline = time.monotonic() + WAIT_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"never happened: {what}"
-        time.sleep(0.1)
-    return found
 
 
 def free_port() -> int:
@@ -42,7 +30,7 @@ class Deployment:
     """`dualmap up` in a session of its own, as a terminal would run it."""
 
     def __init__(self, *arguments: str, directory: Path) -> None:
-        self.mark = uuid.uuid4().hex
+        self.family = ProcessFamily()
         self.port, self.admin_port = free_port(), free_port()
         ports = ("--port", str(self.port), "--admin-port", str(self.admin_port))
         self.process = subprocess.Popen(
@@ -51,7 +39,7 @@ class Deployment:
             stderr=subprocess.STDOUT,
             text=True,
             cwd=directory,
-            env={**os.environ, MARKER: self.mark},
+            env=self.family.environment,
             start_new_session=True,
         )
         self.output: list[str] = []
@@ -88,19 +76,6 @@ class Deployment:
     def ready_count(self) -> int:
         return sum(member["state"] == "ready" for member in self.members().values())
 
-    def processes(self, name: str = "") -> dict[int, str]:
-        """Living processes of the deployment whose command line contains the name: pid -> command line."""
-        found = {}
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                marked = f"{MARKER}={self.mark}".encode() in (path / "environ").read_bytes()
-                command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue
-            if marked and command and name in command:
-                found[int(path.name)] = command
-        return found
-
     def stop(self, number: int) -> int:
         """SIGINT goes to the whole group, as a terminal's Ctrl-C; SIGTERM to the command, as a supervisor's."""
         if number == signal.SIGINT:
@@ -118,8 +93,7 @@ class Deployment:
                 self.process.wait(timeout=WAIT_S)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-        for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
+        self.family.kill()
         self._reader.join(timeout=WAIT_S)
 
 
@@ -241,7 +215,7 @@ def test_a_killed_gateway_comes_back_on_its_port_and_serves(deployment):
 @pytest.mark.parametrize("actor", ["Fleet", "Rebalancer", "InstanceActor"])
 def test_requests_are_served_while_a_background_actor_is_killed(deployment, actor):
     await_that(lambda: deployment.ready_count() == 2, "both instances ready")
-    pids = deployment.processes(f"ray::{actor}")
+    pids = deployment.family.living(f"ray::{actor}")
     assert pids
     os.kill(next(iter(pids)), signal.SIGKILL)
     for number in range(20):
@@ -256,7 +230,7 @@ def test_stopping_leaves_no_process_behind(tmp_path, number):
         deployment.await_started()
         assert chat(deployment, "Hello.", max_tokens=4).choices
         assert deployment.stop(number) == 0, deployment.output
-        await_that(lambda: not deployment.processes(), "every process has ended")
+        await_that(lambda: not deployment.family.living(), "every process has ended")
     finally:
         deployment.clean_up()
 
@@ -267,7 +241,7 @@ def test_a_killed_command_leaves_no_process_behind(tmp_path):
         deployment.await_started()
         deployment.process.kill()
         # Ray's own two agents follow later, when they have given up on their head node.
-        left = lambda: [c for c in deployment.processes().values() if not re.match("ray::.*Agent$", c.strip())]  # noqa: E731
+        left = lambda: [c for c in deployment.family.living().values() if not re.match("ray::.*Agent$", c.strip())]  # noqa: E731
         await_that(lambda: not left(), "every process of ours has ended")
     finally:
         deployment.clean_up()
@@ -281,7 +255,7 @@ def test_a_port_in_use_is_one_clear_line_and_nothing_is_left(tmp_path):
         deployment = Deployment("--simulate", "1", "--port", str(port), directory=tmp_path)
         try:
             assert deployment.process.wait(timeout=WAIT_S) == 1
-            await_that(lambda: not deployment.processes(), "every process has ended")
+            await_that(lambda: not deployment.family.living(), "every process has ended")
             deployment._reader.join(timeout=WAIT_S)
             output = "".join(deployment.output)
             assert f"error: cannot listen on 127.0.0.1:{port}" in output

@@ -1,0 +1,44 @@
+"""What tests of whole deployments share: every process they start can be found, and is ended."""
+
+import os
+import signal
+import time
+import uuid
+from pathlib import Path
+
+MARKER = "DUALMAP_TEST_MARK"
+WAIT_S = 60.0
+
+
+class ProcessFamily:
+    """Processes that carry a mark in their environment, however far they have moved from whoever started them."""
+
+    def __init__(self) -> None:
+        self.mark = uuid.uuid4().hex
+        self.environment = {**os.environ, MARKER: self.mark}
+
+    def living(self, name: str = "") -> dict[int, str]:
+        """Those whose command line contains the name: pid -> command line."""
+        found = {}
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                marked = f"{MARKER}={self.mark}".encode() in (path / "environ").read_bytes()
+                command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+            except OSError:
+                continue
+            if marked and command and name in command:
+                found[int(path.name)] = command
+        return found
+
+    def kill(self) -> None:
+        for pid in self.living():
+            os.kill(pid, signal.SIGKILL)
+
+
+def await_that(condition, what: str):
+    """Poll until the condition gives something true; fails the test when it never does."""
+    deadline = time.monotonic() + WAIT_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        time.sleep(0.1)
+    return found
