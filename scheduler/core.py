@@ -127,7 +127,8 @@ class Scheduler:
         if attempt is None:
             self.stats.late_events += 1
             return
-        self._mean_output_tokens += OUTPUT_MEMORY * (event.output_tokens - self._mean_output_tokens)
+        if event.output_tokens:  # an answer that was an error says nothing of the length of answers
+            self._mean_output_tokens += OUTPUT_MEMORY * (event.output_tokens - self._mean_output_tokens)
         self._end(attempt, now, commands)
 
     def _request_failed(self, event: RequestFailed, now: float, commands: list[Command]) -> None:
