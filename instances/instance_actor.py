@@ -75,7 +75,7 @@ class InstanceActor:
                 self._decided.set()
                 failures = 0
                 self.last_error = await self._watch()
-            except StartError as error:
+            except (StartError, OSError) as error:
                 self.last_error = str(error)
             self._decided.set()
             await self._set(state=MemberState.LOST)
@@ -97,7 +97,9 @@ class InstanceActor:
             )
         else:
             self.member = replace(self.member, incarnation=incarnation)
-        while (models := await self._get("/v1/models")) is None or await self._get("/health") is None:  # noqa: ASYNC110
+        while (models := await self._get("/v1/models")) is None or await self._get("/health") is None:
+            if self._server is not None and self._server.ended:
+                raise StartError(f"the server exited with code {await self._server.wait()} before it was ready")
             await asyncio.sleep(PROBE_INTERVAL_S)
         self.member = replace(self.member, model_cards=model_cards(models))
 

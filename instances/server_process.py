@@ -53,6 +53,10 @@ class ServerProcess:
             await self.stop()
             raise StartError(f"{self._command[0]} did not listen within {timeout_s:g} s{self._log_tail()}")
 
+    @property
+    def ended(self) -> bool:
+        return self._ended is not None and self._ended.done()
+
     async def wait(self) -> int:
         """Returns the exit code when the server has ended."""
         assert self._ended is not None

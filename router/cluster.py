@@ -158,8 +158,12 @@ def _check_free(host: str, port: int) -> None:
 
 
 def _actor(cls: type, name: str, *args: Any) -> Any:
-    """Restarted whenever it dies; a call that was under way is not repeated."""
-    return ray.remote(cls).options(name=name, num_cpus=0, max_restarts=-1, max_task_retries=0).remote(*args)
+    """Restarted whenever it dies; a call that was under way is not repeated. Raises ClusterError."""
+    options = {"name": name, "num_cpus": 0, "max_restarts": -1, "max_task_retries": 0}
+    try:
+        return ray.remote(cls).options(**options).remote(*args)
+    except ValueError as error:  # the name is taken
+        raise ClusterError(f"another deployment runs on this Ray cluster: {error}") from None
 
 
 def _await_ready(actor: Any) -> tuple[Member, str]:

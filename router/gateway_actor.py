@@ -1,6 +1,7 @@
 """The gateway's process: a Ray actor that listens on its own sockets. Requests and tokens never pass through Ray."""
 
 import asyncio
+import logging
 import os
 
 from ray.exceptions import RayError
@@ -12,6 +13,8 @@ from router.fleet_client import FleetClient
 from router.gateway import Gateway
 from router.metrics import GatewayMetrics
 from scheduler import Scheduler
+
+logger = logging.getLogger(__name__)
 
 SYNC_INTERVAL_S = 0.1  # membership is at most this old; a dead instance's own connections show it sooner
 BIND_RETRY_S = 0.2
@@ -66,13 +69,19 @@ class GatewayActor:
         """Keep up with the membership, and have moves planned while an instance is hot."""
         await self._started
         while True:
-            membership = await self._fleet.sync(self._epoch)
-            if membership is not None:
-                self._epoch = membership.epoch
-                self._gateway.apply_membership(membership)
-                self._informed.set()
-            await self._rebalance()
+            try:
+                await self._sync()
+                await self._rebalance()
+            except Exception:  # a fault here must not leave the gateway with the members of this moment for good
+                logger.exception("the background loop goes on after an error")
             await asyncio.sleep(SYNC_INTERVAL_S)
+
+    async def _sync(self) -> None:
+        membership = await self._fleet.sync(self._epoch)
+        if membership is not None:
+            self._epoch = membership.epoch
+            self._gateway.apply_membership(membership)
+            self._informed.set()
 
     async def _rebalance(self) -> None:
         snapshot = self._gateway.snapshot()
