@@ -311,7 +311,7 @@ class Scheduler:
         arrived_at: float,
         tried: frozenset[str] = frozenset(),
     ) -> None:
-        placement = self._choose(request, tried)
+        placement = self._choose(request, tried, now)
         if placement is None:
             commands.append(reject_no_instance(request.id))
             return
@@ -339,15 +339,15 @@ class Scheduler:
             view.enqueue(attempt)
             self._release(view, now, commands)
 
-    def _choose(self, request: Request, tried: frozenset[str]) -> Placement | None:
+    def _choose(self, request: Request, tried: frozenset[str], now: float) -> Placement | None:
         """Avoid suspects and instances that failed the request, as long as others are left."""
         slo_s = request.ttft_slo_s or self.config.ttft_slo_s
         avoid: Set[str] = self._suspects | tried if self._suspects or tried else tried
-        placement = self.policy.place(request, slo_s, avoid)
+        placement = self.policy.place(request, slo_s, avoid, now)
         if placement is None and self._suspects:
-            placement = self.policy.place(request, slo_s, tried)
+            placement = self.policy.place(request, slo_s, tried, now)
         if placement is None and tried:
-            placement = self.policy.place(request, slo_s, frozenset())
+            placement = self.policy.place(request, slo_s, frozenset(), now)
         return placement
 
     def _release(self, view: InstanceView, now: float, commands: list[Command]) -> None:

@@ -30,6 +30,6 @@ class Policy(Protocol):
 
     def remove(self, view: InstanceView) -> None: ...
 
-    def place(self, request: Request, slo_s: float, avoid: Set[str]) -> Placement | None:
-        """Choose an instance outside `avoid`; None if there is none."""
+    def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
+        """Choose an instance outside `avoid`; None if there is none. `now`: seconds, as given to Scheduler.handle."""
         ...

@@ -33,7 +33,7 @@ class DualMap:
         self._rings.remove(view.instance_id)
         self.keys.resize(len(self._rings))
 
-    def place(self, request: Request, slo_s: float, avoid: Set[str]) -> Placement | None:
+    def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
         if request.blocks:
             key = self.keys.observe(request.blocks)
         else:

@@ -22,7 +22,7 @@ class LeastLoaded:
     def remove(self, view: InstanceView) -> None:
         del self._views[view.instance_id]
 
-    def place(self, request: Request, slo_s: float, avoid: Set[str]) -> Placement | None:
+    def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
         usable = [view for instance_id, view in self._views.items() if instance_id not in avoid]
         if not usable:
             return None

@@ -21,7 +21,7 @@ class RoundRobin:
     def remove(self, view: InstanceView) -> None:
         self._views.remove(view)
 
-    def place(self, request: Request, slo_s: float, avoid: Set[str]) -> Placement | None:
+    def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
         for _ in self._views:
             view = self._views[self._next % len(self._views)]
             self._next = (self._next + 1) % len(self._views)
