@@ -4,6 +4,9 @@ A block is held by the requests that use it (its reference count) or free. A fre
 hit, until it is given to somebody else: least recently freed first. A request's blocks are freed from its tail, so the
 deep blocks of a prefix go before the shallow ones. Unlike in vLLM, of two equal blocks only the first computed can be
 hit.
+
+Behind the pool there may be a larger, slower tier in the host's memory, as with vLLM's KV offloading or LMCache: each
+block is written through to it when it is computed, and read back when it is hit there.
 """
 
 from collections import OrderedDict
@@ -21,10 +24,13 @@ class Block:
 
 
 class BlockPool:
-    """capacity: blocks in the pool. Blocks come to be when they are first used: an idle pool costs no memory."""
+    """capacity: blocks in the pool; offload_capacity: in the tier behind it. Blocks come to be when they are first used:
+    an idle pool costs no memory."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, offload_capacity: int = 0) -> None:
         self.capacity = capacity
+        self._offload_capacity = offload_capacity
+        self._offloaded: OrderedDict[int, None] = OrderedDict()  # hashes, least recently used first
         self._unused = capacity
         self._free: OrderedDict[Block, None] = OrderedDict()  # least recently freed first
         self._cached: dict[int, Block] = {}
@@ -44,6 +50,21 @@ class BlockPool:
                 break
             found.append(block)
         return found
+
+    def match_offloaded(self, hashes: Sequence[int]) -> int:
+        """How many of the leading hashes, those that follow what `match` found, can be read back from the tier behind
+        the pool. They become its most recent ones."""
+        if not self._offload_capacity:
+            return 0
+        offloaded = self._offloaded
+        count = 0
+        for block_hash in hashes:
+            if block_hash not in offloaded:
+                break
+            count += 1
+        for block_hash in reversed(hashes[:count]):
+            offloaded.move_to_end(block_hash)
+        return count
 
     def free_among(self, blocks: Iterable[Block]) -> int:
         """How many of the blocks are free: holding them takes so many away from what can be allocated."""
@@ -75,6 +96,11 @@ class BlockPool:
         """The block is full and computed: it can be hit from here on."""
         if self._cached.setdefault(block_hash, block) is block:
             block.block_hash = block_hash
+        if self._offload_capacity:
+            self._offloaded[block_hash] = None
+            self._offloaded.move_to_end(block_hash)
+            if len(self._offloaded) > self._offload_capacity:
+                self._offloaded.popitem(last=False)
 
     def release(self, blocks: Sequence[Block]) -> None:
         """Give back what `hold` or `allocate` gave, in the order of the prompt."""
@@ -89,6 +115,7 @@ class BlockPool:
         if self.free_blocks != self.capacity:
             return False
         self._cached.clear()
+        self._offloaded.clear()
         self._free.clear()
         self._unused = self.capacity
         return True

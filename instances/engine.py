@@ -24,7 +24,7 @@ class Engine:
 
     def __init__(self, profile: EngineProfile) -> None:
         self.profile = profile
-        self.pool = BlockPool(profile.pool_blocks)
+        self.pool = BlockPool(profile.pool_blocks, profile.offload_tokens // profile.block_size)
         self.counters = EngineCounters()
         self._requests: dict[str, TrackedRequest] = {}
         self._waiting: list[TrackedRequest] = []  # sorted by order
@@ -150,7 +150,8 @@ class Engine:
         request = tracked.request
         size = self.profile.block_size
         total = request.prompt_tokens + tracked.generated
-        hits = self.pool.match(request.blocks[: (total - 1) // size])  # the last token is always computed
+        can_hit = request.blocks[: (total - 1) // size]  # the last token is always computed
+        hits = self.pool.match(can_hit)
         missing = -(-total // size) - len(hits)
         if missing > self.pool.free_blocks - self.pool.free_among(hits):
             return False
@@ -159,6 +160,10 @@ class Engine:
         tracked.table = hits
         tracked.stored = len(hits)
         tracked.computed = len(hits) * size
+        if read_back := self.pool.match_offloaded(can_hit[len(hits) :]):
+            tracked.table += self.pool.allocate(read_back) or []
+            tracked.computed += read_back * size
+            self._store_computed(tracked, tracked.computed)
         tracked.phase = Phase.PREFILL
         self._prefilling.append(tracked)
         if tracked.started_s is None:

@@ -19,6 +19,7 @@ class EngineProfile:
 
     block_size: int = 16  # tokens a KV block; vLLM's default on GPUs
     kv_tokens: int = 740_000  # about 42 GB of KV at 57 KB a token (28 layers, 4 KV heads of 128, 16 bit)
+    offload_tokens: int = 0  # KV kept in the host's memory behind the pool (vLLM's KV offloading, LMCache); 0: none
     max_num_batched_tokens: int = 8192  # tokens computed in a step, all requests together; vLLM's default for serving
     max_num_seqs: int = 256  # requests running at once; vLLM's default on most accelerators
     max_model_len: int = 131_072  # prompt + answer of one request, in tokens: the context of the Qwen2.5 family
@@ -31,8 +32,9 @@ class EngineProfile:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type is int and (not isinstance(value, int) or value < 1):
-                raise ProfileError(f"{field.name} must be a whole number of at least 1, not {value!r}")
+            least = 0 if field.name == "offload_tokens" else 1
+            if field.type is int and (not isinstance(value, int) or value < least):
+                raise ProfileError(f"{field.name} must be a whole number of at least {least}, not {value!r}")
             if field.type is float and not 0 <= value < float("inf"):
                 raise ProfileError(f"{field.name} must be a number of seconds of at least 0, not {value!r}")
         if self.kv_tokens < self.block_size:

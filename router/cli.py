@@ -10,6 +10,7 @@ COMMANDS = {
     "demo": ("loadtest.demo", "four simulated instances, round_robin against dualmap, and a report"),
     "replay": ("loadtest.replay_cli", "replay a trace against a gateway, open loop"),
     "report": ("loadtest.report_cli", "compare replayed runs in a table and a page"),
+    "replay-journal": ("router.replay_journal", "give a journal's events to the scheduler again, and compare"),
     "trace": ("loadtest.trace_cli", "make and describe traces"),
     "sim-instance": ("instances.sim_cli", "run one simulated vLLM server"),
 }

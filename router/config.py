@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from router.journal import DEFAULT_MAX_BYTES
 from router.limits import HttpLimits
 from scheduler.config import SchedulerConfig
 from scheduler.events import InstanceCapacity
@@ -40,6 +41,10 @@ class GatewaySettings(BaseModel):
     admin_port: Port = 8081  # /metrics and /admin
     admin_token_file: Path | None = None  # its content is required as a bearer token on /admin; None: no token is asked
     drain_s: float = Field(default=10.0, ge=0)  # running answers may take this long when the gateway stops
+    # Every event and the commands it gave, for `dualmap replay-journal`; gzipped if it ends in .gz. `dualmap up` puts
+    # the gateway's id into the name.
+    journal: Annotated[Path, AfterValidator(Path.absolute)] | None = None
+    journal_max_bytes: int = Field(default=DEFAULT_MAX_BYTES, gt=0)  # before compression; the journal stops there
 
     @field_validator("admin_token_file")
     @classmethod

@@ -9,6 +9,7 @@ from typing import Any
 
 from router.admin import AdminService, listening_port
 from router.client_connection import ClientConnection
+from router.journal import JournaledScheduler, JournalWriter
 from router.limits import HttpLimits
 from router.membership import Membership, MemberState
 from router.membership_events import SERVING, membership_events
@@ -36,13 +37,17 @@ class Gateway:
         clock: Callable[[], float] = time.monotonic,
         gateway_id: str = "gateway",
         admin_token: str | None = None,
+        journal: JournalWriter | None = None,
     ) -> None:
-        """block_tokens: as in the scheduler's config. admin_token: what /admin/* asks for; None: nothing."""
+        """block_tokens: as in the scheduler's config. admin_token: what /admin/* asks for; None: nothing. journal: is
+        told every event, and closed by `stop`."""
         self.gateway_id = gateway_id
         self.scheduler = scheduler
         self.metrics = metrics
         self.membership = Membership()
-        self.driver = RequestDriver(scheduler, limits, metrics, block_tokens, clock, gateway_id)
+        self.journal = journal
+        core = scheduler if journal is None else JournaledScheduler(scheduler, journal)
+        self.driver = RequestDriver(core, limits, metrics, block_tokens, clock, gateway_id)
         self._limits = limits
         self._clock = clock
         self._started_at = clock()
@@ -91,6 +96,8 @@ class Gateway:
         self._admin.stop()
         if self._ticking is not None:
             self._ticking.cancel()
+        if self.journal is not None:
+            self.journal.close()
 
     @property
     def port(self) -> int:
@@ -156,6 +163,7 @@ class Gateway:
             "uptime_s": self._clock() - self._started_at,
             "in_flight": len(self.driver.exchanges),
             "client_connections": len(self.driver.clients),
+            "journal": self.journal and self.journal.state,
             "members": members,
         }
 

@@ -11,6 +11,7 @@ from router.collect_less import collect_less
 from router.config import DualMapConfig
 from router.fleet_client import FleetClient
 from router.gateway import Gateway
+from router.journal import open_journal, path_for
 from router.metrics import GatewayMetrics
 from scheduler import Scheduler
 
@@ -27,13 +28,16 @@ class GatewayActor:
     def __init__(self, gateway_id: str, config: DualMapConfig) -> None:
         self._config = config
         self._fleet = FleetClient()
+        settings = config.gateway
+        path = settings.journal and path_for(settings.journal, gateway_id)
         self._gateway = Gateway(
             Scheduler(config.scheduler),
             config.limits,
             GatewayMetrics(),
             block_tokens=config.scheduler.block_tokens,
             gateway_id=gateway_id,
-            admin_token=config.gateway.admin_token(),
+            admin_token=settings.admin_token(),
+            journal=open_journal(path, config.scheduler, settings.journal_max_bytes, gateway_id),
         )
         self._epoch = 0
         self._informed = asyncio.Event()

@@ -12,6 +12,7 @@ from router.client_connection import ClientConnection
 from router.exchange import Exchange
 from router.http_request import HttpRequest
 from router.intake import take_in
+from router.journal import Core
 from router.limits import HttpLimits
 from router.local_answers import json_response
 from router.membership import Membership
@@ -29,7 +30,6 @@ from router.routes import Route, find_route
 from router.token_ratio import TokenRatio
 from router.upstream_pool import UpstreamPool
 from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject
-from scheduler.core import Scheduler
 from scheduler.events import (
     Event,
     FailureCause,
@@ -50,7 +50,7 @@ class RequestDriver:
 
     def __init__(
         self,
-        scheduler: Scheduler,
+        core: Core,
         limits: HttpLimits,
         metrics: GatewayMetrics,
         block_tokens: int,
@@ -62,7 +62,7 @@ class RequestDriver:
         self.models = ModelList(Membership())
         self.ready = False
         self.stopping = False
-        self._scheduler = scheduler
+        self._core = core
         self._limits = limits
         self._metrics = metrics
         self._block_tokens = block_tokens
@@ -80,7 +80,7 @@ class RequestDriver:
 
     def handle(self, event: Event) -> None:
         """Give the core an event, and carry out what it orders."""
-        for command in self._scheduler.handle(event, self._clock()):
+        for command in self._core.handle(event, self._clock()):
             self._apply[type(command)](command)
 
     # Requests, as client connections bring them (HttpService).

@@ -14,6 +14,7 @@ from instances.server_process import StartError
 from router.collect_less import collect_less
 from router.config import ConfigFileError, DualMapConfig, ExternalInstance, load_config
 from router.gateway import Gateway
+from router.journal import open_journal
 from router.membership import Member, Membership, MemberState
 from router.metrics import GatewayMetrics
 from router.up import add_arguments, overrides
@@ -32,6 +33,7 @@ async def serve(config: DualMapConfig) -> None:
         block_tokens=config.scheduler.block_tokens,
         gateway_id="standalone",
         admin_token=settings.admin_token(),
+        journal=open_journal(settings.journal, config.scheduler, settings.journal_max_bytes, "standalone"),
     )
     gateway.apply_membership(Membership(1, tuple([await _member(instance) for instance in config.instances])))
     await gateway.start(settings.host, settings.port, admin_host=settings.admin_host, admin_port=settings.admin_port)

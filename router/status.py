@@ -32,7 +32,8 @@ def format_status(status: dict[str, Any]) -> str:
         rows.append((member["instance_id"], member["state"], member["address"], *counts, backlog_s, kv_tokens, models))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "\n".join((head, "", *lines))
+    journal = (f"journal {status['journal']}",) if status.get("journal") else ()
+    return "\n".join((head, *journal, "", *lines))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from router.cluster import Cluster, ClusterError
 from router.config import ConfigFileError, load_config
+from router.journal import path_for
 from scheduler.config import POLICY_NAMES
 
 
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--admin-port", type=int, help="port of /metrics and /admin (8081)")
     parser.add_argument("--policy", help=f"{', '.join(POLICY_NAMES)} (dualmap)")
     parser.add_argument("--slo", type=float, metavar="S", help="time-to-first-token objective in seconds (5)")
+    parser.add_argument("--journal", type=Path, metavar="FILE", help="write every event and what was decided")
     parser.add_argument("--ray-address", help="a running Ray cluster to join; by default one is started here")
 
 
@@ -41,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
         host, admin_host = config.gateway.host, config.gateway.admin_host
         print(f"gateway      http://{host}:{port}/v1   policy {config.scheduler.policy}", flush=True)
         print(f"metrics      http://{admin_host}:{admin_port}/metrics", flush=True)
+        if config.gateway.journal is not None:
+            print(f"journal      {path_for(config.gateway.journal, '*')}", flush=True)
         print("Ctrl-C stops everything", flush=True)
         stop.wait()
     except ClusterError as error:
@@ -67,7 +71,7 @@ def stop_on_signal() -> threading.Event:
 def overrides(args: argparse.Namespace) -> dict[str, Any]:
     """The sections of the configuration that flags set."""
     values: dict[str, Any] = {
-        "gateway": _given(host=args.host, port=args.port, admin_port=args.admin_port),
+        "gateway": _given(host=args.host, port=args.port, admin_port=args.admin_port, journal=args.journal),
         "scheduler": _given(policy=args.policy, ttft_slo_s=args.slo),
         "simulate": _given(count=args.simulate),
         "instances": args.instance,

@@ -42,7 +42,19 @@ class SchedulerConfig:
 
     # Prefill work an instance is given ahead. A full step of 8192 tokens is 1.3 s: less would leave it idle between
     # steps.
-    release_window_s: float = 1.3
+    release_window_s: float = 0.1
+    shortness_weight: float = 2.0
+    patience_s: float = 15.0
+    margin_s: float = 1.0
+    miss_penalty: float = 0.0
+    keep_fraction: float = 0.0
+    stealing: bool = True
+    steal_depth: int = 32
+    steal_price: float = 4.0
+    price_idle: float = 2.0
+    price_busy: float = 16.0
+    third: int = 1
+    max_holders: int = 2
     max_waiting: int = 4096  # requests waiting in the gateway for one instance
     max_in_flight: int = 65_536  # requests known to the core
     queue_timeout_s: float = 120.0  # nobody waits longer in the gateway

@@ -21,8 +21,10 @@ from scheduler.events import (
     Event,
     FailureCause,
     FirstToken,
+    GatewayLoads,
     InstanceDraining,
     InstanceJoined,
+    InstanceLoad,
     InstanceLost,
     MovesProposed,
     RequestArrived,
@@ -31,6 +33,7 @@ from scheduler.events import (
     RequestFinished,
     Tick,
 )
+from scheduler.holders import Holders
 from scheduler.instance_view import InstanceView
 from scheduler.pick import leaving_gain_s
 from scheduler.placement import Placement
@@ -60,7 +63,8 @@ class Scheduler:
 
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config
-        self.policy = make_policy(config)
+        self.holders = Holders()
+        self.policy = make_policy(config, self.holders)
         self.instances: dict[str, InstanceView] = {}
         self.attempts: dict[str, Attempt] = {}  # by request id: every request in flight
         self.stats = SchedulerStats()
@@ -81,6 +85,7 @@ class Scheduler:
             BlocksStored: self._blocks_stored,
             BlocksRemoved: self._blocks_removed,
             CacheCleared: self._cache_cleared,
+            GatewayLoads: self._gateway_loads,
             MovesProposed: self._moves_proposed,
             Tick: self._tick,
         }
@@ -97,6 +102,13 @@ class Scheduler:
         if not (self.config.rebalancing and self.policy.holds_requests):
             return None
         return take_snapshot(self.instances, self.version, self.config)
+
+    def own_loads(self) -> tuple[InstanceLoad, ...]:
+        """What this core has booked, for the other gateways."""
+        return tuple(
+            InstanceLoad(i, view.running_count, view.booked_prefill_tokens + view.waiting_tokens, view.booked_kv_tokens)
+            for i, view in self.instances.items()
+        )
 
     # Requests.
 
@@ -157,7 +169,7 @@ class Scheduler:
                 self.stats.late_events += 1
                 return
             self._forget(known)
-        view = InstanceView(event.instance_id, event.incarnation, event.capacity, self.config.block_tokens)
+        view = InstanceView(event.instance_id, event.incarnation, event.capacity, self.config.block_tokens, self.holders)
         self.instances[event.instance_id] = view
         self.policy.add(view)
         self.version += 1
@@ -199,6 +211,7 @@ class Scheduler:
             del self.attempts[attempt.request.id]
             self._recover(attempt, 0, FailureCause.INSTANCE_LOST, now, commands)
         self._replace_waiting(view, now, commands)
+        view.forget()
 
     def _suspect(self, view: InstanceView, now: float, commands: list[Command]) -> None:
         """Leave the instance alone for a while; what waits for it does not try it one after the other."""
@@ -226,6 +239,12 @@ class Scheduler:
             view.cache.clear()
 
     # Background.
+
+    def _gateway_loads(self, event: GatewayLoads, now: float, commands: list[Command]) -> None:
+        loads = {load.instance_id: load for load in event.loads}
+        for view in self.instances.values():
+            view.others = loads.get(view.instance_id)
+            self._release(view, now, commands)
 
     def _moves_proposed(self, event: MovesProposed, now: float, commands: list[Command]) -> None:
         for move in event.moves:
@@ -261,7 +280,7 @@ class Scheduler:
         attempt.uncached_tokens = estimate.uncached_tokens
         attempt.estimated_ttft_s = estimate.total_s + (now - attempt.arrived_at)
         attempt.moves += 1
-        target.enqueue(attempt)
+        target.enqueue(attempt, self.config.shortness_weight)
         self._release(target, now, commands)
         self._release(source, now, commands)
         return True
@@ -330,13 +349,14 @@ class Scheduler:
             estimate.total_s + (now - arrived_at),
             estimate.cached_tokens,
             estimate.uncached_tokens,
+            arrived_at + (request.ttft_slo_s or self.config.ttft_slo_s),
             tried,
         )
         self.attempts[request.id] = attempt
         if self._can_start(view, attempt) and not view.waiting_count:
             self._dispatch(view, attempt, now, commands)
         else:
-            view.enqueue(attempt)
+            view.enqueue(attempt, self.config.shortness_weight)
             self._release(view, now, commands)
 
     def _choose(self, request: Request, tried: frozenset[str], now: float) -> Placement | None:
@@ -352,8 +372,46 @@ class Scheduler:
 
     def _release(self, view: InstanceView, now: float, commands: list[Command]) -> None:
         """Dispatch from the instance's queue, in order, as far as it can start them."""
-        while view.waiting_count and self._can_start(view, attempt := view.waiting.first()):
+        spt = view.speed.seconds_per_token
+        while view.waiting_count:
+            attempt = view.waiting.next(now, spt, view.booked_prefill_tokens * spt, self.config.patience_s, self.config.margin_s)
+            if not self._can_start(view, attempt):
+                return
             view.take_out(attempt)
+            self._dispatch(view, attempt, now, commands)
+        if self.config.stealing and self.policy.holds_requests and not view.draining and view.booked_prefill_tokens * spt < self.config.release_window_s:
+            self._steal(view, now, commands)
+
+    def _steal(self, view: InstanceView, now: float, commands: list[Command]) -> None:
+        config = self.config
+        spt = view.speed.seconds_per_token
+        if view.instance_id in self._suspects: return
+        while view.booked_prefill_tokens * spt < config.release_window_s:
+            source = max(self.instances.values(), key=lambda v: v.waiting_tokens)
+            if source is view or not source.waiting_count:
+                return
+            best = None
+            sspt = source.speed.seconds_per_token
+            ahead = source.booked_prefill_tokens
+            base_s = view.booked_prefill_tokens * spt
+            for n, attempt in enumerate(source.waiting):
+                if n >= config.steal_depth: break
+                if attempt.moves < config.max_moves_per_request and view.instance_id not in attempt.tried:
+                    there = view.uncached_tokens(attempt.request) * spt
+                    here = attempt.uncached_tokens * sspt
+                    wait_s = ahead * sspt + here
+                    gain = leaving_gain_s(wait_s, base_s + there, there - here, config.steal_price)
+                    if gain >= config.min_move_gain_s and (best is None or gain > best[0]):
+                        best = (gain, attempt)
+                ahead += attempt.uncached_tokens
+            if best is None or not self._can_start(view, best[1]):
+                return
+            attempt = best[1]
+            source.take_out(attempt)
+            attempt.instance_id = view.instance_id
+            attempt.reason = ChoiceReason.MOVED
+            attempt.moves += 1
+            self.stats.moves_applied += 1
             self._dispatch(view, attempt, now, commands)
 
     def _can_start(self, view: InstanceView, attempt: Attempt) -> bool:

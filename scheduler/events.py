@@ -15,6 +15,7 @@ class InstanceCapacity:
 
     prefill_tokens_per_s: prompt tokens computed each second when nothing else runs.
     kv_tokens: size of its KV cache pool, in tokens.
+    cache_tokens: tokens of prefixes it can keep, where a tier behind the pool keeps more of them; 0: kv_tokens.
     max_running: requests it runs at once (vLLM: max_num_seqs).
     weight: share of the rings, relative to the other instances.
     The defaults describe a 7B-class model on one accelerator (arXiv 2602.06502: 0.00016 s a prefill token).
@@ -24,11 +25,14 @@ class InstanceCapacity:
     kv_tokens: int = 740_000
     max_running: int = 256
     weight: float = 1.0
+    cache_tokens: int = 0
 
     def __post_init__(self) -> None:
         for name in ("prefill_tokens_per_s", "kv_tokens", "max_running", "weight"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be greater than 0, not {getattr(self, name)!r}")
+        if not self.cache_tokens >= 0:
+            raise ConfigError(f"cache_tokens must be at least 0, not {self.cache_tokens!r}")
 
 
 class FailureCause(StrEnum):
@@ -130,6 +134,24 @@ class CacheCleared:
 
 
 @record
+class InstanceLoad:
+    """What one gateway has booked on an instance: requests dispatched and not ended, prefill tokens dispatched or
+    waiting, KV cache reserved."""
+
+    instance_id: str
+    running: int
+    prefill_tokens: int
+    kv_tokens: int
+
+
+@record
+class GatewayLoads:
+    """What the other gateways together had booked when they last said so; replaces what was said before."""
+
+    loads: tuple[InstanceLoad, ...]
+
+
+@record
 class MovesProposed:
     """A rebalancing plan made on the snapshot of that version; each move is checked again before it is applied."""
 
@@ -154,6 +176,7 @@ Event = (
     | BlocksStored
     | BlocksRemoved
     | CacheCleared
+    | GatewayLoads
     | MovesProposed
     | Tick
 )

@@ -71,6 +71,7 @@ class Attempt:
     estimated_ttft_s: float
     cached_tokens: int
     uncached_tokens: int
+    deadline_s: float = float("inf")
     tried: frozenset[str] = frozenset()
     state: AttemptState = AttemptState.WAITING
     moves: int = 0

@@ -1,0 +1,381 @@
+"""A cluster in virtual time: the production core as gateways, the simulated engine as instances, one heap of events.
+
+Nothing here decides anything: requests arrive as the workload says, `Scheduler.handle` is called as the live gateway
+calls it, engines take the time their profile gives, messages take `network_s` each way. Two runs with equal settings
+are equal to the last bit.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import chain
+from typing import Any
+
+from instances.engine import Engine
+from instances.engine_profile import EngineProfile
+from instances.engine_types import EngineRequest
+from loadtest.workload import Workload
+from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject
+from scheduler.config import SchedulerConfig
+from scheduler.core import Scheduler
+from scheduler.events import (
+    Event,
+    FailureCause,
+    FirstToken,
+    GatewayLoads,
+    InstanceCapacity,
+    InstanceJoined,
+    InstanceLoad,
+    InstanceLost,
+    MovesProposed,
+    RequestArrived,
+    RequestFailed,
+    RequestFinished,
+    Tick,
+)
+from scheduler.rebalance import plan_rebalance
+from scheduler.request import Request
+
+TICK_S = 0.1  # as in the live gateway
+DETECT_S = 0.05  # a dead server's connections break, and the gateway's client notices
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSpec:
+    """capacity: what the gateways are told; None: the truth, as far as one number can tell it."""
+
+    instance_id: str
+    profile: EngineProfile
+    capacity: InstanceCapacity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """At `at_s` an instance is lost (its requests fail, its cache is gone), joins (again), or changes its speed.
+
+    kind: "lose", "join" or "slow"; factor: time of each step against the profile's, for "slow".
+    """
+
+    at_s: float
+    kind: str
+    instance_id: str
+    factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """gateways: each has its own core and takes its turn of the sessions; they learn of each other's load every
+    digest_s, network_s late."""
+
+    config: SchedulerConfig
+    instances: Sequence[InstanceSpec]
+    gateways: int = 1
+    network_s: float = 0.0005
+    digest_s: float = 0.1
+    changes: Sequence[Change] = ()
+
+
+@dataclass(slots=True)
+class RequestOutcome:
+    """Times in seconds from the start of the run; nan where it did not come to that. ok: the answer is complete."""
+
+    arrived_s: float
+    first_token_s: float = float("nan")
+    finished_s: float = float("nan")
+    ok: bool = False
+    instance_id: str = ""
+    cached_tokens: int = 0
+    attempts: int = 0
+
+
+@dataclass(slots=True)
+class ClusterRun:
+    """outcomes: one a request of the workload, in its order. stopped: the run was ended by `give_up`."""
+
+    outcomes: list[RequestOutcome]
+    computed_tokens: dict[str, int] = field(default_factory=dict)  # instance -> prompt tokens it computed
+    preemptions: int = 0
+    moves: int = 0
+    retries: int = 0
+    duration_s: float = 0.0
+    stopped: bool = False
+
+
+def _summed(loads: Iterable[InstanceLoad]) -> tuple[InstanceLoad, ...]:
+    """One a instance."""
+    total: dict[str, InstanceLoad] = {}
+    for load in loads:
+        known = total.get(load.instance_id)
+        total[load.instance_id] = load if known is None else InstanceLoad(
+            load.instance_id,
+            known.running + load.running,
+            known.prefill_tokens + load.prefill_tokens,
+            known.kv_tokens + load.kv_tokens,
+        )
+    return tuple(total.values())
+
+
+class _Server:
+    """An instance's process: an engine and the step that runs."""
+
+    __slots__ = ("busy", "engine", "factor", "incarnation", "spec")
+
+    def __init__(self, spec: InstanceSpec, incarnation: int, factor: float) -> None:
+        self.spec = spec
+        self.incarnation = incarnation
+        self.factor = factor
+        self.engine = Engine(spec.profile)
+        self.busy = False
+
+
+def truthful_capacity(profile: EngineProfile) -> InstanceCapacity:
+    """What a measurement of the idle instance would tell the gateway."""
+    return InstanceCapacity(
+        prefill_tokens_per_s=1.0 / profile.prefill_s_per_token,
+        kv_tokens=profile.kv_tokens,
+        max_running=profile.max_num_seqs,
+        cache_tokens=max(profile.offload_tokens, profile.kv_tokens),
+    )
+
+
+class VirtualCluster:
+    """One run. schedulers may be wrapped (to write a journal) by `wrap`."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        settings: ClusterSettings,
+        wrap: Callable[[Scheduler], Any] = lambda scheduler: scheduler,
+    ) -> None:
+        self.workload = workload
+        self.settings = settings
+        self.outcomes = [RequestOutcome(r.arrival_s) for r in workload.requests]
+        self.cores = [Scheduler(settings.config) for _ in range(settings.gateways)]
+        self._gateways = [wrap(core) for core in self.cores]
+        self._servers: dict[str, _Server] = {}
+        self._specs = {spec.instance_id: spec for spec in settings.instances}
+        self._incarnations: dict[str, int] = {}
+        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._count = 0
+        self._now = 0.0
+        self._left = len(workload.requests)
+        self._followers: dict[int, list[int]] = {}
+        self._running: dict[str, dict[tuple[int, str], int]] = {}  # instance -> (gateway, request id) -> attempt
+        self._computed: dict[str, int] = {}
+        self._preemptions = 0
+        self._delay = settings.network_s
+
+    def run(
+        self, *, give_up: Callable[[int, float], bool] | None = None, progress: Callable[[int], None] | None = None
+    ) -> ClusterRun:
+        """give_up(index, ttft_s) is told each first token, and each failure with an infinite TTFT; True ends the run.
+        progress is told how many requests have ended."""
+        self._give_up = give_up
+        self._stopped = False
+        for spec in self.settings.instances:
+            if not any(c.kind == "join" and c.instance_id == spec.instance_id for c in self.settings.changes):
+                self._join(spec.instance_id)
+        for change in self.settings.changes:
+            self._at(change.at_s, self._change, change)
+        for index, request in enumerate(self.workload.requests):
+            if request.after is None:
+                self._at(request.arrival_s, self._arrive, index)
+            else:
+                self._followers.setdefault(request.after, []).append(index)
+        for gateway in range(len(self._gateways)):
+            self._at(0.0, self._tick, gateway)
+        if len(self._gateways) > 1:
+            self._at(0.0, self._exchange_loads)
+        heap = self._heap
+        reported = self._left
+        while self._left and not self._stopped:
+            self._now, _, act, arguments = heappop(heap)
+            act(*arguments)
+            if progress is not None and reported - self._left >= 100:
+                reported = self._left
+                progress(len(self.outcomes) - self._left)
+        for server in self._servers.values():
+            self._count_server(server)
+        return ClusterRun(
+            self.outcomes,
+            self._computed,
+            self._preemptions,
+            sum(core.stats.moves_applied for core in self.cores),
+            sum(core.stats.retries for core in self.cores),
+            self._now,
+            self._stopped,
+        )
+
+    def _at(self, when: float, act: Callable[..., None], *arguments: Any) -> None:
+        self._count += 1
+        heappush(self._heap, (when, self._count, act, arguments))
+
+    # The clients.
+
+    def _arrive(self, index: int) -> None:
+        request = self.workload.requests[index]
+        self.outcomes[index].arrived_s = self._now
+        full = request.prompt_tokens // self.workload.block_tokens
+        event = RequestArrived(
+            Request(
+                str(index),
+                request.blocks[:full],
+                request.prompt_tokens,
+                request.output_tokens,
+                block_tokens=self.workload.block_tokens,
+            )
+        )
+        self._tell(self._gateway_of(index), event)
+
+    def _gateway_of(self, index: int) -> int:
+        return self.workload.requests[index].session % len(self._gateways)
+
+    def _ended(self, index: int, ok: bool) -> None:
+        outcome = self.outcomes[index]
+        outcome.ok = ok
+        self._left -= 1
+        if not ok and self._give_up is not None and self._give_up(index, float("inf")):
+            self._stopped = True
+        for follower in self._followers.pop(index, ()):
+            self._at(self._now + self.workload.requests[follower].think_s, self._arrive, follower)
+
+    # The gateways.
+
+    def _tell(self, gateway: int, event: Event) -> None:
+        for command in self._gateways[gateway].handle(event, self._now):
+            self._apply(gateway, command)
+
+    def _apply(self, gateway: int, command: Command) -> None:
+        match command:
+            case Dispatch():
+                self._at(self._now + self._delay, self._deliver, gateway, command)
+            case Reject() | FailStream():
+                self._ended(int(command.request_id), ok=False)
+            case Abort():
+                self._at(self._now + self._delay, self._abort, gateway, command)
+
+    def _tick(self, gateway: int) -> None:
+        self._tell(gateway, Tick())
+        snapshot = self.cores[gateway].snapshot(self._now)
+        if snapshot is not None:
+            moves = tuple(plan_rebalance(snapshot, self.cores[gateway].config))
+            if moves:
+                self._tell(gateway, MovesProposed(moves, snapshot.version))
+        self._at(self._now + TICK_S, self._tick, gateway)
+
+    def _exchange_loads(self) -> None:
+        digests = [core.own_loads() for core in self.cores]
+        for gateway in range(len(self.cores)):
+            others = chain.from_iterable(digest for i, digest in enumerate(digests) if i != gateway)
+            self._at(self._now + self._delay, self._tell, gateway, GatewayLoads(_summed(others)))
+        self._at(self._now + self.settings.digest_s, self._exchange_loads)
+
+    # The instances.
+
+    def _deliver(self, gateway: int, dispatch: Dispatch) -> None:
+        server = self._servers.get(dispatch.instance_id)
+        index = int(dispatch.request_id)
+        self.outcomes[index].attempts = dispatch.attempt
+        if server is None:
+            failed = RequestFailed(dispatch.request_id, dispatch.attempt, 0, FailureCause.CONNECT)
+            self._at(self._now + self._delay, self._tell, gateway, failed)
+            return
+        request = self.workload.requests[index]
+        blocks = request.blocks[: request.prompt_tokens // self.workload.block_tokens] + request.answer_blocks
+        server.engine.add(
+            EngineRequest(dispatch.request_id, blocks, request.prompt_tokens, request.output_tokens), self._now
+        )
+        self._running[dispatch.instance_id][gateway, dispatch.request_id] = dispatch.attempt
+        self.outcomes[index].instance_id = dispatch.instance_id
+        if not server.busy:
+            self._start_step(server)
+
+    def _abort(self, gateway: int, abort: Abort) -> None:
+        if server := self._servers.get(abort.instance_id):
+            server.engine.abort(abort.request_id)
+            self._running[abort.instance_id].pop((gateway, abort.request_id), None)
+
+    def _start_step(self, server: _Server) -> None:
+        ends = server.engine.start_step(self._now)
+        server.busy = ends is not None
+        if ends is not None:
+            self._at(self._now + (ends - self._now) * server.factor, self._finish_step, server)
+
+    def _finish_step(self, server: _Server) -> None:
+        instance_id = server.spec.instance_id
+        if self._servers.get(instance_id) is not server:
+            return
+        output = server.engine.finish_step(self._now)
+        running = self._running[instance_id]
+        seen_s = self._now + self._delay
+        for first in output.first_tokens:
+            index = int(first.request_id)
+            self.outcomes[index].cached_tokens = first.cached_tokens
+            self._at(seen_s, self._first_token, index, running[self._gateway_of(index), first.request_id])
+        for finished in output.finished:
+            index = int(finished.request_id)
+            attempt = running.pop((self._gateway_of(index), finished.request_id))
+            self._at(seen_s, self._finished, index, attempt)
+        self._start_step(server)
+
+    def _first_token(self, index: int, attempt: int) -> None:
+        outcome = self.outcomes[index]
+        outcome.first_token_s = self._now
+        if self._give_up is not None and self._give_up(index, self._now - outcome.arrived_s):
+            self._stopped = True
+        self._tell(self._gateway_of(index), FirstToken(str(index), attempt))
+
+    def _finished(self, index: int, attempt: int) -> None:
+        outcome = self.outcomes[index]
+        outcome.finished_s = self._now
+        request = self.workload.requests[index]
+        event = RequestFinished(
+            str(index), attempt, request.output_tokens, outcome.cached_tokens, request.prompt_tokens
+        )
+        self._tell(self._gateway_of(index), event)
+        self._ended(index, ok=True)
+
+    # What the script changes.
+
+    def _change(self, change: Change) -> None:
+        match change.kind:
+            case "join":
+                self._join(change.instance_id)
+            case "lose":
+                self._lose(change.instance_id)
+            case "slow":
+                if server := self._servers.get(change.instance_id):
+                    server.factor = change.factor
+            case _:
+                raise ValueError(f"kind of change must be join, lose or slow, not {change.kind!r}")
+
+    def _join(self, instance_id: str) -> None:
+        if instance_id in self._servers:
+            return
+        spec = self._specs[instance_id]
+        incarnation = self._incarnations[instance_id] = self._incarnations.get(instance_id, 0) + 1
+        self._servers[instance_id] = _Server(spec, incarnation, 1.0)
+        self._running[instance_id] = {}
+        capacity = spec.capacity or truthful_capacity(spec.profile)
+        for gateway in range(len(self._gateways)):
+            self._tell(gateway, InstanceJoined(instance_id, incarnation, capacity))
+
+    def _lose(self, instance_id: str) -> None:
+        server = self._servers.pop(instance_id, None)
+        if server is None:
+            return
+        self._count_server(server)
+        for (gateway, request_id), attempt in self._running.pop(instance_id).items():
+            sent = 0 if self.outcomes[int(request_id)].first_token_s != self.outcomes[int(request_id)].first_token_s else 1
+            failed = RequestFailed(request_id, attempt, sent, FailureCause.BROKEN)
+            self._at(self._now + DETECT_S, self._tell, gateway, failed)
+        for gateway in range(len(self._gateways)):
+            lost = InstanceLost(instance_id, server.incarnation, "lost")
+            self._at(self._now + DETECT_S, self._tell, gateway, lost)
+
+    def _count_server(self, server: _Server) -> None:
+        counters = server.engine.counters
+        instance_id = server.spec.instance_id
+        computed = counters.prefix_cache_queries - counters.prefix_cache_hits
+        self._computed[instance_id] = self._computed.get(instance_id, 0) + computed
+        self._preemptions += counters.preemptions

@@ -1,0 +1,55 @@
+"""Which instances are believed to hold a block: a bit for each instance, so that a block costs one number.
+
+Bounded by the cache views it mirrors: a block that no view holds any more is forgotten.
+"""
+
+from collections.abc import Iterator
+
+
+class Holders:
+    def __init__(self) -> None:
+        self._masks: dict[int, int] = {}  # block -> one bit for each instance that holds it
+        self._instance_ids: list[str | None] = []  # by bit; None: free for the next to join
+
+    def join(self, instance_id: str) -> int:
+        """The bit under which the instance's blocks are noted."""
+        for position, taken in enumerate(self._instance_ids):
+            if taken is None:
+                self._instance_ids[position] = instance_id
+                return 1 << position
+        self._instance_ids.append(instance_id)
+        return 1 << (len(self._instance_ids) - 1)
+
+    def leave(self, bit: int) -> None:
+        """Its blocks must have been removed."""
+        self._instance_ids[bit.bit_length() - 1] = None
+
+    def add(self, block: int, bit: int) -> None:
+        self._masks[block] = self._masks.get(block, 0) | bit
+
+    def remove(self, block: int, bit: int) -> None:
+        left = self._masks[block] & ~bit
+        if left:
+            self._masks[block] = left
+        else:
+            del self._masks[block]
+
+    def deepest(self, blocks: tuple[int, ...]) -> tuple[int, int]:
+        """How many leading blocks some instance holds, and the mask of those that hold the last of them."""
+        masks = self._masks
+        mask = 0
+        for depth, block in enumerate(blocks):
+            here = masks.get(block)
+            if here is None:
+                return depth, mask
+            mask = here
+        return len(blocks), mask
+
+    def instances(self, mask: int) -> Iterator[str]:
+        """The instances of a mask, in the order of their bits."""
+        while mask:
+            bit = mask & -mask
+            mask ^= bit
+            instance_id = self._instance_ids[bit.bit_length() - 1]
+            if instance_id is not None:
+                yield instance_id

@@ -1,0 +1,176 @@
+"""Random events as a driver would send them, for journals: `python -m tests.scheduler.random_run FILE` records one.
+
+The driver believes the commands, so that most events are about attempts that are there; some come late.
+"""
+
+import random
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from router.journal import JournaledScheduler, JournalWriter
+from scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
+from scheduler.blocks import hash_trace_ids
+from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject
+from scheduler.events import (
+    BlocksRemoved,
+    BlocksStored,
+    CacheCleared,
+    Event,
+    FailureCause,
+    FirstToken,
+    GatewayLoads,
+    InstanceDraining,
+    InstanceJoined,
+    InstanceLoad,
+    InstanceLost,
+    MovesProposed,
+    RequestArrived,
+    RequestCancelled,
+    RequestFailed,
+    RequestFinished,
+    Tick,
+)
+from scheduler.rebalance import plan_rebalance
+from scheduler.snapshot import Move
+
+IDS = ("a", "b", "c", "d")
+SMALL = InstanceCapacity(prefill_tokens_per_s=1000.0, kv_tokens=20_000, max_running=4)
+RECORDED_EVENTS = 120
+
+
+class RandomRun:
+    """core: whatever has `handle`; scheduler: the one behind it."""
+
+    def __init__(self, core: Scheduler | JournaledScheduler, scheduler: Scheduler, seed: int) -> None:
+        self.now = 1000.0 / 7
+        self._core = core
+        self._scheduler = scheduler
+        self._random = random.Random(seed)
+        self._arrived = 0
+        self._running: dict[str, int] = {}  # request id -> attempt
+        self._incarnations: dict[str, int] = {}
+        for instance_id in IDS[:3]:
+            self._join(instance_id)
+
+    def run(self, events: int) -> None:
+        choices = {
+            self._arrive: 40,
+            self._first_token: 20,
+            self._finish: 20,
+            self._fail: 4,
+            self._cancel: 4,
+            self._late: 2,
+            self._cache: 3,
+            self._member: 3,
+            self._loads: 3,
+            self._plan: 4,
+            self._tick: 15,
+        }
+        for _ in range(events):
+            self._random.choices(list(choices), list(choices.values()))[0]()
+
+    def _send(self, event: Event) -> list[Command]:
+        self.now += self._random.random() * 0.05
+        commands = self._core.handle(event, self.now)
+        for command in commands:
+            match command:
+                case Dispatch():
+                    self._running[command.request_id] = command.attempt
+                case Abort() | Reject() | FailStream():
+                    self._running.pop(command.request_id, None)
+        return commands
+
+    def _arrive(self) -> None:
+        rng = self._random
+        self._arrived += 1
+        blocks = hash_trace_ids([rng.choice((0, 0, 1)), *range(rng.randrange(4))])
+        request = Request(
+            f"r{self._arrived}",
+            rng.choice((tuple(blocks), ())),
+            rng.choice((1, 300, 1000, 4000)),
+            rng.choice((0, 20, 300)),
+            rng.choice((None, None, 0.1, 60.0)),
+            rng.choice((0, 0, -1, 2)),
+            rng.choice(("", "Ä\n\u2028")),
+            streams=rng.random() < 0.7,
+        )
+        self._send(RequestArrived(request))
+
+    def _pick(self) -> str:
+        return self._random.choice(sorted(self._running) or ["never"])
+
+    def _first_token(self) -> None:
+        request_id = self._pick()
+        self._send(FirstToken(request_id, self._running.get(request_id, 1)))
+
+    def _finish(self) -> None:
+        request_id = self._pick()
+        attempt = self._running.pop(request_id, 1)
+        usage = self._random.choice(((None, None), (512, 1000)))
+        self._send(RequestFinished(request_id, attempt, self._random.randrange(300), *usage))
+
+    def _fail(self) -> None:
+        request_id = self._pick()
+        attempt = self._running.pop(request_id, 1)
+        cause = self._random.choice(list(FailureCause))
+        self._send(RequestFailed(request_id, attempt, self._random.choice((0, 0, 3)), cause))
+
+    def _cancel(self) -> None:
+        request_id = self._random.choice(sorted(self._scheduler.attempts) or ["never"])
+        self._running.pop(request_id, None)
+        self._send(RequestCancelled(request_id))
+
+    def _late(self) -> None:
+        self._send(FirstToken(self._pick(), 99))
+
+    def _cache(self) -> None:
+        instance_id = self._random.choice(IDS)
+        blocks = tuple(hash_trace_ids([0, 0, 1, 2]))
+        events = (BlocksStored(instance_id, blocks), BlocksRemoved(instance_id, blocks[1:]), CacheCleared(instance_id))
+        self._send(self._random.choice(events))
+
+    def _join(self, instance_id: str) -> None:
+        self._incarnations[instance_id] = self._incarnations.get(instance_id, 0) + 1
+        capacity = replace(SMALL, weight=self._random.choice((0.5, 1.0, 2.0)))
+        self._send(InstanceJoined(instance_id, self._incarnations[instance_id], capacity))
+
+    def _member(self) -> None:
+        instance_id = self._random.choice(IDS)
+        if instance_id not in self._scheduler.instances or self._random.random() < 0.3:
+            self._join(instance_id)
+        elif self._random.random() < 0.5:
+            self._send(InstanceDraining(instance_id))
+        else:
+            self._send(InstanceLost(instance_id, self._incarnations[instance_id], "died"))
+
+    def _loads(self) -> None:
+        loads = (InstanceLoad(i, 1, self._random.randrange(3000), 5000) for i in IDS if self._random.random() < 0.5)
+        self._send(GatewayLoads(tuple(loads)))
+
+    def _plan(self) -> None:
+        snapshot = self._scheduler.snapshot(self.now)
+        moves = plan_rebalance(snapshot, self._scheduler.config) if snapshot is not None else []
+        moves.append(Move("never", "a", "b", 0.1))
+        self._send(MovesProposed(tuple(moves), self._scheduler.version))
+
+    def _tick(self) -> None:
+        self.now += self._random.choice((0.05, 0.1, 0.3))
+        self._send(Tick())
+
+
+def record(path: Path, config: SchedulerConfig, seed: int, events: int) -> JournalWriter:
+    """Returns the journal, closed."""
+    scheduler = Scheduler(config)
+    journal = JournalWriter(path, config, about={"recorded": f"python -m tests.scheduler.random_run {path.name}"})
+    try:
+        RandomRun(JournaledScheduler(scheduler, journal), scheduler, seed).run(events)
+    finally:
+        journal.close()
+    return journal
+
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1])
+    out.unlink(missing_ok=True)
+    print(record(out, SchedulerConfig(ttft_slo_s=2.0), seed=1, events=RECORDED_EVENTS).state)
