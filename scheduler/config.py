@@ -22,15 +22,23 @@ class SchedulerConfig:
     gateway_queue: bool = True  # off: dispatched at once; what waits, waits in the instance and cannot move
     rebalancing: bool = True  # off: what waits stays where it was placed
 
+    # What is added to them.
+    find_holders: bool = True  # off: an instance that holds the prefix is a candidate only if the rings name it
+    escape: bool = True  # off: the least loaded instance is a candidate only if the rings name it
+    deadline_order: bool = True  # off: first come, first served
+    taking: bool = True  # off: an instance without work stays so until a request is placed there
+
     virtual_nodes: int = 128  # per instance of weight 1 on each ring: about 9 % spread of arc length
     key_blocks: int = 1  # depth of a key before any deepening
     max_key_blocks: int = 64  # deepening stops here: a longer common prefix is one conversation, not a crowd
 
-    # The warm candidate is kept while its estimate is below this share of the SLO (arXiv 2602.06502, section 3.3).
-    switch_slo_fraction: float = 0.5
-    # Seconds of waiting that leaving a cached prefix must save for each second of recomputation it causes, since that
-    # second delays all who wait there. 0 is the paper's rule, which gives warm prefixes away too early under load.
-    recompute_price: float = 4.0
+    # The warm instance is kept while its estimate is below this share of the SLO. The paper's half (arXiv 2602.06502,
+    # section 3.3) comes on top of no price at all.
+    keep_slo_fraction: float = 0.2
+    # Seconds of waiting that leaving a cached prefix must save for each second of recomputation it causes: on an idle
+    # cluster, and on a busy one, where that second delays all who wait there.
+    recompute_price_idle: float = 2.0
+    recompute_price_busy: float = 16.0
     # An instance is hot when its backlog is above this share of the SLO. The paper's half (arXiv 2602.06502, section
     # 3.4) moves requests that would have kept the SLO anyway, and their prefixes are computed twice.
     hot_slo_fraction: float = 1.0
@@ -40,21 +48,13 @@ class SchedulerConfig:
     max_moves_per_request: int = 2  # so that a request cannot wander
     min_move_gain_s: float = 0.1  # below the error of the estimates a move is noise
 
-    # Prefill work an instance is given ahead. A full step of 8192 tokens is 1.3 s: less would leave it idle between
-    # steps.
+    # The next prompt is sent when the instance has less prefill work than this. The engine shares a step among all the
+    # prompts it has, and all of them wait for its end: one after the other, each is done sooner. Long enough for the
+    # way to the instance and back.
     release_window_s: float = 0.1
-    shortness_weight: float = 2.0
-    patience_s: float = 15.0
-    margin_s: float = 1.0
-    miss_penalty: float = 0.0
-    keep_fraction: float = 0.0
-    stealing: bool = True
-    steal_depth: int = 32
-    steal_price: float = 4.0
-    price_idle: float = 2.0
-    price_busy: float = 16.0
-    third: int = 1
-    max_holders: int = 2
+    # How much later than it came a prompt takes its place in the queue, in units of its own prefill time.
+    length_handicap: float = 1.0
+    patience_s: float = 15.0  # who cannot meet the objective any more is served behind the others, but within this
     max_waiting: int = 4096  # requests waiting in the gateway for one instance
     max_in_flight: int = 65_536  # requests known to the core
     queue_timeout_s: float = 120.0  # nobody waits longer in the gateway
@@ -66,15 +66,15 @@ class SchedulerConfig:
             raise ConfigError(f"policy must be one of {', '.join(POLICY_NAMES)}, not {self.policy!r}")
         positive = (
             "ttft_slo_s block_tokens virtual_nodes key_blocks max_key_blocks max_moves max_moves_per_request"
-            " release_window_s max_waiting max_in_flight queue_timeout_s max_attempts"
+            " release_window_s max_waiting max_in_flight queue_timeout_s max_attempts patience_s"
         )
         for name in positive.split():
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be greater than 0, not {getattr(self, name)!r}")
-        for name in ("min_move_gain_s", "recompute_price", "suspect_s"):
+        for name in ("min_move_gain_s", "recompute_price_idle", "recompute_price_busy", "suspect_s", "length_handicap"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)!r}")
-        for name in ("switch_slo_fraction", "hot_slo_fraction", "escape_slo_fraction"):
+        for name in ("keep_slo_fraction", "hot_slo_fraction", "escape_slo_fraction"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be greater than 0 and at most 1, not {getattr(self, name)!r}")
         if self.max_key_blocks < self.key_blocks:

@@ -35,12 +35,14 @@ from scheduler.events import (
 )
 from scheduler.holders import Holders
 from scheduler.instance_view import InstanceView
-from scheduler.pick import leaving_gain_s
+from scheduler.load_order import LoadOrder
+from scheduler.pick import leaving_gain_s, recompute_price
 from scheduler.placement import Placement
 from scheduler.policies import make_policy
 from scheduler.recovery import Fate, decide_fate
 from scheduler.request import Attempt, AttemptState, ChoiceReason, Request
 from scheduler.snapshot import Move, Snapshot
+from scheduler.steal import request_to_take
 from scheduler.take_snapshot import take_snapshot
 
 FIRST_OUTPUT_GUESS_TOKENS = 256.0  # length of an answer before any was seen
@@ -55,6 +57,7 @@ class SchedulerStats:
     late_events: int = 0  # for an attempt, request or incarnation that is over
     retries: int = 0  # attempts after the first
     moves_applied: int = 0
+    requests_taken: int = 0  # by instances that would have idled
     moves_refused: int = 0  # not worth it any more, or no longer possible, when the plan came back
 
 
@@ -64,7 +67,8 @@ class Scheduler:
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config
         self.holders = Holders()
-        self.policy = make_policy(config, self.holders)
+        self.loads = LoadOrder()  # ready instances
+        self.policy = make_policy(config, self.holders, self.loads)
         self.instances: dict[str, InstanceView] = {}
         self.attempts: dict[str, Attempt] = {}  # by request id: every request in flight
         self.stats = SchedulerStats()
@@ -101,7 +105,7 @@ class Scheduler:
         """What plan_rebalance needs; None while no instance is hot or rebalancing is off."""
         if not (self.config.rebalancing and self.policy.holds_requests):
             return None
-        return take_snapshot(self.instances, self.version, self.config)
+        return take_snapshot(self.instances, self.loads, self.version, self.config)
 
     def own_loads(self) -> tuple[InstanceLoad, ...]:
         """What this core has booked, for the other gateways."""
@@ -129,8 +133,7 @@ class Scheduler:
         view = self.instances[attempt.instance_id]
         attempt.started = True
         if attempt.state is AttemptState.PREFILLING:
-            if attempt.request.streams:
-                view.speed.observe(attempt.ahead_tokens, now - attempt.dispatched_at)
+            view.speed.observe(attempt.work_tokens, now)
             view.prefilled(attempt)
             self._release(view, now, commands)
 
@@ -169,20 +172,30 @@ class Scheduler:
                 self.stats.late_events += 1
                 return
             self._forget(known)
-        view = InstanceView(event.instance_id, event.incarnation, event.capacity, self.config.block_tokens, self.holders)
+        view = InstanceView(
+            event.instance_id, event.incarnation, event.capacity, self.config, self.holders, self.loads
+        )
         self.instances[event.instance_id] = view
-        self.policy.add(view)
+        self._ready(view)
         self.version += 1
         if known is not None:
             self._evacuate(known, now, commands)
+
+    def _ready(self, view: InstanceView) -> None:
+        self.policy.add(view)
+        self.loads.add(view)
+
+    def _not_ready(self, view: InstanceView) -> None:
+        view.draining = True
+        self.policy.remove(view)
+        self.loads.remove(view)
 
     def _instance_draining(self, event: InstanceDraining, now: float, commands: list[Command]) -> None:
         view = self.instances.get(event.instance_id)
         if view is None or view.draining:
             self.stats.late_events += 1
             return
-        view.draining = True
-        self.policy.remove(view)
+        self._not_ready(view)
         self.version += 1
         if any(not other.draining for other in self.instances.values()):
             self._replace_waiting(view, now, commands)  # else they are served here, as nobody else can
@@ -197,8 +210,7 @@ class Scheduler:
 
     def _forget(self, view: InstanceView) -> None:
         if not view.draining:
-            view.draining = True
-            self.policy.remove(view)
+            self._not_ready(view)
         del self.instances[view.instance_id]
         self._suspects.discard(view.instance_id)
         self.version += 1
@@ -243,7 +255,7 @@ class Scheduler:
     def _gateway_loads(self, event: GatewayLoads, now: float, commands: list[Command]) -> None:
         loads = {load.instance_id: load for load in event.loads}
         for view in self.instances.values():
-            view.others = loads.get(view.instance_id)
+            view.hear_of_others(loads.get(view.instance_id))
             self._release(view, now, commands)
 
     def _moves_proposed(self, event: MovesProposed, now: float, commands: list[Command]) -> None:
@@ -266,11 +278,11 @@ class Scheduler:
         if target.instance_id in self._suspects | attempt.tried | {attempt.instance_id}:
             return False
         source = self.instances[attempt.instance_id]
-        ahead = source.booked_prefill_tokens + source.waiting.tokens_ahead(attempt) + attempt.uncached_tokens
+        ahead = source.booked_prefill_tokens + source.waiting.tokens_ahead(attempt) + attempt.work_tokens
         estimate = target.estimate_ttft(attempt.request)
-        extra_s = estimate.prefill_s - attempt.uncached_tokens * source.seconds_per_token
+        extra_s = estimate.prefill_s - attempt.work_tokens * source.seconds_per_token
         here_s = ahead * source.seconds_per_token
-        gain_s = leaving_gain_s(here_s, estimate.total_s, extra_s, self.config.recompute_price)
+        gain_s = leaving_gain_s(here_s, estimate.total_s, extra_s, self._price())
         if gain_s < self.config.min_move_gain_s:
             return False
         source.take_out(attempt)
@@ -278,9 +290,10 @@ class Scheduler:
         attempt.reason = ChoiceReason.MOVED
         attempt.cached_tokens = estimate.cached_tokens
         attempt.uncached_tokens = estimate.uncached_tokens
+        attempt.work_tokens = estimate.work_tokens
         attempt.estimated_ttft_s = estimate.total_s + (now - attempt.arrived_at)
         attempt.moves += 1
-        target.enqueue(attempt, self.config.shortness_weight)
+        target.enqueue(attempt)
         self._release(target, now, commands)
         self._release(source, now, commands)
         return True
@@ -299,6 +312,7 @@ class Scheduler:
             attempt = self._running(request_id, number)
             if attempt is not None and attempt.state is AttemptState.PREFILLING:
                 view = self.instances[attempt.instance_id]
+                view.speed.starts(now)
                 view.prefilled(attempt)
                 self._release(view, now, commands)
 
@@ -349,15 +363,16 @@ class Scheduler:
             estimate.total_s + (now - arrived_at),
             estimate.cached_tokens,
             estimate.uncached_tokens,
+            estimate.work_tokens,
             arrived_at + (request.ttft_slo_s or self.config.ttft_slo_s),
             tried,
         )
         self.attempts[request.id] = attempt
-        if self._can_start(view, attempt) and not view.waiting_count:
+        if not self.policy.holds_requests:
             self._dispatch(view, attempt, now, commands)
-        else:
-            view.enqueue(attempt, self.config.shortness_weight)
-            self._release(view, now, commands)
+            return
+        view.enqueue(attempt)
+        self._release(view, now, commands)
 
     def _choose(self, request: Request, tried: frozenset[str], now: float) -> Placement | None:
         """Avoid suspects and instances that failed the request, as long as others are left."""
@@ -371,60 +386,43 @@ class Scheduler:
         return placement
 
     def _release(self, view: InstanceView, now: float, commands: list[Command]) -> None:
-        """Dispatch from the instance's queue, in order, as far as it can start them."""
-        spt = view.speed.seconds_per_token
-        while view.waiting_count:
-            attempt = view.waiting.next(now, spt, view.booked_prefill_tokens * spt, self.config.patience_s, self.config.margin_s)
-            if not self._can_start(view, attempt):
+        """Dispatch what the instance can start: from its own queue, then, if it would idle, from another's."""
+        window_s = self.config.release_window_s
+        seconds_per_token = view.seconds_per_token
+        while view.waiting_count and view.has_room(window_s):
+            attempt = view.waiting.next(now, now + view.prefilling_s, seconds_per_token)
+            if not view.has_kv(attempt.request, self._answer_tokens(attempt.request)):
                 return
             view.take_out(attempt)
             self._dispatch(view, attempt, now, commands)
-        if self.config.stealing and self.policy.holds_requests and not view.draining and view.booked_prefill_tokens * spt < self.config.release_window_s:
-            self._steal(view, now, commands)
+        if self.config.taking and not view.waiting_count and self.policy.holds_requests:
+            self._take_from_others(view, now, commands)
 
-    def _steal(self, view: InstanceView, now: float, commands: list[Command]) -> None:
-        config = self.config
-        spt = view.speed.seconds_per_token
-        if view.instance_id in self._suspects: return
-        while view.booked_prefill_tokens * spt < config.release_window_s:
-            source = max(self.instances.values(), key=lambda v: v.waiting_tokens)
-            if source is view or not source.waiting_count:
+    def _take_from_others(self, view: InstanceView, now: float, commands: list[Command]) -> None:
+        if view.draining or view.instance_id in self._suspects:
+            return
+        while view.has_room(self.config.release_window_s):
+            found = request_to_take(view, self.loads, self._price(), self.config.min_move_gain_s)
+            if found is None:
                 return
-            best = None
-            sspt = source.speed.seconds_per_token
-            ahead = source.booked_prefill_tokens
-            base_s = view.booked_prefill_tokens * spt
-            for n, attempt in enumerate(source.waiting):
-                if n >= config.steal_depth: break
-                if attempt.moves < config.max_moves_per_request and view.instance_id not in attempt.tried:
-                    there = view.uncached_tokens(attempt.request) * spt
-                    here = attempt.uncached_tokens * sspt
-                    wait_s = ahead * sspt + here
-                    gain = leaving_gain_s(wait_s, base_s + there, there - here, config.steal_price)
-                    if gain >= config.min_move_gain_s and (best is None or gain > best[0]):
-                        best = (gain, attempt)
-                ahead += attempt.uncached_tokens
-            if best is None or not self._can_start(view, best[1]):
+            source, attempt = found
+            if not view.has_kv(attempt.request, self._answer_tokens(attempt.request)):
                 return
-            attempt = best[1]
             source.take_out(attempt)
             attempt.instance_id = view.instance_id
-            attempt.reason = ChoiceReason.MOVED
+            attempt.reason = ChoiceReason.TAKEN
             attempt.moves += 1
-            self.stats.moves_applied += 1
+            self.stats.requests_taken += 1
             self._dispatch(view, attempt, now, commands)
 
-    def _can_start(self, view: InstanceView, attempt: Attempt) -> bool:
-        if not self.policy.holds_requests:
-            return True
-        return view.can_start(attempt, self._kv_tokens(attempt.request), self.config.release_window_s)
+    def _price(self) -> float:
+        return recompute_price(self.loads.mean_s, self.config)
 
     def _dispatch(self, view: InstanceView, attempt: Attempt, now: float, commands: list[Command]) -> None:
         request = attempt.request
-        view.dispatch(attempt, self._kv_tokens(request), now)
+        view.dispatch(attempt, self._answer_tokens(request), now)
         if not request.streams:
-            due = now + attempt.ahead_tokens * view.seconds_per_token
-            heappush(self._assumed, (due, request.id, attempt.number))
+            heappush(self._assumed, (now + view.prefilling_s, request.id, attempt.number))
         commands.append(
             Dispatch(
                 request.id,
@@ -437,12 +435,10 @@ class Scheduler:
             )
         )
 
-    def _kv_tokens(self, request: Request) -> int:
-        """KV cache the request will take: its prompt and an answer of the length answers have been having."""
+    def _answer_tokens(self, request: Request) -> int:
+        """Expected: as long as answers have been, or as the client allowed."""
         expected = int(self._mean_output_tokens)
-        return request.prompt_tokens + (
-            min(expected, request.max_output_tokens) if request.max_output_tokens else expected
-        )
+        return min(expected, request.max_output_tokens) if request.max_output_tokens else expected
 
     def _end(self, attempt: Attempt, now: float, commands: list[Command]) -> None:
         """Give back all the attempt has booked, and let the next in the queue start."""

@@ -17,6 +17,8 @@ class InstanceCapacity:
     kv_tokens: size of its KV cache pool, in tokens.
     cache_tokens: tokens of prefixes it can keep, where a tier behind the pool keeps more of them; 0: kv_tokens.
     max_running: requests it runs at once (vLLM: max_num_seqs).
+    attention_tokens: length of context at which a token's attention costs as much as all else of it; 0: the cost of a
+        token is taken to be the same at any length.
     weight: share of the rings, relative to the other instances.
     The defaults describe a 7B-class model on one accelerator (arXiv 2602.06502: 0.00016 s a prefill token).
     """
@@ -26,13 +28,15 @@ class InstanceCapacity:
     max_running: int = 256
     weight: float = 1.0
     cache_tokens: int = 0
+    attention_tokens: int = 0
 
     def __post_init__(self) -> None:
         for name in ("prefill_tokens_per_s", "kv_tokens", "max_running", "weight"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be greater than 0, not {getattr(self, name)!r}")
-        if not self.cache_tokens >= 0:
-            raise ConfigError(f"cache_tokens must be at least 0, not {self.cache_tokens!r}")
+        for name in ("cache_tokens", "attention_tokens"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)!r}")
 
 
 class FailureCause(StrEnum):

@@ -1,8 +1,11 @@
 """One instance as the core sees it: its capacity, what is booked on it, and the caches it is believed to hold."""
 
 from scheduler.cache_view import CacheView
+from scheduler.config import SchedulerConfig
 from scheduler.events import InstanceCapacity, InstanceLoad
 from scheduler.holders import Holders
+from scheduler.kv_booking import KvBooking
+from scheduler.load_order import LoadOrder
 from scheduler.request import Attempt, AttemptState, Request
 from scheduler.ttft import PrefillSpeed, TtftEstimate, cached_tokens
 from scheduler.wait_queues import WaitQueue
@@ -12,30 +15,42 @@ class InstanceView:
     """Books are kept by four transitions: enqueue, take_out, dispatch, prefilled; `release` undoes what is left of a
     dispatch.
 
-    waiting_tokens: uncached tokens of what waits in the gateway. booked_prefill_tokens: dispatched, not yet computed.
-    booked_kv_tokens: reserved by what runs there.
+    waiting_tokens: prefill work of what waits in the gateway. booked_prefill_tokens: dispatched, not yet computed.
+    Both in tokens of a short prompt: what a long one's attention costs is in them (`work_tokens`).
+    others: what other gateways have booked here.
     """
 
-    def __init__(self, instance_id: str, incarnation: int, capacity: InstanceCapacity, block_tokens: int, holders: Holders) -> None:
+    def __init__(
+        self,
+        instance_id: str,
+        incarnation: int,
+        capacity: InstanceCapacity,
+        config: SchedulerConfig,
+        holders: Holders,
+        loads: LoadOrder,
+    ) -> None:
         self.instance_id = instance_id
         self.incarnation = incarnation
         self.capacity = capacity
         self.draining = False
         self.suspect_until = 0.0
-        self.others: InstanceLoad | None = None  # what other gateways have booked here
-        self.waiting = WaitQueue()
+        self.others: InstanceLoad | None = None
+        self.waiting = WaitQueue(by_deadline=config.deadline_order, patience_s=config.patience_s)
         self.running: dict[str, Attempt] = {}  # by request id
-        self._holders = holders
-        self.bit = holders.join(instance_id)
-        self.cache = CacheView((capacity.cache_tokens or capacity.kv_tokens) // block_tokens, holders, self.bit)
         self.speed = PrefillSpeed(capacity.prefill_tokens_per_s)
         self.waiting_tokens = 0
         self.booked_prefill_tokens = 0
-        self.booked_kv_tokens = 0
-        self._block_tokens = block_tokens
+        self.kv = KvBooking()
+        self._handicap = config.length_handicap if config.deadline_order else 0.0
+        self._block_tokens = config.block_tokens
+        self._attention_tokens = capacity.attention_tokens
+        self._loads = loads
+        self._holders = holders
+        self.bit = holders.join(instance_id)
+        self.cache = CacheView((capacity.cache_tokens or capacity.kv_tokens) // config.block_tokens, holders, self.bit)
 
     def forget(self) -> None:
-        """The instance is gone: nobody holds these blocks here any more."""
+        """The instance is gone, and nothing waits or runs here: nobody holds a block here any more."""
         self.cache.clear()
         self._holders.leave(self.bit)
 
@@ -48,85 +63,132 @@ class InstanceView:
         return len(self.running)
 
     @property
+    def booked_kv_tokens(self) -> int:
+        return self.kv.tokens
+
+    @property
     def seconds_per_token(self) -> float:
         return self.speed.seconds_per_token
 
     @property
     def backlog_tokens(self) -> int:
-        return self.booked_prefill_tokens + self.waiting_tokens
+        others = self.others.prefill_tokens if self.others is not None else 0
+        return self.booked_prefill_tokens + self.waiting_tokens + others
 
     @property
     def backlog_s(self) -> float:
-        """Seconds until a request that arrives now would start its prefill."""
-        others = self.others.prefill_tokens if self.others is not None else 0
-        return (self.backlog_tokens + others) * self.speed.seconds_per_token
+        """Seconds until a request that arrives now would start its prefill, if it went behind all others."""
+        return self.backlog_tokens * self.speed.seconds_per_token
 
-    def uncached_tokens(self, request: Request) -> int:
-        """Tokens it would compute for the request, run after all that waits."""
-        return request.prompt_tokens - self._cached_tokens(request)
+    @property
+    def prefilling_s(self) -> float:
+        """Seconds of prefill that the instance has been given and has not done."""
+        others = self.others.prefill_tokens if self.others is not None else 0
+        return (self.booked_prefill_tokens + others) * self.speed.seconds_per_token
+
+    def work_tokens(self, prompt_tokens: int, cached: int) -> int:
+        """Prefill work of a prompt. A token's attention to `attention_tokens` before it costs as much as all else of
+        the token."""
+        uncached = prompt_tokens - cached
+        if not self._attention_tokens:
+            return uncached
+        return uncached + int(uncached * (prompt_tokens + cached) / (2 * self._attention_tokens))
+
+    def work_there(self, request: Request) -> int:
+        """Prefill work of the request if it ran here after all that waits."""
+        return self.work_tokens(request.prompt_tokens, self._cached_tokens(request))
 
     def estimate_ttft(self, request: Request) -> TtftEstimate:
         """For the request if it were placed here now."""
         cached = self._cached_tokens(request)
-        uncached = request.prompt_tokens - cached
+        work = self.work_tokens(request.prompt_tokens, cached)
         seconds_per_token = self.speed.seconds_per_token  # the hot path: properties would cost a call each
-        prefill_s = uncached * seconds_per_token
-        backlog_s = (self.booked_prefill_tokens + self.waiting_tokens) * seconds_per_token
+        backlog = self.booked_prefill_tokens + self.waiting_tokens
         if self.others is not None:
-            backlog_s += self.others.prefill_tokens * seconds_per_token
-        return TtftEstimate(self.instance_id, cached, uncached, len(self.running), prefill_s, backlog_s + prefill_s)
+            backlog += self.others.prefill_tokens
+        prefill_s = work * seconds_per_token
+        return TtftEstimate(
+            self.instance_id,
+            cached,
+            request.prompt_tokens - cached,
+            work,
+            len(self.running),
+            prefill_s,
+            backlog * seconds_per_token + prefill_s,
+        )
 
-    def enqueue(self, attempt: Attempt, shortness_weight: float) -> None:
-        self.waiting.add(attempt, shortness_weight * attempt.uncached_tokens * self.speed.seconds_per_token)
-        self.waiting_tokens += attempt.uncached_tokens
+    def enqueue(self, attempt: Attempt) -> None:
+        self.waiting.add(attempt, self._handicap * attempt.work_tokens * self.speed.seconds_per_token)
+        self.waiting_tokens += attempt.work_tokens
         self.cache.expect(attempt.request.blocks)
+        self._loads.changed(self)
 
     def take_out(self, attempt: Attempt) -> None:
         """The attempt no longer waits here: it starts, moves, or is over."""
         self.waiting.remove(attempt)
-        self.waiting_tokens -= attempt.uncached_tokens
+        self.waiting_tokens -= attempt.work_tokens
         self.cache.unexpect(attempt.request.blocks)
+        self._loads.changed(self)
 
-    def can_start(self, attempt: Attempt, kv_tokens: int, window_s: float) -> bool:
-        """Whether the instance could begin with it now. An idle instance takes anything."""
+    def has_room(self, window_s: float) -> bool:
+        """Whether it could begin with another prompt now. An idle instance could with any."""
         if not self.running:
             return True
-        running, prefill_tokens, kv_tokens = len(self.running), self.booked_prefill_tokens, self.booked_kv_tokens + kv_tokens
+        running = len(self.running)
         if self.others is not None:
             running += self.others.running
-            kv_tokens += self.others.kv_tokens
-            prefill_tokens += self.others.prefill_tokens
-        return (
-            running < self.capacity.max_running
-            and prefill_tokens * self.speed.seconds_per_token < window_s
-            and kv_tokens <= self.capacity.kv_tokens
-        )
+        return running < self.capacity.max_running and self.prefilling_s < window_s
 
-    def dispatch(self, attempt: Attempt, kv_tokens: int, now: float) -> None:
+    def has_kv(self, request: Request, answer_tokens: int) -> bool:
+        """Whether the request's KV cache would fit beside what runs. An idle instance takes anything."""
+        if not self.running:
+            return True
+        free = self.capacity.kv_tokens - self.kv.tokens
+        if self.others is not None:
+            free -= self.others.kv_tokens
+        need = request.prompt_tokens + answer_tokens
+        if need <= free:
+            return True
+        block_tokens = request.block_tokens or self._block_tokens
+        shared = len(request.blocks) * block_tokens - self.kv.missing_tokens(request.blocks, block_tokens)
+        return need - shared <= free
+
+    def dispatch(self, attempt: Attempt, answer_tokens: int, now: float) -> None:
         request = attempt.request
+        block_tokens = request.block_tokens or self._block_tokens
         held = self.cache.held_blocks(request.blocks)
         attempt.cached_tokens = cached_tokens(request, held, self._block_tokens)
         attempt.uncached_tokens = request.prompt_tokens - attempt.cached_tokens
-        attempt.kv_tokens = kv_tokens
+        attempt.work_tokens = self.work_tokens(request.prompt_tokens, attempt.cached_tokens)
+        attempt.own_kv_tokens = request.prompt_tokens - len(request.blocks) * block_tokens + answer_tokens
         attempt.state = AttemptState.PREFILLING
-        attempt.dispatched_at = now
         self.running[request.id] = attempt
-        self.booked_prefill_tokens += attempt.uncached_tokens
-        self.booked_kv_tokens += kv_tokens
-        attempt.ahead_tokens = self.booked_prefill_tokens
+        if not self.booked_prefill_tokens:
+            self.speed.starts(now)
+        self.booked_prefill_tokens += attempt.work_tokens
+        self.kv.book(request.blocks, block_tokens, attempt.own_kv_tokens)
         self.cache.use(request.blocks)
+        self._loads.changed(self)
 
     def prefilled(self, attempt: Attempt) -> None:
         """Its first token was seen, or is assumed."""
         attempt.state = AttemptState.DECODING
-        self.booked_prefill_tokens -= attempt.uncached_tokens
+        self.booked_prefill_tokens -= attempt.work_tokens
+        self._loads.changed(self)
 
     def release(self, attempt: Attempt) -> None:
         """The attempt runs here no more, however it ended."""
-        del self.running[attempt.request.id]
-        self.booked_kv_tokens -= attempt.kv_tokens
+        request = attempt.request
+        del self.running[request.id]
+        self.kv.give_back(request.blocks, request.block_tokens or self._block_tokens, attempt.own_kv_tokens)
         if attempt.state is AttemptState.PREFILLING:
-            self.booked_prefill_tokens -= attempt.uncached_tokens
+            self.booked_prefill_tokens -= attempt.work_tokens
+            self._loads.changed(self)
+
+    def hear_of_others(self, load: InstanceLoad | None) -> None:
+        """What other gateways have booked here, as they last said."""
+        self.others = load
+        self._loads.changed(self)
 
     def _cached_tokens(self, request: Request) -> int:
         return cached_tokens(request, self.cache.cached_blocks(request.blocks), self._block_tokens)

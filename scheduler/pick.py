@@ -1,7 +1,10 @@
 """SLO-aware choice between the candidates of a key (arXiv 2602.06502, section 3.3)."""
 
+from scheduler.config import SchedulerConfig
 from scheduler.request import ChoiceReason
 from scheduler.ttft import TtftEstimate
+
+BUSY_BACKLOG_S = 1.0  # mean backlog from which a cluster counts as busy
 
 
 def leaving_gain_s(here_s: float, there_s: float, extra_prefill_s: float, recompute_price: float) -> float:
@@ -10,24 +13,40 @@ def leaving_gain_s(here_s: float, there_s: float, extra_prefill_s: float, recomp
     return here_s - there_s - recompute_price * max(0.0, extra_prefill_s)
 
 
-def pick_instance(
-    estimates: list[TtftEstimate], limit_s: float | None, recompute_price: float
-) -> tuple[TtftEstimate, ChoiceReason]:
-    """Keep the prefix where it is cached while that meets the limit; beyond it, leave if that gains.
+def recompute_price(mean_backlog_s: float, config: SchedulerConfig) -> float:
+    """Seconds of waiting that a second of recomputation must save. That second delays all who wait at the instance, and
+    there are the more of them, the more the cluster has to do."""
+    idle, busy = config.recompute_price_idle, config.recompute_price_busy
+    return min(busy, idle + (busy - idle) * mean_backlog_s / BUSY_BACKLOG_S)
 
-    estimates: one or two, the first ring's candidate first; which that is depends on the key alone, so it may break
-    ties without favouring an instance. limit_s: seconds to the first token; None keeps the prefix where it is cached.
+
+def pick_instance(
+    estimates: list[TtftEstimate], keep_s: float | None, recompute_price: float
+) -> tuple[TtftEstimate, ChoiceReason]:
+    """Keep the prefix where it is cached while that gives the first token within keep_s; beyond it, go where the time
+    to the first token and the price of what is computed again are least together.
+
+    estimates: one or more, the key's own candidates first; which these are depends on the key alone, so that order may
+    break ties without favouring an instance. keep_s: None keeps the prefix where it is cached at any cost.
     """
     if len(estimates) == 1:
         return estimates[0], ChoiceReason.ONLY_ONE
-    first, second = estimates
-    soonest = second if (second.total_s, second.running) < (first.total_s, first.running) else first
-    if first.cached_tokens == second.cached_tokens:
+    warm = soonest = estimates[0]
+    for estimate in estimates:
+        sooner = (estimate.total_s, estimate.running)
+        if estimate.cached_tokens > warm.cached_tokens or (
+            estimate.cached_tokens == warm.cached_tokens and sooner < (warm.total_s, warm.running)
+        ):
+            warm = estimate
+        if sooner < (soonest.total_s, soonest.running):
+            soonest = estimate
+    if all(estimate.cached_tokens == warm.cached_tokens for estimate in estimates):
         return soonest, ChoiceReason.BALANCED
-    warm = first if first.cached_tokens > second.cached_tokens else second
-    if limit_s is None or warm is soonest or warm.total_s <= limit_s:
+    if keep_s is None or warm is soonest or warm.total_s <= keep_s:
         return warm, ChoiceReason.WARM
-    extra_prefill_s = soonest.prefill_s - warm.prefill_s
-    if leaving_gain_s(warm.total_s, soonest.total_s, extra_prefill_s, recompute_price) <= 0:
-        return warm, ChoiceReason.WARM
-    return soonest, ChoiceReason.SWITCHED
+    best, best_s = warm, warm.total_s
+    for estimate in estimates:
+        cost_s = estimate.total_s + recompute_price * max(0.0, estimate.prefill_s - warm.prefill_s)
+        if cost_s < best_s:
+            best, best_s = estimate, cost_s
+    return best, ChoiceReason.WARM if best is warm else ChoiceReason.SWITCHED

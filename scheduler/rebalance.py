@@ -28,12 +28,17 @@ def plan_rebalance(snapshot: Snapshot, config: SchedulerConfig) -> list[Move]:
     moves: list[Move] = []
     for hot in sorted(snapshot.instances, key=lambda i: (-i.backlog_tokens * i.seconds_per_token, i.instance_id)):
         queue = [w for w in snapshot.waiting if w.instance_id == hot.instance_id]
-        moves += _relieve(hot, queue, loads, config, config.max_moves - len(moves))
+        moves += _relieve(hot, queue, loads, snapshot.recompute_price, config, config.max_moves - len(moves))
     return moves
 
 
 def _relieve(
-    hot: InstanceSnapshot, queue: list[WaitingSnapshot], loads: dict[str, _Load], config: SchedulerConfig, limit: int
+    hot: InstanceSnapshot,
+    queue: list[WaitingSnapshot],
+    loads: dict[str, _Load],
+    price: float,
+    config: SchedulerConfig,
+    limit: int,
 ) -> list[Move]:
     moves: list[Move] = []
     left_tokens: dict[str, int] = {}  # request id -> tokens no longer ahead of it, since earlier ones moved
@@ -42,23 +47,23 @@ def _relieve(
         for waiting in queue:
             if loads[hot.instance_id].seconds() <= config.hot_slo_fraction * waiting.ttft_slo_s:
                 continue
-            uncached = waiting.uncached_tokens
+            uncached = waiting.work_tokens
             ahead = waiting.ahead_tokens - left_tokens.get(waiting.request_id, 0)
             here_s = (ahead + uncached[hot.instance_id]) * hot.seconds_per_token
             for target in _targets(waiting, loads, config):
                 there = loads[target]
                 extra_s = uncached[target] * there.seconds_per_token
                 extra_s -= uncached[hot.instance_id] * hot.seconds_per_token
-                gain_s = leaving_gain_s(here_s, there.seconds(uncached[target]), extra_s, config.recompute_price)
+                gain_s = leaving_gain_s(here_s, there.seconds(uncached[target]), extra_s, price)
                 if gain_s >= config.min_move_gain_s and (best is None or gain_s > best[0]):
                     best = (gain_s, target, waiting)
         if best is None:
             return moves
         gain_s, target, waiting = best
         moves.append(Move(waiting.request_id, hot.instance_id, target, gain_s))
-        freed = waiting.uncached_tokens[hot.instance_id]
+        freed = waiting.work_tokens[hot.instance_id]
         loads[hot.instance_id].tokens -= freed
-        loads[target].tokens += waiting.uncached_tokens[target]
+        loads[target].tokens += waiting.work_tokens[target]
         position = queue.index(waiting)
         del queue[position]
         for behind in queue[position:]:
@@ -68,6 +73,6 @@ def _relieve(
 
 def _targets(waiting: WaitingSnapshot, loads: dict[str, _Load], config: SchedulerConfig) -> list[str]:
     """Where it may go: its other candidate unless that is hot, too; then any third instance that is nearly idle."""
-    others = {i: loads[i].seconds() / waiting.ttft_slo_s for i in waiting.uncached_tokens if i != waiting.instance_id}
+    others = {i: loads[i].seconds() / waiting.ttft_slo_s for i in waiting.work_tokens if i != waiting.instance_id}
     own = [i for i, share in others.items() if i in waiting.candidates and share <= config.hot_slo_fraction]
     return own or [i for i, share in others.items() if share <= config.escape_slo_fraction]

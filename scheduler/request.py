@@ -43,10 +43,11 @@ class ChoiceReason(StrEnum):
     """Why an attempt is at its instance. Values are metric labels."""
 
     WARM = "warm"  # the candidate with the longer cached prefix, and it keeps the SLO
-    SWITCHED = "switched"  # the warm candidate would have missed the SLO
-    BALANCED = "balanced"  # both candidates hold the same prefix: the sooner one
+    SWITCHED = "switched"  # waiting for the warm one would cost more than computing the prefix again
+    BALANCED = "balanced"  # none holds more of the prefix than another: the sooner one
     ONLY_ONE = "only_one"  # one candidate was left
     MOVED = "moved"  # taken off a hot instance by rebalancing
+    TAKEN = "taken"  # taken by an instance that would have idled
     POLICY = "policy"  # chosen by a comparison policy
 
 
@@ -55,9 +56,10 @@ class Attempt:
     """One try at running a request on one instance, and what it has booked there. Owned by the core.
 
     number: counts the request's dispatches, from 1; a move of a waiting request keeps it.
-    uncached_tokens: prompt tokens to compute, booked as waiting, then as prefilling, until the first token.
-    kv_tokens: KV cache reserved on the instance from dispatch to the end.
-    ahead_tokens: the instance's booked prefill tokens at dispatch, this attempt's included.
+    uncached_tokens: prompt tokens to compute. work_tokens: the work that is (InstanceView.work_tokens), booked as
+    waiting, then as prefilling, until the first token.
+    deadline_s: when its first token is due.
+    own_kv_tokens: KV cache reserved on the instance from dispatch to the end, besides that of its blocks.
     started: the driver has seen output; unlike DECODING this is never assumed.
     tried: instances on which earlier attempts of the request failed.
     """
@@ -71,11 +73,10 @@ class Attempt:
     estimated_ttft_s: float
     cached_tokens: int
     uncached_tokens: int
-    deadline_s: float = float("inf")
+    work_tokens: int
+    deadline_s: float
     tried: frozenset[str] = frozenset()
     state: AttemptState = AttemptState.WAITING
     moves: int = 0
-    dispatched_at: float = 0.0
-    kv_tokens: int = 0
-    ahead_tokens: int = 0
+    own_kv_tokens: int = 0
     started: bool = False

@@ -9,7 +9,7 @@ class WaitingSnapshot:
     """A request that waits in the gateway for `instance_id` and could run elsewhere.
 
     ahead_tokens: tokens to be computed at its instance before it starts.
-    uncached_tokens: instance id -> tokens of its prompt that must be computed there; its own instance and each
+    work_tokens: instance id -> tokens of its prompt that must be computed there; its own instance and each
     alternative.
     """
 
@@ -17,7 +17,7 @@ class WaitingSnapshot:
     instance_id: str
     ttft_slo_s: float
     ahead_tokens: int
-    uncached_tokens: dict[str, int]
+    work_tokens: dict[str, int]
     candidates: tuple[str, ...]
 
 
@@ -36,11 +36,13 @@ class Snapshot:
 
     instances: the hot ones, and every instance that a waiting request of theirs could move to.
     waiting: what waits for the hot instances, in queue order.
+    recompute_price: what a second of recomputation must save, as the cluster's load is (pick.recompute_price).
     """
 
     version: int
     instances: tuple[InstanceSnapshot, ...]
     waiting: tuple[WaitingSnapshot, ...]
+    recompute_price: float
 
 
 @record

@@ -5,6 +5,8 @@ from itertools import islice
 
 from scheduler.config import SchedulerConfig
 from scheduler.instance_view import InstanceView
+from scheduler.load_order import LoadOrder
+from scheduler.pick import recompute_price
 from scheduler.snapshot import InstanceSnapshot, Snapshot, WaitingSnapshot
 
 MAX_HOT_SHOWN = 4  # the hottest ones; a plan has few moves, and the others are shown when these have cooled
@@ -12,14 +14,17 @@ MAX_WAITING_SHOWN = 128  # for each, the first to be released; with the line abo
 THIRD_INSTANCES = 2  # the least loaded instances, offered where both candidates are hot
 
 
-def take_snapshot(instances: Mapping[str, InstanceView], version: int, config: SchedulerConfig) -> Snapshot | None:
+def take_snapshot(
+    instances: Mapping[str, InstanceView], loads: LoadOrder, version: int, config: SchedulerConfig
+) -> Snapshot | None:
     """None while nothing that waits could gain by a move."""
-    ready = {i: view for i, view in instances.items() if not view.draining}
-    hot = [view for view in instances.values() if view.waiting_count and _is_hot(view, config)]
-    if not hot or len(ready) < 2:
+    if len(loads) < 2:
         return None
-    hot = sorted(hot, key=lambda v: (-v.backlog_s, v.instance_id))[:MAX_HOT_SHOWN]
-    coolest = sorted(ready.values(), key=lambda v: (v.backlog_s, v.instance_id))[:THIRD_INSTANCES]
+    draining = [view for view in instances.values() if view.draining] if len(loads) < len(instances) else []
+    hot = [view for view in (*draining, *islice(loads.hottest(), MAX_HOT_SHOWN)) if _is_hot(view, config)]
+    if not hot:
+        return None
+    coolest = list(islice(loads.coolest(), THIRD_INSTANCES))
     waiting: list[WaitingSnapshot] = []
     shown = {view.instance_id: view for view in (*hot, *coolest)}
     for view in hot:
@@ -27,20 +32,20 @@ def take_snapshot(instances: Mapping[str, InstanceView], version: int, config: S
         for attempt in islice(view.waiting, MAX_WAITING_SHOWN):
             request = attempt.request
             if attempt.moves < config.max_moves_per_request:
-                own = {i: ready[i] for i in attempt.candidates if i in ready}
+                own = {i: instances[i] for i in attempt.candidates if i in instances and not instances[i].draining}
                 shown |= own
                 others = {v.instance_id: v for v in (*own.values(), *coolest) if v is not view}
-                uncached = {i: v.uncached_tokens(request) for i, v in others.items() if i not in attempt.tried}
-                uncached[view.instance_id] = attempt.uncached_tokens
+                uncached = {i: v.work_there(request) for i, v in others.items() if i not in attempt.tried}
+                uncached[view.instance_id] = attempt.work_tokens
                 slo_s = request.ttft_slo_s or config.ttft_slo_s
                 waiting.append(
                     WaitingSnapshot(request.id, view.instance_id, slo_s, ahead, uncached, attempt.candidates)
                 )
-            ahead += attempt.uncached_tokens
+            ahead += attempt.work_tokens
     if not waiting:
         return None
-    loads = (InstanceSnapshot(i, v.backlog_tokens, v.seconds_per_token) for i, v in sorted(shown.items()))
-    return Snapshot(version, tuple(loads), tuple(waiting))
+    shown_loads = (InstanceSnapshot(i, v.backlog_tokens, v.seconds_per_token) for i, v in sorted(shown.items()))
+    return Snapshot(version, tuple(shown_loads), tuple(waiting), recompute_price(loads.mean_s, config))
 
 
 def _is_hot(view: InstanceView, config: SchedulerConfig) -> bool:

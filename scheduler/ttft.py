@@ -11,25 +11,40 @@ from scheduler.request import Request
 PRIOR_TOKENS = 65_536.0  # weight of the configured speed against observations, in prefilled tokens
 MEMORY_TOKENS = 262_144.0  # observations older than this many tokens fade: a few dozen long prompts
 MAX_DRIFT = 8.0  # an observation counts within this factor of the configured speed: one hiccup must not outweigh it
-MIN_OBSERVED_TOKENS = 256  # below this a step's fixed cost, not the tokens, is what was measured
+MIN_OBSERVED_TOKENS = 2048  # below this a step's fixed cost, not the tokens, is what was measured
 
 
 class PrefillSpeed:
-    """Seconds per prefill token of one instance: the ratio of sums of observed seconds and tokens, with fading
-    memory."""
+    """Seconds per token of prefill work of one instance: the ratio of sums of observed seconds and tokens, with fading
+    memory. Observed while the instance works, decoding beside it included: what that costs is learned with the rest.
+    """
 
     def __init__(self, prefill_tokens_per_s: float) -> None:
         self._prior = 1.0 / prefill_tokens_per_s
         self._tokens = PRIOR_TOKENS
         self._seconds = PRIOR_TOKENS * self._prior
+        self._since_s = 0.0
+        self._seen_tokens = 0
+        self._seen_s = 0.0
         self.seconds_per_token = self._prior
 
-    def observe(self, tokens: int, seconds: float) -> None:
-        """A first token came `seconds` after dispatch, with `tokens` to compute before it."""
-        if tokens < MIN_OBSERVED_TOKENS:
+    def starts(self, now: float) -> None:
+        """The instance had no prefill to do until now."""
+        self._since_s = now
+
+    def observe(self, tokens: int, now: float) -> None:
+        """A prompt with so much work was computed. Prompts are computed one after the other, so the time since the
+        one before is its own; those that end in the same step count together."""
+        self._seen_tokens += tokens
+        self._seen_s += now - self._since_s
+        self._since_s = now
+        if self._seen_tokens < MIN_OBSERVED_TOKENS:
             return
+        tokens = self._seen_tokens
         configured_s = tokens * self._prior
-        seconds = min(max(seconds, configured_s / MAX_DRIFT), configured_s * MAX_DRIFT)
+        seconds = min(max(self._seen_s, configured_s / MAX_DRIFT), configured_s * MAX_DRIFT)
+        self._seen_tokens = 0
+        self._seen_s = 0.0
         keep = min(1.0, MEMORY_TOKENS / (self._tokens + tokens))
         self._tokens = (self._tokens + tokens) * keep
         self._seconds = (self._seconds + seconds) * keep
@@ -38,13 +53,14 @@ class PrefillSpeed:
 
 @record
 class TtftEstimate:
-    """prefill_s: to compute this prompt's uncached tokens; total_s: the same and all that is ahead of it.
+    """work_tokens: prefill work of this prompt (InstanceView.work_tokens). prefill_s: to compute this prompt's uncached tokens; total_s: the same and all that is ahead of it.
     running: requests dispatched to the instance and not ended; tells idle instances apart when the estimates are equal.
     """
 
     instance_id: str
     cached_tokens: int
     uncached_tokens: int
+    work_tokens: int
     running: int
     prefill_s: float
     total_s: float

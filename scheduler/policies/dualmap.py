@@ -1,7 +1,9 @@
-"""DualMap: the prefix names two candidates, the state of the system picks one of them. Touches two instances, never
-N."""
+"""DualMap: the prefix names two candidates, the state of the system picks one of them, and where that knows better, one
+of a few others: instances that hold more of the prefix, and the one with the least to do. Looks at a handful of
+instances, however many there are."""
 
 from collections.abc import Set
+from itertools import islice
 
 from xxhash import xxh3_64_intdigest
 
@@ -9,19 +11,21 @@ from scheduler.config import SchedulerConfig
 from scheduler.dual_ring import DualRing
 from scheduler.holders import Holders
 from scheduler.instance_view import InstanceView
-from scheduler.pick import pick_instance
+from scheduler.load_order import LoadOrder
+from scheduler.pick import pick_instance, recompute_price
 from scheduler.placement import Placement
 from scheduler.prefix_key import PrefixKeys
-from scheduler.request import ChoiceReason, Request
+from scheduler.request import Request
+
+MAX_HOLDERS = 2  # a prefix has rarely more homes, and one that has is cheap to compute again: it serves many
 
 
 class DualMap:
-    def __init__(self, config: SchedulerConfig, holders: Holders) -> None:
+    def __init__(self, config: SchedulerConfig, holders: Holders, loads: LoadOrder) -> None:
+        self.holds_requests = config.gateway_queue
         self._config = config
         self._holders = holders
-        self.holds_requests = config.gateway_queue
-        self._switch_fraction = config.switch_slo_fraction if config.slo_aware else None
-        self._recompute_price = config.recompute_price
+        self._loads = loads
         self._rings = DualRing(config.virtual_nodes, dual=config.dual_mapping)
         self.keys = PrefixKeys(config.key_blocks, config.max_key_blocks, adaptive=config.adaptive_key)
         self._views: dict[str, InstanceView] = {}
@@ -44,37 +48,30 @@ class DualMap:
         candidates = self._rings.candidates(key, avoid)
         if not candidates:
             return None
-        views = self._views
-        config = self._config
-        depth, mask = self._holders.deepest(request.blocks)
-        shown = list(candidates)
-        if mask:
-            n = 0
-            for i in self._holders.instances(mask):
-                if i in views and i not in shown and i not in avoid:
-                    shown.append(i)
-                    n += 1
-                    if n >= config.max_holders: break
-        if config.third:
-            for v in sorted(views.values(), key=lambda v: v.backlog_s)[:config.third]:
-                if v.instance_id not in shown and v.instance_id not in avoid:
-                    shown.append(v.instance_id)
-        mean_s = sum(v.backlog_s for v in views.values()) / len(views)
-        price = min(config.price_busy, config.price_idle + (config.price_busy-config.price_idle) * mean_s)
-        estimates = [views[i].estimate_ttft(request) for i in shown]
-        most = max(e.cached_tokens for e in estimates)
-        best = None
-        if config.keep_fraction:
-            warm = [e for e in estimates if e.cached_tokens == most and most]
-            if warm:
-                w = min(warm, key=lambda e: e.total_s)
-                if w.total_s <= config.keep_fraction * slo_s:
-                    return Placement(w, candidates, ChoiceReason.WARM)
-        for e in estimates:
-            v = views[e.instance_id]
-            score = e.total_s + price * (most - e.cached_tokens) * v.speed.seconds_per_token
-            if e.total_s > slo_s: score += config.miss_penalty
-            if best is None or (score, e.running) < best[0]:
-                best = ((score, e.running), e)
-        e = best[1]
-        return Placement(e, candidates, ChoiceReason.WARM if e.cached_tokens == most and most else ChoiceReason.SWITCHED)
+        views = [self._views[instance_id] for instance_id in candidates]
+        if self._config.find_holders:
+            self._add_holders(views, request, avoid)
+        if self._config.escape:
+            for view in islice(self._loads.coolest(), 1 + len(avoid)):
+                if view.instance_id not in avoid:
+                    if view not in views:
+                        views.append(view)
+                    break
+        estimates = [view.estimate_ttft(request) for view in views]
+        keep_s = self._config.keep_slo_fraction * slo_s if self._config.slo_aware else None
+        estimate, reason = pick_instance(estimates, keep_s, recompute_price(self._loads.mean_s, self._config))
+        return Placement(estimate, candidates, reason)
+
+    def _add_holders(self, views: list[InstanceView], request: Request, avoid: Set[str]) -> None:
+        """A prefix that left its candidates is found again."""
+        _, mask = self._holders.deepest(request.blocks)
+        for view in views:
+            mask &= ~view.bit
+        found = 0
+        for instance_id in self._holders.instances(mask):
+            holder = self._views.get(instance_id)
+            if holder is not None and instance_id not in avoid:
+                views.append(holder)
+                found += 1
+                if found == MAX_HOLDERS:
+                    return

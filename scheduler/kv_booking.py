@@ -1,0 +1,36 @@
+"""KV cache that running requests take: a block that several of them share is taken once, as in the engine."""
+
+
+class KvBooking:
+    """tokens: reserved at this moment."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self._users: dict[int, int] = {}  # block -> running requests that use it
+
+    def missing_tokens(self, blocks: tuple[int, ...], block_tokens: int) -> int:
+        """What booking these blocks would add."""
+        users = self._users
+        return sum(block not in users for block in blocks) * block_tokens
+
+    def book(self, blocks: tuple[int, ...], block_tokens: int, own_tokens: int) -> None:
+        """own_tokens: what the request takes besides its blocks: the rest of its prompt, and its answer."""
+        users = self._users
+        self.tokens += own_tokens
+        for block in blocks:
+            count = users.get(block, 0)
+            users[block] = count + 1
+            if not count:
+                self.tokens += block_tokens
+
+    def give_back(self, blocks: tuple[int, ...], block_tokens: int, own_tokens: int) -> None:
+        """Undoes `book` of the same values."""
+        users = self._users
+        self.tokens -= own_tokens
+        for block in blocks:
+            count = users[block] - 1
+            if count:
+                users[block] = count
+            else:
+                del users[block]
+                self.tokens -= block_tokens

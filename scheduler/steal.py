@@ -1,0 +1,46 @@
+"""An instance that would idle takes a request that waits for another, where that pays.
+
+Rebalancing plans ahead and in the background; this is decided at the moment an instance runs out of work, when it is
+certain that the request starts there at once.
+"""
+
+from itertools import islice
+
+from scheduler.instance_view import InstanceView
+from scheduler.load_order import LoadOrder
+from scheduler.pick import leaving_gain_s
+from scheduler.request import Attempt
+
+MAX_SOURCES = 4  # hottest instances that are looked at
+MAX_LOOKED_AT = 32  # requests looked at in a queue
+
+
+def request_to_take(
+    view: InstanceView, loads: LoadOrder, recompute_price: float, min_gain_s: float
+) -> tuple[InstanceView, Attempt] | None:
+    """Where it waits, and the request that gains most by running on `view` now; None if none gains min_gain_s."""
+    for source in islice(loads.hottest(), MAX_SOURCES):
+        if source is not view and source.waiting_count:
+            attempt = _best_of(source, view, recompute_price, min_gain_s)
+            if attempt is not None:
+                return source, attempt
+    return None
+
+
+def _best_of(
+    source: InstanceView, view: InstanceView, recompute_price: float, min_gain_s: float
+) -> Attempt | None:
+    best: Attempt | None = None
+    best_gain_s = min_gain_s
+    source_spt, view_spt = source.seconds_per_token, view.seconds_per_token
+    ahead = source.booked_prefill_tokens
+    for attempt in islice(source.waiting, MAX_LOOKED_AT):
+        if view.instance_id not in attempt.tried:
+            here_s = attempt.work_tokens * source_spt
+            there_s = view.work_there(attempt.request) * view_spt
+            wait_s = ahead * source_spt
+            gain_s = leaving_gain_s(wait_s + here_s, view.prefilling_s + there_s, there_s - here_s, recompute_price)
+            if gain_s > best_gain_s:
+                best, best_gain_s = attempt, gain_s
+        ahead += attempt.work_tokens
+    return best
