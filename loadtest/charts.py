@@ -13,6 +13,26 @@ HEIGHT = 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 44
 
 
+class Frame(NamedTuple):
+    """Size of a chart and the margins around what its axes span."""
+
+    width: float = WIDTH
+    height: float = HEIGHT
+    left: float = LEFT
+    right: float = RIGHT
+    top: float = TOP
+    bottom: float = BOTTOM
+
+    def x(self, axis: "Axis", value: float) -> float:
+        return self.left + axis.position(value) * (self.width - self.left - self.right)
+
+    def y(self, axis: "Axis", value: float) -> float:
+        return self.height - self.bottom - axis.position(value) * (self.height - self.top - self.bottom)
+
+
+FRAME = Frame()
+
+
 class Line(NamedTuple):
     """points: (x, y) in the units of the axes. series: number of its colour. dashed: a second line of the same run."""
 
@@ -22,13 +42,29 @@ class Line(NamedTuple):
 
 
 class Axis:
-    """A linear or logarithmic axis and its ticks. Values outside are drawn at its ends."""
+    """A linear or logarithmic axis and its ticks. Values outside are drawn at its ends.
 
-    def __init__(self, least: float, most: float, label: str, *, log: bool = False, percent: bool = False) -> None:
+    ticks: where to draw them and what to write there; the axis then runs from least to most exactly.
+    """
+
+    def __init__(
+        self,
+        least: float,
+        most: float,
+        label: str,
+        *,
+        log: bool = False,
+        percent: bool = False,
+        ticks: Sequence[tuple[float, str]] | None = None,
+    ) -> None:
         self.label = label
         self._log = log
         self._percent = percent
-        if log:
+        self._names = dict(ticks or ())
+        if ticks is not None:
+            self.least, self.most = least, most if most > least else least + 1
+            self.ticks = [at for at, _ in ticks]
+        elif log:
             self.least, self.most = 10.0 ** floor(log10(least)), 10.0 ** ceil(log10(most))
             if self.least == self.most:
                 self.most *= 10
@@ -47,6 +83,8 @@ class Axis:
         return (value - self.least) / (self.most - self.least)
 
     def tick_text(self, value: float) -> str:
+        if value in self._names:
+            return self._names[value]
         return f"{value:.0%}" if self._percent else short_number(value)
 
 
@@ -59,21 +97,21 @@ def line_chart(
     mark_y: tuple[float, str] | None = None,
 ) -> str:
     """Lines over two axes. mark_x, mark_y: a value to mark across the chart, and its name."""
-    drawn = [_axes(x, y)]
+    drawn = [axes(x, y)]
     if mark_x:
-        at = _x(x, mark_x[0])
+        at = FRAME.x(x, mark_x[0])
         anchor, shift = ("end", -5) if x.position(mark_x[0]) > 0.5 else ("start", 5)
         drawn.append(f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-        drawn.append(_text(at + shift, HEIGHT - BOTTOM - 8, mark_x[1], anchor))
+        drawn.append(text(at + shift, HEIGHT - BOTTOM - 8, mark_x[1], anchor))
     if mark_y:
-        at = _y(y, mark_y[0])
+        at = FRAME.y(y, mark_y[0])
         drawn.append(f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        drawn.append(_text(WIDTH - RIGHT - 4, at - 5, mark_y[1], "end"))
+        drawn.append(text(WIDTH - RIGHT - 4, at - 5, mark_y[1], "end"))
     for line in lines:
-        path = " ".join(f"{_x(x, px):.1f},{_y(y, py):.1f}" for px, py in line.points)
+        path = " ".join(f"{FRAME.x(x, px):.1f},{FRAME.y(y, py):.1f}" for px, py in line.points)
         dash = " dashed" if line.dashed else ""
         drawn.append(f'<polyline class="line s{line.series}{dash}" points="{path}"/>')
-    return _svg(title, HEIGHT, drawn)
+    return svg(title, HEIGHT, drawn)
 
 
 class Bar(NamedTuple):
@@ -91,7 +129,7 @@ def bar_chart(title: str, bars: Sequence[Bar]) -> str:
     width = WIDTH - 90
     for number, bar in enumerate(bars):
         top = 4 + number * row
-        drawn.append(_text(2, top + 12, bar.label, "start", "name"))
+        drawn.append(text(2, top + 12, bar.label, "start", "name"))
         drawn.append(f'<rect class="track" x="2" y="{top + 18}" width="{width}" height="18" rx="3"/>')
         left = 2.0
         for share, css, what in bar.parts:
@@ -100,8 +138,8 @@ def bar_chart(title: str, bars: Sequence[Bar]) -> str:
                 f"<title>{escape(what)}</title></rect>"
             )
             left += max(share, 0) * width
-        drawn.append(_text(WIDTH - 2, top + 32, bar.value, "end", "name"))
-    return _svg(title, 8 + len(bars) * row, drawn)
+        drawn.append(text(WIDTH - 2, top + 32, bar.value, "end", "name"))
+    return svg(title, 8 + len(bars) * row, drawn)
 
 
 def heat_map(
@@ -115,7 +153,7 @@ def heat_map(
     drawn = []
     for number, (name, values) in enumerate(zip(names, cells, strict=True)):
         top = TOP + number * row
-        drawn.append(_text(left - 6, top + row / 2 + 4, name if len(name) <= 13 else f"…{name[-12:]}", "end"))
+        drawn.append(text(left - 6, top + row / 2 + 4, name if len(name) <= 13 else f"…{name[-12:]}", "end"))
         column_width = width * column_share
         drawn_width = max(column_width - 0.6, 0.6)
         for column, value in enumerate(values):
@@ -126,9 +164,9 @@ def heat_map(
             )
     for tick in x.ticks:
         at = left + x.position(tick) * width
-        drawn.append(_text(at, TOP + height + 16, x.tick_text(tick), "middle"))
-    drawn.append(_text(left + width / 2, TOP + height + 34, x.label, "middle"))
-    return _svg(title, TOP + height + BOTTOM, drawn)
+        drawn.append(text(at, TOP + height + 16, x.tick_text(tick), "middle"))
+    drawn.append(text(left + width / 2, TOP + height + 34, x.label, "middle"))
+    return svg(title, TOP + height + BOTTOM, drawn)
 
 
 def short_number(value: float) -> str:
@@ -145,36 +183,30 @@ def _round_step(least: float) -> float:
     return next(scale * m for m in (1, 2, 2.5, 5, 10) if scale * m >= least * 0.999)
 
 
-def _x(axis: Axis, value: float) -> float:
-    return LEFT + axis.position(value) * (WIDTH - LEFT - RIGHT)
-
-
-def _y(axis: Axis, value: float) -> float:
-    return HEIGHT - BOTTOM - axis.position(value) * (HEIGHT - TOP - BOTTOM)
-
-
-def _axes(x: Axis, y: Axis) -> str:
+def axes(x: Axis, y: Axis, frame: Frame = FRAME) -> str:
     drawn = []
+    left, right, foot = frame.left, frame.width - frame.right, frame.height - frame.bottom
     for tick in y.ticks:
-        at = _y(y, tick)
-        drawn.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        drawn.append(_text(LEFT - 6, at + 4, y.tick_text(tick), "end"))
+        at = frame.y(y, tick)
+        drawn.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        drawn.append(text(left - 6, at + 4, y.tick_text(tick), "end"))
     for tick in x.ticks:
-        at = _x(x, tick)
-        drawn.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-        drawn.append(_text(at, HEIGHT - BOTTOM + 17, x.tick_text(tick), "middle"))
-    drawn.append(_text(LEFT + (WIDTH - LEFT - RIGHT) / 2, HEIGHT - 8, x.label, "middle"))
-    middle = TOP + (HEIGHT - TOP - BOTTOM) / 2
-    turned = f'transform="translate(13 {middle}) rotate(-90)"'
+        at = frame.x(x, tick)
+        drawn.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{frame.top}" y2="{foot}"/>')
+        drawn.append(text(at, foot + 17, x.tick_text(tick), "middle"))
+    drawn.append(text((left + right) / 2, frame.height - 8, x.label, "middle"))
+    turned = f'transform="translate(13 {(frame.top + foot) / 2}) rotate(-90)"'
     drawn.append(f'<text class="tick" text-anchor="middle" {turned}>{escape(y.label)}</text>')
     return "".join(drawn)
 
 
-def _text(x: float, y: float, text: str, anchor: str, css: str = "tick") -> str:
-    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def text(x: float, y: float, shown: str, anchor: str, css: str = "tick") -> str:
+    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(shown)}</text>'
 
 
-def _svg(title: str, height: float, drawn: Sequence[str]) -> str:
+def svg(title: str, height: float, drawn: Sequence[str], width: float = WIDTH) -> str:
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">' + "".join(drawn) + "</svg>"
+        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(title)}">'
+        + "".join(drawn)
+        + "</svg>"
     )

@@ -188,6 +188,7 @@ class OpenLoop:
                 after=self._after[index],
                 trace_input_tokens=request.input_length,
                 trace_output_tokens=request.output_length,
+                hash_ids=request.hash_ids,
             )
         else:
             row = self._row(index, request, outcome, detail, flight)
@@ -219,6 +220,7 @@ class OpenLoop:
             after=self._after[index],
             trace_input_tokens=request.input_length,
             trace_output_tokens=request.output_length,
+            hash_ids=request.hash_ids,
             prompt_tokens=usage.prompt_tokens if usage else None,
             completion_tokens=completion_tokens,
             cached_tokens=usage.cached_tokens if usage else None,

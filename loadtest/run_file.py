@@ -60,6 +60,7 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     e2e_s: until the outcome was known.
     trace_input_tokens, trace_output_tokens: what the trace asked for. prompt_tokens, completion_tokens, cached_tokens:
         what the server's `usage` said; None where it said nothing.
+    hash_ids: the trace's block ids of the prompt, so that the file is a workload by itself.
     instance, queue_ms, request_id: response headers x-dualmap-instance, x-dualmap-queue-ms and x-request-id.
     """
 
@@ -82,6 +83,7 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    hash_ids: tuple[int, ...] = ()
     instance: str | None = None
     queue_ms: float | None = None
     request_id: str | None = None

@@ -106,11 +106,15 @@ def _summed(loads: Iterable[InstanceLoad]) -> tuple[InstanceLoad, ...]:
     total: dict[str, InstanceLoad] = {}
     for load in loads:
         known = total.get(load.instance_id)
-        total[load.instance_id] = load if known is None else InstanceLoad(
-            load.instance_id,
-            known.running + load.running,
-            known.prefill_tokens + load.prefill_tokens,
-            known.kv_tokens + load.kv_tokens,
+        total[load.instance_id] = (
+            load
+            if known is None
+            else InstanceLoad(
+                load.instance_id,
+                known.running + load.running,
+                known.prefill_tokens + load.prefill_tokens,
+                known.kv_tokens + load.kv_tokens,
+            )
         )
     return tuple(total.values())
 
@@ -366,7 +370,9 @@ class VirtualCluster:
             return
         self._count_server(server)
         for (gateway, request_id), attempt in self._running.pop(instance_id).items():
-            sent = 0 if self.outcomes[int(request_id)].first_token_s != self.outcomes[int(request_id)].first_token_s else 1
+            sent = (
+                0 if self.outcomes[int(request_id)].first_token_s != self.outcomes[int(request_id)].first_token_s else 1
+            )
             failed = RequestFailed(request_id, attempt, sent, FailureCause.BROKEN)
             self._at(self._now + DETECT_S, self._tell, gateway, failed)
         for gateway in range(len(self._gateways)):

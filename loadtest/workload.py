@@ -3,6 +3,7 @@
 One shape for all trace formats; `loadtest.formats` has a reader for each. Nothing in it is text.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtest.trace import BLOCK_TOKENS
@@ -40,3 +41,41 @@ class Workload:
     name: str
     requests: list[WorkRequest]
     block_tokens: int = BLOCK_TOKENS
+
+
+def fill_answer_blocks(requests: Sequence[WorkRequest], continues: Sequence[int | None]) -> None:
+    """Set answer_blocks, where they are not set, from the next turn's prompt.
+
+    continues: for each request the index of the turn whose conversation it goes on with. A next turn that rewrote the
+    prompt, or is too short to hold the answer, tells nothing; of several next turns the first counts.
+    """
+    for later, before in zip(requests, continues, strict=True):
+        if before is None or requests[before].answer_blocks:
+            continue
+        earlier = requests[before]
+        full = earlier.prompt_tokens // BLOCK_TOKENS
+        answered_tokens = earlier.prompt_tokens + earlier.output_tokens
+        if later.prompt_tokens >= answered_tokens and later.blocks[:full] == earlier.blocks[:full]:
+            earlier.answer_blocks = later.blocks[full : answered_tokens // BLOCK_TOKENS]
+
+
+def in_order(name: str, requests: Sequence[WorkRequest]) -> Workload:
+    """A workload of requests in any order; their `after` are places in `requests`, before their own.
+
+    Sorts by arrival, moves no follow-up before its predecessor, makes `after` places in the result and session numbers
+    dense. Changes the requests.
+    """
+    for request in requests:
+        if request.after is not None:
+            request.arrival_s = max(request.arrival_s, requests[request.after].arrival_s)
+    order = sorted(range(len(requests)), key=lambda i: requests[i].arrival_s)
+    place = [0] * len(requests)
+    for position, index in enumerate(order):
+        place[index] = position
+    sessions: dict[int, int] = {}
+    found = [requests[index] for index in order]
+    for request in found:
+        request.session = sessions.setdefault(request.session, len(sessions))
+        if request.after is not None:
+            request.after = place[request.after]
+    return Workload(name, found)

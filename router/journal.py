@@ -99,7 +99,8 @@ class JournalWriter:
     @property
     def state(self) -> str:
         """For an operator."""
-        return f"{self.path}: {self.stopped or f'{self.written_bytes + len(self._buffer)} bytes'}"
+        ended = f", ended: {self.stopped}" if self.stopped else ""
+        return f"{self.path}: {self.written_bytes + len(self._buffer)} bytes{ended}"
 
     def _flush(self) -> None:
         chunk = bytes(self._buffer)
@@ -170,7 +171,7 @@ def _create(path: Path) -> tuple[Path, IO[bytes]]:
         numbered = path if number == 1 else _with_part(path, str(number))
         try:
             if path.suffix == ".gz":
-                return numbered, cast(IO[bytes], gzip.open(numbered, "xb"))  # noqa: SIM115
+                return numbered, cast(IO[bytes], gzip.open(numbered, "xb"))
             return numbered, numbered.open("xb")
         except FileExistsError:
             continue

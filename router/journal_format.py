@@ -71,7 +71,7 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 
 def encode_header(config: SchedulerConfig, about: Mapping[str, str]) -> bytes:
     values = {"journal": FORMAT, "version": VERSION, "about": dict(about), "config": dataclasses.asdict(config)}
-    return _encoder.encode(_mark_floats(values)) + b"\n"
+    return msgspec.json.encode(_mark_floats(values)) + b"\n"
 
 
 def encode_end(reason: str) -> bytes:

@@ -71,7 +71,7 @@ def describe(path: Path, difference: Difference) -> str:
         for field in dataclasses.fields(unlike[0]):
             was, now = getattr(unlike[0], field.name), getattr(unlike[1], field.name)
             if was != now:
-                lines.append(f"  differs   {field.name}: expected {was!r}, actual {now!r}")
+                lines.append(f"  differs   {field.name}: expected {_shown(was)}, actual {_shown(now)}")
     return "\n".join(lines)
 
 

@@ -32,9 +32,8 @@ class SchedulerConfig:
     key_blocks: int = 1  # depth of a key before any deepening
     max_key_blocks: int = 64  # deepening stops here: a longer common prefix is one conversation, not a crowd
 
-    # The warm instance is kept while its estimate is below this share of the SLO. The paper's half (arXiv 2602.06502,
-    # section 3.3) comes on top of no price at all.
-    keep_slo_fraction: float = 0.2
+    # The warm instance is kept while its estimate is below this share of the SLO (arXiv 2602.06502, section 3.3).
+    keep_slo_fraction: float = 0.5
     # Seconds of waiting that leaving a cached prefix must save for each second of recomputation it causes: on an idle
     # cluster, and on a busy one, where that second delays all who wait there.
     recompute_price_idle: float = 2.0
@@ -53,8 +52,8 @@ class SchedulerConfig:
     # way to the instance and back.
     release_window_s: float = 0.1
     # How much later than it came a prompt takes its place in the queue, in units of its own prefill time.
-    length_handicap: float = 1.0
-    patience_s: float = 15.0  # who cannot meet the objective any more is served behind the others, but within this
+    length_handicap: float = 2.0
+    patience_s: float = 8.0  # who cannot meet the objective any more is served behind the others, but within this
     max_waiting: int = 4096  # requests waiting in the gateway for one instance
     max_in_flight: int = 65_536  # requests known to the core
     queue_timeout_s: float = 120.0  # nobody waits longer in the gateway

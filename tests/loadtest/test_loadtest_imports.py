@@ -6,7 +6,9 @@ from pathlib import Path
 
 import loadtest
 
-MODULES = sorted(path.stem for path in Path(loadtest.__file__).parent.glob("*.py"))
+PACKAGE = Path(loadtest.__file__).parent
+FORMATS = [f"formats.{path.stem}" for path in (PACKAGE / "formats").glob("[!_]*.py")]
+MODULES = sorted([*(path.stem for path in PACKAGE.glob("*.py")), *FORMATS])
 REPLAY_PROCESS_ONLY = {"open_loop", "progress"}
 
 LIST_PATCHED = """

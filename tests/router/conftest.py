@@ -8,12 +8,14 @@ import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
 from router.gateway import Gateway
+from router.journal import JournalWriter
 from router.limits import HttpLimits
 from router.membership import Member, Membership, MemberState
 from router.metrics import GatewayMetrics
@@ -308,11 +310,19 @@ def deaf_port() -> Iterator[int]:
 class FleetContext:
     """`async with fleet(...) as f:`"""
 
-    def __init__(self, scripts: tuple[Script, ...], limits: HttpLimits, cards: Any, config: SchedulerConfig) -> None:
+    def __init__(
+        self,
+        scripts: tuple[Script, ...],
+        limits: HttpLimits,
+        cards: Any,
+        config: SchedulerConfig,
+        journal: Path | None = None,
+    ) -> None:
         self._scripts = scripts
         self._limits = limits
         self._cards = cards
         self._config = config
+        self._journal = journal
 
     async def __aenter__(self) -> Fleet:
         instances = [await Instance(script).start() for script in self._scripts]
@@ -322,6 +332,7 @@ class FleetContext:
             GatewayMetrics(),
             block_tokens=self._config.block_tokens,
             admin_token="secret",
+            journal=JournalWriter(self._journal, self._config) if self._journal else None,
         )
         await gateway.start("127.0.0.1", 0)
         self._fleet = Fleet(gateway, gateway.port, gateway.admin_port, instances)
@@ -339,9 +350,10 @@ def fleet() -> Callable[..., FleetContext]:
         limits: HttpLimits = TEST_LIMITS,
         cards: tuple[dict[str, Any], ...] = (),
         config: SchedulerConfig | None = None,
+        journal: Path | None = None,
         **changes: Any,
     ) -> FleetContext:
         scripts = scripts or (answer_hello,)
-        return FleetContext(scripts, replace(limits, **changes), cards, config or SchedulerConfig())
+        return FleetContext(scripts, replace(limits, **changes), cards, config or SchedulerConfig(), journal)
 
     return make

@@ -50,13 +50,15 @@ def test_status_shows_load_only_of_instances_that_serve():
         "uptime_s": 12.3,
         "in_flight": 5,
         "client_connections": 4,
+        "journal": "/runs/j.jsonl: 5 bytes",
         "members": [
             {**member, **load, "seconds_per_token": 0.0005},
             {**member, "instance_id": "b", "state": "lost", "models": []},
         ],
     }
-    head, _, _, serving, lost = format_status(status).splitlines()
+    head, journal, _, _, serving, lost = format_status(status).splitlines()
     assert "policy dualmap" in head
     assert "epoch 7" in head
+    assert journal == "journal /runs/j.jsonl: 5 bytes"
     assert serving.split() == ["a", "ready", "127.0.0.1:1", "2", "3", "2.00", "s", "5000", "m"]
     assert lost.split() == ["b", "lost", "127.0.0.1:1"]

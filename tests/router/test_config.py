@@ -38,6 +38,13 @@ def test_flags_override_the_file_key_by_key(tmp_path):
     assert (config.scheduler.policy, config.scheduler.ttft_slo_s) == ("round_robin", 3)
 
 
+def test_a_journals_path_is_that_of_the_directory_the_command_runs_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load(tmp_path, "{simulate: {count: 1}, gateway: {port: 1}}", gateway={"journal": Path("a.jsonl")})
+    assert config.gateway.journal == tmp_path / "a.jsonl"
+    assert load(tmp_path, "simulate: {count: 1}").gateway.journal is None
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
@@ -51,6 +58,7 @@ def test_flags_override_the_file_key_by_key(tmp_path):
             "{simulate: {count: 1}, gateway: {admin_token_file: /no/such}}",
             ["gateway.admin_token_file", "cannot be read"],
         ),
+        ("{simulate: {count: 1}, gateway: {journal_max_bytes: 0}}", ["gateway.journal_max_bytes", "greater than 0"]),
         ("{simulate: {count: many}}", ["simulate.count", "integer", "'many'"]),
         ("instances: ['https://127.0.0.1:1']", ["instances.0.url", "http://HOST:PORT"]),
         ("instances: [http://127.0.0.1:1, 'http://127.0.0.1:1']", ["named twice", "127.0.0.1:1"]),

@@ -15,6 +15,7 @@ from pathlib import Path
 import openai
 import pytest
 
+from router.journal_replay import JournalReader, replay
 from tests.conftest import WAIT_S, ProcessFamily, await_that
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
@@ -225,12 +226,15 @@ def test_requests_are_served_while_a_background_actor_is_killed(deployment, acto
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_leaves_no_process_behind(tmp_path, number):
-    deployment = Deployment("--simulate", "1", directory=tmp_path)
+    deployment = Deployment("--simulate", "1", "--journal", "run.jsonl.gz", directory=tmp_path)
     try:
         deployment.await_started()
         assert chat(deployment, "Hello.", max_tokens=4).choices
         assert deployment.stop(number) == 0, deployment.output
         await_that(lambda: not deployment.family.living(), "every process has ended")
+        journal = JournalReader(tmp_path / "run.gateway-0.jsonl.gz")
+        replayed = replay(journal)
+        assert (replayed.requests, replayed.first, journal.note) == (1, None, "")
     finally:
         deployment.clean_up()
 

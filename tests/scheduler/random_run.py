@@ -36,7 +36,7 @@ from scheduler.snapshot import Move
 
 IDS = ("a", "b", "c", "d")
 SMALL = InstanceCapacity(prefill_tokens_per_s=1000.0, kv_tokens=20_000, max_running=4)
-RECORDED_EVENTS = 120
+RECORDED_EVENTS = 200
 
 
 class RandomRun:

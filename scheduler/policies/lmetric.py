@@ -1,0 +1,56 @@
+"""LMetric: tokens to prefill times batch size; the smallest product wins, and there is nothing to tune.
+
+Source: arXiv 2603.15202: P-token x BS. P-token: tokens to prefill at the instance if the request were routed there,
+those not cached of its own and those of what is dispatched there and not prefilled. BS: requests running there, this
+one included, as the ports in llm-d/llm-d-router (scorer/lmetric/lmetric.go) and sgl-project/sglang
+(sgl-model-gateway/src/policies/lmetric.rs) count it, so that an idle instance does not make the product 0. Those ports
+leave the queued tokens out of P-token.
+"""
+
+from collections.abc import Set
+
+from scheduler.config import SchedulerConfig
+from scheduler.instance_view import InstanceView
+from scheduler.placement import Placement
+from scheduler.request import ChoiceReason, Request
+from scheduler.ttft import cached_tokens
+
+
+class LMetric:
+    """Ties go to fewer requests, then to the instance least recently chosen.
+
+    own_tokens_only: P-token is of this request alone, as in the ports.
+    """
+
+    holds_requests = False
+
+    def __init__(self, config: SchedulerConfig, *, own_tokens_only: bool = False) -> None:
+        self._block_tokens = config.block_tokens
+        self._own_tokens_only = own_tokens_only
+        self._views: dict[str, InstanceView] = {}  # least recently chosen first
+
+    def add(self, view: InstanceView) -> None:
+        self._views[view.instance_id] = view
+
+    def remove(self, view: InstanceView) -> None:
+        del self._views[view.instance_id]
+
+    def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
+        chosen: InstanceView | None = None
+        lowest = batch_of_lowest = 0
+        blocks = request.blocks
+        for instance_id, view in self._views.items():
+            if instance_id in avoid:
+                continue
+            held = cached_tokens(request, view.cache.held_blocks(blocks), self._block_tokens)
+            tokens = request.prompt_tokens - held
+            if not self._own_tokens_only:
+                tokens += view.booked_prefill_tokens
+            batch = len(view.running) + 1
+            score = tokens * batch
+            if chosen is None or score < lowest or (score == lowest and batch < batch_of_lowest):
+                chosen, lowest, batch_of_lowest = view, score, batch
+        if chosen is None:
+            return None
+        self._views[chosen.instance_id] = self._views.pop(chosen.instance_id)
+        return Placement(chosen.estimate_ttft(request), (chosen.instance_id,), ChoiceReason.POLICY)
