@@ -85,7 +85,7 @@ class Axis:
     def tick_text(self, value: float) -> str:
         if value in self._names:
             return self._names[value]
-        return f"{value:.0%}" if self._percent else short_number(value)
+        return f"{value * 100:.3g}%" if self._percent else short_number(value)
 
 
 def line_chart(
@@ -169,6 +169,26 @@ def heat_map(
     return svg(title, TOP + height + BOTTOM, drawn)
 
 
+def linear(least: float, most: float, label: str, percent: bool = False) -> Axis:
+    """From exactly least to most, with round ticks between: no room lost beside lines."""
+    round_axis = Axis(least, most, label, percent=percent)
+    ticks = [(tick, round_axis.tick_text(tick)) for tick in round_axis.ticks if least <= tick <= most]
+    return Axis(least, most, label, ticks=ticks)
+
+
+def logarithmic(least: float, most: float, label: str) -> Axis:
+    """Snug, with round ticks: the finer, the less it spans. least and most are above 0."""
+    steps = (1, 1.5, 2, 3, 5, 7) if most < 12 * least else (1, 2, 5)
+    scale = [m * 10.0**d for d in range(floor(log10(least)) - 1, ceil(log10(most)) + 2) for m in steps]
+    ticks = [s for s in scale if least <= s <= most]
+    if len(ticks) < 2:
+        least, most = max(s for s in scale if s <= least), min(s for s in scale if s >= most)
+        ticks = [s for s in scale if least <= s <= most]
+    if len(ticks) > 9:
+        ticks = [s for s in ticks if f"{s:.0e}".startswith("1")]
+    return Axis(least, most, label, log=True, ticks=[(s, short_number(s)) for s in ticks])
+
+
 def short_number(value: float) -> str:
     """At most four characters and a suffix: 0.05, 2.5, 300, 12k, 3.4M."""
     for size, suffix in ((1e6, "M"), (1e3, "k")):
@@ -194,7 +214,10 @@ def axes(x: Axis, y: Axis, frame: Frame = FRAME) -> str:
         at = frame.x(x, tick)
         drawn.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{frame.top}" y2="{foot}"/>')
         drawn.append(text(at, foot + 17, x.tick_text(tick), "middle"))
-    drawn.append(text((left + right) / 2, frame.height - 8, x.label, "middle"))
+    if x.label:
+        drawn.append(text((left + right) / 2, frame.height - 8, x.label, "middle"))
+    if not y.label:
+        return "".join(drawn)
     turned = f'transform="translate(13 {(frame.top + foot) / 2}) rotate(-90)"'
     drawn.append(f'<text class="tick" text-anchor="middle" {turned}>{escape(y.label)}</text>')
     return "".join(drawn)

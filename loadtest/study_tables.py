@@ -226,7 +226,7 @@ def mean_of(runs: Iterable[StudyRun], field: str) -> Estimate:
 
 
 def curve(runs: Iterable[StudyRun]) -> list[tuple[float, float]]:
-    """(rate, mean attainment) at the rates that at least half of the seeds ran at, so that no lucky seed makes a point."""
+    """(rate, mean attainment) at the rates that half of the seeds or more ran at: one lucky seed is no point."""
     at: dict[float, dict[int, float]] = defaultdict(dict)
     for run in runs:
         at[run.qps][run.seed] = run.attainment

@@ -4,7 +4,22 @@ from dataclasses import dataclass
 
 from scheduler.errors import ConfigError
 
-POLICY_NAMES = ("dualmap", "round_robin", "least_loaded")
+POLICY_NAMES = (
+    "dualmap",
+    "dualmap_paper",
+    "round_robin",
+    "least_loaded",
+    "power_of_two",
+    "cache_affinity",
+    "chwbl",
+    "cache_aware",
+    "preble_e2",
+    "min_ttft",
+    "dynamo_kv",
+    "llm_d",
+    "lmetric",
+    "ray_prefix_affinity",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +62,10 @@ class SchedulerConfig:
     max_moves_per_request: int = 2  # so that a request cannot wander
     min_move_gain_s: float = 0.1  # below the error of the estimates a move is noise
 
+    # What each request that runs at an instance adds to the time of a new one there and, through it, of the others, for
+    # each token of the answer: twice the time to read one request's KV cache, 57 KB x 8,000 tokens at 1.5 TB/s.
+    decode_s_per_request: float = 0.0006
+
     # The next prompt is sent when the instance has less prefill work than this. The engine shares a step among all the
     # prompts it has, and all of them wait for its end: one after the other, each is done sooner. Long enough for the
     # way to the instance and back.
@@ -70,7 +89,7 @@ class SchedulerConfig:
         for name in positive.split():
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be greater than 0, not {getattr(self, name)!r}")
-        for name in ("min_move_gain_s", "recompute_price_idle", "recompute_price_busy", "suspect_s", "length_handicap"):
+        for name in ("min_move_gain_s", "recompute_price_idle", "recompute_price_busy", "suspect_s", "length_handicap", "decode_s_per_request"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)!r}")
         for name in ("keep_slo_fraction", "hot_slo_fraction", "escape_slo_fraction"):

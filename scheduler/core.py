@@ -11,6 +11,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from scheduler.admission import reject_if_full, reject_if_queue_full, reject_no_instance, reject_timed_out
+from scheduler.answer_lengths import AnswerLengths
 from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason
 from scheduler.config import SchedulerConfig
 from scheduler.errors import ContractError
@@ -38,15 +39,13 @@ from scheduler.instance_view import InstanceView
 from scheduler.load_order import LoadOrder
 from scheduler.pick import leaving_gain_s, recompute_price
 from scheduler.placement import Placement
-from scheduler.policies import make_policy
+from scheduler.policies import configured_for, make_policy
 from scheduler.recovery import Fate, decide_fate
 from scheduler.request import Attempt, AttemptState, ChoiceReason, Request
 from scheduler.snapshot import Move, Snapshot
 from scheduler.steal import request_to_take
 from scheduler.take_snapshot import take_snapshot
 
-FIRST_OUTPUT_GUESS_TOKENS = 256.0  # length of an answer before any was seen
-OUTPUT_MEMORY = 0.02  # weight of each answer in the learned mean length: the last 50 or so count
 EXPIRY_INTERVAL_S = 1.0  # how often waiting requests are checked for their time-out
 
 
@@ -65,17 +64,18 @@ class Scheduler:
     """`now` is in seconds of any monotonic clock, the same one at each call."""
 
     def __init__(self, config: SchedulerConfig) -> None:
+        config = configured_for(config)
         self.config = config
         self.holders = Holders()
         self.loads = LoadOrder()  # ready instances
-        self.policy = make_policy(config, self.holders, self.loads)
+        self.answers = AnswerLengths()
+        self.policy = make_policy(config, self.holders, self.loads, self.answers)
         self.instances: dict[str, InstanceView] = {}
         self.attempts: dict[str, Attempt] = {}  # by request id: every request in flight
         self.stats = SchedulerStats()
         self.version = 0  # counts changes of membership
         self._suspects: set[str] = set()
         self._assumed: list[tuple[float, str, int]] = []  # heap of (time, request id, attempt): first tokens not seen
-        self._mean_output_tokens = FIRST_OUTPUT_GUESS_TOKENS
         self._next_expiry = 0.0
         self._handlers: dict[type[Event], Callable[[Any, float, list[Command]], None]] = {
             InstanceJoined: self._instance_joined,
@@ -142,8 +142,7 @@ class Scheduler:
         if attempt is None:
             self.stats.late_events += 1
             return
-        if event.output_tokens:  # an answer that was an error says nothing of the length of answers
-            self._mean_output_tokens += OUTPUT_MEMORY * (event.output_tokens - self._mean_output_tokens)
+        self.answers.observe(event.output_tokens)
         self._end(attempt, now, commands)
 
     def _request_failed(self, event: RequestFailed, now: float, commands: list[Command]) -> None:
@@ -391,7 +390,7 @@ class Scheduler:
         seconds_per_token = view.seconds_per_token
         while view.waiting_count and view.has_room(window_s):
             attempt = view.waiting.next(now, now + view.prefilling_s, seconds_per_token)
-            if not view.has_kv(attempt.request, self._answer_tokens(attempt.request)):
+            if not view.has_kv(attempt.request, self.answers.expected(attempt.request)):
                 return
             view.take_out(attempt)
             self._dispatch(view, attempt, now, commands)
@@ -406,7 +405,7 @@ class Scheduler:
             if found is None:
                 return
             source, attempt = found
-            if not view.has_kv(attempt.request, self._answer_tokens(attempt.request)):
+            if not view.has_kv(attempt.request, self.answers.expected(attempt.request)):
                 return
             source.take_out(attempt)
             attempt.instance_id = view.instance_id
@@ -420,7 +419,7 @@ class Scheduler:
 
     def _dispatch(self, view: InstanceView, attempt: Attempt, now: float, commands: list[Command]) -> None:
         request = attempt.request
-        view.dispatch(attempt, self._answer_tokens(request), now)
+        view.dispatch(attempt, self.answers.expected(request), now)
         if not request.streams:
             heappush(self._assumed, (now + view.prefilling_s, request.id, attempt.number))
         commands.append(
@@ -434,11 +433,6 @@ class Scheduler:
                 attempt.cached_tokens,
             )
         )
-
-    def _answer_tokens(self, request: Request) -> int:
-        """Expected: as long as answers have been, or as the client allowed."""
-        expected = int(self._mean_output_tokens)
-        return min(expected, request.max_output_tokens) if request.max_output_tokens else expected
 
     def _end(self, attempt: Attempt, now: float, commands: list[Command]) -> None:
         """Give back all the attempt has booked, and let the next in the queue start."""

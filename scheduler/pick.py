@@ -21,32 +21,39 @@ def recompute_price(mean_backlog_s: float, config: SchedulerConfig) -> float:
 
 
 def pick_instance(
-    estimates: list[TtftEstimate], keep_s: float | None, recompute_price: float
+    estimates: list[TtftEstimate], keep_s: float | None, recompute_price: float, decode_price_s: float
 ) -> tuple[TtftEstimate, ChoiceReason]:
     """Keep the prefix where it is cached while that gives the first token within keep_s; beyond it, go where the time
-    to the first token and the price of what is computed again are least together.
+    to the first token, the price of what is computed again, and that of decoding among others are least together.
 
     estimates: one or more, the key's own candidates first; which these are depends on the key alone, so that order may
     break ties without favouring an instance. keep_s: None keeps the prefix where it is cached at any cost.
+    decode_price_s: seconds, for each request that runs at the instance.
     """
     if len(estimates) == 1:
         return estimates[0], ChoiceReason.ONLY_ONE
     warm = soonest = estimates[0]
-    for estimate in estimates:
-        sooner = (estimate.total_s, estimate.running)
+    soonest_s = warm_s = warm.total_s + decode_price_s * warm.running
+    cold = True  # nobody holds more of the prefix than another
+    for estimate in estimates[1:]:
+        end_s = estimate.total_s + decode_price_s * estimate.running
+        sooner = (end_s, estimate.running)
+        if estimate.cached_tokens != warm.cached_tokens:
+            cold = False
         if estimate.cached_tokens > warm.cached_tokens or (
-            estimate.cached_tokens == warm.cached_tokens and sooner < (warm.total_s, warm.running)
+            estimate.cached_tokens == warm.cached_tokens and sooner < (warm_s, warm.running)
         ):
-            warm = estimate
-        if sooner < (soonest.total_s, soonest.running):
-            soonest = estimate
-    if all(estimate.cached_tokens == warm.cached_tokens for estimate in estimates):
+            warm, warm_s = estimate, end_s
+        if sooner < (soonest_s, soonest.running):
+            soonest, soonest_s = estimate, end_s
+    if cold:
         return soonest, ChoiceReason.BALANCED
     if keep_s is None or warm is soonest or warm.total_s <= keep_s:
         return warm, ChoiceReason.WARM
-    best, best_s = warm, warm.total_s
+    best, best_s = warm, warm_s
     for estimate in estimates:
-        cost_s = estimate.total_s + recompute_price * max(0.0, estimate.prefill_s - warm.prefill_s)
+        extra_s = max(0.0, estimate.prefill_s - warm.prefill_s)
+        cost_s = estimate.total_s + decode_price_s * estimate.running + recompute_price * extra_s
         if cost_s < best_s:
             best, best_s = estimate, cost_s
     return best, ChoiceReason.WARM if best is warm else ChoiceReason.SWITCHED

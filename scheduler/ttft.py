@@ -54,7 +54,7 @@ class PrefillSpeed:
 @record
 class TtftEstimate:
     """work_tokens: prefill work of this prompt (InstanceView.work_tokens). prefill_s: to compute this prompt's uncached tokens; total_s: the same and all that is ahead of it.
-    running: requests dispatched to the instance and not ended; tells idle instances apart when the estimates are equal.
+    running: requests dispatched to the instance and not ended: they slow each other's answers.
     """
 
     instance_id: str

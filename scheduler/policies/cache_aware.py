@@ -33,12 +33,12 @@ class CacheAware:
 
     def __init__(self, *, smallest_tree: bool = False) -> None:
         self._smallest_tree = smallest_tree
-        self._placed = PlacedBlocks(MAX_TREE_BLOCKS)
+        self._placed = PlacedBlocks()
         self._views: dict[str, InstanceView] = {}  # least recently chosen first
 
     def add(self, view: InstanceView) -> None:
         self._views[view.instance_id] = view
-        self._placed.add(view.instance_id)
+        self._placed.add(view.instance_id, MAX_TREE_BLOCKS)
 
     def remove(self, view: InstanceView) -> None:
         del self._views[view.instance_id]

@@ -7,6 +7,7 @@ from itertools import islice
 
 from xxhash import xxh3_64_intdigest
 
+from scheduler.answer_lengths import AnswerLengths
 from scheduler.config import SchedulerConfig
 from scheduler.dual_ring import DualRing
 from scheduler.holders import Holders
@@ -21,11 +22,12 @@ MAX_HOLDERS = 2  # a prefix has rarely more homes, and one that has is cheap to 
 
 
 class DualMap:
-    def __init__(self, config: SchedulerConfig, holders: Holders, loads: LoadOrder) -> None:
+    def __init__(self, config: SchedulerConfig, holders: Holders, loads: LoadOrder, answers: AnswerLengths) -> None:
         self.holds_requests = config.gateway_queue
         self._config = config
         self._holders = holders
         self._loads = loads
+        self._answers = answers
         self._rings = DualRing(config.virtual_nodes, dual=config.dual_mapping)
         self.keys = PrefixKeys(config.key_blocks, config.max_key_blocks, adaptive=config.adaptive_key)
         self._views: dict[str, InstanceView] = {}
@@ -59,7 +61,9 @@ class DualMap:
                     break
         estimates = [view.estimate_ttft(request) for view in views]
         keep_s = self._config.keep_slo_fraction * slo_s if self._config.slo_aware else None
-        estimate, reason = pick_instance(estimates, keep_s, recompute_price(self._loads.mean_s, self._config))
+        price = recompute_price(self._loads.mean_s, self._config)
+        decode_price_s = self._config.decode_s_per_request * self._answers.mean_tokens
+        estimate, reason = pick_instance(estimates, keep_s, price, decode_price_s)
         return Placement(estimate, candidates, reason)
 
     def _add_holders(self, views: list[InstanceView], request: Request, avoid: Set[str]) -> None:

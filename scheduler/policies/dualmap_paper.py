@@ -23,15 +23,19 @@ HOT_SHARE = 0.06  # of those; a prefix with more is made longer by a block, one 
 SLO_FRACTION = 0.5  # of the SLO: beyond it a request leaves its warm candidate, and an instance is hot
 
 
+RELEASE_WINDOW_S = 1.3  # a full step of 8192 tokens: the engine batches what is released
+
+
 def as_published(config: SchedulerConfig) -> SchedulerConfig:
     """The configuration with what the core does beyond, or otherwise than, the paper switched off."""
     return replace(
         config,
-        key_blocks=1,
-        switch_slo_fraction=SLO_FRACTION,
         hot_slo_fraction=SLO_FRACTION,
-        recompute_price=0.0,
-        **{name: value for name, value in OFF.items() if name in SchedulerConfig.__dataclass_fields__},
+        recompute_price_idle=0.0,
+        recompute_price_busy=0.0,
+        deadline_order=False,
+        taking=False,
+        release_window_s=RELEASE_WINDOW_S,
     )
 
 

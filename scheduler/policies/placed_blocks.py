@@ -5,31 +5,46 @@ dictionary over blocks is the same tree, cut at block ends.
 """
 
 from collections import OrderedDict
-from collections.abc import Set
+from collections.abc import Iterator, Set
+from itertools import islice
 
 
 class PlacedBlocks:
-    """At most max_blocks of each instance are remembered; the least recently placed is forgotten first, the tail of a
-    prompt before its root, as a tree evicts leaves."""
+    """A bounded number of blocks of each instance is remembered; the least recently placed is forgotten first, the tail
+    of a prompt before its root, as a tree evicts leaves."""
 
-    def __init__(self, max_blocks: int) -> None:
-        self._max_blocks = max_blocks
+    def __init__(self) -> None:
+        self._limits: dict[str, int] = {}
         self._holders: dict[int, dict[str, None]] = {}  # block -> instances given it, the most recent last
         self._recent: dict[str, OrderedDict[int, None]] = {}  # instance -> its blocks, least recent first
 
     def __len__(self) -> int:
         return len(self._holders)
 
-    def add(self, instance_id: str) -> None:
+    def add(self, instance_id: str, max_blocks: int) -> None:
+        self._limits[instance_id] = max_blocks
         self._recent[instance_id] = OrderedDict()
 
     def remove(self, instance_id: str) -> None:
+        del self._limits[instance_id]
         for block in self._recent.pop(instance_id):
             self._forget(block, instance_id)
 
     def size(self, instance_id: str) -> int:
         """Blocks remembered of the instance."""
         return len(self._recent[instance_id])
+
+    def oldest(self, instance_id: str, count: int) -> Iterator[int]:
+        """Blocks of the instance that would be forgotten first."""
+        return islice(self._recent[instance_id], count)
+
+    def depth(self, blocks: tuple[int, ...], instance_id: str) -> int:
+        """How many leading blocks were placed on the instance."""
+        recent = self._recent[instance_id]
+        for count, block in enumerate(blocks):
+            if block not in recent:
+                return count
+        return len(blocks)
 
     def match(self, blocks: tuple[int, ...], avoid: Set[str]) -> tuple[int, list[str]]:
         """How many leading blocks were placed on some instance outside `avoid`, and who was given all of them, the
@@ -63,7 +78,8 @@ class PlacedBlocks:
                     holders_of[block] = {instance_id: None}
                 else:
                     known[instance_id] = None
-        while len(recent) > self._max_blocks:
+        limit = self._limits[instance_id]
+        while len(recent) > limit:
             block, _ = recent.popitem(last=False)
             self._forget(block, instance_id)
 

@@ -32,12 +32,12 @@ class RayPrefixAffinity:
 
     def __init__(self, imbalanced_threshold: float = IMBALANCED_THRESHOLD) -> None:
         self._imbalanced_threshold = imbalanced_threshold
-        self._placed = PlacedBlocks(MAX_BLOCKS)
+        self._placed = PlacedBlocks()
         self._views: dict[str, InstanceView] = {}  # least recently chosen first
 
     def add(self, view: InstanceView) -> None:
         self._views[view.instance_id] = view
-        self._placed.add(view.instance_id)
+        self._placed.add(view.instance_id, MAX_BLOCKS)
 
     def remove(self, view: InstanceView) -> None:
         del self._views[view.instance_id]
