@@ -12,7 +12,7 @@ from typing import NamedTuple
 from loadtest.charts import Axis, Frame, axes, short_number, svg, text
 
 ROLES = ("other", "bound", "peer", "paper", "dualmap")  # drawn in this order, what matters on top
-FRAME = Frame(height=330, right=138)
+FRAME = Frame(height=330, right=146)
 PANEL = Frame(width=240, height=160, left=44, right=14, top=10, bottom=24)
 _SCATTER = Frame(height=330, right=24)
 _NAME_CHARACTERS = 19

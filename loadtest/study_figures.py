@@ -139,7 +139,8 @@ def equal_load(study: Study, role: Mapping[str, str]) -> list[str]:
     for title, field, least, show in _EQUAL_LOAD:
         found = {policy: mean_of(own, field) for policy, own in chosen.items()}
         better = -1 if field == "hit_rate" else 1
-        order = sorted((p for p in found if not isnan(found[p].mean)), key=lambda p: better * found[p].mean)
+        known = [policy for policy in found if not isnan(found[policy].mean)]
+        order = sorted(known, key=lambda p: (p == BOUND, better * found[p].mean))
         bars = [ValueBar(p, role[p], found[p].mean, found[p].half, show(found[p].mean)) for p in order]
         if bars:
             note = "Bars start at 1.0, an even load. " if least else ""
@@ -147,7 +148,7 @@ def equal_load(study: Study, role: Mapping[str, str]) -> list[str]:
                 figure(
                     title,
                     value_bars(title, bars, least),
-                    f"{cell_name(cells[-1])}, at {rate:.3g} requests/s. {note}Best first.",
+                    f"{cell_name(cells[-1])}, at {rate:.3g} requests/s. {note}Best first, the bound apart.",
                 )
             )
     return figures

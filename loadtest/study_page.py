@@ -11,7 +11,7 @@ from loadtest.study_heat import heat_table
 from loadtest.study_style import STUDY_STYLE
 from loadtest.study_tables import BOUND, DUALMAP, PAPER, Capacities, Verdict, main_cells, standing, verdict
 from loadtest.study_techniques import ablations, cluster_sizes, decision_costs, sensitivities, sensitivity_cells
-from loadtest.study_text import Headline, amount, cell_name, confidence_words
+from loadtest.study_text import Headline, amount, cell_name, confidence_words, counted
 
 COMMANDS = {  # what writes the rows of a section that a study lacks
     "capacity": "python -m loadtest.study",
@@ -56,8 +56,9 @@ def study_page(study: Study) -> str:
         _part(
             "What the constants are worth",
             f"Share of requests within the SLO as one constant of {DUALMAP} varies; the default is dotted. All panels "
-            f"share one axis, so a flat line is a constant that hardly matters. {sensitivity_cells(study)}.",
-            f'<div class="panels">{"".join(panels)}</div>' if panels else "",
+            f"share one axis, so a flat line is a constant that hardly matters; values that span a factor "
+            "of eight are spaced by their logarithm.",
+            _keys(sensitivity_cells(study)) + f'<div class="panels">{"".join(panels)}</div>' if panels else "",
             "sensitivity",
         ),
         _part("Cost of a decision", "", _figures(decision_costs(study, role)), "decision_cost"),
@@ -118,16 +119,18 @@ def _figures(figures: Sequence[str]) -> str:
 
 
 def _legend(policies: Sequence[str], role: Mapping[str, str]) -> str:
-    named = {"dualmap": "{}", "paper": "{}", "peer": "{} (best other peer)", "bound": "{} (reference)"}
-    entries = [(role[p], named[role[p]].format(p)) for p in policies if role[p] in named]
+    said = {"dualmap": "", "paper": "", "peer": " (best other peer)", "bound": " (reference)"}
+    entries = [(role[p], p + said[role[p]]) for p in policies if role[p] in said]
     if len(entries) < len(policies):
         entries.insert(len(entries) - (BOUND in policies), ("other", "the other policies"))
-    return '<div class="legend">{}</div>'.format(
-        "".join(
-            f'<span><svg class="key policy {css}" viewBox="0 0 24 10"><line class="line" x1="1" x2="23" y1="5" y2="5"/>'
-            f"</svg>{escape(name)}</span>"
-            for css, name in entries
-        )
+    return _keys(entries)
+
+
+def _keys(entries: Sequence[tuple[str, str]]) -> str:
+    """entries: CSS class of the line, what it is."""
+    key = '<svg class="key policy {}" viewBox="0 0 24 10"><line class="line" x1="1" x2="23" y1="5" y2="5"/></svg>'
+    return (
+        f'<div class="legend">{"".join(f"<span>{key.format(css)}{escape(name)}</span>" for css, name in entries)}</div>'
     )
 
 
@@ -172,29 +175,29 @@ def _all_cells(capacities: Capacities, policies: Sequence[str], role: Mapping[st
     for found in others:
         content += (
             f"<details><summary>The same at {found.target:.0%}: {found.to_peer:.2f} of {escape(found.peer)} over "
-            f"{found.peer_cells} cells, worst cell {found.worst.mean:.2f}</summary>{_cards(found)}"
+            f"{counted(found.peer_cells)}, worst cell {found.worst.mean:.2f}</summary>{_cards(found)}"
             f'<div class="scroll">{heat_table(capacities, found.target, policies, role)}</div></details>'
         )
     return _part(
         "All cells",
         f"Capacity at {first.target:.0%}, as a ratio to the best peer of that same cell: the best policy other than "
         f"{DUALMAP} and {BOUND}, whichever it is there. A peer is thus chosen after the fact for each cell, which no "
-        "operator could do; against any one policy the ratios are higher.",
+        "operator could do: a harder test than any one policy.",
         content,
         "capacity",
     )
 
 
 def _cards(found: Verdict) -> str:
-    over = f"geometric mean over {found.paper_cells} cells"
+    over = f"geometric mean over {counted(found.paper_cells)}"
     if found.peer == PAPER:
         cards = [(found.to_paper, f"{DUALMAP} / {PAPER}, also the single peer with the best mean; {over}")]
     else:
-        peer = f"{DUALMAP} / {found.peer}, the single peer with the best mean, over {found.peer_cells} cells"
+        peer = f"{DUALMAP} / {found.peer}, the single peer with the best mean, over {counted(found.peer_cells)}"
         cards = [(found.to_paper, f"{DUALMAP} / {PAPER}, {over}"), (found.to_peer, peer)]
     worst = f"worst cell ({amount(found.worst)}): {found.worst_peer} in {cell_name(found.worst_cell)}"
     cards += [
-        (found.to_best, f"{DUALMAP} / the best peer of each cell, geometric mean over {found.cells} cells"),
+        (found.to_best, f"{DUALMAP} / the best peer of each cell, geometric mean over {counted(found.cells)}"),
         (found.worst.mean, worst),
     ]
     shown = "".join(

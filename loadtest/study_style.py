@@ -24,7 +24,8 @@ tr.paper th { box-shadow: inset 3px 0 var(--paper-policy); } tr.peer th { box-sh
 tbody tr.bound { border-top: 2px dashed var(--quiet); font-style: italic; }
 table.heat-table { width: auto; min-width: 100%; }
 .heat-table thead th { vertical-align: bottom; padding: 6px 2px; }
-.heat-table thead th:first-child { padding-left: 9px; } .heat-table thead th:last-child { padding-right: 9px; }
+.heat-table thead th:first-child { padding-left: 9px; } .heat-table thead th { text-align: center; }
+.heat-table thead th:first-child { text-align: left; }
 .heat-table thead th.turn span { writing-mode: vertical-rl; transform: rotate(180deg); display: inline-block; }
 .heat-table thead th.dualmap { color: var(--dualmap); } .heat-table thead th.paper { color: var(--paper-policy); }
 .heat-table thead th.peer { color: var(--peer); }
@@ -48,7 +49,8 @@ table.heat-table { width: auto; min-width: 100%; }
 .policy.peer .line { stroke-dasharray: 9 3; } .policy.bound .line { stroke-dasharray: 3 4; stroke-width: 1.8; }
 .policy.bound .dot, .policy.bound .bar { fill: none; stroke: currentColor; stroke-dasharray: 3 3; stroke-width: 1.5; }
 .policy .reach { fill: none; stroke: transparent; stroke-width: 12; pointer-events: stroke; }
-.lead-line { fill: none; stroke: var(--quiet); stroke-width: 0.7; opacity: 0.55; } .whisker { stroke: var(--ink); stroke-width: 1.6; }
+.lead-line { fill: none; stroke: var(--quiet); stroke-width: 0.7; opacity: 0.55; }
+.whisker { stroke: var(--ink); stroke-width: 1.6; }
 .end { font-size: 12.5px; fill: var(--quiet); } .dualmap .end, .paper .end, .peer .end { font-weight: 700; }
 .dualmap .end, .paper .end, .peer .end { fill: currentColor; } .bound .end { fill: var(--ink); font-style: italic; }
 .policy:hover .line { stroke-width: 4; } .policy.other:hover { color: var(--ink); }
@@ -57,8 +59,9 @@ table.heat-table { width: auto; min-width: 100%; }
 .panels figure { padding: 8px 10px; } .panels h3 { margin-bottom: 2px; }
 details { margin: 12px 0; } summary { cursor: pointer; font-weight: 600; }
 .figures { grid-template-columns: repeat(auto-fill, minmax(min(100%, 460px), 1fr)); margin: 10px 0; }
-@media (max-width: 560px) { .figures .tick { font-size: 14px; } .figures .end { font-size: 14px; }
-  .heat-table tbody th { max-width: 118px; white-space: normal; overflow-wrap: anywhere; font-size: 11.5px; } }
+@media (max-width: 560px) { .figures .tick { font-size: 14px; } .figures .end { font-size: 13px; }
+  .heat-table tbody th { min-width: 112px; max-width: 118px; white-space: normal; overflow-wrap: anywhere;
+    font-size: 11.5px; } }
 @media print { body { max-width: none; } figure, .verdict, tr { break-inside: avoid; } .scroll { overflow: visible; }
   table { font-size: 10px; } th, td { padding: 3px 4px; } }
 """

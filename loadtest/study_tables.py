@@ -145,7 +145,10 @@ def verdict(capacities: Capacities, target: float) -> Verdict | None:
 
 
 def standing(capacities: Capacities, runs: Sequence[StudyRun], target: float = TARGETS[0]) -> list[str]:
-    """All policies: dualmap, then by mean ratio to the best peer of each cell, the bound last."""
+    """All policies: dualmap, then by mean ratio to the best peer of each cell, the bound last.
+
+    A policy that lacks cells comes after those that have all: its mean may be that of the easy ones.
+    """
     score: dict[str, list[float]] = {run.policy: [] for run in runs if run.experiment is Experiment.CELLS}
     for cell in capacities.cells:
         best = capacities.best_peer(cell, target)
@@ -155,9 +158,12 @@ def standing(capacities: Capacities, runs: Sequence[StudyRun], target: float = T
                 score[policy].append(capacities.ratio(cell, target, policy, best).mean)
     means = {policy: geometric_mean(values) for policy, values in score.items()}
 
-    def order(policy: str) -> tuple[int, float, str]:
+    known = {policy: sum(not isnan(value) for value in values) for policy, values in score.items()}
+    most = max((n for policy, n in known.items() if is_peer(policy)), default=0)
+
+    def order(policy: str) -> tuple[int, bool, float, str]:
         place = {DUALMAP: 0, BOUND: 2}.get(policy, 1)
-        return place, 1.0 if isnan(means[policy]) else -means[policy], policy
+        return place, known[policy] < most, 1.0 if isnan(means[policy]) else -means[policy], policy
 
     return sorted(means, key=order)
 

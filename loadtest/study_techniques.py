@@ -78,11 +78,11 @@ def _ablation(cell: Cell, by_name: Mapping[str, Sequence[float]], unit: str, sca
 
 def sensitivities(study: Study) -> list[str]:
     """A panel for each constant, all on one y axis, a line for each kind of cell."""
-    runs = [r for r in study.runs if r.experiment is Experiment.SENSITIVITY and len(r.config) == 1]
+    runs = [r for r in study.runs if r.experiment is Experiment.SENSITIVITY and r.policy == DUALMAP]
     found: dict[str, dict[Cell, dict[float, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for run in runs:
-        ((name, value),) = run.config.items()
-        if isinstance(value, int | float):
+        name, value = next(iter(run.config.items()), ("", None))
+        if isinstance(value, int | float) and len(run.config) == 1:
             found[name][run.cell][float(value)].append(run.attainment)
     if not found:
         return []
@@ -97,7 +97,9 @@ def sensitivities(study: Study) -> list[str]:
         tested = {value for by_value in by_cell.values() for value in by_value}
         at, x = _placed(sorted(tested | ({default} if default is not None else set())))
         series = []
-        for place, cell in enumerate(c for c in cells if c in by_cell):
+        for place, cell in enumerate(cells):
+            if cell not in by_cell:
+                continue
             points = {at(value): estimate(own).mean for value, own in by_cell[cell].items()}
             if default is not None and default not in by_cell[cell] and not isnan(as_it_is[cell]):
                 points[at(default)] = as_it_is[cell]
@@ -110,16 +112,19 @@ def sensitivities(study: Study) -> list[str]:
 _LINES = ("dualmap", "paper", "peer", "other")  # of panels, where every line is dualmap: one for each cell
 
 
-def sensitivity_cells(study: Study) -> str:
-    """What the panels' lines are, and the rates they were run at."""
+def sensitivity_cells(study: Study) -> list[tuple[str, str]]:
+    """What the panels' lines are: CSS class, and the cell with the rates that it was run at."""
     rates: dict[Cell, set[float]] = defaultdict(set)
     for run in study.runs:
-        if run.experiment is Experiment.SENSITIVITY:
+        if run.experiment is Experiment.SENSITIVITY and run.policy == DUALMAP:
             rates[run.cell].add(run.qps)
-    return "; ".join(
-        f"{cell_name(cell)} at {', '.join(f'{qps:.3g}' for qps in sorted(rates[cell]))} requests/s"
-        for cell in sorted(rates, key=cell_order)
-    )
+    return [
+        (
+            _LINES[place % len(_LINES)],
+            f"{cell_name(cell)} at {', '.join(f'{qps:.3g}' for qps in sorted(rates[cell]))} requests/s",
+        )
+        for place, cell in enumerate(sorted(rates, key=cell_order))
+    ]
 
 
 def _placed(values: Sequence[float]) -> tuple[Callable[[float], float], Axis]:
@@ -131,10 +136,12 @@ def _placed(values: Sequence[float]) -> tuple[Callable[[float], float], Axis]:
     def at(value: float) -> float:
         return (log10(value) if value > 0 else zero) if spans else value
 
-    ticks = [(at(value), short_number(value)) for value in values]
-    room = 0.11 * (ticks[-1][0] - ticks[0][0])
-    ticks = [tick for i, tick in enumerate(ticks) if i == 0 or tick[0] - ticks[i - 1][0] >= room]
-    return at, Axis(at(values[0]), at(values[-1]), "", ticks=ticks)
+    ends = at(values[0]), at(values[-1])
+    ticks: list[tuple[float, str]] = []
+    for value in values:
+        if not ticks or at(value) - ticks[-1][0] >= 0.11 * (ends[1] - ends[0]):
+            ticks.append((at(value), short_number(value)))
+    return at, Axis(*ends, "", ticks=ticks)
 
 
 ALL_ON = "all on"
@@ -166,7 +173,7 @@ def decision_costs(study: Study, role: Mapping[str, str]) -> list[str]:
         for policy, by_size in lines.items()
     ]
     values = [value for one in series for _, value in one.points]
-    x = Axis(log2(sizes[0]), log2(sizes[-1]), "instances (log)", ticks=[(log2(n), short_number(n)) for n in sizes])
+    x = Axis(log2(sizes[0]), log2(sizes[-1]), "instances (log)", ticks=[(log2(n), str(n)) for n in sizes])
     y = logarithmic(min(values), max(values), "µs of CPU for one decision (log)")
     chart = labelled_lines("Cost of a decision by cluster size", series, x, y)
     return [figure("CPU time of one decision", chart, "Arrival to dispatch, hashing of the prompt excluded.")]

@@ -51,6 +51,10 @@ def cell_parts(cell: Cell) -> list[str]:
     return [*parts, cell.disturbance] if cell.disturbance else parts
 
 
+def counted(cells: int) -> str:
+    return "1 cell" if cells == 1 else f"{cells} cells"
+
+
 def cell_name(cell: Cell) -> str:
     return " · ".join(cell_parts(cell))
 
@@ -97,13 +101,13 @@ class Headline:
 
 def verdict_lines(found: Verdict) -> list[str]:
     """The summary, worst news included."""
-    lines = [f"Capacity at {found.target:.0%} within the SLO, over {found.cells} cells (geometric means):"]
+    lines = [f"Capacity at {found.target:.0%} within the SLO, over {counted(found.cells)} (geometric means):"]
     also = ", also the best single peer" if found.peer == PAPER else ""
     if found.paper_cells:
-        lines.append(f"{DUALMAP} / {PAPER}{also}: {found.to_paper:.2f} over {found.paper_cells} cells")
+        lines.append(f"{DUALMAP} / {PAPER}{also}: {found.to_paper:.2f} over {counted(found.paper_cells)}")
     if not also:
         lines.append(
-            f"{DUALMAP} / {found.peer}, the best single peer: {found.to_peer:.2f} over {found.peer_cells} cells"
+            f"{DUALMAP} / {found.peer}, the best single peer: {found.to_peer:.2f} over {counted(found.peer_cells)}"
         )
     lines += [
         f"{DUALMAP} / the best peer of each cell, whichever it is: {found.to_best:.2f}",

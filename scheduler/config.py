@@ -6,7 +6,6 @@ from scheduler.errors import ConfigError
 
 POLICY_NAMES = (
     "dualmap",
-    "dualmap_paper",
     "round_robin",
     "least_loaded",
     "power_of_two",
@@ -19,6 +18,7 @@ POLICY_NAMES = (
     "llm_d",
     "lmetric",
     "ray_prefix_affinity",
+    "dualmap_paper",
 )
 
 

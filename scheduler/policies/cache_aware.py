@@ -19,7 +19,7 @@ CACHE_THRESHOLD = 0.3
 BALANCE_ABS_THRESHOLD = 64  # requests in flight
 BALANCE_REL_THRESHOLD = 1.5
 # max_tree_size = 2**26 characters of each worker, at 4 characters a token and 512 tokens a block. The source evicts
-# every 120 s, this at once.
+# every 60 s (120 s in earlier versions), this at once.
 MAX_TREE_BLOCKS = 2**26 // (4 * 512)
 
 

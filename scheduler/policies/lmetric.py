@@ -1,7 +1,7 @@
 """LMetric: tokens to prefill times batch size; the smallest product wins, and there is nothing to tune.
 
 Source: arXiv 2603.15202: P-token x BS. P-token: tokens to prefill at the instance if the request were routed there,
-those not cached of its own and those of what is dispatched there and not prefilled. BS: requests running there, this
+those not cached of its own and those of what is dispatched there and not prefilled. BS: requests in flight there, this
 one included, as the ports in llm-d/llm-d-router (scorer/lmetric/lmetric.go) and sgl-project/sglang
 (sgl-model-gateway/src/policies/lmetric.rs) count it, so that an idle instance does not make the product 0. Those ports
 leave the queued tokens out of P-token.

@@ -12,16 +12,17 @@ from pathlib import Path
 POLICIES = {  # capacity against the best peer
     "dualmap": 1.16,
     "dualmap_paper": 1.0,
-    "prefix_threshold": 0.95,
-    "kv_aware_score": 0.92,
-    "gorgo": 0.9,
-    "preble_e2": 0.89,
-    "least_uncached": 0.86,
-    "bounded_load_ring": 0.8,
-    "single_ring": 0.62,
-    "cache_first": 0.58,
-    "two_choices": 0.54,
-    "least_loaded": 0.52,
+    "preble_e2": 0.95,
+    "dynamo_kv": 0.92,
+    "llm_d": 0.9,
+    "min_ttft": 0.89,
+    "lmetric": 0.86,
+    "ray_prefix_affinity": 0.8,
+    "cache_aware": 0.62,
+    "chwbl": 0.58,
+    "cache_affinity": 0.54,
+    "power_of_two": 0.54,
+    "least_loaded": 0.5,
     "round_robin": 0.46,
     "bound": 1.38,
 }
@@ -115,7 +116,7 @@ def rows(seeds: int = 3) -> Iterator[dict]:
             for i, value in enumerate(values):
                 same = full | {"seed": seed, "config": {name: value}, "experiment": "sensitivity"}
                 yield run(same, 11.2, 12.6 - 0.3 * abs(i - 2) ** 1.5, noise)
-    for policy in ("dualmap", "dualmap_paper", "least_loaded", "kv_aware_score"):
+    for policy in ("dualmap", "dualmap_paper", "power_of_two", "dynamo_kv"):
         for size in (8, 64, 512, 4096):
             growth = size**0.02 if "dualmap" in policy else size**0.8 / 4
             yield {
