@@ -112,7 +112,8 @@ def _summed(loads: Iterable[InstanceLoad]) -> tuple[InstanceLoad, ...]:
             else InstanceLoad(
                 load.instance_id,
                 known.running + load.running,
-                known.prefill_tokens + load.prefill_tokens,
+                known.prefilling_tokens + load.prefilling_tokens,
+                known.waiting_tokens + load.waiting_tokens,
                 known.kv_tokens + load.kv_tokens,
             )
         )
@@ -168,6 +169,7 @@ class VirtualCluster:
         self._computed: dict[str, int] = {}
         self._preemptions = 0
         self._delay = settings.network_s
+        self._sent: list[list[tuple[str, tuple[int, ...]]]] = [[] for _ in self.cores]  # by gateway, since the last digest
 
     def run(
         self, *, give_up: Callable[[int, float], bool] | None = None, progress: Callable[[int], None] | None = None
@@ -219,17 +221,21 @@ class VirtualCluster:
     def _arrive(self, index: int) -> None:
         request = self.workload.requests[index]
         self.outcomes[index].arrived_s = self._now
-        full = request.prompt_tokens // self.workload.block_tokens
         event = RequestArrived(
             Request(
                 str(index),
-                request.blocks[:full],
+                self._prompt_blocks(index),
                 request.prompt_tokens,
                 request.output_tokens,
                 block_tokens=self.workload.block_tokens,
             )
         )
         self._tell(self._gateway_of(index), event)
+
+    def _prompt_blocks(self, index: int) -> tuple[int, ...]:
+        """Full blocks only: a part of one is never hit."""
+        request = self.workload.requests[index]
+        return request.blocks[: request.prompt_tokens // self.workload.block_tokens]
 
     def _gateway_of(self, index: int) -> int:
         return self.workload.requests[index].session % len(self._gateways)
@@ -252,6 +258,8 @@ class VirtualCluster:
     def _apply(self, gateway: int, command: Command) -> None:
         match command:
             case Dispatch():
+                if len(self._gateways) > 1:
+                    self._sent[gateway].append((command.instance_id, self._prompt_blocks(int(command.request_id))))
                 self._at(self._now + self._delay, self._deliver, gateway, command)
             case Reject() | FailStream():
                 self._ended(int(command.request_id), ok=False)
@@ -271,7 +279,9 @@ class VirtualCluster:
         digests = [core.own_loads() for core in self.cores]
         for gateway in range(len(self.cores)):
             others = chain.from_iterable(digest for i, digest in enumerate(digests) if i != gateway)
-            self._at(self._now + self._delay, self._tell, gateway, GatewayLoads(_summed(others)))
+            sent = tuple(prompt for i, prompts in enumerate(self._sent) if i != gateway for prompt in prompts)
+            self._at(self._now + self._delay, self._tell, gateway, GatewayLoads(_summed(others), sent))
+        self._sent = [[] for _ in self.cores]
         self._at(self._now + self.settings.digest_s, self._exchange_loads)
 
     # The instances.
@@ -285,7 +295,7 @@ class VirtualCluster:
             self._at(self._now + self._delay, self._tell, gateway, failed)
             return
         request = self.workload.requests[index]
-        blocks = request.blocks[: request.prompt_tokens // self.workload.block_tokens] + request.answer_blocks
+        blocks = self._prompt_blocks(index) + request.answer_blocks
         server.engine.add(
             EngineRequest(dispatch.request_id, blocks, request.prompt_tokens, request.output_tokens), self._now
         )

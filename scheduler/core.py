@@ -110,7 +110,9 @@ class Scheduler:
     def own_loads(self) -> tuple[InstanceLoad, ...]:
         """What this core has booked, for the other gateways."""
         return tuple(
-            InstanceLoad(i, view.running_count, view.booked_prefill_tokens + view.waiting_tokens, view.booked_kv_tokens)
+            InstanceLoad(
+                i, view.running_count, view.booked_prefill_tokens, view.waiting_tokens, view.booked_kv_tokens
+            )
             for i, view in self.instances.items()
         )
 
@@ -252,6 +254,9 @@ class Scheduler:
     # Background.
 
     def _gateway_loads(self, event: GatewayLoads, now: float, commands: list[Command]) -> None:
+        for instance_id, blocks in event.sent:
+            if instance_id in self.instances:
+                self.instances[instance_id].cache.use(blocks)
         loads = {load.instance_id: load for load in event.loads}
         for view in self.instances.values():
             view.hear_of_others(loads.get(view.instance_id))

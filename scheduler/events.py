@@ -139,20 +139,23 @@ class CacheCleared:
 
 @record
 class InstanceLoad:
-    """What one gateway has booked on an instance: requests dispatched and not ended, prefill tokens dispatched or
-    waiting, KV cache reserved."""
+    """What a gateway has booked on an instance: requests dispatched and not ended, prefill work dispatched and not
+    computed, prefill work that waits, KV cache reserved."""
 
     instance_id: str
     running: int
-    prefill_tokens: int
+    prefilling_tokens: int
+    waiting_tokens: int
     kv_tokens: int
 
 
 @record
 class GatewayLoads:
-    """What the other gateways together had booked when they last said so; replaces what was said before."""
+    """What the other gateways together had booked when they last said so, which replaces what was said before, and the
+    prompts they have sent since then, as (instance id, blocks)."""
 
     loads: tuple[InstanceLoad, ...]
+    sent: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
 @record

@@ -72,8 +72,10 @@ class InstanceView:
 
     @property
     def backlog_tokens(self) -> int:
-        others = self.others.prefill_tokens if self.others is not None else 0
-        return self.booked_prefill_tokens + self.waiting_tokens + others
+        tokens = self.booked_prefill_tokens + self.waiting_tokens
+        if self.others is not None:
+            tokens += self.others.prefilling_tokens + self.others.waiting_tokens
+        return tokens
 
     @property
     def backlog_s(self) -> float:
@@ -83,7 +85,7 @@ class InstanceView:
     @property
     def prefilling_s(self) -> float:
         """Seconds of prefill that the instance has been given and has not done."""
-        others = self.others.prefill_tokens if self.others is not None else 0
+        others = self.others.prefilling_tokens if self.others is not None else 0
         return (self.booked_prefill_tokens + others) * self.speed.seconds_per_token
 
     def work_tokens(self, prompt_tokens: int, cached: int) -> int:
@@ -102,10 +104,7 @@ class InstanceView:
         """For the request if it were placed here now."""
         cached = self._cached_tokens(request)
         work = self.work_tokens(request.prompt_tokens, cached)
-        seconds_per_token = self.speed.seconds_per_token  # the hot path: properties would cost a call each
-        backlog = self.booked_prefill_tokens + self.waiting_tokens
-        if self.others is not None:
-            backlog += self.others.prefill_tokens
+        seconds_per_token = self.speed.seconds_per_token
         prefill_s = work * seconds_per_token
         return TtftEstimate(
             self.instance_id,
@@ -114,7 +113,7 @@ class InstanceView:
             work,
             len(self.running),
             prefill_s,
-            backlog * seconds_per_token + prefill_s,
+            self.backlog_tokens * seconds_per_token + prefill_s,
         )
 
     def enqueue(self, attempt: Attempt) -> None:
@@ -131,13 +130,16 @@ class InstanceView:
         self._loads.changed(self)
 
     def has_room(self, window_s: float) -> bool:
-        """Whether it could begin with another prompt now. An idle instance could with any."""
+        """Whether it could begin with another prompt now. One prompt of ours may be there whatever others have sent: what
+        we know of them is old, and an instance that idles meanwhile would be worse than a short queue there."""
         if not self.running:
             return True
         running = len(self.running)
         if self.others is not None:
             running += self.others.running
-        return running < self.capacity.max_running and self.prefilling_s < window_s
+        if running >= self.capacity.max_running:
+            return False
+        return not self.booked_prefill_tokens or self.prefilling_s < window_s
 
     def has_kv(self, request: Request, answer_tokens: int) -> bool:
         """Whether the request's KV cache would fit beside what runs. An idle instance takes anything."""
