@@ -135,7 +135,10 @@ class Scheduler:
         view = self.instances[attempt.instance_id]
         attempt.started = True
         if attempt.state is AttemptState.PREFILLING:
-            view.speed.observe(attempt.work_tokens, now)
+            if attempt.request.streams:
+                view.speed.observe(attempt.work_tokens, now)
+            else:
+                view.speed.starts(now)  # what is seen is the end of its answer, not that of its prefill
             view.prefilled(attempt)
             self._release(view, now, commands)
 
@@ -234,9 +237,11 @@ class Scheduler:
             self._replace_waiting(view, now, commands)
 
     def _replace_waiting(self, view: InstanceView, now: float, commands: list[Command]) -> None:
-        for attempt in list(view.waiting):
+        attempts = list(view.waiting)
+        for attempt in attempts:  # all of them first: placing one lets instances take others
             view.take_out(attempt)
             del self.attempts[attempt.request.id]
+        for attempt in attempts:
             self._place_again(attempt, now, commands, number=attempt.number, tried=attempt.tried)
 
     def _blocks_stored(self, event: BlocksStored, now: float, commands: list[Command]) -> None:
@@ -282,7 +287,7 @@ class Scheduler:
         if target.instance_id in self._suspects | attempt.tried | {attempt.instance_id}:
             return False
         source = self.instances[attempt.instance_id]
-        ahead = source.booked_prefill_tokens + source.waiting.tokens_ahead(attempt) + attempt.work_tokens
+        ahead = source.prefilling_tokens + source.waiting.tokens_ahead(attempt) + attempt.work_tokens
         estimate = target.estimate_ttft(attempt.request)
         extra_s = estimate.prefill_s - attempt.work_tokens * source.seconds_per_token
         here_s = ahead * source.seconds_per_token

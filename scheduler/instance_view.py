@@ -83,10 +83,14 @@ class InstanceView:
         return self.backlog_tokens * self.speed.seconds_per_token
 
     @property
-    def prefilling_s(self) -> float:
-        """Seconds of prefill that the instance has been given and has not done."""
+    def prefilling_tokens(self) -> int:
+        """Prefill work that the instance has been given, by whichever gateway, and has not done."""
         others = self.others.prefilling_tokens if self.others is not None else 0
-        return (self.booked_prefill_tokens + others) * self.speed.seconds_per_token
+        return self.booked_prefill_tokens + others
+
+    @property
+    def prefilling_s(self) -> float:
+        return self.prefilling_tokens * self.speed.seconds_per_token
 
     def work_tokens(self, prompt_tokens: int, cached: int) -> int:
         """Prefill work of a prompt. A token's attention to `attention_tokens` before it costs as much as all else of
@@ -151,13 +155,13 @@ class InstanceView:
         need = request.prompt_tokens + answer_tokens
         if need <= free:
             return True
-        block_tokens = request.block_tokens or self._block_tokens
+        block_tokens = self._kv_block_tokens(request)
         shared = len(request.blocks) * block_tokens - self.kv.missing_tokens(request.blocks, block_tokens)
         return need - shared <= free
 
     def dispatch(self, attempt: Attempt, answer_tokens: int, now: float) -> None:
         request = attempt.request
-        block_tokens = request.block_tokens or self._block_tokens
+        block_tokens = self._kv_block_tokens(request)
         held = self.cache.held_blocks(request.blocks)
         attempt.cached_tokens = cached_tokens(request, held, self._block_tokens)
         attempt.uncached_tokens = request.prompt_tokens - attempt.cached_tokens
@@ -182,7 +186,7 @@ class InstanceView:
         """The attempt runs here no more, however it ended."""
         request = attempt.request
         del self.running[request.id]
-        self.kv.give_back(request.blocks, request.block_tokens or self._block_tokens, attempt.own_kv_tokens)
+        self.kv.give_back(request.blocks, attempt.own_kv_tokens)
         if attempt.state is AttemptState.PREFILLING:
             self.booked_prefill_tokens -= attempt.work_tokens
             self._loads.changed(self)
@@ -191,6 +195,12 @@ class InstanceView:
         """What other gateways have booked here, as they last said."""
         self.others = load
         self._loads.changed(self)
+
+    def _kv_block_tokens(self, request: Request) -> int:
+        """What each block is taken to hold: all of them no more than the prompt. The block of a short prompt, or of a
+        chat's opening, is shorter than others."""
+        block_tokens = request.block_tokens or self._block_tokens
+        return min(block_tokens, request.prompt_tokens // len(request.blocks)) if request.blocks else block_tokens
 
     def _cached_tokens(self, request: Request) -> int:
         return cached_tokens(request, self.cache.cached_blocks(request.blocks), self._block_tokens)

@@ -7,6 +7,7 @@ class KvBooking:
     def __init__(self) -> None:
         self.tokens = 0
         self._users: dict[int, int] = {}  # block -> running requests that use it
+        self._block_tokens: dict[int, int] = {}  # as booked by the first of them: others may estimate otherwise
 
     def missing_tokens(self, blocks: tuple[int, ...], block_tokens: int) -> int:
         """What booking these blocks would add."""
@@ -21,9 +22,10 @@ class KvBooking:
             count = users.get(block, 0)
             users[block] = count + 1
             if not count:
+                self._block_tokens[block] = block_tokens
                 self.tokens += block_tokens
 
-    def give_back(self, blocks: tuple[int, ...], block_tokens: int, own_tokens: int) -> None:
+    def give_back(self, blocks: tuple[int, ...], own_tokens: int) -> None:
         """Undoes `book` of the same values."""
         users = self._users
         self.tokens -= own_tokens
@@ -33,4 +35,4 @@ class KvBooking:
                 users[block] = count
             else:
                 del users[block]
-                self.tokens -= block_tokens
+                self.tokens -= self._block_tokens.pop(block)

@@ -33,7 +33,7 @@ def _best_of(
     best: Attempt | None = None
     best_gain_s = min_gain_s
     source_spt, view_spt = source.seconds_per_token, view.seconds_per_token
-    ahead = source.booked_prefill_tokens
+    ahead = source.prefilling_tokens
     for attempt in islice(source.waiting, MAX_LOOKED_AT):
         if view.instance_id not in attempt.tried:
             here_s = attempt.work_tokens * source_spt

@@ -28,7 +28,7 @@ def take_snapshot(
     waiting: list[WaitingSnapshot] = []
     shown = {view.instance_id: view for view in (*hot, *coolest)}
     for view in hot:
-        ahead = view.booked_prefill_tokens
+        ahead = view.prefilling_tokens
         for attempt in islice(view.waiting, MAX_WAITING_SHOWN):
             request = attempt.request
             if attempt.moves < config.max_moves_per_request:
