@@ -24,13 +24,16 @@ class Block:
 
 
 class BlockPool:
-    """capacity: blocks in the pool; offload_capacity: in the tier behind it. Blocks come to be when they are first used:
-    an idle pool costs no memory."""
+    """capacity: blocks in the pool; offload_capacity: in the tier behind it; offloaded: that tier, where several pools
+    share one. Blocks come to be when they are first used: an idle pool costs no memory."""
 
-    def __init__(self, capacity: int, offload_capacity: int = 0) -> None:
+    def __init__(
+        self, capacity: int, offload_capacity: int = 0, offloaded: OrderedDict[int, None] | None = None
+    ) -> None:
         self.capacity = capacity
         self._offload_capacity = offload_capacity
-        self._offloaded: OrderedDict[int, None] = OrderedDict()  # hashes, least recently used first
+        # Hashes, least recently used first.
+        self._offloaded: OrderedDict[int, None] = OrderedDict() if offloaded is None else offloaded
         self._unused = capacity
         self._free: OrderedDict[Block, None] = OrderedDict()  # least recently freed first
         self._cached: dict[int, Block] = {}

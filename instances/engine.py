@@ -10,7 +10,7 @@ step number, and only those that reach a block boundary or their end are looked 
 """
 
 from bisect import bisect_left, insort
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 
 from instances.block_pool import BlockPool
 from instances.engine_profile import EngineProfile
@@ -20,11 +20,11 @@ from instances.tracked_request import Phase, TrackedRequest, order_of
 
 class Engine:
     """Drive it with `start_step` and, when the time it gave has come, `finish_step`. `add` and `abort` come at any
-    time, also while a step runs."""
+    time, also while a step runs. offloaded: the tier behind the pool, where several engines share one."""
 
-    def __init__(self, profile: EngineProfile) -> None:
+    def __init__(self, profile: EngineProfile, offloaded: OrderedDict[int, None] | None = None) -> None:
         self.profile = profile
-        self.pool = BlockPool(profile.pool_blocks, profile.offload_tokens // profile.block_size)
+        self.pool = BlockPool(profile.pool_blocks, profile.offload_tokens // profile.block_size, offloaded)
         self.counters = EngineCounters()
         self._requests: dict[str, TrackedRequest] = {}
         self._waiting: list[TrackedRequest] = []  # sorted by order

@@ -9,10 +9,15 @@ from collections import deque
 
 from scheduler.cache_view import CacheView
 from scheduler.commands import Command, Dispatch
-from scheduler.events import Event, FirstToken, InstanceJoined, RequestArrived, RequestFinished
+from scheduler.config import SchedulerConfig
+from scheduler.core import SchedulerStats
+from scheduler.events import Event, FirstToken, InstanceJoined, InstanceLoad, RequestArrived, RequestFinished
 from scheduler.holders import Holders
 from scheduler.request import ChoiceReason, Request
+from scheduler.snapshot import Snapshot
 from scheduler.ttft import cached_tokens
+
+RELEASE_WINDOW_S = 1.3  # work at an instance that still gets the next prompt: most of a step's token budget
 
 
 class _Booked:
@@ -34,6 +39,7 @@ class SharedCacheQueue:
         self._running: dict[str, tuple[_Booked, int, int]] = {}  # instance, uncached and reserved tokens
         self._cache = CacheView(1, Holders(), 1)
         self._blocks = 0
+        self.stats = SchedulerStats()
 
     def handle(self, event: Event, now: float) -> list[Command]:
         match event:
@@ -53,6 +59,12 @@ class SharedCacheQueue:
                 booked.prefill_tokens -= uncached
                 booked.reserved_tokens -= reserved
         return self._release(now)
+
+    def snapshot(self, now: float) -> Snapshot | None:
+        return None
+
+    def own_loads(self) -> tuple[InstanceLoad, ...]:
+        return ()
 
     def _release(self, now: float) -> list[Command]:
         commands: list[Command] = []
@@ -75,3 +87,8 @@ class SharedCacheQueue:
             queued_s = now - arrived_at
             commands.append(Dispatch(request.id, 1, instance_id, ChoiceReason.POLICY, queued_s, 0.0, cached))
         return commands
+
+
+def make_bound(config: SchedulerConfig) -> SharedCacheQueue:
+    """For `VirtualCluster(..., make_core=make_bound)` with ClusterSettings.shared_cache."""
+    return SharedCacheQueue(RELEASE_WINDOW_S, config.block_tokens)

@@ -5,8 +5,9 @@ calls it, engines take the time their profile gives, messages take `network_s` e
 are equal to the last bit.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import chain
 from typing import Any
@@ -65,7 +66,8 @@ class Change:
 @dataclass(frozen=True, slots=True)
 class ClusterSettings:
     """gateways: each has its own core and takes its turn of the sessions; they learn of each other's load every
-    digest_s, network_s late."""
+    digest_s, so much late as digest_delay_s says (None: network_s). shared_cache: all instances have one offload tier,
+    as large as all of theirs together; what one computed, each reads back."""
 
     config: SchedulerConfig
     instances: Sequence[InstanceSpec]
@@ -73,6 +75,8 @@ class ClusterSettings:
     network_s: float = 0.0005
     digest_s: float = 0.1
     changes: Sequence[Change] = ()
+    digest_delay_s: float | None = None
+    shared_cache: bool = False
 
 
 @dataclass(slots=True)
@@ -125,12 +129,17 @@ class _Server:
 
     __slots__ = ("busy", "engine", "factor", "incarnation", "spec")
 
-    def __init__(self, spec: InstanceSpec, incarnation: int, factor: float) -> None:
+    def __init__(self, spec: InstanceSpec, incarnation: int, engine: Engine) -> None:
         self.spec = spec
         self.incarnation = incarnation
-        self.factor = factor
-        self.engine = Engine(spec.profile)
+        self.factor = 1.0
+        self.engine = engine
         self.busy = False
+
+
+def cached_by(profile: EngineProfile) -> int:
+    """Tokens of prefixes that an instance can keep."""
+    return max(profile.offload_tokens, profile.kv_tokens)
 
 
 def truthful_capacity(profile: EngineProfile) -> InstanceCapacity:
@@ -139,27 +148,30 @@ def truthful_capacity(profile: EngineProfile) -> InstanceCapacity:
         prefill_tokens_per_s=1.0 / profile.prefill_s_per_token,
         kv_tokens=profile.kv_tokens,
         max_running=profile.max_num_seqs,
-        cache_tokens=max(profile.offload_tokens, profile.kv_tokens),
+        cache_tokens=cached_by(profile),
     )
 
 
 class VirtualCluster:
-    """One run. schedulers may be wrapped (to write a journal) by `wrap`."""
+    """One run. make_core: what stands in the place of a Scheduler. Cores may be wrapped (to write a journal) by
+    `wrap`."""
 
     def __init__(
         self,
         workload: Workload,
         settings: ClusterSettings,
-        wrap: Callable[[Scheduler], Any] = lambda scheduler: scheduler,
+        wrap: Callable[[Any], Any] = lambda core: core,
+        make_core: Callable[[SchedulerConfig], Any] = Scheduler,
     ) -> None:
         self.workload = workload
         self.settings = settings
         self.outcomes = [RequestOutcome(r.arrival_s) for r in workload.requests]
-        self.cores = [Scheduler(settings.config) for _ in range(settings.gateways)]
+        self.cores = [make_core(settings.config) for _ in range(settings.gateways)]
         self._gateways = [wrap(core) for core in self.cores]
         self._servers: dict[str, _Server] = {}
         self._specs = {spec.instance_id: spec for spec in settings.instances}
         self._incarnations: dict[str, int] = {}
+        self._shared: OrderedDict[int, None] | None = OrderedDict() if settings.shared_cache else None
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
         self._now = 0.0
@@ -169,7 +181,8 @@ class VirtualCluster:
         self._computed: dict[str, int] = {}
         self._preemptions = 0
         self._delay = settings.network_s
-        self._sent: list[list[tuple[str, tuple[int, ...]]]] = [[] for _ in self.cores]  # by gateway, since the last digest
+        # By gateway, since the last digest.
+        self._sent: list[list[tuple[str, tuple[int, ...]]]] = [[] for _ in self.cores]
 
     def run(
         self, *, give_up: Callable[[int, float], bool] | None = None, progress: Callable[[int], None] | None = None
@@ -178,10 +191,12 @@ class VirtualCluster:
         progress is told how many requests have ended."""
         self._give_up = give_up
         self._stopped = False
+        changes = sorted(self.settings.changes, key=lambda change: change.at_s)
+        first = {change.instance_id: change.kind for change in reversed(changes) if change.kind != "slow"}
         for spec in self.settings.instances:
-            if not any(c.kind == "join" and c.instance_id == spec.instance_id for c in self.settings.changes):
+            if first.get(spec.instance_id) != "join":
                 self._join(spec.instance_id)
-        for change in self.settings.changes:
+        for change in changes:
             self._at(change.at_s, self._change, change)
         for index, request in enumerate(self.workload.requests):
             if request.after is None:
@@ -276,11 +291,13 @@ class VirtualCluster:
         self._at(self._now + TICK_S, self._tick, gateway)
 
     def _exchange_loads(self) -> None:
+        late_s = self.settings.digest_delay_s
+        delay_s = self._delay if late_s is None else late_s
         digests = [core.own_loads() for core in self.cores]
         for gateway in range(len(self.cores)):
             others = chain.from_iterable(digest for i, digest in enumerate(digests) if i != gateway)
             sent = tuple(prompt for i, prompts in enumerate(self._sent) if i != gateway for prompt in prompts)
-            self._at(self._now + self._delay, self._tell, gateway, GatewayLoads(_summed(others), sent))
+            self._at(self._now + delay_s, self._tell, gateway, GatewayLoads(_summed(others), sent))
         self._sent = [[] for _ in self.cores]
         self._at(self._now + self.settings.digest_s, self._exchange_loads)
 
@@ -368,11 +385,17 @@ class VirtualCluster:
             return
         spec = self._specs[instance_id]
         incarnation = self._incarnations[instance_id] = self._incarnations.get(instance_id, 0) + 1
-        self._servers[instance_id] = _Server(spec, incarnation, 1.0)
+        self._servers[instance_id] = _Server(spec, incarnation, self._engine(spec.profile))
         self._running[instance_id] = {}
         capacity = spec.capacity or truthful_capacity(spec.profile)
         for gateway in range(len(self._gateways)):
             self._tell(gateway, InstanceJoined(instance_id, incarnation, capacity))
+
+    def _engine(self, profile: EngineProfile) -> Engine:
+        if self._shared is None:
+            return Engine(profile)
+        tier_tokens = sum(cached_by(spec.profile) for spec in self.settings.instances)
+        return Engine(replace(profile, offload_tokens=tier_tokens), self._shared)
 
     def _lose(self, instance_id: str) -> None:
         server = self._servers.pop(instance_id, None)

@@ -72,7 +72,7 @@ def copies(workload: Workload, n: int, seed: int = 0) -> Workload:
     """
     rng = random.Random(seed)
     requests = workload.requests
-    shared = _shared_lengths(requests)
+    shared = shared_lengths(requests)
     sessions = 1 + max((r.session for r in requests), default=0)
     duration_s = _duration_s(requests)
     found = [_copy(request) for request in requests]
@@ -86,7 +86,7 @@ def copies(workload: Workload, n: int, seed: int = 0) -> Workload:
                 wraps.append(request.arrival_s + shift_s >= duration_s)
             else:
                 wraps.append(wraps[request.after])
-            copy = _renumbered(request, lead, salts[wraps[-1]])
+            copy = renumbered(request, lead, salts[wraps[-1]])
             copy.arrival_s += shift_s - (duration_s if wraps[-1] else 0.0)
             copy.session += sessions * (2 * number + wraps[-1])
             if copy.after is not None:
@@ -102,7 +102,7 @@ def resample_sessions(workload: Workload, count: int, seed: int = 0, *, qps: flo
     times stay as they are.
     """
     rng = random.Random(seed)
-    shared = _shared_lengths(workload.requests)
+    shared = shared_lengths(workload.requests)
     members: dict[int, list[int]] = defaultdict(list)
     for index, request in enumerate(workload.requests):
         members[request.session].append(index)
@@ -117,7 +117,7 @@ def resample_sessions(workload: Workload, count: int, seed: int = 0, *, qps: flo
         origin_s = workload.requests[indices[0]].arrival_s
         places: dict[int, int] = {}
         for index in indices:
-            request = _renumbered(workload.requests[index], shared[index], salt)
+            request = renumbered(workload.requests[index], shared[index], salt)
             request.arrival_s += start_s - origin_s
             request.session = session
             request.after = None if request.after is None else places[request.after]
@@ -141,7 +141,7 @@ def _copy(request: WorkRequest) -> WorkRequest:
     )
 
 
-def _renumbered(request: WorkRequest, shared_blocks: int, salt: int) -> WorkRequest:
+def renumbered(request: WorkRequest, shared_blocks: int, salt: int) -> WorkRequest:
     """A copy with other hashes but for the first shared_blocks; equal ones stay equal under one salt."""
     copy = _copy(request)
     blocks = request.blocks
@@ -157,7 +157,7 @@ def _duration_s(requests: Sequence[WorkRequest]) -> float:
     return span_s * len(requests) / (len(requests) - 1) if span_s else 1.0
 
 
-def _shared_lengths(requests: Sequence[WorkRequest]) -> list[int]:
+def shared_lengths(requests: Sequence[WorkRequest]) -> list[int]:
     """How many of each request's leading blocks belong to a prefix that many sessions share.
 
     Such a prefix ends as in `loadtest.sessions`, where SHARED_BRANCHES different full blocks follow, and as many

@@ -4,22 +4,30 @@ Blocks are used deepest first, so that the root of a prefix is always more recen
 eviction, as in vLLM, takes the tail of a prefix before its root.
 """
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Iterable
 
 from scheduler.holders import Holders
 
+USES_KEPT = 4  # times its size in blocks that a cache remembers of its past uses, before it forgets what is outdated
+
 
 class CacheView:
     """held: blocks of prompts sent to the instance. expected: blocks of prompts that wait for it; those that follow
-    will find them cached, unless the prompt moves away first."""
+    will find them cached, unless the prompt moves away first.
+
+    The order of use is kept by prompt, not by block: a block was last used by the use whose number it bears.
+    """
 
     def __init__(self, max_blocks: int, holders: Holders, bit: int) -> None:
         self._max_blocks = max(1, max_blocks)
         self._holders = holders
         self._bit = bit
-        # Least recent first. A dict would do but for eviction: its first key is searched for from where it once began.
-        self._held: OrderedDict[int, None] = OrderedDict()
+        self._held: dict[int, int] = {}  # block -> number of its last use
+        self._uses: deque[tuple[int, tuple[int, ...]]] = deque()  # number and blocks, the oldest first
+        self._use = 0
+        self._listed = 0  # blocks in _uses
+        self._passed = 0  # blocks of the oldest use, from its end, that eviction has dealt with
         self._expected: dict[int, int] = {}  # block -> prompts that wait with it
 
     def __len__(self) -> int:
@@ -62,25 +70,47 @@ class CacheView:
 
     def use(self, blocks: tuple[int, ...]) -> None:
         """The instance runs a prompt of these blocks: they are now its most recent ones."""
+        self._use += 1
+        use = self._use
         held = self._held
-        for block in reversed(blocks):
-            if block in held:
-                held.move_to_end(block)
-            else:
-                held[block] = None
-                if block not in self._expected:
-                    self._holders.add(block, self._bit)
-        while len(held) > self._max_blocks:
-            block, _ = held.popitem(last=False)
-            if block not in self._expected:
-                self._holders.remove(block, self._bit)
+        for block in blocks:
+            if block not in held and block not in self._expected:
+                self._holders.add(block, self._bit)
+            held[block] = use
+        self._uses.append((use, blocks))
+        self._listed += len(blocks)
+        if len(held) > self._max_blocks:
+            self._evict()
+        if self._listed > USES_KEPT * self._max_blocks:
+            self._forget_outdated()
 
     def drop(self, blocks: Iterable[int]) -> None:
         for block in blocks:
-            if block in self._held:
-                del self._held[block]
-                if block not in self._expected:
-                    self._holders.remove(block, self._bit)
+            if self._held.pop(block, None) is not None and block not in self._expected:
+                self._holders.remove(block, self._bit)
 
     def clear(self) -> None:
         self.drop(list(self._held))
+
+    def _evict(self) -> None:
+        held = self._held
+        while len(held) > self._max_blocks:
+            use, blocks = self._uses[0]
+            if self._passed == len(blocks):
+                self._uses.popleft()
+                self._listed -= len(blocks)
+                self._passed = 0
+                continue
+            self._passed += 1
+            block = blocks[-self._passed]
+            if held.get(block) == use:
+                del held[block]
+                if block not in self._expected:
+                    self._holders.remove(block, self._bit)
+
+    def _forget_outdated(self) -> None:
+        held = self._held
+        current = ((use, tuple(block for block in blocks if held.get(block) == use)) for use, blocks in self._uses)
+        self._uses = deque((use, blocks) for use, blocks in current if blocks)
+        self._listed = sum(len(blocks) for _, blocks in self._uses)
+        self._passed = 0

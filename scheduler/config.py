@@ -89,7 +89,14 @@ class SchedulerConfig:
         for name in positive.split():
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be greater than 0, not {getattr(self, name)!r}")
-        for name in ("min_move_gain_s", "recompute_price_idle", "recompute_price_busy", "suspect_s", "length_handicap", "decode_s_per_request"):
+        for name in (
+            "min_move_gain_s",
+            "recompute_price_idle",
+            "recompute_price_busy",
+            "suspect_s",
+            "length_handicap",
+            "decode_s_per_request",
+        ):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)!r}")
         for name in ("keep_slo_fraction", "hot_slo_fraction", "escape_slo_fraction"):

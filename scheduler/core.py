@@ -45,6 +45,7 @@ from scheduler.request import Attempt, AttemptState, ChoiceReason, Request
 from scheduler.snapshot import Move, Snapshot
 from scheduler.steal import request_to_take
 from scheduler.take_snapshot import take_snapshot
+from scheduler.ttft import FleetPace
 
 EXPIRY_INTERVAL_S = 1.0  # how often waiting requests are checked for their time-out
 
@@ -68,6 +69,7 @@ class Scheduler:
         self.config = config
         self.holders = Holders()
         self.loads = LoadOrder()  # ready instances
+        self.pace = FleetPace()
         self.answers = AnswerLengths()
         self.policy = make_policy(config, self.holders, self.loads, self.answers)
         self.instances: dict[str, InstanceView] = {}
@@ -110,9 +112,7 @@ class Scheduler:
     def own_loads(self) -> tuple[InstanceLoad, ...]:
         """What this core has booked, for the other gateways."""
         return tuple(
-            InstanceLoad(
-                i, view.running_count, view.booked_prefill_tokens, view.waiting_tokens, view.booked_kv_tokens
-            )
+            InstanceLoad(i, view.running_count, view.booked_prefill_tokens, view.waiting_tokens, view.booked_kv_tokens)
             for i, view in self.instances.items()
         )
 
@@ -177,7 +177,7 @@ class Scheduler:
                 return
             self._forget(known)
         view = InstanceView(
-            event.instance_id, event.incarnation, event.capacity, self.config, self.holders, self.loads
+            event.instance_id, event.incarnation, event.capacity, self.config, self.holders, self.loads, self.pace
         )
         self.instances[event.instance_id] = view
         self._ready(view)
@@ -312,6 +312,9 @@ class Scheduler:
         self._suspects = {i for i in self._suspects if self.instances[i].suspect_until > now}
         if now >= self._next_expiry:
             self._next_expiry = now + EXPIRY_INTERVAL_S
+            for view in self.instances.values():
+                if not view.speed.is_known:
+                    view.speed.refresh()
             self._expire_waiting(now, commands)
 
     def _assume_first_tokens(self, now: float, commands: list[Command]) -> None:
@@ -377,7 +380,7 @@ class Scheduler:
             tried,
         )
         self.attempts[request.id] = attempt
-        if not self.policy.holds_requests:
+        if not self.policy.holds_requests or (not len(view.waiting) and self._can_start(view, request)):
             self._dispatch(view, attempt, now, commands)
             return
         view.enqueue(attempt)
@@ -396,19 +399,17 @@ class Scheduler:
 
     def _release(self, view: InstanceView, now: float, commands: list[Command]) -> None:
         """Dispatch what the instance can start: from its own queue, then, if it would idle, from another's."""
-        window_s = self.config.release_window_s
-        seconds_per_token = view.seconds_per_token
-        while view.waiting_count and view.has_room(window_s):
-            attempt = view.waiting.next(now, now + view.prefilling_s, seconds_per_token)
+        while len(view.waiting) and view.has_room(self.config.release_window_s):
+            attempt = view.waiting.next(now, now + view.prefilling_s, view.seconds_per_token)
             if not view.has_kv(attempt.request, self.answers.expected(attempt.request)):
                 return
             view.take_out(attempt)
             self._dispatch(view, attempt, now, commands)
-        if self.config.taking and not view.waiting_count and self.policy.holds_requests:
+        if self.config.taking and self.loads.waiting and not len(view.waiting) and not view.draining:
             self._take_from_others(view, now, commands)
 
     def _take_from_others(self, view: InstanceView, now: float, commands: list[Command]) -> None:
-        if view.draining or view.instance_id in self._suspects:
+        if view.instance_id in self._suspects:
             return
         while view.has_room(self.config.release_window_s):
             found = request_to_take(view, self.loads, self._price(), self.config.min_move_gain_s)
@@ -423,6 +424,9 @@ class Scheduler:
             attempt.moves += 1
             self.stats.requests_taken += 1
             self._dispatch(view, attempt, now, commands)
+
+    def _can_start(self, view: InstanceView, request: Request) -> bool:
+        return view.has_room(self.config.release_window_s) and view.has_kv(request, self.answers.expected(request))
 
     def _price(self) -> float:
         return recompute_price(self.loads.mean_s, self.config)

@@ -7,7 +7,7 @@ from scheduler.holders import Holders
 from scheduler.kv_booking import KvBooking
 from scheduler.load_order import LoadOrder
 from scheduler.request import Attempt, AttemptState, Request
-from scheduler.ttft import PrefillSpeed, TtftEstimate, cached_tokens
+from scheduler.ttft import FleetPace, PrefillSpeed, TtftEstimate, cached_tokens
 from scheduler.wait_queues import WaitQueue
 
 
@@ -28,6 +28,7 @@ class InstanceView:
         config: SchedulerConfig,
         holders: Holders,
         loads: LoadOrder,
+        pace: FleetPace,
     ) -> None:
         self.instance_id = instance_id
         self.incarnation = incarnation
@@ -37,7 +38,7 @@ class InstanceView:
         self.others: InstanceLoad | None = None
         self.waiting = WaitQueue(by_deadline=config.deadline_order, patience_s=config.patience_s)
         self.running: dict[str, Attempt] = {}  # by request id
-        self.speed = PrefillSpeed(capacity.prefill_tokens_per_s)
+        self.speed = PrefillSpeed(capacity.prefill_tokens_per_s, pace)
         self.waiting_tokens = 0
         self.booked_prefill_tokens = 0
         self.kv = KvBooking()
@@ -123,6 +124,7 @@ class InstanceView:
     def enqueue(self, attempt: Attempt) -> None:
         self.waiting.add(attempt, self._handicap * attempt.work_tokens * self.speed.seconds_per_token)
         self.waiting_tokens += attempt.work_tokens
+        self._loads.waiting += 1
         self.cache.expect(attempt.request.blocks)
         self._loads.changed(self)
 
@@ -130,6 +132,7 @@ class InstanceView:
         """The attempt no longer waits here: it starts, moves, or is over."""
         self.waiting.remove(attempt)
         self.waiting_tokens -= attempt.work_tokens
+        self._loads.waiting -= 1
         self.cache.unexpect(attempt.request.blocks)
         self._loads.changed(self)
 

@@ -12,9 +12,13 @@ if TYPE_CHECKING:
 
 class LoadOrder:
     """Sorted by (seconds of backlog, instance id). Each view tells it when its backlog has changed: O(log n) and a
-    memory move."""
+    memory move.
+
+    waiting: requests that wait in the gateway, for whichever instance.
+    """
 
     def __init__(self) -> None:
+        self.waiting = 0
         self._order: list[tuple[float, str]] = []
         self._views: dict[str, InstanceView] = {}
         self._backlogs: dict[str, float] = {}

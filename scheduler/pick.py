@@ -5,6 +5,7 @@ from scheduler.request import ChoiceReason
 from scheduler.ttft import TtftEstimate
 
 BUSY_BACKLOG_S = 1.0  # mean backlog from which a cluster counts as busy
+WARM_SHARE = 0.75
 
 
 def leaving_gain_s(here_s: float, there_s: float, extra_prefill_s: float, recompute_price: float) -> float:
@@ -48,7 +49,11 @@ def pick_instance(
             soonest, soonest_s = estimate, end_s
     if cold:
         return soonest, ChoiceReason.BALANCED
-    if keep_s is None or warm is soonest or warm.total_s <= keep_s:
+    if (
+        keep_s is None
+        or warm is soonest
+        or (warm.total_s <= keep_s and warm.prefill_s <= WARM_SHARE * soonest.prefill_s)
+    ):
         return warm, ChoiceReason.WARM
     best, best_s = warm, warm_s
     for estimate in estimates:

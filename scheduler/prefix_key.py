@@ -55,24 +55,27 @@ class PrefixKeys:
 
     def key(self, blocks: tuple[int, ...]) -> int:
         """The ring key of a prompt with at least one block, without counting it."""
-        return self._path(blocks)[-1]
+        return self._path(blocks)[0][-1]
 
-    def observe(self, blocks: tuple[int, ...]) -> int:
-        """Count the request and return its key; the request that makes a key hot still has the old one."""
-        path = self._path(blocks)
+    def observe(self, blocks: tuple[int, ...]) -> tuple[int, int]:
+        """Count the request and return its key and how many blocks form it; the request that makes a key hot still has
+        the old one."""
+        path, depth = self._path(blocks)
         if self._adaptive:
             self._count(path, blocks)
-        return path[-1]
+        return path[-1], depth
 
-    def _path(self, blocks: tuple[int, ...]) -> tuple[int, ...]:
-        """The keys from the shallowest to the one in force. Hashes are chained, so a block's hash stands for its
-        prefix."""
-        key = blocks[min(self._key_blocks, len(blocks)) - 1]
+    def _path(self, blocks: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+        """The keys from the shallowest to the one in force, and the depth of that one. Hashes are chained, so a block's
+        hash stands for its prefix."""
+        depth = min(self._key_blocks, len(blocks))
+        key = blocks[depth - 1]
         path = [key]
-        while (depth := self.depths.get(key)) is not None and depth <= len(blocks):
+        while (deeper := self.depths.get(key)) is not None and deeper <= len(blocks):
+            depth = deeper
             key = blocks[depth - 1]
             path.append(key)
-        return tuple(path)
+        return tuple(path), depth
 
     def _count(self, path: tuple[int, ...], blocks: tuple[int, ...]) -> None:
         self._window.append(path)

@@ -27,9 +27,7 @@ def request_to_take(
     return None
 
 
-def _best_of(
-    source: InstanceView, view: InstanceView, recompute_price: float, min_gain_s: float
-) -> Attempt | None:
+def _best_of(source: InstanceView, view: InstanceView, recompute_price: float, min_gain_s: float) -> Attempt | None:
     best: Attempt | None = None
     best_gain_s = min_gain_s
     source_spt, view_spt = source.seconds_per_token, view.seconds_per_token

@@ -8,10 +8,28 @@ prompt, as far as not cached.
 from scheduler.record import record
 from scheduler.request import Request
 
-PRIOR_TOKENS = 65_536.0  # weight of the configured speed against observations, in prefilled tokens
+PRIOR_TOKENS = 65_536.0  # weight of the configured speed, and of the fleet's, against observations
 MEMORY_TOKENS = 262_144.0  # observations older than this many tokens fade: a few dozen long prompts
 MAX_DRIFT = 8.0  # an observation counts within this factor of the configured speed: one hiccup must not outweigh it
 MIN_OBSERVED_TOKENS = 2048  # below this a step's fixed cost, not the tokens, is what was measured
+
+
+class FleetPace:
+    """How the instances compare with what was configured, all together: the ratio of observed to configured seconds.
+    Where nothing of an instance was seen yet, it is taken to be as the others are."""
+
+    def __init__(self) -> None:
+        self.ratio = 1.0
+        self._observed_s = 0.0
+        self._configured_s = 0.0
+
+    def observe(self, observed_s: float, configured_s: float, weight_s: float, memory_s: float) -> None:
+        """weight_s: of the configuration against observations; memory_s: what is older fades. Both in configured
+        seconds."""
+        keep = min(1.0, memory_s / (self._configured_s + configured_s))
+        self._observed_s = (self._observed_s + observed_s) * keep
+        self._configured_s = (self._configured_s + configured_s) * keep
+        self.ratio = (weight_s + self._observed_s) / (weight_s + self._configured_s)
 
 
 class PrefillSpeed:
@@ -19,14 +37,26 @@ class PrefillSpeed:
     memory. Observed while the instance works, decoding beside it included: what that costs is learned with the rest.
     """
 
-    def __init__(self, prefill_tokens_per_s: float) -> None:
-        self._prior = 1.0 / prefill_tokens_per_s
-        self._tokens = PRIOR_TOKENS
-        self._seconds = PRIOR_TOKENS * self._prior
+    def __init__(self, prefill_tokens_per_s: float, fleet: FleetPace) -> None:
+        self._configured = 1.0 / prefill_tokens_per_s
+        self._fleet = fleet
+        self._tokens = 0.0
+        self._seconds = 0.0
         self._since_s = 0.0
         self._seen_tokens = 0
         self._seen_s = 0.0
-        self.seconds_per_token = self._prior
+        self.seconds_per_token = self._configured
+        self.refresh()
+
+    @property
+    def is_known(self) -> bool:
+        """It has been observed more than the fleet's pace weighs."""
+        return self._tokens > PRIOR_TOKENS
+
+    def refresh(self) -> None:
+        """Take up what was learned of the others meanwhile."""
+        prior_s = PRIOR_TOKENS * self._configured * self._fleet.ratio
+        self.seconds_per_token = (prior_s + self._seconds) / (PRIOR_TOKENS + self._tokens)
 
     def starts(self, now: float) -> None:
         """The instance had no prefill to do until now."""
@@ -41,19 +71,22 @@ class PrefillSpeed:
         if self._seen_tokens < MIN_OBSERVED_TOKENS:
             return
         tokens = self._seen_tokens
-        configured_s = tokens * self._prior
+        configured_s = tokens * self._configured
         seconds = min(max(self._seen_s, configured_s / MAX_DRIFT), configured_s * MAX_DRIFT)
         self._seen_tokens = 0
         self._seen_s = 0.0
         keep = min(1.0, MEMORY_TOKENS / (self._tokens + tokens))
         self._tokens = (self._tokens + tokens) * keep
         self._seconds = (self._seconds + seconds) * keep
-        self.seconds_per_token = self._seconds / self._tokens
+        unit_s = self._configured
+        self._fleet.observe(seconds, configured_s, PRIOR_TOKENS * unit_s, MEMORY_TOKENS * unit_s)
+        self.refresh()
 
 
 @record
 class TtftEstimate:
-    """work_tokens: prefill work of this prompt (InstanceView.work_tokens). prefill_s: to compute this prompt's uncached tokens; total_s: the same and all that is ahead of it.
+    """work_tokens: prefill work of this prompt (InstanceView.work_tokens). prefill_s: to compute its uncached tokens;
+    total_s: the same and all that is ahead of it.
     running: requests dispatched to the instance and not ended: they slow each other's answers.
     """
 

@@ -43,8 +43,9 @@ class DualMap:
         self.keys.resize(len(self._rings))
 
     def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
+        key_depth = 0
         if request.blocks:
-            key = self.keys.observe(request.blocks)
+            key, key_depth = self.keys.observe(request.blocks)
         else:
             key = xxh3_64_intdigest(request.id.encode())  # no prefix to reuse: any two instances will do
         candidates = self._rings.candidates(key, avoid)
@@ -52,13 +53,9 @@ class DualMap:
             return None
         views = [self._views[instance_id] for instance_id in candidates]
         if self._config.find_holders:
-            self._add_holders(views, request, avoid)
+            self._add_holders(views, request, key_depth, avoid)
         if self._config.escape:
-            for view in islice(self._loads.coolest(), 1 + len(avoid)):
-                if view.instance_id not in avoid:
-                    if view not in views:
-                        views.append(view)
-                    break
+            self._add_coolest(views, avoid)
         estimates = [view.estimate_ttft(request) for view in views]
         keep_s = self._config.keep_slo_fraction * slo_s if self._config.slo_aware else None
         price = recompute_price(self._loads.mean_s, self._config)
@@ -66,9 +63,21 @@ class DualMap:
         estimate, reason = pick_instance(estimates, keep_s, price, decode_price_s)
         return Placement(estimate, candidates, reason)
 
-    def _add_holders(self, views: list[InstanceView], request: Request, avoid: Set[str]) -> None:
-        """A prefix that left its candidates is found again."""
-        _, mask = self._holders.deepest(request.blocks)
+    def _add_coolest(self, views: list[InstanceView], avoid: Set[str]) -> None:
+        """Where all the others have to wait, somebody else may not."""
+        for view in islice(self._loads.coolest(), 1 + len(avoid)):
+            if view.instance_id not in avoid:
+                backlog_s = view.backlog_s
+                if all(backlog_s < other.backlog_s for other in views):
+                    views.append(view)
+                return
+
+    def _add_holders(self, views: list[InstanceView], request: Request, key_depth: int, avoid: Set[str]) -> None:
+        """A prefix that left its candidates is found again. What no more than the key is shared by many, and their
+        candidates hold it: following it anywhere else would gather all of them on the first instance that had it."""
+        depth, mask = self._holders.deepest(request.blocks)
+        if depth <= key_depth:
+            return
         for view in views:
             mask &= ~view.bit
         found = 0

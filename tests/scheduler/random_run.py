@@ -35,7 +35,7 @@ from scheduler.rebalance import plan_rebalance
 from scheduler.snapshot import Move
 
 IDS = ("a", "b", "c", "d")
-SMALL = InstanceCapacity(prefill_tokens_per_s=1000.0, kv_tokens=20_000, max_running=4)
+SMALL = InstanceCapacity(prefill_tokens_per_s=1000.0, kv_tokens=20_000, max_running=4, cache_tokens=40_000)
 RECORDED_EVENTS = 200
 
 
@@ -94,6 +94,7 @@ class RandomRun:
             rng.choice((0, 0, -1, 2)),
             rng.choice(("", "Ä\n\u2028")),
             streams=rng.random() < 0.7,
+            block_tokens=rng.choice((0, 0, 100, 400)),
         )
         self._send(RequestArrived(request))
 
@@ -132,7 +133,8 @@ class RandomRun:
 
     def _join(self, instance_id: str) -> None:
         self._incarnations[instance_id] = self._incarnations.get(instance_id, 0) + 1
-        capacity = replace(SMALL, weight=self._random.choice((0.5, 1.0, 2.0)))
+        rng = self._random
+        capacity = replace(SMALL, weight=rng.choice((0.5, 1.0, 2.0)), attention_tokens=rng.choice((0, 8000)))
         self._send(InstanceJoined(instance_id, self._incarnations[instance_id], capacity))
 
     def _member(self) -> None:
@@ -145,8 +147,10 @@ class RandomRun:
             self._send(InstanceLost(instance_id, self._incarnations[instance_id], "died"))
 
     def _loads(self) -> None:
-        loads = (InstanceLoad(i, 1, self._random.randrange(3000), 5000) for i in IDS if self._random.random() < 0.5)
-        self._send(GatewayLoads(tuple(loads)))
+        rng = self._random
+        loads = (InstanceLoad(i, 1, rng.randrange(3000), rng.randrange(2000), 5000) for i in IDS if rng.random() < 0.5)
+        sent = [(rng.choice(IDS), hash_trace_ids([0, *range(rng.randrange(4))])) for _ in range(rng.randrange(3))]
+        self._send(GatewayLoads(tuple(loads), tuple(sent)))
 
     def _plan(self) -> None:
         snapshot = self._scheduler.snapshot(self.now)

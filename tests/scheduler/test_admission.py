@@ -2,20 +2,19 @@
 
 import pytest
 
-from scheduler import InstanceCapacity, Request, SchedulerConfig
+from scheduler import Request, SchedulerConfig
 from scheduler.admission import MAX_RETRY_S, reject_if_full, reject_if_queue_full, reject_no_instance
 from scheduler.commands import RejectReason
 from scheduler.instance_view import InstanceView
-from scheduler.request import Attempt, ChoiceReason
+from tests.scheduler.made import attempt_of, view_of
 
 CONFIG = SchedulerConfig(max_waiting=3, max_in_flight=5)
 
 
 def view_with(waiting: int, tokens_each: int = 0) -> InstanceView:
-    view = InstanceView("a", 1, InstanceCapacity(prefill_tokens_per_s=1000.0), 512)
+    view = view_of()
     for i in range(waiting):
-        request = Request(str(i), (), tokens_each)
-        view.enqueue(Attempt(request, 1, 0.0, "a", ("a",), ChoiceReason.BALANCED, 0.0, 0, tokens_each))
+        view.enqueue(attempt_of(Request(str(i), (), tokens_each)))
     return view
 
 

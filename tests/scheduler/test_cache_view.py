@@ -6,13 +6,15 @@ import pytest
 
 from scheduler.blocks import hash_trace_ids
 from scheduler.cache_view import CacheView
+from scheduler.holders import Holders
 
 CHAT = (1, 2, 3, 4)
 BRANCH = (1, 2, 7, 8)
 
 
 def view_of(*prompts: tuple[int, ...], max_blocks: int = 100) -> CacheView:
-    view = CacheView(max_blocks)
+    holders = Holders()
+    view = CacheView(max_blocks, holders, holders.join("a"))
     for blocks in prompts:
         view.use(blocks)
     return view
@@ -59,7 +61,7 @@ def test_of_a_prompt_larger_than_the_cache_the_leading_blocks_are_held():
 
 def test_size_is_bounded_and_what_is_held_is_closed_under_prefixes():
     rng = random.Random(1)
-    view = CacheView(40)
+    view = view_of(max_blocks=40)
     used = []
     for _ in range(500):
         root = rng.randrange(4)
@@ -78,7 +80,7 @@ def test_a_view_holds_at_least_one_block():
 
 
 def test_blocks_of_waiting_prompts_are_expected_but_not_held():
-    view = CacheView(100)
+    view = view_of()
     view.expect(CHAT)
     assert view.cached_blocks(BRANCH) == 2
     assert view.held_blocks(BRANCH) == 0
@@ -92,7 +94,7 @@ def test_held_and_expected_blocks_join_to_one_prefix():
 
 
 def test_a_block_is_expected_until_the_last_prompt_that_waits_with_it_is_gone():
-    view = CacheView(100)
+    view = view_of()
     view.expect(CHAT)
     view.expect(BRANCH)
     view.unexpect(CHAT)

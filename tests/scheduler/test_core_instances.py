@@ -172,7 +172,7 @@ def test_the_last_instance_serves_its_queue_while_it_drains(script, empty_books)
     core = script("a", "b")
     core.drain("b")
     for i in range(3):
-        core.arrive(f"r{i}", 5000)
+        core.arrive(f"r{i}", 5000, ttft_slo_s=PATIENT_S)
     assert core.drain("a") == []
     (rejected,) = core.arrive("late")
     assert rejected.reason is RejectReason.NO_INSTANCE

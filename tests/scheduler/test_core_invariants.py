@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
 from scheduler.blocks import hash_trace_ids
 from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject
+from scheduler.config import POLICY_NAMES
 from scheduler.errors import ContractError
 from scheduler.events import (
     BlocksRemoved,
@@ -24,8 +25,10 @@ from scheduler.events import (
     Event,
     FailureCause,
     FirstToken,
+    GatewayLoads,
     InstanceDraining,
     InstanceJoined,
+    InstanceLoad,
     InstanceLost,
     MovesProposed,
     RequestArrived,
@@ -38,14 +41,16 @@ from scheduler.instance_view import InstanceView
 from scheduler.policies.dualmap import DualMap
 from scheduler.prefix_key import MIN_WINDOW, WINDOW_PER_INSTANCE
 from scheduler.rebalance import plan_rebalance
-from scheduler.request import Attempt, AttemptState
+from scheduler.request import Attempt, AttemptState, ChoiceReason
 from scheduler.snapshot import Move
 
 IDS = ("a", "b", "c", "d", "e")
 MAX_OUTPUT_TOKENS = 300
 CAPACITIES = (
-    InstanceCapacity(prefill_tokens_per_s=1000.0, kv_tokens=8000, max_running=3),
-    InstanceCapacity(prefill_tokens_per_s=4000.0, kv_tokens=20_000, max_running=8, weight=2.0),
+    InstanceCapacity(prefill_tokens_per_s=1000.0, kv_tokens=8000, max_running=3, cache_tokens=20_000),
+    InstanceCapacity(
+        prefill_tokens_per_s=4000.0, kv_tokens=20_000, max_running=8, weight=2.0, attention_tokens=3000
+    ),
     InstanceCapacity(prefill_tokens_per_s=500.0, kv_tokens=3000, max_running=1, weight=0.5),
 )
 # Few roots, of which the first is hot, and branches at several depths; () is a prompt without anything to reuse.
@@ -60,8 +65,9 @@ PROMPTS = [
     ),
 ]
 TIGHT = SchedulerConfig(
-    max_waiting=4, max_in_flight=30, queue_timeout_s=20.0, max_moves=4, ttft_slo_s=2.0, recompute_price=1.0
+    max_waiting=4, max_in_flight=30, queue_timeout_s=20.0, max_moves=4, ttft_slo_s=2.0, recompute_price_busy=2.0
 )
+PLAIN = replace(TIGHT, find_holders=False, escape=False, deadline_order=False, taking=False)
 CONFIGS = (
     TIGHT,
     SchedulerConfig(),
@@ -70,7 +76,13 @@ CONFIGS = (
     replace(TIGHT, slo_aware=False),
     replace(TIGHT, gateway_queue=False),
     replace(TIGHT, rebalancing=False, max_attempts=1),
-    replace(TIGHT, policy="round_robin"),
+    replace(TIGHT, find_holders=False),
+    replace(TIGHT, escape=False),
+    replace(TIGHT, deadline_order=False),
+    replace(TIGHT, taking=False, release_window_s=1.3),
+    replace(TIGHT, patience_s=0.5, length_handicap=0.0),
+    PLAIN,
+    *(replace(TIGHT, policy=policy) for policy in POLICY_NAMES if policy != "dualmap"),
     replace(TIGHT, policy="least_loaded", max_attempts=2, suspect_s=0.0),
 )
 
@@ -90,6 +102,8 @@ class Fleet:
         self.ended = Counter[str]()  # request id -> how many ends it was given
         self.seen: dict[str, Attempt] = {}
         self.plans: list[MovesProposed] = []
+        self.others: dict[str, InstanceLoad] = {}
+        self.taken = 0
         self.most_members = 1
         self._arrived = 0
 
@@ -103,6 +117,7 @@ class Fleet:
             self.members[instance_id] = self.incarnations[instance_id] = incarnation
             self.draining.discard(instance_id)
             self.keep_queue.discard(instance_id)
+            self.others.pop(instance_id, None)
             self.most_members = max(self.most_members, len(self.members))
         self._send(InstanceJoined(instance_id, incarnation, capacity), late=late)
 
@@ -119,6 +134,7 @@ class Fleet:
         late = self.members.get(instance_id) != incarnation
         if not late:
             del self.members[instance_id]
+            self.others.pop(instance_id, None)
             self.draining.discard(instance_id)
             self.keep_queue.discard(instance_id)
         self._send(InstanceLost(instance_id, incarnation, "died"), late=late)
@@ -128,7 +144,14 @@ class Fleet:
         blocks = PROMPTS[prompt % len(PROMPTS)]
         max_output_tokens = (0, 20, MAX_OUTPUT_TOKENS)[self._arrived % 3]
         request = Request(
-            f"r{self._arrived}", blocks, prompt_tokens, max_output_tokens, slo_s, priority, streams=streams
+            f"r{self._arrived}",
+            blocks,
+            prompt_tokens,
+            max_output_tokens,
+            slo_s,
+            priority,
+            streams=streams,
+            block_tokens=(0, 512, 100, 0, 390)[self._arrived % 5],  # estimates of one block's length differ
         )
         self.requests[request.id] = request
         commands = self._send(RequestArrived(request))
@@ -187,11 +210,15 @@ class Fleet:
         events = (BlocksStored(instance_id, blocks), BlocksRemoved(instance_id, blocks[1:]), CacheCleared(instance_id))
         assert self._send(events[kind % 3]) == []
 
+    def hear_of_others(self, loads: tuple[InstanceLoad, ...], instance_id: str, prompt: int) -> None:
+        self.others = {load.instance_id: load for load in loads if load.instance_id in self.members}
+        self._send(GatewayLoads(loads, ((instance_id, PROMPTS[prompt % len(PROMPTS)]),)))
+
     def plan(self) -> None:
         snapshot = self.core.snapshot(self.now)
         if snapshot is not None:
             assert self.config.rebalancing
-            moves = plan_rebalance(snapshot, self.config)
+            moves = plan_rebalance(snapshot, self.core.config)
             assert len(moves) <= self.config.max_moves
             assert len({m.request_id for m in moves}) == len(moves)
             assert all(m.gain_s >= self.config.min_move_gain_s for m in moves)
@@ -254,6 +281,7 @@ class Fleet:
         assert self.core.stats.late_events == late_before + late
         for command in commands:
             self._obey(command)
+        assert self.core.stats.requests_taken == self.taken
         self._check_books()
         self._check_choices()
         self._check_tables()
@@ -270,6 +298,8 @@ class Fleet:
                 assert instance_id in self.ready | self.keep_queue
                 assert command.queued_s >= 0
                 assert 0 <= command.cached_tokens <= self.requests[request_id].prompt_tokens
+                if command.reason is ChoiceReason.TAKEN:
+                    self._check_taken(request_id, instance_id)
                 self.last_attempt[request_id] = number
                 self.running[request_id] = (number, instance_id)
             case Abort(attempt=number, instance_id=instance_id):
@@ -300,33 +330,92 @@ class Fleet:
             assert view.draining == (instance_id in self.draining)
             self._check_view(view, at[instance_id])
 
+    def _check_taken(self, request_id: str, instance_id: str) -> None:
+        assert self.core.config.taking
+        assert self.core.policy.holds_requests
+        attempt = self.core.attempts[request_id]
+        assert attempt.moves > 0
+        assert attempt.instance_id == instance_id
+        assert instance_id not in attempt.tried | self.draining | self.core._suspects
+        self.taken += 1
+
     def _check_view(self, view: InstanceView, attempts: list[Attempt]) -> None:
         waiting = [a for a in attempts if a.state is AttemptState.WAITING]
         running = [a for a in attempts if a.state is not AttemptState.WAITING]
-        assert list(view.waiting) == sorted(waiting, key=lambda a: (a.request.priority, a.arrived_at, a.request.id))
         assert {id(a) for a in view.running.values()} == {id(a) for a in running}
-        assert view.waiting_tokens == sum(a.uncached_tokens for a in waiting)
-        assert view.booked_prefill_tokens == sum(
-            a.uncached_tokens for a in running if a.state is AttemptState.PREFILLING
-        )
-        assert view.booked_kv_tokens == sum(a.kv_tokens for a in running)
+        assert view.waiting_tokens == sum(a.work_tokens for a in waiting)
+        assert view.booked_prefill_tokens == sum(a.work_tokens for a in running if a.state is AttemptState.PREFILLING)
+        assert all(0 <= a.work_tokens >= a.uncached_tokens == a.request.prompt_tokens - a.cached_tokens for a in running)
+        assert view.others == self.others.get(view.instance_id)
+        self._check_queue(view, waiting)
+        self._check_kv(view, running)
         assert view.cache._expected == Counter(block for a in waiting for block in a.request.blocks)
-        assert len(view.cache) <= max(1, view.capacity.kv_tokens // self.config.block_tokens)
+        cache_tokens = view.capacity.cache_tokens or view.capacity.kv_tokens
+        assert len(view.cache) <= max(1, cache_tokens // self.config.block_tokens)
         assert view.waiting_count <= self.config.max_waiting
         assert not view.draining or view.instance_id in self.keep_queue or not waiting
         if waiting:
             self._check_waits_for_a_reason(view)
 
+    def _check_queue(self, view: InstanceView, waiting: list[Attempt]) -> None:
+        queue = view.waiting
+        by_id = {a.request.id: a for a in waiting}
+        assert len(queue) == len(waiting)
+        assert queue._attempts == by_id
+        assert queue._orders == {order[-1]: order for order in (*queue._punctual, *queue._late)}
+        assert queue._punctual == sorted(queue._punctual)
+        assert queue._late == sorted(queue._late)
+        assert queue._late_tokens == sum(by_id[request_id].work_tokens for _, _, request_id in queue._late)
+        if not self.core.config.deadline_order:
+            in_order = sorted(waiting, key=lambda a: (a.request.priority, a.arrived_at, a.request.id))
+            assert list(queue) == in_order
+
+    def _check_kv(self, view: InstanceView, running: list[Attempt]) -> None:
+        """A block is booked once, with the size that the first to use it gave it."""
+        uses = Counter(block for a in running for block in a.request.blocks)
+        assert view.kv._users == uses
+        assert view.kv._block_tokens.keys() == uses.keys()
+        assert all(a.own_kv_tokens >= 0 for a in running)
+        own_tokens = sum(a.own_kv_tokens for a in running)
+        assert view.booked_kv_tokens == own_tokens + sum(view.kv._block_tokens.values())
+
     def _check_waits_for_a_reason(self, view: InstanceView) -> None:
+        """No room for another, or one of those that wait, which may be the one whose turn it is, does not fit."""
         assert self.core.policy.holds_requests
         assert view.running
-        request = view.waiting.first().request
-        kv_tokens = request.prompt_tokens + min(MAX_OUTPUT_TOKENS, request.max_output_tokens or MAX_OUTPUT_TOKENS)
+        others = view.others or InstanceLoad(view.instance_id, 0, 0, 0, 0)
+        prefilling_s = (view.booked_prefill_tokens + others.prefilling_tokens) * view.seconds_per_token
+        free = view.capacity.kv_tokens - view.booked_kv_tokens - others.kv_tokens
         assert (
-            view.running_count >= view.capacity.max_running
-            or view.booked_prefill_tokens * view.seconds_per_token >= self.config.release_window_s
-            or view.booked_kv_tokens + kv_tokens > view.capacity.kv_tokens
+            view.running_count + others.running >= view.capacity.max_running
+            or (view.booked_prefill_tokens and prefilling_s >= self.core.config.release_window_s)
+            or any(self._most_kv_tokens(view, a.request) > free for a in view.waiting)
         )
+
+    def _most_kv_tokens(self, view: InstanceView, request: Request) -> int:
+        in_use = sum(block in view.kv._users for block in request.blocks)
+        block_tokens = request.block_tokens or self.config.block_tokens
+        if request.blocks:
+            block_tokens = min(block_tokens, request.prompt_tokens // len(request.blocks))
+        answer_tokens = min(MAX_OUTPUT_TOKENS, request.max_output_tokens or MAX_OUTPUT_TOKENS)
+        return request.prompt_tokens + answer_tokens - in_use * block_tokens
+
+    def _check_fleet_tables(self) -> None:
+        """What is kept across instances agrees with what each of them says."""
+        core = self.core
+        views = core.instances.values()
+        ready = [view for view in views if not view.draining]
+        assert core.loads._order == sorted((view.backlog_s, view.instance_id) for view in ready)
+        assert list(core.loads.coolest()) == sorted(ready, key=lambda v: (v.backlog_s, v.instance_id))
+        mean_s = sum(view.backlog_s for view in ready) / len(ready) if ready else 0.0
+        assert core.loads.mean_s == pytest.approx(mean_s, abs=1e-6)
+        masks = Counter[int]()
+        for view in views:
+            for block in view.cache._held.keys() | view.cache._expected.keys():
+                masks[block] += view.bit
+        assert core.holders._masks == masks
+        ids = {1 << i: instance_id for i, instance_id in enumerate(core.holders._instance_ids) if instance_id}
+        assert ids == {view.bit: view.instance_id for view in views}
 
     def _check_choices(self) -> None:
         """Of the attempts placed by this event: distinct candidates, all ready, and none tried while others are."""
@@ -345,7 +434,10 @@ class Fleet:
         core = self.core
         assert len(core.attempts) <= self.config.max_in_flight
         assert core._suspects <= core.instances.keys()
-        assert all(a.moves <= self.config.max_moves_per_request for a in core.attempts.values())
+        for attempt in core.attempts.values():
+            taken = attempt.state is not AttemptState.WAITING and attempt.reason is ChoiceReason.TAKEN
+            assert attempt.moves <= self.config.max_moves_per_request + taken
+        self._check_fleet_tables()
         if isinstance(core.policy, DualMap):
             keys = core.policy.keys
             assert len(keys._window) <= max(MIN_WINDOW, WINDOW_PER_INSTANCE * self.most_members)
@@ -421,6 +513,16 @@ class AnyEvents(RuleBasedStateMachine):
     def report_cache(self, instance_id, kind, prompt):
         self.fleet.report_cache(instance_id, kind, prompt)
 
+    @rule(
+        running=st.lists(st.integers(0, 9), max_size=5),
+        tokens=st.sampled_from((0, 500, 6000)),
+        instance_id=INSTANCE_IDS,
+        prompt=st.integers(0, len(PROMPTS) - 1),
+    )
+    def hear_of_others(self, running, tokens, instance_id, prompt):
+        loads = (InstanceLoad(i, n, tokens, tokens // 2, n * 300) for i, n in zip(IDS, running, strict=False) if n)
+        self.fleet.hear_of_others(tuple(loads), instance_id, prompt)
+
     @rule()
     def plan(self):
         self.fleet.plan()
@@ -461,7 +563,7 @@ test_no_event_breaks_the_books = AnyEvents.TestCase
 def random_event(fleet: Fleet, rng: random.Random) -> None:
     """One event, as they would come to a busy fleet whose instances come and go."""
     index = rng.randrange(1000)
-    kind = rng.choices(range(11), (30, 22, 22, 4, 3, 5, 2, 3, 6, 2, 9))[0]
+    kind = rng.choices(range(12), (30, 22, 22, 4, 3, 5, 2, 3, 6, 2, 9, 2))[0]
     if kind == 0:
         slo_s = rng.choice((None, None, 1.0, 60.0))
         prompt = 0 if rng.random() < 0.1 else 1 + rng.randrange(len(PROMPTS) - 1)
@@ -492,6 +594,9 @@ def random_event(fleet: Fleet, rng: random.Random) -> None:
             fleet.propose()
     elif kind == 9:
         fleet.propose_garbage(index, rng.choice(IDS), rng.choice(IDS))
+    elif kind == 11:
+        loads = (InstanceLoad(i, 1, rng.randrange(1000), rng.randrange(1000), 500) for i in IDS if rng.random() < 0.3)
+        fleet.hear_of_others(tuple(loads), rng.choice(IDS), rng.randrange(len(PROMPTS)))
     else:
         fleet.tick(rng.choice((0.05, 0.1, 0.3, 1.0)))
 
@@ -504,8 +609,10 @@ def test_the_books_stay_right_over_a_long_run(config: SchedulerConfig):
         fleet.join(instance_id, 1, capacity)
     for _ in range(4000):
         random_event(fleet, rng)
-    held = config.policy == "dualmap" and config.gateway_queue
+    held = fleet.core.policy.holds_requests
+    assert held is (config.policy.startswith("dualmap") and config.gateway_queue)
     assert (fleet.core.stats.moves_applied > 0) is (held and config.rebalancing)
+    assert (fleet.taken > 0) is (held and fleet.core.config.taking)
     assert fleet.core.stats.retries > 0 or config.max_attempts == 1
     assert fleet.core.stats.late_events > 50
     fleet.end_all()

@@ -8,11 +8,12 @@ from scheduler.request import AttemptState, ChoiceReason
 from scheduler.snapshot import Move
 
 PATIENT_S = 1000.0
+FREE = {"recompute_price_idle": 0.0, "recompute_price_busy": 0.0}  # recomputation is
 
 
 def hot_core(script, **config):
     """a runs `now` and has r0 to r4 waiting, 2000 tokens each; b and c are idle. Nothing is shared."""
-    core = script("a", "b", "c", **config)
+    core = script("a", "b", "c", **{"taking": False} | config)
     core.arrive("now", 2000, blocks=core.prompt("a", "b"), ttft_slo_s=PATIENT_S)
     for i in range(5):
         core.now += 0.001
@@ -23,7 +24,7 @@ def hot_core(script, **config):
 
 
 def test_a_move_takes_the_request_to_the_other_instance(script):
-    core = hot_core(script, recompute_price=0.0)
+    core = hot_core(script, **FREE)
     core.now += 1.0
     (dispatch,) = core.move("r4", "a", "b")
     assert dispatch == Dispatch(
@@ -36,7 +37,7 @@ def test_a_move_takes_the_request_to_the_other_instance(script):
 
 
 def test_a_moved_request_waits_its_turn_at_the_other_instance(script):
-    core = hot_core(script, recompute_price=0.0)
+    core = hot_core(script, **FREE)
     core.arrive("there", 1500, blocks=core.prompt("b", "a"))
     assert core.move("r4", "a", "b") == []
     attempt = core.attempt("r4")
@@ -47,7 +48,7 @@ def test_a_moved_request_waits_its_turn_at_the_other_instance(script):
 
 
 def test_when_the_head_of_the_queue_moves_the_next_may_start(script):
-    core = script("a", "b", capacity={"kv_tokens": 3000}, recompute_price=0.0)
+    core = script("a", "b", capacity={"kv_tokens": 3000}, release_window_s=10.0, deadline_order=False, **FREE)
     for request_id, tokens in (("now", 1200), ("large", 2600), ("small", 100)):
         core.now += 0.001
         core.arrive(request_id, tokens, blocks=core.prompt("a", blocks=1), max_output_tokens=1, ttft_slo_s=PATIENT_S)
@@ -67,7 +68,7 @@ def test_when_the_head_of_the_queue_moves_the_next_may_start(script):
     ],
 )
 def test_a_move_that_cannot_be_made_is_refused(script, move, why: str):
-    core = hot_core(script, recompute_price=0.0)
+    core = hot_core(script, **FREE)
     books = [core.books(i) for i in "abc"]
     assert core.move(*move) == []
     assert (core.core.stats.moves_applied, core.core.stats.moves_refused) == (0, 1), why
@@ -104,7 +105,7 @@ def failed_there(core):
 
 @pytest.mark.parametrize("change", [draining, suspect, filled, as_loaded, moved_twice, failed_there])
 def test_a_move_that_was_good_when_planned_is_refused_when_things_have_changed(script, change):
-    core = hot_core(script, recompute_price=0.0, max_waiting=5)
+    core = hot_core(script, **FREE, max_waiting=5)
     change(core)
     assert core.move("r4", "a", "b") == []
     assert (core.core.stats.moves_applied, core.core.stats.moves_refused) == (0, 1)
@@ -112,7 +113,7 @@ def test_a_move_that_was_good_when_planned_is_refused_when_things_have_changed(s
 
 
 def test_a_request_that_started_since_the_plan_stays(script):
-    core = hot_core(script, recompute_price=0.0)
+    core = hot_core(script, **FREE)
     core.first_token("now")
     assert core.attempt("r0").state is AttemptState.PREFILLING
     assert core.move("r0", "a", "b") == []
@@ -120,7 +121,7 @@ def test_a_request_that_started_since_the_plan_stays(script):
 
 
 def test_a_plan_for_another_membership_is_refused_as_a_whole(script):
-    core = hot_core(script, recompute_price=0.0)
+    core = hot_core(script, **FREE)
     version = core.core.version
     core.join("d")
     moves = (Move("r4", "a", "b", 5.0), Move("r3", "a", "c", 5.0))
@@ -132,13 +133,13 @@ def test_a_plan_for_another_membership_is_refused_as_a_whole(script):
 def test_the_gain_is_checked_again_with_the_price_of_recomputation(script, price: float, applied: bool):
     # r4 would have its first token in 12 s here and in 3.024 s there, of which 1.024 s compute what a has cached.
     gain_is_zero_at = (12.0 - 3.024) / 1.024
-    core = hot_core(script, recompute_price=price, min_move_gain_s=(gain_is_zero_at - 7.0) * 1.024)
+    core = hot_core(script, recompute_price_idle=price, recompute_price_busy=price, min_move_gain_s=(gain_is_zero_at - 7.0) * 1.024)
     core.move("r4", "a", "b")
     assert core.core.stats.moves_applied == applied
 
 
 def test_the_moves_of_one_plan_are_checked_one_after_the_other(script):
-    core = hot_core(script, recompute_price=0.0)
+    core = hot_core(script, **FREE)
     moves = tuple(Move(f"r{i}", "a", "b", 1.0) for i in (4, 3, 2, 1, 0))
     core.send(MovesProposed(moves, core.core.version))
     assert core.core.stats.moves_applied + core.core.stats.moves_refused == 5

@@ -53,7 +53,7 @@ def test_no_more_run_at_once_than_the_instance_runs(script):
 
 @pytest.mark.parametrize(("kv_tokens", "starts"), [(2 * (500 + 100), True), (2 * (500 + 100) - 1, False)])
 def test_a_request_waits_for_room_in_the_kv_cache(script, kv_tokens: int, starts: bool):
-    core = script("a", capacity={"kv_tokens": kv_tokens})
+    core = script("a", capacity={"kv_tokens": kv_tokens}, release_window_s=10.0)
     core.arrive("r0", 500, max_output_tokens=100)
     assert bool(core.arrive("r1", 500, max_output_tokens=100)) is starts
     if not starts:
@@ -62,7 +62,7 @@ def test_a_request_waits_for_room_in_the_kv_cache(script, kv_tokens: int, starts
 
 
 def test_room_for_the_answer_is_what_answers_have_been_taking(script):
-    core = script("a")
+    core = script("a", release_window_s=10.0)
     core.arrive("unbounded", 1000)
     assert core.view("a").booked_kv_tokens == 1000 + 256
     core.finish("unbounded", output_tokens=0)
@@ -90,7 +90,7 @@ def test_what_waits_goes_by_priority_then_by_arrival(script):
 
 
 def test_a_newcomer_does_not_pass_what_waits_before_it(script):
-    core = script("a", capacity={"kv_tokens": 2000}, release_window_s=10.0)
+    core = script("a", capacity={"kv_tokens": 2000}, release_window_s=10.0, deadline_order=False)
     core.arrive("now", 500, max_output_tokens=1)
     core.arrive("large", 1600, max_output_tokens=1)
     assert core.arrive("small", 10, max_output_tokens=1) == []
@@ -98,7 +98,7 @@ def test_a_newcomer_does_not_pass_what_waits_before_it(script):
 
 
 def test_an_urgent_newcomer_passes_what_waits_if_it_can_start(script):
-    core = script("a", capacity={"kv_tokens": 2000})
+    core = script("a", capacity={"kv_tokens": 2000}, release_window_s=10.0)
     core.arrive("now", 500, max_output_tokens=1)
     core.arrive("large", 1600, max_output_tokens=1)
     assert ids(core.arrive("urgent", 10, max_output_tokens=1, priority=-1)) == ["urgent"]
@@ -167,7 +167,7 @@ def test_a_timed_out_client_is_told_a_sensible_time_to_come_back(script, running
 
 
 def test_when_the_head_of_the_queue_times_out_the_next_may_start(script):
-    core = script("a", queue_timeout_s=10.0, capacity={"kv_tokens": 2000})
+    core = script("a", queue_timeout_s=10.0, capacity={"kv_tokens": 2000}, release_window_s=10.0, deadline_order=False)
     core.arrive("now", 500, max_output_tokens=1)
     core.arrive("large", 1600, max_output_tokens=1)
     core.now += 1.0
@@ -204,7 +204,7 @@ def test_an_answer_that_is_not_streamed_is_taken_to_be_prefilled_when_estimated(
 
 
 def test_an_assumed_first_token_waits_for_the_prefills_ahead_of_it(script):
-    core = script("a")
+    core = script("a", release_window_s=10.0)
     core.arrive("r0", 1000)
     core.arrive("r1", 1000, streams=False)
     core.tick(1.9)
@@ -279,7 +279,7 @@ def test_no_instance_fails_the_same_request_twice_while_others_are_left(script, 
 
 
 def test_an_untried_instance_is_preferred_even_if_it_refused_a_connection_lately(script):
-    core = script("a", "b")
+    core = script("a", "b", release_window_s=10.0)
     core.arrive("other", 1000, blocks=core.prompt("b"))
     core.fail("other", 1, FailureCause.CONNECT)
     for i in range(8):  # keys of either order of candidates

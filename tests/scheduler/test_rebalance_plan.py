@@ -9,7 +9,7 @@ from scheduler import SchedulerConfig
 from scheduler.rebalance import plan_rebalance
 from scheduler.snapshot import InstanceSnapshot, Move, Snapshot, WaitingSnapshot
 
-CONFIG = SchedulerConfig(recompute_price=0.0)
+CONFIG = SchedulerConfig()
 
 
 def instances(**backlogs: int) -> tuple[InstanceSnapshot, ...]:
@@ -29,8 +29,13 @@ def queue(tokens: Iterable[int], at: str = "a", others: str = "b", booked: int =
     return waiting
 
 
-def plan(snapshots: tuple[InstanceSnapshot, ...], waiting: list[WaitingSnapshot], config: SchedulerConfig = CONFIG):
-    return plan_rebalance(Snapshot(1, snapshots, tuple(waiting)), config)
+def plan(
+    snapshots: tuple[InstanceSnapshot, ...],
+    waiting: list[WaitingSnapshot],
+    config: SchedulerConfig = CONFIG,
+    recompute_price: float = 0.0,
+):
+    return plan_rebalance(Snapshot(1, snapshots, tuple(waiting), recompute_price), config)
 
 
 def where(moves: list[Move]) -> list[tuple[str, str]]:
@@ -59,9 +64,9 @@ def test_the_gain_includes_recomputation_and_its_price():
     waiting = [waits("r", 6000, a=500, b=1500)]
     (move,) = plan(instances(a=6500, b=200), waiting)
     assert move == Move("r", "a", "b", pytest.approx(6.5 - 1.7))
-    (move,) = plan(instances(a=6500, b=200), waiting, SchedulerConfig(recompute_price=4.0))
+    (move,) = plan(instances(a=6500, b=200), waiting, recompute_price=4.0)
     assert move.gain_s == pytest.approx(6.5 - 1.7 - 4 * 1.0)
-    assert plan(instances(a=6500, b=200), waiting, SchedulerConfig(recompute_price=5.0)) == []
+    assert plan(instances(a=6500, b=200), waiting, recompute_price=5.0) == []
 
 
 @pytest.mark.parametrize(("there", "moved"), [(0, True), (4899, True), (4901, False), (5000, False)])
@@ -129,7 +134,7 @@ def test_each_request_is_judged_by_its_own_slo(slo_s: float, moved: bool):
 @pytest.mark.parametrize("max_moves", [1, 3, 16])
 def test_one_plan_has_no_more_moves_than_it_may(max_moves: int):
     waiting = queue([100] * 100) + queue([100] * 100, at="c", others="d", candidates="cd")
-    config = SchedulerConfig(max_moves=max_moves, recompute_price=0.0)
+    config = SchedulerConfig(max_moves=max_moves)
     moves = plan(instances(a=10_000, b=0, c=10_000, d=0), waiting, config)
     assert len(moves) == max_moves
 
@@ -139,7 +144,7 @@ def test_nothing_moves_where_there_is_nowhere_to_go():
     assert plan((), []) == []
 
 
-def random_snapshot(rng: random.Random) -> Snapshot:
+def random_snapshot(rng: random.Random, recompute_price: float) -> Snapshot:
     shown = [InstanceSnapshot(i, rng.randrange(15_000), rng.choice((0.0005, 0.001, 0.004))) for i in "abcde"]
     waiting = []
     for instance in shown:
@@ -154,13 +159,13 @@ def random_snapshot(rng: random.Random) -> Snapshot:
                 WaitingSnapshot(request_id, instance.instance_id, slo_s, ahead, uncached, (instance.instance_id, other))
             )
             ahead += uncached[instance.instance_id]
-    return Snapshot(1, tuple(shown), tuple(waiting))
+    return Snapshot(1, tuple(shown), tuple(waiting), recompute_price)
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_any_plan_is_deterministic_and_keeps_its_rules(seed: int):
-    config = SchedulerConfig(max_moves=10, recompute_price=seed % 3)
-    snapshot = random_snapshot(random.Random(seed))
+    config = SchedulerConfig(max_moves=10)
+    snapshot = random_snapshot(random.Random(seed), float(seed % 3))
     moves = plan_rebalance(snapshot, config)
     assert moves == plan_rebalance(snapshot, config)
     waiting = {w.request_id: w for w in snapshot.waiting}
@@ -169,5 +174,5 @@ def test_any_plan_is_deterministic_and_keeps_its_rules(seed: int):
     for move in moves:
         asked = waiting[move.request_id]
         assert move.from_instance_id == asked.instance_id != move.to_instance_id
-        assert move.to_instance_id in asked.uncached_tokens
+        assert move.to_instance_id in asked.work_tokens
         assert move.gain_s >= config.min_move_gain_s

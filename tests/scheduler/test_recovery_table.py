@@ -5,14 +5,16 @@ import pytest
 from scheduler import Request, SchedulerConfig
 from scheduler.events import FailureCause
 from scheduler.recovery import Fate, decide_fate
-from scheduler.request import Attempt, ChoiceReason
+from scheduler.request import Attempt
+from tests.scheduler.made import attempt_of
 
 ANY_CAUSE = [FailureCause.CONNECT, FailureCause.REFUSED, FailureCause.BROKEN, FailureCause.INSTANCE_LOST]
 
 
 def attempt(number: int = 1, *, started: bool = False) -> Attempt:
-    request = Request("r", (), 100)
-    return Attempt(request, number, 0.0, "a", ("a",), ChoiceReason.BALANCED, 0.0, 0, 100, started=started)
+    made = attempt_of(Request("r", (), 100), number=number)
+    made.started = started
+    return made
 
 
 @pytest.mark.parametrize("cause", ANY_CAUSE)

@@ -6,16 +6,21 @@ from dataclasses import fields
 import pytest
 
 from scheduler import InstanceCapacity, SchedulerConfig
+from scheduler.answer_lengths import AnswerLengths
 from scheduler.config import POLICY_NAMES
 from scheduler.errors import ConfigError
-from scheduler.policies import make_policy
+from scheduler.holders import Holders
+from scheduler.load_order import LoadOrder
+from scheduler.policies import configured_for, make_policy
 
 POSITIVE = ["ttft_slo_s", "block_tokens", "virtual_nodes", "key_blocks", "max_key_blocks", "max_moves"]
 POSITIVE += ["max_moves_per_request", "release_window_s", "max_waiting", "max_in_flight", "queue_timeout_s"]
-POSITIVE += ["max_attempts"]
-NOT_NEGATIVE = ["min_move_gain_s", "recompute_price", "suspect_s"]
-FRACTIONS = ["switch_slo_fraction", "hot_slo_fraction", "escape_slo_fraction"]
+POSITIVE += ["max_attempts", "patience_s"]
+NOT_NEGATIVE = ["min_move_gain_s", "recompute_price_idle", "recompute_price_busy", "suspect_s", "length_handicap"]
+NOT_NEGATIVE += ["decode_s_per_request"]
+FRACTIONS = ["keep_slo_fraction", "hot_slo_fraction", "escape_slo_fraction"]
 SWITCHES = ["dual_mapping", "adaptive_key", "slo_aware", "gateway_queue", "rebalancing"]
+SWITCHES += ["find_holders", "escape", "deadline_order", "taking"]
 
 BAD = [
     *((name, value, "greater than 0") for name in POSITIVE for value in (0, -1, math.nan)),
@@ -48,6 +53,14 @@ def test_an_instance_without_capacity_is_refused(name: str, value: float):
         InstanceCapacity(**{name: value})
 
 
+@pytest.mark.parametrize("name", ["cache_tokens", "attention_tokens"])
+@pytest.mark.parametrize("value", [-1, math.nan])
+def test_what_an_instance_may_lack_is_not_negative(name: str, value: float):
+    assert InstanceCapacity(**{name: 0})
+    with pytest.raises(ConfigError, match=f"{name} must be at least 0, not {value}"):
+        InstanceCapacity(**{name: value})
+
+
 def test_a_bad_configuration_is_a_value_error_to_those_who_do_not_know_the_core():
     assert issubclass(ConfigError, ValueError)
 
@@ -59,4 +72,5 @@ def test_every_field_has_a_default_and_a_rule_or_is_a_switch():
 
 @pytest.mark.parametrize("name", POLICY_NAMES)
 def test_every_named_policy_can_be_made(name: str):
-    assert make_policy(SchedulerConfig(policy=name))
+    config = configured_for(SchedulerConfig(policy=name))
+    assert make_policy(config, Holders(), LoadOrder(), AnswerLengths())

@@ -41,7 +41,7 @@ def test_the_hot_instance_is_shown_with_what_waits_for_it_in_queue_order(busy):
     assert [w.ahead_tokens for w in snapshot.waiting] == [2000, 4000, 6000]
     first = snapshot.waiting[0]
     assert (first.instance_id, first.candidates, first.ttft_slo_s) == ("a", ("a", "b"), 5.0)
-    assert first.uncached_tokens == {"a": 2000, "b": 4048, "c": 4048}
+    assert first.work_tokens == {"a": 2000, "b": 4048, "c": 4048}
 
 
 def test_the_objective_of_a_request_without_one_is_the_configured_one(script):
@@ -55,7 +55,7 @@ def test_the_objective_of_a_request_without_one_is_the_configured_one(script):
 def test_a_draining_instance_is_not_offered(busy):
     busy.drain("b")
     snapshot = busy.core.snapshot(busy.now)
-    assert all("b" not in w.uncached_tokens for w in snapshot.waiting)
+    assert all("b" not in w.work_tokens for w in snapshot.waiting)
     assert "b" not in {i.instance_id for i in snapshot.instances}
 
 
@@ -71,11 +71,11 @@ def test_an_instance_that_failed_the_request_is_not_offered(script):
     core.arrive("r", 1000, blocks=core.prompt("a"))
     core.fail("r")
     (waiting,) = core.core.snapshot(core.now).waiting
-    assert (waiting.request_id, waiting.uncached_tokens) == ("r", {"b": 1000})
+    assert (waiting.request_id, waiting.work_tokens) == ("r", {"b": 1000})
 
 
 def test_a_request_that_has_moved_as_often_as_it_may_is_not_shown_but_is_ahead_of_others(script):
-    core = script("a", "b", "c", max_moves_per_request=1, recompute_price=0.0, slo_aware=False)
+    core = script("a", "b", "c", max_moves_per_request=1, deadline_order=False, recompute_price_idle=0.0, recompute_price_busy=0.0, slo_aware=False)
     core.arrive("c-now", 6000, blocks=core.prompt("c"))
     for i in range(6):
         core.arrive(f"a{i}", 5000, blocks=core.prompt("a"))

@@ -1,0 +1,34 @@
+"""Attempts and instances as the core would have made them, for tests of what is below the core."""
+
+from scheduler import InstanceCapacity, Request, SchedulerConfig
+from scheduler.holders import Holders
+from scheduler.instance_view import InstanceView
+from scheduler.load_order import LoadOrder
+from scheduler.request import Attempt, ChoiceReason
+
+
+def attempt_of(
+    request: Request, arrived_at: float = 0.0, work_tokens: int | None = None, slo_s: float = 5.0, number: int = 1
+) -> Attempt:
+    """Placed on `a` and waiting there. work_tokens: None stands for the whole prompt."""
+    work = request.prompt_tokens if work_tokens is None else work_tokens
+    due = arrived_at + slo_s
+    return Attempt(request, number, arrived_at, "a", ("a",), ChoiceReason.BALANCED, 0.0, 0, work, work, due)
+
+
+def view_of(
+    instance_id: str = "a",
+    holders: Holders | None = None,
+    loads: LoadOrder | None = None,
+    config: SchedulerConfig | None = None,
+    **capacity: float,
+) -> InstanceView:
+    """A token is a millisecond."""
+    return InstanceView(
+        instance_id,
+        1,
+        InstanceCapacity(**({"prefill_tokens_per_s": 1000.0, "kv_tokens": 1_000_000, "max_running": 8} | capacity)),
+        config or SchedulerConfig(),
+        holders if holders is not None else Holders(),
+        loads if loads is not None else LoadOrder(),
+    )
