@@ -50,7 +50,7 @@ def steady_sessions(workload: Workload, requests: int, qps: float, seed: int = 0
             found.append(request)
         number += 1
         start_s += rng.expovariate(1.0) / starts_per_s
-        if number % 16 == 0 or start_s > 0:
+        if start_s > 0:
             in_time = sum(request.arrival_s <= start_s for request in found)
     steady = in_order(workload.name, found)
     del steady.requests[requests:]

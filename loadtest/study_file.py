@@ -42,7 +42,10 @@ class StudyHeader(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
 
 
 class _InCell(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs and capacities share. config: settings of the scheduler that differ from the policy's own."""
+    """What runs and capacities share.
+
+    config: settings of the scheduler that differ from the policy's own. setup: how much of the trace was used.
+    """
 
     trace: str
     policy: str
@@ -54,6 +57,7 @@ class _InCell(msgspec.Struct, frozen=True, kw_only=True):
     gateways: int = 1
     config: dict[str, bool | int | float | str | None] = {}
     experiment: Experiment = Experiment.CELLS
+    setup: str = ""
 
     @property
     def cell(self) -> Cell:

@@ -70,6 +70,8 @@ class CacheView:
 
     def use(self, blocks: tuple[int, ...]) -> None:
         """The instance runs a prompt of these blocks: they are now its most recent ones."""
+        if not blocks:
+            return
         self._use += 1
         use = self._use
         held = self._held

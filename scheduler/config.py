@@ -72,7 +72,7 @@ class SchedulerConfig:
     release_window_s: float = 0.1
     # How much later than it came a prompt takes its place in the queue, in units of its own prefill time.
     length_handicap: float = 2.0
-    patience_s: float = 8.0  # who cannot meet the objective any more is served behind the others, but within this
+    patience_s: float = 9.0  # who cannot meet the objective any more is served behind the others, but within this
     max_waiting: int = 4096  # requests waiting in the gateway for one instance
     max_in_flight: int = 65_536  # requests known to the core
     queue_timeout_s: float = 120.0  # nobody waits longer in the gateway

@@ -315,6 +315,7 @@ class Scheduler:
             for view in self.instances.values():
                 if not view.speed.is_known:
                     view.speed.refresh()
+                    self.loads.changed(view)
             self._expire_waiting(now, commands)
 
     def _assume_first_tokens(self, now: float, commands: list[Command]) -> None:

@@ -5,6 +5,7 @@ from scheduler.holders import Holders
 from scheduler.instance_view import InstanceView
 from scheduler.load_order import LoadOrder
 from scheduler.request import Attempt, ChoiceReason
+from scheduler.ttft import FleetPace
 
 
 def attempt_of(
@@ -31,4 +32,5 @@ def view_of(
         config or SchedulerConfig(),
         holders if holders is not None else Holders(),
         loads if loads is not None else LoadOrder(),
+        FleetPace(),
     )

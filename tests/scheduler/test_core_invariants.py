@@ -243,7 +243,7 @@ class Fleet:
     def tick(self, after_s: float) -> None:
         self.now += after_s
         self._send(Tick())
-        assert all(due > self.now for due, _, _ in self.core._assumed)
+        assert all(due >= self.now for due, _, _ in self.core._assumed)  # what a tick dispatches may be due at once
 
     def end_all(self) -> None:
         """Every request ends; then nothing may be booked any more."""
@@ -405,6 +405,7 @@ class Fleet:
         core = self.core
         views = core.instances.values()
         ready = [view for view in views if not view.draining]
+        assert core.loads.waiting == sum(len(view.waiting) for view in views)
         assert core.loads._order == sorted((view.backlog_s, view.instance_id) for view in ready)
         assert list(core.loads.coolest()) == sorted(ready, key=lambda v: (v.backlog_s, v.instance_id))
         mean_s = sum(view.backlog_s for view in ready) / len(ready) if ready else 0.0

@@ -48,7 +48,7 @@ def test_a_moved_request_waits_its_turn_at_the_other_instance(script):
 
 
 def test_when_the_head_of_the_queue_moves_the_next_may_start(script):
-    core = script("a", "b", capacity={"kv_tokens": 3000}, release_window_s=10.0, deadline_order=False, **FREE)
+    core = script("a", "b", capacity={"kv_tokens": 3000}, release_window_s=10.0, deadline_order=False, slo_aware=False, **FREE)
     for request_id, tokens in (("now", 1200), ("large", 2600), ("small", 100)):
         core.now += 0.001
         core.arrive(request_id, tokens, blocks=core.prompt("a", blocks=1), max_output_tokens=1, ttft_slo_s=PATIENT_S)

@@ -232,9 +232,9 @@ def test_the_estimate_learns_from_first_tokens(script):
         core.now += 8.0
         core.first_token(f"r{i}")
         core.finish(f"r{i}")
-    assert core.view("a").seconds_per_token == pytest.approx(0.002, rel=0.02)
+    assert core.view("a").seconds_per_token == pytest.approx(0.002, rel=0.03)
     core.arrive("r", 3000)
-    assert core.attempt("r").estimated_ttft_s == pytest.approx(6.0, rel=0.02)
+    assert core.attempt("r").estimated_ttft_s == pytest.approx(6.0, rel=0.03)
 
 
 @pytest.mark.parametrize("seen_after_s", [0.1, 60.0])

@@ -1,61 +1,139 @@
-"""Seconds per prefill token: learned from first tokens, within bounds."""
+"""Seconds per prefill token: learned from the time between first tokens, within bounds."""
 
 import pytest
 
 from scheduler import Request
-from scheduler.ttft import MAX_DRIFT, MIN_OBSERVED_TOKENS, PrefillSpeed, cached_tokens
+from scheduler.ttft import (
+    MAX_DRIFT,
+    MEMORY_TOKENS,
+    MIN_OBSERVED_TOKENS,
+    PRIOR_TOKENS,
+    FleetPace,
+    PrefillSpeed,
+    cached_tokens,
+)
+
+CONFIGURED_S = 0.001
+# The share of what is configured that is left when the memory is full: in the fleet's pace, and in the instance's own.
+PRIOR_SHARE = PRIOR_TOKENS / (PRIOR_TOKENS + MEMORY_TOKENS)
+
+
+def speed_of(fleet: FleetPace | None = None) -> PrefillSpeed:
+    return PrefillSpeed(1 / CONFIGURED_S, fleet or FleetPace())
 
 
 def observed(speed: PrefillSpeed, seconds_per_token: float, times: int, tokens: int = 4096) -> float:
     for _ in range(times):
+        speed.starts(0.0)
         speed.observe(tokens, tokens * seconds_per_token)
     return speed.seconds_per_token
 
 
 def test_starts_at_the_configured_speed():
-    assert PrefillSpeed(1000.0).seconds_per_token == pytest.approx(0.001)
+    assert speed_of().seconds_per_token == pytest.approx(CONFIGURED_S)
 
 
 @pytest.mark.parametrize("true_speed", [0.0005, 0.001, 0.002, 0.005])
-def test_learns_what_is_observed(true_speed: float):
-    assert observed(PrefillSpeed(1000.0), true_speed, 500) == pytest.approx(true_speed, rel=0.02)
+def test_learns_what_is_observed_but_for_the_share_of_what_was_configured(true_speed: float):
+    fleet_s = PRIOR_SHARE * CONFIGURED_S + (1 - PRIOR_SHARE) * true_speed
+    expected_s = PRIOR_SHARE * fleet_s + (1 - PRIOR_SHARE) * true_speed
+    assert observed(speed_of(), true_speed, 500) == pytest.approx(expected_s)
+    assert expected_s == pytest.approx(true_speed, rel=0.05)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_few_dozen_prompts_tell_half_and_double_speed(factor: float):
+    assert observed(speed_of(), factor * CONFIGURED_S, 40) == pytest.approx(factor * CONFIGURED_S, rel=0.1)
 
 
 def test_moves_towards_each_observation_without_passing_it():
-    speed = PrefillSpeed(1000.0)
+    speed = speed_of()
     last = speed.seconds_per_token
     for _ in range(100):
         now = observed(speed, 0.003, 1)
-        assert last < now <= 0.003
+        assert last <= now <= 0.003
         last = now
+    assert last > 0.0028
 
 
 def test_one_observation_among_many_changes_little():
-    speed = PrefillSpeed(1000.0)
+    speed = speed_of()
     settled = observed(speed, 0.001, 200)
     assert observed(speed, 0.002, 1) < 1.05 * settled
 
 
 def test_follows_an_instance_that_becomes_slower():
-    speed = PrefillSpeed(1000.0)
+    speed = speed_of()
     observed(speed, 0.001, 1000)
     assert observed(speed, 0.004, 300) == pytest.approx(0.004, rel=0.05)
 
 
 @pytest.mark.parametrize(("seconds_per_token", "factor"), [(1.0, MAX_DRIFT), (0.0, 1 / MAX_DRIFT)])
 def test_never_drifts_beyond_the_bound(seconds_per_token: float, factor: float):
-    assert observed(PrefillSpeed(1000.0), seconds_per_token, 10_000) == pytest.approx(0.001 * factor)
+    believed = observed(speed_of(), factor * CONFIGURED_S, 10_000)
+    assert observed(speed_of(), seconds_per_token, 10_000) == pytest.approx(believed)
+    assert min(1.0, factor) <= believed / CONFIGURED_S <= max(1.0, factor)
 
 
 def test_comes_back_from_the_bound():
-    speed = PrefillSpeed(1000.0)
+    speed = speed_of()
     observed(speed, 0.1, 100)
     assert observed(speed, 0.001, 2000) == pytest.approx(0.001, rel=0.05)
 
 
-def test_ignores_prompts_that_measure_the_fixed_cost_of_a_step():
-    assert observed(PrefillSpeed(1000.0), 0.5, 1000, MIN_OBSERVED_TOKENS - 1) == pytest.approx(0.001)
-    assert observed(PrefillSpeed(1000.0), 0.5, 1000, MIN_OBSERVED_TOKENS) > 0.001
+def test_short_prompts_count_once_they_are_as_long_together_as_one_that_counts():
+    half = MIN_OBSERVED_TOKENS // 2
+    assert observed(speed_of(), 0.003, 1, half) == CONFIGURED_S
+    together = observed(speed_of(), 0.003, 1, 2 * half)
+    assert together > CONFIGURED_S
+    assert observed(speed_of(), 0.003, 2, half) == pytest.approx(together)
+
+
+def test_prompts_that_end_in_the_same_step_count_together():
+    speed, one = speed_of(), speed_of()
+    speed.starts(10.0)
+    speed.observe(1500, 16.0)
+    speed.observe(1500, 16.0)
+    one.starts(10.0)
+    one.observe(3000, 16.0)
+    assert speed.seconds_per_token == one.seconds_per_token > CONFIGURED_S
+
+
+def test_each_prompt_takes_the_time_since_the_one_before():
+    speed = speed_of()
+    speed.starts(10.0)
+    for number in range(1, 100):
+        speed.observe(4000, 10.0 + 4.0 * number)
+    assert speed.seconds_per_token == pytest.approx(CONFIGURED_S)
+
+
+def test_time_without_work_is_not_counted():
+    speed = speed_of()
+    for hour in range(100):
+        speed.starts(3600.0 * hour)
+        speed.observe(4000, 3600.0 * hour + 4.0)
+    assert speed.seconds_per_token == pytest.approx(CONFIGURED_S)
+
+
+def test_an_instance_of_which_nothing_is_known_is_taken_to_be_as_the_others_are():
+    fleet = FleetPace()
+    observed(PrefillSpeed(4000.0, fleet), 0.0005, 500)  # half as fast as configured
+    stranger = speed_of(fleet)
+    assert fleet.ratio == pytest.approx(PRIOR_SHARE + (1 - PRIOR_SHARE) * 2)
+    assert stranger.seconds_per_token == pytest.approx(CONFIGURED_S * fleet.ratio)
+    assert not stranger.is_known
+
+
+def test_what_was_learned_of_the_others_is_taken_up_until_an_instance_is_known_itself():
+    fleet = FleetPace()
+    speed, other = speed_of(fleet), speed_of(fleet)
+    observed(other, 0.002, 500)
+    assert speed.seconds_per_token == CONFIGURED_S
+    speed.refresh()
+    assert speed.seconds_per_token == pytest.approx(CONFIGURED_S * fleet.ratio)
+    assert not speed.is_known
+    observed(speed, 0.001, 1 + int(PRIOR_TOKENS) // 4096)
+    assert speed.is_known
 
 
 @pytest.mark.parametrize(
@@ -67,10 +145,10 @@ def test_the_last_token_of_a_prompt_is_always_computed(prompt_tokens: int, block
 
 
 def test_one_stall_counts_as_no_more_than_the_slowest_speed_that_is_believed():
-    stalled, slow = PrefillSpeed(1000.0), PrefillSpeed(1000.0)
-    stalled.observe(300, 60.0)
-    slow.observe(300, 300 / 1000.0 * MAX_DRIFT)
-    assert stalled.seconds_per_token == slow.seconds_per_token
+    stalled, slow = speed_of(), speed_of()
+    stalled.observe(3000, 600.0)
+    slow.observe(3000, 3000 * CONFIGURED_S * MAX_DRIFT)
+    assert stalled.seconds_per_token == slow.seconds_per_token > CONFIGURED_S
 
 
 @pytest.mark.parametrize(("own", "cached"), [(0, 1024), (300, 600), (2000, 2999)])

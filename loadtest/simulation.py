@@ -1,0 +1,189 @@
+"""One simulated run: a policy, a cluster, a workload at a rate, and the row of a study that it makes."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isnan
+from typing import Any
+
+from instances.engine_profile import EngineProfile
+from loadtest.describe import quantile
+from loadtest.disturbances import Disturbance, load_disturbance
+from loadtest.models import load_model
+from loadtest.shared_cache_bound import make_bound
+from loadtest.simulated_workload import Setup, workload_of
+from loadtest.study_file import QUANTILES, Experiment, StudyRun
+from loadtest.virtual_cluster import (
+    Change,
+    ClusterRun,
+    ClusterSettings,
+    InstanceSpec,
+    RequestOutcome,
+    VirtualCluster,
+    truthful_capacity,
+)
+from loadtest.workload import Workload
+from scheduler.config import SchedulerConfig
+from scheduler.core import Scheduler
+
+BOUND = "bound"  # one cache shared by all instances, one queue: in the place of a policy
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """What is compared within a setup. overrides: settings of the scheduler."""
+
+    policy: str
+    seed: int = 0
+    overrides: tuple[tuple[str, Any], ...] = ()
+    experiment: Experiment = Experiment.CELLS
+
+
+def simulate(
+    setup: Setup,
+    contender: Contender,
+    qps: float,
+    *,
+    give_up_misses: float | None = None,
+    wrap: Callable[[Any], Any] = lambda core: core,
+) -> StudyRun:
+    """give_up_misses: the run ends when more than this share of what is counted missed the objective; its row has then
+    the attainment it could have reached at most. Raises ValueError for what cannot be run."""
+    began_s = time.process_time()
+    workload = workload_of(setup, qps, contender.seed)
+    warmup = setup.warmup_requests
+    counted = len(workload.requests) - warmup
+    if counted <= 0:
+        raise ValueError(f"{setup.trace}: {len(workload.requests)} requests, all of them warm-up ({warmup})")
+    missed: set[int] = set()
+    allowed = None if give_up_misses is None else give_up_misses * counted
+
+    def give_up(index: int, ttft_s: float) -> bool:
+        if index >= warmup and ttft_s > setup.slo_s:
+            missed.add(index)
+        return allowed is not None and len(missed) > allowed
+
+    settings = cluster_settings(setup, contender, workload)
+    make_core = make_bound if contender.policy == BOUND else Scheduler
+    done = VirtualCluster(workload, settings, wrap=wrap, make_core=make_core).run(give_up=give_up)
+    row = StudyRun(
+        trace=setup.title,
+        policy=contender.policy,
+        instances=setup.instances,
+        seed=contender.seed,
+        model=load_model(setup.model).name,
+        disturbance=load_disturbance(setup.disturbance).name,
+        slo_s=setup.slo_s,
+        gateways=settings.gateways,
+        config=dict(contender.overrides),
+        experiment=contender.experiment,
+        setup=setup.in_words,
+        qps=qps,
+        requests=counted,
+        attainment=1 - len(missed) / counted,
+        complete=not done.stopped,
+    )
+    measured = _measured(workload, done, warmup)
+    return replace_fields(row, {**measured, "cpu_s": round(time.process_time() - began_s, 2)})
+
+
+def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> ClusterSettings:
+    """Raises ValueError."""
+    disturbance = load_disturbance(setup.disturbance)
+    bound = contender.policy == BOUND
+    if bound and not can_bound(disturbance):
+        raise ValueError(f"the bound is for one gateway and instances that stay, not for {disturbance.name}")
+    config = SchedulerConfig(
+        **{
+            "policy": SchedulerConfig().policy if bound else contender.policy,
+            "ttft_slo_s": setup.slo_s,
+            **dict(contender.overrides),
+        }
+    )
+    salt = f"s{contender.seed}-" if contender.seed else ""
+    names = [f"{salt}i{number}" for number in range(setup.instances)]
+    profile = load_model(setup.model).profile
+    fast = round(disturbance.fast_share * setup.instances)
+    return ClusterSettings(
+        config,
+        [_instance(name, profile, disturbance, fast=place < fast) for place, name in enumerate(names)],
+        gateways=max(setup.gateways, disturbance.gateways),
+        network_s=setup.network_s,
+        digest_s=disturbance.digest_s,
+        changes=_changes(disturbance, names, workload),
+        digest_delay_s=disturbance.digest_delay_s,
+        shared_cache=bound,
+    )
+
+
+def can_bound(disturbance: Disturbance) -> bool:
+    return not (disturbance.lost_count or disturbance.cold_share or disturbance.gateways > 1)
+
+
+def _instance(name: str, profile: EngineProfile, disturbance: Disturbance, *, fast: bool) -> InstanceSpec:
+    weight = 1.0
+    if fast:
+        weight = disturbance.fast_factor
+        times = "prefill_s_per_token attention_s_per_token_pair step_base_s decode_s_per_seq decode_s_per_context_token"
+        profile = replace(profile, **{field: getattr(profile, field) / weight for field in times.split()})
+    told = truthful_capacity(profile)
+    told = replace(
+        told, weight=weight, prefill_tokens_per_s=told.prefill_tokens_per_s / disturbance.told_s_per_token
+    )
+    return InstanceSpec(name, profile, told)
+
+
+def _changes(disturbance: Disturbance, names: Sequence[str], workload: Workload) -> list[Change]:
+    """Cold ones are the last of the instances, lost and slow ones the first. Raises ValueError."""
+    cold = round(disturbance.cold_share * len(names))
+    if max(disturbance.slow_count, disturbance.lost_count, cold) >= len(names):
+        raise ValueError(f"{disturbance.name} needs more than {len(names)} instances")
+    duration_s = workload.requests[-1].arrival_s
+    changes = [Change(0.0, "slow", name, disturbance.slow_factor) for name in names[: disturbance.slow_count]]
+    changes += [Change(disturbance.cold_at * duration_s, "join", name) for name in names[len(names) - cold :]]
+    for name in names[: disturbance.lost_count]:
+        changes.append(Change(disturbance.lost_at * duration_s, "lose", name))
+        changes.append(Change(disturbance.back_at * duration_s, "join", name))
+    return changes
+
+
+def _measured(workload: Workload, done: ClusterRun, warmup: int) -> dict[str, Any]:
+    """Of requests after the warm-up; but loads, preemptions and moves are of the whole run."""
+    pairs = list(zip(workload.requests[warmup:], done.outcomes[warmup:], strict=True))
+    ttfts = sorted(o.first_token_s - o.arrived_s for _, o in pairs if _began(o))
+    e2es = sorted(o.finished_s - o.arrived_s for _, o in pairs if o.ok)
+    gaps = sorted((o.finished_s - o.first_token_s) / (r.output_tokens - 1) for r, o in pairs if o.ok and r.output_tokens > 1)
+    begun_tokens = sum(r.prompt_tokens for r, o in pairs if _began(o))
+    loads = done.computed_tokens.values()
+    return {
+        "ttft_p50_s": _known(quantile(ttfts, 0.5)),
+        "ttft_p90_s": _known(quantile(ttfts, 0.9)),
+        "ttft_p99_s": _known(quantile(ttfts, 0.99)),
+        "ttft_quantiles": [round(quantile(ttfts, i / (QUANTILES - 1)), 4) for i in range(QUANTILES)] if ttfts else [],
+        "e2e_p50_s": _known(quantile(e2es, 0.5)),
+        "e2e_p90_s": _known(quantile(e2es, 0.9)),
+        "itl_p50_s": _known(quantile(gaps, 0.5)),
+        "itl_p90_s": _known(quantile(gaps, 0.9)),
+        "hit_rate": _known(_ratio(sum(o.cached_tokens for _, o in pairs if _began(o)), begun_tokens)),
+        "load_skew": _known(_ratio(max(loads) * len(loads), sum(loads))),
+        "preemptions": done.preemptions,
+        "moves": done.moves,
+        "failed": 0 if done.stopped else sum(not o.ok for _, o in pairs),
+    }
+
+
+def _began(outcome: RequestOutcome) -> bool:
+    return not isnan(outcome.first_token_s)
+
+
+def _known(value: float) -> float | None:
+    return None if isnan(value) else round(value, 5)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
+
+
+def replace_fields(row: StudyRun, values: Mapping[str, Any]) -> StudyRun:
+    known = {name: getattr(row, name) for name in row.__struct_fields__}
+    return StudyRun(**{**known, **values})

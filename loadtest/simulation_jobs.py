@@ -1,0 +1,95 @@
+"""What a worker of a study does at a time: some rates of one contender, or the search for its capacities."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from loadtest.simulated_capacity import find_capacities
+from loadtest.simulated_workload import Setup
+from loadtest.simulation import Contender, simulate
+from loadtest.study_file import Cell, Study, StudyCapacity, StudyRun
+from loadtest.study_log import contender_key
+
+OnRow = Callable[[StudyRun | StudyCapacity], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RateJob:
+    setup: Setup
+    contender: Contender
+    rates: tuple[float, ...]
+
+    def do(self, on_row: OnRow) -> None:
+        for qps in self.rates:
+            on_row(simulate(self.setup, self.contender, qps))
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityJob:
+    """known: runs made before. guess: about where the first target's capacity is."""
+
+    setup: Setup
+    contender: Contender
+    targets: tuple[float, ...]
+    guess: float | None = None
+    known: tuple[StudyRun, ...] = ()
+
+    def do(self, on_row: OnRow) -> None:
+        found = find_capacities(
+            self.setup, self.contender, self.targets, guess=self.guess, known=self.known, on_run=on_row
+        )
+        for row in found:
+            on_row(row)
+
+
+Job = RateJob | CapacityJob
+
+
+def title(job: Job) -> str:
+    setup = job.setup
+    parts = [setup.title, setup.model, str(setup.instances), setup.disturbance, job.contender.policy]
+    parts += [f"{name}={value}" for name, value in job.contender.overrides]
+    return " ".join([*parts, f"seed {job.contender.seed}"])
+
+
+def what_is_left(job: Job, study: Study) -> Job | None:
+    """The job without what the study has; None if that is all of it."""
+    key = job_key(job)
+    runs = [run for run in study.runs if contender_key(run) == key]
+    if isinstance(job, RateJob):
+        made = {run.qps for run in runs if run.complete}
+        rates = tuple(qps for qps in job.rates if qps not in made)
+        return replace(job, rates=rates) if rates else None
+    found = {row.attainment for row in study.capacities if contender_key(row) == key}
+    targets = tuple(target for target in job.targets if target not in found)
+    return replace(job, targets=targets, known=tuple(runs)) if targets else None
+
+
+def with_guess(job: Job, study: Study) -> Job:
+    """A search begins at what was found for another seed, or else for another policy of the same cell."""
+    if not isinstance(job, CapacityJob) or job.guess:
+        return job
+    cell, policy, _, config, _, _ = job_key(job)
+    first = min(job.targets)
+    rows = [row for row in study.capacities if row.cell == cell and row.attainment == first and row.qps]
+    alike = [row for row in rows if row.policy == policy and tuple(sorted(row.config.items())) == config]
+    chosen = (alike or rows)[-1:]
+    return replace(job, guess=chosen[0].qps) if chosen else job
+
+
+def job_key(job: Job) -> tuple:
+    """As `contender_key` of the rows that it makes."""
+    from loadtest.disturbances import load_disturbance
+    from loadtest.models import load_model
+
+    setup, contender = job.setup, job.contender
+    disturbance = load_disturbance(setup.disturbance)
+    cell = Cell(
+        setup.title,
+        load_model(setup.model).name,
+        setup.instances,
+        "" if disturbance.name == "none" else disturbance.name,
+        max(setup.gateways, disturbance.gateways),
+        setup.slo_s,
+    )
+    config = tuple(sorted(contender.overrides))
+    return cell, contender.policy, contender.seed, config, contender.experiment, setup.in_words
