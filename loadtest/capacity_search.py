@@ -54,7 +54,7 @@ class CapacitySearch:
             if self.probes >= self._max_probes:
                 return None if met is None else rate_at(met)
             if met is not None and missed is not None:
-                place = (met + missed) // 2
+                place = self._inside(met, missed, target)
             elif met is not None:
                 if met >= last:
                     return rate_at(met)
@@ -75,8 +75,23 @@ class CapacitySearch:
         missed = min((place for place in self.known if met is None or place > met), default=None)
         return met, missed
 
+    def _inside(self, met: int, missed: int, target: float) -> int:
+        """Where the share would cross the target, were its logit linear, and in turn the middle: neither is misled for
+        long."""
+        if self.probes % 2:
+            return (met + missed) // 2
+        above, goal, below = (_logit(share) for share in (self.known[met], target, self.known[missed]))
+        place = met + round((above - goal) / (above - below) * (missed - met))
+        return min(max(place, met + 1), missed - 1)
+
     def _between(self, met: int, missed: int, target: float) -> float:
         above, below = self.known[met], self.known[missed]
         part = (above - target) / (above - below)
         low, high = log(rate_at(met)), log(rate_at(missed))
         return exp(low + part * (high - low))
+
+
+def _logit(share: float) -> float:
+    """Of a share that is kept away from 0 and 1."""
+    kept = min(max(share, 0.001), 0.9995)
+    return log(kept / (1 - kept))

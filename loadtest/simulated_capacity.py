@@ -48,10 +48,9 @@ def find_capacities(
 def _row(target: float, qps: float | None, runs: Sequence[StudyRun]) -> StudyCapacity:
     """With the latencies of the run at the nearest rate."""
     nearest = min(runs, key=lambda run: (not run.complete, abs(log(run.qps / (qps or run.qps)))))
-    shared = "trace policy instances seed model disturbance slo_s gateways config experiment setup".split()
-    measured = "ttft_p50_s ttft_p90_s ttft_p99_s e2e_p50_s itl_p90_s hit_rate".split() if qps else []
+    shared = [name for name in StudyCapacity.__struct_fields__ if name not in ("attainment", "qps")]
     return StudyCapacity(
         attainment=target,
         qps=None if qps is None else round(qps, 4),
-        **{name: getattr(nearest, name) for name in (*shared, *measured)},
+        **{name: getattr(nearest, name) for name in shared},
     )

@@ -128,9 +128,7 @@ def _read(trace: str, format: str, max_prompt_tokens: int, model_name: str) -> W
 
 
 @lru_cache(maxsize=2)
-def _copied(
-    trace: str, format: str, max_prompt_tokens: int, model_name: str, requests: int, overlays: int
-) -> Workload:
+def _copied(trace: str, format: str, max_prompt_tokens: int, model_name: str, requests: int, overlays: int) -> Workload:
     return copies(limit(_read(trace, format, max_prompt_tokens, model_name), requests), overlays)
 
 

@@ -1,7 +1,7 @@
 """One simulated run: a policy, a cluster, a workload at a rate, and the row of a study that it makes."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any
@@ -66,7 +66,7 @@ def simulate(
     settings = cluster_settings(setup, contender, workload)
     make_core = make_bound if contender.policy == BOUND else Scheduler
     done = VirtualCluster(workload, settings, wrap=wrap, make_core=make_core).run(give_up=give_up)
-    row = StudyRun(
+    return StudyRun(
         trace=setup.title,
         policy=contender.policy,
         instances=setup.instances,
@@ -82,9 +82,9 @@ def simulate(
         requests=counted,
         attainment=1 - len(missed) / counted,
         complete=not done.stopped,
+        cpu_s=round(time.process_time() - began_s, 2),
+        **_measured(workload, done, warmup),
     )
-    measured = _measured(workload, done, warmup)
-    return replace_fields(row, {**measured, "cpu_s": round(time.process_time() - began_s, 2)})
 
 
 def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> ClusterSettings:
@@ -127,9 +127,7 @@ def _instance(name: str, profile: EngineProfile, disturbance: Disturbance, *, fa
         times = "prefill_s_per_token attention_s_per_token_pair step_base_s decode_s_per_seq decode_s_per_context_token"
         profile = replace(profile, **{field: getattr(profile, field) / weight for field in times.split()})
     told = truthful_capacity(profile)
-    told = replace(
-        told, weight=weight, prefill_tokens_per_s=told.prefill_tokens_per_s / disturbance.told_s_per_token
-    )
+    told = replace(told, weight=weight, prefill_tokens_per_s=told.prefill_tokens_per_s / disturbance.told_s_per_token)
     return InstanceSpec(name, profile, told)
 
 
@@ -152,7 +150,9 @@ def _measured(workload: Workload, done: ClusterRun, warmup: int) -> dict[str, An
     pairs = list(zip(workload.requests[warmup:], done.outcomes[warmup:], strict=True))
     ttfts = sorted(o.first_token_s - o.arrived_s for _, o in pairs if _began(o))
     e2es = sorted(o.finished_s - o.arrived_s for _, o in pairs if o.ok)
-    gaps = sorted((o.finished_s - o.first_token_s) / (r.output_tokens - 1) for r, o in pairs if o.ok and r.output_tokens > 1)
+    paces = sorted(
+        (o.finished_s - o.first_token_s) / (r.output_tokens - 1) for r, o in pairs if o.ok and r.output_tokens > 1
+    )
     begun_tokens = sum(r.prompt_tokens for r, o in pairs if _began(o))
     loads = done.computed_tokens.values()
     return {
@@ -162,8 +162,11 @@ def _measured(workload: Workload, done: ClusterRun, warmup: int) -> dict[str, An
         "ttft_quantiles": [round(quantile(ttfts, i / (QUANTILES - 1)), 4) for i in range(QUANTILES)] if ttfts else [],
         "e2e_p50_s": _known(quantile(e2es, 0.5)),
         "e2e_p90_s": _known(quantile(e2es, 0.9)),
-        "itl_p50_s": _known(quantile(gaps, 0.5)),
-        "itl_p90_s": _known(quantile(gaps, 0.9)),
+        "itl_p50_s": _known(done.token_gaps.quantile(0.5)),
+        "itl_p90_s": _known(done.token_gaps.quantile(0.9)),
+        "itl_p99_s": _known(done.token_gaps.quantile(0.99)),
+        "tpot_p50_s": _known(quantile(paces, 0.5)),
+        "tpot_p90_s": _known(quantile(paces, 0.9)),
         "hit_rate": _known(_ratio(sum(o.cached_tokens for _, o in pairs if _began(o)), begun_tokens)),
         "load_skew": _known(_ratio(max(loads) * len(loads), sum(loads))),
         "preemptions": done.preemptions,
@@ -182,8 +185,3 @@ def _known(value: float) -> float | None:
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else float("nan")
-
-
-def replace_fields(row: StudyRun, values: Mapping[str, Any]) -> StudyRun:
-    known = {name: getattr(row, name) for name in row.__struct_fields__}
-    return StudyRun(**{**known, **values})

@@ -1,8 +1,11 @@
 """What a worker of a study does at a time: some rates of one contender, or the search for its capacities."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
+from loadtest.disturbances import load_disturbance
+from loadtest.models import load_model
 from loadtest.simulated_capacity import find_capacities
 from loadtest.simulated_workload import Setup
 from loadtest.simulation import Contender, simulate
@@ -76,11 +79,8 @@ def with_guess(job: Job, study: Study) -> Job:
     return replace(job, guess=chosen[0].qps) if chosen else job
 
 
-def job_key(job: Job) -> tuple:
+def job_key(job: Job) -> tuple[Any, ...]:
     """As `contender_key` of the rows that it makes."""
-    from loadtest.disturbances import load_disturbance
-    from loadtest.models import load_model
-
     setup, contender = job.setup, job.contender
     disturbance = load_disturbance(setup.disturbance)
     cell = Cell(

@@ -121,7 +121,9 @@ def trade_off(capacities: Capacities, role: Mapping[str, str]) -> list[str]:
 
 _EQUAL_LOAD: tuple[tuple[str, str, float, Callable[[float], str]], ...] = (
     ("End to end, P50", "e2e_p50_s", 0.0, lambda v: f"{v:.2f} s"),
-    ("Between tokens, P90", "itl_p90_s", 0.0, lambda v: f"{v * 1000:.1f} ms"),
+    ("Between tokens, P90 of all gaps", "itl_p90_s", 0.0, lambda v: f"{v * 1000:.1f} ms"),
+    ("Between tokens, P99 of all gaps", "itl_p99_s", 0.0, lambda v: f"{v * 1000:.0f} ms"),
+    ("Time per output token, P90 of requests", "tpot_p90_s", 0.0, lambda v: f"{v * 1000:.1f} ms"),
     ("Prompt tokens found in a cache", "hit_rate", 0.0, lambda v: f"{v:.1%}"),
     ("Load of the busiest instance over the mean", "load_skew", 1.0, lambda v: f"{v:.2f}"),
 )

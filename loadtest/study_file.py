@@ -80,6 +80,9 @@ class StudyRun(_InCell, frozen=True, kw_only=True, tag_field="kind", tag="run"):
     e2e_p90_s: float | None = None
     itl_p50_s: float | None = None
     itl_p90_s: float | None = None
+    itl_p99_s: float | None = None
+    tpot_p50_s: float | None = None
+    tpot_p90_s: float | None = None
     hit_rate: float | None = None
     load_skew: float | None = None
     preemptions: int = 0
@@ -99,6 +102,9 @@ class StudyCapacity(_InCell, frozen=True, kw_only=True, tag_field="kind", tag="c
     ttft_p99_s: float | None = None
     e2e_p50_s: float | None = None
     itl_p90_s: float | None = None
+    itl_p99_s: float | None = None
+    tpot_p50_s: float | None = None
+    tpot_p90_s: float | None = None
     hit_rate: float | None = None
 
 

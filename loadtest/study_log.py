@@ -9,6 +9,7 @@ from collections.abc import Hashable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 import msgspec
 
@@ -20,8 +21,9 @@ class StudyLog:
 
     def __init__(self, path: Path | None, *, resume: bool = False) -> None:
         """Raises ValueError where the file exists and resume is False, or is no study; OSError."""
+        self.path = path
         self.study = Study([], [], [], [])
-        self._file = None
+        self._file: IO[bytes] | None = None
         if path is None:
             return
         if path.exists() and path.stat().st_size:
@@ -30,7 +32,7 @@ class StudyLog:
             _cut_torn_line(path)
             self.study = _rows_of(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "ab")  # noqa: SIM115: closed by __exit__
+        self._file = open(path, "ab")  # noqa: SIM115  # closed by __exit__
         if not self.study.headers:
             self._write(header())
 

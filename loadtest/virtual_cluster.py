@@ -6,10 +6,12 @@ are equal to the last bit.
 """
 
 from collections import OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import chain
+from math import exp, log, nan
 from typing import Any
 
 from instances.engine import Engine
@@ -94,15 +96,39 @@ class RequestOutcome:
 
 @dataclass(slots=True)
 class ClusterRun:
-    """outcomes: one a request of the workload, in its order. stopped: the run was ended by `give_up`."""
+    """outcomes: one a request of the workload, in its order. stopped: the run was ended by `give_up`.
+    token_gaps: times between one token of a request and its next, as counts by GapHistogram's bins."""
 
     outcomes: list[RequestOutcome]
+    token_gaps: "GapHistogram"
     computed_tokens: dict[str, int] = field(default_factory=dict)  # instance -> prompt tokens it computed
     preemptions: int = 0
     moves: int = 0
     retries: int = 0
     duration_s: float = 0.0
     stopped: bool = False
+
+
+class GapHistogram:
+    """Counts of seconds in bins of 2 %: as fine as anybody reads them, and small however long the run."""
+
+    STEP = log(1.02)
+
+    def __init__(self) -> None:
+        self.counts: Counter[int] = Counter()
+
+    def add(self, seconds: float, count: int) -> None:
+        if seconds > 0:
+            self.counts[round(log(seconds) / self.STEP)] += count
+
+    def quantile(self, share: float) -> float:
+        """Seconds; nan of nothing."""
+        left = share * self.counts.total()
+        for bin_, count in sorted(self.counts.items()):
+            left -= count
+            if left <= 0:
+                return exp(bin_ * self.STEP)
+        return nan
 
 
 def _summed(loads: Iterable[InstanceLoad]) -> tuple[InstanceLoad, ...]:
@@ -181,6 +207,7 @@ class VirtualCluster:
         self._computed: dict[str, int] = {}
         self._preemptions = 0
         self._delay = settings.network_s
+        self._gaps = GapHistogram()
         # By gateway, since the last digest.
         self._sent: list[list[tuple[str, tuple[int, ...]]]] = [[] for _ in self.cores]
 
@@ -219,6 +246,7 @@ class VirtualCluster:
             self._count_server(server)
         return ClusterRun(
             self.outcomes,
+            self._gaps,
             self._computed,
             self._preemptions,
             sum(core.stats.moves_applied for core in self.cores),
@@ -337,6 +365,8 @@ class VirtualCluster:
         if self._servers.get(instance_id) is not server:
             return
         output = server.engine.finish_step(self._now)
+        for gap_s, count in output.token_gaps_s:
+            self._gaps.add(gap_s, count)
         running = self._running[instance_id]
         seen_s = self._now + self._delay
         for first in output.first_tokens:

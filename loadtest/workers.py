@@ -12,7 +12,7 @@ from typing import NamedTuple
 from loadtest.simulation_jobs import Job, OnRow
 
 
-class JobFailed(RuntimeError):
+class JobError(RuntimeError):
     """A job raised; the message says what."""
 
 
@@ -25,7 +25,7 @@ class Watch(NamedTuple):
 
 
 def run_jobs(jobs: Sequence[Job], processes: int, watch: Watch) -> None:
-    """In order as far as processes go. Raises JobFailed for the first job that does not work, ValueError for one that
+    """In order as far as processes go. Raises JobError for the first job that does not work, ValueError for one that
     cannot be done, KeyboardInterrupt; all processes have ended then. One process: here, in this one."""
     if processes <= 1 or len(jobs) <= 1:
         for job in jobs:
@@ -61,14 +61,14 @@ class _Crew:
                 try:
                     what, told = pipe.recv()
                 except EOFError:
-                    raise JobFailed("a worker ended without a word: out of memory?") from None
+                    raise JobError("a worker ended without a word: out of memory?") from None
                 if what == "row":
                     watch.on_row(told)
                 elif what == "done":
                     watch.on_done(doing.pop(pipe))
                     self._next(pipe, left, doing, watch)
                 else:
-                    raise ValueError(told) if what == "refused" else JobFailed(told)
+                    raise ValueError(told) if what == "refused" else JobError(told)
 
     def _next(self, pipe: Connection, left: deque[Job], doing: dict[Connection, Job], watch: Watch) -> None:
         if left:
@@ -101,4 +101,3 @@ def _work(pipe: Connection) -> None:
                 pipe.send(("done", None))
     except (EOFError, OSError):
         return  # the owner is gone
-

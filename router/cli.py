@@ -9,6 +9,7 @@ COMMANDS = {
     "status": ("router.status", "show what a running gateway knows"),
     "demo": ("loadtest.demo", "four simulated instances, round_robin against dualmap, and a report"),
     "replay": ("loadtest.replay_cli", "replay a trace against a gateway, open loop"),
+    "simulate": ("loadtest.simulate_cli", "compare policies over a trace in virtual time"),
     "report": ("loadtest.report_cli", "compare replayed runs in a table and a page"),
     "replay-journal": ("router.replay_journal", "give a journal's events to the scheduler again, and compare"),
     "trace": ("loadtest.trace_cli", "make and describe traces"),

@@ -1,0 +1,87 @@
+"""What `dualmap simulate` prints at its end: a line for each policy and rate, or for each policy and target."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from math import nan
+
+from loadtest.study_file import StudyCapacity, StudyRun, number
+from loadtest.study_tables import BOUND, UNKNOWN, Estimate, estimate, paired_ratio
+from loadtest.study_text import NONE, amount
+
+_RUN_COLUMNS = (
+    ("within SLO", "attainment", 4),
+    ("TTFT P50 s", "ttft_p50_s", 3),
+    ("P90 s", "ttft_p90_s", 3),
+    ("P99 s", "ttft_p99_s", 3),
+    ("E2E P50 s", "e2e_p50_s", 3),
+    ("ITL P90 ms", "itl_p90_s", 3),
+    ("hit rate", "hit_rate", 3),
+    ("load max/mean", "load_skew", 3),
+    ("moves", "moves", 1),
+    ("failed", "failed", 1),
+)
+_SHARES = ("attainment", "hit_rate")
+
+
+def run_table(runs: Sequence[StudyRun]) -> list[str]:
+    """Means over seeds; ± as in the report. In the order in which policies came."""
+    groups: dict[tuple[int, float, str], list[StudyRun]] = defaultdict(list)
+    for run in runs:
+        groups[run.instances, run.qps, run.policy].append(run)
+    rows = [["policy", "instances", "requests/s", *(heading for heading, _, _ in _RUN_COLUMNS)]]
+    for (instances, qps, policy), same in sorted(groups.items(), key=lambda item: item[0][:2]):
+        cells = [_shown(estimate(number(getattr(r, name)) for r in same), name, n) for _, name, n in _RUN_COLUMNS]
+        rows.append([policy, str(instances), f"{qps:g}", *cells])
+    return aligned(rows)
+
+
+def capacity_table(capacities: Sequence[StudyCapacity]) -> list[str]:
+    """Means over seeds, and ratios to the best of the policies within each seed. The best come first."""
+    lines: list[str] = []
+    for instances in sorted({row.instances for row in capacities}):
+        here = [row for row in capacities if row.instances == instances]
+        lines += [f"capacity in requests/s, {instances} instances", *aligned(_capacity_rows(here)), ""]
+    return lines[:-1]
+
+
+def _capacity_rows(capacities: Sequence[StudyCapacity]) -> list[list[str]]:
+    targets = sorted({row.attainment for row in capacities})
+    by_seed: dict[tuple[str, float], dict[int, float]] = defaultdict(dict)
+    for row in capacities:
+        by_seed[row.policy, row.attainment][row.seed] = number(row.qps)
+    means = {key: estimate(seeds.values()).mean for key, seeds in by_seed.items()}
+    policies = sorted({policy for policy, _ in by_seed}, key=lambda p: -_or_zero(means.get((p, targets[0]), nan)))
+    peers = [policy for policy in policies if policy != BOUND] or policies
+    rows = [["policy", *(text for target in targets for text in (f"at {target:.3g}", "of the best"))]]
+    best = {target: max(peers, key=lambda p: _or_zero(means.get((p, target), nan))) for target in targets}
+    for policy in policies:
+        cells = []
+        for target in targets:
+            own = by_seed.get((policy, target), {})
+            ratio = paired_ratio(own, by_seed.get((best[target], target), {}))
+            cells += [amount(estimate(own.values())), NONE if ratio == UNKNOWN else f"{ratio.mean:.3f}"]
+        rows.append([policy, *cells])
+    return rows
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def _shown(value: Estimate, name: str, digits: int) -> str:
+    scale = 100 if name in _SHARES else 1000 if name == "itl_p90_s" else 1
+    if value == UNKNOWN:
+        return NONE
+    scaled = value._replace(mean=value.mean * scale, half=value.half * scale)
+    return amount(scaled, digits) + (" %" if name in _SHARES else "")
+
+
+def _or_zero(value: float) -> float:
+    return value if value == value else 0.0
