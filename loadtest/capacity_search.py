@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from math import exp, log
 
 STEP = 1.02  # neighbouring rates; between them the share is interpolated
-FAR = 16.0  # from the guess: a capacity further away than this factor is not looked for
+FAR = 10.0  # from the guess: a capacity further away than this factor is not looked for
 _FIRST_STRIDE = 2  # grid steps from the guess: about the error of a good one
 MISSES_TOLD = 1.5  # a run may end when it has this many times the misses that the lowest target allows
 
@@ -47,6 +47,7 @@ class CapacitySearch:
         first, last = start - reach, start + reach
         stride = _FIRST_STRIDE
         place = start
+        width = 2 * (last - first)
         while True:
             met, missed = self._bracket(target)
             if met is not None and missed is not None and missed == met + 1:
@@ -54,7 +55,9 @@ class CapacitySearch:
             if self.probes >= self._max_probes:
                 return None if met is None else rate_at(met)
             if met is not None and missed is not None:
-                place = self._inside(met, missed, target)
+                narrowed = missed - met <= width / 2
+                width = missed - met
+                place = self._crossing(met, missed, target) if narrowed else (met + missed) // 2
             elif met is not None:
                 if met >= last:
                     return rate_at(met)
@@ -75,11 +78,8 @@ class CapacitySearch:
         missed = min((place for place in self.known if met is None or place > met), default=None)
         return met, missed
 
-    def _inside(self, met: int, missed: int, target: float) -> int:
-        """Where the share would cross the target, were its logit linear, and in turn the middle: neither is misled for
-        long."""
-        if self.probes % 2:
-            return (met + missed) // 2
+    def _crossing(self, met: int, missed: int, target: float) -> int:
+        """Where the share would cross the target, were its logit linear."""
         above, goal, below = (_logit(share) for share in (self.known[met], target, self.known[missed]))
         place = met + round((above - goal) / (above - below) * (missed - met))
         return min(max(place, met + 1), missed - 1)

@@ -117,6 +117,11 @@ def load_disturbance(name: str) -> Disturbance:
         raise ValueError(f"{path}: {error}") from None
 
 
+def can_bound(disturbance: Disturbance) -> bool:
+    """Whether the bound knows how to serve a cluster that has it: one queue, instances that stay."""
+    return not (disturbance.lost_count or disturbance.cold_share or disturbance.gateways > 1)
+
+
 def burst_time_s(even_s: float, disturbance: Disturbance) -> float:
     """When a request arrives that would arrive at even_s without bursts. A burst is in the middle of each period."""
     period_s, burst_s = disturbance.burst_period_s, disturbance.burst_s

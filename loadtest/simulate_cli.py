@@ -168,7 +168,7 @@ def _with_journal(path: Path, jobs: "Sequence[Job]") -> int:
     job = jobs[0]
     writers: list[JournalWriter] = []
 
-    def journaled(core: Scheduler) -> JournaledScheduler:
+    def journaled(core: "Scheduler") -> JournaledScheduler:
         writers.append(JournalWriter(path if not writers else path_for(path, f"gateway-{len(writers)}"), core.config))
         return JournaledScheduler(core, writers[-1])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from instances.engine_profile import EngineProfile
 from loadtest.describe import quantile
-from loadtest.disturbances import Disturbance, load_disturbance
+from loadtest.disturbances import Disturbance, can_bound, load_disturbance
 from loadtest.models import load_model
 from loadtest.shared_cache_bound import make_bound
 from loadtest.simulated_workload import Setup, workload_of
@@ -91,8 +91,8 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
     """Raises ValueError."""
     disturbance = load_disturbance(setup.disturbance)
     bound = contender.policy == BOUND
-    if bound and not can_bound(disturbance):
-        raise ValueError(f"the bound is for one gateway and instances that stay, not for {disturbance.name}")
+    if bound and (setup.gateways > 1 or not can_bound(disturbance)):
+        raise ValueError("the bound is for one gateway and instances that stay: leave it out here")
     config = SchedulerConfig(
         **{
             "policy": SchedulerConfig().policy if bound else contender.policy,
@@ -114,10 +114,6 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
         digest_delay_s=disturbance.digest_delay_s,
         shared_cache=bound,
     )
-
-
-def can_bound(disturbance: Disturbance) -> bool:
-    return not (disturbance.lost_count or disturbance.cold_share or disturbance.gateways > 1)
 
 
 def _instance(name: str, profile: EngineProfile, disturbance: Disturbance, *, fast: bool) -> InstanceSpec:

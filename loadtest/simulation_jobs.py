@@ -9,8 +9,8 @@ from loadtest.models import load_model
 from loadtest.simulated_capacity import find_capacities
 from loadtest.simulated_workload import Setup
 from loadtest.simulation import Contender, simulate
-from loadtest.study_file import Cell, Study, StudyCapacity, StudyRun
-from loadtest.study_log import contender_key
+from loadtest.study_file import Cell, StudyCapacity, StudyRun
+from loadtest.study_log import StudyLog
 
 OnRow = Callable[[StudyRun | StudyCapacity], None]
 
@@ -54,26 +54,28 @@ def title(job: Job) -> str:
     return " ".join([*parts, f"seed {job.contender.seed}"])
 
 
-def what_is_left(job: Job, study: Study) -> Job | None:
-    """The job without what the study has; None if that is all of it."""
+def what_is_left(job: Job, log: StudyLog) -> Job | None:
+    """The job without what the file has; None if that is all of it."""
     key = job_key(job)
-    runs = [run for run in study.runs if contender_key(run) == key]
+    runs = log.runs_of(key)
     if isinstance(job, RateJob):
         made = {run.qps for run in runs if run.complete}
         rates = tuple(qps for qps in job.rates if qps not in made)
         return replace(job, rates=rates) if rates else None
-    found = {row.attainment for row in study.capacities if contender_key(row) == key}
+    found = {row.attainment for row in log.capacities_of(key)}
     targets = tuple(target for target in job.targets if target not in found)
     return replace(job, targets=targets, known=tuple(runs)) if targets else None
 
 
-def with_guess(job: Job, study: Study) -> Job:
-    """A search begins at what was found for another seed, or else for another policy of the same cell."""
+def prepared(job: Job, log: StudyLog) -> Job:
+    """With what is known when it starts. A search begins at what was found for another seed, or else for another policy
+    of the same cell."""
+    job = what_is_left(job, log) or job
     if not isinstance(job, CapacityJob) or job.guess:
         return job
     cell, policy, _, config, _, _ = job_key(job)
     first = min(job.targets)
-    rows = [row for row in study.capacities if row.cell == cell and row.attainment == first and row.qps]
+    rows = [row for row in log.capacities_in(cell) if row.attainment == first and row.qps]
     alike = [row for row in rows if row.policy == policy and tuple(sorted(row.config.items())) == config]
     chosen = (alike or rows)[-1:]
     return replace(job, guess=chosen[0].qps) if chosen else job

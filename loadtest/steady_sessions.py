@@ -7,6 +7,7 @@ too: of those, the turns from within it are taken.
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import count
 
 from loadtest.workload import Workload, WorkRequest, in_order
 from loadtest.workload_scale import renumbered, shared_lengths
@@ -17,12 +18,11 @@ MAX_PAUSE_S = 300.0  # longer ones, as over night, would make a stretch of days
 def steady_sessions(workload: Workload, requests: int, qps: float, seed: int = 0) -> Workload:
     """So many requests at qps requests a second on average, if they are served at the pace of the trace.
 
-    Sessions are drawn with replacement, start as a Poisson process and share what strangers share. A seed draws the
-    same sessions at any rate. Raises ValueError where there is nothing to draw from.
+    Sessions are drawn with replacement, start as a Poisson process and share what strangers share. A seed draws
+    much the same sessions at any rate. Raises ValueError where there is nothing to draw from.
     """
     if not workload.requests or not qps > 0:
         raise ValueError(f"{workload.name}: needs requests and a rate above 0, found {qps} requests/s")
-    rng = random.Random(seed)
     shared = shared_lengths(workload.requests)
     times_s = _times_s(workload.requests)
     members: dict[int, list[int]] = defaultdict(list)
@@ -31,10 +31,8 @@ def steady_sessions(workload: Workload, requests: int, qps: float, seed: int = 0
     sessions = list(members.values())
     starts_per_s = qps * len(sessions) / len(workload.requests)
     found: list[WorkRequest] = []
-    start_s = -max(times_s)
-    in_time = 0  # requests that no session yet to come can precede
-    number = 0
-    while in_time < requests:
+
+    def add_session(number: int, start_s: float, rng: random.Random) -> None:
         salt = rng.getrandbits(64)
         places: dict[int, int] = {}
         for index in rng.choice(sessions):
@@ -48,10 +46,17 @@ def steady_sessions(workload: Workload, requests: int, qps: float, seed: int = 0
             request.think_s = 0.0 if request.after is None else min(request.think_s, MAX_PAUSE_S)
             places[index] = len(found)
             found.append(request)
-        number += 1
-        start_s += rng.expovariate(1.0) / starts_per_s
-        if start_s > 0:
-            in_time = sum(request.arrival_s <= start_s for request in found)
+
+    # Away from 0 in both directions, so that another rate moves the sessions and changes few of them.
+    before, later = random.Random(f"{seed} before"), random.Random(f"{seed} later")
+    numbers = count()
+    start_s = 0.0
+    while (start_s := start_s - before.expovariate(1.0) / starts_per_s) > -max(times_s):
+        add_session(next(numbers), start_s, before)
+    start_s = 0.0
+    while sum(request.arrival_s <= start_s for request in found) < requests:
+        add_session(next(numbers), start_s, later)
+        start_s += later.expovariate(1.0) / starts_per_s
     steady = in_order(workload.name, found)
     del steady.requests[requests:]
     return steady

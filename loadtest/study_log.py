@@ -5,7 +5,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Hashable
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,7 @@ from typing import IO
 
 import msgspec
 
-from loadtest.study_file import Study, StudyCapacity, StudyHeader, StudyRun, read_studies
+from loadtest.study_file import Cell, Study, StudyCapacity, StudyHeader, StudyRun, read_studies
 
 
 class StudyLog:
@@ -23,6 +24,9 @@ class StudyLog:
         """Raises ValueError where the file exists and resume is False, or is no study; OSError."""
         self.path = path
         self.study = Study([], [], [], [])
+        self._runs: dict[Hashable, list[StudyRun]] = defaultdict(list)
+        self._capacities: dict[Hashable, list[StudyCapacity]] = defaultdict(list)
+        self._by_cell: dict[Cell, list[StudyCapacity]] = defaultdict(list)
         self._file: IO[bytes] | None = None
         if path is None:
             return
@@ -31,6 +35,8 @@ class StudyLog:
                 raise ValueError(f"{path} exists: give --resume to go on with it, or another --out")
             _cut_torn_line(path)
             self.study = _rows_of(path)
+            for row in (*self.study.runs, *self.study.capacities):
+                self._index(row)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "ab")  # noqa: SIM115  # closed by __exit__
         if not self.study.headers:
@@ -51,7 +57,26 @@ class StudyLog:
                 self.study.runs.append(row)
             case StudyCapacity():
                 self.study.capacities.append(row)
+        self._index(row)
         self._write(row)
+
+    def runs_of(self, key: Hashable) -> Sequence[StudyRun]:
+        """By contender_key, in the order of the file; as the others."""
+        return self._runs.get(key, ())
+
+    def capacities_of(self, key: Hashable) -> Sequence[StudyCapacity]:
+        return self._capacities.get(key, ())
+
+    def capacities_in(self, cell: Cell) -> Sequence[StudyCapacity]:
+        return self._by_cell.get(cell, ())
+
+    def _index(self, row: StudyRun | StudyCapacity) -> None:
+        key = contender_key(row)
+        if isinstance(row, StudyRun):
+            self._runs[key].append(row)
+        else:
+            self._capacities[key].append(row)
+            self._by_cell[row.cell].append(row)
 
     def _write(self, row: StudyHeader | StudyRun | StudyCapacity) -> None:
         if self._file is not None:
@@ -60,7 +85,7 @@ class StudyLog:
 
 
 def contender_key(row: StudyRun | StudyCapacity) -> Hashable:
-    """Equal for rows that differ in rate or target alone."""
+    """Equal for rows that differ in rate or target alone: one policy with one seed, in one setup."""
     return row.cell, row.policy, row.seed, tuple(sorted(row.config.items())), row.experiment, row.setup
 
 

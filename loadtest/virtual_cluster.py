@@ -5,8 +5,7 @@ calls it, engines take the time their profile gives, messages take `network_s` e
 are equal to the last bit.
 """
 
-from collections import OrderedDict
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from loadtest.job_progress import JobProgress
-from loadtest.simulation_jobs import CapacityJob, Job, what_is_left, with_guess
+from loadtest.simulation_jobs import CapacityJob, Job, prepared, what_is_left
 from loadtest.study_file import StudyCapacity, StudyRun
 from loadtest.study_log import StudyLog
 from loadtest.workers import Watch, run_jobs
@@ -11,7 +11,7 @@ from loadtest.workers import Watch, run_jobs
 
 def work_off(jobs: Sequence[Job], log: StudyLog, processes: int) -> None:
     """Raises ValueError, JobError and KeyboardInterrupt; what is finished by then is in the log."""
-    left = [job for job in (what_is_left(job, log.study) for job in jobs) if job is not None]
+    left = [job for job in (what_is_left(job, log) for job in jobs) if job is not None]
     if not left:
         return
     searches = any(isinstance(job, CapacityJob) for job in left)
@@ -28,6 +28,6 @@ def work_off(jobs: Sequence[Job], log: StudyLog, processes: int) -> None:
         progress.show()
 
     try:
-        run_jobs(left, processes, Watch(on_row, on_done, lambda job: with_guess(job, log.study)))
+        run_jobs(left, processes, Watch(on_row, on_done, lambda job: prepared(job, log)))
     finally:
         progress.end()

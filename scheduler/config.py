@@ -52,7 +52,7 @@ class SchedulerConfig:
     # Seconds of waiting that leaving a cached prefix must save for each second of recomputation it causes: on an idle
     # cluster, and on a busy one, where that second delays all who wait there.
     recompute_price_idle: float = 2.0
-    recompute_price_busy: float = 16.0
+    recompute_price_busy: float = 32.0
     # An instance is hot when its backlog is above this share of the SLO. The paper's half (arXiv 2602.06502, section
     # 3.4) moves requests that would have kept the SLO anyway, and their prefixes are computed twice.
     hot_slo_fraction: float = 1.0
@@ -72,7 +72,9 @@ class SchedulerConfig:
     release_window_s: float = 0.4
     # How much later than it came a prompt takes its place in the queue, in units of its own prefill time.
     length_handicap: float = 2.0
-    patience_s: float = 9.0  # who cannot meet the objective any more is served behind the others, but within this
+    # Who cannot meet the objective any more is served behind the others, but starts after so many objectives at the
+    # latest. Higher keeps more requests within the objective under overload, lower shortens the tail.
+    patience_slos: float = 2.0
     max_waiting: int = 4096  # requests waiting in the gateway for one instance
     max_in_flight: int = 65_536  # requests known to the core
     queue_timeout_s: float = 120.0  # nobody waits longer in the gateway
@@ -84,7 +86,7 @@ class SchedulerConfig:
             raise ConfigError(f"policy must be one of {', '.join(POLICY_NAMES)}, not {self.policy!r}")
         positive = (
             "ttft_slo_s block_tokens virtual_nodes key_blocks max_key_blocks max_moves max_moves_per_request"
-            " release_window_s max_waiting max_in_flight queue_timeout_s max_attempts patience_s"
+            " release_window_s max_waiting max_in_flight queue_timeout_s max_attempts patience_slos"
         )
         for name in positive.split():
             if not getattr(self, name) > 0:

@@ -425,6 +425,7 @@ class Scheduler:
             attempt.moves += 1
             self.stats.requests_taken += 1
             self._dispatch(view, attempt, now, commands)
+            self._release(source, now, commands)  # where it stood first, the next may fit
 
     def _can_start(self, view: InstanceView, request: Request) -> bool:
         return view.has_room(self.config.release_window_s) and view.has_kv(request, self.answers.expected(request))

@@ -36,7 +36,7 @@ class InstanceView:
         self.draining = False
         self.suspect_until = 0.0
         self.others: InstanceLoad | None = None
-        self.waiting = WaitQueue(by_deadline=config.deadline_order, patience_s=config.patience_s)
+        self.waiting = WaitQueue(by_deadline=config.deadline_order, patience_slos=config.patience_slos)
         self.running: dict[str, Attempt] = {}  # by request id
         self.speed = PrefillSpeed(capacity.prefill_tokens_per_s, pace)
         self.waiting_tokens = 0

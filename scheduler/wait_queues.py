@@ -4,7 +4,7 @@ Lower priority values come first. Within a priority the order is arrival + a han
 in that order would miss the objective, the longest up to there is put aside (Moore and Hodgson, "An n job, one machine
 sequencing algorithm for minimizing the number of late jobs", Management Science 15, 1968): served late anyway, it would
 only make others late. Those put aside are served when that makes nobody late, when nobody else is left, or when they
-have waited for `patience_s`.
+have waited for `patience_slos` times their objective.
 """
 
 from bisect import bisect_left, insort
@@ -26,10 +26,10 @@ _Order = tuple[int, float, str]
 class WaitQueue:
     """Any attempt can be taken out, at O(log n) and a memory move."""
 
-    def __init__(self, *, by_deadline: bool, patience_s: float) -> None:
+    def __init__(self, *, by_deadline: bool, patience_slos: float) -> None:
         """by_deadline=False: by priority and place alone, nobody is put aside."""
         self._by_deadline = by_deadline
-        self._patience_s = patience_s
+        self._patience_slos = patience_slos
         self._punctual: list[_Order] = []
         self._late: list[_Order] = []
         self._late_tokens = 0
@@ -79,7 +79,7 @@ class WaitQueue:
             return attempts[self._punctual[0][2]]
         if self._late:
             oldest = attempts[self._late[0][2]]
-            if now - oldest.arrived_at >= self._patience_s:
+            if now - oldest.arrived_at >= self._patience_slos * (oldest.deadline_s - oldest.arrived_at):
                 return oldest
         slack_s = self._put_late_aside(start_s, seconds_per_token)
         if not self._punctual:

@@ -1,7 +1,8 @@
 """The KV block pool: by cases, and against random use."""
 
-from collections import Counter
+from collections import Counter, OrderedDict
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -100,13 +101,94 @@ def test_the_cache_is_forgotten_only_while_nothing_is_held() -> None:
     assert pool.free_blocks == 2
 
 
+# The tier behind the pool.
+
+
+def test_without_a_tier_nothing_is_read_back() -> None:
+    pool = BlockPool(2)
+    stored(pool, 1, 2)
+    assert pool.match_offloaded([1, 2]) == 0
+
+
+def test_each_block_is_written_through_when_it_is_computed() -> None:
+    pool = BlockPool(4, 10)
+    blocks = pool.allocate(2)
+    assert blocks is not None
+    pool.store(blocks[0], 1)
+    assert pool.match_offloaded([1, 2]) == 1
+    pool.store(blocks[1], 2)
+    assert pool.match_offloaded([1, 2]) == 2
+
+
+def test_what_the_pool_has_evicted_can_be_read_back() -> None:
+    pool = BlockPool(2, 10)
+    pool.release(stored(pool, 1, 2))
+    pool.release(stored(pool, 3, 4))
+    assert hits(pool, 1, 2) == 0
+    assert pool.match_offloaded([1, 2]) == 2
+
+
+@pytest.mark.parametrize(("asked", "found"), [((1, 2, 3), 3), ((1, 2, 9, 3), 2), ((9, 1, 2), 0), ((2, 3), 2), ((), 0)])
+def test_only_the_leading_blocks_of_the_tier_match(asked: tuple[int, ...], found: int) -> None:
+    pool = BlockPool(8, 10)
+    stored(pool, 1, 2, 3)
+    assert pool.match_offloaded(asked) == found
+
+
+def test_the_tier_holds_no_more_than_its_capacity_and_drops_the_least_recently_used() -> None:
+    pool = BlockPool(8, 4)
+    pool.release(stored(pool, 1, 2))
+    pool.release(stored(pool, 3, 4))
+    assert pool.match_offloaded([1, 2]) == 2  # and they are its most recent ones now
+    pool.release(stored(pool, 5))
+    assert len(pool._offloaded) == 4
+    assert (pool.match_offloaded([3]), pool.match_offloaded([4])) == (0, 1)
+    assert pool.match_offloaded([1, 2]) == 2
+
+
+def test_of_what_was_read_back_the_tail_goes_before_its_beginning() -> None:
+    pool = BlockPool(8, 3)
+    pool.release(stored(pool, 1, 2, 3))
+    pool.match_offloaded([1, 2, 3])
+    pool.release(stored(pool, 4))
+    assert pool.match_offloaded([1, 2, 3]) == 2
+
+
+def test_a_block_that_is_computed_again_is_in_the_tier_once() -> None:
+    pool = BlockPool(2, 10)
+    for _ in range(3):
+        pool.release(stored(pool, 1, 2))
+    assert list(pool._offloaded) == [1, 2]
+
+
+def test_a_reset_forgets_the_tier_too() -> None:
+    pool = BlockPool(2, 10)
+    held = stored(pool, 1)
+    assert not pool.reset()
+    assert pool.match_offloaded([1]) == 1
+    pool.release(held)
+    assert pool.reset()
+    assert pool.match_offloaded([1]) == 0
+
+
+def test_pools_that_share_a_tier_read_what_the_other_has_computed() -> None:
+    shared: OrderedDict[int, None] = OrderedDict()
+    first, second = BlockPool(4, 3, shared), BlockPool(4, 3, shared)
+    stored(first, 1, 2)
+    assert hits(second, 1, 2) == 0
+    assert second.match_offloaded([1, 2]) == 2
+    stored(second, 3, 4)
+    assert len(shared) == 3
+
+
 class PoolUse(RuleBasedStateMachine):
     """Requests that take, store and give back blocks in any order."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = BlockPool(8)
+        self.pool = BlockPool(8, 12)
         self.tables: list[list[Block]] = []
+        self.ever: set[int] = set()  # computed since the last reset
 
     @rule(prefix=st.integers(0, 2), length=st.integers(1, 6))
     def start(self, prefix: int, length: int) -> None:
@@ -121,8 +203,11 @@ class PoolUse(RuleBasedStateMachine):
         blocks = self.pool.allocate(missing)
         assert blocks is not None
         assert all(block.block_hash is None for block in blocks)
+        read_back = self.pool.match_offloaded(hashes[len(found) :])
+        assert set(hashes[len(found) : len(found) + read_back]) <= self.ever
         for block, block_hash in zip(blocks, hashes[len(found) :], strict=True):
             self.pool.store(block, block_hash)
+        self.ever.update(hashes)
         self.tables.append(found + blocks)
 
     @rule(data=st.data())
@@ -133,12 +218,22 @@ class PoolUse(RuleBasedStateMachine):
     @rule()
     def reset(self) -> None:
         assert self.pool.reset() == (not self.tables)
+        if not self.tables:
+            self.ever.clear()
+            assert not self.pool._offloaded
 
     @invariant()
     def references_equal_uses(self) -> None:
         uses = Counter(block for table in self.tables for block in table)
         assert all(block.references == count for block, count in uses.items())
         assert self.pool.free_blocks == self.pool.capacity - len(uses)
+
+    @invariant()
+    def the_tier_is_bounded_and_has_what_the_pool_has_until_it_is_full(self) -> None:
+        tier = self.pool._offloaded
+        assert len(tier) <= 12
+        assert self.ever.issuperset(tier)
+        assert len(tier) == 12 or self.pool._cached.keys() <= tier.keys()
 
     @invariant()
     def no_table_uses_a_block_twice(self) -> None:

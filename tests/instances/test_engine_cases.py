@@ -266,3 +266,76 @@ def test_steps_come_one_after_the_other(stepped) -> None:
 def own_block(request_id: str, index: int) -> int:
     """The hash that `stepped` gives to a request's own block."""
     return int.from_bytes(request_id.encode()) * 1000 + index
+
+
+# The tier behind the pool.
+
+
+@pytest.mark.parametrize(("offload_tokens", "cached", "first_step_s"), [(0, 0, 1.4), (128, 12, 0.2), (8, 0, 1.4)])
+def test_a_prefix_that_the_pool_has_evicted_is_read_back_from_the_tier(
+    stepped, offload_tokens: int, cached: int, first_step_s: float
+) -> None:
+    engine = stepped(offload_tokens=offload_tokens)
+    engine.add("first", 14, blocks=SYSTEM)
+    engine.run()
+    engine.add("large", 63)  # takes all 16 blocks
+    engine.run()
+    assert engine.engine.pool.match(SYSTEM) == []
+    engine.add("second", 14, blocks=SYSTEM)
+    assert engine.step() == pytest.approx(first_step_s)
+    assert engine.first["second"].cached_tokens == cached
+    assert engine.engine.counters.prefix_cache_hits == cached
+
+
+def test_what_was_read_back_can_be_hit_in_the_pool(stepped) -> None:
+    engine = stepped(offload_tokens=128)
+    for name, prompt in (("first", 14), ("large", 63)):
+        engine.add(name, prompt, blocks=SYSTEM if name == "first" else ())
+        engine.run()
+    engine.add("second", 14, blocks=SYSTEM)
+    engine.run()
+    assert engine.first["second"].cached_tokens == 12
+    assert len(engine.engine.pool.match(SYSTEM)) == 3
+    engine.add("third", 14, blocks=SYSTEM)
+    engine.run()
+    assert engine.first["third"].cached_tokens == 12
+
+
+def test_a_prefix_may_be_found_in_the_pool_and_its_rest_in_the_tier(stepped) -> None:
+    engine = stepped(offload_tokens=256)
+    engine.add("first", 14, blocks=SYSTEM)
+    engine.run()
+    pool = engine.engine.pool
+    taken = pool.allocate(16 - 2)  # all but the first two blocks of the prefix
+    assert len(pool.match(SYSTEM)) == 2
+    pool.release(taken)
+    engine.add("second", 14, blocks=SYSTEM)
+    engine.run()
+    assert engine.first["second"].cached_tokens == 12
+
+
+def test_a_reset_of_the_cache_clears_the_tier(stepped) -> None:
+    engine = stepped(offload_tokens=64)
+    engine.add("first", 14, blocks=SYSTEM)
+    engine.run()
+    assert engine.engine.pool.reset()
+    engine.add("second", 14, blocks=SYSTEM)
+    engine.run()
+    assert engine.first["second"].cached_tokens == 0
+
+
+@pytest.mark.parametrize("offload_tokens", [0, 20, 64, 400])
+def test_what_was_hit_and_what_was_computed_add_up_to_the_prompts(stepped, offload_tokens: int) -> None:
+    engine = stepped(offload_tokens=offload_tokens)
+    computed = 0
+    prompts = [14, 30, 22, 14, 60, 30, 9, 22, 14, 60, 30]
+    for i, prompt in enumerate(prompts):
+        family = i % 3
+        engine.add(f"r{i}", prompt, blocks=[family * 100 + k for k in range(prompt // 4)])
+        while (ends_at := engine.engine.start_step(engine.now)) is not None:
+            computed += sum(tokens for _, tokens in engine.engine._chunks)
+            engine.end_step(ends_at)
+        assert len(engine.engine.pool._offloaded) <= offload_tokens // 4
+    counters = engine.engine.counters
+    assert counters.prefix_cache_hits == sum(first.cached_tokens for first in engine.first.values())
+    assert counters.prefix_cache_hits + computed == sum(prompts) == counters.prompt_tokens

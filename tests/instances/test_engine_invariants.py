@@ -13,18 +13,20 @@ from instances.engine_types import EngineRequest, StepOutput
 from instances.tracked_request import Phase
 
 PROFILES = st.builds(
-    lambda size, blocks, seqs, batch: EngineProfile(
+    lambda size, blocks, seqs, batch, offload: EngineProfile(
         block_size=size,
         kv_tokens=size * blocks,
         max_num_seqs=seqs,
         max_num_batched_tokens=seqs + batch,
         max_model_len=size * blocks,
         prefill_s_per_token=0.1,
+        offload_tokens=size * offload,
     ),
     st.integers(1, 4),
     st.integers(2, 12),
     st.integers(1, 6),
     st.integers(0, 10),
+    st.sampled_from((0, 0, 3, 20)),
 )
 
 

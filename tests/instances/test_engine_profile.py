@@ -9,6 +9,8 @@ from instances.engine_profile import EngineProfile, ProfileError
     ("fields", "message"),
     [
         ({"block_size": 0}, "block_size must be a whole number of at least 1, not 0"),
+        ({"offload_tokens": -1}, "offload_tokens must be a whole number of at least 0, not -1"),
+        ({"offload_tokens": 0.5}, "offload_tokens must be a whole number of at least 0, not 0.5"),
         ({"max_num_seqs": 2.5}, "max_num_seqs must be a whole number"),
         ({"step_base_s": -1.0}, "step_base_s must be a number of seconds of at least 0, not -1.0"),
         ({"prefill_s_per_token": float("inf")}, "prefill_s_per_token must be a number of seconds"),
@@ -44,3 +46,8 @@ def test_decoding_comes_on_top_by_sequence_and_by_context() -> None:
 def test_attention_between_tokens_can_be_priced() -> None:
     profile = EngineProfile(attention_s_per_token_pair=1e-6)
     assert profile.step_s(1000, 0, 0, token_pairs=1e6) == pytest.approx(1000 * profile.prefill_s_per_token + 1.0)
+
+
+def test_by_default_there_is_no_tier_behind_the_pool() -> None:
+    assert EngineProfile().offload_tokens == 0
+    assert EngineProfile(offload_tokens=1_000_000).pool_blocks == EngineProfile().pool_blocks

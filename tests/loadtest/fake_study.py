@@ -47,7 +47,7 @@ CONSTANTS = {
     "switch_slo_fraction": (0.25, 0.5, 0.75, 1.0),
     "max_moves": (1, 4, 16, 64, 256),
     "shortness_weight": (0, 1, 2, 4, 8),
-    "patience_s": (2.5, 5, 15, 30, 60),
+    "patience_slos": (1.0, 1.5, 2.0, 3.0, 5.0),
     "release_window_s": (0.05, 0.1, 0.2, 0.4),
 }
 ABLATIONS = (

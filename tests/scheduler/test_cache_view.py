@@ -5,7 +5,7 @@ import random
 import pytest
 
 from scheduler.blocks import hash_trace_ids
-from scheduler.cache_view import CacheView
+from scheduler.cache_view import USES_KEPT, CacheView
 from scheduler.holders import Holders
 
 CHAT = (1, 2, 3, 4)
@@ -119,3 +119,32 @@ def test_a_cleared_cache_holds_nothing_but_still_expects_what_waits():
     assert len(view) == 0
     assert view.cached_blocks(BRANCH) == 4
     assert view.held_blocks(CHAT) == 0
+
+
+def test_what_is_remembered_of_past_uses_is_bounded():
+    view = view_of(max_blocks=10)
+    for i in range(1000):
+        view.use(CHAT)
+        view.use(())
+        view.use((100 + i % 3,))
+    assert len(view._uses) <= (USES_KEPT + 1) * 10
+    assert view._listed == sum(len(blocks) for _, blocks in view._uses)
+    assert view.held_blocks(CHAT) == 4
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_evicts_as_a_plain_list_in_the_order_of_use_would(seed: int):
+    rng = random.Random(seed)
+    view = view_of(max_blocks=12)
+    by_use: list[int] = []  # least recent first
+    for _ in range(400):
+        prompt = tuple(rng.randrange(4) * 100 + i for i in range(rng.randrange(15)))
+        if rng.random() < 0.1:
+            dropped = prompt[rng.randrange(3) :]
+            view.drop(dropped)
+            by_use = [block for block in by_use if block not in dropped]
+        else:
+            view.use(prompt)
+            by_use = [block for block in by_use if block not in prompt] + list(reversed(prompt))
+            by_use = by_use[-12:]
+        assert view._held.keys() == set(by_use)

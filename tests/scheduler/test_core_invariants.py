@@ -48,9 +48,7 @@ IDS = ("a", "b", "c", "d", "e")
 MAX_OUTPUT_TOKENS = 300
 CAPACITIES = (
     InstanceCapacity(prefill_tokens_per_s=1000.0, kv_tokens=8000, max_running=3, cache_tokens=20_000),
-    InstanceCapacity(
-        prefill_tokens_per_s=4000.0, kv_tokens=20_000, max_running=8, weight=2.0, attention_tokens=3000
-    ),
+    InstanceCapacity(prefill_tokens_per_s=4000.0, kv_tokens=20_000, max_running=8, weight=2.0, attention_tokens=3000),
     InstanceCapacity(prefill_tokens_per_s=500.0, kv_tokens=3000, max_running=1, weight=0.5),
 )
 # Few roots, of which the first is hot, and branches at several depths; () is a prompt without anything to reuse.
@@ -80,7 +78,7 @@ CONFIGS = (
     replace(TIGHT, escape=False),
     replace(TIGHT, deadline_order=False),
     replace(TIGHT, taking=False, release_window_s=1.3),
-    replace(TIGHT, patience_s=0.5, length_handicap=0.0),
+    replace(TIGHT, patience_slos=0.25, length_handicap=0.0),
     PLAIN,
     *(replace(TIGHT, policy=policy) for policy in POLICY_NAMES if policy != "dualmap"),
     replace(TIGHT, policy="least_loaded", max_attempts=2, suspect_s=0.0),
@@ -345,7 +343,9 @@ class Fleet:
         assert {id(a) for a in view.running.values()} == {id(a) for a in running}
         assert view.waiting_tokens == sum(a.work_tokens for a in waiting)
         assert view.booked_prefill_tokens == sum(a.work_tokens for a in running if a.state is AttemptState.PREFILLING)
-        assert all(0 <= a.work_tokens >= a.uncached_tokens == a.request.prompt_tokens - a.cached_tokens for a in running)
+        assert all(
+            0 <= a.work_tokens >= a.uncached_tokens == a.request.prompt_tokens - a.cached_tokens for a in running
+        )
         assert view.others == self.others.get(view.instance_id)
         self._check_queue(view, waiting)
         self._check_kv(view, running)

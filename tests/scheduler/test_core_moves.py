@@ -48,7 +48,9 @@ def test_a_moved_request_waits_its_turn_at_the_other_instance(script):
 
 
 def test_when_the_head_of_the_queue_moves_the_next_may_start(script):
-    core = script("a", "b", capacity={"kv_tokens": 3000}, release_window_s=10.0, deadline_order=False, slo_aware=False, **FREE)
+    core = script(
+        "a", "b", capacity={"kv_tokens": 3000}, release_window_s=10.0, deadline_order=False, slo_aware=False, **FREE
+    )
     for request_id, tokens in (("now", 1200), ("large", 2600), ("small", 100)):
         core.now += 0.001
         core.arrive(request_id, tokens, blocks=core.prompt("a", blocks=1), max_output_tokens=1, ttft_slo_s=PATIENT_S)
@@ -133,7 +135,9 @@ def test_a_plan_for_another_membership_is_refused_as_a_whole(script):
 def test_the_gain_is_checked_again_with_the_price_of_recomputation(script, price: float, applied: bool):
     # r4 would have its first token in 12 s here and in 3.024 s there, of which 1.024 s compute what a has cached.
     gain_is_zero_at = (12.0 - 3.024) / 1.024
-    core = hot_core(script, recompute_price_idle=price, recompute_price_busy=price, min_move_gain_s=(gain_is_zero_at - 7.0) * 1.024)
+    core = hot_core(
+        script, recompute_price_idle=price, recompute_price_busy=price, min_move_gain_s=(gain_is_zero_at - 7.0) * 1.024
+    )
     core.move("r4", "a", "b")
     assert core.core.stats.moves_applied == applied
 

@@ -52,8 +52,9 @@ def test_no_more_run_at_once_than_the_instance_runs_for_all_gateways_together(sc
 def test_the_kv_cache_is_shared_with_what_others_run(script, others_kv: int, starts: bool):
     core = script("a", capacity={"kv_tokens": 2000})
     hear(core, InstanceLoad("a", 1, 0, 0, others_kv))
-    core.arrive("r0", 50, max_output_tokens=550)
-    assert bool(core.arrive("r1", 550, max_output_tokens=50)) is starts
+    core.arrive("r0", 500, max_output_tokens=100)
+    core.first_token("r0")
+    assert bool(core.arrive("r1", 500, max_output_tokens=100)) is starts
 
 
 def test_each_report_replaces_the_one_before_and_what_is_not_reported_is_gone(script):

@@ -15,7 +15,7 @@ from scheduler.policies import configured_for, make_policy
 
 POSITIVE = ["ttft_slo_s", "block_tokens", "virtual_nodes", "key_blocks", "max_key_blocks", "max_moves"]
 POSITIVE += ["max_moves_per_request", "release_window_s", "max_waiting", "max_in_flight", "queue_timeout_s"]
-POSITIVE += ["max_attempts", "patience_s"]
+POSITIVE += ["max_attempts", "patience_slos"]
 NOT_NEGATIVE = ["min_move_gain_s", "recompute_price_idle", "recompute_price_busy", "suspect_s", "length_handicap"]
 NOT_NEGATIVE += ["decode_s_per_request"]
 FRACTIONS = ["keep_slo_fraction", "hot_slo_fraction", "escape_slo_fraction"]

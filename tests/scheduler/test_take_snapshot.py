@@ -75,7 +75,16 @@ def test_an_instance_that_failed_the_request_is_not_offered(script):
 
 
 def test_a_request_that_has_moved_as_often_as_it_may_is_not_shown_but_is_ahead_of_others(script):
-    core = script("a", "b", "c", max_moves_per_request=1, deadline_order=False, recompute_price_idle=0.0, recompute_price_busy=0.0, slo_aware=False)
+    core = script(
+        "a",
+        "b",
+        "c",
+        max_moves_per_request=1,
+        deadline_order=False,
+        recompute_price_idle=0.0,
+        recompute_price_busy=0.0,
+        slo_aware=False,
+    )
     core.arrive("c-now", 6000, blocks=core.prompt("c"))
     for i in range(6):
         core.arrive(f"a{i}", 5000, blocks=core.prompt("a"))

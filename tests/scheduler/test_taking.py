@@ -104,7 +104,7 @@ def test_nothing_is_taken_from_an_instance_that_could_start_it_as_soon(script):
 
 def test_what_does_not_fit_into_the_kv_cache_is_not_taken(script):
     core = loaded(script, ("r", 3024), capacity={"kv_tokens": 6000}, **FREE)
-    core.arrive("large", 3000, blocks=core.prompt("b", "a"))
+    core.arrive("large", 3000, blocks=core.prompt("b", "a", other_than=1))
     assert core.view("b").running_count == 2
     core.first_token("large")
     assert core.finish("other") == []  # 3256 are booked, 3280 more are needed
@@ -113,39 +113,27 @@ def test_what_does_not_fit_into_the_kv_cache_is_not_taken(script):
 
 
 def test_when_the_head_of_a_queue_is_taken_the_next_may_start(script):
-    """`small` has its prefix at a, so that taking it would not pay; `large` stood before it and found no room."""
-    core = script(
-        "a",
-        "b",
-        capacity={"kv_tokens": 6000},
-        slo_aware=False,
-        deadline_order=False,
-        recompute_price_idle=4.0,
-        recompute_price_busy=4.0,
-    )
+    """`large` finds no room at a, which is slow; `small` waits behind it and has its prefix there."""
+    config = {"slo_aware": False, "deadline_order": False, "recompute_price_idle": 4.0, "recompute_price_busy": 4.0}
+    core = script("b", capacity={"kv_tokens": 6000}, **config)
+    core.join("a", prefill_tokens_per_s=500.0)
     shared = core.prompt("a", "b", blocks=4)
+    core.arrive("other", 20_000, blocks=core.prompt("b", "a"))
     core.arrive("now", 2058, blocks=shared)
     core.first_token("now")
-    core.arrive("short", 2058, blocks=shared)
     core.arrive("large", 5500, blocks=core.prompt("a", "b", other_than=1))
-    core.view("a").speed.seconds_per_token *= 2
     core.arrive("small", 2068, blocks=shared)
     assert [a.request.id for a in core.view("a").waiting] == ["large", "small"]
-    core.arrive("other", 10, blocks=core.prompt("b", "a"))
     commands = core.finish("other")
     assert [(c.request_id, c.instance_id) for c in commands] == [("large", "b"), ("small", "a")]
 
 
-def test_what_leaves_a_suspect_is_taken_or_placed_but_not_both(script):
-    core = script("a", "b", capacity={"max_running": 2}, slo_aware=False, **FREE)
-    core.arrive("now", 5000, blocks=core.prompt("a"))
-    for i in range(3):
-        core.arrive(f"r{i}", 1034, blocks=core.prompt("a", other_than=i))
-    assert core.view("a").waiting_count == 3
-    commands = core.fail("now", 1, FailureCause.CONNECT)
-    dispatched = [c.request_id for c in commands]
-    assert len(set(dispatched)) == len(dispatched)
-    assert {c.instance_id for c in commands} == {"b"}
+def test_what_leaves_a_suspect_is_placed_once(script):
+    """All that wait could start at b at once: whoever is placed there first must not draw the others there, too."""
+    core = loaded(script, *((f"r{i}", 1034) for i in range(3)), max_attempts=1, **FREE)
+    core.view("b").cache.use(core.prompt("a", "b"))
+    commands = [c for c in core.fail("now", 1, FailureCause.CONNECT) if isinstance(c, Dispatch)]
+    assert sorted((c.request_id, c.instance_id) for c in commands) == [("r0", "b"), ("r1", "b"), ("r2", "b")]
     assert core.books("a") == (0, 0, 0, 0, 0)
 
 

@@ -11,7 +11,7 @@ from scheduler.wait_queues import LOOK_AHEAD, SLACK_PER_LATE_S, SLACK_S, WaitQue
 from tests.scheduler.made import attempt_of
 
 SECONDS_PER_TOKEN = 0.001
-PATIENCE_S = 8.0
+PATIENCE_SLOS = 1.6
 
 
 def waiting(
@@ -21,7 +21,7 @@ def waiting(
 
 
 def queue_of(*attempts: Attempt, by_deadline: bool = True, handicap: float = 0.0) -> WaitQueue:
-    queue = WaitQueue(by_deadline=by_deadline, patience_s=PATIENCE_S)
+    queue = WaitQueue(by_deadline=by_deadline, patience_slos=PATIENCE_SLOS)
     for attempt in attempts:
         queue.add(attempt, handicap * attempt.work_tokens * SECONDS_PER_TOKEN)
     return queue

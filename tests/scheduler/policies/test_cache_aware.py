@@ -58,7 +58,9 @@ def test_early_versions_send_what_matches_little_to_the_smallest_tree(script):
     policy = CacheAware(smallest_tree=True)
     config, holders, loads = SchedulerConfig(), Holders(), LoadOrder()
     for instance_id in "ab":
-        policy.add(InstanceView(instance_id, 1, InstanceCapacity(1000.0, 100_000, 8), config, holders, loads, FleetPace()))
+        policy.add(
+            InstanceView(instance_id, 1, InstanceCapacity(1000.0, 100_000, 8), config, holders, loads, FleetPace())
+        )
 
     def place(name: str, *blocks: int) -> str:
         return policy.place(Request(name, blocks, 512 * len(blocks)), 5.0, frozenset(), 0.0).estimate.instance_id

@@ -1,0 +1,175 @@
+"""The cells of the policy study: which traces, models, clusters and disturbances, with which policies and seeds."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from loadtest.capacity_search import nearest_place, rate_at
+from loadtest.disturbances import DISTURBANCES, can_bound
+from loadtest.simulated_workload import Setup
+from loadtest.simulation import BOUND, Contender
+from loadtest.simulation_jobs import CapacityJob, Job, RateJob
+from loadtest.study_file import Experiment
+from scheduler.config import POLICY_NAMES, SchedulerConfig
+
+TARGETS = (0.9, 0.95, 0.99)
+HOPELESS = ("round_robin", "least_loaded", "power_of_two", "cache_affinity", "chwbl")
+DUALMAP = "dualmap"
+MOONCAKE = "mooncake_conversation"
+
+_WORKLOADS: dict[str, dict[str, Any]] = {
+    MOONCAKE: {"trace": "mooncake_conversation.jsonl"},
+    # Agents' contexts grow to 60,000 tokens and more; a cold instance needs 18 s for them.
+    "weka_agentic": {"trace": "weka_agentic", "max_prompt_tokens": 65_536, "slo_s": 20.0, "limit": 4000},
+    "lmcache_agents": {"trace": "lmcache_agents"},
+    "azure_conv": {"trace": "azure_2023/conv.csv"},
+    "azure_code": {"trace": "azure_2023/code.csv"},
+}
+
+# Requests a second at which every policy is run, so that there are whole curves and a common rate.
+_CURVES = {
+    "prefill-only": (5.0, 6.0, 7.0, 8.0, 8.8, 9.6, 10.2, 10.8),
+    "full": (4.0, 5.0, 6.0, 7.0, 7.6, 8.2, 8.8),
+}
+
+ABLATIONS: tuple[dict[str, Any], ...] = (
+    {"dual_mapping": False},
+    {"adaptive_key": False},
+    {"slo_aware": False},
+    {"gateway_queue": False},
+    {"rebalancing": False},
+    {"find_holders": False},
+    {"escape": False},
+    {"deadline_order": False},
+    {"taking": False},
+)
+
+SENSITIVITY: dict[str, tuple[float, ...]] = {
+    "recompute_price_idle": (0.0, 1.0, 2.0, 4.0, 8.0),
+    "recompute_price_busy": (0.0, 8.0, 16.0, 32.0, 64.0),
+    "hot_slo_fraction": (0.25, 0.5, 0.75, 1.0),
+    "keep_slo_fraction": (0.25, 0.5, 0.75, 1.0),
+    "length_handicap": (0.0, 1.0, 2.0, 4.0, 8.0),
+    "patience_slos": (1.0, 1.5, 2.0, 3.0, 5.0),
+    "release_window_s": (0.05, 0.2, 0.4, 0.8, 1.6),
+    "decode_s_per_request": (0.0, 0.0003, 0.0006, 0.0012),
+    "max_moves": (1, 4, 16, 64),
+}
+_SENSITIVITY_QPS = {"prefill-only": 10.6, "full": 8.8}  # a little above capacity at 90 %: where differences show
+
+
+@dataclass(frozen=True, slots=True)
+class StudyCell:
+    """What is asked for by one name: jobs in the order of their use. left_out: what is missing, and why."""
+
+    name: str
+    jobs: Sequence[Job]
+    left_out: str = ""
+
+
+def study_cells(traces: Path, *, quick: bool = False) -> list[StudyCell]:
+    """The most important first. quick: a tenth of the requests, one seed, no large cluster."""
+    return list(_quick(_cells(traces)) if quick else _cells(traces))
+
+
+def _cells(traces: Path) -> Iterator[StudyCell]:
+    full = _setup(traces, MOONCAKE, "full")
+    prefill_only = _setup(traces, MOONCAKE, "prefill-only")
+    yield _compared(prefill_only)
+    yield _compared(full)
+    yield _curves(full, 0)
+    yield _curves(prefill_only, 0)
+    yield _compared(replace(full, model="small-cache"))
+    for name in _WORKLOADS:
+        if name != MOONCAKE:
+            yield _compared(_setup(traces, name, "full"))
+    for disturbance in DISTURBANCES:
+        if disturbance != "none":
+            yield _compared(replace(full, disturbance=disturbance, limit=5000), hopeless=False)
+    for seed in (1, 2):
+        yield _compared(prefill_only, seed, hopeless=False)
+        yield _compared(full, seed, hopeless=False)
+    for instances in (16, 64):
+        yield _compared(replace(full, instances=instances), hopeless=False)
+    for model in ("full", "prefill-only"):
+        yield _ablated(replace(full, model=model), seeds=2)
+        yield _varied(replace(full, model=model), seeds=2)
+    yield _compared(replace(full, instances=256, limit=4000, warmup=250), hopeless=False)
+
+
+def _setup(traces: Path, name: str, model: str) -> Setup:
+    values = _WORKLOADS[name]
+    return Setup(name=name, model=model, **{**values, "trace": str(traces / values["trace"])})
+
+
+def _compared(setup: Setup, seed: int = 0, *, hopeless: bool = True) -> StudyCell:
+    """hopeless: also the policies that have no chance of being the best anywhere."""
+    bounded = can_bound(DISTURBANCES[setup.disturbance])
+    policies = [policy for policy in POLICY_NAMES if hopeless or policy not in HOPELESS]
+    if bounded:
+        policies.append(BOUND)
+    jobs = [CapacityJob(setup, Contender(policy, seed), TARGETS) for policy in policies]
+    left_out = "" if bounded else f"{BOUND} (it serves one gateway and instances that stay)"
+    if not hopeless:
+        left_out = "; ".join(filter(None, (left_out, f"{', '.join(HOPELESS)} (far behind in every undisturbed cell)")))
+    return StudyCell(f"capacity {_name(setup)} seed-{seed}", jobs, left_out)
+
+
+def _curves(setup: Setup, seed: int) -> StudyCell:
+    rates = tuple(dict.fromkeys(_on_grid(qps) for qps in _CURVES[setup.model]))
+    jobs = [RateJob(setup, Contender(policy, seed), rates) for policy in (*POLICY_NAMES, BOUND)]
+    return StudyCell(f"curves {_name(setup)} seed-{seed}", jobs)
+
+
+def _ablated(setup: Setup, seeds: int) -> StudyCell:
+    jobs: list[Job] = []
+    left_out = []
+    for settings in ABLATIONS:
+        if unknown := settings.keys() - _SETTINGS:
+            left_out.append(f"{', '.join(sorted(unknown))} (no such setting)")
+            continue
+        overrides = tuple(sorted(settings.items()))
+        jobs += [
+            CapacityJob(setup, Contender(DUALMAP, seed, overrides, Experiment.ABLATION), TARGETS)
+            for seed in range(seeds)
+        ]
+    return StudyCell(f"ablations {_name(setup)}", jobs, ", ".join(left_out))
+
+
+def _varied(setup: Setup, seeds: int) -> StudyCell:
+    """Also as it is, at the same rate."""
+    rates = (_on_grid(_SENSITIVITY_QPS[setup.model]),)
+    jobs: list[Job] = [RateJob(setup, Contender(DUALMAP, seed), rates) for seed in range(seeds)]
+    left_out = []
+    for name, values in SENSITIVITY.items():
+        if name not in _SETTINGS:
+            left_out.append(f"{name} (no such setting)")
+            continue
+        for value in values:
+            contender = Contender(DUALMAP, 0, ((name, value),), Experiment.SENSITIVITY)
+            jobs += [RateJob(setup, replace(contender, seed=seed), rates) for seed in range(seeds)]
+    return StudyCell(f"sensitivity {_name(setup)}", jobs, ", ".join(left_out))
+
+
+def _quick(cells: Iterator[StudyCell]) -> Iterator[StudyCell]:
+    for cell in cells:
+        jobs = [
+            replace(job, setup=replace(job.setup, limit=800, warmup=80))
+            for job in cell.jobs
+            if job.contender.seed == 0 and job.setup.instances <= 16
+        ]
+        if jobs:
+            yield replace(cell, jobs=jobs)
+
+
+def _name(setup: Setup) -> str:
+    disturbed = "" if setup.disturbance == "none" else f" {setup.disturbance}"
+    return f"{setup.title} {setup.model} {setup.instances}{disturbed}"
+
+
+def _on_grid(qps: float) -> float:
+    return rate_at(nearest_place(qps))
+
+
+_SETTINGS = {field.name for field in fields(SchedulerConfig)}
