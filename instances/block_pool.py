@@ -108,7 +108,10 @@ class BlockPool:
     def release(self, blocks: Sequence[Block]) -> None:
         """Give back what `hold` or `allocate` gave, in the order of the prompt."""
         free = self._free
+        offloaded = self._offloaded
         for block in reversed(blocks):
+            if block.block_hash is not None and block.block_hash in offloaded:
+                offloaded.move_to_end(block.block_hash)
             block.references -= 1
             if block.references == 0:
                 free[block] = None

@@ -89,10 +89,11 @@ class Engine:
                     self._blocks_due[tracked.full_step(self.profile.block_size)].append(tracked)
         budget = self.profile.max_num_batched_tokens - len(self._decoding)
         chunks: list[tuple[TrackedRequest, int]] = []
-        for tracked in list(self._prefilling):
+        for tracked in list(self._prefilling) if self._prefilling else ():
             if tracked.phase is Phase.PREFILL and budget > 0:
                 budget -= self._prefill_chunk(tracked, budget, chunks)
-        if self.counters.preemptions == preempted:  # a step that had to take blocks away starts nothing
+        # A step that had to take blocks away starts nothing.
+        if self._waiting and self.counters.preemptions == preempted:
             while self._waiting and budget > 0 and self.running < self.profile.max_num_seqs:
                 if not self._admit(self._waiting[0], now):
                     break
@@ -100,8 +101,10 @@ class Engine:
         if not chunks and not self._decoding:
             return None
         self._chunks = chunks
-        prefill_tokens = sum(tokens for _, tokens in chunks)
-        pairs = sum(tokens * (tracked.computed + tokens / 2) for tracked, tokens in chunks)
+        prefill_tokens, pairs = 0, 0.0
+        for tracked, tokens in chunks:
+            prefill_tokens += tokens
+            pairs += tokens * (tracked.computed + tokens / 2)
         return now + self.profile.step_s(prefill_tokens, len(self._decoding), self._decode_context, pairs)
 
     def finish_step(self, now: float) -> StepOutput:

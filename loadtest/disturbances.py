@@ -108,9 +108,11 @@ def load_disturbance(name: str) -> Disturbance:
     for key, value in values.items():
         if key not in known:
             raise ValueError(f"{path}: unknown field {key!r}; known are {', '.join(sorted(known))}")
-        wanted = {bool: (bool,), int: (int,), str: (str,)}.get(known[key], (int, float))  # type: ignore[call-overload]
+        wanted = (int, float) if known[key] not in (bool, int, str) else (known[key],)
         if type(value) not in wanted:
-            raise ValueError(f"{path}: {key} must be {' or '.join(t.__name__ for t in wanted)}, not {value!r}")
+            raise ValueError(
+                f"{path}: {key} must be {' or '.join(getattr(t, '__name__', '') for t in wanted)}, not {value!r}"
+            )
     try:
         return replace(Disturbance(name=path.stem), **values)
     except ValueError as error:

@@ -10,10 +10,14 @@ _WIDTH = 24
 
 
 class JobProgress:
-    def __init__(self, total: int, what: str, out: TextIO | None = None) -> None:
+    """weight: of all jobs together, in any unit that grows with the time they take."""
+
+    def __init__(self, total: int, weight: float, what: str, out: TextIO | None = None) -> None:
         self._out = out or sys.stderr
         self._on_terminal = self._out.isatty()
         self._total = total
+        self._weight = weight
+        self._weight_done = 0.0
         self._what = what
         self._done = 0
         self._runs = 0
@@ -26,8 +30,9 @@ class JobProgress:
         self._runs += 1
         self._last = text
 
-    def finished(self) -> None:
+    def finished(self, weight: float) -> None:
         self._done += 1
+        self._weight_done += weight
 
     def show(self) -> None:
         now_s = time.monotonic()
@@ -40,11 +45,12 @@ class JobProgress:
 
     def line(self) -> str:
         elapsed_s = time.monotonic() - self._began_s
-        full = _WIDTH * self._done // max(self._total, 1)
+        share = self._weight_done / self._weight
+        full = int(_WIDTH * share)
         shown = f"[{'#' * full}{'.' * (_WIDTH - full)}] {self._done}/{self._total} {self._what}, {self._runs} runs"
         shown += f", {clock(elapsed_s)}"
         if self._done and self._done < self._total:
-            shown += f", about {clock(elapsed_s / self._done * (self._total - self._done))} left"
+            shown += f", about {clock(elapsed_s * (1 / share - 1))} left"
         return f"{shown}  {self._last}" if self._last else shown
 
     def _write(self, after: str) -> None:

@@ -27,6 +27,10 @@ class _Booked:
         self.prefill_tokens = 0
         self.reserved_tokens = 0
 
+    @property
+    def prefill_s(self) -> float:
+        return self.prefill_tokens * self.seconds_per_token
+
 
 class SharedCacheQueue:
     """In the place of a Scheduler: the events and commands of one, for a cluster without failures."""
@@ -70,11 +74,10 @@ class SharedCacheQueue:
         commands: list[Command] = []
         while self._queue:
             request, arrived_at = self._queue[0]
-            instance_id, booked = min(self._instances.items(), key=lambda i: i[1].prefill_tokens)
+            instance_id, booked = min(self._instances.items(), key=lambda i: i[1].prefill_s)
             reserved = request.prompt_tokens + request.max_output_tokens
             if booked.prefill_tokens and (
-                booked.prefill_tokens * booked.seconds_per_token >= self._window_s
-                or booked.reserved_tokens + reserved > booked.kv_tokens
+                booked.prefill_s >= self._window_s or booked.reserved_tokens + reserved > booked.kv_tokens
             ):
                 break
             self._queue.popleft()

@@ -12,6 +12,8 @@ from loadtest.simulation import Contender, simulate
 from loadtest.study_file import Cell, StudyCapacity, StudyRun
 from loadtest.study_log import StudyLog
 
+_RUNS_OF_SEARCH = 10
+
 OnRow = Callable[[StudyRun | StudyCapacity], None]
 
 
@@ -47,11 +49,10 @@ class CapacityJob:
 Job = RateJob | CapacityJob
 
 
-def title(job: Job) -> str:
-    setup = job.setup
-    parts = [setup.title, setup.model, str(setup.instances), setup.disturbance, job.contender.policy]
-    parts += [f"{name}={value}" for name, value in job.contender.overrides]
-    return " ".join([*parts, f"seed {job.contender.seed}"])
+def weight(job: Job) -> float:
+    """About how many requests it simulates."""
+    runs = len(job.rates) if isinstance(job, RateJob) else _RUNS_OF_SEARCH
+    return runs * job.setup.limit * job.setup.copies
 
 
 def what_is_left(job: Job, log: StudyLog) -> Job | None:

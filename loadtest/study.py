@@ -16,7 +16,9 @@ def main(argv: list[str] | None = None) -> int:
     """0 done, 1 something broke, 2 a value or file that cannot be used, 130 for a Ctrl-C. What the file has is not
     done again."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.study", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--traces", type=Path, required=True, metavar="DIR", help="where the traces are")
+    parser.add_argument(
+        "--traces", type=Path, default=_traces(), metavar="DIR", help="where the traces are (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/study.jsonl"), metavar="FILE")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
     parser.add_argument("--only", metavar="PATTERN", help="cells whose name contains it; * and ? as in file names")
@@ -47,6 +49,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"study: interrupted; what was finished is in {args.out}, and the same command goes on", file=sys.stderr)
         return 130
     return 0
+
+
+def _traces() -> Path:
+    """In the current directory, or shared with other checkouts beside it."""
+    shared = Path("../shared/traces")
+    return shared if shared.is_dir() and not Path("traces").is_dir() else Path("traces")
 
 
 def _wanted(cell: StudyCell, pattern: str | None) -> bool:

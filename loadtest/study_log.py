@@ -35,8 +35,10 @@ class StudyLog:
                 raise ValueError(f"{path} exists: give --resume to go on with it, or another --out")
             _cut_torn_line(path)
             self.study = _rows_of(path)
-            for row in (*self.study.runs, *self.study.capacities):
-                self._index(row)
+            for run in self.study.runs:
+                self._index(run)
+            for capacity in self.study.capacities:
+                self._index(capacity)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "ab")  # noqa: SIM115  # closed by __exit__
         if not self.study.headers:

@@ -169,6 +169,7 @@ def cached_by(profile: EngineProfile) -> int:
 
 def truthful_capacity(profile: EngineProfile) -> InstanceCapacity:
     """What a measurement of the idle instance would tell the gateway."""
+    pair_s = profile.attention_s_per_token_pair
     return InstanceCapacity(
         prefill_tokens_per_s=1.0 / profile.prefill_s_per_token,
         kv_tokens=profile.kv_tokens,

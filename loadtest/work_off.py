@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from loadtest.job_progress import JobProgress
-from loadtest.simulation_jobs import CapacityJob, Job, prepared, what_is_left
+from loadtest.simulation_jobs import CapacityJob, Job, prepared, weight, what_is_left
 from loadtest.study_file import StudyCapacity, StudyRun
 from loadtest.study_log import StudyLog
 from loadtest.workers import Watch, run_jobs
@@ -15,7 +15,7 @@ def work_off(jobs: Sequence[Job], log: StudyLog, processes: int) -> None:
     if not left:
         return
     searches = any(isinstance(job, CapacityJob) for job in left)
-    progress = JobProgress(len(left), "searches" if searches else "jobs")
+    progress = JobProgress(len(left), sum(map(weight, left)), "searches" if searches else "jobs")
 
     def on_row(row: StudyRun | StudyCapacity) -> None:
         log.add(row)
@@ -24,7 +24,7 @@ def work_off(jobs: Sequence[Job], log: StudyLog, processes: int) -> None:
         progress.show()
 
     def on_done(job: Job) -> None:
-        progress.finished()
+        progress.finished(weight(job))
         progress.show()
 
     try:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from loadtest.simulation_jobs import Job, OnRow
 
@@ -56,8 +56,8 @@ class _Crew:
         for pipe in self._processes:
             self._next(pipe, left, doing, watch)
         while doing:
-            for pipe in wait(list(doing)):
-                assert isinstance(pipe, Connection)
+            for ready in wait(list(doing)):
+                pipe = cast(Connection, ready)
                 try:
                     what, told = pipe.recv()
                 except EOFError:

@@ -139,7 +139,11 @@ def _scheduler_metrics(scheduler: Scheduler) -> Iterable[Metric]:
     stats = scheduler.stats
     for name, documentation, value in (
         ("dualmap_moves_applied", "Waiting requests moved to another instance.", stats.moves_applied),
-        ("dualmap_requests_taken", "Waiting requests taken by an instance that would have idled.", stats.requests_taken),
+        (
+            "dualmap_requests_taken",
+            "Waiting requests taken by an instance that would have idled.",
+            stats.requests_taken,
+        ),
         ("dualmap_moves_refused", "Proposed moves that were no longer possible or worth it.", stats.moves_refused),
         ("dualmap_late_events", "Events for what was already over.", stats.late_events),
         ("dualmap_retries", "Attempts after a request's first.", stats.retries),

@@ -136,7 +136,7 @@ class Scheduler:
         attempt.started = True
         if attempt.state is AttemptState.PREFILLING:
             if attempt.request.streams:
-                view.speed.observe(attempt.work_tokens, now)
+                view.speed.observe(view.work_done_with(attempt), now)
             else:
                 view.speed.starts(now)  # what is seen is the end of its answer, not that of its prefill
             view.prefilled(attempt)
@@ -422,6 +422,7 @@ class Scheduler:
             source.take_out(attempt)
             attempt.instance_id = view.instance_id
             attempt.reason = ChoiceReason.TAKEN
+            attempt.estimated_ttft_s = view.estimate_ttft(attempt.request).total_s + (now - attempt.arrived_at)
             attempt.moves += 1
             self.stats.requests_taken += 1
             self._dispatch(view, attempt, now, commands)
@@ -457,6 +458,8 @@ class Scheduler:
         if attempt.state is AttemptState.WAITING:
             view.take_out(attempt)
         else:
+            if attempt.state is AttemptState.PREFILLING:
+                view.speed.starts(now)  # the time it took is nobody else's
             view.release(attempt)
         self._release(view, now, commands)
 

@@ -137,8 +137,8 @@ class InstanceView:
         self._loads.changed(self)
 
     def has_room(self, window_s: float) -> bool:
-        """Whether it could begin with another prompt now. One prompt of ours may be there whatever others have sent: what
-        we know of them is old, and an instance that idles meanwhile would be worse than a short queue there."""
+        """Whether it could begin with another prompt now. One prompt of ours may be there whatever others have sent:
+        what we know of them is old, and an instance that idles meanwhile would be worse than a short queue there."""
         if not self.running:
             return True
         running = len(self.running)
@@ -184,6 +184,13 @@ class InstanceView:
         attempt.state = AttemptState.DECODING
         self.booked_prefill_tokens -= attempt.work_tokens
         self._loads.changed(self)
+
+    def work_done_with(self, attempt: Attempt) -> int:
+        """What the instance has computed since the prompt before this one: its own work, and what other gateways had
+        computed meanwhile, as their share of what is booked says."""
+        if self.others is None or not self.booked_prefill_tokens:
+            return attempt.work_tokens
+        return attempt.work_tokens * self.prefilling_tokens // self.booked_prefill_tokens
 
     def release(self, attempt: Attempt) -> None:
         """The attempt runs here no more, however it ended."""

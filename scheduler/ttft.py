@@ -20,16 +20,15 @@ class FleetPace:
 
     def __init__(self) -> None:
         self.ratio = 1.0
-        self._observed_s = 0.0
-        self._configured_s = 0.0
+        self._observed = PRIOR_TOKENS
+        self._configured = PRIOR_TOKENS
 
-    def observe(self, observed_s: float, configured_s: float, weight_s: float, memory_s: float) -> None:
-        """weight_s: of the configuration against observations; memory_s: what is older fades. Both in configured
-        seconds."""
-        keep = min(1.0, memory_s / (self._configured_s + configured_s))
-        self._observed_s = (self._observed_s + observed_s) * keep
-        self._configured_s = (self._configured_s + configured_s) * keep
-        self.ratio = (weight_s + self._observed_s) / (weight_s + self._configured_s)
+    def observe(self, tokens: int, ratio: float) -> None:
+        """So many tokens took `ratio` times what was configured."""
+        keep = min(1.0, MEMORY_TOKENS / (self._configured + tokens))
+        self._observed = (self._observed + tokens * ratio) * keep
+        self._configured = (self._configured + tokens) * keep
+        self.ratio = self._observed / self._configured
 
 
 class PrefillSpeed:
@@ -40,6 +39,7 @@ class PrefillSpeed:
     def __init__(self, prefill_tokens_per_s: float, fleet: FleetPace) -> None:
         self._configured = 1.0 / prefill_tokens_per_s
         self._fleet = fleet
+        self._guess_tokens = PRIOR_TOKENS  # weight of the fleet's pace; fades as the instance is observed
         self._tokens = 0.0
         self._seconds = 0.0
         self._since_s = 0.0
@@ -55,8 +55,8 @@ class PrefillSpeed:
 
     def refresh(self) -> None:
         """Take up what was learned of the others meanwhile."""
-        prior_s = PRIOR_TOKENS * self._configured * self._fleet.ratio
-        self.seconds_per_token = (prior_s + self._seconds) / (PRIOR_TOKENS + self._tokens)
+        guess_s = self._guess_tokens * self._configured * self._fleet.ratio
+        self.seconds_per_token = (guess_s + self._seconds) / (self._guess_tokens + self._tokens)
 
     def starts(self, now: float) -> None:
         """The instance had no prefill to do until now."""
@@ -75,11 +75,11 @@ class PrefillSpeed:
         seconds = min(max(self._seen_s, configured_s / MAX_DRIFT), configured_s * MAX_DRIFT)
         self._seen_tokens = 0
         self._seen_s = 0.0
-        keep = min(1.0, MEMORY_TOKENS / (self._tokens + tokens))
+        keep = min(1.0, MEMORY_TOKENS / (self._guess_tokens + self._tokens + tokens))
+        self._guess_tokens *= keep
         self._tokens = (self._tokens + tokens) * keep
         self._seconds = (self._seconds + seconds) * keep
-        unit_s = self._configured
-        self._fleet.observe(seconds, configured_s, PRIOR_TOKENS * unit_s, MEMORY_TOKENS * unit_s)
+        self._fleet.observe(tokens, seconds / configured_s)
         self.refresh()
 
 

@@ -78,17 +78,17 @@ class WaitQueue:
         if not self._by_deadline:
             return attempts[self._punctual[0][2]]
         if self._late:
-            oldest = attempts[self._late[0][2]]
-            if now - oldest.arrived_at >= self._patience_slos * (oldest.deadline_s - oldest.arrived_at):
-                return oldest
+            due_s, first_late = self._late[0][1], attempts[self._late[0][2]]
+            if now >= due_s:
+                return first_late
         slack_s = self._put_late_aside(start_s, seconds_per_token)
         if not self._punctual:
             return attempts[self._late[0][2]]
         if self._late:
-            oldest = attempts[self._late[0][2]]
-            others_s = (self._late_tokens - oldest.work_tokens) * seconds_per_token
-            if oldest.work_tokens * seconds_per_token + SLACK_S + SLACK_PER_LATE_S * others_s <= slack_s:
-                return oldest
+            first_late = attempts[self._late[0][2]]
+            others_s = (self._late_tokens - first_late.work_tokens) * seconds_per_token
+            if first_late.work_tokens * seconds_per_token + SLACK_S + SLACK_PER_LATE_S * others_s <= slack_s:
+                return first_late
         return attempts[self._punctual[0][2]]
 
     def _put_late_aside(self, start_s: float, seconds_per_token: float) -> float:
@@ -98,7 +98,8 @@ class WaitQueue:
             if slack_s >= 0:
                 return slack_s
             attempt = self._attempts[self._punctual.pop(longest)[2]]
-            order = (attempt.request.priority, attempt.arrived_at, attempt.request.id)
+            slo_s = attempt.deadline_s - attempt.arrived_at
+            order = (0, attempt.arrived_at + self._patience_slos * slo_s, attempt.request.id)
             insort(self._late, order)
             self._late_tokens += attempt.work_tokens
             self._orders[attempt.request.id] = order
@@ -113,7 +114,7 @@ class WaitQueue:
         for position, (priority, _, request_id) in enumerate(self._punctual[:LOOK_AHEAD]):
             attempt = self._attempts[request_id]
             work_s = attempt.work_tokens * seconds_per_token
-            if (priority, work_s) > most:
+            if (priority, work_s) >= most:
                 most = (priority, work_s)
                 longest = position
             end_s += work_s

@@ -132,6 +132,13 @@ def test_what_is_remembered_of_past_uses_is_bounded():
     assert view.held_blocks(CHAT) == 4
 
 
+def test_prompts_without_blocks_leave_nothing_to_remember():
+    view = view_of()
+    for _ in range(100):
+        view.use(())
+    assert not view._uses
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_evicts_as_a_plain_list_in_the_order_of_use_would(seed: int):
     rng = random.Random(seed)
