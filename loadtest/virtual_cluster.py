@@ -175,6 +175,7 @@ def truthful_capacity(profile: EngineProfile) -> InstanceCapacity:
         kv_tokens=profile.kv_tokens,
         max_running=profile.max_num_seqs,
         cache_tokens=cached_by(profile),
+        attention_tokens=round(profile.prefill_s_per_token / pair_s) if pair_s else 0,
     )
 
 
