@@ -30,7 +30,7 @@ def test_an_instance_that_runs_out_of_work_takes_what_waits_elsewhere(script):
     core.now += 0.5
     (dispatch,) = core.finish("other")
     assert dispatch == Dispatch(
-        "r", 1, "b", ChoiceReason.TAKEN, pytest.approx(0.5), pytest.approx(7.0, abs=0.01), cached_tokens=0
+        "r", 1, "b", ChoiceReason.TAKEN, pytest.approx(0.5), pytest.approx(0.5 + 3.024), cached_tokens=0
     )
     assert core.core.stats.requests_taken == 1
     assert core.books("a") == (0, 1, 0, 5000, 5000 + 256)

@@ -200,14 +200,22 @@ def test_nobody_is_put_off_for_longer_than_the_patience(now: float, expected: st
 @pytest.mark.parametrize("others", [0, 2])
 def test_a_late_one_goes_first_where_that_leaves_the_punctual_ones_slack(slack_s: float, expected: str, others: int):
     """a takes 1 s; b, which takes 0.1 s, must have as much and the reserve to spare."""
-    queue = queue_of(waiting("a", 0.0, work_tokens=1000, slo_s=0.5))
+    queue = queue_of(waiting("a", 0.0, work_tokens=1000, slo_s=0.65))
     for i in range(others):
-        queue.add(waiting(f"later-{i}", 0.1 + i / 100, work_tokens=700, slo_s=0.2), 0.0)
+        queue.add(waiting(f"later-{i}", 0.1 + i / 100, work_tokens=700, slo_s=0.62), 0.0)
     reserve_s = SLACK_S + SLACK_PER_LATE_S * 0.7 * others
     due_in_s = 0.1 + 1.0 + reserve_s + slack_s
     queue.add(waiting("b", 1.0, slo_s=due_in_s), 0.0)
     assert start(queue, 1.0) == expected
     assert [request_id for _, _, request_id in queue._punctual] == ["b"]
+
+
+def test_a_late_one_with_a_generous_objective_does_not_hold_up_those_with_a_tight_one():
+    giant = waiting("giant", 0.0, work_tokens=70_000, slo_s=60.0)
+    queue = queue_of(giant, waiting("tight", 1.0, work_tokens=6000))
+    queue.add(waiting("p", 8.8, work_tokens=100), 0.0)
+    assert start(queue, 8.8) == "p"  # both others are late; the tight one is due at 9 s, the giant at 96 s
+    assert start(queue, 9.0) == "tight"
 
 
 def test_one_put_aside_stays_so_while_it_waits():
