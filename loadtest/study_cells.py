@@ -14,14 +14,15 @@ from loadtest.study_file import Experiment
 from scheduler.config import POLICY_NAMES, SchedulerConfig
 
 TARGETS = (0.9, 0.95, 0.99)
-FAR_BEHIND = ("round_robin", "least_loaded", "power_of_two", "cache_affinity", "chwbl")
+FAR_BEHIND = ("round_robin", "least_loaded", "power_of_two", "cache_affinity", "chwbl")  # on the first two cells
+BEHIND = ("min_ttft", "dynamo_kv", "lmetric")  # never the best on the cells of other traces
 DUALMAP = "dualmap"
 MOONCAKE = "mooncake_conversation"
 
 _WORKLOADS: dict[str, dict[str, Any]] = {
     MOONCAKE: {"trace": "mooncake_conversation.jsonl"},
     # Agents' contexts grow to 60,000 tokens and more; a cold instance needs 18 s for them.
-    "weka_agentic": {"trace": "weka_agentic", "max_prompt_tokens": 65_536, "slo_s": 20.0},
+    "weka_agentic": {"trace": "weka_agentic", "max_prompt_tokens": 65_536, "slo_s": 20.0, "limit": 2000},
     "lmcache_agents": {"trace": "lmcache_agents"},
     "azure_conv": {"trace": "azure_2023/conv.csv"},
     "azure_code": {"trace": "azure_2023/code.csv"},
@@ -76,11 +77,11 @@ def study_cells(traces: Path, *, quick: bool = False) -> list[StudyCell]:
 def _cells(traces: Path) -> Iterator[StudyCell]:
     full = _setup(traces, MOONCAKE, "full")
     prefill_only = _setup(traces, MOONCAKE, "prefill-only")
-    yield _compared(prefill_only, everybody=True)
-    yield _compared(full, everybody=True)
+    yield _compared(prefill_only, without=())
+    yield _compared(full, without=())
     for name in _WORKLOADS:
         if name != MOONCAKE:
-            yield _compared(_shorter(_setup(traces, name, "full")))
+            yield _compared(_shorter(_setup(traces, name, "full")), without=FAR_BEHIND)
     yield _compared(_shorter(replace(full, model="small-cache")))
     for disturbance in DISTURBANCES:
         if disturbance != "none":
@@ -101,7 +102,7 @@ def _cells(traces: Path) -> Iterator[StudyCell]:
 
 def _shorter(setup: Setup) -> Setup:
     """Half the requests: for cells that are many."""
-    return replace(setup, limit=4000, warmup=250)
+    return replace(setup, limit=min(setup.limit, 4000), warmup=250)
 
 
 def _setup(traces: Path, name: str, model: str) -> Setup:
@@ -109,16 +110,15 @@ def _setup(traces: Path, name: str, model: str) -> Setup:
     return Setup(name=name, model=model, **{**values, "trace": str(traces / values["trace"])})
 
 
-def _compared(setup: Setup, seed: int = 0, *, everybody: bool = False) -> StudyCell:
-    """everybody: also the policies that are far behind."""
+def _compared(setup: Setup, seed: int = 0, *, without: Sequence[str] = (*FAR_BEHIND, *BEHIND)) -> StudyCell:
     bounded = can_bound(DISTURBANCES[setup.disturbance])
-    policies = [policy for policy in POLICY_NAMES if everybody or policy not in FAR_BEHIND]
+    policies = [policy for policy in POLICY_NAMES if policy not in without]
     if bounded:
         policies.append(BOUND)
     jobs = [CapacityJob(setup, Contender(policy, seed), TARGETS) for policy in policies]
     left_out = "" if bounded else f"{BOUND} (it serves one gateway and instances that stay)"
-    if not everybody:
-        left_out = "; ".join(filter(None, (left_out, f"{', '.join(FAR_BEHIND)} (far behind in the first two cells)")))
+    if without:
+        left_out = "; ".join(filter(None, (left_out, f"{', '.join(without)} (behind in other cells)")))
     return StudyCell(f"capacity {_name(setup)} seed-{seed}", jobs, left_out)
 
 

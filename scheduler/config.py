@@ -74,7 +74,7 @@ class SchedulerConfig:
     length_handicap: float = 2.0
     # Who cannot meet the objective any more is served behind the others, but starts after so many objectives at the
     # latest. Higher keeps more requests within the objective under overload, lower shortens the tail.
-    patience_slos: float = 2.0
+    patience_slos: float = 2.4
     max_waiting: int = 4096  # requests waiting in the gateway for one instance
     max_in_flight: int = 65_536  # requests known to the core
     queue_timeout_s: float = 120.0  # nobody waits longer in the gateway
