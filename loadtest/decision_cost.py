@@ -11,11 +11,16 @@ import platform
 import random
 import sys
 import time
+from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 from statistics import median
 
+from loadtest.study_file import DecisionCost
+from loadtest.study_log import StudyLog
 from scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
 from scheduler.blocks import hash_text, hash_trace_ids
+from scheduler.config import POLICY_NAMES
 from scheduler.events import FirstToken, InstanceJoined, RequestArrived, RequestFinished
 
 SIZES = (8, 64, 512, 4096)
@@ -24,8 +29,8 @@ ROUND_REQUESTS = 500
 
 
 class _Cluster:
-    def __init__(self, size: int, seed: int) -> None:
-        self.scheduler = Scheduler(SchedulerConfig())
+    def __init__(self, size: int, seed: int, policy: str) -> None:
+        self.scheduler = Scheduler(SchedulerConfig(policy=policy))
         for i in range(size):
             self.scheduler.handle(InstanceJoined(f"instance-{i}", 0, InstanceCapacity()), 0.0)
         self._random = random.Random(seed)
@@ -56,20 +61,20 @@ class _Cluster:
         return median(taken) / 1e9
 
 
-def decision_costs(rounds: int) -> dict[int, float]:
-    """Cluster size -> median CPU seconds of a decision."""
-    clusters = {size: _Cluster(size, seed=1) for size in SIZES}
+def decision_costs(policies: Sequence[str], rounds: int) -> dict[tuple[str, int], float]:
+    """Policy and cluster size -> median CPU seconds of a decision."""
+    clusters = {(policy, size): _Cluster(size, 1, policy) for policy in policies for size in SIZES}
     for cluster in clusters.values():
         cluster.round()
-    costs: dict[int, list[float]] = {size: [] for size in SIZES}
+    costs: dict[tuple[str, int], list[float]] = {key: [] for key in clusters}
     gc.disable()
     for done in range(rounds):
-        for size, cluster in clusters.items():
-            costs[size].append(cluster.round())
+        for key, cluster in clusters.items():
+            costs[key].append(cluster.round())
         print(f"\rround {done + 1}/{rounds}", end="", file=sys.stderr, flush=True)
     gc.enable()
     print(file=sys.stderr)
-    return {size: median(taken) for size, taken in costs.items()}
+    return {key: median(taken) for key, taken in costs.items()}
 
 
 def hash_cost(prompt_bytes: int, rounds: int) -> float:
@@ -86,14 +91,23 @@ def hash_cost(prompt_bytes: int, rounds: int) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.decision_cost", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20, help=f"rounds of {ROUND_REQUESTS} requests a cluster size")
-    rounds = parser.parse_args().rounds
-    costs = decision_costs(rounds)
+    parser.add_argument("--policy", default="dualmap", metavar="A,B", help="policies to measure")
+    parser.add_argument("--study", type=Path, metavar="FILE", help="add the result to a study, for its report")
+    args = parser.parse_args()
+    policies = args.policy.split(",")
+    if unknown := sorted(set(policies) - set(POLICY_NAMES)):
+        parser.error(f"--policy must be of {', '.join(POLICY_NAMES)}, not {', '.join(unknown)}")
+    costs = decision_costs(policies, args.rounds)
+    if args.study is not None:
+        with StudyLog(args.study, resume=True) as log:
+            for (policy, size), cost in costs.items():
+                log.add(DecisionCost(policy=policy, instances=size, us=round(cost * 1e6, 1)))
     print(f"{date.today()}, {platform.processor() or platform.machine()}, Python {platform.python_version()}\n")
-    print("| instances | a decision, us | against 8 |")
-    print("|---|---|---|")
-    for size, cost in costs.items():
-        print(f"| {size:,} | {cost * 1e6:.1f} | {cost / costs[SIZES[0]]:.2f} |")
-    print(f"\nA prompt of 48 KB is hashed in {hash_cost(48_000, rounds) * 1e6:.1f} us.")
+    print("| policy | instances | a decision, us | against 8 |")
+    print("|---|---|---|---|")
+    for (policy, size), cost in costs.items():
+        print(f"| {policy} | {size:,} | {cost * 1e6:.1f} | {cost / costs[policy, SIZES[0]]:.2f} |")
+    print(f"\nA prompt of 48 KB is hashed in {hash_cost(48_000, args.rounds) * 1e6:.1f} us.")
     return 0
 
 

@@ -14,7 +14,7 @@ from typing import IO
 
 import msgspec
 
-from loadtest.study_file import Cell, Study, StudyCapacity, StudyHeader, StudyRun, read_studies
+from loadtest.study_file import Cell, DecisionCost, Study, StudyCapacity, StudyHeader, StudyRun, read_studies
 
 
 class StudyLog:
@@ -53,13 +53,16 @@ class StudyLog:
         if self._file is not None:
             self._file.close()
 
-    def add(self, row: StudyRun | StudyCapacity) -> None:
+    def add(self, row: StudyRun | StudyCapacity | DecisionCost) -> None:
         match row:
             case StudyRun():
                 self.study.runs.append(row)
+                self._index(row)
             case StudyCapacity():
                 self.study.capacities.append(row)
-        self._index(row)
+                self._index(row)
+            case DecisionCost():
+                self.study.costs.append(row)
         self._write(row)
 
     def runs_of(self, key: Hashable) -> Sequence[StudyRun]:

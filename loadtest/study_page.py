@@ -17,9 +17,9 @@ COMMANDS = {  # what writes the rows of a section that a study lacks
     "capacity": "python -m loadtest.study",
     "runs": "python -m loadtest.study",
     "sizes": "python -m loadtest.study",
-    "ablation": "python -m loadtest.study --experiment ablation",
-    "sensitivity": "python -m loadtest.study --experiment sensitivity",
-    "decision_cost": "python -m loadtest.study --experiment decision_cost",
+    "ablation": "python -m loadtest.study --only ablations",
+    "sensitivity": "python -m loadtest.study --only sensitivity",
+    "decision_cost": "python -m loadtest.decision_cost --study runs/study.jsonl",
 }
 _TITLE = "Policies for a fleet of vLLM instances, in virtual time"
 
