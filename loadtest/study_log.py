@@ -83,7 +83,7 @@ class StudyLog:
             self._capacities[key].append(row)
             self._by_cell[row.cell].append(row)
 
-    def _write(self, row: StudyHeader | StudyRun | StudyCapacity) -> None:
+    def _write(self, row: StudyHeader | StudyRun | StudyCapacity | DecisionCost) -> None:
         if self._file is not None:
             self._file.write(msgspec.json.encode(row) + b"\n")
             self._file.flush()
