@@ -1,7 +1,6 @@
 """The capacities of a policy in one setup, by runs at rates of the common grid."""
 
 from collections.abc import Callable, Iterable, Sequence
-from math import log
 
 from loadtest.capacity_search import MISSES_TOLD, CapacitySearch, nearest_place, rate_at
 from loadtest.simulated_workload import Setup, work_s_per_request
@@ -46,8 +45,9 @@ def find_capacities(
 
 
 def _row(target: float, qps: float | None, runs: Sequence[StudyRun]) -> StudyCapacity:
-    """With the latencies of the run at the nearest rate."""
-    nearest = min(runs, key=lambda run: (not run.complete, abs(log(run.qps / (qps or run.qps)))))
+    """With the latencies of the run at the highest rate up to the capacity; where there is none, at the nearest."""
+    limit = qps or 0.0
+    nearest = min(runs, key=lambda run: (not run.complete, run.qps > limit, abs(run.qps - limit)))
     shared = [name for name in StudyCapacity.__struct_fields__ if name not in ("attainment", "qps")]
     return StudyCapacity(
         attainment=target,

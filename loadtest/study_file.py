@@ -93,7 +93,8 @@ class StudyRun(_InCell, frozen=True, kw_only=True, tag_field="kind", tag="run"):
 
 
 class StudyCapacity(_InCell, frozen=True, kw_only=True, tag_field="kind", tag="capacity"):
-    """attainment: the share aimed at. qps: the highest rate that reached it; the rest is measured at that rate."""
+    """attainment: the share aimed at. qps: the highest rate that reached it; the rest is measured at the rate that was
+    tried next below."""
 
     attainment: float
     qps: float | None
