@@ -86,18 +86,17 @@ def _cells(traces: Path) -> Iterator[StudyCell]:
     for disturbance in DISTURBANCES:
         if disturbance != "none":
             yield _compared(_shorter(replace(full, disturbance=disturbance)))
-    yield _curves(full, 0)
-    for instances in (16, 64):
+    yield _ablated(_shorter(full), seeds=1)
+    yield _varied(_shorter(full), seeds=1)
+    for instances in (16, 64, 256):
         yield _compared(_shorter(replace(full, instances=instances)))
+    yield _curves(full, 0)
     for seed in (1, 2):
         yield _compared(prefill_only, seed)
         yield _compared(full, seed)
-    yield _ablated(full, seeds=1)
-    yield _varied(full, seeds=1)
     yield _ablated(prefill_only, seeds=1)
-    yield _compared(_shorter(replace(full, instances=256)))
-    yield _curves(prefill_only, 0)
     yield _varied(prefill_only, seeds=1)
+    yield _curves(prefill_only, 0)
 
 
 def _shorter(setup: Setup) -> Setup:
