@@ -262,6 +262,7 @@ class Scheduler:
         for instance_id, blocks in event.sent:
             if instance_id in self.instances:
                 self.instances[instance_id].cache.use(blocks)
+        self.loads.shared = bool(event.loads)
         loads = {load.instance_id: load for load in event.loads}
         for view in self.instances.values():
             view.hear_of_others(loads.get(view.instance_id))

@@ -64,7 +64,10 @@ class DualMap:
         return Placement(estimate, candidates, reason)
 
     def _add_coolest(self, views: list[InstanceView], avoid: Set[str]) -> None:
-        """Where all the others have to wait, somebody else may not."""
+        """Where all the others have to wait, somebody else may not. Not where several gateways would all find the same
+        one, from what each knew a moment ago; two candidates by the key spread them."""
+        if self._loads.shared:
+            return
         for view in islice(self._loads.coolest(), 1 + len(avoid)):
             if view.instance_id not in avoid:
                 backlog_s = view.backlog_s

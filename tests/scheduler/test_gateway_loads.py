@@ -109,3 +109,16 @@ def test_moves_and_plans_count_what_others_have_put_ahead(script):
     assert move.gain_s == pytest.approx(6.976 - 2.0)
     core.move("r", "a", "b")
     assert core.core.stats.moves_applied == 1
+
+
+def test_the_least_loaded_instance_draws_nobody_while_other_gateways_would_all_find_the_same_one(script):
+    core = script(*"abcd", rebalancing=False, taking=False)
+    blocks = core.prompt("a", "b", blocks=1)
+    core.arrive("busy-a", 20_000, core.prompt("a", "b", blocks=1, other_than=1))
+    core.arrive("busy-b", 20_000, core.prompt("b", "a", blocks=1))
+    core.send(GatewayLoads((InstanceLoad("c", 0, 0, 0, 0),)))
+    core.arrive("shared", 1000, blocks)
+    assert core.attempt("shared").instance_id in "ab"
+    core.send(GatewayLoads(()))
+    core.arrive("alone", 1000, core.prompt("a", "b", blocks=1, other_than=2))
+    assert core.attempt("alone").instance_id in "cd"
