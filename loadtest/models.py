@@ -43,6 +43,7 @@ _PREFILL_ONLY = EngineProfile(
 MODELS = {
     "full": Model("full", _FULL),
     "prefill-only": Model("prefill-only", _PREFILL_ONLY, max_output_tokens=1),
+    "sim-instance": Model("sim-instance", EngineProfile(block_size=512)),  # what `dualmap sim-instance` does by default
     "small-cache": Model("small-cache", replace(_FULL, kv_tokens=300_000, offload_tokens=0)),
 }
 

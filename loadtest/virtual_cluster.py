@@ -265,20 +265,20 @@ class VirtualCluster:
     def _arrive(self, index: int) -> None:
         request = self.workload.requests[index]
         self.outcomes[index].arrived_s = self._now
-        event = RequestArrived(
-            Request(
-                str(index),
-                self._prompt_blocks(index),
-                request.prompt_tokens,
-                request.output_tokens,
-                block_tokens=self.workload.block_tokens,
-            )
+        told = request.told or Request(
+            str(index),
+            self._prompt_blocks(index),
+            request.prompt_tokens,
+            request.output_tokens,
+            block_tokens=self.workload.block_tokens,
         )
-        self._tell(self._gateway_of(index), event)
+        self._tell(self._gateway_of(index), RequestArrived(told))
 
     def _prompt_blocks(self, index: int) -> tuple[int, ...]:
         """Full blocks only: a part of one is never hit."""
         request = self.workload.requests[index]
+        if request.told:
+            return request.told.blocks
         return request.blocks[: request.prompt_tokens // self.workload.block_tokens]
 
     def _gateway_of(self, index: int) -> int:
@@ -341,7 +341,9 @@ class VirtualCluster:
             self._at(self._now + self._delay, self._tell, gateway, failed)
             return
         request = self.workload.requests[index]
-        blocks = self._prompt_blocks(index) + request.answer_blocks
+        blocks = request.engine_blocks
+        if blocks is None:
+            blocks = self._prompt_blocks(index) + request.answer_blocks
         server.engine.add(
             EngineRequest(dispatch.request_id, blocks, request.prompt_tokens, request.output_tokens), self._now
         )

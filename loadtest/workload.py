@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtest.trace import BLOCK_TOKENS
+from scheduler.request import Request
 
 
 @dataclass(slots=True)
@@ -22,6 +23,9 @@ class WorkRequest:
     session: requests of one conversation or agent run have the same number, dense from 0.
     after: index in the workload of the request to wait for, always smaller than the request's own.
     think_s: seconds between the end of `after` and this request.
+    told: what the core is told of it where that is on record, with its place in the workload as id; None: what follows
+        from the other fields.
+    engine_blocks: the instance's own blocks of prompt and answer, of its own block size; None: blocks, answer_blocks.
     """
 
     arrival_s: float
@@ -32,6 +36,8 @@ class WorkRequest:
     session: int = 0
     after: int | None = None
     think_s: float = 0.0
+    told: Request | None = None
+    engine_blocks: tuple[int, ...] | None = None
 
 
 @dataclass
