@@ -86,8 +86,8 @@ def _cells(traces: Path) -> Iterator[StudyCell]:
     for disturbance in DISTURBANCES:
         if disturbance != "none":
             yield _compared(_shorter(replace(full, disturbance=disturbance)))
-    yield _ablated(_shorter(full), seeds=1)
-    yield _varied(_shorter(full), seeds=1)
+    yield _ablated(full, seeds=1)
+    yield _varied(full, seeds=1)
     for instances in (16, 64, 256):
         yield _compared(_shorter(replace(full, instances=instances)))
     yield _curves(full, 0)
