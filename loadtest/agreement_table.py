@@ -99,7 +99,8 @@ def furthest_apart(live: Mapping[str, Decided], virtual: Mapping[str, Decided]) 
     """The first request that went elsewhere, and those whose first tokens are furthest apart."""
     pairs = [(number, one, virtual[request_id]) for number, (request_id, one) in enumerate(live.items(), start=1)]
     start_s = pairs[0][1].arrived_s
-    split = next((pair for pair in pairs if pair[1].instance_id != pair[2].instance_id), None)
+    apart = [pair for pair in pairs if pair[1].instance_id != pair[2].instance_id]
+    split = min(apart, key=lambda pair: min(pair[1].dispatched_s, pair[2].dispatched_s), default=None)
     late = sorted(pairs, key=lambda pair: abs(pair[1].ttft_s - pair[2].ttft_s), reverse=True)[:SHOWN]
     lines = ["the first that went elsewhere:", _pair(*split, start_s)] if split else ["none went elsewhere"]
     lines += ["first tokens furthest apart:", *(_pair(*pair, start_s) for pair in late)]

@@ -1,8 +1,8 @@
 """The same policy live and in virtual time: `python -m loadtest.live_agreement`.
 
 A deployment as `dualmap up --simulate N --journal FILE` starts it (Ray, a gateway, the simulated servers; real HTTP)
-serves a trace. What its journal says arrived is then given to the cluster in virtual time, and what was decided and what
-came of it are compared, as the gateway saw them.
+serves a trace, open loop. What its journal says arrived is then given to the cluster in virtual time, and what was
+decided and what came of it are compared, as the gateway saw them.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from router.journal_replay import JournalReader
 from scheduler.config import POLICY_NAMES
 
 INSTANCES = 8
-REQUESTS = 240
-QPS = 6.0
+REQUESTS = 300
+QPS = 9.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

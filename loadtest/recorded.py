@@ -2,20 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
+from statistics import median_low
 
 from instances.engine_profile import EngineProfile
 from instances.sim_request import read_chat
 from loadtest.decided import Decided, Recorder, decided
 from loadtest.request_body import CHAT_PATH, RequestBytes
 from loadtest.trace import TraceRequest
-from loadtest.virtual_cluster import ClusterSettings, InstanceSpec, VirtualCluster
+from loadtest.virtual_cluster import TICK_S, ClusterSettings, InstanceSpec, VirtualCluster
 from loadtest.workload import Workload, WorkRequest
 from router.journal_format import Record
 from scheduler.config import SchedulerConfig
-from scheduler.events import InstanceJoined
+from scheduler.events import InstanceJoined, MovesProposed, Tick
 
-LEAD_S = 1.0  # instances are there so long before the first arrival; nothing is learned of them meanwhile
 NETWORK_S = 0.0005  # each way: a connection of this machine, and the handling of what came
+AFTER_S = 10.0  # plans go on beyond the end of the record, should virtual time need longer
 
 
 def run_again(
@@ -29,10 +31,11 @@ def run_again(
     """What is decided of the journal's requests in virtual time, by their ids in the journal.
 
     profile: of each instance. traced: what was sent, by the same ids. All were sent as `loadtest.replay` sends a chat,
-    to the model of that name; times are the journal's.
+    to the model of that name; times are the journal's. Arrivals, ticks and plans come when they did: they are the
+    clock's doing, not the policy's, and on a loaded cluster who is asked a moment sooner decides what moves.
     """
     live = decided(records)
-    start_s = min(one.arrived_s for one in live.values()) - LEAD_S
+    start_s = records[0].t
     body = RequestBytes("instance", CHAT_PATH, model)
     requests = [
         _work_request(str(index), one, traced[request_id], body, model, profile, one.arrived_s - start_s)
@@ -49,13 +52,32 @@ def run_again(
         recorders.append(Recorder(core))
         return recorders[-1]
 
-    settings = ClusterSettings(config, specs, network_s=network_s)
+    ticks = [record.t - start_s for record in records if isinstance(record.event, Tick)]
+    plans = [when - start_s for when in planning_times(records)]
+    settings = ClusterSettings(config, specs, network_s=network_s, ticks=ticks, plans=plans)
     cluster = VirtualCluster(Workload("recorded", requests, config.block_tokens), settings, wrap)
     cluster.run()
     again = decided(recorders[0].records)
     return {
         request_id: _shifted(again[str(index)], start_s) for index, request_id in enumerate(live) if str(index) in again
     }
+
+
+def planning_times(records: Sequence[Record]) -> list[float]:
+    """When the gateway asked for moves: it does so all the time, but only while an instance is hot is that on record.
+    Between, before and after it is taken to have gone on with the same period."""
+    seen = [record.t for record in records if isinstance(record.event, MovesProposed)]
+    gaps_s = [later - earlier for earlier, later in pairwise(seen)]
+    period_s = min(median_low(gaps_s), 2 * TICK_S) if gaps_s else TICK_S
+    found = [seen[0] if seen else records[0].t]
+    while found[0] - period_s >= records[0].t:
+        found.insert(0, found[0] - period_s)
+    for gap_s in gaps_s:
+        steps = max(round(gap_s / period_s), 1)
+        found += [found[-1] + gap_s / steps * number for number in range(1, steps + 1)]
+    while found[-1] < records[-1].t + AFTER_S:
+        found.append(found[-1] + period_s)
+    return found
 
 
 def _work_request(

@@ -68,7 +68,9 @@ class Change:
 class ClusterSettings:
     """gateways: each has its own core and takes its turn of the sessions; they learn of each other's load every
     digest_s, so much late as digest_delay_s says (None: network_s). shared_cache: all instances have one offload tier,
-    as large as all of theirs together; what one computed, each reads back."""
+    as large as all of theirs together; what one computed, each reads back. ticks, plans: when gateways tick and when
+    moves are planned, where that is on record; after the last tick, and otherwise from 0 on, every TICK_S, and without
+    plans with each tick."""
 
     config: SchedulerConfig
     instances: Sequence[InstanceSpec]
@@ -78,6 +80,8 @@ class ClusterSettings:
     changes: Sequence[Change] = ()
     digest_delay_s: float | None = None
     shared_cache: bool = False
+    ticks: Sequence[float] = ()
+    plans: Sequence[float] = ()
 
 
 @dataclass(slots=True)
@@ -232,7 +236,9 @@ class VirtualCluster:
             else:
                 self._followers.setdefault(request.after, []).append(index)
         for gateway in range(len(self._gateways)):
-            self._at(0.0, self._tick, gateway)
+            self._at(self._tick_s(0), self._tick, gateway, 1)
+            for when in self.settings.plans:
+                self._at(when, self._plan, gateway)
         if len(self._gateways) > 1:
             self._at(0.0, self._exchange_loads)
         heap = self._heap
@@ -310,14 +316,25 @@ class VirtualCluster:
             case Abort():
                 self._at(self._now + self._delay, self._abort, gateway, command)
 
-    def _tick(self, gateway: int) -> None:
+    def _tick_s(self, number: int) -> float:
+        ticks = self.settings.ticks
+        if number < len(ticks):
+            return ticks[number]
+        return self._now + TICK_S if number else 0.0
+
+    def _tick(self, gateway: int, number: int) -> None:
+        """number: of those that this gateway has had, this one included."""
         self._tell(gateway, Tick())
+        if not self.settings.plans:
+            self._plan(gateway)
+        self._at(self._tick_s(number), self._tick, gateway, number + 1)
+
+    def _plan(self, gateway: int) -> None:
         snapshot = self.cores[gateway].snapshot(self._now)
         if snapshot is not None:
             moves = tuple(plan_rebalance(snapshot, self.cores[gateway].config))
             if moves:
                 self._tell(gateway, MovesProposed(moves, snapshot.version))
-        self._at(self._now + TICK_S, self._tick, gateway)
 
     def _exchange_loads(self) -> None:
         late_s = self.settings.digest_delay_s

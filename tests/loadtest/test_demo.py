@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from loadtest.agreement import live, virtual
 from loadtest.run_file import Outcome, read_run
 from tests.conftest import WAIT_S, ProcessFamily, await_that
 
@@ -16,7 +15,7 @@ def test_the_demo_ends_with_a_table_and_a_report_and_leaves_no_process(tmp_path)
     family = ProcessFamily()
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "router.cli", "demo", "--seconds", "12", "--out", str(tmp_path)],
+            [sys.executable, "-m", "router.cli", "demo", "--seconds", "4", "--out", str(tmp_path)],
             env=family.environment,
             capture_output=True,
             text=True,
@@ -36,13 +35,6 @@ def test_the_demo_ends_with_a_table_and_a_report_and_leaves_no_process(tmp_path)
         assert {row.outcome for row in rows} == {Outcome.OK}
         sent.append([(row.index, row.trace_input_tokens) for row in sorted(rows, key=lambda row: row.index)])
     assert sent[0] == sent[1], "both policies get the same work"
-    for policy in ("round_robin", "dualmap"):
-        # Placements, as the tokens they found cached tell them, are those of the same requests in virtual time. Of two
-        # runs the widest difference was 0.5 points; what a busy machine does to the times is not looked at.
-        path = tmp_path / f"{policy}.jsonl"
-        named, instances, was = live(path)
-        assert named == policy
-        assert virtual(path, policy, instances).hit_rate == pytest.approx(was.hit_rate, abs=0.03)
 
 
 def test_a_trace_that_cannot_be_read_is_one_line_and_starts_nothing(tmp_path):
