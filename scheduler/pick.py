@@ -5,7 +5,7 @@ from scheduler.request import ChoiceReason
 from scheduler.ttft import TtftEstimate
 
 BUSY_BACKLOG_S = 1.0  # mean backlog from which a cluster counts as busy
-WARM_SHARE = 0.75
+WARM_SHARE = 0.75  # of the other's prefill time: saving less, a cached prefix is no reason to stay where others wait
 
 
 def leaving_gain_s(here_s: float, there_s: float, extra_prefill_s: float, recompute_price: float) -> float:
