@@ -9,6 +9,9 @@ from collections.abc import Iterable
 
 from scheduler.holders import Holders
 
+LEAST_SHARE = 0.25  # of its size that a cache is taken to keep, however often it was found to have less
+SHRINK = 0.98  # for each prompt of which less was cached than believed
+GROW = 1.002  # for each other one: a size at which one prompt in ten is wrong stays
 USES_KEPT = 4  # times its size in blocks that a cache remembers of its past uses, before it forgets what is outdated
 
 
@@ -20,7 +23,8 @@ class CacheView:
     """
 
     def __init__(self, max_blocks: int, holders: Holders, bit: int) -> None:
-        self._max_blocks = max(1, max_blocks)
+        self._size = max(1, max_blocks)
+        self._max_blocks: float = self._size
         self._holders = holders
         self._bit = bit
         self._held: dict[int, int] = {}  # block -> number of its last use
@@ -90,6 +94,15 @@ class CacheView:
         for block in blocks:
             if self._held.pop(block, None) is not None and block not in self._expected:
                 self._holders.remove(block, self._bit)
+
+    def was_right(self, right: bool) -> None:
+        """Whether the instance had as much of a prompt cached as was believed. If not, it forgets sooner than its size
+        says: others use it, or answers take more of it than was thought."""
+        if right:
+            self._max_blocks = min(self._size, self._max_blocks * GROW)
+        else:
+            self._max_blocks = max(self._size * LEAST_SHARE, self._max_blocks * SHRINK, 1)
+            self._evict()
 
     def clear(self) -> None:
         self.drop(list(self._held))

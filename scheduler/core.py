@@ -27,6 +27,7 @@ from scheduler.events import (
     InstanceJoined,
     InstanceLoad,
     InstanceLost,
+    LoadReported,
     MovesProposed,
     RequestArrived,
     RequestCancelled,
@@ -91,6 +92,7 @@ class Scheduler:
             BlocksStored: self._blocks_stored,
             BlocksRemoved: self._blocks_removed,
             CacheCleared: self._cache_cleared,
+            LoadReported: self._load_reported,
             GatewayLoads: self._gateway_loads,
             MovesProposed: self._moves_proposed,
             Tick: self._tick,
@@ -134,6 +136,7 @@ class Scheduler:
             return
         view = self.instances[attempt.instance_id]
         attempt.started = True
+        view.answered_at = now
         if attempt.state is AttemptState.PREFILLING:
             if attempt.request.streams:
                 view.speed.observe(view.work_done_with(attempt), now)
@@ -148,6 +151,10 @@ class Scheduler:
             self.stats.late_events += 1
             return
         self.answers.observe(event.output_tokens)
+        view = self.instances[attempt.instance_id]
+        view.answered_at = now
+        if event.cached_tokens is not None and event.prompt_tokens is not None:
+            view.learn_from_usage(attempt, event.prompt_tokens, event.cached_tokens, now)
         self._end(attempt, now, commands)
 
     def _request_failed(self, event: RequestFailed, now: float, commands: list[Command]) -> None:
@@ -256,6 +263,11 @@ class Scheduler:
         if view := self.instances.get(event.instance_id):
             view.cache.clear()
 
+    def _load_reported(self, event: LoadReported, now: float, commands: list[Command]) -> None:
+        if view := self.instances.get(event.instance_id):
+            view.hear(event, now)
+            self._release(view, now, commands)
+
     # Background.
 
     def _gateway_loads(self, event: GatewayLoads, now: float, commands: list[Command]) -> None:
@@ -314,6 +326,7 @@ class Scheduler:
         if now >= self._next_expiry:
             self._next_expiry = now + EXPIRY_INTERVAL_S
             for view in self.instances.values():
+                view.reported.check(view.answered_at, now)
                 if not view.speed.is_known:
                     view.speed.refresh()
                     self.loads.changed(view)
@@ -411,7 +424,7 @@ class Scheduler:
             self._take_from_others(view, now, commands)
 
     def _take_from_others(self, view: InstanceView, now: float, commands: list[Command]) -> None:
-        if view.instance_id in self._suspects:
+        if view.instance_id in self._suspects or view.reported.stale:
             return
         while view.has_room(self.config.release_window_s):
             found = request_to_take(view, self.loads, self._price(), self.config.min_move_gain_s)

@@ -116,7 +116,7 @@ class RequestCancelled:
 
 @record
 class BlocksStored:
-    """The instance reported that it holds these blocks, in prompt order."""
+    """The instance reported that it holds these blocks: the beginning of a prompt, from its first block on."""
 
     instance_id: str
     blocks: tuple[int, ...]
@@ -135,6 +135,18 @@ class CacheCleared:
     """The instance's prefix cache was reset."""
 
     instance_id: str
+
+
+@record
+class LoadReported:
+    """The instance said how it does (vLLM: /metrics), expected about each second: requests it runs, requests that wait
+    in it, the share of its KV pool that these hold (0 to 1). age_s: since it was so."""
+
+    instance_id: str
+    running: int
+    waiting: int
+    kv_used: float
+    age_s: float = 0.0
 
 
 @record
@@ -183,6 +195,7 @@ Event = (
     | BlocksStored
     | BlocksRemoved
     | CacheCleared
+    | LoadReported
     | GatewayLoads
     | MovesProposed
     | Tick

@@ -1,14 +1,20 @@
-"""One instance as the core sees it: its capacity, what is booked on it, and the caches it is believed to hold."""
+"""One instance as the core sees it: its capacity, what is booked on it, what it says of itself, and the cache it is
+believed to hold."""
+
+from math import inf
 
 from scheduler.cache_view import CacheView
 from scheduler.config import SchedulerConfig
-from scheduler.events import InstanceCapacity, InstanceLoad
+from scheduler.events import InstanceCapacity, InstanceLoad, LoadReported
 from scheduler.holders import Holders
 from scheduler.kv_booking import KvBooking
 from scheduler.load_order import LoadOrder
+from scheduler.reported_load import ForeignLoad, ReportedLoad
 from scheduler.request import Attempt, AttemptState, Request
 from scheduler.ttft import FleetPace, PrefillSpeed, TtftEstimate, cached_tokens
 from scheduler.wait_queues import WaitQueue
+
+WORK_MEMORY = 16.0  # prompts over which the mean work of one is taken
 
 
 class InstanceView:
@@ -17,7 +23,9 @@ class InstanceView:
 
     waiting_tokens: prefill work of what waits in the gateway. booked_prefill_tokens: dispatched, not yet computed.
     Both in tokens of a short prompt: what a long one's attention costs is in them (`work_tokens`).
-    others: what other gateways have booked here.
+    others: what other gateways have booked here. reported: what the instance itself says.
+    answered_at, usage_at: when something of an answer last came from it, and when one said what was cached, in seconds;
+    usage_at is None until one did.
     """
 
     def __init__(
@@ -36,12 +44,16 @@ class InstanceView:
         self.draining = False
         self.suspect_until = 0.0
         self.others: InstanceLoad | None = None
+        self.reported = ReportedLoad()
+        self.answered_at = -inf
+        self.usage_at: float | None = None
         self.waiting = WaitQueue(by_deadline=config.deadline_order, patience_slos=config.patience_slos)
         self.running: dict[str, Attempt] = {}  # by request id
         self.speed = PrefillSpeed(capacity.prefill_tokens_per_s, pace)
         self.waiting_tokens = 0
         self.booked_prefill_tokens = 0
         self.kv = KvBooking()
+        self._mean_work_tokens = 0.0  # of the prompts sent here
         self._handicap = config.length_handicap if config.deadline_order else 0.0
         self._block_tokens = config.block_tokens
         self._attention_tokens = capacity.attention_tokens
@@ -76,6 +88,8 @@ class InstanceView:
         tokens = self.booked_prefill_tokens + self.waiting_tokens
         if self.others is not None:
             tokens += self.others.prefilling_tokens + self.others.waiting_tokens
+        if self.reported.foreign.waiting:  # their prompts are taken to be like ours
+            tokens += int(self.reported.foreign.waiting * self._mean_work_tokens)
         return tokens
 
     @property
@@ -141,10 +155,7 @@ class InstanceView:
         what we know of them is old, and an instance that idles meanwhile would be worse than a short queue there."""
         if not self.running:
             return True
-        running = len(self.running)
-        if self.others is not None:
-            running += self.others.running
-        if running >= self.capacity.max_running:
+        if self.reported.stale or self._all_running >= self.capacity.max_running:
             return False
         return not self.booked_prefill_tokens or self.prefilling_s < window_s
 
@@ -152,9 +163,7 @@ class InstanceView:
         """Whether the request's KV cache would fit beside what runs. An idle instance takes anything."""
         if not self.running:
             return True
-        free = self.capacity.kv_tokens - self.kv.tokens
-        if self.others is not None:
-            free -= self.others.kv_tokens
+        free = self.capacity.kv_tokens - self._all_kv_tokens - self.reported.foreign.kv_tokens
         need = request.prompt_tokens + answer_tokens
         if need <= free:
             return True
@@ -175,6 +184,7 @@ class InstanceView:
         if not self.booked_prefill_tokens:
             self.speed.starts(now)
         self.booked_prefill_tokens += attempt.work_tokens
+        self._mean_work_tokens += (attempt.work_tokens - self._mean_work_tokens) / WORK_MEMORY
         self.kv.book(request.blocks, block_tokens, attempt.own_kv_tokens)
         self.cache.use(request.blocks)
         self._loads.changed(self)
@@ -205,6 +215,35 @@ class InstanceView:
         """What other gateways have booked here, as they last said."""
         self.others = load
         self._loads.changed(self)
+
+    def hear(self, report: LoadReported, now: float) -> None:
+        """What the instance says of its load."""
+        kv_tokens = int(report.kv_used * self.capacity.kv_tokens)
+        there = ForeignLoad(report.running + report.waiting, report.waiting, kv_tokens)
+        self.reported.hear(there, self._booked_running, self._all_kv_tokens, now - report.age_s)
+        self.reported.check(self.answered_at, now)
+        self._loads.changed(self)
+
+    def learn_from_usage(self, attempt: Attempt, prompt_tokens: int, cached_tokens: int, now: float) -> None:
+        """The answer to the attempt is complete, and says how long its prompt was and how much of it was cached."""
+        self.usage_at = now
+        if attempt.started and attempt.request.streams:  # else its work was not counted
+            self.speed.correct(self.work_tokens(prompt_tokens, cached_tokens) - attempt.work_tokens)
+        block_tokens = attempt.request.block_tokens or self._block_tokens
+        self.cache.was_right(attempt.cached_tokens < cached_tokens + block_tokens)
+
+    @property
+    def _booked_running(self) -> int:
+        return len(self.running) + (self.others.running if self.others is not None else 0)
+
+    @property
+    def _all_running(self) -> int:
+        return self._booked_running + self.reported.foreign.requests
+
+    @property
+    def _all_kv_tokens(self) -> int:
+        """Booked by us and by other gateways."""
+        return self.kv.tokens + (self.others.kv_tokens if self.others is not None else 0)
 
     def _kv_block_tokens(self, request: Request) -> int:
         """What each block is taken to hold: all of them no more than the prompt. The block of a short prompt, or of a

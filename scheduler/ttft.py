@@ -82,6 +82,10 @@ class PrefillSpeed:
         self._fleet.observe(tokens, seconds / configured_s)
         self.refresh()
 
+    def correct(self, tokens: int) -> None:
+        """A prompt observed before was so much more work than was thought, or less if below 0."""
+        self._seen_tokens += tokens
+
 
 @record
 class TtftEstimate:

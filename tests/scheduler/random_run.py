@@ -24,6 +24,7 @@ from scheduler.events import (
     InstanceJoined,
     InstanceLoad,
     InstanceLost,
+    LoadReported,
     MovesProposed,
     RequestArrived,
     RequestCancelled,
@@ -64,6 +65,7 @@ class RandomRun:
             self._cache: 3,
             self._member: 3,
             self._loads: 3,
+            self._report: 3,
             self._plan: 4,
             self._tick: 15,
         }
@@ -151,6 +153,11 @@ class RandomRun:
         loads = (InstanceLoad(i, 1, rng.randrange(3000), rng.randrange(2000), 5000) for i in IDS if rng.random() < 0.5)
         sent = [(rng.choice(IDS), hash_trace_ids([0, *range(rng.randrange(4))])) for _ in range(rng.randrange(3))]
         self._send(GatewayLoads(tuple(loads), tuple(sent)))
+
+    def _report(self) -> None:
+        rng = self._random
+        age_s = rng.choice((0.0, 0.3, 9.0))
+        self._send(LoadReported(rng.choice(IDS), rng.randrange(5), rng.randrange(3), rng.random(), age_s))
 
     def _plan(self) -> None:
         snapshot = self._scheduler.snapshot(self.now)

@@ -30,6 +30,7 @@ from scheduler.events import (
     InstanceJoined,
     InstanceLoad,
     InstanceLost,
+    LoadReported,
     MovesProposed,
     RequestArrived,
     RequestCancelled,
@@ -212,6 +213,9 @@ class Fleet:
         self.others = {load.instance_id: load for load in loads if load.instance_id in self.members}
         self._send(GatewayLoads(loads, ((instance_id, PROMPTS[prompt % len(PROMPTS)]),)))
 
+    def report_load(self, instance_id: str, running: int, kv_used: float, age_s: float) -> None:
+        self._send(LoadReported(instance_id, running, running // 2, kv_used, age_s))
+
     def plan(self) -> None:
         snapshot = self.core.snapshot(self.now)
         if snapshot is not None:
@@ -385,9 +389,11 @@ class Fleet:
         assert view.running
         others = view.others or InstanceLoad(view.instance_id, 0, 0, 0, 0)
         prefilling_s = (view.booked_prefill_tokens + others.prefilling_tokens) * view.seconds_per_token
-        free = view.capacity.kv_tokens - view.booked_kv_tokens - others.kv_tokens
+        foreign = view.reported.foreign
+        free = view.capacity.kv_tokens - view.booked_kv_tokens - others.kv_tokens - foreign.kv_tokens
         assert (
-            view.running_count + others.running >= view.capacity.max_running
+            view.reported.stale
+            or view.running_count + others.running + foreign.requests >= view.capacity.max_running
             or (view.booked_prefill_tokens and prefilling_s >= self.core.config.release_window_s)
             or any(self._most_kv_tokens(view, a.request) > free for a in view.waiting)
         )
@@ -524,6 +530,15 @@ class AnyEvents(RuleBasedStateMachine):
         loads = (InstanceLoad(i, n, tokens, tokens // 2, n * 300) for i, n in zip(IDS, running, strict=False) if n)
         self.fleet.hear_of_others(tuple(loads), instance_id, prompt)
 
+    @rule(
+        instance_id=INSTANCE_IDS,
+        running=st.integers(0, 9),
+        kv_used=st.sampled_from((0.0, 0.3, 1.0)),
+        age_s=st.sampled_from((0.0, 9.0)),
+    )
+    def report_load(self, instance_id, running, kv_used, age_s):
+        self.fleet.report_load(instance_id, running, kv_used, age_s)
+
     @rule()
     def plan(self):
         self.fleet.plan()
@@ -564,7 +579,7 @@ test_no_event_breaks_the_books = AnyEvents.TestCase
 def random_event(fleet: Fleet, rng: random.Random) -> None:
     """One event, as they would come to a busy fleet whose instances come and go."""
     index = rng.randrange(1000)
-    kind = rng.choices(range(12), (30, 22, 22, 4, 3, 5, 2, 3, 6, 2, 9, 2))[0]
+    kind = rng.choices(range(13), (30, 22, 22, 4, 3, 5, 2, 3, 6, 2, 9, 2, 2))[0]
     if kind == 0:
         slo_s = rng.choice((None, None, 1.0, 60.0))
         prompt = 0 if rng.random() < 0.1 else 1 + rng.randrange(len(PROMPTS) - 1)
@@ -598,6 +613,8 @@ def random_event(fleet: Fleet, rng: random.Random) -> None:
     elif kind == 11:
         loads = (InstanceLoad(i, 1, rng.randrange(1000), rng.randrange(1000), 500) for i in IDS if rng.random() < 0.3)
         fleet.hear_of_others(tuple(loads), rng.choice(IDS), rng.randrange(len(PROMPTS)))
+    elif kind == 12:
+        fleet.report_load(rng.choice(IDS), rng.randrange(6), rng.random(), rng.choice((0.0, 0.0, 9.0)))
     else:
         fleet.tick(rng.choice((0.05, 0.1, 0.3, 1.0)))
 
