@@ -1,50 +1,48 @@
-"""One actor per instance: starts its server or watches one by URL, and tells Fleet what becomes of it."""
+"""One actor per instance: starts its server or watches one by URL, and tells Fleet what becomes of it and what it says of
+itself."""
 
 import asyncio
 import json
+import socket
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from instances.http_get import http_get
-from instances.server_process import ServerProcess, StartError
-from router.membership import Member, MemberState
-from scheduler.events import InstanceCapacity
+from ray.util import get_node_ip_address
 
-PROBE_INTERVAL_S = 0.5
-PROBE_TIMEOUT_S = 2.0  # a server that takes longer to answer /health is not well
-PROBES_MISSED = 3  # in a row, until an instance counts as lost; its connections show a dead one sooner
+from instances.http_call import http_get
+from instances.instance_signals import SignalCollector
+from instances.instance_spec import InstanceSpec
+from instances.server_process import ServerProcess, StartError
+from instances.watch import ASLEEP, HEALTH_TIMEOUT_S, answers, scrape, watch_health, watch_metrics, watch_progress
+from router.membership import Member, MemberState
+from router.signals import InstanceSignals
+
+READY_POLL_S = 0.5
 HEARTBEAT_S = 1.0  # reports go out at least this often: Fleet takes silence as loss
-START_TIMEOUT_S = 30.0
-STOP_GRACE_S = 3.0
+NEWS_INTERVAL_S = 0.2  # and at most this often while there is news of its cache
 BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # between starts; the last one repeats
 
-
-@dataclass(frozen=True, slots=True)
-class InstanceSpec:
-    """Either `command`, a server to start that prints `listening on http://HOST:PORT`, or the address of one to
-    watch."""
-
-    instance_id: str
-    capacity: InstanceCapacity
-    log_path: Path
-    command: tuple[str, ...] = ()
-    host: str = ""
-    port: int = 0
+Report = Callable[[Member, InstanceSignals], Awaitable[bool]]
 
 
 class InstanceActor:
-    """report: sends the member's state to Fleet; failing to is not an error, since the next heartbeat repeats it."""
+    """report: sends the member's state and signals to Fleet, and says whether Fleet knows all signals so far; failing to
+    is not an error, since the next heartbeat repeats it. node_host: the address at which others reach this node; None: Ray knows
+    it."""
 
-    def __init__(self, spec: InstanceSpec, report: Callable[[Member], Awaitable[None]]) -> None:
+    def __init__(self, spec: InstanceSpec, report: Report, node_host: str | None = "127.0.0.1") -> None:
         self._spec = spec
         self._report = report
+        self._host = spec.host or node_host or _node_address()
+        self._kv_events = spec.kv_events
         self._server: ServerProcess | None = None
         self._stopping = False
         self.member = Member(spec.instance_id, 0, spec.host, spec.port, MemberState.STARTING, spec.capacity)
         self.last_error = ""
+        self.signals = SignalCollector(spec.instance_id)
         self._decided = asyncio.Event()
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._heartbeat())]
 
@@ -79,55 +77,109 @@ class InstanceActor:
                 self.last_error = str(error)
             self._decided.set()
             await self._set(state=MemberState.LOST)
-            if self._server is not None:
+            if self._server is not None and self.last_error != ASLEEP:
                 await self._server.stop()
             await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
             failures += 1
+
+    @property
+    def _url(self) -> str:
+        return f"http://{self.member.host}:{self.member.port}"
+
+    @property
+    def _model(self) -> str:
+        """A name the server answers to; empty before it was asked."""
+        return str(self.member.model_cards[0]["id"]) if self.member.model_cards else ""
 
     async def _start(self) -> None:
         """Start the server, or wait for the one at the address. Each time is a new incarnation: the cache is empty."""
         incarnation = max(
             self.member.incarnation + 1, time.time_ns() // 1_000_000
         )  # also after a restart of this actor
-        if self._spec.command:
-            server = self._server = ServerProcess(self._spec.command, self._spec.log_path, STOP_GRACE_S)
-            await server.start(START_TIMEOUT_S)
-            self.member = replace(
-                self.member, incarnation=incarnation, host=server.host, port=server.port, pid=server.pid
-            )
+        self.member = replace(self.member, incarnation=incarnation)
+        if self._spec.command and (self._server is None or self._server.ended):
+            await self._start_server()
+            async with asyncio.timeout(self._spec.start_timeout_s) as deadline:
+                with suppress(TimeoutError):
+                    await self._become_ready()
+            if deadline.expired() and self._server is not None:
+                await self._server.stop()
+                raise self._server.start_error(f"did not answer within {self._spec.start_timeout_s:g} s")
         else:
-            self.member = replace(self.member, incarnation=incarnation)
-        while (models := await self._get("/v1/models")) is None or await self._get("/health") is None:
+            await self._become_ready()
+
+    async def _start_server(self) -> None:
+        """Raises StartError."""
+        spec = self._spec
+        ports = free_ports(self._host, 3)
+        places = dict(zip(("{port}", "{kv_port}", "{kv_replay_port}"), map(str, ports), strict=True))
+        places["{host}"] = self._host
+        command = tuple(_filled(argument, places) for argument in spec.command)
+        address = (self._host, ports[0]) if "{port}" in spec.command else None
+        self._server = server = ServerProcess(command, spec.log_path, spec.stop_grace_s, spec.env, address)
+        await server.start(spec.start_timeout_s)
+        self.member = replace(self.member, host=server.host, port=server.port, pid=server.pid)
+        if spec.kv_events is not None:  # with the ports of this start
+            replay = spec.kv_events.replay_endpoint
+            self._kv_events = replace(
+                spec.kv_events,
+                endpoint=_filled(spec.kv_events.endpoint, places),
+                replay_endpoint=replay and _filled(replay, places),
+            )
+
+    async def _become_ready(self) -> None:
+        """Returns when the server answers /health and makes a token. Raises StartError when it ends before."""
+        while True:
+            models = await http_get(f"{self._url}/v1/models", HEALTH_TIMEOUT_S)
+            if models is not None and await http_get(f"{self._url}/health", HEALTH_TIMEOUT_S) is not None:
+                self.member = replace(self.member, model_cards=model_cards(models))
+                if await answers(self._url, self._model):
+                    break
             if self._server is not None and self._server.ended:
-                raise StartError(f"the server exited with code {await self._server.wait()} before it was ready")
-            await asyncio.sleep(PROBE_INTERVAL_S)
-        self.member = replace(self.member, model_cards=model_cards(models))
+                raise self._server.start_error(f"exited with code {await self._server.wait()} before it was ready")
+            await asyncio.sleep(READY_POLL_S)
+        metrics = await scrape(self._url)
+        if metrics is not None and metrics.kv_tokens:
+            capacity = replace(self.member.capacity, kv_tokens=metrics.kv_tokens)
+            self.member = replace(self.member, capacity=capacity)
 
     async def _watch(self) -> str:
         """Returns why it ended when the instance is lost."""
-        missed = 0
-        exited = asyncio.create_task(self._server.wait()) if self._server is not None else None
-        while missed < PROBES_MISSED:
-            if exited is not None:
-                await asyncio.wait([exited], timeout=PROBE_INTERVAL_S)
-                if exited.done():
-                    return f"the server exited with code {exited.result()}"
-            else:
-                await asyncio.sleep(PROBE_INTERVAL_S)
-            missed = missed + 1 if await self._get("/health") is None else 0
-        return f"/health did not answer {PROBES_MISSED} times in a row"
+        self.signals.reset()
+        watches: list[Coroutine[Any, Any, str]] = [
+            watch_health(self._url),
+            watch_metrics(self._url, self.signals.note_metrics),
+            watch_progress(self._url, self._model, lambda: self.signals.steps),
+        ]
+        if self._server is not None:
+            watches.append(_exit_of(self._server))
+        tasks = [asyncio.create_task(watch) for watch in watches]
+        if self._kv_events is not None:
+            tasks.append(asyncio.create_task(self.signals.follow_kv_events(self._kv_events, self.member.host)))
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _heartbeat(self) -> None:
         while True:
-            await self._report(self.member)
-            await asyncio.sleep(HEARTBEAT_S)
+            await self._send()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self.signals.has_news.wait()
+            await asyncio.sleep(NEWS_INTERVAL_S)
 
     async def _set(self, state: MemberState) -> None:
         self.member = replace(self.member, state=state)
-        await self._report(self.member)
+        await self._send()
 
-    async def _get(self, path: str) -> bytes | None:
-        return await http_get(f"http://{self.member.host}:{self.member.port}{path}", PROBE_TIMEOUT_S)
+    async def _send(self) -> None:
+        signals = self.signals.take()
+        if not await self._report(self.member, signals):
+            self.signals.tell_all()
 
 
 def model_cards(body: bytes) -> tuple[dict[str, Any], ...]:
@@ -137,3 +189,31 @@ def model_cards(body: bytes) -> tuple[dict[str, Any], ...]:
         return tuple({**card, "id": str(card["id"])} for card in cards)
     except (ValueError, KeyError, TypeError) as error:
         raise StartError(f"GET /v1/models answered with no list of models: {error!r}") from None
+
+
+def free_ports(host: str, count: int) -> list[int]:
+    """Free at this moment: a server that finds one taken is started again with others. Raises OSError."""
+    probes = [socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind((host, 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def _filled(text: str, places: dict[str, str]) -> str:
+    """Not str.format: engine arguments may hold JSON."""
+    for name, value in places.items():
+        text = text.replace(name, value)
+    return text
+
+
+def _node_address() -> str:
+    address: str = get_node_ip_address()  # type: ignore[no-untyped-call]
+    return address
+
+
+async def _exit_of(server: ServerProcess) -> str:
+    return f"the server exited with code {await server.wait()}"

@@ -3,26 +3,32 @@
 import logging
 import signal
 import socket
-import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util import placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from instances.instance_actor import InstanceActor, InstanceSpec
+from instances.instance_actor import InstanceActor
+from instances.vllm_command import NoVllmError
 from router.actor_by_name import FLEET, NAMESPACE, REBALANCER
 from router.config import DualMapConfig
 from router.fleet import Fleet
 from router.fleet_client import FleetClient
 from router.gateway_actor import GatewayActor
+from router.instance_specs import PlacedSpec, instance_specs
 from router.membership import Member, MemberState
 from router.rebalancer import Rebalancer
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 120.0  # of an actor
+PLACEMENT_TIMEOUT_S = 600.0  # of a placement group: a node may have to be added first
+LOCAL_PLACEMENT_TIMEOUT_S = 10.0  # nothing will be added to this machine
 STOP_TIMEOUT_S = 15.0
 FIRST_ANSWER_S = 3.0  # what a running instance may take to answer for the first time, its actor's start included
+LOCAL_HOST = "127.0.0.1"  # of what runs beside us; elsewhere a node is reached at its own address
 OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing large passes through Ray
 
 
@@ -40,20 +46,25 @@ class Cluster:
         self._rebalancer: Any = None
         self._gateway: Any = None
         self._instances: dict[str, Any] = {}
+        self._groups: list[PlacementGroup] = []
 
     def start_instances(self) -> None:
-        """Start Ray, the background actors and the instances; returns when every simulated one is ready.
+        """Start Ray, the background actors and the instances; returns when all that are started for us are ready.
         Raises ClusterError."""
         settings = self._config.gateway
         _check_free(settings.host, settings.port)
         _check_free(settings.admin_host, settings.admin_port)
         self._say("starting Ray")
         self._start_ray()
-        specs = instance_specs(self._config)
-        self._fleet = _actor(Fleet, FLEET, tuple(spec.instance_id for spec in specs))
+        try:
+            specs = instance_specs(self._config, _ray_resources().get("GPU", 0.0))
+        except NoVllmError as error:
+            raise ClusterError(str(error)) from None
+        self._fleet = _actor(Fleet, FLEET, tuple(placed.spec.instance_id for placed in specs))
         self._rebalancer = _actor(Rebalancer, REBALANCER)
-        for spec in specs:
-            self._instances[spec.instance_id] = _actor(InstanceActor, spec.instance_id, spec, FleetClient().report)
+        groups = self._place([placed for placed in specs if placed.bundle])
+        for placed in specs:
+            self._start_instance(placed, groups.get(placed.spec.instance_id))
         self._await_instances(specs)
 
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
@@ -92,6 +103,8 @@ class Cluster:
             if actor is not None:
                 ray.kill(actor)
         self._instances.clear()
+        for group in self._groups:
+            remove_placement_group(group)
         ray.shutdown()
 
     def _start_ray(self) -> None:
@@ -111,39 +124,49 @@ class Cluster:
             for number, handler in handlers.items():  # Ray puts its own in their place
                 signal.signal(number, handler)
 
-    def _await_instances(self, specs: list[InstanceSpec]) -> None:
-        """Simulated instances must come up; external ones may come later, and are said to be missing."""
-        watched = {s.instance_id: self._instances[s.instance_id].first_state.remote() for s in specs if not s.command}
-        own = [spec.instance_id for spec in specs if spec.command]
-        for ready, instance_id in enumerate(own, start=1):
-            member, error = _await_ready(self._instances[instance_id])
+    def _place(self, specs: list[PlacedSpec]) -> dict[str, PlacementGroup]:
+        """A placement group for each, by instance id: that one is pending is what makes Ray's autoscaler add a node.
+        Raises ClusterError."""
+        groups = {placed.spec.instance_id: placement_group([placed.bundle], strategy="STRICT_PACK") for placed in specs}
+        self._groups.extend(groups.values())
+        timeout_s = LOCAL_PLACEMENT_TIMEOUT_S if self._config.ray_address is None else PLACEMENT_TIMEOUT_S
+        for placed in specs:
+            if not groups[placed.spec.instance_id].wait(timeout_s):
+                wanted = ", ".join(f"{amount:g} {name}" for name, amount in placed.bundle.items())
+                all_there = _ray_resources()
+                has = ", ".join(f"{all_there.get(name, 0.0):g} {name}" for name in placed.bundle)
+                raise ClusterError(
+                    f"{len(specs)} replicas need {wanted} each, on one node; the Ray cluster has {has}: lower replicas,"
+                    " gpus_per_replica or cpus_per_replica"
+                )
+        return groups
+
+    def _start_instance(self, placed: PlacedSpec, group: PlacementGroup | None) -> None:
+        spec = placed.spec
+        options: dict[str, Any] = {}
+        if group is not None:
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group)
+            options["num_gpus"] = placed.gpus
+            options["num_cpus"] = placed.cpus
+        local = self._config.ray_address is None
+        arguments = (spec, FleetClient().report, LOCAL_HOST if local else None)
+        self._instances[spec.instance_id] = _actor(InstanceActor, spec.instance_id, *arguments, **options)
+
+    def _await_instances(self, specs: list[PlacedSpec]) -> None:
+        """Instances of ours must come up; external ones may come later, and are said to be missing."""
+        own = [placed for placed in specs if placed.spec.command]
+        watched = [placed.spec.instance_id for placed in specs if not placed.spec.command]
+        calls = {i: self._instances[i].first_state.remote() for i in watched}
+        for ready, placed in enumerate(own, start=1):
+            instance_id = placed.spec.instance_id
+            member, error = _await_ready(self._instances[instance_id], placed.spec.start_timeout_s)
             if member.state is not MemberState.READY:
                 raise ClusterError(f"{instance_id} did not start: {error}")
-            self._say(f"simulated instances ready: {ready} of {len(own)}")
-        _settle(list(watched.values()), FIRST_ANSWER_S)
-        for instance_id, answered in watched.items():
+            self._say(f"{placed.kind} instances ready: {ready} of {len(own)}")
+        _settle(list(calls.values()), FIRST_ANSWER_S)
+        for instance_id, answered in calls.items():
             if not ray.wait([answered], timeout=0)[0]:
                 self._say(f"{instance_id} does not answer; it will be used as soon as it does")
-
-
-def instance_specs(config: DualMapConfig) -> list[InstanceSpec]:
-    """Ids stay the same from run to run: they are what the rings hash."""
-    simulate = config.simulate
-    capacity = simulate.capacity
-    command = (
-        *(sys.executable, "-m", "instances.sim_cli", "--port", "0", "--model", simulate.model),
-        *("--prefill-tokens-per-s", str(capacity.prefill_tokens_per_s)),
-        *("--kv-tokens", str(capacity.kv_tokens)),
-        *("--max-num-seqs", str(capacity.max_running)),
-        *("--max-num-batched-tokens", str(simulate.max_num_batched_tokens)),
-    )
-    log_of = partial(config.log_dir.absolute().joinpath)
-    simulated = [InstanceSpec(f"sim-{i}", capacity, log_of(f"sim-{i}.log"), command) for i in range(simulate.count)]
-    external = [
-        InstanceSpec(i.id, i.capacity, log_of(f"{i.id}.log"), host=i.address[0], port=i.address[1])
-        for i in config.instances
-    ]
-    return simulated + external
 
 
 def _check_free(host: str, port: int) -> None:
@@ -157,19 +180,25 @@ def _check_free(host: str, port: int) -> None:
             raise ClusterError(f"cannot listen on {host}:{port}: {error.strerror}") from None
 
 
-def _actor(cls: type, name: str, *args: Any) -> Any:
+def _actor(cls: type, name: str, *args: Any, **needs: Any) -> Any:
     """Restarted whenever it dies; a call that was under way is not repeated. Raises ClusterError."""
-    options = {"name": name, "num_cpus": 0, "max_restarts": -1, "max_task_retries": 0}
+    options = {"name": name, "num_cpus": 0, "max_restarts": -1, "max_task_retries": 0, **needs}
     try:
         return ray.remote(cls).options(**options).remote(*args)
     except ValueError as error:  # the name is taken
         raise ClusterError(f"another deployment runs on this Ray cluster: {error}") from None
 
 
-def _await_ready(actor: Any) -> tuple[Member, str]:
+def _ray_resources() -> dict[str, float]:
+    """Of the whole cluster, taken or not."""
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return resources
+
+
+def _await_ready(actor: Any, start_timeout_s: float) -> tuple[Member, str]:
     """The instance's state once it is ready, or has failed to start."""
     try:
-        state: tuple[Member, str] = ray.get(actor.first_state.remote(), timeout=START_TIMEOUT_S)
+        state: tuple[Member, str] = ray.get(actor.first_state.remote(), timeout=START_TIMEOUT_S + start_timeout_s)
     except RayError as error:
         raise ClusterError(f"an instance's actor did not start: {error}") from None
     return state

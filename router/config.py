@@ -1,6 +1,7 @@
 """The configuration of a deployment: `dualmap up CONFIG.yaml`, or the same from flags. Every field has a default
 that works."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -19,6 +20,9 @@ for _settings in (SchedulerConfig, InstanceCapacity, HttpLimits):
     setattr(_settings, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010
 
 Port = Annotated[int, Field(ge=0, le=65535)]  # 0 takes a free one
+
+
+OWN_ENGINE_ARGS = ("--host", "--port", "--tensor-parallel-size", "--kv-events-config", "--model")
 
 
 class ConfigFileError(Exception):
@@ -40,6 +44,12 @@ class GatewaySettings(BaseModel):
     admin_host: str = "127.0.0.1"
     admin_port: Port = 8081  # /metrics and /admin
     admin_token_file: Path | None = None  # its content is required as a bearer token on /admin; None: no token is asked
+    # Ask each stream's instance for `usage`, and hide it from clients that did not: how much was cached, how long the
+    # prompt was. Off, only plain answers and clients that ask for it tell.
+    ask_for_usage: bool = True
+    # The model's tokenizer, a directory or a name: prompts are then known by their tokens, so that KV events say exactly
+    # which instance holds how much of one. Needs dualmap[tokenizer].
+    tokenizer: str | None = None
     drain_s: float = Field(default=10.0, ge=0)  # running answers may take this long when the gateway stops
     # Every event and the commands it gave, for `dualmap replay-journal`; gzipped if it ends in .gz. `dualmap up` puts
     # the gateway's id into the name.
@@ -72,6 +82,55 @@ class SimulatedInstances(BaseModel):
     capacity: InstanceCapacity = InstanceCapacity()
 
 
+class VllmInstances(BaseModel):
+    """vLLM servers started for us, one actor in a placement group of its own for each."""
+
+    model_config = STRICT
+
+    model: str | None = None  # a directory or a name, as for `vllm serve`
+    replicas: int = Field(default=1, ge=1, le=1024)
+    engine_args: tuple[str, ...] = ()  # of `vllm serve`; in a file also one string, split as a shell does
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    # None: tensor_parallel_size where the Ray cluster has GPUs, else 0, which is for vLLM's CPU build.
+    gpus_per_replica: float | None = Field(default=None, ge=0)
+    cpus_per_replica: float = Field(default=1.0, gt=0)
+    executable: str = "vllm"  # beside our Python, on the PATH, or a path
+    env: dict[str, str] = {}
+    start_timeout_s: float = Field(default=900.0, gt=0)  # loading and compiling a large model takes minutes
+    stop_grace_s: float = Field(default=15.0, ge=0)
+    kv_events: bool = False  # let the servers publish what is in their caches
+    capacity: InstanceCapacity = InstanceCapacity()  # the size of the KV pool is asked of the server
+
+    @field_validator("model")
+    @classmethod
+    def _absolute(cls, model: str | None) -> str | None:
+        """A directory here is meant from here, wherever the server is started."""
+        return str(Path(model).absolute()) if model and Path(model).is_dir() else model
+
+    @field_validator("engine_args", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+    @field_validator("engine_args")
+    @classmethod
+    def _check_engine_args(cls, arguments: tuple[str, ...]) -> tuple[str, ...]:
+        for argument in arguments:
+            if argument.partition("=")[0] in OWN_ENGINE_ARGS:
+                raise ValueError(f"{argument} is set by us")
+        return arguments
+
+
+class KvEvents(BaseModel):
+    """Where a running server publishes its KV events: what its --kv-events-config says."""
+
+    model_config = STRICT
+
+    endpoint: str = "tcp://*:5557"  # * is the instance's host
+    replay_endpoint: str | None = None
+    topic: str = ""
+
+
 class ExternalInstance(BaseModel):
     """A vLLM server that runs already."""
 
@@ -79,6 +138,7 @@ class ExternalInstance(BaseModel):
 
     url: Annotated[str, AfterValidator(_plain_http)]
     capacity: InstanceCapacity = InstanceCapacity()
+    kv_events: KvEvents | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -104,6 +164,7 @@ class DualMapConfig(BaseModel):
     limits: HttpLimits = HttpLimits()
     scheduler: SchedulerConfig = SchedulerConfig()
     simulate: SimulatedInstances = SimulatedInstances()
+    vllm: VllmInstances = VllmInstances()
     instances: tuple[ExternalInstance, ...] = ()
     ray_address: str | None = None  # a running Ray cluster; None starts one on this machine
     log_dir: Path = Path("runs/logs")  # of the servers we start
@@ -113,8 +174,10 @@ class DualMapConfig(BaseModel):
         ids = [instance.id for instance in self.instances]
         if twice := sorted({instance_id for instance_id in ids if ids.count(instance_id) > 1}):
             raise ValueError(f"instances are named twice: {', '.join(twice)}")
-        if not ids and not self.simulate.count:
-            raise ValueError("no instances: name one or more, or simulate some")
+        if not (ids or self.simulate.count or self.vllm.model):
+            raise ValueError("no instances: name a model, one or more URLs, or simulate some")
+        if self.vllm.model_fields_set and not self.vllm.model:
+            raise ValueError("vllm.model is missing: what are its replicas to serve?")
         return self
 
 

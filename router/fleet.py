@@ -1,10 +1,12 @@
 """Fleet: the one writer of membership. Instances report to it; gateways ask it for what changed since the epoch they
-know."""
+know, and for what instances said of themselves."""
 
 import time
 from dataclasses import replace
 
 from router.membership import Member, Membership, MemberState
+from router.signal_board import SignalBoard
+from router.signals import InstanceSignals, SignalNews
 
 SILENCE_S = 5.0  # without a report an instance counts as lost; five heartbeats
 SETTLE_S = 5.0  # a restarted Fleet publishes nothing until every instance has reported, or for this long
@@ -20,32 +22,38 @@ class Fleet:
         self._settled_at = time.monotonic() + SETTLE_S
         self._members: dict[str, Member] = {}
         self._reported_at: dict[str, float] = {}
+        self._board = SignalBoard()
         self._epoch = 0
         self._changed = True
 
-    async def report(self, member: Member) -> None:
-        """An instance's state; a report of an older incarnation is dropped."""
+    async def report(self, member: Member, signals: InstanceSignals | None = None) -> bool:
+        """An instance's state, and what it says of itself; a report of an older incarnation is dropped. False if
+        changes of its cache were missed: it has to tell all it holds."""
         known = self._members.get(member.instance_id)
         if known is not None and member.incarnation < known.incarnation:
-            return
+            return True
         self._silent.discard(member.instance_id)
         self._reported_at[member.instance_id] = time.monotonic()
         if known != member:
             self._members[member.instance_id] = member
             self._changed = True
+            if member.state is MemberState.LOST or (known is not None and member.incarnation > known.incarnation):
+                self._board.forget(member.instance_id)
+        return signals is None or self._board.put(signals)
 
-    async def sync(self, known_epoch: int) -> Membership | None:
-        """The membership if it is newer than the known epoch, else None. Gateways call this each 100 ms."""
+    async def sync(self, known_epoch: int, known_signals: int = 0) -> tuple[Membership | None, SignalNews | None]:
+        """The membership and the signals, each only if newer than what is known. Gateways call this each 100 ms."""
         now = time.monotonic()
         if self._silent and now < self._settled_at:
-            return None
+            return None, None
         self._lose_silent(now)
         if self._changed or known_epoch > self._epoch:
             self._epoch = max(self._epoch, known_epoch) + 1
             self._changed = False
+        news = self._board.news(known_signals)
         if known_epoch == self._epoch:
-            return None
-        return Membership(self._epoch, tuple(self._members[i] for i in sorted(self._members)))
+            return None, news
+        return Membership(self._epoch, tuple(self._members[i] for i in sorted(self._members))), news
 
     def _lose_silent(self, now: float) -> None:
         for instance_id, member in self._members.items():

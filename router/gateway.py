@@ -16,8 +16,10 @@ from router.membership_events import SERVING, membership_events
 from router.metrics import GatewayMetrics
 from router.model_list import ModelList
 from router.request_driver import RequestDriver
+from router.signal_ages import SignalAges
+from router.signals import SignalNews
 from scheduler.core import Scheduler
-from scheduler.events import MovesProposed, Tick
+from scheduler.events import LoadReported, MovesProposed, Tick
 from scheduler.snapshot import Move, Snapshot
 
 TICK_S = 0.1  # assumed first tokens are late by half of it on average; a tick of an idle core costs a microsecond
@@ -46,6 +48,7 @@ class Gateway:
         self.metrics = metrics
         self.membership = Membership()
         self.journal = journal
+        self.signals = SignalAges(scheduler)
         core = scheduler if journal is None else JournaledScheduler(scheduler, journal)
         self.driver = RequestDriver(core, limits, metrics, block_tokens, clock, gateway_id)
         self._limits = limits
@@ -56,7 +59,7 @@ class Gateway:
         self._ticking: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
         self._admin = AdminService(self, limits, clock, admin_token)
-        metrics.bind(scheduler, lambda: self.membership, self._gauges)
+        metrics.bind(scheduler, lambda: self.membership, self._gauges, lambda: self.signals.ages(self._clock()))
 
     # Lifecycle.
 
@@ -124,6 +127,18 @@ class Gateway:
             driver.handle(event)
         driver.forget_addresses(serving.keys())
 
+    def hear(self, news: SignalNews) -> None:
+        """What instances said of themselves."""
+        now = self._clock()
+        for signals in news.signals:
+            self.signals.note(signals, now)
+            if (load := signals.load) is not None:
+                self.driver.handle(
+                    LoadReported(signals.instance_id, load.running, load.waiting, load.kv_used, signals.load_age_s)
+                )
+        for change in news.cache:
+            self.driver.handle(change)
+
     def propose(self, moves: tuple[Move, ...], version: int) -> None:
         """A plan made on the snapshot of that version."""
         self.driver.handle(MovesProposed(moves, version))
@@ -135,6 +150,7 @@ class Gateway:
     def status(self) -> dict[str, Any]:
         """What an operator asks first, as plain values."""
         views = self.scheduler.instances
+        signals = self.signals.describe(self._clock())
         members = []
         for member in self.membership.members:
             row: dict[str, Any] = {
@@ -153,6 +169,7 @@ class Gateway:
                     "prefill_tokens": view.booked_prefill_tokens,
                     "kv_tokens": view.booked_kv_tokens,
                     "seconds_per_token": view.seconds_per_token,
+                    "signals": signals.get(member.instance_id, {}),
                 }
             members.append(row)
         return {

@@ -40,6 +40,7 @@ class GatewayActor:
             journal=open_journal(path, config.scheduler, settings.journal_max_bytes, gateway_id),
         )
         self._epoch = 0
+        self._signals = 0  # number of the last signals heard
         self._informed = asyncio.Event()
         self._started = asyncio.create_task(self._start())
         self._following = asyncio.create_task(self._follow())
@@ -70,7 +71,7 @@ class GatewayActor:
                 await asyncio.sleep(BIND_RETRY_S)
 
     async def _follow(self) -> None:
-        """Keep up with the membership, and have moves planned while an instance is hot."""
+        """Keep up with membership and signals, and have moves planned while an instance is hot."""
         await self._started
         while True:
             try:
@@ -81,11 +82,14 @@ class GatewayActor:
             await asyncio.sleep(SYNC_INTERVAL_S)
 
     async def _sync(self) -> None:
-        membership = await self._fleet.sync(self._epoch)
+        membership, news = await self._fleet.sync(self._epoch, self._signals)
         if membership is not None:
             self._epoch = membership.epoch
             self._gateway.apply_membership(membership)
             self._informed.set()
+        if news is not None:
+            self._signals = news.number
+            self._gateway.hear(news)
 
     async def _rebalance(self) -> None:
         snapshot = self._gateway.snapshot()

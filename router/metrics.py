@@ -56,18 +56,25 @@ class GatewayMetrics(Collector):
         self._scheduler: Scheduler | None = None
         self._membership: Callable[[], Membership] = Membership
         self._gauges: Callable[[], Mapping[str, float]] = dict
+        self._signal_ages: Callable[[], Mapping[str, Mapping[str, float]]] = dict
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
     def bind(
-        self, scheduler: Scheduler, membership: Callable[[], Membership], gauges: Callable[[], Mapping[str, float]]
+        self,
+        scheduler: Scheduler,
+        membership: Callable[[], Membership],
+        gauges: Callable[[], Mapping[str, float]],
+        signal_ages: Callable[[], Mapping[str, Mapping[str, float]]],
     ) -> None:
-        """Name what is read at each scrape. gauges: of the gateway's own, by name without prefix."""
+        """Name what is read at each scrape. gauges: of the gateway's own, by name without prefix. signal_ages: seconds,
+        by instance and signal."""
         self._scheduler = scheduler
         self._membership = membership
         self._gauges = gauges
+        self._signal_ages = signal_ages
 
     def scrape(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -110,6 +117,15 @@ class GatewayMetrics(Collector):
             yield CounterMetricFamily(name, documentation, value=count)
         for name, value in self._gauges().items():
             yield GaugeMetricFamily(f"dualmap_{name}", f"{name.replace('_', ' ').capitalize()}.", value=value)
+        ages = GaugeMetricFamily(
+            "dualmap_instance_signal_age_seconds",
+            "Since the instance last said something of itself, by signal.",
+            labels=["instance", "signal"],
+        )
+        for instance_id, signals in self._signal_ages().items():
+            for signal, age_s in signals.items():
+                ages.add_metric([instance_id, signal], age_s)
+        yield ages
         yield from _membership_metrics(self._membership())
         if self._scheduler is not None:
             yield from _scheduler_metrics(self._scheduler)
@@ -156,6 +172,11 @@ def _scheduler_metrics(scheduler: Scheduler) -> Iterable[Metric]:
         ("waiting_tokens", "Uncached prompt tokens waiting in the gateway.", [v.waiting_tokens for v in views]),
         ("prefill_tokens", "Prompt tokens dispatched, not computed yet.", [v.booked_prefill_tokens for v in views]),
         ("kv_tokens", "KV cache booked by what runs there.", [v.booked_kv_tokens for v in views]),
+        (
+            "foreign_requests",
+            "Requests there that no gateway has sent.",
+            [v.reported.foreign.requests for v in views],
+        ),
         ("prefill_seconds_per_token", "Learned time of a prompt token.", [v.seconds_per_token for v in views]),
     )
     for name, documentation, values in gauges:

@@ -8,7 +8,7 @@ import sys
 
 import uvloop
 
-from instances.http_get import http_get
+from instances.http_call import http_get
 from instances.instance_actor import model_cards
 from instances.server_process import StartError
 from router.collect_less import collect_less

@@ -17,6 +17,15 @@ from scheduler.config import POLICY_NAMES
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG.yaml", help="flags override what it says")
     parser.add_argument("--instance", action="append", metavar="URL", help="a running vLLM server; may be repeated")
+    parser.add_argument("--model", metavar="PATH_OR_NAME", help="start vLLM servers with this model")
+    parser.add_argument("--replicas", type=int, metavar="N", help="how many of them (1)")
+    parser.add_argument("--engine-args", metavar="ARGS", help='of each, for `vllm serve`: "--max-model-len 8192"')
+    parser.add_argument("--tensor-parallel-size", type=int, metavar="T", help="GPUs that share a model (1)")
+    parser.add_argument(
+        "--gpus-per-replica", type=float, metavar="G", help="GPUs of each (T where Ray has GPUs; 0: vLLM's CPU build)"
+    )
+    parser.add_argument("--vllm", metavar="PATH", help="the vllm command (beside our Python, or on the PATH)")
+    parser.add_argument("--kv-events", action="store_true", default=None, help="let them tell what they have cached")
     parser.add_argument("--simulate", type=int, metavar="N", help="start N simulated instances")
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (8080)")
@@ -74,6 +83,15 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
         "gateway": _given(host=args.host, port=args.port, admin_port=args.admin_port, journal=args.journal),
         "scheduler": _given(policy=args.policy, ttft_slo_s=args.slo),
         "simulate": _given(count=args.simulate),
+        "vllm": _given(
+            model=args.model,
+            replicas=args.replicas,
+            engine_args=args.engine_args,
+            tensor_parallel_size=args.tensor_parallel_size,
+            gpus_per_replica=args.gpus_per_replica,
+            executable=args.vllm,
+            kv_events=args.kv_events,
+        ),
         "instances": args.instance,
         "ray_address": args.ray_address,
     }

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from instances.instance_actor import InstanceActor, InstanceSpec
+from instances.instance_actor import InstanceActor
+from instances.instance_spec import InstanceSpec
 from router.membership import Member, MemberState
+from router.signals import InstanceSignals
 from scheduler import InstanceCapacity
 
 WAIT_S = 40.0
@@ -23,12 +25,15 @@ class Watched:
 
     def __init__(self, directory: Path, **spec) -> None:
         self.reports: list[Member] = []
+        self.signals: list[InstanceSignals] = []
         self._news = asyncio.Event()
         self.actor = InstanceActor(InstanceSpec("i", InstanceCapacity(), directory / "i.log", **spec), self._report)
 
-    async def _report(self, member: Member) -> None:
+    async def _report(self, member: Member, signals: InstanceSignals) -> bool:
         self.reports.append(member)
+        self.signals.append(signals)
         self._news.set()
+        return True
 
     async def reported(self, wanted) -> Member:
         """The first report, of those past or to come, that is wanted."""

@@ -17,7 +17,7 @@ def test_every_command_explains_itself(command, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["up"], "no instances: name one or more, or simulate some"),
+        (["up"], "no instances: name a model, one or more URLs, or simulate some"),
         (["up", "--simulate", "-1"], "simulate.count: Input should be greater than or equal to 0, not -1"),
         (["up", "--simulate", "1", "--policy", "best"], "policy must be one of"),
         (["up", "--simulate", "1", "--slo", "0"], "ttft_slo_s must be greater than 0"),
@@ -43,6 +43,7 @@ def test_status_without_a_gateway_says_so(capsys):
 def test_status_shows_load_only_of_instances_that_serve():
     member = {"instance_id": "a", "state": "ready", "address": "127.0.0.1:1", "models": ["m"]}
     load = {"running": 2, "waiting": 3, "prefill_tokens": 1000, "waiting_tokens": 3000, "kv_tokens": 5000}
+    signals = {"metrics": {"age_s": 0.42, "stale": True}, "kv_events": {"age_s": None, "exact": True, "error": ""}}
     status = {
         "gateway_id": "g",
         "policy": "dualmap",
@@ -52,7 +53,7 @@ def test_status_shows_load_only_of_instances_that_serve():
         "client_connections": 4,
         "journal": "/runs/j.jsonl: 5 bytes",
         "members": [
-            {**member, **load, "seconds_per_token": 0.0005},
+            {**member, **load, "seconds_per_token": 0.0005, "signals": signals},
             {**member, "instance_id": "b", "state": "lost", "models": []},
         ],
     }
@@ -60,5 +61,6 @@ def test_status_shows_load_only_of_instances_that_serve():
     assert "policy dualmap" in head
     assert "epoch 7" in head
     assert journal == "journal /runs/j.jsonl: 5 bytes"
-    assert serving.split() == ["a", "ready", "127.0.0.1:1", "2", "3", "2.00", "s", "5000", "m"]
+    load_shown = ["a", "ready", "127.0.0.1:1", "2", "3", "2.00", "s", "5000", "m"]
+    assert serving.split() == [*load_shown, *"metrics 0.4 s (stale), kv events none yet (exact)".split()]
     assert lost.split() == ["b", "lost", "127.0.0.1:1"]

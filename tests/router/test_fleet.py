@@ -34,7 +34,8 @@ def report(fleet: Fleet, member: Member) -> None:
 
 
 def sync(fleet: Fleet, known_epoch: int = 0):
-    return asyncio.run(fleet.sync(known_epoch))
+    membership, _ = asyncio.run(fleet.sync(known_epoch))
+    return membership
 
 
 def test_publishes_nothing_until_every_expected_instance_has_reported(clock):

@@ -1,0 +1,106 @@
+"""The configuration -> what each Instance actor is to keep, and what it needs of the Ray cluster. Ids stay the same from
+run to run: they are what the rings hash."""
+
+import sys
+from dataclasses import dataclass, replace
+from functools import partial
+
+from instances.instance_spec import InstanceSpec, KvEventSource
+from instances.vllm_command import KV_TOPIC, find_vllm, max_num_seqs, serve_command, serve_env
+from router.config import DualMapConfig
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedSpec:
+    """kind: for messages. Resources: of the actor's placement group; none where it only watches or simulates."""
+
+    kind: str
+    spec: InstanceSpec
+    cpus: float = 0.0
+    gpus: float = 0.0
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        return {name: amount for name, amount in (("CPU", self.cpus), ("GPU", self.gpus)) if amount}
+
+
+def instance_specs(config: DualMapConfig, cluster_gpus: float = 0.0) -> list[PlacedSpec]:
+    """cluster_gpus: of the whole Ray cluster. Raises NoVllmError."""
+    return [*_simulated(config), *_vllm(config, cluster_gpus), *_external(config)]
+
+
+def _simulated(config: DualMapConfig) -> list[PlacedSpec]:
+    simulate = config.simulate
+    capacity = simulate.capacity
+    command = (
+        *(sys.executable, "-m", "instances.sim_cli", "--port", "0", "--model", simulate.model),
+        *("--prefill-tokens-per-s", str(capacity.prefill_tokens_per_s)),
+        *("--kv-tokens", str(capacity.kv_tokens)),
+        *("--max-num-seqs", str(capacity.max_running)),
+        *("--max-num-batched-tokens", str(simulate.max_num_batched_tokens)),
+    )
+    log_of = partial(config.log_dir.absolute().joinpath)
+    return [
+        PlacedSpec("simulated", InstanceSpec(f"sim-{i}", capacity, log_of(f"sim-{i}.log"), command))
+        for i in range(simulate.count)
+    ]
+
+
+def _vllm(config: DualMapConfig, cluster_gpus: float) -> list[PlacedSpec]:
+    vllm = config.vllm
+    if vllm.model is None:
+        return []
+    gpus = vllm.gpus_per_replica
+    if gpus is None:
+        gpus = float(vllm.tensor_parallel_size) if cluster_gpus else 0.0
+    command = serve_command(
+        find_vllm(vllm.executable),
+        vllm.model,
+        vllm.engine_args,
+        tensor_parallel_size=vllm.tensor_parallel_size,
+        kv_events=vllm.kv_events,
+    )
+    running = max_num_seqs(vllm.engine_args)
+    capacity = vllm.capacity if running is None else replace(vllm.capacity, max_running=running)
+    events = KvEventSource("tcp://*:{kv_port}", "tcp://*:{kv_replay_port}", KV_TOPIC, _named_block_tokens(config))
+    return [
+        PlacedSpec(
+            "vLLM",
+            InstanceSpec(
+                f"vllm-{i}",
+                capacity,
+                config.log_dir.absolute() / f"vllm-{i}.log",
+                command,
+                serve_env(gpus, vllm.cpus_per_replica, vllm.env),
+                start_timeout_s=vllm.start_timeout_s,
+                stop_grace_s=vllm.stop_grace_s,
+                kv_events=events if vllm.kv_events else None,
+            ),
+            vllm.cpus_per_replica,
+            gpus,
+        )
+        for i in range(vllm.replicas)
+    ]
+
+
+def _external(config: DualMapConfig) -> list[PlacedSpec]:
+    specs = []
+    for instance in config.instances:
+        host, port = instance.address
+        events = instance.kv_events
+        source = None
+        if events is not None:
+            source = KvEventSource(events.endpoint, events.replay_endpoint, events.topic, _named_block_tokens(config))
+        log_path = config.log_dir.absolute() / f"{instance.id}.log"
+        specs.append(
+            PlacedSpec(
+                "external",
+                InstanceSpec(instance.id, instance.capacity, log_path, host=host, port=port, kv_events=source),
+            )
+        )
+    return specs
+
+
+def _named_block_tokens(config: DualMapConfig) -> int:
+    """0: without a tokenizer the gateway does not know blocks by their tokens."""
+    return config.scheduler.block_tokens if config.gateway.tokenizer else 0
