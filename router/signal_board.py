@@ -38,7 +38,9 @@ class SignalBoard:
     def forget(self, instance_id: str) -> None:
         """The instance is gone, and its cache with it."""
         self._signals.pop(instance_id, None)
-        self._cached.pop(instance_id, None)
+        if instance_id in self._cached:
+            self._note(CacheCleared(instance_id))  # what is on its way to a gateway must not outlive it
+            del self._cached[instance_id]
         self._told.pop(instance_id, None)
 
     def news(self, known: int) -> SignalNews | None:

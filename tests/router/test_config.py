@@ -45,6 +45,19 @@ def test_a_journals_path_is_that_of_the_directory_the_command_runs_in(tmp_path, 
     assert load(tmp_path, "simulate: {count: 1}").gateway.journal is None
 
 
+def test_arguments_of_the_engine_are_split_as_a_shell_does(tmp_path):
+    config = load(tmp_path, """{vllm: {model: m, engine_args: "--seed 1 --chat-template 'a b'"}}""")
+    assert config.vllm.engine_args == ("--seed", "1", "--chat-template", "a b")
+    assert load(tmp_path, "{vllm: {model: m, engine_args: [--seed, '1']}}").vllm.engine_args == ("--seed", "1")
+
+
+def test_a_model_in_a_directory_here_is_meant_from_here_and_a_name_stays_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    assert load(tmp_path, "vllm: {model: mine}").vllm.model == str(tmp_path / "mine")
+    assert load(tmp_path, "vllm: {model: Qwen/Qwen3-8B}").vllm.model == "Qwen/Qwen3-8B"
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
@@ -63,6 +76,11 @@ def test_a_journals_path_is_that_of_the_directory_the_command_runs_in(tmp_path, 
         ("instances: ['https://127.0.0.1:1']", ["instances.0.url", "http://HOST:PORT"]),
         ("instances: [http://127.0.0.1:1, 'http://127.0.0.1:1']", ["named twice", "127.0.0.1:1"]),
         ("instances: [{url: 'http://127.0.0.1:1', capacity: {weight: 0}}]", ["capacity", "weight must be greater"]),
+        ("{vllm: {replicas: 2}}", ["vllm.model is missing"]),
+        ("{vllm: {model: m, replicas: 0}}", ["vllm.replicas", "greater than or equal to 1"]),
+        ("{vllm: {model: m, engine_args: '--port 1'}}", ["vllm.engine_args", "--port is set by us"]),
+        ("{vllm: {model: m, gpus: 1}}", ["vllm.gpus", "unknown key"]),
+        ("instances: [{url: 'http://127.0.0.1:1', kv_events: {endpont: x}}]", ["kv_events.endpont", "unknown key"]),
         ("{}", ["no instances"]),
         ("[1, 2]", ["must be a mapping", "list"]),
         ("a: [", ["dualmap.yaml", "line 1"]),
