@@ -45,6 +45,11 @@ def hash_text(text: bytes, block_bytes: int, *, opening_bytes: int = 0, parent: 
     return tuple(hashes)
 
 
+def token_root(lora_name: str, cache_salt: str) -> int:
+    """The parent of a first block of token ids: equal ids share nothing across adapters ("": none) and cache salts."""
+    return root_hash(b"tokens", lora_name.encode(), cache_salt.encode())
+
+
 def hash_tokens(token_ids: Sequence[int], block_tokens: int, *, parent: int = 0) -> tuple[int, ...]:
     """Hash token ids; a rest shorter than a block is left out."""
     packed = array("I", token_ids).tobytes()
