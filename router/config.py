@@ -174,10 +174,10 @@ class DualMapConfig(BaseModel):
         ids = [instance.id for instance in self.instances]
         if twice := sorted({instance_id for instance_id in ids if ids.count(instance_id) > 1}):
             raise ValueError(f"instances are named twice: {', '.join(twice)}")
-        if not (ids or self.simulate.count or self.vllm.model):
-            raise ValueError("no instances: name a model, one or more URLs, or simulate some")
         if self.vllm.model_fields_set and not self.vllm.model:
             raise ValueError("vllm.model is missing: what are its replicas to serve?")
+        if not (ids or self.simulate.count or self.vllm.model):
+            raise ValueError("no instances: name a model, one or more URLs, or simulate some")
         return self
 
 

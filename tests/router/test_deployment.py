@@ -1,6 +1,5 @@
 """A whole deployment as users start it: `dualmap up` with real Ray and simulated instances, parts of it killed."""
 
-import json
 import os
 import re
 import signal
@@ -8,94 +7,16 @@ import socket
 import subprocess
 import sys
 import threading
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import openai
 import pytest
 
 from router.journal_replay import JournalReader, replay
-from tests.conftest import WAIT_S, ProcessFamily, await_that
+from tests.conftest import WAIT_S, await_that
+from tests.deployment import Deployment
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Deployment:
-    """`dualmap up` in a session of its own, as a terminal would run it."""
-
-    def __init__(self, *arguments: str, directory: Path) -> None:
-        self.family = ProcessFamily()
-        self.port, self.admin_port = free_port(), free_port()
-        ports = ("--port", str(self.port), "--admin-port", str(self.admin_port))
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "router.cli", "up", *ports, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=directory,
-            env=self.family.environment,
-            start_new_session=True,
-        )
-        self.output: list[str] = []
-        self._started = threading.Event()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        for line in self.process.stdout:
-            self.output.append(line)
-            if "Ctrl-C stops everything" in line:
-                self._started.set()
-        self._started.set()
-
-    def await_started(self) -> None:
-        assert self._started.wait(WAIT_S), self.output
-        assert self.process.poll() is None, self.output
-
-    def client(self) -> openai.OpenAI:
-        url = f"http://127.0.0.1:{self.port}/v1"
-        return openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=WAIT_S)
-
-    def status(self) -> dict:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/admin/status", timeout=5) as answer:
-            return json.load(answer)
-
-    def members(self) -> dict[str, dict]:
-        return {member["instance_id"]: member for member in self.status()["members"]}
-
-    def metrics(self) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=5) as answer:
-            return answer.read().decode()
-
-    def ready_count(self) -> int:
-        return sum(member["state"] == "ready" for member in self.members().values())
-
-    def stop(self, number: int) -> int:
-        """SIGINT goes to the whole group, as a terminal's Ctrl-C; SIGTERM to the command, as a supervisor's."""
-        if number == signal.SIGINT:
-            os.killpg(self.process.pid, number)
-        else:
-            self.process.send_signal(number)
-        code = self.process.wait(timeout=WAIT_S)
-        self._reader.join(timeout=WAIT_S)
-        return code
-
-    def clean_up(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-            try:
-                self.process.wait(timeout=WAIT_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        self.family.kill()
-        self._reader.join(timeout=WAIT_S)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,141 @@
+"""Real vLLM servers on the CPU, each in a session of its own, all of them ended with the tests."""
+
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instances.server_metrics import ServerMetrics, read_metrics
+from tests.conftest import ProcessFamily, await_that
+from tests.deployment import free_port
+
+ROOT = Path(__file__).parents[2]
+VLLM = ROOT / ".venv-vllm" / "bin" / "vllm"
+TINY = ROOT / ".venv-vllm" / "models" / "tiny"
+START_TIMEOUT_S = 240.0
+STOP_TIMEOUT_S = 30.0
+LOG_LINES_SHOWN = 30
+ENV = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+    "VLLM_SERVER_DEV_MODE": "1",
+}
+FLAGS = (
+    *("--served-model-name", "tiny", "--enforce-eager", "--max-model-len", "8192", "--max-num-seqs", "16"),
+    *("--block-size", "32", "--num-gpu-blocks-override", "2000", "--enable-prompt-tokens-details"),
+)
+
+
+class VllmServer:
+    """`vllm serve` on 127.0.0.1. flags come after FLAGS and so win. start_new: again, at the same port."""
+
+    def __init__(self, log_path: Path, *flags: str, env: dict[str, str] | None = None, model: Path = TINY) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._command = [
+            *(str(VLLM), "serve", str(model), "--host", "127.0.0.1", "--port", str(self.port)),
+            *FLAGS,
+            *flags,
+        ]
+        self._family = ProcessFamily()
+        self._env = {**self._family.environment, **ENV, **(env or {})}
+        self._log_path = log_path
+
+    def start(self) -> None:
+        with self._log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command, stdout=log, stderr=subprocess.STDOUT, env=self._env, start_new_session=True
+            )
+
+    def await_ready(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while self.status("/health") != 200:
+            assert self.alive, self.log_tail()
+            assert time.monotonic() < deadline, self.log_tail()
+            time.sleep(0.5)
+
+    @property
+    def pid(self) -> int:
+        """Of the API process."""
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def engine_pid(self) -> int:
+        return next(pid for pid, command in self._family.living().items() if "EngineCore" in command)
+
+    def post(self, path: str, body: Any = None, timeout_s: float = 60.0) -> tuple[int, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"content-type": "application/json"}, method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+                content = answer.read()
+                return answer.status, json.loads(content) if content else None
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def status(self, path: str) -> int:
+        """Of a GET; 0 where nothing answers."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
+
+    def metrics(self) -> ServerMetrics:
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
+            metrics = read_metrics(answer.read().decode())
+        assert metrics is not None
+        return metrics
+
+    def log_tail(self) -> str:
+        return "\n".join(self._log_path.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])
+
+    def stop(self) -> None:
+        """All of its processes, the engine's too."""
+        if self.process is None:
+            return
+        self._family.kill()
+        self.process.wait(timeout=STOP_TIMEOUT_S)
+        await_that(lambda: not self._family.living(), "all of the server's processes have ended")
+
+
+@pytest.fixture(scope="module")
+def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., VllmServer]]:
+    """Makes servers: arguments as VllmServer's after the log, ready unless start=False. Those made together should be
+    started first and then awaited."""
+    if not VLLM.exists():
+        pytest.skip(f"{VLLM} is missing: make vllm")
+    servers: list[VllmServer] = []
+
+    def make(*flags: str, start: bool = True, **options: Any) -> VllmServer:
+        log_path = tmp_path_factory.mktemp("vllm") / f"vllm-{len(servers)}.log"
+        server = VllmServer(log_path, *flags, **options)
+        servers.append(server)
+        if start:
+            server.start()
+            server.await_ready()
+        return server
+
+    try:
+        yield make
+    finally:
+        for server in servers:
+            server.stop()

@@ -1,0 +1,289 @@
+"""Each way in which vLLM is known to fail, with two real servers: no request is lost, and what cannot be saved is told
+to the client."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.conftest import await_that
+from tests.deployment import Deployment
+from tests.vllm.conftest import VllmServer
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(420)]
+
+CONFIG = """
+instances: [{urls}]
+limits: {{stall_timeout_s: 3, sweep_interval_s: 0.2}}
+"""
+QUEUE_LIMIT = 8
+LONG = 3000  # tokens of an answer that outlasts what is done to it meanwhile
+
+
+@dataclass
+class Answer:
+    """text: as received so far. begun: set when some of it is there. instance: who answers. error: how it failed."""
+
+    text: str = ""
+    instance: str = ""
+    finish_reason: str | None = None
+    error: Exception | None = None
+    done: Future[None] = field(default_factory=Future)
+    begun: threading.Event = field(default_factory=threading.Event)
+
+
+class Fleet:
+    """Two servers and a gateway that knows them by URL."""
+
+    def __init__(self, servers: list[VllmServer], deployment: Deployment) -> None:
+        self.servers = {f"127.0.0.1:{server.port}": server for server in servers}
+        self.deployment = deployment
+        self._pool = ThreadPoolExecutor(32)
+
+    def stream(self, max_tokens: int = LONG, prompt: str = "Tell me.") -> Answer:
+        """Returns at once; the answer fills."""
+        answer = Answer()
+        answer.done = self._pool.submit(self._follow, answer, max_tokens, prompt)
+        return answer
+
+    def _follow(self, answer: Answer, max_tokens: int, prompt: str) -> None:
+        try:
+            raw = self.deployment.client().chat.completions.with_raw_response.create(
+                model="tiny",
+                messages=[{"role": "user", "content": prompt}],
+                max_tokens=max_tokens,
+                stream=True,
+                extra_body={"ignore_eos": True},
+            )
+            answer.instance = raw.headers["x-dualmap-instance"]
+            for chunk in raw.parse():
+                for choice in chunk.choices:
+                    answer.text += choice.delta.content or ""
+                    answer.finish_reason = choice.finish_reason or answer.finish_reason
+                    answer.begun.set()
+        except Exception as error:  # the client's, or its HTTP library's
+            answer.error = error
+        finally:
+            answer.begun.set()
+
+    def ask(self, max_tokens: int = 8):
+        """A plain answer: who gave it, and what it is."""
+        raw = self.deployment.client().chat.completions.with_raw_response.create(
+            model="tiny",
+            messages=[{"role": "user", "content": "Say it."}],
+            max_tokens=max_tokens,
+            extra_body={"ignore_eos": True},
+        )
+        return raw.headers["x-dualmap-instance"], raw.parse()
+
+    def one_that_streams(self) -> tuple[VllmServer, Answer]:
+        """A server that is in the middle of an answer."""
+        answer = self.stream()
+        assert answer.begun.wait(60)
+        assert answer.error is None
+        return self.servers[answer.instance], answer
+
+    def state(self, server: VllmServer) -> str:
+        return self.deployment.members()[f"127.0.0.1:{server.port}"]["state"]
+
+    def incarnation(self, server: VllmServer) -> int:
+        return self.deployment.members()[f"127.0.0.1:{server.port}"]["incarnation"]
+
+    def heal(self) -> None:
+        """Every server is up and in use."""
+        for server in self.servers.values():
+            if not server.alive:
+                server.stop()  # what is left of it
+                server.start()
+        for server in self.servers.values():
+            server.await_ready()
+            await_that(lambda server=server: self.state(server) == "ready", "it is in use")
+
+    def close(self) -> None:
+        self.deployment.clean_up()
+        self._pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture(scope="module")
+def whole_fleet(vllm_server: Callable[..., VllmServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    servers = [vllm_server("--max-num-queued-reqs", str(QUEUE_LIMIT), start=False) for _ in range(2)]
+    for server in servers:
+        server.start()
+    for server in servers:
+        server.await_ready()
+    directory = tmp_path_factory.mktemp("gateway")
+    config = directory / "dualmap.yaml"
+    config.write_text(CONFIG.format(urls=", ".join(server.url for server in servers)))
+    fleet = Fleet(servers, Deployment(str(config), directory=directory))
+    try:
+        fleet.deployment.await_started()
+        yield fleet
+    finally:
+        fleet.close()
+
+
+@pytest.fixture
+def fleet(whole_fleet: Fleet) -> Fleet:
+    whole_fleet.heal()
+    return whole_fleet
+
+
+def test_both_answer(fleet):
+    answers = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(8)]
+    for answer in answers:
+        answer.done.result(60)
+        assert (answer.error, answer.finish_reason) == (None, "length")
+    assert {answer.instance for answer in answers} == set(fleet.servers)
+
+
+def test_a_server_told_to_end_fails_the_answers_it_breaks_off_and_loses_no_other(fleet):
+    """SIGTERM: it ends its streams with finish_reason "abort" as if they were complete."""
+    server, broken = fleet.one_that_streams()
+    os.kill(server.pid, signal.SIGTERM)
+    others = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(8)]
+    broken.done.result(60)
+    assert broken.finish_reason is None
+    assert "ended the answer by itself" in str(broken.error)
+    for other in others:
+        other.done.result(60)
+        assert (other.error, other.finish_reason) == (None, "length")
+    await_that(lambda: fleet.state(server) == "lost", "its loss is noticed")
+
+
+def test_a_server_that_comes_back_at_the_same_address_is_another_incarnation_without_cache(fleet):
+    server = next(iter(fleet.servers.values()))
+    before = fleet.incarnation(server)
+    server.stop()
+    await_that(lambda: fleet.state(server) == "lost", "its loss is noticed")
+    fleet.heal()
+    assert fleet.incarnation(server) > before
+    assert fleet.ask()[1].choices[0].finish_reason == "length"
+
+
+def test_a_killed_engine_fails_what_it_was_streaming_and_nothing_else(fleet):
+    server, broken = fleet.one_that_streams()
+    os.kill(server.engine_pid, signal.SIGKILL)
+    others = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(8)]
+    broken.done.result(60)
+    assert broken.error is not None
+    for other in others:
+        other.done.result(60)
+        assert (other.error, other.finish_reason) == (None, "length")
+
+
+def test_a_killed_api_process_fails_what_it_was_streaming_and_nothing_else(fleet):
+    server, broken = fleet.one_that_streams()
+    os.kill(server.pid, signal.SIGKILL)
+    others = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(8)]
+    broken.done.result(60)
+    assert broken.error is not None
+    for other in others:
+        other.done.result(60)
+        assert (other.error, other.finish_reason) == (None, "length")
+
+
+def test_a_hung_engine_is_noticed_though_its_health_is_fine_and_is_used_again_when_it_goes_on(fleet):
+    server, hung = fleet.one_that_streams()
+    engine = server.engine_pid
+    os.kill(engine, signal.SIGSTOP)
+    try:
+        hung.done.result(60)
+        assert "stalled" in str(hung.error)
+        assert server.status("/health") == 200
+        await_that(lambda: fleet.state(server) == "lost", "its standstill is noticed")
+        assert fleet.ask()[0] != f"127.0.0.1:{server.port}"
+    finally:
+        os.kill(engine, signal.SIGCONT)
+    await_that(lambda: fleet.state(server) == "ready", "it is used again")
+
+
+def test_a_sleeping_server_gets_no_requests_though_its_health_is_fine(fleet):
+    server = next(iter(fleet.servers.values()))
+    assert server.post("/sleep?level=1&mode=wait")[0] == 200
+    try:
+        assert server.status("/health") == 200
+        await_that(lambda: fleet.state(server) == "lost", "its sleep is noticed")
+        assert all(fleet.ask()[0] != f"127.0.0.1:{server.port}" for _ in range(4))
+    finally:
+        assert server.post("/wake_up")[0] == 200
+    await_that(lambda: fleet.state(server) == "ready", "it is used again")
+
+
+def test_a_request_refused_by_a_full_server_runs_on_the_other(fleet):
+    """Others have filled one server up to its own limit: it answers 503, without Retry-After."""
+    server = next(iter(fleet.servers.values()))
+    body = {"model": "tiny", "prompt": "x", "max_tokens": LONG, "ignore_eos": True}
+    with ThreadPoolExecutor(QUEUE_LIMIT) as pool:
+        strangers = [pool.submit(server.post, "/v1/completions", body, 120) for _ in range(QUEUE_LIMIT)]
+        await_that(lambda: server.metrics().running + server.metrics().waiting >= QUEUE_LIMIT, "it is full")
+        assert server.post("/v1/completions", body | {"max_tokens": 1})[0] == 503
+        answers = [fleet.stream(max_tokens=5, prompt=f"{i} " * 300) for i in range(QUEUE_LIMIT)]
+        for answer in answers:
+            answer.done.result(60)
+            assert (answer.error, answer.finish_reason) == (None, "length")
+        assert [stranger.result()[0] for stranger in strangers] == [200] * QUEUE_LIMIT
+    assert "dualmap_choices_total{reason=" in fleet.deployment.metrics()
+
+
+@pytest.fixture(scope="module")
+def other_servers(vllm_server: Callable[..., VllmServer], whole_fleet: Fleet) -> Iterator[list[VllmServer]]:
+    """One that lets its requests end when it is told to stop, and one whose cache holds few of them."""
+    for server in whole_fleet.servers.values():
+        server.stop()  # three at a time are too much for a small machine
+    whole_fleet.deployment.clean_up()
+    patient = vllm_server("--shutdown-timeout", "60", start=False)
+    small = vllm_server("--num-gpu-blocks-override", "40", "--max-model-len", "1024", start=False)
+    servers = [patient, small]
+    for server in servers:
+        server.start()
+    for server in servers:
+        server.await_ready()
+    return servers
+
+
+@pytest.fixture
+def other_fleet(other_servers: list[VllmServer], tmp_path) -> Iterator[Fleet]:
+    deployment = Deployment(*(f"--instance={server.url}" for server in other_servers), directory=tmp_path)
+    fleet = Fleet(other_servers, deployment)
+    try:
+        deployment.await_started()
+        yield fleet
+    finally:
+        fleet.close()
+
+
+def test_requests_that_preempt_each_other_all_end_and_it_is_seen(other_fleet, other_servers):
+    """Strangers at the same server take the cache that the gateway counts on."""
+    _, small = other_servers
+    body = {"model": "tiny", "prompt": "x " * 100, "max_tokens": 600, "ignore_eos": True}
+    with ThreadPoolExecutor(16) as pool:
+        strangers = [pool.submit(small.post, "/v1/completions", body, 180) for _ in range(4)]
+        answers = [other_fleet.stream(max_tokens=400, prompt=f"{i} " * 100) for i in range(8)]
+        for answer in answers:
+            answer.done.result(180)
+            assert (answer.error, answer.finish_reason) == (None, "length")
+        assert [stranger.result()[0] for stranger in strangers] == [200] * 4
+    assert f"127.0.0.1:{small.port}" in {answer.instance for answer in answers}
+    assert small.metrics().preemptions > 0
+    member = f"127.0.0.1:{small.port}"
+    await_that(lambda: other_fleet.deployment.members()[member]["signals"]["metrics"]["preemptions"] > 0, "it is shown")
+
+
+def test_a_server_that_ends_its_requests_first_breaks_none_and_refuses_none(other_fleet, other_servers):
+    """SIGTERM with --shutdown-timeout: its health stays green, and new requests are answered with an empty "abort"."""
+    patient, _ = other_servers
+    running = [other_fleet.stream(max_tokens=600, prompt=f"{i} " * 50) for i in range(4)]
+    for answer in running:
+        assert answer.begun.wait(60)
+    os.kill(patient.pid, signal.SIGTERM)
+    late = [other_fleet.stream(max_tokens=5, prompt=f"late {i} " * 50) for i in range(8)]
+    for answer in (*running, *late):
+        answer.done.result(120)
+        assert (answer.error, answer.finish_reason) == (None, "length")
+    assert f"127.0.0.1:{patient.port}" in {answer.instance for answer in running}
+    await_that(lambda: not patient.alive, "it has ended")
+    await_that(lambda: other_fleet.state(patient) == "lost", "its loss is noticed")
