@@ -17,8 +17,8 @@ _NO_BODY_STATUSES = (204, 304)
 
 
 class AnswerHead:
-    """lines: header lines to relay. content_length: None where the body is chunked or ends with the connection
-    (until_close). event_stream: the body is server-sent events. keep_alive: the connection can be used again."""
+    """lines: header lines to relay. content_length: as it is relayed; None where the body is chunked, ends with the
+    connection (until_close) or is server-sent events (event_stream). keep_alive: the connection can be used again."""
 
     __slots__ = (
         "_connection",
@@ -65,5 +65,7 @@ class AnswerHead:
         self.status = status
         self.until_close = self.content_length is None and not self.chunked and status not in _NO_BODY_STATUSES
         self.keep_alive = keep_alive and not self.until_close
+        if self.event_stream and self.content_length:
+            self.content_length = None  # what is relayed of it may be shorter
         if self._connection and (names := named_by_connection(self._connection)):
             self.lines = without_fields(self.lines, names)

@@ -2,7 +2,9 @@
 
 from typing import Protocol
 
+from router.answer_events import AnswerEvents
 from router.answer_head import AnswerHead
+from router.answer_plain import MAX_HELD_BYTES, PASSED, HeldAnswer
 from router.client_connection import ClientConnection
 from router.http_request import HttpRequest
 from router.openai_errors import HttpError, error_events, error_response, failed
@@ -24,6 +26,15 @@ class Upstream(Protocol):
     def resume_reading(self) -> None: ...
 
 
+class Answer(Protocol):
+    """What of an answer's body can go to the client, and when. failed: the instance ended it by itself."""
+
+    @property
+    def failed(self) -> bool: ...
+
+    def feed(self, body: bytes, complete: bool) -> bytes: ...
+
+
 class ExchangeOwner(Protocol):
     """Who is told what becomes of an exchange, so that the books of the core follow: the gateway."""
 
@@ -41,11 +52,12 @@ class Exchange:
     model: empty where the body was not read. prompt_bytes: see Peeked. prompt_tokens: as told to the
     core. event_stream: the answer is server-sent events.
     arrived_at, first_byte_at: in the gateway's clock, seconds; first_byte_at is 0 until it has come.
-    dispatch: the current attempt as the core ordered it. pieces: of the answer's body, as the instance cut it, sent to
-    the client; in a stream one each token or so.
+    dispatch: the current attempt as the core ordered it. pieces: of its answer's body, as the instance cut it; in a
+    stream one each token or so. hides_usage: see AnswerEvents.
     """
 
     __slots__ = (
+        "_answer",
         "_before_last",
         "_chunked",
         "_last",
@@ -59,6 +71,7 @@ class Exchange:
         "dispatch",
         "event_stream",
         "first_byte_at",
+        "hides_usage",
         "id",
         "model",
         "owner",
@@ -98,8 +111,10 @@ class Exchange:
         self.pool: UpstreamPool | None = None
         self.upstream: Upstream | None = None
         self.retried_stale = False
+        self.hides_usage = False
         self.answer_begun = False
         self.pieces = 0
+        self._answer: Answer = PASSED
         self._write = client.transport.write
         self._chunked = False
         self.event_stream = False
@@ -114,6 +129,7 @@ class Exchange:
         self.dispatch = dispatch
         self.pool = pool
         self.retried_stale = False
+        self.pieces = 0
         self._quiet_since = now
         pool.run(self)
 
@@ -146,28 +162,23 @@ class Exchange:
     # The answer, as the upstream connection brings it.
 
     def relay(self, body: bytes, pieces: int, head: AnswerHead, complete: bool) -> None:
-        """Some of the answer's body has come, in so many pieces; its last if complete. Written at once, in one piece:
-        each write is a system call."""
-        self._before_last = self._last
-        self._last = body
-        if not self.answer_begun:
-            self._begin_answer(head, body, complete)
-        elif self._chunked:
-            self._write((b"%x\r\n%b\r\n0\r\n\r\n" if complete else b"%x\r\n%b\r\n") % (len(body), body))
-        else:
-            self._write(body)
+        """Some of the answer's body has come, in so many pieces; its last, which may be empty, if complete."""
+        if not self.pieces:
+            self._answer = _read_as(head, self.hides_usage)
         self.pieces += pieces
-        if not self.first_byte_at:
-            self.owner.first_byte(self)
+        answer = self._answer
+        body = answer.feed(body, complete)
+        if answer.failed:
+            if body and self.answer_begun:
+                self._send(body, head, False)
+            self.drop_upstream()
+            self.owner.attempt_failed(self, FailureCause.ABORTED)
+        elif body or complete:
+            self._send(body, head, complete)
 
-    def answer_complete(self, head: AnswerHead, complete_relayed: bool) -> None:
-        """All of the answer has come; the connection it came over is no longer this exchange's. complete_relayed: the
-        last of its body has been relayed as such."""
+    def answer_complete(self, head: AnswerHead) -> None:
+        """All of the answer has been relayed; the connection it came over is no longer this exchange's."""
         self.upstream = None
-        if not self.answer_begun:
-            self._begin_answer(head, b"", True)
-        elif self._chunked and not complete_relayed:
-            self._write(LAST_CHUNK)
         self.owner.finished(self, head.status)
         self.client.answered(close=self.request.close)
 
@@ -176,9 +187,16 @@ class Exchange:
         self.upstream = None
         self.owner.attempt_failed(self, cause)
 
+    @property
+    def sent_pieces(self) -> int:
+        """How much of the current attempt's answer the client has been sent; 0 while all of it is held back."""
+        return self.pieces if self.answer_begun else 0
+
     def usage(self) -> Usage:
-        """What the answer's last bytes say of `usage`; a chunk with it may have been cut in two."""
-        return peek_usage(self._before_last + self._last)
+        """What the answer's last bytes say of `usage`. It stands in the last event but one of a stream."""
+        answer = self._answer
+        hidden = answer.usage_event if isinstance(answer, AnswerEvents) else b""
+        return peek_usage(hidden or self._before_last + self._last)
 
     # How the gateway ends it.
 
@@ -218,6 +236,22 @@ class Exchange:
         if self.upstream is not None:
             self.upstream.resume_reading()
 
+    def _send(self, body: bytes, head: AnswerHead, complete: bool) -> None:
+        """Written at once, in one piece: each write is a system call."""
+        if body:
+            self._before_last = self._last
+            self._last = body
+        if not self.answer_begun:
+            self._begin_answer(head, body, complete)
+        elif not self._chunked:
+            self._write(body)
+        elif body:
+            self._write((b"%x\r\n%b\r\n0\r\n\r\n" if complete else b"%x\r\n%b\r\n") % (len(body), body))
+        else:
+            self._write(LAST_CHUNK)
+        if body and not self.first_byte_at:
+            self.owner.first_byte(self)
+
     def _begin_answer(self, head: AnswerHead, body: bytes, complete: bool) -> None:
         """Send the head with the first of the body; not before there is some, so that until then another instance can
         try."""
@@ -246,3 +280,11 @@ class Exchange:
         self._write(b"".join(lines))
         if self.client.write_paused:
             self.client_paused()
+
+
+def _read_as(head: AnswerHead, hides_usage: bool) -> Answer:
+    if head.event_stream:
+        return AnswerEvents(hides_usage)
+    if head.content_length is not None and head.content_length <= MAX_HELD_BYTES:
+        return HeldAnswer()
+    return PASSED

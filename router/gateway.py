@@ -40,9 +40,10 @@ class Gateway:
         gateway_id: str = "gateway",
         admin_token: str | None = None,
         journal: JournalWriter | None = None,
+        ask_for_usage: bool = True,
     ) -> None:
         """block_tokens: as in the scheduler's config. admin_token: what /admin/* asks for; None: nothing. journal: is
-        told every event, and closed by `stop`."""
+        told every event, and closed by `stop`. ask_for_usage: see RequestDriver."""
         self.gateway_id = gateway_id
         self.scheduler = scheduler
         self.metrics = metrics
@@ -50,7 +51,7 @@ class Gateway:
         self.journal = journal
         self.signals = SignalAges(scheduler)
         core = scheduler if journal is None else JournaledScheduler(scheduler, journal)
-        self.driver = RequestDriver(core, limits, metrics, block_tokens, clock, gateway_id)
+        self.driver = RequestDriver(core, limits, metrics, block_tokens, clock, gateway_id, ask_for_usage)
         self._limits = limits
         self._clock = clock
         self._started_at = clock()

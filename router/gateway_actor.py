@@ -37,6 +37,7 @@ class GatewayActor:
             block_tokens=config.scheduler.block_tokens,
             gateway_id=gateway_id,
             admin_token=settings.admin_token(),
+            ask_for_usage=settings.ask_for_usage,
             journal=open_journal(path, config.scheduler, settings.journal_max_bytes, gateway_id),
         )
         self._epoch = 0

@@ -11,10 +11,11 @@ from router.token_ratio import PRIOR_BYTES_PER_TOKEN, TokenRatio
 from scheduler.request import Request
 
 SLO_HEADERS = (b"x-dualmap-ttft-slo-ms", b"x-llm-d-slo-ttft-ms")  # the first one present counts
+USAGE_OPTION = b'"stream_options":{"include_usage":true},'
 MAX_UNREAD_TOKENS = 8192  # a body that is not read may be audio or a batch: it must not pass for a giant prompt
 
 
-def take_in(exchange: Exchange, route: Route, block_tokens: int, ratio: TokenRatio) -> Request:
+def take_in(exchange: Exchange, route: Route, block_tokens: int, ratio: TokenRatio, ask_for_usage: bool) -> Request:
     """Read what the core needs, and note in the exchange what its end will need. Raises RequestRefusedError (400)."""
     ttft_slo_s = _ttft_slo_s(exchange.request)
     body = exchange.body
@@ -23,6 +24,9 @@ def take_in(exchange: Exchange, route: Route, block_tokens: int, ratio: TokenRat
         exchange.prompt_tokens = tokens
         return Request(exchange.id, (), tokens, ttft_slo_s=ttft_slo_s, streams=False)
     peeked = peek_chat(body, block_tokens) if route is Route.CHAT else peek_completion(body, block_tokens)
+    if ask_for_usage and peeked.stream and not peeked.stream_options:
+        exchange.body = _asking_for_usage(body)
+        exchange.hides_usage = True
     exchange.model = peeked.model
     exchange.prompt_bytes = peeked.prompt_bytes
     exchange.prompt_is_token_ids = bool(peeked.prompt_tokens)
@@ -40,6 +44,12 @@ def take_in(exchange: Exchange, route: Route, block_tokens: int, ratio: TokenRat
         peeked.stream,
         round(prompt_tokens * block_bytes / peeked.prompt_bytes) or 1,
     )
+
+
+def _asking_for_usage(body: bytes) -> bytes:
+    """The body of a stream's request, an object with fields, and one more in front."""
+    brace = body.index(b"{") + 1
+    return b"%b%b%b" % (body[:brace], USAGE_OPTION, body[brace:])
 
 
 def _ttft_slo_s(request: HttpRequest) -> float | None:

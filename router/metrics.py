@@ -14,6 +14,7 @@ from router.distribution import Distribution
 from router.membership import Membership, MemberState
 from scheduler.commands import RejectReason
 from scheduler.core import Scheduler
+from scheduler.events import FailureCause
 from scheduler.request import ChoiceReason
 
 
@@ -41,6 +42,7 @@ class GatewayMetrics(Collector):
     def __init__(self) -> None:
         self.outcomes: Counter[Outcome] = Counter(dict.fromkeys(Outcome, 0))
         self.choices: Counter[ChoiceReason] = Counter(dict.fromkeys(ChoiceReason, 0))
+        self.failures: Counter[FailureCause] = Counter(dict.fromkeys(FailureCause, 0))
         self.time_to_first_token_s = Distribution()
         self.queue_s = Distribution()
         self.end_to_end_s = Distribution()
@@ -84,6 +86,9 @@ class GatewayMetrics(Collector):
         yield _counter("dualmap_requests", "Requests by how they ended.", "outcome", self.outcomes.items())
         yield _counter(
             "dualmap_choices", "Dispatches by why their instance was chosen.", "reason", self.choices.items()
+        )
+        yield _counter(
+            "dualmap_failed_attempts", "Attempts that an instance failed, by cause.", "cause", self.failures.items()
         )
         yield _histogram(
             "dualmap_time_to_first_token_seconds",

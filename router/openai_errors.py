@@ -98,7 +98,10 @@ def failed(cause: FailureCause) -> HttpError:
     """What the client is told when its attempt broke and cannot be repeated."""
     if cause is FailureCause.STALLED:
         return HttpError(HTTPStatus.GATEWAY_TIMEOUT, "GatewayTimeoutError", "The instance stopped answering.")
-    return HttpError(HTTPStatus.BAD_GATEWAY, "BadGatewayError", "The instance failed before its answer was complete.")
+    message = "The instance failed before its answer was complete."
+    if cause is FailureCause.ABORTED:
+        message = "The instance ended the answer by itself: it shuts down, or its engine failed."
+    return HttpError(HTTPStatus.BAD_GATEWAY, "BadGatewayError", message)
 
 
 def error_body(error: HttpError) -> bytes:

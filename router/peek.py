@@ -16,6 +16,7 @@ ROLE_BYTES = 64  # a message's role stands within so many bytes of its start or 
 class _Body(msgspec.Struct, gc=False):
     model: str | None = None
     stream: bool | None = None
+    stream_options: Raw = Raw(b"")
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     priority: int | None = None
@@ -29,11 +30,13 @@ _decode = msgspec.json.Decoder(_Body).decode
 
 
 class Peeked(msgspec.Struct, gc=False):
-    """blocks: see scheduler.blocks. prompt_bytes: length of what will be prompt, tools included. prompt_tokens: its
-    exact length where the prompt is token ids, else 0. max_output_tokens: 0 where the client did not say."""
+    """stream_options: the client said something of them. blocks: see scheduler.blocks. prompt_bytes: length of what
+    will be prompt, tools included. prompt_tokens: its exact length where the prompt is token ids, else 0.
+    max_output_tokens: 0 where the client did not say."""
 
     model: str
     stream: bool
+    stream_options: bool
     max_output_tokens: int
     priority: int
     blocks: tuple[int, ...]
@@ -119,6 +122,7 @@ def _peeked(fields: _Body, text: bytes, opening_bytes: int, prompt_tokens: int, 
     return Peeked(
         model,
         fields.stream or False,
+        bool(bytes(fields.stream_options)),
         max(0, max_output_tokens),
         fields.priority or 0,
         hash_text(text, block_tokens * BYTES_PER_BLOCK_TOKEN, opening_bytes=opening_bytes, parent=parent),

@@ -56,7 +56,9 @@ class RequestDriver:
         block_tokens: int,
         clock: Callable[[], float],
         gateway_id: str,
+        ask_for_usage: bool = True,
     ) -> None:
+        """ask_for_usage: streams whose client says nothing of `stream_options` report it to the gateway alone."""
         self.clients: set[ClientConnection] = set()
         self.exchanges: dict[str, Exchange] = {}
         self.models = ModelList(Membership())
@@ -67,6 +69,7 @@ class RequestDriver:
         self._metrics = metrics
         self._block_tokens = block_tokens
         self._clock = clock
+        self._ask_for_usage = ask_for_usage
         self._ratio = TokenRatio()
         self._pools: dict[str, UpstreamPool] = {}
         self._exchange_prefix = f"{gateway_id}-{time.time_ns():x}-"
@@ -112,7 +115,7 @@ class RequestDriver:
         exchange_id = self._exchange_prefix + str(self._exchange_count)
         exchange = Exchange(self, exchange_id, client, request, request.body, self._clock())
         try:
-            core_request = take_in(exchange, route, self._block_tokens, self._ratio)
+            core_request = take_in(exchange, route, self._block_tokens, self._ratio, self._ask_for_usage)
             if self.models.ids and exchange.model and exchange.model not in self.models.ids:
                 raise RequestRefusedError(unknown_model(exchange.model))
         except RequestRefusedError as refusal:
@@ -167,8 +170,9 @@ class RequestDriver:
             self.handle(RequestFinished(exchange.id, attempt, output_tokens, cached_tokens, prompt_tokens))
 
     def attempt_failed(self, exchange: Exchange, cause: FailureCause) -> None:
+        self._metrics.failures[cause] += 1
         if exchange.dispatch is not None:
-            self.handle(RequestFailed(exchange.id, exchange.dispatch.attempt, exchange.pieces, cause))
+            self.handle(RequestFailed(exchange.id, exchange.dispatch.attempt, exchange.sent_pieces, cause))
 
     def cancelled(self, exchange: Exchange) -> None:
         if self.exchanges.pop(exchange.id, None) is not None:
@@ -197,7 +201,7 @@ class RequestDriver:
     def _fail_stream(self, command: FailStream) -> None:
         exchange = self.exchanges.pop(command.request_id)
         self._metrics.outcomes[Outcome.FAILED_STREAM if exchange.answer_begun else Outcome.FAILED] += 1
-        self._metrics.relayed_pieces += exchange.pieces
+        self._metrics.relayed_pieces += exchange.sent_pieces
         exchange.fail(command.cause)
 
     # What the gateway calls.

@@ -33,6 +33,7 @@ async def serve(config: DualMapConfig) -> None:
         block_tokens=config.scheduler.block_tokens,
         gateway_id="standalone",
         admin_token=settings.admin_token(),
+        ask_for_usage=settings.ask_for_usage,
         journal=open_journal(settings.journal, config.scheduler, settings.journal_max_bytes, "standalone"),
     )
     gateway.apply_membership(Membership(1, tuple([await _member(instance) for instance in config.instances])))

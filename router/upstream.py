@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from router.upstream_pool import UpstreamPool
 
 JOINED_BODY_BYTES = 64 * 1024  # up to here a copy is cheaper than the bookkeeping of a gathered write
-REFUSED_STATUS = 503
 SWITCHING_STATUS = 101
 FIRST_FINAL_STATUS = 200
+NO_ANSWERS = {503: FailureCause.REFUSED, SWITCHING_STATUS: FailureCause.BROKEN}
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -104,23 +104,14 @@ class UpstreamConnection(asyncio.Protocol):
                 self._fail(exchange, FailureCause.BROKEN)
                 return
             self._answer.keep_alive = False  # it sent more than the answer
-        head = self._answer or self._head
-        if pieces:
-            if head.status == REFUSED_STATUS and not exchange.answer_begun:
-                self._fail(exchange, FailureCause.REFUSED)
-                return
-            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            exchange.relay(body, len(pieces), head, self._answer is not None)
-            pieces.clear()
-            if self._answer is not None and self._exchange is exchange:
-                self._finish(exchange, head, complete_relayed=True)
-        elif self._answer is not None:
-            self._finish(exchange, head, complete_relayed=False)
+        answer = self._answer
+        if pieces or answer is not None:
+            self._relay(exchange, pieces, answer or self._head, answer is not None)
 
     def eof_received(self) -> None:
         exchange = self._exchange
         if exchange is not None and self._head.until_close and self._received_any:
-            self._finish(exchange, self._head, complete_relayed=False)
+            self._relay(exchange, [], self._head, True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)
@@ -162,15 +153,19 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._answer is None:
             self._answer = self._head
 
-    # How an attempt ends.
+    # How an attempt goes on and ends.
 
-    def _finish(self, exchange: "Exchange", head: AnswerHead, *, complete_relayed: bool) -> None:
-        if head.status == SWITCHING_STATUS:
-            self._fail(exchange, FailureCause.BROKEN)
+    def _relay(self, exchange: "Exchange", pieces: list[bytes], head: AnswerHead, complete: bool) -> None:
+        if not exchange.answer_begun and (cause := NO_ANSWERS.get(head.status)):
+            self._fail(exchange, cause)
             return
-        if head.status == REFUSED_STATUS and not exchange.answer_begun:
-            self._fail(exchange, FailureCause.REFUSED)
-            return
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        exchange.relay(body, len(pieces), head, complete)
+        pieces.clear()
+        if complete and self._exchange is exchange:  # which may have given up on it
+            self._finish(exchange, head)
+
+    def _finish(self, exchange: "Exchange", head: AnswerHead) -> None:
         self._exchange = None
         transport = self._transport
         if head.keep_alive and not transport.is_closing() and not transport.get_write_buffer_size():
@@ -180,7 +175,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._pool.keep(self)
         else:
             transport.abort()
-        exchange.answer_complete(head, complete_relayed)
+        exchange.answer_complete(head)
 
     def _fail(self, exchange: "Exchange", cause: FailureCause) -> None:
         self.abort()

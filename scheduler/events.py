@@ -46,6 +46,7 @@ class FailureCause(StrEnum):
     REFUSED = "refused"  # the instance answered that it takes no more (HTTP 503)
     BROKEN = "broken"  # the connection broke, or the answer was not HTTP
     STALLED = "stalled"  # no byte for longer than the stall time-out
+    ABORTED = "aborted"  # the instance ended the answer by itself: it shuts down, or its engine failed
     INSTANCE_LOST = "instance_lost"
 
 

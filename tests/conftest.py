@@ -35,9 +35,25 @@ class ProcessFamily:
             os.kill(pid, signal.SIGKILL)
 
 
-def await_that(condition, what: str):
+def session_of(leader: int) -> dict[int, str]:
+    """The living processes of a session: pid -> command line. vLLM's engines rewrite their own environment, so that no
+    mark is found there."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            _, _, fields = (path / "stat").read_text().rpartition(")")
+            state, _, _, session = fields.split()[:4]
+            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+        except OSError:
+            continue
+        if int(session) == leader and state != "Z":
+            found[int(path.name)] = command
+    return found
+
+
+def await_that(condition, what: str, within_s: float = WAIT_S):
     """Poll until the condition gives something true; fails the test when it never does."""
-    deadline = time.monotonic() + WAIT_S
+    deadline = time.monotonic() + within_s
     while not (found := condition()):
         assert time.monotonic() < deadline, f"never happened: {what}"
         time.sleep(0.1)

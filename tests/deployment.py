@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 import openai
@@ -24,7 +25,7 @@ def free_port() -> int:
 class Deployment:
     """`dualmap up` in a session of its own, as a terminal would run it."""
 
-    def __init__(self, *arguments: str, directory: Path) -> None:
+    def __init__(self, *arguments: str, directory: Path, env: Mapping[str, str] | None = None) -> None:
         self.family = ProcessFamily()
         self.port, self.admin_port = free_port(), free_port()
         ports = ("--port", str(self.port), "--admin-port", str(self.admin_port))
@@ -34,7 +35,7 @@ class Deployment:
             stderr=subprocess.STDOUT,
             text=True,
             cwd=directory,
-            env=self.family.environment,
+            env={**self.family.environment, **(env or {})},
             start_new_session=True,
         )
         self.output: list[str] = []
@@ -52,6 +53,10 @@ class Deployment:
     def await_started(self, within_s: float = WAIT_S) -> None:
         assert self._started.wait(within_s), self.output
         assert self.process.poll() is None, self.output
+
+    def await_ended(self) -> None:
+        """All it had to say is in `output`."""
+        self._reader.join(timeout=WAIT_S)
 
     def client(self) -> openai.OpenAI:
         url = f"http://127.0.0.1:{self.port}/v1"
@@ -78,7 +83,7 @@ class Deployment:
         else:
             self.process.send_signal(number)
         code = self.process.wait(timeout=WAIT_S)
-        self._reader.join(timeout=WAIT_S)
+        self.await_ended()
         return code
 
     def clean_up(self) -> None:

@@ -1,18 +1,21 @@
 """Real vLLM servers on the CPU, each in a session of its own, all of them ended with the tests."""
 
 import json
+import os
+import signal
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from instances.server_metrics import ServerMetrics, read_metrics
-from tests.conftest import ProcessFamily, await_that
+from tests.conftest import await_that, session_of
 from tests.deployment import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -48,8 +51,7 @@ class VllmServer:
             *FLAGS,
             *flags,
         ]
-        self._family = ProcessFamily()
-        self._env = {**self._family.environment, **ENV, **(env or {})}
+        self._env = {**os.environ, **ENV, **(env or {})}
         self._log_path = log_path
 
     def start(self) -> None:
@@ -77,7 +79,7 @@ class VllmServer:
 
     @property
     def engine_pid(self) -> int:
-        return next(pid for pid, command in self._family.living().items() if "EngineCore" in command)
+        return next(pid for pid, command in session_of(self.pid).items() if "EngineCore" in command)
 
     def post(self, path: str, body: Any = None, timeout_s: float = 60.0) -> tuple[int, Any]:
         data = None if body is None else json.dumps(body).encode()
@@ -112,9 +114,11 @@ class VllmServer:
         """All of its processes, the engine's too."""
         if self.process is None:
             return
-        self._family.kill()
+        for pid in session_of(self.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait(timeout=STOP_TIMEOUT_S)
-        await_that(lambda: not self._family.living(), "all of the server's processes have ended")
+        await_that(lambda: not session_of(self.pid), "all of the server's processes have ended")
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,12 @@ class Answer:
     begun: threading.Event = field(default_factory=threading.Event)
 
 
+def assert_complete(answers: list[Answer]) -> None:
+    for answer in answers:
+        answer.done.result(180)
+        assert (answer.error, answer.finish_reason) == (None, "length")
+
+
 class Fleet:
     """Two servers and a gateway that knows them by URL."""
 
@@ -134,9 +140,7 @@ def fleet(whole_fleet: Fleet) -> Fleet:
 
 def test_both_answer(fleet):
     answers = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(8)]
-    for answer in answers:
-        answer.done.result(60)
-        assert (answer.error, answer.finish_reason) == (None, "length")
+    assert_complete(answers)
     assert {answer.instance for answer in answers} == set(fleet.servers)
 
 
@@ -148,9 +152,8 @@ def test_a_server_told_to_end_fails_the_answers_it_breaks_off_and_loses_no_other
     broken.done.result(60)
     assert broken.finish_reason is None
     assert "ended the answer by itself" in str(broken.error)
-    for other in others:
-        other.done.result(60)
-        assert (other.error, other.finish_reason) == (None, "length")
+    assert_complete(others)
+    await_that(lambda: not server.alive, "it has ended")
     await_that(lambda: fleet.state(server) == "lost", "its loss is noticed")
 
 
@@ -170,9 +173,8 @@ def test_a_killed_engine_fails_what_it_was_streaming_and_nothing_else(fleet):
     others = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(8)]
     broken.done.result(60)
     assert broken.error is not None
-    for other in others:
-        other.done.result(60)
-        assert (other.error, other.finish_reason) == (None, "length")
+    assert_complete(others)
+    await_that(lambda: not server.alive, "its API process ends, too")
 
 
 def test_a_killed_api_process_fails_what_it_was_streaming_and_nothing_else(fleet):
@@ -181,9 +183,7 @@ def test_a_killed_api_process_fails_what_it_was_streaming_and_nothing_else(fleet
     others = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(8)]
     broken.done.result(60)
     assert broken.error is not None
-    for other in others:
-        other.done.result(60)
-        assert (other.error, other.finish_reason) == (None, "length")
+    assert_complete(others)
 
 
 def test_a_hung_engine_is_noticed_though_its_health_is_fine_and_is_used_again_when_it_goes_on(fleet):
@@ -192,7 +192,7 @@ def test_a_hung_engine_is_noticed_though_its_health_is_fine_and_is_used_again_wh
     os.kill(engine, signal.SIGSTOP)
     try:
         hung.done.result(60)
-        assert "stalled" in str(hung.error)
+        assert "stopped answering" in str(hung.error)
         assert server.status("/health") == 200
         await_that(lambda: fleet.state(server) == "lost", "its standstill is noticed")
         assert fleet.ask()[0] != f"127.0.0.1:{server.port}"
@@ -222,9 +222,7 @@ def test_a_request_refused_by_a_full_server_runs_on_the_other(fleet):
         await_that(lambda: server.metrics().running + server.metrics().waiting >= QUEUE_LIMIT, "it is full")
         assert server.post("/v1/completions", body | {"max_tokens": 1})[0] == 503
         answers = [fleet.stream(max_tokens=5, prompt=f"{i} " * 300) for i in range(QUEUE_LIMIT)]
-        for answer in answers:
-            answer.done.result(60)
-            assert (answer.error, answer.finish_reason) == (None, "length")
+        assert_complete(answers)
         assert [stranger.result()[0] for stranger in strangers] == [200] * QUEUE_LIMIT
     assert "dualmap_choices_total{reason=" in fleet.deployment.metrics()
 
@@ -263,9 +261,7 @@ def test_requests_that_preempt_each_other_all_end_and_it_is_seen(other_fleet, ot
     with ThreadPoolExecutor(16) as pool:
         strangers = [pool.submit(small.post, "/v1/completions", body, 180) for _ in range(4)]
         answers = [other_fleet.stream(max_tokens=400, prompt=f"{i} " * 100) for i in range(8)]
-        for answer in answers:
-            answer.done.result(180)
-            assert (answer.error, answer.finish_reason) == (None, "length")
+        assert_complete(answers)
         assert [stranger.result()[0] for stranger in strangers] == [200] * 4
     assert f"127.0.0.1:{small.port}" in {answer.instance for answer in answers}
     assert small.metrics().preemptions > 0
@@ -281,9 +277,7 @@ def test_a_server_that_ends_its_requests_first_breaks_none_and_refuses_none(othe
         assert answer.begun.wait(60)
     os.kill(patient.pid, signal.SIGTERM)
     late = [other_fleet.stream(max_tokens=5, prompt=f"late {i} " * 50) for i in range(8)]
-    for answer in (*running, *late):
-        answer.done.result(120)
-        assert (answer.error, answer.finish_reason) == (None, "length")
+    assert_complete([*running, *late])
     assert f"127.0.0.1:{patient.port}" in {answer.instance for answer in running}
     await_that(lambda: not patient.alive, "it has ended")
     await_that(lambda: other_fleet.state(patient) == "lost", "its loss is noticed")

@@ -1,0 +1,192 @@
+"""Clients that nobody here wrote, through the gateway in front of two vLLM servers that `dualmap up` has started."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import openai
+import pytest
+
+from loadtest.synth import Lognormal, SynthConfig, synthesise
+from loadtest.trace import write_trace
+from tests.conftest import await_that, session_of
+from tests.deployment import Deployment
+from tests.vllm.conftest import ENV, FLAGS, START_TIMEOUT_S, TINY, VLLM
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(420)]
+
+BENCH_TIMEOUT_S = 240
+
+
+def up(directory, *arguments: str, engine_args: tuple[str, ...] = ()) -> Deployment:
+    """`dualmap up` with two replicas of the tiny model."""
+    if not VLLM.exists():
+        pytest.skip(f"{VLLM} is missing: make vllm")
+    engine = " ".join((*FLAGS, *engine_args))
+    served = ("--model", str(TINY), "--replicas", "2", "--vllm", str(VLLM), "--engine-args", engine)
+    return Deployment(*served, *arguments, directory=directory, env=ENV)
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory) -> Iterator[Deployment]:
+    deployment = up(tmp_path_factory.mktemp("deployment"))
+    try:
+        deployment.await_started(2 * START_TIMEOUT_S)
+        yield deployment
+    finally:
+        deployment.clean_up()
+
+
+@pytest.fixture(scope="module")
+def client(deployment) -> openai.OpenAI:
+    return deployment.client()
+
+
+MESSAGES = [{"role": "system", "content": "Be brief. " * 100}, {"role": "user", "content": "Grüße 🙂"}]
+OPTIONS = {"model": "tiny", "max_tokens": 12, "temperature": 0, "extra_body": {"ignore_eos": True}}
+
+
+def test_a_stream_says_what_the_plain_answer_says(client):
+    plain = client.chat.completions.create(messages=MESSAGES, **OPTIONS)
+    chunks = list(client.chat.completions.create(messages=MESSAGES, stream=True, **OPTIONS))
+    text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+    assert text == plain.choices[0].message.content
+    assert chunks[-1].choices[0].finish_reason == "length"
+    assert plain.usage.completion_tokens == 12
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"), [({}, 0), ({"include_usage": True}, 1), ({"include_usage": False}, 0)], ids=str
+)
+def test_usage_is_shown_to_clients_that_asked_for_it_and_to_no_other(client, asked, shown):
+    options = {"stream_options": asked} if asked else {}
+    chunks = list(client.chat.completions.create(messages=MESSAGES, stream=True, **options, **OPTIONS))
+    assert sum(chunk.usage is not None for chunk in chunks) == shown
+    assert sum(not chunk.choices for chunk in chunks) == shown
+
+
+def test_the_gateway_learns_from_usage_that_it_hides(client, deployment):
+    def cached_tokens() -> float:
+        lines = deployment.metrics().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith("dualmap_cached_prompt_tokens_total"))
+
+    before = cached_tokens()
+    for _ in range(2):
+        list(client.chat.completions.create(messages=MESSAGES, stream=True, **OPTIONS))
+    assert cached_tokens() > before
+
+
+def test_completions_take_texts_and_token_ids(client):
+    for prompt in ("one two", list(range(40, 90))):
+        answer = client.completions.create(prompt=prompt, **OPTIONS)
+        assert answer.usage.completion_tokens == 12
+        chunks = list(client.completions.create(prompt=prompt, stream=True, **OPTIONS))
+        assert "".join(choice.text for chunk in chunks for choice in chunk.choices) == answer.choices[0].text
+
+
+def test_several_choices_come_back(client):
+    answer = client.chat.completions.create(messages=MESSAGES, n=3, **{**OPTIONS, "temperature": 1.0})
+    assert sorted(choice.index for choice in answer.choices) == [0, 1, 2]
+
+
+def test_models_are_listed_and_errors_are_those_of_openai(client):
+    assert [model.id for model in client.models.list()] == ["tiny"]
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(**{**OPTIONS, "model": "no-such"}, messages=MESSAGES)
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(**{**OPTIONS, "max_tokens": -1}, messages=MESSAGES)
+    with pytest.raises(openai.BadRequestError, match="maximum context length"):
+        client.chat.completions.create(
+            **{**OPTIONS, "stream": True}, messages=[{"role": "user", "content": "a " * 9000}]
+        )
+
+
+def test_status_shows_the_signals_of_each_instance(client, deployment):
+    client.chat.completions.create(messages=MESSAGES, **OPTIONS)
+    members = deployment.members()
+    assert set(members) == {"vllm-0", "vllm-1"}
+    for member in members.values():
+        assert member["signals"]["metrics"]["age_s"] < 10
+    assert any("usage" in member["signals"] for member in members.values())
+
+
+def bench(deployment, directory, *flags: str) -> dict:
+    """`vllm bench serve` through the gateway; its result."""
+    command = [
+        *(str(VLLM), "bench", "serve", "--backend", "openai", "--base-url", f"http://127.0.0.1:{deployment.port}"),
+        *("--model", "tiny", "--tokenizer", str(TINY), "--disable-tqdm", "--ignore-eos"),
+        *("--save-result", "--result-dir", str(directory), "--result-filename", "result.json", *flags),
+    ]
+    done = subprocess.run(
+        command, env={**os.environ, **ENV}, capture_output=True, text=True, timeout=BENCH_TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads((directory / "result.json").read_text())
+
+
+def test_vllms_own_benchmark_with_repeated_prefixes(deployment, tmp_path):
+    result = bench(
+        deployment,
+        tmp_path,
+        *("--dataset-name", "prefix_repetition", "--num-prompts", "24", "--request-rate", "6"),
+        *("--prefix-repetition-prefix-len", "512", "--prefix-repetition-suffix-len", "64"),
+        *("--prefix-repetition-num-prefixes", "4", "--prefix-repetition-output-len", "8"),
+    )
+    assert (result["completed"], result["failed"]) == (24, 0)
+    assert result["total_output_tokens"] == 24 * 8
+
+
+def test_vllms_own_benchmark_with_a_timed_trace(deployment, tmp_path):
+    config = SynthConfig(
+        requests=24,
+        qps=3.0,
+        first_message=Lognormal(600, 0.5, 16, 2000),
+        answer=Lognormal(8, 0.3, 2, 16),
+        max_input_tokens=4000,
+    )
+    trace = tmp_path / "trace.jsonl"
+    write_trace(trace, synthesise(config))
+    result = bench(
+        deployment,
+        tmp_path,
+        *("--dataset-name", "timed_trace", "--dataset-path", str(trace), "--num-prompts", "24"),
+        *("--timed-trace-chunk-hash-size", "512", "--timed-trace-sec-multiplier", "0.001", "--self-timed"),
+    )
+    assert (result["completed"], result["failed"]) == (24, 0)
+
+
+def test_a_killed_replica_is_started_again_and_leaves_no_engine_behind(client, deployment):
+    before = deployment.members()["vllm-0"]
+    assert any("EngineCore" in command for command in session_of(before["pid"]).values())
+    os.kill(before["pid"], signal.SIGKILL)
+    for _ in range(8):
+        client.chat.completions.create(messages=MESSAGES, **OPTIONS)
+    await_that(lambda: deployment.members()["vllm-0"]["state"] == "lost", "its loss is noticed")
+    await_that(lambda: not session_of(before["pid"]), "its engine is gone")
+    after = await_that(
+        lambda: (member := deployment.members()["vllm-0"])["state"] == "ready" and member, "it is back", START_TIMEOUT_S
+    )
+    assert after["incarnation"] > before["incarnation"]
+    assert after["pid"] != before["pid"]
+
+
+def test_stopping_leaves_no_process(deployment):
+    servers = [member["pid"] for member in deployment.members().values()]
+    assert all(session_of(pid) for pid in servers)
+    assert deployment.stop(signal.SIGTERM) == 0
+    assert not any(session_of(pid) for pid in servers)
+
+
+def test_a_model_that_cannot_be_served_is_said_with_the_cause(tmp_path):
+    deployment = up(tmp_path, engine_args=("--max-model-len", "1000000"))
+    try:
+        assert deployment.process.wait(timeout=START_TIMEOUT_S) == 1
+        deployment.await_ended()
+        output = "".join(deployment.output)
+        assert "vllm-0 did not start" in output
+        assert "max_model_len" in output
+        assert "Traceback" not in output
+    finally:
+        deployment.clean_up()
