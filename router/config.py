@@ -47,8 +47,8 @@ class GatewaySettings(BaseModel):
     # Ask each stream's instance for `usage`, and hide it from clients that did not: how much was cached, how long the
     # prompt was. Off, only plain answers and clients that ask for it tell.
     ask_for_usage: bool = True
-    # The model's tokenizer, a directory or a name: prompts are then known by their tokens, so that KV events say exactly
-    # which instance holds how much of one. Needs dualmap[tokenizer].
+    # The model's tokenizer, a directory or a name, as the instances have it, and with their chat template: prompts are
+    # then known by their tokens, so that KV events say exactly who holds how much of one. Needs dualmap[tokenizer].
     tokenizer: str | None = None
     drain_s: float = Field(default=10.0, ge=0)  # running answers may take this long when the gateway stops
     # Every event and the commands it gave, for `dualmap replay-journal`; gzipped if it ends in .gz. `dualmap up` puts

@@ -188,6 +188,10 @@ class Exchange:
         self.owner.attempt_failed(self, cause)
 
     @property
+    def is_last_attempt(self) -> bool:
+        return self.dispatch is not None and self.dispatch.last
+
+    @property
     def sent_pieces(self) -> int:
         """How much of the current attempt's answer the client has been sent; 0 while all of it is held back."""
         return self.pieces if self.answer_begun else 0

@@ -1,5 +1,5 @@
-"""The configuration -> what each Instance actor is to keep, and what it needs of the Ray cluster. Ids stay the same from
-run to run: they are what the rings hash."""
+"""The configuration -> what each Instance actor is to keep, and what it needs of the Ray cluster. Ids stay the same
+from run to run: they are what the rings hash."""
 
 import sys
 from dataclasses import dataclass, replace

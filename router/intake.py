@@ -49,7 +49,7 @@ def take_in(exchange: Exchange, route: Route, block_tokens: int, ratio: TokenRat
 def _asking_for_usage(body: bytes) -> bytes:
     """The body of a stream's request, an object with fields, and one more in front."""
     brace = body.index(b"{") + 1
-    return b"%b%b%b" % (body[:brace], USAGE_OPTION, body[brace:])
+    return b"".join((body[:brace], USAGE_OPTION, memoryview(body)[brace:]))
 
 
 def _ttft_slo_s(request: HttpRequest) -> float | None:

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 JOINED_BODY_BYTES = 64 * 1024  # up to here a copy is cheaper than the bookkeeping of a gathered write
 SWITCHING_STATUS = 101
 FIRST_FINAL_STATUS = 200
-NO_ANSWERS = {503: FailureCause.REFUSED, SWITCHING_STATUS: FailureCause.BROKEN}
+FAILED_STATUS = 500  # vLLM: its engine is dead, or it shuts down
+NO_ANSWERS = {
+    FAILED_STATUS: FailureCause.ABORTED,
+    503: FailureCause.REFUSED,
+    SWITCHING_STATUS: FailureCause.BROKEN,
+}
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -156,7 +161,10 @@ class UpstreamConnection(asyncio.Protocol):
     # How an attempt goes on and ends.
 
     def _relay(self, exchange: "Exchange", pieces: list[bytes], head: AnswerHead, complete: bool) -> None:
-        if not exchange.answer_begun and (cause := NO_ANSWERS.get(head.status)):
+        cause = NO_ANSWERS.get(head.status)
+        if head.status == FAILED_STATUS and exchange.is_last_attempt:
+            cause = None  # it is what the client is told
+        if cause is not None and not exchange.answer_begun:
             self._fail(exchange, cause)
             return
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)

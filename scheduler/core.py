@@ -462,6 +462,7 @@ class Scheduler:
                 now - attempt.arrived_at,
                 attempt.estimated_ttft_s,
                 attempt.cached_tokens,
+                attempt.number >= self.config.max_attempts,
             )
         )
 

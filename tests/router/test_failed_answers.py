@@ -103,6 +103,30 @@ async def test_a_stream_that_fails_before_its_first_token_runs_elsewhere(fleet, 
         check_failures(f, cause, 1)
 
 
+async def engine_is_dead(conversation: Conversation) -> None:
+    await conversation.send_json(json.loads(ENGINE_DEAD), "500 Internal Server Error")
+
+
+async def test_a_request_that_is_answered_with_500_runs_elsewhere(fleet):
+    script = first_then(engine_is_dead, plain("stop"))
+    async with fleet(script, script) as f:
+        client = await f.client()
+        answer = await client.post("/v1/chat/completions", CHAT)
+        assert (answer.status, answer.json["choices"][0]["finish_reason"]) == (200, "stop")
+        assert [len(instance.received) for instance in f.instances] == [1, 1]
+        check_failures(f, FailureCause.ABORTED, 1)
+
+
+async def test_what_the_last_instance_that_may_be_tried_says_with_500_is_what_the_client_is_told(fleet):
+    async with fleet(engine_is_dead, engine_is_dead) as f:
+        client = await f.client()
+        answer = await client.post("/v1/chat/completions", CHAT)
+        assert (answer.status, answer.json) == (500, json.loads(ENGINE_DEAD))
+        attempts = f.gateway.scheduler.config.max_attempts
+        assert sum(len(instance.received) for instance in f.instances) == attempts
+        check_failures(f, FailureCause.ABORTED, attempts - 1)
+
+
 @pytest.mark.parametrize("failing", [ABORT, ENGINE_DEAD])
 async def test_a_stream_that_fails_after_a_token_ends_with_the_error_of_the_gateway(fleet, failing):
     first_token_there = asyncio.Event()
