@@ -20,6 +20,7 @@ from router.fleet import Fleet
 from router.fleet_client import FleetClient
 from router.gateway_actor import GatewayActor
 from router.instance_specs import PlacedSpec, instance_specs
+from router.load_tokenizer import TokenizerError, load_tokenizer
 from router.membership import Member, MemberState
 from router.rebalancer import Rebalancer
 
@@ -54,6 +55,8 @@ class Cluster:
         settings = self._config.gateway
         _check_free(settings.host, settings.port)
         _check_free(settings.admin_host, settings.admin_port)
+        if settings.tokenizer is not None:
+            _check_tokenizer(settings.tokenizer)
         self._say("starting Ray")
         self._start_ray()
         try:
@@ -178,6 +181,14 @@ def _check_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise ClusterError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+
+
+def _check_tokenizer(path: str) -> None:
+    """Spares the user the start of everything else. Raises ClusterError."""
+    try:
+        load_tokenizer(path)
+    except TokenizerError as error:
+        raise ClusterError(str(error)) from None
 
 
 def _actor(cls: type, name: str, *args: Any, **needs: Any) -> Any:

@@ -18,6 +18,7 @@ from router.model_list import ModelList
 from router.request_driver import RequestDriver
 from router.signal_ages import SignalAges
 from router.signals import SignalNews
+from router.token_blocks import TokenBlocks
 from scheduler.core import Scheduler
 from scheduler.events import LoadReported, MovesProposed, Tick
 from scheduler.snapshot import Move, Snapshot
@@ -41,9 +42,10 @@ class Gateway:
         admin_token: str | None = None,
         journal: JournalWriter | None = None,
         ask_for_usage: bool = True,
+        tokens: TokenBlocks | None = None,
     ) -> None:
         """block_tokens: as in the scheduler's config. admin_token: what /admin/* asks for; None: nothing. journal: is
-        told every event, and closed by `stop`. ask_for_usage: see RequestDriver."""
+        told every event, and closed by `stop`. ask_for_usage, tokens: see RequestDriver."""
         self.gateway_id = gateway_id
         self.scheduler = scheduler
         self.metrics = metrics
@@ -51,7 +53,7 @@ class Gateway:
         self.journal = journal
         self.signals = SignalAges(scheduler)
         core = scheduler if journal is None else JournaledScheduler(scheduler, journal)
-        self.driver = RequestDriver(core, limits, metrics, block_tokens, clock, gateway_id, ask_for_usage)
+        self.driver = RequestDriver(core, limits, metrics, block_tokens, clock, gateway_id, ask_for_usage, tokens)
         self._limits = limits
         self._clock = clock
         self._started_at = clock()
@@ -60,7 +62,13 @@ class Gateway:
         self._ticking: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
         self._admin = AdminService(self, limits, clock, admin_token)
-        metrics.bind(scheduler, lambda: self.membership, self._gauges, lambda: self.signals.ages(self._clock()))
+        metrics.bind(
+            scheduler,
+            lambda: self.membership,
+            self._gauges,
+            lambda: self.signals.ages(self._clock()),
+            None if self.driver.by_tokens is None else self.driver.by_tokens.outcomes,
+        )
 
     # Lifecycle.
 

@@ -13,6 +13,7 @@ from router.fleet_client import FleetClient
 from router.gateway import Gateway
 from router.journal import open_journal, path_for
 from router.metrics import GatewayMetrics
+from router.token_blocks import load_token_blocks
 from scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class GatewayActor:
             gateway_id=gateway_id,
             admin_token=settings.admin_token(),
             ask_for_usage=settings.ask_for_usage,
+            tokens=load_token_blocks(settings.tokenizer, config.scheduler.block_tokens),
             journal=open_journal(path, config.scheduler, settings.journal_max_bytes, gateway_id),
         )
         self._epoch = 0

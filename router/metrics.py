@@ -59,6 +59,7 @@ class GatewayMetrics(Collector):
         self._membership: Callable[[], Membership] = Membership
         self._gauges: Callable[[], Mapping[str, float]] = dict
         self._signal_ages: Callable[[], Mapping[str, Mapping[str, float]]] = dict
+        self._tokenized: Callable[[], Mapping[str, int]] | None = None
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -70,13 +71,15 @@ class GatewayMetrics(Collector):
         membership: Callable[[], Membership],
         gauges: Callable[[], Mapping[str, float]],
         signal_ages: Callable[[], Mapping[str, Mapping[str, float]]],
+        tokenized: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
         """Name what is read at each scrape. gauges: of the gateway's own, by name without prefix. signal_ages: seconds,
-        by instance and signal."""
+        by instance and signal. tokenized: prompts by what became of their tokens; None without a tokenizer."""
         self._scheduler = scheduler
         self._membership = membership
         self._gauges = gauges
         self._signal_ages = signal_ages
+        self._tokenized = tokenized
 
     def scrape(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -122,6 +125,15 @@ class GatewayMetrics(Collector):
             yield CounterMetricFamily(name, documentation, value=count)
         for name, value in self._gauges().items():
             yield GaugeMetricFamily(f"dualmap_{name}", f"{name.replace('_', ' ').capitalize()}.", value=value)
+        if self._tokenized is not None:
+            outcomes = CounterMetricFamily(
+                "dualmap_tokenized_prompts",
+                "Prompts by whether their tokens were found, or why not.",
+                labels=["outcome"],
+            )
+            for outcome, count in self._tokenized().items():
+                outcomes.add_metric([outcome], count)
+            yield outcomes
         ages = GaugeMetricFamily(
             "dualmap_instance_signal_age_seconds",
             "Since the instance last said something of itself, by signal.",

@@ -17,4 +17,9 @@ class ModelList:
                 for card in member.model_cards:
                     cards.setdefault(str(card.get("id")), card)
         self.ids = frozenset(cards)
+        self._adapters = frozenset(model for model, card in cards.items() if card.get("parent"))
         self.body = msgspec.json.encode({"object": "list", "data": [cards[model] for model in sorted(cards)]})
+
+    def lora_name(self, model: str) -> str:
+        """The adapter that a request for the model runs with; empty for a base model."""
+        return model if model in self._adapters else ""

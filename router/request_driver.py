@@ -27,6 +27,8 @@ from router.openai_errors import (
     unknown_model,
 )
 from router.routes import Route, find_route
+from router.token_arrival import TokenArrival
+from router.token_blocks import TokenBlocks
 from router.token_ratio import TokenRatio
 from router.upstream_pool import UpstreamPool
 from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject
@@ -39,6 +41,7 @@ from scheduler.events import (
     RequestFailed,
     RequestFinished,
 )
+from scheduler.request import Request
 
 FIRST_ERROR_STATUS = 400
 FIRST_SERVER_ERROR_STATUS = 500
@@ -57,8 +60,10 @@ class RequestDriver:
         clock: Callable[[], float],
         gateway_id: str,
         ask_for_usage: bool = True,
+        tokens: TokenBlocks | None = None,
     ) -> None:
-        """ask_for_usage: streams whose client says nothing of `stream_options` report it to the gateway alone."""
+        """ask_for_usage: streams whose client says nothing of `stream_options` report it to the gateway alone. tokens:
+        names prompts by their tokens; None: they are known by their raw bytes."""
         self.clients: set[ClientConnection] = set()
         self.exchanges: dict[str, Exchange] = {}
         self.models = ModelList(Membership())
@@ -70,6 +75,7 @@ class RequestDriver:
         self._block_tokens = block_tokens
         self._clock = clock
         self._ask_for_usage = ask_for_usage
+        self.by_tokens = None if tokens is None else TokenArrival(tokens, block_tokens, self._arrive)
         self._ratio = TokenRatio()
         self._pools: dict[str, UpstreamPool] = {}
         self._exchange_prefix = f"{gateway_id}-{time.time_ns():x}-"
@@ -124,7 +130,15 @@ class RequestDriver:
             return
         client.answering = exchange
         self.exchanges[exchange_id] = exchange
-        self.handle(RequestArrived(core_request))
+        if self.by_tokens is None or route is Route.PASSED_THROUGH:
+            self.handle(RequestArrived(core_request))
+        else:
+            lora_name = self.models.lora_name(exchange.model)
+            self.by_tokens.begin(exchange, core_request, route is Route.CHAT, lora_name)
+
+    def _arrive(self, exchange: Exchange, core_request: Request) -> None:
+        if exchange.id in self.exchanges:  # else its client has left
+            self.handle(RequestArrived(core_request))
 
     def _answer_error(self, client: ClientConnection, request: HttpRequest, error: HttpError) -> None:
         response = error_response(error, request_id=request.client_request_id, close=request.close)

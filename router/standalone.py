@@ -15,8 +15,10 @@ from router.collect_less import collect_less
 from router.config import ConfigFileError, DualMapConfig, ExternalInstance, load_config
 from router.gateway import Gateway
 from router.journal import open_journal
+from router.load_tokenizer import TokenizerError
 from router.membership import Member, Membership, MemberState
 from router.metrics import GatewayMetrics
+from router.token_blocks import load_token_blocks
 from router.up import add_arguments, overrides
 from scheduler import Scheduler
 
@@ -34,6 +36,7 @@ async def serve(config: DualMapConfig) -> None:
         gateway_id="standalone",
         admin_token=settings.admin_token(),
         ask_for_usage=settings.ask_for_usage,
+        tokens=load_token_blocks(settings.tokenizer, config.scheduler.block_tokens),
         journal=open_journal(settings.journal, config.scheduler, settings.journal_max_bytes, "standalone"),
     )
     gateway.apply_membership(Membership(1, tuple([await _member(instance) for instance in config.instances])))
@@ -62,7 +65,7 @@ def main() -> int:
     try:
         config = load_config(args.config, overrides(args))
         uvloop.run(serve(config))
-    except (ConfigFileError, StartError, OSError) as error:
+    except (ConfigFileError, StartError, TokenizerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -140,3 +140,8 @@ class TokenBlocks:
         else:
             tokens = TokenIds(array("I", prompt), 0, 0)
         return tokens, request.cache_salt or ""
+
+
+def load_token_blocks(tokenizer_path: str | None, block_tokens: int) -> TokenBlocks | None:
+    """None where prompts are to be known by their raw bytes. Raises TokenizerError."""
+    return None if tokenizer_path is None else TokenBlocks(tokenizer_path, block_tokens)

@@ -317,7 +317,9 @@ class FleetContext:
         cards: Any,
         config: SchedulerConfig,
         journal: Path | None = None,
+        tokens: Any = None,
     ) -> None:
+        self._tokens = tokens
         self._scripts = scripts
         self._limits = limits
         self._cards = cards
@@ -333,6 +335,7 @@ class FleetContext:
             block_tokens=self._config.block_tokens,
             admin_token="secret",
             journal=JournalWriter(self._journal, self._config) if self._journal else None,
+            tokens=self._tokens,
         )
         await gateway.start("127.0.0.1", 0)
         self._fleet = Fleet(gateway, gateway.port, gateway.admin_port, instances)
@@ -351,9 +354,10 @@ def fleet() -> Callable[..., FleetContext]:
         cards: tuple[dict[str, Any], ...] = (),
         config: SchedulerConfig | None = None,
         journal: Path | None = None,
+        tokens: Any = None,
         **changes: Any,
     ) -> FleetContext:
         scripts = scripts or (answer_hello,)
-        return FleetContext(scripts, replace(limits, **changes), cards, config or SchedulerConfig(), journal)
+        return FleetContext(scripts, replace(limits, **changes), cards, config or SchedulerConfig(), journal, tokens)
 
     return make

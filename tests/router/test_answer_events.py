@@ -52,7 +52,6 @@ STREAMS = {
     "completion": (COMPLETION * 2 + USAGE + DONE, True, COMPLETION * 2 + DONE, False),
     "several choices": (ROLE * 2 + token("a") + USAGE + DONE, True, ROLE * 2 + token("a") + DONE, False),
     "crlf": ((TEXT + USAGE + DONE).replace(b"\n", b"\r\n"), True, (TEXT + DONE).replace(b"\n", b"\r\n"), False),
-    "spaces": (TEXT + USAGE.replace(b'":', b'": ') + DONE, True, TEXT + DONE, False),
     "no end": (TEXT + b"data: [DONE]", True, TEXT + b"data: [DONE]", False),
     "roles alone": (ROLE, True, ROLE, False),
     "comments": (b": ping\n\n" + TEXT + b": ping\n\n" + DONE, True, b": ping\n\n" + TEXT + b": ping\n\n" + DONE, False),
@@ -66,7 +65,16 @@ STREAMS = {
     "error at once": (error(503) + DONE, True, b"", True),
     "error after roles": (ROLE + error(500) + DONE, True, b"", True),
     "named error": (TEXT + b"event: error\n" + error(500), True, TEXT, True),
-    **{f"text {i}": (ROLE + text + DONE, True, ROLE + text + DONE, False) for i, text in enumerate(TRICKY)},
+    "amid tokens": (
+        TEXT + token("a") + USAGE + token("b") + ABORT + token("c"),
+        True,
+        TEXT + token("a") + token("b"),
+        True,
+    ),
+    **{
+        f"text {i}": (start + text + token("b") + DONE, True, start + text + token("b") + DONE, False)
+        for i, (start, text) in enumerate((start, text) for start in (ROLE, ROLE + token("a")) for text in TRICKY)
+    },
 }
 
 
@@ -89,7 +97,7 @@ def test_what_is_relayed_is_the_same_wherever_reads_cut_the_stream(stream, hides
         out = relayed(events, reads)
         assert events.failed is failed
         assert out == expected
-        assert bool(events.usage_event) is (hides_usage and USAGE.strip() in stream.replace(b'": ', b'":'))
+        assert bool(events.usage_event) is (hides_usage and USAGE.strip() in stream)
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
