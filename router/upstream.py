@@ -18,7 +18,7 @@ SWITCHING_STATUS = 101
 FIRST_FINAL_STATUS = 200
 FAILED_STATUS = 500  # vLLM: its engine is dead, or it shuts down
 NO_ANSWERS = {
-    FAILED_STATUS: FailureCause.ABORTED,
+    FAILED_STATUS: FailureCause.ERROR,
     503: FailureCause.REFUSED,
     SWITCHING_STATUS: FailureCause.BROKEN,
 }

@@ -48,6 +48,9 @@ from scheduler.steal import request_to_take
 from scheduler.take_snapshot import take_snapshot
 from scheduler.ttft import FleetPace
 
+# An instance that shuts down aborts each new request at once: it would look idle and attract more. Not ERROR, which a
+# request may bring about wherever it runs.
+SUSPICIOUS = (FailureCause.CONNECT, FailureCause.ABORTED)
 EXPIRY_INTERVAL_S = 1.0  # how often waiting requests are checked for their time-out
 
 
@@ -162,7 +165,7 @@ class Scheduler:
         if attempt is None:
             self.stats.late_events += 1
             return
-        if event.cause is FailureCause.CONNECT:
+        if event.cause in SUSPICIOUS:
             self._suspect(self.instances[attempt.instance_id], now, commands)
         self._end(attempt, now, commands)
         self._recover(attempt, event.tokens_sent, event.cause, now, commands)

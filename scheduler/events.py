@@ -47,6 +47,7 @@ class FailureCause(StrEnum):
     BROKEN = "broken"  # the connection broke, or the answer was not HTTP
     STALLED = "stalled"  # no byte for longer than the stall time-out
     ABORTED = "aborted"  # the instance ended the answer by itself: it shuts down, or its engine failed
+    ERROR = "error"  # the instance answered with HTTP 500
     INSTANCE_LOST = "instance_lost"
 
 

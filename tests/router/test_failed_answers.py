@@ -114,7 +114,7 @@ async def test_a_request_that_is_answered_with_500_runs_elsewhere(fleet):
         answer = await client.post("/v1/chat/completions", CHAT)
         assert (answer.status, answer.json["choices"][0]["finish_reason"]) == (200, "stop")
         assert [len(instance.received) for instance in f.instances] == [1, 1]
-        check_failures(f, FailureCause.ABORTED, 1)
+        check_failures(f, FailureCause.ERROR, 1)
 
 
 async def test_what_the_last_instance_that_may_be_tried_says_with_500_is_what_the_client_is_told(fleet):
@@ -124,7 +124,7 @@ async def test_what_the_last_instance_that_may_be_tried_says_with_500_is_what_th
         assert (answer.status, answer.json) == (500, json.loads(ENGINE_DEAD))
         attempts = f.gateway.scheduler.config.max_attempts
         assert sum(len(instance.received) for instance in f.instances) == attempts
-        check_failures(f, FailureCause.ABORTED, attempts - 1)
+        check_failures(f, FailureCause.ERROR, attempts - 1)
 
 
 @pytest.mark.parametrize("failing", [ABORT, ENGINE_DEAD])

@@ -355,10 +355,11 @@ def test_a_failure_lets_the_next_in_the_queue_start(script):
 # Suspects.
 
 
-def test_an_instance_that_refused_a_connection_is_left_alone_for_a_while(script):
+@pytest.mark.parametrize("cause", [FailureCause.CONNECT, FailureCause.ABORTED])
+def test_an_instance_that_refused_a_connection_or_ended_an_answer_is_left_alone_for_a_while(script, cause):
     core = script("a", "b", suspect_s=1.0)
     core.arrive("r0", 10, blocks=core.prompt("a"))
-    core.fail("r0", 1, FailureCause.CONNECT)
+    core.fail("r0", 1, cause)
     (dispatch,) = core.arrive("r1", 10, blocks=core.prompt("a"))
     assert dispatch.instance_id == "b"
     core.tick(0.9)
@@ -369,8 +370,10 @@ def test_an_instance_that_refused_a_connection_is_left_alone_for_a_while(script)
     assert dispatch.instance_id == "a"
 
 
-@pytest.mark.parametrize("cause", [FailureCause.REFUSED, FailureCause.BROKEN, FailureCause.STALLED])
-def test_only_a_refused_connection_makes_an_instance_suspect(script, cause):
+@pytest.mark.parametrize(
+    "cause", [FailureCause.REFUSED, FailureCause.BROKEN, FailureCause.STALLED, FailureCause.ERROR]
+)
+def test_other_failures_make_no_instance_suspect(script, cause):
     core = script("a", "b")
     core.arrive("r0", 10, blocks=core.prompt("a"))
     core.fail("r0", 1, cause)
