@@ -6,14 +6,13 @@ gateway of its own, so nothing of the first run helps the second.
 
 import argparse
 import dataclasses
-import http.client
-import json
 import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from loadtest.flush_cache import FlushError, flush_cache
 from loadtest.load_level import round_robin_qps
 from loadtest.replay_cli import positive, run_replay
 from loadtest.report_cli import show_report
@@ -28,7 +27,6 @@ INSTANCES = 4
 RUN_S = 55.0  # of arrivals for each policy: both, the start and the last answers fit in three minutes
 SHARE = 0.8  # of what round_robin can bear
 MAX_INPUT_TOKENS = 20_480  # as in arXiv 2602.06502
-FLUSH_TIMEOUT_S = 10.0
 FIRST_GUESS_QPS = 5.0
 
 # Chats short and brisk enough to have several turns within the run.
@@ -72,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             runs.append(out / f"{policy}.jsonl")
             if code := _replay(cluster, config, policy, trace, qps, runs[-1]):
                 return code
-    except ClusterError as error:
+    except (ClusterError, FlushError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
@@ -109,7 +107,7 @@ def _qps(requests: Sequence[TraceRequest], config: DualMapConfig) -> float:
 def _replay(cluster: Cluster, config: DualMapConfig, policy: str, trace: Path, qps: float, out: Path) -> int:
     print(f"\n{policy}", flush=True)
     for member in cluster.members():
-        _flush(member.host, member.port)
+        flush_cache(member.host, member.port)
     scheduler = dataclasses.replace(config.scheduler, policy=policy)
     port, admin_port, _ = cluster.start_gateway(config.model_copy(update={"scheduler": scheduler}))
     print(f"metrics: http://127.0.0.1:{admin_port}/metrics", flush=True)
@@ -125,16 +123,3 @@ def _replay(cluster: Cluster, config: DualMapConfig, policy: str, trace: Path, q
         )
     finally:
         cluster.stop_gateway()
-
-
-def _flush(host: str, port: int) -> None:
-    """Empty an instance's prefix cache. Raises ClusterError."""
-    connection = http.client.HTTPConnection(host, port, timeout=FLUSH_TIMEOUT_S)
-    try:
-        connection.request("POST", "/reset_prefix_cache")
-        if not json.load(connection.getresponse())["success"]:
-            raise ClusterError(f"the cache of {host}:{port} is in use and could not be emptied")
-    except (OSError, ValueError, KeyError) as error:
-        raise ClusterError(f"the cache of {host}:{port} could not be emptied: {error}") from None
-    finally:
-        connection.close()
