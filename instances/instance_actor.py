@@ -1,5 +1,5 @@
-"""One actor per instance: starts its server or watches one by URL, and tells Fleet what becomes of it and what it says of
-itself."""
+"""One actor per instance: starts its server or watches one by URL, and tells Fleet what becomes of it and what it says
+of itself."""
 
 import asyncio
 import json
@@ -29,9 +29,9 @@ Report = Callable[[Member, InstanceSignals], Awaitable[bool]]
 
 
 class InstanceActor:
-    """report: sends the member's state and signals to Fleet, and says whether Fleet knows all signals so far; failing to
-    is not an error, since the next heartbeat repeats it. node_host: the address at which others reach this node; None: Ray knows
-    it."""
+    """report: sends the member's state and signals to Fleet, and says whether Fleet knows all signals so far; failing
+    to is not an error, since the next heartbeat repeats it. node_host: the address at which others reach this node;
+    None: Ray knows it."""
 
     def __init__(self, spec: InstanceSpec, report: Report, node_host: str | None = "127.0.0.1") -> None:
         self._spec = spec
@@ -154,15 +154,16 @@ class InstanceActor:
         if self._server is not None:
             watches.append(_exit_of(self._server))
         tasks = [asyncio.create_task(watch) for watch in watches]
+        beside: list[asyncio.Task[None]] = []
         if self._kv_events is not None:
-            tasks.append(asyncio.create_task(self.signals.follow_kv_events(self._kv_events, self.member.host)))
+            beside.append(asyncio.create_task(self.signals.follow_kv_events(self._kv_events, self.member.host)))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result()
         finally:
-            for task in tasks:
+            for task in (*tasks, *beside):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, *beside, return_exceptions=True)
 
     async def _heartbeat(self) -> None:
         while True:

@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+
+import zmq
 
 from instances.instance_spec import KvEventSource
+from instances.kv_event_stream import KvEventStream, connect_address
 from instances.server_metrics import ServerMetrics
 from router.signals import CacheEvent, InstanceSignals, KvEventState, LoadSample
 
@@ -21,7 +23,7 @@ class SignalCollector:
         self._clock = clock
         self._load: LoadSample | None = None
         self._sampled_at = 0.0
-        self._events: Any = None
+        self._events: KvEventStream | None = None
         self._exact = False
         self._changes: list[CacheEvent] = []
         self._told = 0
@@ -41,10 +43,9 @@ class SignalCollector:
         self._load = LoadSample(metrics.running, metrics.waiting, metrics.kv_used, metrics.preemptions)
         self._sampled_at = self._clock()
 
-    async def follow_kv_events(self, source: KvEventSource, host: str) -> str:
-        """Never returns. host: where the server runs."""
-        from instances.kv_event_stream import KvEventStream, connect_address
-
+    async def follow_kv_events(self, source: KvEventSource, host: str) -> None:
+        """Until cancelled, or until they turn out not to be had, which is no loss of the instance. host: where the
+        server runs."""
         self._exact = source.block_tokens > 0
         self._events = KvEventStream(
             self._instance_id,
@@ -55,8 +56,10 @@ class SignalCollector:
             self._exact,
             self._note_changes,
         )
-        await self._events.run()
-        return "its KV events ended"
+        try:
+            await self._events.run()
+        except zmq.ZMQError as error:
+            self._events.status.error = f"{source.endpoint}: {error}"
 
     def take(self) -> InstanceSignals:
         """What is to be reported; each sample and each change of the cache is handed over once."""

@@ -22,6 +22,7 @@ for _settings in (SchedulerConfig, InstanceCapacity, HttpLimits):
 Port = Annotated[int, Field(ge=0, le=65535)]  # 0 takes a free one
 
 
+ZmqEndpoint = Annotated[str, Field(pattern=r"^(tcp://.+:\d+|ipc://.+)$")]
 OWN_ENGINE_ARGS = ("--host", "--port", "--tensor-parallel-size", "--kv-events-config", "--model")
 
 
@@ -126,8 +127,8 @@ class KvEvents(BaseModel):
 
     model_config = STRICT
 
-    endpoint: str = "tcp://*:5557"  # * is the instance's host
-    replay_endpoint: str | None = None
+    endpoint: ZmqEndpoint = "tcp://*:5557"  # * is the instance's host
+    replay_endpoint: ZmqEndpoint | None = None
     topic: str = ""
 
 

@@ -113,7 +113,7 @@ def test_a_batch_is_an_array_or_a_map_of_any_length(batch):
         ([1.5, [["BlockRemoved", 5]]], r"BlockRemoved: Expected `array`, got `int` - at `\$.block_hashes`"),
         ([1.5, [["BlockRemoved", ["x"]]]], r"Expected `int`, got `str` - at `\$.block_hashes\[0\]`"),
         ([1.5, [MAP | {"token_ids": [1, 2, -3, 4]}]], r"Expected `int` >= 0 - at `\$.token_ids\[2\]`"),
-        ([1.5, [MAP | {"token_ids": [1 << 32]}]], r"Expected `int` < 4294967296 - at `\$.token_ids\[0\]`"),
+        ([1.5, [MAP | {"token_ids": [1 << 32]}]], r"Expected `int` <= 4294967295 - at `\$.token_ids\[0\]`"),
         ([1.5, [MAP | {"block_size": -1}]], r"at `\$.block_size`"),
         ([1.5, [MAP | {"extra_keys": [5]}]], r"at `\$.extra_keys\[0\]`"),
     ],

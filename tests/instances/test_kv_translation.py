@@ -67,7 +67,7 @@ class Reader:
 @pytest.mark.parametrize("block_tokens", [64, 128, 512])
 @pytest.mark.parametrize("size", [16, 32, 48, 128, 1024])
 def test_own_blocks_are_those_of_the_whole_prompt_however_it_is_stored(size, block_tokens):
-    ids = prompt(4000)
+    ids = prompt(2100)
     for step in (1, 3, 1000):
         translation = KvTranslation(ME, block_tokens, True)
         told: list[Any] = []

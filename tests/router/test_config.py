@@ -81,6 +81,8 @@ def test_a_model_in_a_directory_here_is_meant_from_here_and_a_name_stays_a_name(
         ("{vllm: {model: m, engine_args: '--port 1'}}", ["vllm.engine_args", "--port is set by us"]),
         ("{vllm: {model: m, gpus: 1}}", ["vllm.gpus", "unknown key"]),
         ("instances: [{url: 'http://127.0.0.1:1', kv_events: {endpont: x}}]", ["kv_events.endpont", "unknown key"]),
+        ("instances: [{url: 'http://127.0.0.1:1', kv_events: {endpoint: 5557}}]", ["kv_events.endpoint", "string"]),
+        ("instances: [{url: 'http://127.0.0.1:1', kv_events: {endpoint: 'h:1'}}]", ["kv_events.endpoint", "tcp://"]),
         ("{}", ["no instances"]),
         ("[1, 2]", ["must be a mapping", "list"]),
         ("a: [", ["dualmap.yaml", "line 1"]),

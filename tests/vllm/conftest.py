@@ -39,6 +39,18 @@ FLAGS = (
 )
 
 
+def post(url: str, body: Any = None, timeout_s: float = 60.0) -> tuple[int, Any]:
+    """Status and JSON of the answer; of a refusal its text."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"}, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+            content = answer.read()
+            return answer.status, json.loads(content) if content else None
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
 class VllmServer:
     """`vllm serve` on 127.0.0.1. flags come after FLAGS and so win. start_new: again, at the same port."""
 
@@ -82,14 +94,7 @@ class VllmServer:
         return next(pid for pid, command in session_of(self.pid).items() if "EngineCore" in command)
 
     def post(self, path: str, body: Any = None, timeout_s: float = 60.0) -> tuple[int, Any]:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"content-type": "application/json"}, method="POST")
-        try:
-            with urllib.request.urlopen(request, timeout=timeout_s) as answer:
-                content = answer.read()
-                return answer.status, json.loads(content) if content else None
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+        return post(self.url + path, body, timeout_s)
 
     def status(self, path: str) -> int:
         """Of a GET; 0 where nothing answers."""

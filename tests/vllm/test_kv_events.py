@@ -1,0 +1,181 @@
+"""A real vLLM server's KV events, held against the prompts it was sent and what it then finds cached."""
+
+import asyncio
+import json
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from instances.kv_event_stream import KvEventStream, connect_address
+from scheduler.blocks import hash_tokens, token_root
+from scheduler.events import BlocksRemoved, BlocksStored, CacheCleared
+from tests.conftest import await_that
+from tests.deployment import free_port
+from tests.vllm.conftest import VllmServer
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+BLOCK_TOKENS = 128
+POOL_BLOCKS = 520  # of 32 tokens: 16 prompts of 1,024
+TEXT = token_root("", "")
+
+
+class Follower:
+    """Reads a server's events in a thread of its own, and believes them. held: own blocks; told: the events."""
+
+    def __init__(self, endpoint: str, replay_endpoint: str) -> None:
+        self.held: set[int] = set()
+        self.told: list[Any] = []
+        addresses = (connect_address(bound, "127.0.0.1") for bound in (endpoint, replay_endpoint))
+        self.stream = KvEventStream("vllm-0", *addresses, "kv", BLOCK_TOKENS, True, self._believe)
+        self.status = self.stream.status
+        self._loop = asyncio.new_event_loop()
+        self._task = self._loop.create_task(self.stream.run())
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._task.cancel)
+        self._thread.join()
+
+    def _run(self) -> None:
+        with suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._task)
+        self._loop.close()
+
+    def _believe(self, events: Sequence[Any]) -> None:
+        for event in events:
+            self.told.append(event)
+            match event:
+                case BlocksStored():
+                    self.held = self.held | set(event.blocks)
+                case BlocksRemoved():
+                    self.held = self.held - set(event.blocks)
+                case CacheCleared():
+                    self.held = set()
+
+    def await_held(self, blocks: Sequence[int]) -> None:
+        """A request's last event stores its prompt's last block, so all that was said before is known, too."""
+        await_that(lambda: self.held.issuperset(blocks), "its blocks are held")
+
+
+class Served:
+    """A server that publishes its events."""
+
+    def __init__(self, make: Callable[..., VllmServer]) -> None:
+        self.endpoint, self.replay_endpoint = (f"tcp://*:{free_port()}" for _ in range(2))
+        events = {"enable_kv_cache_events": True, "publisher": "zmq", "topic": "kv"}
+        events |= {"endpoint": self.endpoint, "replay_endpoint": self.replay_endpoint}
+        pool = ("--num-gpu-blocks-override", str(POOL_BLOCKS))
+        self.server = make("--kv-events-config", json.dumps(events), *pool)
+
+    def follow(self) -> Follower:
+        return Follower(self.endpoint, self.replay_endpoint)
+
+    def complete(self, ids: Sequence[int], max_tokens: int = 1, **fields: Any) -> int:
+        """Tokens of the prompt that were cached."""
+        body = {"model": "tiny", "prompt": list(ids), "max_tokens": max_tokens, "ignore_eos": True, "temperature": 0}
+        status, answer = self.server.post("/v1/completions", body | fields)
+        assert status == 200, answer
+        return (answer["usage"]["prompt_tokens_details"] or {}).get("cached_tokens", 0)
+
+
+@pytest.fixture(scope="module")
+def served(vllm_server: Callable[..., VllmServer]) -> Served:
+    return Served(vllm_server)
+
+
+@pytest.fixture
+def follower(served: Served) -> Iterator[Follower]:
+    follower = served.follow()
+    try:
+        yield follower
+    finally:
+        follower.close()
+
+
+def prompt(tokens: int, seed: int) -> list[int]:
+    return random.Random(seed).choices(range(5, 1000), k=tokens)
+
+
+def own(ids: Sequence[int], salt: str = "") -> tuple[int, ...]:
+    return hash_tokens(ids, BLOCK_TOKENS, parent=token_root("", salt))
+
+
+def test_stored_blocks_are_those_of_the_prompts_token_ids(served, follower):
+    first = prompt(1000, 1)
+    second = first[:700] + prompt(5000, 2)  # more than the engine computes in a step
+    for ids, fields in ((first, {}), (second, {}), (first, {"cache_salt": "s"}), (second, {"max_tokens": 200})):
+        blocks = own(ids, fields.get("cache_salt", ""))
+        served.complete(ids, **fields)
+        follower.await_held(blocks)
+        assert any(event == BlocksStored("vllm-0", blocks) for event in follower.told)
+    assert not {*own(first)} & {*own(first, "s")}
+    # the prompt and the answer make up the blocks of the next turn
+    await_that(lambda: len(follower.told[-1].blocks) > len(own(second)), "the answer's blocks are told")
+    assert follower.told[-1].blocks[: len(own(second))] == own(second)
+    assert (follower.status.resets, follower.status.unknown_parents, follower.status.error) == (0, 0, "")
+
+
+def test_what_is_believed_is_what_the_engine_finds(served, follower):
+    """Prompts of whole blocks, each twice: their last block is computed twice, and evicted twice."""
+    prompts = [prompt(1024, seed) for seed in range(100, 124)]
+    for ids in prompts:
+        for _ in range(2):
+            served.complete(ids)
+            follower.await_held(own(ids))
+    assert any(isinstance(event, BlocksRemoved) for event in follower.told)
+    random.Random(0).shuffle(prompts)
+    believed, found = [], []
+    for ids in prompts:
+        blocks = own(ids)
+        believed.append(next((n for n, block in enumerate(blocks) if block not in follower.held), len(blocks)))
+        found.append(served.complete([*ids, 5]) // BLOCK_TOKENS)
+        follower.await_held(blocks)
+    assert believed == found
+    assert 0 in found
+    assert len(own(prompts[0])) in found
+    assert (follower.status.resets, follower.status.unknown_parents, follower.status.error) == (0, 0, "")
+
+
+def test_one_who_comes_late_learns_what_is_held(served, follower):
+    ids = prompt(600, 7)
+    served.complete(ids)
+    follower.await_held(own(ids))
+    late = served.follow()
+    try:
+        late.await_held(follower.held)
+        assert late.held == follower.held
+        assert late.status.replayed == late.status.batches > 0
+    finally:
+        late.close()
+
+
+def test_a_reset_of_the_cache_is_told_with_the_next_request(served, follower):
+    ids, after = prompt(600, 8), prompt(600, 9)
+    served.complete(ids)
+    follower.await_held(own(ids))
+    status, _ = served.server.post("/reset_prefix_cache")
+    assert status == 200
+    served.complete(after)
+    follower.await_held(own(after))
+    assert follower.held == set(own(after))
+    assert follower.told[-2:] == [CacheCleared("vllm-0"), BlocksStored("vllm-0", own(after))]
+    assert follower.status.resets == 0
+
+
+def test_a_server_started_again_at_its_endpoints_is_empty(served, follower):
+    ids, after = prompt(600, 10), prompt(600, 11)
+    served.complete(ids)
+    follower.await_held(own(ids))
+    served.server.stop()
+    served.server.start()
+    served.server.await_ready()
+    served.complete(after)
+    follower.await_held(own(after))
+    assert follower.held == set(own(after))
+    assert follower.status.resets == 1
