@@ -3,7 +3,6 @@ of itself."""
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -16,6 +15,7 @@ from instances.http_call import http_get
 from instances.instance_signals import SignalCollector
 from instances.instance_spec import InstanceSpec
 from instances.server_process import ServerProcess, StartError
+from instances.start_server import start_server
 from instances.watch import ASLEEP, HEALTH_TIMEOUT_S, answers, scrape, watch_health, watch_metrics, watch_progress
 from router.membership import Member, MemberState
 from router.signals import InstanceSignals
@@ -23,6 +23,8 @@ from router.signals import InstanceSignals
 READY_POLL_S = 0.5
 HEARTBEAT_S = 1.0  # reports go out at least this often: Fleet takes silence as loss
 NEWS_INTERVAL_S = 0.2  # and at most this often while there is news of its cache
+PORT_TRIES = 3  # a port that was free when it was chosen may be taken when the server listens, a while later
+PORT_TAKEN = "address already in use"
 BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # between starts; the last one repeats
 
 Report = Callable[[Member, InstanceSignals], Awaitable[bool]]
@@ -99,45 +101,39 @@ class InstanceActor:
         self.member = replace(self.member, incarnation=incarnation)
         if self._spec.command and (self._server is None or self._server.ended):
             await self._start_server()
-            async with asyncio.timeout(self._spec.start_timeout_s) as deadline:
-                with suppress(TimeoutError):
-                    await self._become_ready()
-            if deadline.expired() and self._server is not None:
-                await self._server.stop()
-                raise self._server.start_error(f"did not answer within {self._spec.start_timeout_s:g} s")
         else:
             await self._become_ready()
 
     async def _start_server(self) -> None:
-        """Raises StartError."""
-        spec = self._spec
-        ports = free_ports(self._host, 3)
-        places = dict(zip(("{port}", "{kv_port}", "{kv_replay_port}"), map(str, ports), strict=True))
-        places["{host}"] = self._host
-        command = tuple(_filled(argument, places) for argument in spec.command)
-        address = (self._host, ports[0]) if "{port}" in spec.command else None
-        self._server = server = ServerProcess(command, spec.log_path, spec.stop_grace_s, spec.env, address)
-        await server.start(spec.start_timeout_s)
-        self.member = replace(self.member, host=server.host, port=server.port, pid=server.pid)
-        if spec.kv_events is not None:  # with the ports of this start
-            replay = spec.kv_events.replay_endpoint
-            self._kv_events = replace(
-                spec.kv_events,
-                endpoint=_filled(spec.kv_events.endpoint, places),
-                replay_endpoint=replay and _filled(replay, places),
-            )
+        """Returns when it is ready. Raises StartError."""
+        for tries_left in reversed(range(PORT_TRIES)):
+            try:
+                server, self._kv_events = await start_server(self._spec, self._host)
+                self._server = server
+                self.member = replace(self.member, host=server.host, port=server.port, pid=server.pid)
+                async with asyncio.timeout(self._spec.start_timeout_s) as deadline:
+                    with suppress(TimeoutError):
+                        await self._become_ready()
+                if deadline.expired():
+                    await server.stop()
+                    raise server.start_error(f"did not answer within {self._spec.start_timeout_s:g} s")
+                return
+            except StartError as error:
+                if not tries_left or PORT_TAKEN not in str(error).lower():
+                    raise
 
     async def _become_ready(self) -> None:
         """Returns when the server answers /health and makes a token. Raises StartError when it ends before."""
-        while True:
+        ready = False
+        while not ready:
             models = await http_get(f"{self._url}/v1/models", HEALTH_TIMEOUT_S)
             if models is not None and await http_get(f"{self._url}/health", HEALTH_TIMEOUT_S) is not None:
                 self.member = replace(self.member, model_cards=model_cards(models))
-                if await answers(self._url, self._model):
-                    break
-            if self._server is not None and self._server.ended:
+                ready = await answers(self._url, self._model)
+            if self._server is not None and self._server.ended:  # whoever answered, it was another
                 raise self._server.start_error(f"exited with code {await self._server.wait()} before it was ready")
-            await asyncio.sleep(READY_POLL_S)
+            if not ready:
+                await asyncio.sleep(READY_POLL_S)
         metrics = await scrape(self._url)
         if metrics is not None and metrics.kv_tokens:
             capacity = replace(self.member.capacity, kv_tokens=metrics.kv_tokens)
@@ -190,25 +186,6 @@ def model_cards(body: bytes) -> tuple[dict[str, Any], ...]:
         return tuple({**card, "id": str(card["id"])} for card in cards)
     except (ValueError, KeyError, TypeError) as error:
         raise StartError(f"GET /v1/models answered with no list of models: {error!r}") from None
-
-
-def free_ports(host: str, count: int) -> list[int]:
-    """Free at this moment: a server that finds one taken is started again with others. Raises OSError."""
-    probes = [socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind((host, 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
-
-
-def _filled(text: str, places: dict[str, str]) -> str:
-    """Not str.format: engine arguments may hold JSON."""
-    for name, value in places.items():
-        text = text.replace(name, value)
-    return text
 
 
 def _node_address() -> str:

@@ -90,7 +90,7 @@ class ServerProcess:
         """SIGTERM, the grace time, SIGKILL; returns when the process group is gone."""
         if self._stdin is not None and self._ended is not None:
             self._stdin.close()
-            await self._ended
+            await asyncio.shield(self._ended)  # who waits may be cancelled, what follows the server must go on
 
     def _follow(self, keeper: subprocess.Popen[str], lines: IO[str], loop: asyncio.AbstractEventLoop) -> int:
         """Runs in a thread: reads what keeper and server say, until both are gone. Returns the exit code."""

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from instances import start_server
 from instances.instance_actor import InstanceActor
 from instances.instance_spec import InstanceSpec
+from instances.start_server import free_ports
 from router.membership import Member, MemberState
 from router.signals import InstanceSignals
 from scheduler import InstanceCapacity
@@ -35,12 +37,19 @@ class Watched:
         self._news.set()
         return True
 
+    def clear(self) -> None:
+        self._news.clear()
+
+    async def wait(self) -> None:
+        """Until the next report after `clear`."""
+        await self._news.wait()
+
     async def reported(self, wanted) -> Member:
         """The first report, of those past or to come, that is wanted."""
         async with asyncio.timeout(WAIT_S):
             while not (found := [m for m in self.reports if wanted(m)]):
-                self._news.clear()
-                await self._news.wait()
+                self.clear()
+                await self.wait()
         return found[0]
 
 
@@ -118,6 +127,62 @@ def test_a_server_that_does_not_come_up_is_decided_as_lost_with_the_reason(life,
         assert said in error
 
     life(story, command=command)
+
+
+def test_a_port_that_was_taken_meanwhile_is_replaced_by_another(life, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        chosen = []
+
+        def ports(host: str, count: int) -> list[int]:
+            chosen.append(taken if not chosen else free_ports(host, 1)[0])
+            return [chosen[-1], *free_ports(host, count - 1)]
+
+        monkeypatch.setattr(start_server, "free_ports", ports)
+
+        async def story(watched):
+            member = await watched.reported(is_ready)
+            assert chosen == [taken, member.port]
+            assert all(m.state is not MemberState.LOST for m in watched.reports)
+
+        life(story, command=(*SIM[:-1], "{port}"))
+
+
+def test_a_server_that_never_answers_is_stopped_and_said_to_have_been_late(life):
+    pids = []
+
+    async def story(watched):
+        async with asyncio.timeout(WAIT_S):
+            _, error = await watched.actor.first_state()
+        assert "did not answer within 1 s" in error
+        pids.append(watched.actor.member.pid)
+
+    command = (sys.executable, "-c", "import time; print('loading'); time.sleep(60)", "{port}")
+    life(story, command=command, start_timeout_s=1.0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
+def test_the_size_of_the_cache_is_asked_of_the_server(life):
+    async def story(watched):
+        member = await watched.reported(is_ready)
+        assert member.capacity.kv_tokens == 16_000
+
+    life(story, command=(*SIM, "--kv-tokens", "16000"))
+
+
+def test_load_is_reported_with_its_age(life):
+    async def story(watched):
+        await watched.reported(is_ready)
+        async with asyncio.timeout(WAIT_S):
+            while not any(signals.load for signals in watched.signals):
+                watched.clear()
+                await watched.wait()
+        sample = next(signals for signals in watched.signals if signals.load)
+        assert (sample.load.running, sample.load.waiting) == (0, 0)
+        assert 0 <= sample.load_age_s < WAIT_S
+
+    life(story, command=SIM)
 
 
 def test_a_watched_server_is_used_as_soon_as_it_answers(life, tmp_path):
