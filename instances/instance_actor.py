@@ -111,12 +111,13 @@ class InstanceActor:
                 server, self._kv_events = await start_server(self._spec, self._host)
                 self._server = server
                 self.member = replace(self.member, host=server.host, port=server.port, pid=server.pid)
-                async with asyncio.timeout(self._spec.start_timeout_s) as deadline:
-                    with suppress(TimeoutError):
+                try:
+                    async with asyncio.timeout(self._spec.start_timeout_s):
                         await self._become_ready()
-                if deadline.expired():
+                except TimeoutError:
                     await server.stop()
-                    raise server.start_error(f"did not answer within {self._spec.start_timeout_s:g} s")
+                    late = f"did not answer within {self._spec.start_timeout_s:g} s"
+                    raise server.start_error(late) from None
                 return
             except StartError as error:
                 if not tries_left or PORT_TAKEN not in str(error).lower():
