@@ -13,6 +13,8 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
 from instances.cpu_model import cpu_model
 from instances.server_metrics import ServerMetrics
 from instances.watch import scrape
@@ -51,9 +53,12 @@ WORKLOAD = SynthConfig(
 
 
 class PolicyRun(NamedTuple):
+    """hit_rate: of prompt tokens, by the servers' own counters. cpu_s: of the gateway's process, over the replay."""
+
     policy: str
     summary: RunSummary
-    hit_rate: float  # by the servers' own counters
+    hit_rate: float
+    cpu_s: float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,16 +133,20 @@ def measure(cluster: Cluster, config: DualMapConfig, policy: str, trace: Path, a
         flush_cache(member.host, member.port)
     before = [counters(member) for member in members]
     out = args.out / f"{policy}.jsonl"
-    port, _, _ = cluster.start_gateway(config)
+    port, _, pid = cluster.start_gateway(config)
+    gateway = psutil.Process(pid)
+    cpu_before_s = sum(gateway.cpu_times()[:2])
     try:
         if run_replay(trace, f"http://127.0.0.1:{port}", out=out, label=policy, slo_s=args.slo, api="completions"):
             raise ClusterError(f"the replay with {policy} failed")
+        cpu_s = sum(gateway.cpu_times()[:2]) - cpu_before_s
     finally:
         cluster.stop_gateway()
     after = [counters(member) for member in members]
     hits = sum(b.prefix_hits_tokens - a.prefix_hits_tokens for a, b in zip(before, after, strict=True))
     queries = sum(b.prefix_queries_tokens - a.prefix_queries_tokens for a, b in zip(before, after, strict=True))
-    return PolicyRun(policy, summarise(*read_run(out), args.slo), hits / queries if queries else 0.0)
+    label = f"{policy}, exact blocks" if args.exact else policy
+    return PolicyRun(label, summarise(*read_run(out), args.slo), hits / queries if queries else 0.0, cpu_s)
 
 
 def counters(member: Member) -> ServerMetrics:
@@ -151,13 +160,14 @@ def counters(member: Member) -> ServerMetrics:
 def table(runs: list[PolicyRun]) -> str:
     """In Markdown."""
     rows = [
-        "| policy | found cached, by vLLM's counters | TTFT P50 | P90 | P99 | time per token | failed |",
-        "|---|---|---|---|---|---|---|",
+        "| policy | found cached, by vLLM | TTFT P50 | P90 | P99 | time per token | gateway's CPU | failed |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for policy, summary, hit_rate in runs:
+    for policy, summary, hit_rate, cpu_s in runs:
         rows.append(
             f"| {policy} | {hit_rate:.1%} | {summary.ttft_p50_s:.2f} s | {summary.ttft_p90_s:.2f} s |"
-            f" {summary.ttft_p99_s:.2f} s | {summary.mean_inter_token_s * 1000:.0f} ms | {summary.failed} |"
+            f" {summary.ttft_p99_s:.2f} s | {summary.mean_inter_token_s * 1000:.0f} ms |"
+            f" {1000 * cpu_s / summary.requests:.1f} ms a request | {summary.failed} |"
         )
     return "\n".join(rows)
 
