@@ -40,7 +40,7 @@ class Place:
     that became so within the engine's block. tail: packed tokens of this engine's block that lie in the open own block.
     open_bytes: of all packed tokens in it, of which the first lie in engine blocks before.
 
-    A place keeps those before it alive only as far back as its open block goes.
+    A place keeps those before it alive only as far back as its open block begins.
     """
 
     seed: int
@@ -58,7 +58,7 @@ class Place:
         block_bytes = block_tokens * _WIDTH
         open_bytes = self.open_bytes + len(tokens)
         if open_bytes < block_bytes:
-            return Place(seed, self.last, (), tokens, open_bytes, self if self.open_bytes else None)
+            return Place(seed, self.last, (), tokens, open_bytes, self)
         text = self._open_tokens() + tokens
         full_bytes = open_bytes // block_bytes * block_bytes
         ended = []

@@ -178,8 +178,10 @@ def test_a_gap_is_filled_by_a_replay(topic_frame):
             publisher.lose(stored(1), stored(2))
             await publisher.publish(stored(3), stored(4))
             assert [await subscriber.changes() for _ in range(4)] == [told(2), told(3), told(4), told(5)]
+            await publisher.publish(stored(5))
+            assert await subscriber.changes() == told(6)
             status = subscriber.status
-            assert (status.batches, status.gaps, status.resets) == (5, 1, 0)
+            assert (status.batches, status.gaps, status.resets) == (6, 1, 0), "each is applied once"
             assert publisher.asked == [0, 1]
 
     run(test())
