@@ -6,7 +6,6 @@ back when it leaves, on every path. Events for an attempt that is over are count
 """
 
 from collections.abc import Callable, Set
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
 
@@ -38,12 +37,14 @@ from scheduler.events import (
 from scheduler.holders import Holders
 from scheduler.instance_view import InstanceView
 from scheduler.load_order import LoadOrder
-from scheduler.pick import leaving_gain_s, recompute_price
+from scheduler.pick import recompute_price
 from scheduler.placement import Placement
 from scheduler.policies import configured_for, make_policy
+from scheduler.recheck_move import recheck_move
 from scheduler.recovery import Fate, decide_fate
 from scheduler.request import Attempt, AttemptState, ChoiceReason, Request
 from scheduler.snapshot import Move, Snapshot
+from scheduler.stats import SchedulerStats
 from scheduler.steal import request_to_take
 from scheduler.take_snapshot import take_snapshot
 from scheduler.ttft import FleetPace
@@ -52,17 +53,6 @@ from scheduler.ttft import FleetPace
 # request may bring about wherever it runs.
 SUSPICIOUS = (FailureCause.CONNECT, FailureCause.ABORTED)
 EXPIRY_INTERVAL_S = 1.0  # how often waiting requests are checked for their time-out
-
-
-@dataclass(slots=True)
-class SchedulerStats:
-    """Counters since the start."""
-
-    late_events: int = 0  # for an attempt, request or incarnation that is over
-    retries: int = 0  # attempts after the first
-    moves_applied: int = 0
-    requests_taken: int = 0  # by instances that would have idled
-    moves_refused: int = 0  # not worth it any more, or no longer possible, when the plan came back
 
 
 class Scheduler:
@@ -296,28 +286,14 @@ class Scheduler:
         target = self.instances.get(move.to_instance_id)
         if attempt is None or attempt.state is not AttemptState.WAITING or attempt.instance_id != move.from_instance_id:
             return False
-        if attempt.moves >= self.config.max_moves_per_request:
-            return False
-        if target is None or target.draining or target.waiting_count >= self.config.max_waiting:
-            return False
-        if target.instance_id in self._suspects | attempt.tried | {attempt.instance_id}:
+        if target is None or target.instance_id in self._suspects:
             return False
         source = self.instances[attempt.instance_id]
-        ahead = source.prefilling_tokens + source.waiting.tokens_ahead(attempt) + attempt.work_tokens
-        estimate = target.estimate_ttft(attempt.request)
-        extra_s = estimate.prefill_s - attempt.work_tokens * source.seconds_per_token
-        here_s = ahead * source.seconds_per_token
-        gain_s = leaving_gain_s(here_s, estimate.total_s, extra_s, self._price())
-        if gain_s < self.config.min_move_gain_s:
+        estimate = recheck_move(attempt, source, target, self._price(), self.config)
+        if estimate is None:
             return False
         source.take_out(attempt)
-        attempt.instance_id = target.instance_id
-        attempt.reason = ChoiceReason.MOVED
-        attempt.cached_tokens = estimate.cached_tokens
-        attempt.uncached_tokens = estimate.uncached_tokens
-        attempt.work_tokens = estimate.work_tokens
-        attempt.estimated_ttft_s = estimate.total_s + (now - attempt.arrived_at)
-        attempt.moves += 1
+        attempt.place_at(estimate, ChoiceReason.MOVED, now)
         target.enqueue(attempt)
         self._release(target, now, commands)
         self._release(source, now, commands)
@@ -437,10 +413,7 @@ class Scheduler:
             if not view.has_kv(attempt.request, self.answers.expected(attempt.request)):
                 return
             source.take_out(attempt)
-            attempt.instance_id = view.instance_id
-            attempt.reason = ChoiceReason.TAKEN
-            attempt.estimated_ttft_s = view.estimate_ttft(attempt.request).total_s + (now - attempt.arrived_at)
-            attempt.moves += 1
+            attempt.place_at(view.estimate_ttft(attempt.request), ChoiceReason.TAKEN, now)
             self.stats.requests_taken += 1
             self._dispatch(view, attempt, now, commands)
             self._release(source, now, commands)  # where it stood first, the next may fit

@@ -1,9 +1,15 @@
 """What the core knows of a request, and of each attempt to run it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from scheduler.record import record
+
+if TYPE_CHECKING:
+    from scheduler.ttft import TtftEstimate
 
 
 @record
@@ -80,3 +86,13 @@ class Attempt:
     moves: int = 0
     own_kv_tokens: int = 0
     started: bool = False
+
+    def place_at(self, estimate: TtftEstimate, reason: ChoiceReason, now: float) -> None:
+        """It waits elsewhere from now on, as estimated there."""
+        self.instance_id = estimate.instance_id
+        self.reason = reason
+        self.cached_tokens = estimate.cached_tokens
+        self.uncached_tokens = estimate.uncached_tokens
+        self.work_tokens = estimate.work_tokens
+        self.estimated_ttft_s = estimate.total_s + (now - self.arrived_at)
+        self.moves += 1

@@ -1,0 +1,23 @@
+"""A move that was planned on a snapshot, checked again on the books of this moment."""
+
+from scheduler.config import SchedulerConfig
+from scheduler.instance_view import InstanceView
+from scheduler.pick import leaving_gain_s
+from scheduler.request import Attempt
+from scheduler.ttft import TtftEstimate
+
+
+def recheck_move(
+    attempt: Attempt, source: InstanceView, target: InstanceView, recompute_price: float, config: SchedulerConfig
+) -> TtftEstimate | None:
+    """For the waiting request at its new place; None if it cannot move there, or gains too little by it."""
+    if attempt.moves >= config.max_moves_per_request or target.instance_id in attempt.tried:
+        return None
+    if target is source or target.draining or target.waiting_count >= config.max_waiting:
+        return None
+    ahead = source.prefilling_tokens + source.waiting.tokens_ahead(attempt) + attempt.work_tokens
+    estimate = target.estimate_ttft(attempt.request)
+    extra_s = estimate.prefill_s - attempt.work_tokens * source.seconds_per_token
+    here_s = ahead * source.seconds_per_token
+    gain_s = leaving_gain_s(here_s, estimate.total_s, extra_s, recompute_price)
+    return estimate if gain_s >= config.min_move_gain_s else None

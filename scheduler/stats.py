@@ -1,0 +1,14 @@
+"""What the core counts of itself."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class SchedulerStats:
+    """Counters since the start."""
+
+    late_events: int = 0  # for an attempt, request or incarnation that is over
+    retries: int = 0  # attempts after the first
+    moves_applied: int = 0
+    requests_taken: int = 0  # by instances that would have idled
+    moves_refused: int = 0  # not worth it any more, or no longer possible, when the plan came back
