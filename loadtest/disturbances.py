@@ -6,7 +6,7 @@ Each is data; `loadtest.simulation` makes settings of it. A file may give others
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from loadtest.models import read_mapping
+from instances.profile_file import read_mapping
 
 
 @dataclass(frozen=True, slots=True)

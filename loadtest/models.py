@@ -5,13 +5,12 @@ All are Qwen2.5-7B on a 910B4 (arXiv 2602.06502, section 4.1). Prefill: 0.00016 
 2.64e-5 of a token; 0.000145 s a token and 3.8e-9 s a pair make the 0.00016 s.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from instances.engine_profile import EngineProfile, ProfileError
+from instances.profile_file import read_profile
+from loadtest.trace import BLOCK_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,8 @@ MODELS = {
 
 
 def load_model(name: str) -> Model:
-    """A name of MODELS, or a JSON or YAML file with fields of EngineProfile; what it leaves out is as in `full`.
+    """A name of MODELS, or a JSON or YAML file with fields of EngineProfile; what it leaves out is as in `full`. Its
+    block_size is not taken: a trace's blocks are what is known of its prompts.
 
     Raises ValueError, with the file, the rule and the value.
     """
@@ -59,29 +59,10 @@ def load_model(name: str) -> Model:
     known = f"models are {', '.join(MODELS)}, or the name of a JSON or YAML file with fields of EngineProfile"
     if not path.is_file():
         raise ValueError(f"no model {name!r}: {known}")
-    values = read_mapping(path)
-    names = {field.name: field.type for field in fields(EngineProfile)}
-    for key, value in values.items():
-        if key not in names:
-            raise ValueError(f"{path}: unknown field {key!r}; known are {', '.join(sorted(names))}")
-        if type(value) not in (int, float):
-            raise ValueError(f"{path}: {key} must be a number, not {value!r}")
-        if names[key] is float:
-            values[key] = float(value)
+    profile = read_profile(path, _FULL)
+    held = profile.kv_tokens // BLOCK_TOKENS * BLOCK_TOKENS
     try:
-        return Model(path.stem, replace(_FULL, **values))
+        fitting = replace(profile, block_size=BLOCK_TOKENS, max_model_len=min(profile.max_model_len, max(held, 1)))
     except ProfileError as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """YAML, and so JSON. Raises ValueError."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: neither JSON nor YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise ValueError(f"{path}: expected names with values, found {type(values).__name__}")
-    return values
+    return Model(path.stem, fitting)

@@ -7,10 +7,11 @@ from statistics import median_low
 
 from instances.engine_profile import EngineProfile
 from instances.sim_request import read_chat
+from loadtest.cluster_settings import ClusterSettings, InstanceSpec
 from loadtest.decided import Decided, Recorder, decided
 from loadtest.request_body import CHAT_PATH, RequestBytes
 from loadtest.trace import TraceRequest
-from loadtest.virtual_cluster import TICK_S, ClusterSettings, InstanceSpec, VirtualCluster
+from loadtest.virtual_cluster import TICK_S, VirtualCluster
 from loadtest.workload import Workload, WorkRequest
 from router.journal_format import Record
 from scheduler.config import SchedulerConfig

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from math import isnan
 
+from loadtest.aligned_rows import aligned
 from loadtest.summary import RunSummary
 
 
@@ -42,14 +43,8 @@ COLUMNS: tuple[tuple[str, Callable[[RunSummary], str]], ...] = (
 def text_table(summaries: Sequence[RunSummary], slo_s: float) -> str:
     """One line a run, and what to know before believing it."""
     header = ["run", *(name for name, _ in COLUMNS)]
-    lines = [header, *([s.label, *(show(s) for _, show in COLUMNS)] for s in summaries)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    shown = [
-        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in cells)
-        for cells in (enumerate(zip(line, widths, strict=True)) for line in lines)
-    ]
-    shown.insert(1, "  ".join("-" * width for width in widths))
-    shown.append("")
+    rows = [header, *([s.label, *(show(s) for _, show in COLUMNS)] for s in summaries)]
+    shown = [*aligned(rows, underlined=True), ""]
     shown.append(f"in SLO: first byte of the answer within {slo_s:g} s; shed and failed requests are misses")
     shown += warnings(summaries)
     return "\n".join(shown)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loadtest.formats import FORMATS
+from loadtest.models import MODELS
 
 if TYPE_CHECKING:
     from loadtest.simulation_jobs import Job
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--attainment", default="0.9,0.95,0.99", metavar="S,S", help="shares within the SLO that --capacity looks for")
     add("--slo", type=float, default=5.0, metavar="S", help="seconds to the first token (default 5)")
     add("--seeds", type=int, default=1, metavar="K", help="runs of each, with other names and arrivals (default 1)")
-    add("--model", default="full", help="full, prefill-only, small-cache, or a file of EngineProfile fields")
+    add("--model", default="full", metavar="NAME", help=f"{', '.join(MODELS)}, or a file of EngineProfile fields")
     add("--limit", type=int, default=8000, metavar="N", help="requests, for up to 8 instances (default 8000)")
     add("--max-input-tokens", type=int, default=20480, metavar="N", help="leave out longer prompts (20480; 0: none)")
     add("--warmup", type=int, default=500, metavar="N", help="of them not counted (default 500)")
@@ -67,10 +68,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _jobs(args: argparse.Namespace) -> "list[Job]":
     """Everything is looked at before anything runs. Raises ValueError."""
-    from loadtest.settings_text import read_overrides, read_policies, whole_numbers
+    from loadtest.option_lists import numbers, policies, whole_numbers
     from loadtest.simulated_workload import Setup, workload_of
-    from loadtest.simulation import BOUND, Contender, cluster_settings
+    from loadtest.simulation import Contender, cluster_settings
     from loadtest.simulation_jobs import CapacityJob, RateJob
+    from loadtest.study_tables import BOUND
+    from scheduler.config_text import read_settings
 
     if args.resume and args.out is None:
         raise ValueError("--resume needs the file, --out")
@@ -82,10 +85,10 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
             raise ValueError(f"--{name.replace('_', '-')} must be at least 0, not {getattr(args, name)}")
     if not args.slo > 0:
         raise ValueError(f"--slo must be above 0, not {args.slo}")
-    policies = read_policies(args.policy) + ([BOUND] if args.bound else [])
-    overrides = read_overrides(args.set)
-    rates = () if args.capacity else _numbers(args.qps, "--qps", 0, float("inf"))
-    targets = _numbers(args.attainment, "--attainment", 0, 1)
+    contenders = policies(args.policy) + ([BOUND] if args.bound else [])
+    overrides = tuple(sorted(read_settings(args.set, fixed=("policy", "ttft_slo_s")).items()))
+    rates = () if args.capacity else numbers(args.qps, "--qps", 0)
+    targets = numbers(args.attainment, "--attainment", 0, 1)
     jobs: list[Job] = []
     for instances in whole_numbers(args.instances, "--instances"):
         setup = Setup(
@@ -106,7 +109,7 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
             raise ValueError(
                 f"--warmup must be below the number of requests, {len(workload.requests)}, not {setup.warmup_requests}"
             )
-        for policy in policies:
+        for policy in contenders:
             for seed in range(args.seeds):
                 contender = Contender(policy, seed, overrides)
                 cluster_settings(setup, contender, workload)
@@ -114,17 +117,6 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
                     CapacityJob(setup, contender, targets) if args.capacity else RateJob(setup, contender, rates)
                 )
     return jobs
-
-
-def _numbers(text: str, option: str, above: float, below: float) -> tuple[float, ...]:
-    from loadtest.settings_text import numbers
-
-    found = numbers(text, option)
-    for value in found:
-        if not above < value < below:
-            limits = f"above {above}" + ("" if below == float("inf") else f" and below {below}")
-            raise ValueError(f"{option} must be {limits}, not {value:g}")
-    return found
 
 
 def _work_off(jobs: "Sequence[Job]", log: "StudyLog", processes: int) -> int:

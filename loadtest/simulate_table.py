@@ -2,8 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from math import nan
+from math import isnan, nan
 
+from loadtest.aligned_rows import aligned
 from loadtest.study_file import StudyCapacity, StudyRun, number
 from loadtest.study_tables import BOUND, UNKNOWN, Estimate, estimate, paired_ratio
 from loadtest.study_text import NONE, amount
@@ -64,17 +65,6 @@ def _capacity_rows(capacities: Sequence[StudyCapacity]) -> list[list[str]]:
     return rows
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-
-
 def _shown(value: Estimate, name: str, digits: int) -> str:
     scale = 100 if name in _SHARES else 1000 if name == "itl_p90_s" else 1
     if value == UNKNOWN:
@@ -84,4 +74,4 @@ def _shown(value: Estimate, name: str, digits: int) -> str:
 
 
 def _or_zero(value: float) -> float:
-    return value if value == value else 0.0
+    return 0.0 if isnan(value) else value

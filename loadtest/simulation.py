@@ -2,31 +2,25 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import isnan
 from typing import Any
 
 from instances.engine_profile import EngineProfile
+from instances.profile_capacity import truthful_capacity
+from loadtest.cluster_run import ClusterRun, RequestOutcome
+from loadtest.cluster_settings import Change, ClusterSettings, InstanceSpec
 from loadtest.describe import quantile
 from loadtest.disturbances import Disturbance, can_bound, load_disturbance
 from loadtest.models import load_model
 from loadtest.shared_cache_bound import make_bound
 from loadtest.simulated_workload import Setup, workload_of
 from loadtest.study_file import QUANTILES, Experiment, StudyRun
-from loadtest.virtual_cluster import (
-    Change,
-    ClusterRun,
-    ClusterSettings,
-    InstanceSpec,
-    RequestOutcome,
-    VirtualCluster,
-    truthful_capacity,
-)
+from loadtest.study_tables import BOUND
+from loadtest.virtual_cluster import VirtualCluster
 from loadtest.workload import Workload
 from scheduler.config import SchedulerConfig
 from scheduler.core import Scheduler
-
-BOUND = "bound"  # one cache shared by all instances, one queue: in the place of a policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +114,8 @@ def _instance(name: str, profile: EngineProfile, disturbance: Disturbance, *, fa
     weight = 1.0
     if fast:
         weight = disturbance.fast_factor
-        times = "prefill_s_per_token attention_s_per_token_pair step_base_s decode_s_per_seq decode_s_per_context_token"
-        profile = replace(profile, **{field: getattr(profile, field) / weight for field in times.split()})
+        times = [field.name for field in fields(EngineProfile) if field.type is float]
+        profile = replace(profile, **{name: getattr(profile, name) / weight for name in times})
     told = truthful_capacity(profile)
     told = replace(told, weight=weight, prefill_tokens_per_s=told.prefill_tokens_per_s / disturbance.told_s_per_token)
     return InstanceSpec(name, profile, told)

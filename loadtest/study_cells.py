@@ -8,19 +8,17 @@ from typing import Any
 from loadtest.capacity_search import nearest_place, rate_at
 from loadtest.disturbances import DISTURBANCES, can_bound
 from loadtest.simulated_workload import Setup
-from loadtest.simulation import BOUND, Contender
+from loadtest.simulation import Contender
 from loadtest.simulation_jobs import CapacityJob, Job, RateJob
 from loadtest.study_file import Experiment
+from loadtest.study_tables import BOUND, DUALMAP, MAIN_TRACE, TARGETS
 from scheduler.config import POLICY_NAMES, SchedulerConfig
 
-TARGETS = (0.9, 0.95, 0.99)
 FAR_BEHIND = ("round_robin", "least_loaded", "power_of_two", "cache_affinity", "chwbl")  # on the first two cells
 BEHIND = ("min_ttft", "dynamo_kv", "lmetric")  # never the best on the cells of other traces
-DUALMAP = "dualmap"
-MOONCAKE = "mooncake_conversation"
 
 _WORKLOADS: dict[str, dict[str, Any]] = {
-    MOONCAKE: {"trace": "mooncake_conversation.jsonl"},
+    MAIN_TRACE: {"trace": "mooncake_conversation.jsonl"},
     # Agents' contexts grow to 60,000 tokens and more; a cold instance needs 18 s for them.
     "weka_agentic": {"trace": "weka_agentic", "max_prompt_tokens": 65_536, "slo_s": 20.0, "limit": 2000},
     "lmcache_agents": {"trace": "lmcache_agents"},
@@ -75,12 +73,12 @@ def study_cells(traces: Path, *, quick: bool = False) -> list[StudyCell]:
 
 
 def _cells(traces: Path) -> Iterator[StudyCell]:
-    full = _setup(traces, MOONCAKE, "full")
-    prefill_only = _setup(traces, MOONCAKE, "prefill-only")
+    full = _setup(traces, MAIN_TRACE, "full")
+    prefill_only = _setup(traces, MAIN_TRACE, "prefill-only")
     yield _compared(prefill_only, without=())
     yield _compared(full, without=())
     for name in _WORKLOADS:
-        if name != MOONCAKE:
+        if name != MAIN_TRACE:
             yield _compared(_shorter(_setup(traces, name, "full")), without=FAR_BEHIND)
     yield _compared(_shorter(replace(full, model="small-cache")))
     for disturbance in DISTURBANCES:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from math import isnan
 
+from loadtest.aligned_rows import aligned
 from loadtest.study_file import Cell, Study
 from loadtest.study_tables import (
     BOUND,
@@ -123,10 +124,10 @@ def text_report(study: Study) -> str:
         table = Headline(capacities, cell)
         rows = [["policy", *table.columns]]
         rows += [[p, *(f"{v} ± {h}" if h else v for v, h in table.row(p))] for p in table.policies]
-        lines += ["", cell_name(cell), aligned(rows)]
+        lines += ["", cell_name(cell), *aligned(rows, underlined=True)]
     cells = _cell_rows(capacities)
     if len(cells) > 1:
-        lines += ["", aligned(cells)]
+        lines += ["", *aligned(cells, underlined=True)]
     for target in capacities.targets:
         found = verdict(capacities, target)
         if found is not None:
@@ -161,15 +162,6 @@ def _cell_rows(capacities: Capacities) -> list[list[str]]:
             ]
         )
     return rows
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    shown = [
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]
-    return "\n".join([shown[0], "  ".join("-" * width for width in widths), *shown[1:]])
 
 
 def markdown_report(study: Study) -> str:

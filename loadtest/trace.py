@@ -8,10 +8,12 @@ FAST25-release (arXiv 2407.00079).
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 BLOCK_TOKENS = 512  # tokens a hash id stands for
 
 
@@ -43,26 +45,37 @@ def read_trace(path: str | Path) -> list[TraceRequest]:
 
     Raises TraceError for an unreadable file, a bad line, a timestamp that goes back, or a trace without requests.
     """
-    requests: list[TraceRequest] = []
     latest_ms = 0
+
+    def read(row: dict[str, Any]) -> TraceRequest:
+        nonlocal latest_ms
+        request = _request(row)
+        if request.timestamp_ms < latest_ms:
+            raise ValueError(f"timestamp {request.timestamp_ms} comes after {latest_ms}: sort the trace")
+        latest_ms = request.timestamp_ms
+        return request
+
+    requests = list(read_objects(path, read))
+    if not requests:
+        raise TraceError(f"{path}: no request in it")
+    return requests
+
+
+def read_objects(path: str | Path, read: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+    """What `read` makes of the JSON object on each line; its ValueErrors are told with the line's number. Blank lines
+    are skipped. Raises TraceError."""
     try:
         with open(path, "rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
                 try:
-                    request = _parse(line)
-                    if request.timestamp_ms < latest_ms:
-                        raise ValueError(f"timestamp {request.timestamp_ms} comes after {latest_ms}: sort the trace")
+                    found = read(_object(line))
                 except ValueError as error:
                     raise TraceError(f"{path}, line {number}: {error}") from None
-                latest_ms = request.timestamp_ms
-                requests.append(request)
+                yield found
     except OSError as error:
         raise TraceError(f"{path}: {error.strerror or error}") from error
-    if not requests:
-        raise TraceError(f"{path}: no request in it")
-    return requests
 
 
 def write_trace(path: str | Path, requests: Iterable[TraceRequest]) -> None:
@@ -86,13 +99,17 @@ def select(
     return fitting[:limit]
 
 
-def _parse(line: bytes) -> TraceRequest:
+def _object(line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
         raise ValueError(f"not JSON ({error})") from None
     if not isinstance(row, dict):
         raise ValueError(f"expected an object, found {type(row).__name__}")
+    return row
+
+
+def _request(row: dict[str, Any]) -> TraceRequest:
     timestamp_ms = _integer(row, "timestamp", least=0)
     input_length = _integer(row, "input_length", least=1)
     output_length = _integer(row, "output_length", least=1)
@@ -107,7 +124,7 @@ def _parse(line: bytes) -> TraceRequest:
     return TraceRequest(timestamp_ms, input_length, output_length, tuple(hash_ids))
 
 
-def _integer(row: dict[str, object], key: str, least: int) -> int:
+def _integer(row: dict[str, Any], key: str, least: int) -> int:
     if key not in row:
         raise ValueError(f"{key} is missing")
     value = row[key]

@@ -5,17 +5,20 @@ calls it, engines take the time their profile gives, messages take `network_s` e
 are equal to the last bit.
 """
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import chain
-from math import exp, log, nan
+from math import isnan
 from typing import Any
 
 from instances.engine import Engine
 from instances.engine_profile import EngineProfile
 from instances.engine_types import EngineRequest
+from instances.profile_capacity import cached_by, truthful_capacity
+from loadtest.cluster_run import ClusterRun, GapHistogram, RequestOutcome
+from loadtest.cluster_settings import Change, ClusterSettings, InstanceSpec
 from loadtest.workload import Workload
 from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject
 from scheduler.config import SchedulerConfig
@@ -25,7 +28,6 @@ from scheduler.events import (
     FailureCause,
     FirstToken,
     GatewayLoads,
-    InstanceCapacity,
     InstanceJoined,
     InstanceLoad,
     InstanceLost,
@@ -40,98 +42,6 @@ from scheduler.request import Request
 
 TICK_S = 0.1  # as in the live gateway
 DETECT_S = 0.05  # a dead server's connections break, and the gateway's client notices
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceSpec:
-    """capacity: what the gateways are told; None: the truth, as far as one number can tell it."""
-
-    instance_id: str
-    profile: EngineProfile
-    capacity: InstanceCapacity | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """At `at_s` an instance is lost (its requests fail, its cache is gone), joins (again), or changes its speed.
-
-    kind: "lose", "join" or "slow"; factor: time of each step against the profile's, for "slow".
-    """
-
-    at_s: float
-    kind: str
-    instance_id: str
-    factor: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterSettings:
-    """gateways: each has its own core and takes its turn of the sessions; they learn of each other's load every
-    digest_s, so much late as digest_delay_s says (None: network_s). shared_cache: all instances have one offload tier,
-    as large as all of theirs together; what one computed, each reads back. ticks, plans: when gateways tick and when
-    moves are planned, where that is on record; after the last tick, and otherwise from 0 on, every TICK_S, and without
-    plans with each tick."""
-
-    config: SchedulerConfig
-    instances: Sequence[InstanceSpec]
-    gateways: int = 1
-    network_s: float = 0.0005
-    digest_s: float = 0.1
-    changes: Sequence[Change] = ()
-    digest_delay_s: float | None = None
-    shared_cache: bool = False
-    ticks: Sequence[float] = ()
-    plans: Sequence[float] = ()
-
-
-@dataclass(slots=True)
-class RequestOutcome:
-    """Times in seconds from the start of the run; nan where it did not come to that. ok: the answer is complete."""
-
-    arrived_s: float
-    first_token_s: float = float("nan")
-    finished_s: float = float("nan")
-    ok: bool = False
-    instance_id: str = ""
-    cached_tokens: int = 0
-    attempts: int = 0
-
-
-@dataclass(slots=True)
-class ClusterRun:
-    """outcomes: one a request of the workload, in its order. stopped: the run was ended by `give_up`.
-    token_gaps: times between one token of a request and its next, as counts by GapHistogram's bins."""
-
-    outcomes: list[RequestOutcome]
-    token_gaps: "GapHistogram"
-    computed_tokens: dict[str, int] = field(default_factory=dict)  # instance -> prompt tokens it computed
-    preemptions: int = 0
-    moves: int = 0
-    retries: int = 0
-    duration_s: float = 0.0
-    stopped: bool = False
-
-
-class GapHistogram:
-    """Counts of seconds in bins of 2 %: as fine as anybody reads them, and small however long the run."""
-
-    STEP = log(1.02)
-
-    def __init__(self) -> None:
-        self.counts: Counter[int] = Counter()
-
-    def add(self, seconds: float, count: int) -> None:
-        if seconds > 0:
-            self.counts[round(log(seconds) / self.STEP)] += count
-
-    def quantile(self, share: float) -> float:
-        """Seconds; nan of nothing."""
-        left = share * self.counts.total()
-        for bin_, count in sorted(self.counts.items()):
-            left -= count
-            if left <= 0:
-                return exp(bin_ * self.STEP)
-        return nan
 
 
 def _summed(loads: Iterable[InstanceLoad]) -> tuple[InstanceLoad, ...]:
@@ -164,23 +74,6 @@ class _Server:
         self.factor = 1.0
         self.engine = engine
         self.busy = False
-
-
-def cached_by(profile: EngineProfile) -> int:
-    """Tokens of prefixes that an instance can keep."""
-    return max(profile.offload_tokens, profile.kv_tokens)
-
-
-def truthful_capacity(profile: EngineProfile) -> InstanceCapacity:
-    """What a measurement of the idle instance would tell the gateway."""
-    pair_s = profile.attention_s_per_token_pair
-    return InstanceCapacity(
-        prefill_tokens_per_s=1.0 / profile.prefill_s_per_token,
-        kv_tokens=profile.kv_tokens,
-        max_running=profile.max_num_seqs,
-        cache_tokens=cached_by(profile),
-        attention_tokens=round(profile.prefill_s_per_token / pair_s) if pair_s else 0,
-    )
 
 
 class VirtualCluster:
@@ -310,11 +203,15 @@ class VirtualCluster:
             case Dispatch():
                 if len(self._gateways) > 1:
                     self._sent[gateway].append((command.instance_id, self._prompt_blocks(int(command.request_id))))
-                self._at(self._now + self._delay, self._deliver, gateway, command)
+                self._at(self._reaches_engine_s(command.instance_id), self._deliver, gateway, command)
             case Reject() | FailStream():
                 self._ended(int(command.request_id), ok=False)
             case Abort():
-                self._at(self._now + self._delay, self._abort, gateway, command)
+                self._at(self._reaches_engine_s(command.instance_id), self._abort, gateway, command)
+
+    def _reaches_engine_s(self, instance_id: str) -> float:
+        """When what is sent to it is in its engine."""
+        return self._now + self._delay + self._specs[instance_id].profile.api_s
 
     def _tick_s(self, number: int) -> float:
         ticks = self.settings.ticks
@@ -453,10 +350,8 @@ class VirtualCluster:
             return
         self._count_server(server)
         for (gateway, request_id), attempt in self._running.pop(instance_id).items():
-            sent = (
-                0 if self.outcomes[int(request_id)].first_token_s != self.outcomes[int(request_id)].first_token_s else 1
-            )
-            failed = RequestFailed(request_id, attempt, sent, FailureCause.BROKEN)
+            tokens_sent = 0 if isnan(self.outcomes[int(request_id)].first_token_s) else 1
+            failed = RequestFailed(request_id, attempt, tokens_sent, FailureCause.BROKEN)
             self._at(self._now + DETECT_S, self._tell, gateway, failed)
         for gateway in range(len(self._gateways)):
             lost = InstanceLost(instance_id, server.incarnation, "lost")

@@ -4,15 +4,12 @@ import argparse
 import dataclasses
 import sys
 import time
-import typing
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from router.journal_format import JournalError
 from router.journal_replay import Difference, JournalReader, Replay, replay
-from scheduler.config import SchedulerConfig
+from scheduler.config_text import read_settings
 from scheduler.errors import ConfigError
 
 _TERMINAL_PERIOD_S = 0.5
@@ -37,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     progress = _Progress()
     try:
         reader = JournalReader(args.journal)
-        config = _changed(reader.header.config, args.set)
+        config = dataclasses.replace(reader.header.config, **read_settings(args.set))
         progress.reader = reader
         done = replay(reader, config, until=args.until, stop_at_difference=not args.set, progress=progress)
     except (JournalError, ConfigError) as error:
@@ -96,21 +93,6 @@ def _summary(done: Replay) -> str:
         f"{done.events} events, {done.commands} commands, {done.requests} requests, {done.duration_s:.3f} s covered, "
         f"{each_us:.1f} us CPU an event: {'other' if done.differing else 'the same'} commands"
     )
-
-
-def _changed(config: SchedulerConfig, settings: list[str]) -> SchedulerConfig:
-    """Raises ConfigError."""
-    hints = typing.get_type_hints(SchedulerConfig)
-    changes: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals or name not in hints:
-            raise ConfigError(f"--set takes NAME=VALUE with a name of {', '.join(hints)}; not {setting!r}")
-        try:
-            changes[name] = msgspec.convert(text, hints[name], strict=False)
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"{setting}: {error}") from None
-    return dataclasses.replace(config, **changes)
 
 
 class _Progress:

@@ -14,11 +14,10 @@ TOOL_CALL_TOKENS. Calls of a session follow one another. The time between two is
 what is beyond the quickest calls' pace is thinking.
 """
 
-import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from loadtest.trace import BLOCK_TOKENS, TraceError
+from loadtest.trace import BLOCK_TOKENS, TraceError, read_objects
 from loadtest.workload import Workload, WorkRequest, in_order
 from scheduler.blocks import hash_text
 
@@ -40,7 +39,8 @@ def read_lmcache(path: str | Path) -> Workload:
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     sessions: dict[str, list[_Call]] = {}
     for file in files:
-        _read_calls(file, sessions)
+        for session_id, call in read_objects(file, _read_call):
+            sessions.setdefault(session_id, []).append(call)
     if not sessions:
         raise TraceError(f"{path}: no request in it")
     origin_us = min(call.timestamp_us for calls in sessions.values() for call in calls)
@@ -87,28 +87,8 @@ def _prompt(call: _Call, calls: list[_Call], prompts: list[str], latest: dict[st
     return prompts[before] + rest if answer in rest else prompts[before] + answer + rest
 
 
-def _read_calls(file: Path, sessions: dict[str, list[_Call]]) -> None:
-    try:
-        with open(file, "rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    session_id, call = _parse(line)
-                except ValueError as error:
-                    raise TraceError(f"{file}, line {number}: {error}") from None
-                sessions.setdefault(session_id, []).append(call)
-    except OSError as error:
-        raise TraceError(f"{file}: {error.strerror or error}") from error
-
-
-def _parse(line: bytes) -> tuple[str, _Call]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"expected an object, found {type(row).__name__}")
+def _read_call(row: dict[str, Any]) -> tuple[str, _Call]:
+    """Its session, and what it was."""
     timestamp_us = row.get("timestamp")
     if type(timestamp_us) is not int or timestamp_us < 0:
         raise ValueError(f"timestamp must be microseconds, found {timestamp_us!r}")

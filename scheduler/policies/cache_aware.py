@@ -12,7 +12,8 @@ from collections.abc import Set
 from scheduler.instance_view import InstanceView
 from scheduler.placement import Placement
 from scheduler.policies.placed_blocks import PlacedBlocks
-from scheduler.request import ChoiceReason, Request
+from scheduler.policies.ties_in_turn import TiesInTurn
+from scheduler.request import Request
 
 # Defaults of the command line (router_args.py); those of the library are 0.5, 32 and 1.1.
 CACHE_THRESHOLD = 0.3
@@ -23,25 +24,23 @@ BALANCE_REL_THRESHOLD = 1.5
 MAX_TREE_BLOCKS = 2**26 // (4 * 512)
 
 
-class CacheAware:
+class CacheAware(TiesInTurn):
     """Load: requests in flight. Ties go to the instance least recently chosen.
 
     smallest_tree: a prompt that matches little goes to the instance with the fewest blocks, as in early versions.
     """
 
-    holds_requests = False
-
     def __init__(self, *, smallest_tree: bool = False) -> None:
+        super().__init__()
         self._smallest_tree = smallest_tree
         self._placed = PlacedBlocks()
-        self._views: dict[str, InstanceView] = {}  # least recently chosen first
 
     def add(self, view: InstanceView) -> None:
-        self._views[view.instance_id] = view
+        super().add(view)
         self._placed.add(view.instance_id, MAX_TREE_BLOCKS)
 
     def remove(self, view: InstanceView) -> None:
-        del self._views[view.instance_id]
+        super().remove(view)
         self._placed.remove(view.instance_id)
 
     def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
@@ -63,8 +62,6 @@ class CacheAware:
             if depth and depth > CACHE_THRESHOLD * len(request.blocks):
                 view = self._views[holders[-1]]  # of several the one that had it last, as in the source's tree
             elif self._smallest_tree:
-                usable = [v for i, v in self._views.items() if i not in avoid]
-                view = min(usable, key=lambda v: self._placed.size(v.instance_id))
+                view = min(self._usable(avoid), key=lambda v: self._placed.size(v.instance_id))
         self._placed.insert(request.blocks, view.instance_id)
-        self._views[view.instance_id] = self._views.pop(view.instance_id)
-        return Placement(view.estimate_ttft(request), (view.instance_id,), ChoiceReason.POLICY)
+        return self._chosen(view.estimate_ttft(request))

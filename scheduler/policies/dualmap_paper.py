@@ -16,6 +16,7 @@ from scheduler.config import SchedulerConfig
 from scheduler.dual_ring import DualRing
 from scheduler.instance_view import InstanceView
 from scheduler.placement import Placement
+from scheduler.policies.block_uses import remove_uses
 from scheduler.request import ChoiceReason, Request
 
 WINDOW = 200  # requests over which a prefix's share is taken, at any number of instances
@@ -61,11 +62,7 @@ class PaperKeys:
                 break
         self._window.append(blocks[:depth])
         if len(self._window) > WINDOW:
-            for block in self._window.popleft():
-                if counts[block] == 1:
-                    del counts[block]
-                else:
-                    counts[block] -= 1
+            remove_uses(counts, self._window.popleft())
         return blocks[depth - 1]
 
 

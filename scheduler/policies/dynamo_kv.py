@@ -16,6 +16,7 @@ from collections.abc import Set
 from scheduler.config import SchedulerConfig
 from scheduler.instance_view import InstanceView
 from scheduler.placement import Placement
+from scheduler.policies.block_uses import add_uses, remove_uses
 from scheduler.request import ChoiceReason, Request
 
 PREFILL_LOAD_SCALE = 1.0  # --router-prefill-load-scale; up to v1.0 overlap_score_weight, 1.0 as well
@@ -34,20 +35,12 @@ class _ActiveBlocks:
 
     def start(self, request: Request) -> None:
         self.prompts[request.id] = request.blocks
-        uses = self.uses
-        for block in request.blocks:
-            uses[block] = uses.get(block, 0) + 1
+        add_uses(self.uses, request.blocks)
 
     def drop_ended(self) -> None:
         """A policy is not told when a request ends; its absence from the instance tells it."""
-        uses = self.uses
         for request_id in self.prompts.keys() - self.view.running.keys():
-            for block in self.prompts.pop(request_id):
-                count = uses[block] - 1
-                if count:
-                    uses[block] = count
-                else:
-                    del uses[block]
+            remove_uses(self.uses, self.prompts.pop(request_id))
 
 
 class DynamoKv:

@@ -14,7 +14,8 @@ from collections.abc import Set
 
 from scheduler.instance_view import InstanceView
 from scheduler.placement import Placement
-from scheduler.request import AttemptState, ChoiceReason, Request
+from scheduler.policies.ties_in_turn import TiesInTurn
+from scheduler.request import AttemptState, Request
 
 QUEUE_WEIGHT = 2.0
 KV_CACHE_UTILIZATION_WEIGHT = 2.0
@@ -23,20 +24,9 @@ PREFIX_CACHE_WEIGHT = 3.0
 PREFILLING = AttemptState.PREFILLING
 
 
-class LlmD:
-    holds_requests = False
-
-    def __init__(self) -> None:
-        self._views: dict[str, InstanceView] = {}  # least recently chosen first
-
-    def add(self, view: InstanceView) -> None:
-        self._views[view.instance_id] = view
-
-    def remove(self, view: InstanceView) -> None:
-        del self._views[view.instance_id]
-
+class LlmD(TiesInTurn):
     def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
-        views = [v for i, v in self._views.items() if i not in avoid]
+        views = self._usable(avoid)
         if not views:
             return None
         queues = [_waiting(v) for v in views]
@@ -51,8 +41,7 @@ class LlmD:
                 score += PREFIX_CACHE_WEIGHT * view.cache.held_blocks(blocks) / len(blocks)
             if score > highest:
                 chosen, highest = view, score
-        self._views[chosen.instance_id] = self._views.pop(chosen.instance_id)
-        return Placement(chosen.estimate_ttft(request), (chosen.instance_id,), ChoiceReason.POLICY)
+        return self._chosen(chosen.estimate_ttft(request))
 
 
 def _waiting(view: InstanceView) -> int:

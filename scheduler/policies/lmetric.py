@@ -12,28 +12,21 @@ from collections.abc import Set
 from scheduler.config import SchedulerConfig
 from scheduler.instance_view import InstanceView
 from scheduler.placement import Placement
-from scheduler.request import ChoiceReason, Request
+from scheduler.policies.ties_in_turn import TiesInTurn
+from scheduler.request import Request
 from scheduler.ttft import cached_tokens
 
 
-class LMetric:
+class LMetric(TiesInTurn):
     """Ties go to fewer requests, then to the instance least recently chosen.
 
     own_tokens_only: P-token is of this request alone, as in the ports.
     """
 
-    holds_requests = False
-
     def __init__(self, config: SchedulerConfig, *, own_tokens_only: bool = False) -> None:
+        super().__init__()
         self._block_tokens = config.block_tokens
         self._own_tokens_only = own_tokens_only
-        self._views: dict[str, InstanceView] = {}  # least recently chosen first
-
-    def add(self, view: InstanceView) -> None:
-        self._views[view.instance_id] = view
-
-    def remove(self, view: InstanceView) -> None:
-        del self._views[view.instance_id]
 
     def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
         chosen: InstanceView | None = None
@@ -50,7 +43,4 @@ class LMetric:
             score = tokens * batch
             if chosen is None or score < lowest or (score == lowest and batch < batch_of_lowest):
                 chosen, lowest, batch_of_lowest = view, score, batch
-        if chosen is None:
-            return None
-        self._views[chosen.instance_id] = self._views.pop(chosen.instance_id)
-        return Placement(chosen.estimate_ttft(request), (chosen.instance_id,), ChoiceReason.POLICY)
+        return None if chosen is None else self._chosen(chosen.estimate_ttft(request))

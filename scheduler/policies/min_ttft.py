@@ -7,25 +7,14 @@ cached blocks between instances, which needs its own storage, and without its ea
 
 from collections.abc import Set
 
-from scheduler.instance_view import InstanceView
 from scheduler.placement import Placement
-from scheduler.request import ChoiceReason, Request
+from scheduler.policies.ties_in_turn import TiesInTurn
+from scheduler.request import Request
 from scheduler.ttft import TtftEstimate
 
 
-class MinTtft:
+class MinTtft(TiesInTurn):
     """Ties go to fewer requests, then to the least recently chosen."""
-
-    holds_requests = False
-
-    def __init__(self) -> None:
-        self._views: dict[str, InstanceView] = {}  # least recently chosen first
-
-    def add(self, view: InstanceView) -> None:
-        self._views[view.instance_id] = view
-
-    def remove(self, view: InstanceView) -> None:
-        del self._views[view.instance_id]
 
     def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
         best: TtftEstimate | None = None
@@ -39,7 +28,4 @@ class MinTtft:
                 or (estimate.total_s == best.total_s and estimate.running < best.running)
             ):
                 best = estimate
-        if best is None:
-            return None
-        self._views[best.instance_id] = self._views.pop(best.instance_id)
-        return Placement(best, (best.instance_id,), ChoiceReason.POLICY)
+        return None if best is None else self._chosen(best)

@@ -5,7 +5,7 @@ do it (sgl-project/sglang sgl-model-gateway/src/policies/power_of_two.rs: load i
 first drawn wins ties). The draw is a hash of the request's id, so that a run can be replayed.
 """
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 from xxhash import xxh3_64_intdigest
 
@@ -35,10 +35,15 @@ class PowerOfTwo:
             return None
         view = views[0]
         if len(views) > 1:
-            draw = xxh3_64_intdigest(request.id.encode(), SEED)
-            first = draw % len(views)
-            second = (first + 1 + (draw >> 32) % (len(views) - 1)) % len(views)  # another one than the first
-            view, other = views[first], views[second]
+            view, other = two_at_random(request, SEED, views)
             if len(other.running) < len(view.running):
                 view = other
         return Placement(view.estimate_ttft(request), (view.instance_id,), ChoiceReason.POLICY)
+
+
+def two_at_random(request: Request, seed: int, views: Sequence[InstanceView]) -> tuple[InstanceView, InstanceView]:
+    """Of two or more."""
+    draw = xxh3_64_intdigest(request.id.encode(), seed)
+    first = draw % len(views)
+    second = (first + 1 + (draw >> 32) % (len(views) - 1)) % len(views)  # another one than the first
+    return views[first], views[second]

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from scheduler.config import SchedulerConfig
 from scheduler.instance_view import InstanceView
 from scheduler.placement import Placement
+from scheduler.policies.block_uses import add_uses, remove_uses
 from scheduler.policies.placed_blocks import PlacedBlocks
 from scheduler.request import ChoiceReason, Request
 
@@ -131,9 +132,7 @@ class PrebleE2:
         self._count += 1
         side.load_s += load_s
         side.requests += 1
-        uses = side.uses
-        for block in blocks:
-            uses[block] = uses.get(block, 0) + 1
+        add_uses(side.uses, blocks)
         self._history.append((now, side, load_s, blocks))
         self._placed.insert(blocks, side.view.instance_id)
 
@@ -143,13 +142,7 @@ class PrebleE2:
             _, side, load_s, blocks = history.popleft()
             side.requests -= 1
             side.load_s = side.load_s - load_s if side.requests else 0.0  # no rounding is left over
-            uses = side.uses
-            for block in blocks:
-                count = uses[block] - 1
-                if count:
-                    uses[block] = count
-                else:
-                    del uses[block]
+            remove_uses(side.uses, blocks)
 
     def _note_wait(self, prefix: int, wait_s: float, now: float) -> None:
         half = int(now // (WINDOW_S / 2))

@@ -7,15 +7,15 @@ than MATCH_RATE_THRESHOLD of it, those with the smallest trees; else, power of t
 one with the shortest queue takes the request.
 """
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from math import inf
-
-from xxhash import xxh3_64_intdigest
 
 from scheduler.instance_view import InstanceView
 from scheduler.placement import Placement
 from scheduler.policies.placed_blocks import PlacedBlocks
-from scheduler.request import ChoiceReason, Request
+from scheduler.policies.power_of_two import two_at_random
+from scheduler.policies.ties_in_turn import TiesInTurn
+from scheduler.request import Request
 
 SEED = 0x72617970  # "rayp"
 IMBALANCED_THRESHOLD = inf  # difference in queue lengths; the default never falls back
@@ -25,40 +25,37 @@ MATCH_RATE_THRESHOLD = 0.1
 MAX_BLOCKS = 65_536
 
 
-class RayPrefixAffinity:
+class RayPrefixAffinity(TiesInTurn):
     """imbalanced_threshold: another than Ray's default. Ties go to the instance least recently chosen."""
 
-    holds_requests = False
-
     def __init__(self, imbalanced_threshold: float = IMBALANCED_THRESHOLD) -> None:
+        super().__init__()
         self._imbalanced_threshold = imbalanced_threshold
         self._placed = PlacedBlocks()
-        self._views: dict[str, InstanceView] = {}  # least recently chosen first
 
     def add(self, view: InstanceView) -> None:
-        self._views[view.instance_id] = view
+        super().add(view)
         self._placed.add(view.instance_id, MAX_BLOCKS)
 
     def remove(self, view: InstanceView) -> None:
-        del self._views[view.instance_id]
+        super().remove(view)
         self._placed.remove(view.instance_id)
 
     def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
-        views = [v for i, v in self._views.items() if i not in avoid]
+        views = self._usable(avoid)
         if not views:
             return None
         queues = [len(v.running) for v in views]
         if max(queues) - min(queues) <= self._imbalanced_threshold:
-            named = self._named_by_prefix(request, views, avoid)
+            named: Sequence[InstanceView] = self._named_by_prefix(request, views, avoid)
         else:
-            named = _two_at_random(request, views)
+            named = two_at_random(request, SEED, views) if len(views) > 2 else views
         chosen = named[0]
         for view in named:
             if len(view.running) < len(chosen.running):
                 chosen = view
         self._placed.insert(request.blocks, chosen.instance_id)
-        self._views[chosen.instance_id] = self._views.pop(chosen.instance_id)
-        return Placement(chosen.estimate_ttft(request), (chosen.instance_id,), ChoiceReason.POLICY)
+        return self._chosen(chosen.estimate_ttft(request))
 
     def _named_by_prefix(self, request: Request, views: list[InstanceView], avoid: Set[str]) -> list[InstanceView]:
         depth, holders = self._placed.match(request.blocks, avoid)
@@ -67,12 +64,3 @@ class RayPrefixAffinity:
         sizes = [self._placed.size(v.instance_id) for v in views]
         smallest = min(sizes)
         return [v for v, size in zip(views, sizes, strict=True) if size == smallest]
-
-
-def _two_at_random(request: Request, views: list[InstanceView]) -> list[InstanceView]:
-    if len(views) <= 2:
-        return views
-    draw = xxh3_64_intdigest(request.id.encode(), SEED)
-    first = draw % len(views)
-    second = (first + 1 + (draw >> 32) % (len(views) - 1)) % len(views)
-    return [views[first], views[second]]

@@ -138,6 +138,7 @@ def test_ctrl_c_ends_all_workers_and_keeps_what_is_finished(trace: Path, tmp_pat
         (["--qps", "1", "--model", "gpt"], "models are full"),
         (["--qps", "1", "--disturbance", "flood"], "there are none"),
         (["--qps", "1", "--instances", "1.5"], "--instances takes whole numbers"),
+        (["--qps", "1", "--instances", "inf"], "--instances takes whole numbers"),
         (["--qps", "1", "--instances", "1", "--disturbance", "lose-one"], "needs more than 1 instances"),
         (["--qps", "1", "--bound", "--disturbance", "lose-one"], "the bound is for"),
         (["--qps", "1", "--warmup", "300"], "--warmup must be below"),

@@ -8,8 +8,10 @@ from math import isnan
 import pytest
 
 from instances.engine_profile import EngineProfile
+from loadtest.cluster_run import ClusterRun
+from loadtest.cluster_settings import Change, ClusterSettings, InstanceSpec
 from loadtest.shared_cache_bound import make_bound
-from loadtest.virtual_cluster import Change, ClusterRun, ClusterSettings, InstanceSpec, VirtualCluster
+from loadtest.virtual_cluster import VirtualCluster
 from loadtest.workload import Workload, WorkRequest
 from scheduler.config import POLICY_NAMES, SchedulerConfig
 

@@ -370,9 +370,7 @@ def test_an_instance_that_refused_a_connection_or_ended_an_answer_is_left_alone_
     assert dispatch.instance_id == "a"
 
 
-@pytest.mark.parametrize(
-    "cause", [FailureCause.REFUSED, FailureCause.BROKEN, FailureCause.STALLED, FailureCause.ERROR]
-)
+@pytest.mark.parametrize("cause", [FailureCause.REFUSED, FailureCause.BROKEN, FailureCause.STALLED, FailureCause.ERROR])
 def test_other_failures_make_no_instance_suspect(script, cause):
     core = script("a", "b")
     core.arrive("r0", 10, blocks=core.prompt("a"))

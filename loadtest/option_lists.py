@@ -1,0 +1,46 @@
+"""Lists as options of a command line give them, with commas between. Each function raises ValueError, with the option
+and what it takes."""
+
+from scheduler.config import POLICY_NAMES
+
+
+def policies(text: str) -> list[str]:
+    """Names, or all."""
+    names = list(POLICY_NAMES) if text == "all" else _parts(text)
+    for name in names:
+        if name not in POLICY_NAMES:
+            raise ValueError(f"--policy: no policy {name!r}; there are {', '.join(POLICY_NAMES)}, or all")
+    if not names:
+        raise ValueError("--policy needs a name")
+    return list(dict.fromkeys(names))
+
+
+def numbers(text: str, option: str, above: float, below: float = float("inf")) -> tuple[float, ...]:
+    found = _numbers(text, option)
+    for value in found:
+        if not above < value < below:
+            limits = f"above {above}" + ("" if below == float("inf") else f" and below {below}")
+            raise ValueError(f"{option} must be {limits}, not {value:g}")
+    return found
+
+
+def whole_numbers(text: str, option: str) -> tuple[int, ...]:
+    found = _numbers(text, option)
+    for value in found:
+        if value < 1 or not value.is_integer():
+            raise ValueError(f"{option} takes whole numbers of at least 1, not {value:g}")
+    return tuple(map(int, found))
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in _parts(text))
+    except ValueError:
+        found = ()
+    if not found:
+        raise ValueError(f"{option} takes numbers with commas between, not {text!r}")
+    return tuple(dict.fromkeys(found))
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
