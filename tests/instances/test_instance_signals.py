@@ -1,4 +1,4 @@
-"""What an actor hands over of its instance's signals: everything once, and all of the cache when some of it was lost."""
+"""What an actor hands over of its instance: everything once, and all of the cache when some of it was lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
