@@ -11,17 +11,18 @@ from instances.kv_event_stream import KvEventStream, connect_address
 from instances.server_metrics import ServerMetrics
 from router.signals import CacheEvent, InstanceSignals, KvEventState, LoadSample
 
+STEPS_VALID_S = 5.0  # some scrapes may fail on a busy server
+
 
 class SignalCollector:
-    """has_news: set while there are changes of the cache to be told. steps: of the engine as last scraped; None before
-    the first scrape."""
+    """has_news: set while there are changes of the cache to be told."""
 
     def __init__(self, instance_id: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.has_news = asyncio.Event()
-        self.steps: int | None = None
         self._instance_id = instance_id
         self._clock = clock
         self._load: LoadSample | None = None
+        self._steps: int | None = None
         self._sampled_at = 0.0
         self._events: KvEventStream | None = None
         self._exact = False
@@ -31,15 +32,20 @@ class SignalCollector:
 
     def reset(self) -> None:
         """The server has begun a new life."""
-        self.steps = None
+        self._steps = None
         self._load = None
         self._events = None
         self._changes = []
         self._told = 0
         self._tell_all = False
 
+    @property
+    def steps(self) -> int | None:
+        """Of the engine, as last scraped; None where that is not known, or too old to tell a standstill."""
+        return self._steps if self._clock() - self._sampled_at < STEPS_VALID_S else None
+
     def note_metrics(self, metrics: ServerMetrics) -> None:
-        self.steps = metrics.steps
+        self._steps = metrics.steps
         self._load = LoadSample(metrics.running, metrics.waiting, metrics.kv_used, metrics.preemptions)
         self._sampled_at = self._clock()
 

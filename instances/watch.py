@@ -45,12 +45,12 @@ async def watch_metrics(url: str, note: Callable[[ServerMetrics], None]) -> str:
 
 
 async def watch_progress(url: str, model: str, steps: Callable[[], int | None]) -> str:
-    """steps: of the engine, as last scraped; None where it is unknown: such a server is not asked, since a busy one
+    """steps: of the engine, as last scraped; None where they are unknown: such a server is not asked, since a busy one
     might not answer in time."""
     seen = steps()
     while True:
         await asyncio.sleep(STILL_S)
-        if seen is not None and steps() == seen and not await answers(url, model) and steps() == seen:
+        if seen is not None and seen == steps() and not await answers(url, model) and steps() == seen:
             return f"no token and no step of the engine within {STILL_S + PROBE_TIMEOUT_S:g} s"
         seen = steps()
 

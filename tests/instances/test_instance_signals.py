@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import zmq
 
-from instances.instance_signals import SignalCollector
+from instances.instance_signals import STEPS_VALID_S, SignalCollector
 from instances.instance_spec import KvEventSource
 from instances.server_metrics import ServerMetrics
 from router.signals import InstanceSignals, KvEventState, LoadSample
@@ -97,6 +97,8 @@ def test_a_sample_is_handed_over_once_with_its_age():
     assert collector.steps == 40
     assert collector.take() == InstanceSignals("a", LoadSample(2, 1, 0.5, 3), 0.25)
     assert collector.take() == InstanceSignals("a")
+    clock.now += STEPS_VALID_S
+    assert collector.steps is None
 
 
 def test_changes_of_the_cache_are_handed_over_once_and_all_of_it_when_they_were_lost():
