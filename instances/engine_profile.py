@@ -12,7 +12,8 @@ class EngineProfile:
     """Names are those of vLLM's options where it has them. The defaults describe a 7B-class model on one accelerator.
 
     A step reads all weights once and computes its prompt tokens meanwhile, so the longer of the two counts; each
-    decoding sequence and the context it reads come on top.
+    decoding sequence and the context it reads come on top. Where reading and computing do not overlap, as on a CPU,
+    step_base_s is 0 and what a step costs in any case is step_overhead_s.
 
     Raises ProfileError.
     """
@@ -28,6 +29,8 @@ class EngineProfile:
     decode_s_per_seq: float = 0.00002  # sampling and bookkeeping of one sequence
     decode_s_per_context_token: float = 4e-8  # reading 57 KB of KV at 1.5 TB/s
     attention_s_per_token_pair: float = 0.0  # quadratic prefill attention; 0: prefill_s_per_token has it, on average
+    step_overhead_s: float = 0.0  # of any step, on top of the rest: scheduling, launching, sampling
+    api_s: float = 0.0  # of a request outside the engine: reading it, handing it over; holds up no other request
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -39,7 +42,7 @@ class EngineProfile:
                 raise ProfileError(f"{field.name} must be a number of seconds of at least 0, not {value!r}")
         if self.kv_tokens < self.block_size:
             raise ProfileError(f"kv_tokens must be at least block_size ({self.block_size}), not {self.kv_tokens}")
-        if self.step_base_s + self.prefill_s_per_token <= 0:
+        if self.step_base_s + self.step_overhead_s + self.prefill_s_per_token <= 0:
             raise ProfileError("step_base_s and prefill_s_per_token must not both be 0: time would stand still")
         if self.max_num_seqs > self.max_num_batched_tokens:
             raise ProfileError(
@@ -65,4 +68,4 @@ class EngineProfile:
         """
         compute_s = prefill_tokens * self.prefill_s_per_token + token_pairs * self.attention_s_per_token_pair
         decode_s = decode_seqs * self.decode_s_per_seq + context_tokens * self.decode_s_per_context_token
-        return max(self.step_base_s, compute_s) + decode_s
+        return max(self.step_base_s, compute_s) + decode_s + self.step_overhead_s

@@ -4,10 +4,13 @@ import argparse
 import asyncio
 import signal
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import uvloop
 
-from instances.engine_profile import EngineProfile, ProfileError
+from instances.engine_profile import EngineProfile
+from instances.profile_file import read_profile
 from instances.sim_server import SimServer
 
 DEFAULTS = EngineProfile()
@@ -18,9 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--model", default="sim", metavar="NAME")
     parser.add_argument(
+        "--profile", type=Path, metavar="FILE", help="what `dualmap calibrate` measured; other flags override it"
+    )
+    parser.add_argument(
         "--prefill-tokens-per-s",
         type=_above_zero,
-        default=1 / DEFAULTS.prefill_s_per_token,
         metavar="N",
         help=f"prompt tokens computed a second ({1 / DEFAULTS.prefill_s_per_token:g})",
     )
@@ -30,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--max-num-seqs", DEFAULTS.max_num_seqs, "requests running at once"),
         ("--block-size", DEFAULTS.block_size, "tokens in a block of the cache"),
     ):
-        parser.add_argument(flag, type=_count, default=default, metavar="N", help=f"{what} ({default})")
+        parser.add_argument(flag, type=_count, metavar="N", help=f"{what} ({default})")
     parser.add_argument(
         "--max-model-len",
         type=_count,
@@ -49,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status, after one line on stderr if it is not 0."""
     try:
         profile = _profile(args)
-    except ProfileError as error:
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:
@@ -61,19 +66,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _profile(args: argparse.Namespace) -> EngineProfile:
-    """Raises ProfileError."""
-    max_model_len = args.max_model_len
-    if max_model_len is None:
-        held = args.kv_tokens // args.block_size * args.block_size
-        max_model_len = min(DEFAULTS.max_model_len, max(held, 1))  # a cache without a block is the profile's to refuse
-    return EngineProfile(
-        block_size=args.block_size,
-        kv_tokens=args.kv_tokens,
-        max_num_batched_tokens=args.max_num_batched_tokens,
-        max_num_seqs=args.max_num_seqs,
-        max_model_len=max_model_len,
-        prefill_s_per_token=1 / args.prefill_tokens_per_s,
-    )
+    """Raises ValueError."""
+    base = DEFAULTS if args.profile is None else read_profile(args.profile, DEFAULTS)
+    names = ("block_size", "kv_tokens", "max_num_batched_tokens", "max_num_seqs", "max_model_len")
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    if args.prefill_tokens_per_s is not None:
+        given["prefill_s_per_token"] = 1 / args.prefill_tokens_per_s
+    if args.max_model_len is None:
+        size = given.get("block_size", base.block_size)
+        held = given.get("kv_tokens", base.kv_tokens) // size * size
+        given["max_model_len"] = min(base.max_model_len, max(held, 1))  # no block at all is the profile's to refuse
+    return replace(base, **given)
 
 
 def _count(text: str) -> int:

@@ -127,25 +127,35 @@ class SimServer:
         kind = StreamedAnswer if generation.stream else PlainAnswer
         answer = kind(generation, self._model, client, self._forget, close=request.close)
         client.answering = answer
-        now = self._loop.time()
+        requests = []
         for index, (engine_id, choice) in enumerate(zip(answer.engine_ids, generation.choices, strict=True)):
             self._answers[engine_id] = answer, index
             tokens = choice.prompt_tokens, choice.output_tokens
-            self._engine.add(EngineRequest(engine_id, choice.blocks, *tokens, generation.priority), now)
+            requests.append(EngineRequest(engine_id, choice.blocks, *tokens, generation.priority))
+        if profile.api_s:
+            self._loop.call_later(profile.api_s, self._enter, requests)
+        else:
+            self._enter(requests)
+
+    def _enter(self, requests: list[EngineRequest]) -> None:
+        now = self._loop.time()
+        for request in requests:
+            if request.request_id in self._answers:  # its client has not left meanwhile
+                self._engine.add(request, now)
         if not self._stepping:
             self._start_step(now)
 
     def _check_queue(self, generation: Generation) -> None:
         """Raises RequestRefusedError. vLLM sends no Retry-After."""
-        in_flight = self._engine.waiting + self._engine.running
+        in_flight = len(self._answers)
         if self._max_queued is not None and in_flight + len(generation.choices) > self._max_queued:
             message = f"Too many requests in flight: {in_flight}, of at most {self._max_queued}."
             raise RequestRefusedError(replace(unavailable(message), retry_after_s=None))
 
     def _forget(self, engine_id: str) -> None:
-        """Abort the request in the engine, at once, if it is there."""
-        if self._engine.abort(engine_id):
-            del self._answers[engine_id]
+        """Abort the request, at once, if it has not ended."""
+        if self._answers.pop(engine_id, None) is not None:
+            self._engine.abort(engine_id)
             self._metrics.aborted()
 
     def _start_step(self, now: float) -> None:

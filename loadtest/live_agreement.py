@@ -14,11 +14,11 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+from instances.cpu_model import cpu_model
 from instances.engine_profile import EngineProfile
 from loadtest.agreement_table import compare, furthest_apart, table
 from loadtest.decided import decided
 from loadtest.demo import MAX_INPUT_TOKENS, WORKLOAD
-from loadtest.overhead import cpu_model
 from loadtest.recorded import run_again
 from loadtest.replay_cli import positive, run_replay
 from loadtest.run_file import Outcome, RunFileError, read_run

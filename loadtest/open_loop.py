@@ -58,7 +58,7 @@ class OpenLoop:
         self._pace = Pace(self._due_s, after)
         self._address = address
         self._out = out
-        self._bytes = RequestBytes(f"{address[0]}:{address[1]}", header.path, header.model)
+        self._bytes = RequestBytes(f"{address[0]}:{address[1]}", header.path, header.model, token_ids=header.token_ids)
         self._flights: dict[int, _Flight] = {}
         self._greenlets: set[gevent.Greenlet] = set()
         self._wake = gevent.event.Event()

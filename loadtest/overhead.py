@@ -20,6 +20,7 @@ from statistics import median
 
 import msgspec
 
+from instances.cpu_model import cpu_model
 from loadtest.measured_proxy import (
     DEFAULT_GATEWAY,
     MeasuredProxy,
@@ -140,15 +141,6 @@ def markdown(rounds: Rounds) -> str:
 
 def _line(name: str, cells: list[str]) -> str:
     return f"| {name} | " + " | ".join(cells) + " |"
-
-
-def cpu_model() -> str:
-    """As the kernel names it, else the architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

@@ -121,6 +121,7 @@ def replay(options: ReplayOptions) -> int:
         request_timeout_s=options.request_timeout_s,
         time_limit_s=options.time_limit_s or duration_s + 2 * options.request_timeout_s,
         max_input_tokens=options.max_input_tokens,
+        token_ids=options.api == "token-ids",
     )
     environment = Environment()
     runner = environment.create_local_runner()  # listens to the request events and keeps the statistics

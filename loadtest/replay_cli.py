@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", help="run file (default runs/LABEL-TIME.jsonl)")
     parser.add_argument("--html", metavar="FILE", help="write a report as one HTML page")
     parser.add_argument("--model", metavar="NAME", help="default: the first of the target's /v1/models")
-    parser.add_argument("--api", choices=("chat", "completions"), default="chat", help="default chat")
+    parser.add_argument(
+        "--api", choices=("chat", "completions", "token-ids"), default="chat", help="token-ids: as completions (chat)"
+    )
     parser.add_argument("--max-input-tokens", type=_count, metavar="N", help="leave out longer prompts")
     parser.add_argument(
         "--request-timeout", type=positive, default=300.0, metavar="S", help="seconds for one request (default 300)"

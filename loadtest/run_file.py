@@ -29,6 +29,7 @@ class RunHeader(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag=
     note: what served it (policy, instances, simulated or real), in the words of whoever started it.
     speed: seconds of the trace for each second of the run; qps: the mean arrival rate that results.
     slo_s: time-to-first-token objective that reports measure against unless told otherwise.
+    token_ids: prompts were sent as token ids, not as text.
     """
 
     label: str
@@ -45,6 +46,7 @@ class RunHeader(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag=
     request_timeout_s: float
     time_limit_s: float
     max_input_tokens: int | None = None
+    token_ids: bool = False
 
 
 class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="row", tag="request"):

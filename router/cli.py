@@ -13,6 +13,7 @@ COMMANDS = {
     "report": ("loadtest.report_cli", "compare replayed runs in a table and a page"),
     "replay-journal": ("router.replay_journal", "give a journal's events to the scheduler again, and compare"),
     "trace": ("loadtest.trace_cli", "make and describe traces"),
+    "calibrate": ("instances.calibrate_cli", "measure a vLLM server, for simulated instances that behave as it does"),
     "sim-instance": ("instances.sim_cli", "run one simulated vLLM server"),
 }
 

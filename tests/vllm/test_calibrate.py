@@ -1,0 +1,26 @@
+"""A real server is measured, and what was found is a profile."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from instances.engine_profile import EngineProfile
+from instances.profile_file import read_profile
+
+pytestmark = pytest.mark.vllm
+
+
+def test_a_real_servers_quick_measurement_loads_as_a_profile(vllm_server: Callable, tmp_path: Path) -> None:
+    server = vllm_server()
+    out = tmp_path / "tiny.yaml"
+    command = [sys.executable, "-m", "router.cli", "calibrate", "--url", server.url, "--quick", "--out", str(out)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert ended.returncode == 0, ended.stderr
+    profile = read_profile(out, EngineProfile())
+    assert (profile.block_size, profile.kv_tokens, profile.max_model_len) == (32, 64_000, 8192)
+    assert 0 < profile.prefill_s_per_token < 0.01
+    assert 0 < profile.step_base_s + profile.step_overhead_s < 1
+    assert "model tiny, vLLM 0." in out.read_text()
