@@ -1,9 +1,9 @@
 """Real vLLM servers against simulated ones: `python -m loadtest.real_agreement --vllm PATH --model DIR`.
 
-Two `vllm serve` are started, one of them is measured (`dualmap calibrate`), and a trace of chats is replayed, open
-loop, through a gateway in front of both; then the very same in front of two simulated servers with that profile, at the
-same addresses, so that the gateway's rings are the same. Prompts are token ids, so that both sides count them alike.
-What the gateway decides is part of what is compared: it goes by the answers it sees.
+One or more `vllm serve` are started, one of them is measured (`dualmap calibrate`), and a trace of chats is replayed,
+open loop, through a gateway in front of them; then the very same in front of as many simulated servers with that
+profile, at the same addresses, so that the gateway's rings are the same. Prompts are token ids, so that both sides
+count them alike. What the gateway decides is part of what is compared: it goes by the answers it sees.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from loadtest.trace import TraceRequest, write_trace
 from scheduler.config import POLICY_NAMES
 
 MODEL = "model"  # what both kinds of servers call it
-SERVERS = 2
+SERVERS = 1  # each needs a core, and so do gateway and load: more of them on two cores slow each other
 REQUESTS = 200
 SHARE = 0.6  # of what round_robin can bear
 SLO_S = 2.0
@@ -74,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", required=True, metavar="DIR", help="for `vllm serve`")
     add("--engine-args", default=ENGINE_ARGS, metavar="ARGS", help=f"also for it ({ENGINE_ARGS})")
     add("--profile", type=Path, metavar="FILE", help="of the server; by default one is measured first")
+    add("--servers", type=int, default=SERVERS, metavar="N", help=f"of each kind ({SERVERS})")
     add("--requests", type=int, default=REQUESTS, metavar="N", help=f"to replay ({REQUESTS})")
     add("--share", type=positive, default=SHARE, metavar="X", help=f"of what round_robin can bear ({SHARE:g})")
     add("--qps", type=positive, metavar="Q", help="mean arrival rate, in place of --share")
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     model = Path(args.model).name
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(
-        f"\n{SERVERS} servers of {model}, {len(work.requests)} requests at {work.qps:.2f} a second,"
+        f"\nservers: {args.servers} of {model}, {len(work.requests)} requests at {work.qps:.2f} a second,"
         f" policy {args.policy}, SLO {args.slo:g} s,"
         f" {date.today().isoformat()}, {cpu_model()}, {os.cpu_count()} cores,"
         f" load average at the end {load}\n"
@@ -108,12 +109,12 @@ def run(args: argparse.Namespace) -> int:
 
 async def _both(args: argparse.Namespace, out: Path) -> tuple[AgreementSide, AgreementSide, Work]:
     """Raises StartError, CalibrateError, NoVllmError, RunFileError, ValueError, OSError."""
-    ports = free_ports(SERVERS)
+    ports = free_ports(args.servers)
     urls = [f"http://{HOST}:{port}" for port in ports]
     engine_args = ["--served-model-name", MODEL, *shlex.split(args.engine_args)]
     command = serve_command(find_vllm(args.vllm), args.model, engine_args, tensor_parallel_size=1, kv_events=False)
     env = serve_env(0, 1, {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"})
-    _say(f"starting {SERVERS} of {shlex.join(command)}")
+    _say(f"starting {args.servers} of {shlex.join(command)}")
     async with servers(command, ports, out / "vllm", env):
         path = args.profile or out / "profile.yaml"
         if args.profile is None:
@@ -134,17 +135,17 @@ def _work(args: argparse.Namespace, profile: EngineProfile, out: Path) -> Work:
     for _ in range(3):  # the rate decides how much of each chat falls into the run, and so what can be cached
         requests = synthesise(replace(WORKLOAD, qps=qps, requests=args.requests))
         if args.qps is None:
-            qps = _bearable_qps(requests, profile, args.share)
+            qps = _bearable_qps(requests, profile, args.servers, args.share)
     path = out / "trace.jsonl"
     write_trace(path, requests)
     return Work(path, requests, qps, {"policy": args.policy, "ttft_slo_s": args.slo})
 
 
-def _bearable_qps(requests: Sequence[TraceRequest], profile: EngineProfile, share: float) -> float:
+def _bearable_qps(requests: Sequence[TraceRequest], profile: EngineProfile, servers: int, share: float) -> float:
     mean_tokens = sum(request.input_length for request in requests) / len(requests)
     return round_robin_qps(
         requests,
-        instances=SERVERS,
+        instances=servers,
         prefill_s_per_token=profile.prefill_s_per_token + profile.attention_s_per_token_pair * mean_tokens / 2,
         kv_tokens=profile.kv_tokens,
         share=share,

@@ -63,7 +63,7 @@ async def gateway(
 def _on_core(number: int, count: int) -> tuple[str, ...]:
     """vLLM's engine process spins while its worker computes: without a core of its own, a server slows the others."""
     cores = sorted(os.sched_getaffinity(0))
-    pinned = len(cores) >= count and shutil.which("taskset")
+    pinned = 1 < count <= len(cores) and shutil.which("taskset")
     return ("taskset", "--cpu-list", str(cores[number])) if pinned else ()
 
 
