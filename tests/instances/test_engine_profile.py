@@ -51,3 +51,9 @@ def test_attention_between_tokens_can_be_priced() -> None:
 def test_by_default_there_is_no_tier_behind_the_pool() -> None:
     assert EngineProfile().offload_tokens == 0
     assert EngineProfile(offload_tokens=1_000_000).pool_blocks == EngineProfile().pool_blocks
+
+
+def test_an_overhead_comes_on_top_of_every_step_and_the_api_of_none() -> None:
+    profile = EngineProfile(step_base_s=0.0, step_overhead_s=0.006, api_s=0.01)
+    assert profile.step_s(0, 0, 0) == pytest.approx(0.006)
+    assert profile.step_s(1000, 0, 0) == pytest.approx(0.006 + 1000 * profile.prefill_s_per_token)

@@ -2,8 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from instances.engine_profile import EngineProfile
+from instances.profile_file import read_profile
 
 
 def run(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -53,3 +57,26 @@ def test_flags_that_do_not_fit_together_are_one_line_and_status_2(flags: tuple[s
 def test_a_small_cache_limits_the_model_length_by_itself(start_sim) -> None:
     sim = start_sim("--kv-tokens", "1000")
     assert sim.post("/tokenize", {"prompt": ""})[1]["max_model_len"] == 992
+
+
+def test_flags_override_the_profile(start_sim, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.yaml"
+    profile.write_text("kv_tokens: 3200\nblock_size: 32\nmax_model_len: 2000\n")
+    assert start_sim("--profile", str(profile)).post("/tokenize", {"prompt": ""})[1]["max_model_len"] == 2000
+    smaller = start_sim("--profile", str(profile), "--kv-tokens", "1000")
+    assert smaller.post("/tokenize", {"prompt": ""})[1]["max_model_len"] == 992
+    assert smaller.metric("vllm:cache_config_info", block_size="32", num_gpu_blocks="31") == 1
+
+
+def test_a_profile_that_cannot_be_used_is_one_line_and_status_2(tmp_path: Path) -> None:
+    profile = tmp_path / "profile.yaml"
+    profile.write_text("kv_token: 1")
+    ended = run("--port", "0", "--profile", str(profile))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"error: {profile}: unknown field 'kv_token'")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_the_profile_that_comes_with_the_project_loads() -> None:
+    path = Path(__file__).parents[2] / "deploy" / "profiles" / "cpu-small.yaml"
+    assert read_profile(path, EngineProfile()).block_size == 32

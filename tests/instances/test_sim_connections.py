@@ -2,6 +2,7 @@
 
 import json
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,3 +126,15 @@ def test_a_stopped_server_ends_its_answers_with_abort(start_sim, receive, number
     assert sim.process.wait(timeout=20) == 0
     for connection in (decoding, prefilling, whole):
         connection.close()
+
+
+def test_a_client_that_leaves_before_its_request_is_in_the_engine_costs_the_engine_nothing(
+    start_sim, tmp_path: Path
+) -> None:
+    profile = tmp_path / "profile.yaml"
+    profile.write_text("api_s: 0.5")
+    sim = start_sim("--profile", str(profile))
+    sim.begin({"prompt": [1] * 100, "max_tokens": 4}).close()
+    sim.await_metric("vllm:request_success_total", 1, finished_reason="abort")
+    sim.complete([2] * 100)
+    assert sim.metric("vllm:prompt_tokens_total") == 100

@@ -206,6 +206,23 @@ def test_models_and_disturbances_come_from_files_too(tmp_path: Path) -> None:
             load_model(str(tmp_path / name))
 
 
+def test_a_measured_profile_is_a_model_with_the_blocks_of_the_trace() -> None:
+    path = Path(__file__).parents[2] / "deploy" / "profiles" / "cpu-small.yaml"
+    profile = load_model(str(path)).profile
+    assert (profile.block_size, profile.kv_tokens, profile.max_model_len) == (512, 64_000, 16_384)
+    assert profile.api_s > 0
+
+
+def test_the_way_to_the_engine_is_part_of_the_first_token(trace: Path, tmp_path: Path) -> None:
+    ttfts = []
+    for api_s in (0.0, 0.5):
+        model = tmp_path / f"api-{api_s}.yaml"
+        model.write_text(f"api_s: {api_s}")
+        setup = Setup(str(trace), instances=4, limit=60, warmup=10, model=str(model))
+        ttfts.append(simulate(setup, Contender("round_robin"), 0.5).ttft_p50_s)
+    assert ttfts[1] == pytest.approx(ttfts[0] + 0.5, abs=0.05)
+
+
 def test_a_seed_moves_arrivals_and_a_larger_cluster_gets_copies(trace: Path) -> None:
     setup = Setup(str(trace), limit=100)
     as_it_is, moved = (workload_of(setup, 2.0, seed).requests for seed in (0, 1))
