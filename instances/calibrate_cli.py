@@ -18,6 +18,7 @@ from instances.profile_capacity import truthful_capacity
 from instances.server_metrics import ServerMetrics
 from scheduler.errors import ConfigError
 
+SETTLE_S = 1.0  # a server counts an answer shortly after its last token has left
 MOST_STREAMS = 256  # at once, where max_num_seqs is not known
 
 
@@ -73,8 +74,10 @@ async def write_profile(
     ConfigError, OSError."""
     say(f"{target.model} at {target.url}, vLLM {target.version}: {target.kv_tokens} tokens of KV cache")
     await warm_up(target)
+    await asyncio.sleep(SETTLE_S)
     before = await idle_metrics(target.url)
     timings = await measure(target, plan, say)
+    await asyncio.sleep(SETTLE_S)
     _check(target, timings, before, await idle_metrics(target.url))
     result = calibrated(target, timings, budget, max_num_seqs)
     text = file_text(result, truthful_capacity(result.profile), _about(target, note))

@@ -20,8 +20,9 @@ SHORT_CONTEXT_TOKENS = 64
 WARM_UP_TOKENS = 4
 LONG_CONTEXT_TOKENS = 4096
 PACED_PROMPT_TOKENS = 32_768  # of all streams together: their prompts take no longer than the tokens that are timed
-PACED_TOKENS = 32
+PACED_TOKENS = 48
 LEAST_GAPS = 8
+TRIES = 3
 POOL_SHARE = 0.9  # filled by streams at most, so that none waits for room
 CUT_PROMPT_TOKENS = 16_384
 CUT_BESIDE_TOKENS = 96  # of the stream that decodes meanwhile: more than there are pieces
@@ -145,8 +146,10 @@ class _Meter:
             or prompt_tokens + output_tokens > self._target.longest_tokens
         ):
             return False
-        begun = [self._stream(self._fresh(prompt_tokens), output_tokens) for _ in range(streams)]
-        done = await asyncio.gather(*begun)
+        done = await self._together(streams, prompt_tokens, output_tokens)
+        if done is None:
+            self._say(f"  streams {streams}, prompts of {prompt_tokens} tokens: the tokens came in heaps, not counted")
+            return True
         ends_s = min(one.token_s[-1] for one in done)
         running = sum(one.token_s[0] < ends_s for one in done)
         if running < streams:
@@ -156,7 +159,7 @@ class _Meter:
             return False
         starts_s = max(one.token_s[0] for one in done)
         within = [[at for at in one.token_s if starts_s <= at <= ends_s] for one in done]
-        gaps_s = [(times[-1] - times[0]) / (len(times) - 1) for times in within if len(times) > LEAST_GAPS]
+        gaps_s = [gap_s for times in within if (gap_s := _gap_s(times))]
         if gaps_s:
             context = prompt_tokens + fmean(_middle(one, starts_s, ends_s) for one in done)
             self.timings.paces[streams, prompt_tokens].append((fmean(gaps_s), context))
@@ -164,6 +167,15 @@ class _Meter:
                 f"  streams {streams}, prompts of {prompt_tokens} tokens: a token each {1000 * fmean(gaps_s):.2f} ms"
             )
         return True
+
+    async def _together(self, streams: int, prompt_tokens: int, output_tokens: int) -> list[Streamed] | None:
+        """None if all tokens of each came at once, however often it is tried: this machine is short of CPU."""
+        for _ in range(TRIES):
+            begun = [self._stream(self._fresh(prompt_tokens), output_tokens) for _ in range(streams)]
+            done = await asyncio.gather(*begun)
+            if min(one.token_s[0] for one in done) < min(one.token_s[-1] for one in done):
+                return done
+        return None
 
     async def cut(self, longest_tokens: int) -> None:
         """A prompt beside one that decodes: each of its steps is a gap between two tokens of the other. It is a bit
@@ -177,7 +189,7 @@ class _Meter:
         ttft_s = median(self.timings.prompts[SHORTEST_TOKENS, False])
         others_tokens = min(CUT_BESIDE_TOKENS, self._target.longest_tokens - SHORTEST_TOKENS)
         other = asyncio.create_task(self._stream(self._fresh(SHORTEST_TOKENS), others_tokens))
-        await asyncio.sleep(2 * ttft_s + PACED_TOKENS / 4 * pace_s)
+        await asyncio.sleep(2 * ttft_s + PACED_TOKENS / 6 * pace_s)
         long = await self._stream(self._fresh(tokens), 1)
         times = (await other).token_s
         gaps_s = [later - at for at, later in pairwise(times) if long.sent_s < later and at < long.token_s[0]]
@@ -200,6 +212,12 @@ class _Meter:
 
 def _doubling(most: int) -> list[int]:
     return [1 << i for i in range(most.bit_length())]
+
+
+def _gap_s(times: Sequence[float]) -> float:
+    """Mean time between tokens, 0 if they are too few. Those that came along with the first say nothing."""
+    later = sum(at > times[0] for at in times) if times else 0
+    return (times[-1] - times[0]) / later if later >= LEAST_GAPS else 0.0
 
 
 def _middle(one: Streamed, starts_s: float, ends_s: float) -> float:

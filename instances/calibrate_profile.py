@@ -60,9 +60,12 @@ def calibrated(target: CalibrateTarget, timings: Timings, budget: int | None, ma
             max_num_seqs=max_num_seqs,
             max_model_len=min(target.max_model_len, target.kv_tokens // target.block_size * target.block_size),
         )
-        return Calibrated(fit_profile(observations, known), observations, told)
+        profile = fit_profile(observations, known)
     except ProfileError as error:
         raise CalibrateError(f"what was measured makes no profile: {error}") from None
+    if not profile.prefill_s_per_token:
+        raise CalibrateError("longer prompts took no longer: this machine or the server is busy with something else")
+    return Calibrated(profile, observations, told)
 
 
 def residuals(result: Calibrated) -> list[str]:

@@ -38,7 +38,7 @@ from loadtest.trace import TraceRequest, write_trace
 from scheduler.config import POLICY_NAMES
 
 MODEL = "model"  # what both kinds of servers call it
-SERVERS = 1  # each needs a core, and so do gateway and load: more of them on two cores slow each other
+SERVERS = 1  # each keeps a core busy, and gateway and load need some, too
 REQUESTS = 200
 SHARE = 0.6  # of what round_robin can bear
 SLO_S = 2.0
