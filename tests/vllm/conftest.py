@@ -89,9 +89,11 @@ class VllmServer:
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    @property
-    def engine_pid(self) -> int:
-        return next(pid for pid, command in session_of(self.pid).items() if "EngineCore" in command)
+    def signal_engine(self, number: int) -> None:
+        """To all of its processes but that of the API."""
+        for pid in session_of(self.pid).keys() - {self.pid}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def post(self, path: str, body: Any = None, timeout_s: float = 60.0) -> tuple[int, Any]:
         return post(self.url + path, body, timeout_s)

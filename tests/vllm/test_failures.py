@@ -170,7 +170,7 @@ def test_a_server_that_comes_back_at_the_same_address_is_another_incarnation_wit
 
 def test_a_killed_engine_fails_what_it_was_streaming_and_nothing_else(fleet):
     server, broken = fleet.one_that_streams()
-    os.kill(server.engine_pid, signal.SIGKILL)
+    server.signal_engine(signal.SIGKILL)
     others = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(8)]
     broken.done.result(60)
     assert broken.error is not None
@@ -189,8 +189,7 @@ def test_a_killed_api_process_fails_what_it_was_streaming_and_nothing_else(fleet
 
 def test_a_hung_engine_is_noticed_though_its_health_is_fine_and_is_used_again_when_it_goes_on(fleet):
     server, hung = fleet.one_that_streams()
-    engine = server.engine_pid
-    os.kill(engine, signal.SIGSTOP)
+    server.signal_engine(signal.SIGSTOP)
     try:
         hung.done.result(60)
         assert "stopped answering" in str(hung.error)
@@ -198,7 +197,7 @@ def test_a_hung_engine_is_noticed_though_its_health_is_fine_and_is_used_again_wh
         await_that(lambda: fleet.state(server) == "lost", "its standstill is noticed")
         assert fleet.ask()[0] != f"127.0.0.1:{server.port}"
     finally:
-        os.kill(engine, signal.SIGCONT)
+        server.signal_engine(signal.SIGCONT)
     await_that(lambda: fleet.state(server) == "ready", "it is used again")
 
 
