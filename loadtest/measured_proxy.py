@@ -4,7 +4,6 @@ import http.client
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+
+from instances.start_server import free_ports
 
 DEFAULT_GATEWAY = "{python} -m router.standalone --port {port} --admin-port {admin_port} {instances}"
 _START_S = 60.0
@@ -73,18 +74,6 @@ class MeasuredProxy:
         return sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
 @contextmanager
 def backends(ports: Sequence[int], folder: Path) -> Iterator[None]:
     """The cheap model servers, in a process of their own."""
@@ -96,7 +85,7 @@ def backends(ports: Sequence[int], folder: Path) -> Iterator[None]:
 @contextmanager
 def gateway(template: str, backend_ports: Sequence[int], folder: Path) -> Iterator[MeasuredProxy]:
     """The gateway. template: a command with {python}, {port}, {admin_port} and {instances} (--instance URL each)."""
-    port, admin_port = free_ports(2)
+    port, admin_port = free_ports("127.0.0.1", 2)
     instances = " ".join(f"--instance http://127.0.0.1:{backend}" for backend in backend_ports)
     command = template.format(python=shlex.quote(sys.executable), port=port, admin_port=admin_port, instances=instances)
     with _running(shlex.split(command), [port], folder / "gateway.log") as pid:
@@ -111,7 +100,7 @@ def why_no_nginx() -> str | None:
 @contextmanager
 def nginx(backend_ports: Sequence[int], folder: Path) -> Iterator[MeasuredProxy]:
     """nginx as a plain reverse proxy with one worker, with its files in `folder`."""
-    (port,) = free_ports(1)
+    (port,) = free_ports("127.0.0.1", 1)
     servers = "\n    ".join(f"server 127.0.0.1:{backend};" for backend in backend_ports)
     user = "user root;" if os.geteuid() == 0 else ""
     config = folder / "nginx.conf"

@@ -21,12 +21,12 @@ from statistics import median
 import msgspec
 
 from instances.cpu_model import cpu_model
+from instances.start_server import free_ports
 from loadtest.measured_proxy import (
     DEFAULT_GATEWAY,
     MeasuredProxy,
     ProxyError,
     backends,
-    free_ports,
     gateway,
     nginx,
     why_no_nginx,
@@ -67,7 +67,7 @@ def measure(gateway_command: str, rounds: int, *, with_nginx: bool) -> Rounds:
     """Start everything, measure in turns, stop everything. Raises ProxyError."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dualmap-overhead-")))
-        ports = free_ports(BACKENDS)
+        ports = free_ports("127.0.0.1", BACKENDS)
         stack.enter_context(backends(ports, folder))
         proxies = [stack.enter_context(gateway(gateway_command, ports, folder))]
         reason = why_no_nginx() if with_nginx else "not asked for"

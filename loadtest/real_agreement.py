@@ -26,9 +26,9 @@ from instances.engine_profile import EngineProfile
 from instances.profile_capacity import truthful_capacity
 from instances.profile_file import read_profile
 from instances.server_process import StartError
+from instances.start_server import free_ports
 from instances.vllm_command import NoVllmError, find_vllm, serve_command, serve_env
 from loadtest.load_level import round_robin_qps
-from loadtest.measured_proxy import free_ports
 from loadtest.real_agreement_servers import HOST, gateway, servers
 from loadtest.real_agreement_table import AgreementSide, holds, side, table
 from loadtest.replay_cli import positive, run_replay
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def _both(args: argparse.Namespace, out: Path) -> tuple[AgreementSide, AgreementSide, Work]:
     """Raises StartError, CalibrateError, NoVllmError, RunFileError, ValueError, OSError."""
-    ports = free_ports(args.servers)
+    ports = free_ports(HOST, args.servers)
     urls = [f"http://{HOST}:{port}" for port in ports]
     engine_args = ["--served-model-name", MODEL, *shlex.split(args.engine_args)]
     command = serve_command(find_vllm(args.vllm), args.model, engine_args, tensor_parallel_size=1, kv_events=False)

@@ -7,8 +7,9 @@ import sys
 import msgspec
 import pytest
 
+from instances.start_server import free_ports
 from loadtest import overhead
-from loadtest.measured_proxy import MeasuredProxy, ProxyError, backends, free_ports, gateway, nginx, why_no_nginx
+from loadtest.measured_proxy import MeasuredProxy, ProxyError, backends, gateway, nginx, why_no_nginx
 from loadtest.overhead_load import Load
 
 
@@ -20,7 +21,7 @@ def run_load(load: Load) -> dict:
 @pytest.mark.parametrize("stream_chunks", [0, 3])
 @pytest.mark.parametrize("prompt_bytes", [200, 49_152])
 def test_the_load_gets_an_answer_to_each_request(tmp_path, prompt_bytes, stream_chunks):
-    (port,) = free_ports(1)
+    (port,) = free_ports("127.0.0.1", 1)
     with backends([port], tmp_path):
         result = run_load(Load(port, 4, 30, prompt_bytes, stream_chunks))
     assert result == {"ok": 30, "failed": 0, "first_failure": ""}
@@ -30,7 +31,7 @@ def test_nginx_passes_the_load_on_and_its_cpu_is_counted(tmp_path):
     reason = why_no_nginx()
     if reason:
         pytest.skip(reason)
-    ports = free_ports(2)
+    ports = free_ports("127.0.0.1", 2)
     with backends(ports, tmp_path), nginx(ports, tmp_path) as proxy:
         before_s = proxy.cpu_s()
         assert run_load(Load(proxy.port, 4, 200, 8192))["ok"] == 200
@@ -53,7 +54,7 @@ def test_the_cpu_of_a_proxys_children_is_counted():
 
 def test_a_gateway_that_does_not_start_is_named_with_what_it_said(tmp_path):
     template = "{python} -c 'raise SystemExit(\"no such thing\")' {port} {admin_port} {instances}"
-    with pytest.raises(ProxyError, match="no such thing"), gateway(template, free_ports(1), tmp_path):
+    with pytest.raises(ProxyError, match="no such thing"), gateway(template, free_ports("127.0.0.1", 1), tmp_path):
         pass
 
 
