@@ -168,23 +168,18 @@ def test_a_server_that_comes_back_at_the_same_address_is_another_incarnation_wit
     assert fleet.ask()[1].choices[0].finish_reason == "length"
 
 
-def test_a_killed_engine_fails_what_it_was_streaming_and_nothing_else(fleet):
+@pytest.mark.parametrize("killed", ["engine", "API process"])
+def test_a_killed_part_of_a_server_fails_what_it_was_streaming_and_nothing_else(fleet, killed: str):
     server, broken = fleet.one_that_streams()
-    server.signal_engine(signal.SIGKILL)
+    if killed == "engine":
+        server.signal_engine(signal.SIGKILL)
+    else:
+        os.kill(server.pid, signal.SIGKILL)
     others = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(8)]
     broken.done.result(60)
     assert broken.error is not None
     assert_complete(others)
     await_that(lambda: not server.alive, "its API process ends, too")
-
-
-def test_a_killed_api_process_fails_what_it_was_streaming_and_nothing_else(fleet):
-    server, broken = fleet.one_that_streams()
-    os.kill(server.pid, signal.SIGKILL)
-    others = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(8)]
-    broken.done.result(60)
-    assert broken.error is not None
-    assert_complete(others)
 
 
 def test_a_hung_engine_is_noticed_though_its_health_is_fine_and_is_used_again_when_it_goes_on(fleet):
