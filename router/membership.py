@@ -16,7 +16,8 @@ class MemberState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One instance. model_cards: the `data` entries of its GET /v1/models. pid: of its server, 0 if not ours."""
+    """One instance. model_cards: the `data` entries of its GET /v1/models. pid: of its server, 0 if not ours. pool:
+    which instances it serves the same model with; empty is the first one."""
 
     instance_id: str
     incarnation: int
@@ -26,6 +27,7 @@ class Member:
     capacity: InstanceCapacity
     model_cards: tuple[dict[str, Any], ...] = ()
     pid: int = 0
+    pool: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ SERVING = (MemberState.READY, MemberState.DRAINING)
 
 def membership_events(old: Membership, new: Membership) -> list[Event]:
     """Joins first, so that what a lost instance had finds the instance that replaces it. A member that is first seen
-    while it drains is not joined at all. A higher incarnation replaces a lower one in a single event."""
+    while it drains joins when it drains no more. A higher incarnation replaces a lower one in a single event."""
     before = {m.instance_id: m for m in old.members if m.state in SERVING}
     after = {m.instance_id: m for m in new.members}
     joined: list[Event] = []
@@ -16,10 +16,12 @@ def membership_events(old: Membership, new: Membership) -> list[Event]:
     lost: list[Event] = []
     for member in new.members:
         known = before.get(member.instance_id)
-        if member.state is MemberState.READY and (known is None or member.incarnation > known.incarnation):
+        if member.state is MemberState.READY and (
+            known is None or member.incarnation > known.incarnation or known.state is MemberState.DRAINING
+        ):
             joined.append(InstanceJoined(member.instance_id, member.incarnation, member.capacity))
         elif member.state is MemberState.DRAINING and known is not None and known.state is MemberState.READY:
-            draining.append(InstanceDraining(member.instance_id))
+            draining.append(InstanceDraining(member.instance_id, member.incarnation))
     for known in before.values():
         member_now = after.get(known.instance_id)
         if cause := _loss(known, member_now):

@@ -28,6 +28,7 @@ from scheduler.events import (
     InstanceLost,
     LoadReported,
     MovesProposed,
+    PrefixDepths,
     RequestArrived,
     RequestCancelled,
     RequestFailed,
@@ -40,6 +41,7 @@ from scheduler.load_order import LoadOrder
 from scheduler.pick import recompute_price
 from scheduler.placement import Placement
 from scheduler.policies import configured_for, make_policy
+from scheduler.policies.dualmap import DualMap
 from scheduler.recheck_move import recheck_move
 from scheduler.recovery import Fate, decide_fate
 from scheduler.request import Attempt, AttemptState, ChoiceReason, Request
@@ -87,6 +89,7 @@ class Scheduler:
             CacheCleared: self._cache_cleared,
             LoadReported: self._load_reported,
             GatewayLoads: self._gateway_loads,
+            PrefixDepths: self._prefix_depths,
             MovesProposed: self._moves_proposed,
             Tick: self._tick,
         }
@@ -107,7 +110,16 @@ class Scheduler:
     def own_loads(self) -> tuple[InstanceLoad, ...]:
         """What this core has booked, for the other gateways."""
         return tuple(
-            InstanceLoad(i, view.running_count, view.booked_prefill_tokens, view.waiting_tokens, view.booked_kv_tokens)
+            InstanceLoad(
+                i,
+                view.running_count,
+                view.booked_prefill_tokens,
+                view.waiting_tokens,
+                view.booked_kv_tokens,
+                view.waiting_count,
+                view.seconds_per_token,
+                view.saved_tokens,
+            )
             for i, view in self.instances.items()
         )
 
@@ -117,10 +129,13 @@ class Scheduler:
         request = event.request
         if request.id in self.attempts:
             raise ContractError(f"request id {request.id!r} is in flight already")
+        self.stats.arrived += 1
         if rejected := reject_if_full(request.id, len(self.attempts), self.config):
-            commands.append(rejected)
+            self._reject(rejected, commands)
             return
         self._place(request, now, commands, number=1, arrived_at=now)
+        if (attempt := self.attempts.get(request.id)) is not None:
+            self.stats.arrived_work_tokens += attempt.work_tokens
 
     def _first_token(self, event: FirstToken, now: float, commands: list[Command]) -> None:
         attempt = self._running(event.request_id, event.attempt)
@@ -130,6 +145,10 @@ class Scheduler:
         view = self.instances[attempt.instance_id]
         attempt.started = True
         view.answered_at = now
+        if now <= attempt.deadline_s:
+            self.stats.slo_kept += 1
+        else:
+            self.stats.slo_missed += 1
         if attempt.state is AttemptState.PREFILLING:
             if attempt.request.streams:
                 view.speed.observe(view.work_done_with(attempt), now)
@@ -172,6 +191,12 @@ class Scheduler:
     def _instance_joined(self, event: InstanceJoined, now: float, commands: list[Command]) -> None:
         known = self.instances.get(event.instance_id)
         if known is not None:
+            if event.incarnation == known.incarnation and known.draining:
+                known.draining = False
+                self._ready(known)
+                self.version += 1
+                self._release(known, now, commands)
+                return
             if event.incarnation <= known.incarnation:
                 self.stats.late_events += 1
                 return
@@ -196,7 +221,7 @@ class Scheduler:
 
     def _instance_draining(self, event: InstanceDraining, now: float, commands: list[Command]) -> None:
         view = self.instances.get(event.instance_id)
-        if view is None or view.draining:
+        if view is None or view.draining or event.incarnation != view.incarnation:
             self.stats.late_events += 1
             return
         self._not_ready(view)
@@ -273,6 +298,10 @@ class Scheduler:
             view.hear_of_others(loads.get(view.instance_id))
             self._release(view, now, commands)
 
+    def _prefix_depths(self, event: PrefixDepths, now: float, commands: list[Command]) -> None:
+        if not (isinstance(self.policy, DualMap) and self.policy.keys.agree(event.epoch, event.depths)):
+            self.stats.late_events += 1
+
     def _moves_proposed(self, event: MovesProposed, now: float, commands: list[Command]) -> None:
         for move in event.moves:
             if self.config.rebalancing and event.version == self.version and self._move(move, now, commands):
@@ -306,6 +335,7 @@ class Scheduler:
             self._next_expiry = now + EXPIRY_INTERVAL_S
             for view in self.instances.values():
                 view.reported.check(view.answered_at, now)
+                view.fade()
                 if not view.speed.is_known:
                     view.speed.refresh()
                     self.loads.changed(view)
@@ -328,7 +358,7 @@ class Scheduler:
             for attempt in [a for a in view.waiting if a.arrived_at <= oldest]:
                 view.take_out(attempt)
                 del self.attempts[attempt.request.id]
-                commands.append(reject_timed_out(attempt.request.id, view))
+                self._reject(reject_timed_out(attempt.request.id, view), commands)
             self._release(view, now, commands)
 
     # What the handlers share.
@@ -352,12 +382,12 @@ class Scheduler:
     ) -> None:
         placement = self._choose(request, tried, now)
         if placement is None:
-            commands.append(reject_no_instance(request.id))
+            self._reject(reject_no_instance(request.id), commands)
             return
         estimate = placement.estimate
         view = self.instances[estimate.instance_id]
         if rejected := reject_if_queue_full(request.id, view, self.config):
-            commands.append(rejected)
+            self._reject(rejected, commands)
             return
         attempt = Attempt(
             request,
@@ -442,6 +472,10 @@ class Scheduler:
             )
         )
 
+    def _reject(self, rejected: Reject, commands: list[Command]) -> None:
+        self.stats.slo_missed += 1
+        commands.append(rejected)
+
     def _end(self, attempt: Attempt, now: float, commands: list[Command]) -> None:
         """Give back all the attempt has booked, and let the next in the queue start."""
         del self.attempts[attempt.request.id]
@@ -460,9 +494,11 @@ class Scheduler:
         """Decide on a request whose attempt failed; the attempt has been taken off the books."""
         match decide_fate(attempt, tokens_sent, cause, self.config):
             case Fate.FAIL:
+                if not attempt.started:
+                    self.stats.slo_missed += 1
                 commands.append(FailStream(attempt.request.id, cause))
             case Fate.GIVE_UP:
-                commands.append(Reject(attempt.request.id, RejectReason.ATTEMPTS_EXHAUSTED, 1.0))
+                self._reject(Reject(attempt.request.id, RejectReason.ATTEMPTS_EXHAUSTED, 1.0), commands)
             case Fate.RETRY:
                 self.stats.retries += 1
                 tried = attempt.tried | {attempt.instance_id}

@@ -53,11 +53,13 @@ class FailureCause(StrEnum):
 
 @record
 class InstanceJoined:
-    """The instance is ready. A higher incarnation replaces a lower one: another process, with an empty cache."""
+    """The instance is ready. A higher incarnation replaces a lower one: another process, with an empty cache. The same
+    one again: it drains no more. adapters: LoRA adapters it can run, by the names that requests give them."""
 
     instance_id: str
     incarnation: int = 0
     capacity: InstanceCapacity = InstanceCapacity()
+    adapters: tuple[str, ...] = ()
 
 
 @record
@@ -65,6 +67,7 @@ class InstanceDraining:
     """The instance takes no new requests; those that run there end."""
 
     instance_id: str
+    incarnation: int
 
 
 @record
@@ -154,22 +157,36 @@ class LoadReported:
 @record
 class InstanceLoad:
     """What a gateway has booked on an instance: requests dispatched and not ended, prefill work dispatched and not
-    computed, prefill work that waits, KV cache reserved."""
+    computed, prefill work that waits, KV cache reserved. waiting: requests that wait for it. seconds_per_token: its
+    learned pace; 0 where it is not said. saved_tokens: prompt tokens found cached there lately (InstanceView)."""
 
     instance_id: str
     running: int
     prefilling_tokens: int
     waiting_tokens: int
     kv_tokens: int
+    waiting: int = 0
+    seconds_per_token: float = 0.0
+    saved_tokens: int = 0
 
 
 @record
 class GatewayLoads:
     """What the other gateways together had booked when they last said so, which replaces what was said before, and the
-    prompts they have sent since then, as (instance id, blocks)."""
+    prompts they have sent since then, as (instance id, blocks). age_s: since they said it."""
 
     loads: tuple[InstanceLoad, ...]
     sent: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    age_s: float = 0.0
+
+
+@record
+class PrefixDepths:
+    """What all gateways have agreed on: how many blocks form the keys below a hot one, as (key, depth). A higher epoch
+    replaces a lower one whole."""
+
+    epoch: int
+    depths: tuple[tuple[int, int], ...]
 
 
 @record
@@ -199,6 +216,7 @@ Event = (
     | CacheCleared
     | LoadReported
     | GatewayLoads
+    | PrefixDepths
     | MovesProposed
     | Tick
 )

@@ -15,6 +15,9 @@ from scheduler.ttft import FleetPace, PrefillSpeed, TtftEstimate, cached_tokens
 from scheduler.wait_queues import WaitQueue
 
 WORK_MEMORY = 16.0  # prompts over which the mean work of one is taken
+SAVED_MEMORY_S = (
+    300.0  # time over which what a cache saved counts: prefixes that are not used any more are worth nothing
+)
 
 
 class InstanceView:
@@ -53,6 +56,7 @@ class InstanceView:
         self.waiting_tokens = 0
         self.booked_prefill_tokens = 0
         self.kv = KvBooking()
+        self._saved_tokens = 0.0
         self._mean_work_tokens = 0.0  # of the prompts sent here
         self._handicap = config.length_handicap if config.deadline_order else 0.0
         self._block_tokens = config.block_tokens
@@ -78,6 +82,15 @@ class InstanceView:
     @property
     def booked_kv_tokens(self) -> int:
         return self.kv.tokens
+
+    @property
+    def saved_tokens(self) -> int:
+        """Prompt tokens found cached here in the last minutes: what its leaving would cost."""
+        return int(self._saved_tokens)
+
+    def fade(self) -> None:
+        """A second has passed."""
+        self._saved_tokens *= 1.0 - 1.0 / SAVED_MEMORY_S
 
     @property
     def seconds_per_token(self) -> float:
@@ -181,6 +194,7 @@ class InstanceView:
         attempt.own_kv_tokens = request.prompt_tokens - len(request.blocks) * block_tokens + answer_tokens
         attempt.state = AttemptState.PREFILLING
         self.running[request.id] = attempt
+        self._saved_tokens += attempt.cached_tokens
         if not self.booked_prefill_tokens:
             self.speed.starts(now)
         self.booked_prefill_tokens += attempt.work_tokens

@@ -5,6 +5,7 @@ apart by the first block in which they differ. When its share has fallen well be
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 HOT_SHARE = 0.5  # of one instance's fair share of the requests; a key has two instances to run on
@@ -38,6 +39,7 @@ class PrefixKeys:
         self._key_blocks = key_blocks
         self._max_key_blocks = max_key_blocks
         self._adaptive = adaptive
+        self.epoch = 0  # of the depths that the gateways have agreed on; 0: this one finds its own
         self.resize(1)
         self._window: deque[tuple[int, ...]] = deque()  # the keys passed by each recent request, shallow to deep
         self._shares: dict[int, _Share] = {}
@@ -64,6 +66,18 @@ class PrefixKeys:
         if self._adaptive:
             self._count(path, blocks)
         return path[-1], depth
+
+    def agree(self, epoch: int, depths: Iterable[tuple[int, int]]) -> bool:
+        """Use these depths from now on, as all gateways do, and look for none of our own. False if they are older than
+        those in use."""
+        if epoch <= self.epoch:
+            return False
+        self.epoch = epoch
+        self.depths = dict(depths)
+        self._adaptive = False
+        self._window.clear()
+        self._shares.clear()
+        return True
 
     def _path(self, blocks: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
         """The keys from the shallowest to the one in force, and the depth of that one. Hashes are chained, so a block's

@@ -26,6 +26,8 @@ class Request:
     block_tokens: tokens that a block stands for, where the driver knows better than the configuration; 0: it does not.
     streams: whether the first token will be seen when it is made. If not, the end of prefill is assumed from the
     estimate.
+    adapter: the LoRA adapter it runs with; empty for the base model. The blocks' hashes tell adapters apart, too.
+    timeout_s: how long its client waits for the first token; None takes the configured time.
     """
 
     id: str
@@ -37,6 +39,8 @@ class Request:
     tenant: str = ""
     streams: bool = True
     block_tokens: int = 0
+    adapter: str = ""
+    timeout_s: float | None = None
 
 
 class AttemptState(StrEnum):

@@ -12,3 +12,7 @@ class SchedulerStats:
     moves_applied: int = 0
     requests_taken: int = 0  # by instances that would have idled
     moves_refused: int = 0  # not worth it any more, or no longer possible, when the plan came back
+    arrived: int = 0  # requests placed for the first time
+    arrived_work_tokens: int = 0  # their prefill work, where they were placed
+    slo_kept: int = 0  # first tokens within the objective
+    slo_missed: int = 0  # later ones, and requests that never had one: rejected, or failed

@@ -58,8 +58,8 @@ class Script:
     def join(self, instance_id: str, incarnation: int = 1, **capacity: float) -> list[Command]:
         return self.send(InstanceJoined(instance_id, incarnation, InstanceCapacity(**(self._capacity | capacity))))
 
-    def drain(self, instance_id: str) -> list[Command]:
-        return self.send(InstanceDraining(instance_id))
+    def drain(self, instance_id: str, incarnation: int = 1) -> list[Command]:
+        return self.send(InstanceDraining(instance_id, incarnation))
 
     def lose(self, instance_id: str, incarnation: int = 1) -> list[Command]:
         return self.send(InstanceLost(instance_id, incarnation, "died"))

@@ -26,6 +26,7 @@ from scheduler.events import (
     InstanceLost,
     LoadReported,
     MovesProposed,
+    PrefixDepths,
     RequestArrived,
     RequestCancelled,
     RequestFailed,
@@ -144,7 +145,7 @@ class RandomRun:
         if instance_id not in self._scheduler.instances or self._random.random() < 0.3:
             self._join(instance_id)
         elif self._random.random() < 0.5:
-            self._send(InstanceDraining(instance_id))
+            self._send(InstanceDraining(instance_id, self._incarnations[instance_id]))
         else:
             self._send(InstanceLost(instance_id, self._incarnations[instance_id], "died"))
 
@@ -152,7 +153,9 @@ class RandomRun:
         rng = self._random
         loads = (InstanceLoad(i, 1, rng.randrange(3000), rng.randrange(2000), 5000) for i in IDS if rng.random() < 0.5)
         sent = [(rng.choice(IDS), hash_trace_ids([0, *range(rng.randrange(4))])) for _ in range(rng.randrange(3))]
-        self._send(GatewayLoads(tuple(loads), tuple(sent)))
+        self._send(GatewayLoads(tuple(loads), tuple(sent), rng.choice((0.0, 0.1))))
+        if rng.random() < 0.1:
+            self._send(PrefixDepths(rng.randrange(1, 9), ((hash_trace_ids([0])[0], rng.randrange(2, 4)),)))
 
     def _report(self) -> None:
         rng = self._random

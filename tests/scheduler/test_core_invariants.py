@@ -111,8 +111,12 @@ class Fleet:
     def join(self, instance_id: str, step: int, capacity: InstanceCapacity) -> None:
         incarnation = self.incarnations[instance_id] + step
         replaced = self.members.get(instance_id)
-        late = replaced is not None and incarnation <= replaced
-        if not late:
+        back = incarnation == replaced and instance_id in self.draining
+        late = replaced is not None and incarnation <= replaced and not back
+        if back:
+            self.draining.discard(instance_id)
+            self.keep_queue.discard(instance_id)
+        elif not late:
             self.members[instance_id] = self.incarnations[instance_id] = incarnation
             self.draining.discard(instance_id)
             self.keep_queue.discard(instance_id)
@@ -126,7 +130,7 @@ class Fleet:
             self.draining.add(instance_id)
             if not self.ready:
                 self.keep_queue.add(instance_id)
-        self._send(InstanceDraining(instance_id), late=late)
+        self._send(InstanceDraining(instance_id, self.incarnations[instance_id]), late=late)
 
     def lose(self, instance_id: str, step: int) -> None:
         incarnation = self.members.get(instance_id, 0) + step

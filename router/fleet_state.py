@@ -1,0 +1,81 @@
+"""What gateways tell Fleet, and what Fleet knows of the whole deployment."""
+
+from dataclasses import dataclass, field
+
+from router.membership import Member, Membership
+from router.signals import SignalNews
+from scheduler.events import GatewayLoads, InstanceLoad, PrefixDepths
+
+Sent = tuple[str, tuple[int, ...]]  # instance id, blocks of a prompt dispatched to it
+
+
+@dataclass(frozen=True, slots=True)
+class PoolTotals:
+    """Of one pool, since the start: requests placed for the first time, their prefill work, first tokens within the
+    objective, and those that were late or never came."""
+
+    arrived: int = 0
+    arrived_work_tokens: int = 0
+    slo_kept: int = 0
+    slo_missed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayReport:
+    """epoch, signals, heard: of the membership in use, of the last signals heard, and of the last prompts heard of that
+    others sent. sent: prompts dispatched since the last report. depths: the agreed depths in use, by pool; None unless
+    Fleet asked for them. admin: HOST:PORT of its admin endpoints."""
+
+    gateway_id: str
+    epoch: int = 0
+    signals: int = 0
+    heard: int = 0
+    loads: tuple[InstanceLoad, ...] = ()
+    sent: tuple[Sent, ...] = ()
+    totals: dict[str, PoolTotals] = field(default_factory=dict)
+    depth_epoch: int = 0
+    depths: dict[str, PrefixDepths] | None = None
+    admin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetNews:
+    """What the gateway has not heard yet. others, heard: None and 0 while it is the only one. tell_depths: Fleet does
+    not know the agreed depths; the next report has to have them."""
+
+    membership: Membership | None = None
+    signals: SignalNews | None = None
+    others: GatewayLoads | None = None
+    heard: int = 0
+    depths: dict[str, PrefixDepths] = field(default_factory=dict)
+    tell_depths: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayState:
+    """age_s: since its last report."""
+
+    gateway_id: str
+    epoch: int
+    admin: str
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FleetState:
+    """loads: of all gateways together, by instance. totals: by pool. settled: every instance has had the time to
+    report."""
+
+    epoch: int
+    settled: bool
+    members: tuple[Member, ...]
+    gateways: tuple[GatewayState, ...]
+    loads: dict[str, InstanceLoad]
+    totals: dict[str, PoolTotals]
+
+    def is_drained(self, instance_id: str) -> bool:
+        """Whether every gateway knows that the instance drains (or is gone), and none has a request there. Ask once a
+        state shows it draining."""
+        load = self.loads.get(instance_id)
+        idle = load is None or not (load.running or load.waiting)
+        return self.settled and idle and all(gateway.epoch >= self.epoch for gateway in self.gateways)
