@@ -6,7 +6,7 @@ are equal to the last bit.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import chain
@@ -29,7 +29,6 @@ from scheduler.events import (
     FirstToken,
     GatewayLoads,
     InstanceJoined,
-    InstanceLoad,
     InstanceLost,
     MovesProposed,
     RequestArrived,
@@ -37,30 +36,12 @@ from scheduler.events import (
     RequestFinished,
     Tick,
 )
+from scheduler.gateway_loads import summed
 from scheduler.rebalance import plan_rebalance
 from scheduler.request import Request
 
 TICK_S = 0.1  # as in the live gateway
 DETECT_S = 0.05  # a dead server's connections break, and the gateway's client notices
-
-
-def _summed(loads: Iterable[InstanceLoad]) -> tuple[InstanceLoad, ...]:
-    """One a instance."""
-    total: dict[str, InstanceLoad] = {}
-    for load in loads:
-        known = total.get(load.instance_id)
-        total[load.instance_id] = (
-            load
-            if known is None
-            else InstanceLoad(
-                load.instance_id,
-                known.running + load.running,
-                known.prefilling_tokens + load.prefilling_tokens,
-                known.waiting_tokens + load.waiting_tokens,
-                known.kv_tokens + load.kv_tokens,
-            )
-        )
-    return tuple(total.values())
 
 
 class _Server:
@@ -236,11 +217,11 @@ class VirtualCluster:
     def _exchange_loads(self) -> None:
         late_s = self.settings.digest_delay_s
         delay_s = self._delay if late_s is None else late_s
-        digests = [core.own_loads() for core in self.cores]
+        digests = [core.own_loads(self._now) for core in self.cores]
         for gateway in range(len(self.cores)):
             others = chain.from_iterable(digest for i, digest in enumerate(digests) if i != gateway)
             sent = tuple(prompt for i, prompts in enumerate(self._sent) if i != gateway for prompt in prompts)
-            self._at(self._now + delay_s, self._tell, gateway, GatewayLoads(_summed(others), sent))
+            self._at(self._now + delay_s, self._tell, gateway, GatewayLoads(summed(others), sent))
         self._sent = [[] for _ in self.cores]
         self._at(self._now + self.settings.digest_s, self._exchange_loads)
 

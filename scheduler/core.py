@@ -107,7 +107,7 @@ class Scheduler:
             return None
         return take_snapshot(self.instances, self.loads, self.version, self.config)
 
-    def own_loads(self) -> tuple[InstanceLoad, ...]:
+    def own_loads(self, now: float) -> tuple[InstanceLoad, ...]:
         """What this core has booked, for the other gateways."""
         return tuple(
             InstanceLoad(
@@ -119,6 +119,7 @@ class Scheduler:
                 view.waiting_count,
                 view.seconds_per_token,
                 view.saved_tokens,
+                view.head_age_s(now),
             )
             for i, view in self.instances.items()
         )
@@ -292,10 +293,10 @@ class Scheduler:
         for instance_id, blocks in event.sent:
             if instance_id in self.instances:
                 self.instances[instance_id].cache.use(blocks)
-        self.loads.shared = bool(event.loads)
+        self.loads.rivals = len(event.sent) if event.loads else None
         loads = {load.instance_id: load for load in event.loads}
         for view in self.instances.values():
-            view.hear_of_others(loads.get(view.instance_id))
+            view.hear_of_others(loads.get(view.instance_id), now - event.age_s, self.config.release_window_s)
             self._release(view, now, commands)
 
     def _prefix_depths(self, event: PrefixDepths, now: float, commands: list[Command]) -> None:
@@ -331,6 +332,8 @@ class Scheduler:
     def _tick(self, event: Tick, now: float, commands: list[Command]) -> None:
         self._assume_first_tokens(now, commands)
         self._suspects = {i for i in self._suspects if self.instances[i].suspect_until > now}
+        if self.loads.rivals is not None:
+            self._age_others(now, commands)
         if now >= self._next_expiry:
             self._next_expiry = now + EXPIRY_INTERVAL_S
             for view in self.instances.values():
@@ -340,6 +343,13 @@ class Scheduler:
                     view.speed.refresh()
                     self.loads.changed(view)
             self._expire_waiting(now, commands)
+
+    def _age_others(self, now: float, commands: list[Command]) -> None:
+        for view in self.instances.values():
+            if view.others is not None and view.age_others(now):
+                self._release(view, now, commands)
+        if all(view.others is None for view in self.instances.values()):
+            self.loads.rivals = None
 
     def _assume_first_tokens(self, now: float, commands: list[Command]) -> None:
         """An answer that is not streamed shows no first token: its prefill is taken to end when estimated."""
@@ -404,7 +414,8 @@ class Scheduler:
             tried,
         )
         self.attempts[request.id] = attempt
-        if not self.policy.holds_requests or (not len(view.waiting) and self._can_start(view, request)):
+        first = not len(view.waiting) and not view.others_wait
+        if not self.policy.holds_requests or (first and self._can_start(view, request)):
             self._dispatch(view, attempt, now, commands)
             return
         view.enqueue(attempt)
@@ -424,12 +435,15 @@ class Scheduler:
     def _release(self, view: InstanceView, now: float, commands: list[Command]) -> None:
         """Dispatch what the instance can start: from its own queue, then, if it would idle, from another's."""
         while len(view.waiting) and view.has_room(self.config.release_window_s):
-            attempt = view.waiting.next(now, now + view.prefilling_s, view.seconds_per_token)
+            attempt = view.next_waiting(now)
+            if view.yields(attempt, now):
+                return
             if not view.has_kv(attempt.request, self.answers.expected(attempt.request)):
                 return
             view.take_out(attempt)
             self._dispatch(view, attempt, now, commands)
-        if self.config.taking and self.loads.waiting and not len(view.waiting) and not view.draining:
+        nobody_waits = not len(view.waiting) and not view.others_wait
+        if self.config.taking and self.loads.waiting and nobody_waits and not view.draining:
             self._take_from_others(view, now, commands)
 
     def _take_from_others(self, view: InstanceView, now: float, commands: list[Command]) -> None:

@@ -158,7 +158,9 @@ class LoadReported:
 class InstanceLoad:
     """What a gateway has booked on an instance: requests dispatched and not ended, prefill work dispatched and not
     computed, prefill work that waits, KV cache reserved. waiting: requests that wait for it. seconds_per_token: its
-    learned pace; 0 where it is not said. saved_tokens: prompt tokens found cached there lately (InstanceView)."""
+    learned pace; 0 where it is not said. saved_tokens: prompt tokens found cached there lately (InstanceView).
+    head_age_s: since the request that starts next took its place in the queue, below 0 where that is still to come;
+    None where nobody waits who can be in time."""
 
     instance_id: str
     running: int
@@ -168,6 +170,7 @@ class InstanceLoad:
     waiting: int = 0
     seconds_per_token: float = 0.0
     saved_tokens: int = 0
+    head_age_s: float | None = None
 
 
 @record

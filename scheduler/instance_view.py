@@ -1,6 +1,7 @@
 """One instance as the core sees it: its capacity, what is booked on it, what it says of itself, and the cache it is
 believed to hold."""
 
+from dataclasses import replace
 from math import inf
 
 from scheduler.cache_view import CacheView
@@ -15,6 +16,9 @@ from scheduler.ttft import FleetPace, PrefillSpeed, TtftEstimate, cached_tokens
 from scheduler.wait_queues import WaitQueue
 
 WORK_MEMORY = 16.0  # prompts over which the mean work of one is taken
+OTHERS_FRESH_S = 0.3  # three times the interval at which gateways tell each other what they have booked
+OTHERS_KEPT_S = 5.0  # what was said longer ago says nothing
+MAX_YIELDS = 5  # times in a row that room is left to another gateway that does not use it
 SAVED_MEMORY_S = (
     300.0  # time over which what a cache saved counts: prefixes that are not used any more are worth nothing
 )
@@ -26,7 +30,7 @@ class InstanceView:
 
     waiting_tokens: prefill work of what waits in the gateway. booked_prefill_tokens: dispatched, not yet computed.
     Both in tokens of a short prompt: what a long one's attention costs is in them (`work_tokens`).
-    others: what other gateways have booked here. reported: what the instance itself says.
+    others: what other gateways had booked here at `others_at`. reported: what the instance itself says.
     answered_at, usage_at: when something of an answer last came from it, and when one said what was cached, in seconds;
     usage_at is None until one did.
     """
@@ -47,6 +51,9 @@ class InstanceView:
         self.draining = False
         self.suspect_until = 0.0
         self.others: InstanceLoad | None = None
+        self.others_at = 0.0
+        self._aged_at = 0.0  # until when the work that others had here is counted as done
+        self._yielded = 0
         self.reported = ReportedLoad()
         self.answered_at = -inf
         self.usage_at: float | None = None
@@ -164,13 +171,42 @@ class InstanceView:
         self._loads.changed(self)
 
     def has_room(self, window_s: float) -> bool:
-        """Whether it could begin with another prompt now. One prompt of ours may be there whatever others have sent:
-        what we know of them is old, and an instance that idles meanwhile would be worse than a short queue there."""
-        if not self.running:
+        """Whether it could begin with another prompt now. One that idles takes anything, whatever it reports."""
+        if not self._booked_running:
             return True
         if self.reported.stale or self._all_running >= self.capacity.max_running:
             return False
-        return not self.booked_prefill_tokens or self.prefilling_s < window_s
+        return not self.prefilling_tokens or self.prefilling_s < window_s
+
+    def next_waiting(self, now: float) -> Attempt:
+        """Who starts next, of one or more that wait. Half of the others' work is taken to come before."""
+        ahead = self.prefilling_tokens + (self.others.waiting_tokens // 2 if self.others is not None else 0)
+        spt = self.speed.seconds_per_token
+        return self.waiting.next(now, now + ahead * spt, spt)
+
+    def head_age_s(self, now: float) -> float | None:
+        """See InstanceLoad."""
+        return self._age_s(self.next_waiting(now), now) if len(self.waiting) else None
+
+    def _age_s(self, attempt: Attempt, now: float) -> float | None:
+        work_s = attempt.work_tokens * self.speed.seconds_per_token
+        if now + work_s > attempt.deadline_s:
+            return None
+        return now - attempt.arrived_at - self._handicap * work_s
+
+    @property
+    def others_wait(self) -> bool:
+        """Requests wait for it in other gateways."""
+        return self.others is not None and self.others.waiting > 0
+
+    def yields(self, attempt: Attempt, now: float) -> bool:
+        """Whether the room there is belongs to a request that waits in another gateway and comes before this one. After
+        a while without anybody using it, it does not."""
+        others = self.others
+        if others is None or others.head_age_s is None or self._yielded >= MAX_YIELDS:
+            return False
+        age_s = self._age_s(attempt, now)
+        return age_s is None or age_s < others.head_age_s + now - self.others_at
 
     def has_kv(self, request: Request, answer_tokens: int) -> bool:
         """Whether the request's KV cache would fit beside what runs. An idle instance takes anything."""
@@ -225,10 +261,30 @@ class InstanceView:
             self.booked_prefill_tokens -= attempt.work_tokens
             self._loads.changed(self)
 
-    def hear_of_others(self, load: InstanceLoad | None) -> None:
-        """What other gateways have booked here, as they last said."""
+    def hear_of_others(self, load: InstanceLoad | None, at: float, window_s: float) -> None:
+        """What other gateways had booked here at that moment, as they said. None: nothing."""
         self.others = load
+        self.others_at = at
+        self._aged_at = at + OTHERS_FRESH_S
+        unused = self.others_wait and len(self.waiting) and self.has_room(window_s)
+        self._yielded = self._yielded + 1 if unused else 0
         self._loads.changed(self)
+
+    def age_others(self, now: float) -> bool:
+        """Whether others' bookings are taken to be less than they were: nothing was heard of them for a while, in which
+        the instance went on with its work."""
+        assert self.others is not None
+        if now <= self._aged_at:
+            return False
+        if now - self.others_at > OTHERS_KEPT_S:
+            self.others = None
+        else:
+            done = int((now - self._aged_at) / self.speed.seconds_per_token)
+            self._aged_at = now
+            prefilling_tokens = max(0, self.others.prefilling_tokens - done)
+            self.others = replace(self.others, prefilling_tokens=prefilling_tokens, head_age_s=None)
+        self._loads.changed(self)
+        return True
 
     def hear(self, report: LoadReported, now: float) -> None:
         """What the instance says of its load."""

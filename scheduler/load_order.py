@@ -14,13 +14,13 @@ class LoadOrder:
     """Sorted by (seconds of backlog, instance id). Each view tells it when its backlog has changed: O(log n) and a
     memory move.
 
-    waiting: requests that wait in the gateway, for whichever instance. shared: other gateways send to these instances,
-    too.
+    waiting: requests that wait in the gateway, for whichever instance. rivals: where other gateways send to these
+    instances, too: how many prompts they sent before they last said so; None where there are none.
     """
 
     def __init__(self) -> None:
         self.waiting = 0
-        self.shared = False
+        self.rivals: int | None = None
         self._order: list[tuple[float, str]] = []
         self._views: dict[str, InstanceView] = {}
         self._backlogs: dict[str, float] = {}

@@ -18,6 +18,7 @@ from scheduler.placement import Placement
 from scheduler.prefix_key import PrefixKeys
 from scheduler.request import Request
 
+MAX_COOLEST = 8  # of which one is drawn where there are several gateways
 MAX_HOLDERS = 2  # a prefix has rarely more homes, and one that has is cheap to compute again: it serves many
 
 
@@ -55,7 +56,7 @@ class DualMap:
         if self._config.find_holders:
             self._add_holders(views, request, key_depth, avoid)
         if self._config.escape:
-            self._add_coolest(views, avoid)
+            self._add_coolest(views, request, avoid)
         estimates = [view.estimate_ttft(request) for view in views]
         keep_s = self._config.keep_slo_fraction * slo_s if self._config.slo_aware else None
         price = recompute_price(self._loads.mean_s, self._config)
@@ -63,17 +64,19 @@ class DualMap:
         estimate, reason = pick_instance(estimates, keep_s, price, decode_price_s)
         return Placement(estimate, candidates, reason)
 
-    def _add_coolest(self, views: list[InstanceView], avoid: Set[str]) -> None:
-        """Where all the others have to wait, somebody else may not. Not where several gateways would all find the same
-        one, from what each knew a moment ago; two candidates by the key spread them."""
-        if self._loads.shared:
-            return
-        for view in islice(self._loads.coolest(), 1 + len(avoid)):
-            if view.instance_id not in avoid:
-                backlog_s = view.backlog_s
-                if all(backlog_s < other.backlog_s for other in views):
-                    views.append(view)
-                return
+    def _add_coolest(self, views: list[InstanceView], request: Request, avoid: Set[str]) -> None:
+        """Where all the others have to wait, somebody else may not. Several gateways, each with what it knew a moment
+        ago, must not all find the same one: each request draws one of a few."""
+        rivals = self._loads.rivals
+        few = 1 if rivals is None else min(2 + rivals, MAX_COOLEST)
+        least_s = min(view.backlog_s for view in views)
+        cool = [
+            view
+            for view in islice(self._loads.coolest(), few + len(avoid))
+            if view.backlog_s < least_s and view.instance_id not in avoid
+        ][:few]
+        if cool:
+            views.append(cool[0] if len(cool) == 1 else cool[xxh3_64_intdigest(request.id.encode()) % len(cool)])
 
     def _add_holders(self, views: list[InstanceView], request: Request, key_depth: int, avoid: Set[str]) -> None:
         """A prefix that left its candidates is found again. What no more than the key is shared by many, and their

@@ -38,7 +38,7 @@ from scheduler.events import (
     RequestFinished,
     Tick,
 )
-from scheduler.instance_view import InstanceView
+from scheduler.instance_view import OTHERS_FRESH_S, OTHERS_KEPT_S, InstanceView
 from scheduler.policies.dualmap import DualMap
 from scheduler.prefix_key import MIN_WINDOW, WINDOW_PER_INSTANCE
 from scheduler.rebalance import plan_rebalance
@@ -354,7 +354,7 @@ class Fleet:
         assert all(
             0 <= a.work_tokens >= a.uncached_tokens == a.request.prompt_tokens - a.cached_tokens for a in running
         )
-        assert view.others == self.others.get(view.instance_id)
+        self._check_others(view)
         self._check_queue(view, waiting)
         self._check_kv(view, running)
         assert view.cache._expected == Counter(block for a in waiting for block in a.request.blocks)
@@ -364,6 +364,17 @@ class Fleet:
         assert not view.draining or view.instance_id in self.keep_queue or not waiting
         if waiting:
             self._check_waits_for_a_reason(view)
+
+    def _check_others(self, view: InstanceView) -> None:
+        """As they were said, or less, where that was a while ago."""
+        said = self.others.get(view.instance_id)
+        if view.others is None or said is None or view.others == said:
+            assert view.others == said or self.now > view.others_at + OTHERS_KEPT_S
+            return
+        assert self.now > view.others_at + OTHERS_FRESH_S
+        assert 0 <= view.others.prefilling_tokens <= said.prefilling_tokens
+        aged = replace(said, prefilling_tokens=view.others.prefilling_tokens, head_age_s=None)
+        assert view.others == aged
 
     def _check_queue(self, view: InstanceView, waiting: list[Attempt]) -> None:
         queue = view.waiting
@@ -390,15 +401,16 @@ class Fleet:
     def _check_waits_for_a_reason(self, view: InstanceView) -> None:
         """No room for another, or one of those that wait, which may be the one whose turn it is, does not fit."""
         assert self.core.policy.holds_requests
-        assert view.running
         others = view.others or InstanceLoad(view.instance_id, 0, 0, 0, 0)
+        assert view.running or others.running or others.waiting
         prefilling_s = (view.booked_prefill_tokens + others.prefilling_tokens) * view.seconds_per_token
         foreign = view.reported.foreign
         free = view.capacity.kv_tokens - view.booked_kv_tokens - others.kv_tokens - foreign.kv_tokens
         assert (
             view.reported.stale
             or view.running_count + others.running + foreign.requests >= view.capacity.max_running
-            or (view.booked_prefill_tokens and prefilling_s >= self.core.config.release_window_s)
+            or (prefilling_s and prefilling_s >= self.core.config.release_window_s)
+            or others.head_age_s is not None
             or any(self._most_kv_tokens(view, a.request) > free for a in view.waiting)
         )
 
@@ -531,7 +543,11 @@ class AnyEvents(RuleBasedStateMachine):
         prompt=st.integers(0, len(PROMPTS) - 1),
     )
     def hear_of_others(self, running, tokens, instance_id, prompt):
-        loads = (InstanceLoad(i, n, tokens, tokens // 2, n * 300) for i, n in zip(IDS, running, strict=False) if n)
+        loads = (
+            InstanceLoad(i, n, tokens, tokens // 2, n * 300, n // 4, 0.0, 0, 0.5 if n > 6 else None)
+            for i, n in zip(IDS, running, strict=False)
+            if n
+        )
         self.fleet.hear_of_others(tuple(loads), instance_id, prompt)
 
     @rule(

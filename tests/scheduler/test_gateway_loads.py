@@ -3,6 +3,7 @@
 import pytest
 
 from scheduler.events import GatewayLoads, InstanceLoad
+from scheduler.instance_view import MAX_YIELDS, OTHERS_FRESH_S, OTHERS_KEPT_S
 from scheduler.rebalance import plan_rebalance
 from scheduler.request import AttemptState, ChoiceReason
 
@@ -28,16 +29,64 @@ def test_a_request_goes_where_others_have_sent_less(script):
     assert core.attempt("r").instance_id == "b"
 
 
-@pytest.mark.parametrize("own", [0, 1])
-def test_one_prompt_of_ours_may_be_there_whatever_others_have_sent(script, own: int):
+def test_nothing_is_sent_to_an_instance_that_others_keep_busy(script):
     core = script("a")
-    hear(core, InstanceLoad("a", 3, 9000, 9000, 0))
-    for i in range(own):
-        core.arrive(f"own-{i}", 10)
+    hear(core, InstanceLoad("a", 3, 9000, 0, 0))
     core.arrive("r", 10)
-    assert core.attempt("r").state is (AttemptState.WAITING if own else AttemptState.PREFILLING)
-    released = hear(core)
-    assert [c.request_id for c in released] == (["r"] if own else [])
+    assert core.attempt("r").state is AttemptState.WAITING
+    (released,) = hear(core)
+    assert released.request_id == "r"
+
+
+def waiting_elsewhere(head_age_s: float | None) -> InstanceLoad:
+    return InstanceLoad("a", 1, 0, 500, 0, waiting=1, head_age_s=head_age_s)
+
+
+@pytest.mark.parametrize(
+    ("head_age_s", "goes"),
+    [(None, True), (-5.0, True), (0.9, False), (30.0, False)],
+)
+def test_room_belongs_to_the_gateway_whose_request_came_first(script, head_age_s, goes):
+    core = script("a", length_handicap=0.0)
+    hear(core, InstanceLoad("a", 1, 9000, 0, 0))
+    core.arrive("r", 10, ttft_slo_s=PATIENT_S)
+    core.now += 0.5
+    released = hear(core, waiting_elsewhere(head_age_s))
+    assert bool(released) is goes
+
+
+def test_room_that_another_gateway_does_not_use_is_taken_after_a_while(script):
+    core = script("a")
+    hear(core, waiting_elsewhere(30.0))
+    core.arrive("r", 10, ttft_slo_s=PATIENT_S)
+    released = []
+    for _ in range(MAX_YIELDS):
+        assert not released
+        core.now += 0.1
+        released = hear(core, waiting_elsewhere(30.0))
+    assert [c.request_id for c in released] == ["r"]
+
+
+def test_what_others_had_counts_less_the_longer_nothing_is_heard_of_them(script):
+    core = script("a")
+    hear(core, InstanceLoad("a", 1, 2000, 0, 0))
+    core.now += OTHERS_FRESH_S
+    core.tick()
+    assert core.view("a").backlog_tokens == 2000
+    core.now += 0.5
+    core.tick()
+    assert core.view("a").backlog_tokens == pytest.approx(1500, abs=1)
+    core.now += OTHERS_KEPT_S
+    core.tick()
+    assert core.view("a").others is None
+    assert core.core.loads.rivals is None
+
+
+def test_news_that_is_old_already_counts_as_old(script):
+    core = script("a")
+    core.send(GatewayLoads((InstanceLoad("a", 1, 2000, 0, 0),), age_s=OTHERS_FRESH_S + 0.5))
+    core.tick()
+    assert core.view("a").backlog_tokens == pytest.approx(1500, abs=1)
 
 
 @pytest.mark.parametrize(("others", "starts"), [(1, True), (2, False)])
@@ -81,10 +130,18 @@ def test_the_books_hold_only_what_is_ours(script, empty_books):
     hear(core, InstanceLoad("a", 2, 2000, 1000, 5000))
     assert core.books("a") == empty_books
     core.arrive("r", 500, blocks=core.prompt("b"))
-    assert core.core.own_loads() == (InstanceLoad("a", 0, 0, 0, 0), InstanceLoad("b", 1, 500, 0, 756))
+    pace = core.view("a").seconds_per_token
+    assert core.core.own_loads(core.now) == (
+        InstanceLoad("a", 0, 0, 0, 0, 0, pace),
+        InstanceLoad("b", 1, 500, 0, 756, 0, pace),
+    )
     core.arrive("waits", 5000, blocks=core.prompt("b"), ttft_slo_s=PATIENT_S)
     assert core.attempt("waits").state is AttemptState.WAITING
-    assert core.core.own_loads()[1] == InstanceLoad("b", 1, 500, core.attempt("waits").work_tokens, 756)
+    work_tokens = core.attempt("waits").work_tokens
+    core.now += 20.0
+    assert core.core.own_loads(core.now)[1] == InstanceLoad(
+        "b", 1, 500, work_tokens, 756, 1, pace, 0, pytest.approx(20.0 - 2 * work_tokens * pace)
+    )
 
 
 def test_prompts_that_others_have_sent_are_cached_where_they_sent_them(script):
@@ -111,14 +168,21 @@ def test_moves_and_plans_count_what_others_have_put_ahead(script):
     assert core.core.stats.moves_applied == 1
 
 
-def test_the_least_loaded_instance_draws_nobody_while_other_gateways_would_all_find_the_same_one(script):
+def test_gateways_do_not_all_find_the_same_least_loaded_instance(script):
+    """c has a little less to do than d."""
     core = script(*"abcd", rebalancing=False, taking=False)
-    blocks = core.prompt("a", "b", blocks=1)
+    hear(core, InstanceLoad("a", 1, 20_000, 0, 0), InstanceLoad("b", 1, 20_000, 0, 0), InstanceLoad("d", 1, 1, 0, 0))
+    drawn = set()
+    for i in range(20):
+        core.arrive(f"r{i}", 10, core.prompt("a", "b", blocks=1, other_than=i))
+        drawn.add(core.attempt(f"r{i}").instance_id)
+        core.cancel(f"r{i}")
+    assert drawn == {"c", "d"}
+
+
+def test_a_gateway_alone_finds_the_least_loaded_instance(script):
+    core = script(*"abcd", rebalancing=False, taking=False)
     core.arrive("busy-a", 20_000, core.prompt("a", "b", blocks=1, other_than=1))
     core.arrive("busy-b", 20_000, core.prompt("b", "a", blocks=1))
-    core.send(GatewayLoads((InstanceLoad("c", 0, 0, 0, 0),)))
-    core.arrive("shared", 1000, blocks)
-    assert core.attempt("shared").instance_id in "ab"
-    core.send(GatewayLoads(()))
     core.arrive("alone", 1000, core.prompt("a", "b", blocks=1, other_than=2))
     assert core.attempt("alone").instance_id in "cd"
