@@ -79,6 +79,8 @@ class SchedulerConfig:
     max_in_flight: int = 65_536  # requests known to the core
     queue_timeout_s: float = 120.0  # nobody waits longer in the gateway
     max_attempts: int = 3  # instances tried before the first token
+    # An instance that joins others at work is given load by and by: its caches are empty, its first steps may be slow.
+    slow_start_s: float = 10.0
     suspect_s: float = 1.0  # an instance that refused a connection is left alone this long, unless no other is left
 
     def __post_init__(self) -> None:
@@ -96,6 +98,7 @@ class SchedulerConfig:
             "recompute_price_idle",
             "recompute_price_busy",
             "suspect_s",
+            "slow_start_s",
             "length_handicap",
             "decode_s_per_request",
         ):

@@ -73,6 +73,7 @@ class Scheduler:
         self.stats = SchedulerStats()
         self.version = 0  # counts changes of membership
         self._suspects: set[str] = set()
+        self._slow: list[InstanceView] = []  # those that have joined others at work
         self._assumed: list[tuple[float, str, int]] = []  # heap of (time, request id, attempt): first tokens not seen
         self._next_expiry = 0.0
         self._handlers: dict[type[Event], Callable[[Any, float, list[Command]], None]] = {
@@ -205,6 +206,9 @@ class Scheduler:
         view = InstanceView(
             event.instance_id, event.incarnation, event.capacity, self.config, self.holders, self.loads, self.pace
         )
+        if any(other.has_answered for other in self.instances.values()):
+            view.start_slowly(now)
+            self._slow.append(view)
         self.instances[event.instance_id] = view
         self._ready(view)
         self.version += 1
@@ -334,6 +338,8 @@ class Scheduler:
         self._suspects = {i for i in self._suspects if self.instances[i].suspect_until > now}
         if self.loads.rivals is not None:
             self._age_others(now, commands)
+        if self._slow:
+            self._ramp_up(now, commands)
         if now >= self._next_expiry:
             self._next_expiry = now + EXPIRY_INTERVAL_S
             for view in self.instances.values():
@@ -343,6 +349,12 @@ class Scheduler:
                     view.speed.refresh()
                     self.loads.changed(view)
             self._expire_waiting(now, commands)
+
+    def _ramp_up(self, now: float, commands: list[Command]) -> None:
+        self._slow = [v for v in self._slow if v.ramp < 1.0 and self.instances.get(v.instance_id) is v]
+        for view in self._slow:
+            view.ramp_up(now)
+            self._release(view, now, commands)
 
     def _age_others(self, now: float, commands: list[Command]) -> None:
         for view in self.instances.values():

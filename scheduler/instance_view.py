@@ -18,6 +18,7 @@ from scheduler.wait_queues import WaitQueue
 WORK_MEMORY = 16.0  # prompts over which the mean work of one is taken
 OTHERS_FRESH_S = 0.3  # three times the interval at which gateways tell each other what they have booked
 OTHERS_KEPT_S = 5.0  # what was said longer ago says nothing
+LEAST_RAMP = 0.1  # of the load of an instance in full service: what it starts with
 MAX_YIELDS = 5  # times in a row that room is left to another gateway that does not use it
 SAVED_MEMORY_S = (
     300.0  # time over which what a cache saved counts: prefixes that are not used any more are worth nothing
@@ -31,6 +32,7 @@ class InstanceView:
     waiting_tokens: prefill work of what waits in the gateway. booked_prefill_tokens: dispatched, not yet computed.
     Both in tokens of a short prompt: what a long one's attention costs is in them (`work_tokens`).
     others: what other gateways had booked here at `others_at`. reported: what the instance itself says.
+    ramp: share of its load that it is given; below 1 after it has joined others at work.
     answered_at, usage_at: when something of an answer last came from it, and when one said what was cached, in seconds;
     usage_at is None until one did.
     """
@@ -63,6 +65,9 @@ class InstanceView:
         self.waiting_tokens = 0
         self.booked_prefill_tokens = 0
         self.kv = KvBooking()
+        self.ramp = 1.0
+        self._slow_start_s = config.slow_start_s
+        self._joined_at = 0.0
         self._saved_tokens = 0.0
         self._mean_work_tokens = 0.0  # of the prompts sent here
         self._handicap = config.length_handicap if config.deadline_order else 0.0
@@ -91,6 +96,19 @@ class InstanceView:
         return self.kv.tokens
 
     @property
+    def has_answered(self) -> bool:
+        return self.answered_at > -inf
+
+    def start_slowly(self, now: float) -> None:
+        self._joined_at = now
+        if self._slow_start_s:
+            self.ramp = LEAST_RAMP
+
+    def ramp_up(self, now: float) -> None:
+        self.ramp = min(1.0, max(LEAST_RAMP, (now - self._joined_at) / self._slow_start_s))
+        self._loads.changed(self)
+
+    @property
     def saved_tokens(self) -> int:
         """Prompt tokens found cached here in the last minutes: what its leaving would cost."""
         return int(self._saved_tokens)
@@ -114,8 +132,9 @@ class InstanceView:
 
     @property
     def backlog_s(self) -> float:
-        """Seconds until a request that arrives now would start its prefill, if it went behind all others."""
-        return self.backlog_tokens * self.speed.seconds_per_token
+        """Seconds until a request that arrives now would start its prefill, if it went behind all others. It looks
+        longer than it is while the instance is new."""
+        return self.backlog_tokens * self.speed.seconds_per_token / self.ramp
 
     @property
     def prefilling_tokens(self) -> int:
@@ -152,7 +171,7 @@ class InstanceView:
             work,
             len(self.running),
             prefill_s,
-            self.backlog_tokens * seconds_per_token + prefill_s,
+            self.backlog_tokens * seconds_per_token / self.ramp + prefill_s,
         )
 
     def enqueue(self, attempt: Attempt) -> None:
@@ -174,7 +193,7 @@ class InstanceView:
         """Whether it could begin with another prompt now. One that idles takes anything, whatever it reports."""
         if not self._booked_running:
             return True
-        if self.reported.stale or self._all_running >= self.capacity.max_running:
+        if self.reported.stale or self._all_running >= self.capacity.max_running * self.ramp:
             return False
         return not self.prefilling_tokens or self.prefilling_s < window_s
 

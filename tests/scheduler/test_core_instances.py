@@ -236,3 +236,46 @@ def test_what_was_sent_to_an_instance_counts_as_cached_there_and_what_waits_as_s
     core.arrive("r2", 2000, blocks=core.prompt("a", blocks=4), ttft_slo_s=PATIENT_S)
     assert [core.attempt(f"r{i}").uncached_tokens for i in range(3)] == [2000, 2000 - 2 * 512, 2000 - 3 * 512]
     assert core.view("a").backlog_tokens == 2000 + 976 + 464
+
+
+def at_work(script, **config):
+    """One instance that has answered, and one that joins it."""
+    core = script("a", slow_start_s=10.0, taking=False, **config)
+    core.arrive("first", 10)
+    core.first_token("first")
+    core.join("b")
+    return core
+
+
+def test_instances_that_join_together_start_at_once(script):
+    core = script("a", "b", slow_start_s=10.0)
+    assert [core.view(i).ramp for i in "ab"] == [1.0, 1.0]
+
+
+def test_an_instance_that_joins_others_at_work_is_given_load_by_and_by(script):
+    core = at_work(script)
+    for after_s, ramp in ((0.0, 0.1), (0.5, 0.1), (2.0, 0.25), (2.5, 0.5), (6.0, 1.0)):
+        core.tick(after_s)
+        assert core.view("b").ramp == pytest.approx(ramp)
+
+
+def test_what_waits_for_a_new_instance_looks_longer_than_it_is(script):
+    core = at_work(script)
+    shared = core.prompt("b", blocks=1)
+    core.arrive("now", 1000, shared)
+    there = core.view("b") if core.attempt("now").instance_id == "b" else core.view("a")
+    assert there.instance_id == "b"
+    assert there.backlog_s == pytest.approx(10.0)
+    core.tick(10.0)
+    assert there.backlog_s == pytest.approx(1.0)
+
+
+def test_a_new_instance_runs_few_at_once(script):
+    core = at_work(script, release_window_s=1000.0)
+    view = core.view("b")
+    blocks = core.prompt("b", blocks=1)
+    core.drain("a")  # whatever it is, it is all there is
+    dispatched = [bool(core.arrive(f"r{i}", 10, blocks)) for i in range(3)]
+    assert dispatched == [True, False, False]
+    core.tick(10.0)
+    assert view.running_count == 3
