@@ -1,27 +1,41 @@
 """How instances and gateways reach Fleet. While it is away they go on with what they know."""
 
+import asyncio
+from typing import Any
+
 from ray.exceptions import RayError
 
 from router.actor_by_name import FLEET, actor_by_name
-from router.membership import Member, Membership
-from router.signals import InstanceSignals, SignalNews
+from router.fleet_state import FleetNews, FleetState, GatewayReport
+from router.membership import Member
+from router.signals import InstanceSignals
+
+TIMEOUT_S = 2.0  # a Fleet that stands still must not hold up its callers
 
 
 class FleetClient:
     async def report(self, member: Member, signals: InstanceSignals | None) -> bool:
         """Whether Fleet knows all of the signals told so far. While Fleet is away the report is lost: the next
         heartbeat says it again."""
-        try:
-            known: bool = await actor_by_name(FLEET).report.remote(member, signals)
-        except (RayError, ValueError):
-            return False
-        return known
+        return bool(await self._call("report", member, signals))
 
-    async def sync(self, known_epoch: int, known_signals: int) -> tuple[Membership | None, SignalNews | None]:
-        """What is newer than is known: the membership and the signals; nothing also while Fleet is away."""
+    async def sync(self, report: GatewayReport) -> FleetNews | None:
+        """What is newer than is known; None while Fleet is away."""
+        news: FleetNews | None = await self._call("sync", report)
+        return news
+
+    async def state(self) -> FleetState | None:
+        """None while Fleet is away."""
+        state: FleetState | None = await self._call("state")
+        return state
+
+    async def forget(self, instance_id: str) -> bool:
+        """Whether Fleet has heard it."""
+        return bool(await self._call("forget", instance_id))
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
         try:
-            newer: tuple[Membership | None, SignalNews | None]
-            newer = await actor_by_name(FLEET).sync.remote(known_epoch, known_signals)
-        except (RayError, ValueError):
-            return None, None
-        return newer
+            async with asyncio.timeout(TIMEOUT_S):
+                return await getattr(actor_by_name(FLEET), method).remote(*arguments)
+        except (RayError, ValueError, TimeoutError):
+            return None

@@ -63,8 +63,8 @@ class GatewayState:
 
 @dataclass(frozen=True, slots=True)
 class FleetState:
-    """loads: of all gateways together, by instance. totals: by pool. settled: every instance has had the time to
-    report."""
+    """loads: of all gateways together, by instance. totals: by pool. settled: every instance and every gateway has
+    had the time to report."""
 
     epoch: int
     settled: bool
@@ -78,4 +78,9 @@ class FleetState:
         state shows it draining."""
         load = self.loads.get(instance_id)
         idle = load is None or not (load.running or load.waiting)
-        return self.settled and idle and all(gateway.epoch >= self.epoch for gateway in self.gateways)
+        return (
+            self.settled
+            and idle
+            and bool(self.gateways)
+            and all(gateway.epoch >= self.epoch for gateway in self.gateways)
+        )

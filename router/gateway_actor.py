@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import time
 
 from ray.exceptions import RayError
 
@@ -10,6 +11,7 @@ from router.actor_by_name import REBALANCER, actor_by_name
 from router.collect_less import collect_less
 from router.config import DualMapConfig
 from router.fleet_client import FleetClient
+from router.fleet_state import GatewayReport
 from router.gateway import Gateway
 from router.journal import open_journal, path_for
 from router.metrics import GatewayMetrics
@@ -85,14 +87,18 @@ class GatewayActor:
             await asyncio.sleep(SYNC_INTERVAL_S)
 
     async def _sync(self) -> None:
-        membership, news = await self._fleet.sync(self._epoch, self._signals)
-        if membership is not None:
-            self._epoch = membership.epoch
-            self._gateway.apply_membership(membership)
+        gateway = self._gateway
+        loads = gateway.scheduler.own_loads(time.monotonic())
+        news = await self._fleet.sync(GatewayReport(gateway.gateway_id, self._epoch, self._signals, loads=loads))
+        if news is None:
+            return
+        if news.membership is not None:
+            self._epoch = news.membership.epoch
+            gateway.apply_membership(news.membership)
             self._informed.set()
-        if news is not None:
-            self._signals = news.number
-            self._gateway.hear(news)
+        if news.signals is not None:
+            self._signals = news.signals.number
+            gateway.hear(news.signals)
 
     async def _rebalance(self) -> None:
         snapshot = self._gateway.snapshot()

@@ -7,8 +7,10 @@ import pytest
 
 from router import fleet as fleet_module
 from router.fleet import SETTLE_S, SILENCE_S, Fleet
+from router.fleet_state import GatewayReport
 from router.membership import Member, MemberState
 from scheduler import InstanceCapacity
+from scheduler.events import InstanceLoad
 
 
 class Clock:
@@ -33,9 +35,17 @@ def report(fleet: Fleet, member: Member) -> None:
     asyncio.run(fleet.report(member))
 
 
-def sync(fleet: Fleet, known_epoch: int = 0):
-    membership, _ = asyncio.run(fleet.sync(known_epoch))
-    return membership
+def sync(fleet: Fleet, known_epoch: int = 0, **more):
+    return asyncio.run(fleet.sync(GatewayReport("gateway-0", known_epoch, **more))).membership
+
+
+def pass_time(fleet: Fleet, clock: Clock, seconds: float, *reporting: Member) -> None:
+    """As it passes where gateways ask each 100 ms and these instances report."""
+    for _ in range(round(seconds / 0.1) + 1):
+        clock.now += 0.1
+        asyncio.run(fleet.state())
+        for member in reporting:
+            report(fleet, member)
 
 
 def test_publishes_nothing_until_every_expected_instance_has_reported(clock):
@@ -49,8 +59,7 @@ def test_publishes_nothing_until_every_expected_instance_has_reported(clock):
 def test_does_not_wait_for_a_silent_instance_beyond_the_settling_time(clock):
     fleet = Fleet(("a", "b"))
     report(fleet, ready("a"))
-    clock.now += SETTLE_S + 0.1
-    report(fleet, ready("a"))
+    pass_time(fleet, clock, SETTLE_S, ready("a"))
     assert [m.instance_id for m in sync(fleet).members] == ["a"]
 
 
@@ -92,7 +101,7 @@ def test_a_silent_instance_is_lost_and_comes_back_with_its_next_report(clock):
     fleet = Fleet(("a",))
     report(fleet, ready("a"))
     epoch = sync(fleet).epoch
-    clock.now += SILENCE_S + 0.1
+    pass_time(fleet, clock, SILENCE_S)
     lost = sync(fleet, epoch)
     assert lost.members[0].state is MemberState.LOST
     report(fleet, ready("a"))
@@ -103,3 +112,63 @@ def test_a_restarted_fleet_publishes_an_epoch_above_any_a_gateway_knows(clock):
     fleet = Fleet(("a",))
     report(fleet, ready("a"))
     assert sync(fleet, known_epoch=41).epoch > 41
+
+
+def test_nobody_is_lost_because_fleet_itself_stood_still(clock):
+    fleet = Fleet(("a",))
+    report(fleet, ready("a"))
+    epoch = sync(fleet).epoch
+    clock.now += 10 * SILENCE_S
+    assert sync(fleet, epoch) is None
+    pass_time(fleet, clock, SILENCE_S)
+    assert sync(fleet, epoch).members[0].state is MemberState.LOST
+
+
+def test_a_restarted_fleet_waits_for_every_instance_that_a_gateway_has_books_of(clock):
+    fleet = Fleet(("a",))
+    report(fleet, ready("a"))
+    loads = (InstanceLoad("a", 0, 0, 0, 0), InstanceLoad("b", 1, 0, 0, 0))
+    assert sync(fleet, known_epoch=41, loads=loads) is None
+    report(fleet, ready("b"))
+    assert [m.instance_id for m in sync(fleet, known_epoch=41, loads=loads).members] == ["a", "b"]
+
+
+def test_an_instance_that_is_forgotten_is_no_member_whatever_it_still_says(clock):
+    fleet = Fleet(("a", "b"))
+    report(fleet, ready("a"))
+    report(fleet, ready("b"))
+    epoch = sync(fleet).epoch
+    assert asyncio.run(fleet.forget("b"))
+    report(fleet, replace(ready("b"), state=MemberState.LOST))
+    after = sync(fleet, epoch)
+    assert [m.instance_id for m in after.members] == ["a"]
+    report(fleet, ready("b", incarnation=2))
+    assert [m.instance_id for m in sync(fleet, after.epoch).members] == ["a", "b"]
+
+
+def state_with(fleet: Fleet, *reports: GatewayReport):
+    for each in reports:
+        asyncio.run(fleet.sync(each))
+    return asyncio.run(fleet.state())
+
+
+def test_an_instance_is_drained_once_all_gateways_know_it_and_none_has_a_request_there(clock):
+    fleet = Fleet(("a",))
+    report(fleet, ready("a"))
+    pass_time(fleet, clock, SETTLE_S, ready("a"))
+    epoch = sync(fleet).epoch
+    report(fleet, replace(ready("a"), state=MemberState.DRAINING))
+    first, second = GatewayReport("gateway-0", epoch + 1), GatewayReport("gateway-1", epoch + 1)
+    busy = (InstanceLoad("a", 1, 0, 0, 0),)
+    assert not state_with(fleet, replace(first, epoch=epoch), second).is_drained("a")
+    assert not state_with(fleet, first, replace(second, loads=busy)).is_drained("a")
+    assert state_with(fleet, first, second).is_drained("a")
+
+
+def test_nothing_counts_as_drained_before_gateways_had_the_time_to_say_what_they_have(clock):
+    fleet = Fleet(("a",))
+    report(fleet, replace(ready("a"), state=MemberState.DRAINING))
+    assert not asyncio.run(fleet.state()).is_drained("a")
+    assert not state_with(fleet, GatewayReport("gateway-0", 1)).is_drained("a")
+    pass_time(fleet, clock, SETTLE_S, replace(ready("a"), state=MemberState.DRAINING))
+    assert state_with(fleet, GatewayReport("gateway-0", asyncio.run(fleet.state()).epoch)).is_drained("a")

@@ -1,0 +1,53 @@
+"""Which depths the gateways use for hot prefixes, so that all of them form the same key for the same prompt: Fleet
+watches the prompts that all of them send, and every epoch of depths replaces the one before."""
+
+from router.fleet_state import Sent
+from router.membership import Member, MemberState
+from scheduler.config import SchedulerConfig
+from scheduler.events import PrefixDepths
+from scheduler.prefix_key import PrefixKeys
+
+
+class AgreedDepths:
+    """adopted: epochs go on from what the gateways have; a Fleet that was restarted must hear of it before it says
+    anything."""
+
+    def __init__(self, configs: dict[str, SchedulerConfig]) -> None:
+        """configs: of each pool."""
+        self.epoch = 0
+        self._keys = {
+            pool: PrefixKeys(config.key_blocks, config.max_key_blocks, adaptive=config.adaptive_key)
+            for pool, config in configs.items()
+        }
+        self._told: dict[str, dict[int, int]] = {pool: {} for pool in configs}
+
+    def adopt(self, epoch: int, depths: dict[str, PrefixDepths]) -> None:
+        """What a gateway uses, if that is newer than what is known here."""
+        if epoch <= self.epoch:
+            return
+        self.epoch = epoch
+        for pool, agreed in depths.items():
+            if (keys := self._keys.get(pool)) is not None:
+                keys.depths = dict(agreed.depths)
+                self._told[pool] = dict(agreed.depths)
+
+    def observe(self, sent: tuple[Sent, ...], members: dict[str, Member]) -> None:
+        """Prompts that a gateway has sent."""
+        for instance_id, blocks in sent:
+            member = members.get(instance_id)
+            if member is not None and blocks and (keys := self._keys.get(member.pool)) is not None:
+                keys.observe(blocks)
+
+    def resize(self, members: dict[str, Member]) -> None:
+        for pool, keys in self._keys.items():
+            keys.resize(sum(m.pool == pool and m.state is MemberState.READY for m in members.values()))
+
+    def news(self, known_epoch: int) -> dict[str, PrefixDepths]:
+        """All depths, by pool, if they are not those of the epoch known."""
+        now = {pool: keys.depths for pool, keys in self._keys.items()}
+        if now != self._told:
+            self._told = {pool: dict(depths) for pool, depths in now.items()}
+            self.epoch += 1
+        if known_epoch == self.epoch or not self.epoch:
+            return {}
+        return {pool: PrefixDepths(self.epoch, tuple(depths.items())) for pool, depths in self._told.items()}
