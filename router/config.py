@@ -42,8 +42,10 @@ class GatewaySettings(BaseModel):
 
     host: str = "127.0.0.1"  # 0.0.0.0 to serve other machines
     port: Port = 8080
+    count: int = Field(default=1, ge=1, le=64)  # gateway processes that share the port, on each node that has some
+    on_every_node: bool = False  # of the Ray cluster; else on that of `dualmap up` alone
     admin_host: str = "127.0.0.1"
-    admin_port: Port = 8081  # /metrics and /admin
+    admin_port: Port = 8081  # /metrics and /admin of the first gateway; each further one on a node takes the next
     admin_token_file: Path | None = None  # its content is required as a bearer token on /admin; None: no token is asked
     # Ask each stream's instance for `usage`, and hide it from clients that did not: how much was cached, how long the
     # prompt was. Off, only plain answers and clients that ask for it tell.

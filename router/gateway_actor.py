@@ -66,7 +66,11 @@ class GatewayActor:
         for tries_left in reversed(range(BIND_TRIES)):
             try:
                 await self._gateway.start(
-                    settings.host, settings.port, admin_host=settings.admin_host, admin_port=settings.admin_port
+                    settings.host,
+                    settings.port,
+                    reuse_port=settings.count > 1,
+                    admin_host=settings.admin_host,
+                    admin_port=settings.admin_port,
                 )
                 collect_less()
                 return
