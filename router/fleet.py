@@ -91,7 +91,8 @@ class Fleet:
         tell_depths = report.depth_epoch > self._depths.epoch
         alone = others is None and not self._depths.epoch  # a single gateway finds depths by itself, and sooner
         depths = {} if alone or tell_depths else self._depths.news(report.depth_epoch)
-        return FleetNews(membership, self._signals.news(report.signals), others, heard, depths, tell_depths)
+        signals = self._signals.news(report.signals)
+        return FleetNews(membership, signals, others, heard, depths, tell_depths, self._loads.gateways())
 
     async def state(self) -> FleetState:
         """Of the whole deployment."""

@@ -39,19 +39,6 @@ class GatewayReport:
 
 
 @dataclass(frozen=True, slots=True)
-class FleetNews:
-    """What the gateway has not heard yet. others, heard: None and 0 while it is the only one. tell_depths: Fleet does
-    not know the agreed depths; the next report has to have them."""
-
-    membership: Membership | None = None
-    signals: SignalNews | None = None
-    others: GatewayLoads | None = None
-    heard: int = 0
-    depths: dict[str, PrefixDepths] = field(default_factory=dict)
-    tell_depths: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class GatewayState:
     """age_s: since its last report."""
 
@@ -59,6 +46,20 @@ class GatewayState:
     epoch: int
     admin: str
     age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FleetNews:
+    """What the gateway has not heard yet. others: None while it is the only one. heard: up to which prompt of others this
+    is. tell_depths: Fleet does not know the agreed depths; the next report has to have them. gateways: all there are."""
+
+    membership: Membership | None = None
+    signals: SignalNews | None = None
+    others: GatewayLoads | None = None
+    heard: int = 0
+    depths: dict[str, PrefixDepths] = field(default_factory=dict)
+    tell_depths: bool = False
+    gateways: tuple[GatewayState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,9 @@ class Deployment:
         url = f"http://127.0.0.1:{self.port}/v1"
         return openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=WAIT_S)
 
-    def status(self) -> dict:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/admin/status", timeout=5) as answer:
+    def status(self, admin_port: int | None = None) -> dict:
+        url = f"http://127.0.0.1:{admin_port or self.admin_port}/admin/status"
+        with urllib.request.urlopen(url, timeout=5) as answer:
             return json.load(answer)
 
     def members(self) -> dict[str, dict]:

@@ -1,0 +1,169 @@
+"""Two gateways on one port, as users start them: what they agree on, and what is lost when a part dies."""
+
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import openai
+import pytest
+
+from tests.conftest import WAIT_S, await_that
+from tests.deployment import Deployment
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+
+CONFIG = "simulate: {count: 3}\ngateway: {count: 2}\nscheduler: {block_tokens: 64}\n"
+AWAY_S = 8.0  # longer than any time-out with which gateways or instances wait for Fleet
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("gateways")
+    (directory / "dualmap.yaml").write_text(CONFIG)
+    deployment = Deployment("dualmap.yaml", directory=directory)
+    try:
+        deployment.await_started()
+        yield deployment
+    finally:
+        deployment.clean_up()
+
+
+def statuses(deployment: Deployment) -> list[dict]:
+    return [deployment.status(deployment.admin_port + i) for i in range(2)]
+
+
+def both_serve(deployment: Deployment) -> bool:
+    """Each knows all instances, and of the other."""
+    try:
+        found = statuses(deployment)
+    except OSError:
+        return False
+    ready = all(sum(m["state"] == "ready" for m in status["members"]) == 3 for status in found)
+    return ready and all(len(status["gateways"]) == 2 for status in found)
+
+
+def ask(deployment: Deployment, text: str, **options) -> str:
+    """The gateway that answered. Each call is a connection of its own, which the kernel gives to one of the two."""
+    messages = [{"role": "user", "content": text}]
+    with deployment.client() as client:
+        raw = client.chat.completions.with_raw_response.create(model="sim", messages=messages, **options)
+        assert raw.parse().choices[0].finish_reason in ("stop", "length")
+    return "-".join(raw.headers["x-request-id"].split("-")[:2])
+
+
+def test_both_gateways_serve_the_port_and_use_the_same_epoch(deployment):
+    await_that(lambda: both_serve(deployment), "both gateways know all instances")
+    answered = {ask(deployment, f"Question {i}", max_tokens=4) for i in range(40)}
+    assert answered == {"gateway-0", "gateway-1"}
+    first, second = statuses(deployment)
+    assert first["epoch"] == second["epoch"]
+    assert [m["instance_id"] for m in first["members"]] == [m["instance_id"] for m in second["members"]]
+
+
+def test_each_gateway_knows_what_the_other_has_booked(deployment):
+    await_that(lambda: both_serve(deployment), "both gateways know all instances")
+    options = {"max_tokens": 300, "extra_body": {"ignore_eos": True}}
+    with ThreadPoolExecutor(8) as clients:
+        running = [clients.submit(ask, deployment, f"{i} long answers, please", **options) for i in range(8)]
+
+        def seen() -> bool:
+            own, others = zip(
+                *[
+                    [sum(m[which] for m in s["members"]) for which in ("running", "others_running")]
+                    for s in statuses(deployment)
+                ],
+                strict=True,
+            )
+            return min(own) > 0 and own == others[::-1]
+
+        await_that(seen, "what runs for the one is known to the other", within_s=20)
+        for done in running:
+            done.result(timeout=WAIT_S)
+
+
+def test_a_hot_prefix_gets_the_same_depth_in_both(deployment):
+    await_that(lambda: both_serve(deployment), "both gateways know all instances")
+    opening = "The same opening for everybody. " * 40
+
+    def crowd(number: int) -> None:
+        messages = [{"role": "system", "content": opening}, {"role": "user", "content": f"{number} differs. " * 40}]
+        with deployment.client() as client:
+            client.chat.completions.create(model="sim", messages=messages, max_tokens=1)
+
+    with ThreadPoolExecutor(8) as clients:
+        list(clients.map(crowd, range(80)))
+
+    def agreed() -> bool:
+        first, second = (status["prefix_depths"] for status in statuses(deployment))
+        return first["epoch"] == second["epoch"] > 0 and first["keys"] == second["keys"] > 0
+
+    await_that(agreed, "both use the depths of one epoch", within_s=20)
+
+
+def under_load(deployment: Deployment, strike) -> list[str]:
+    """Short answers asked for without a pause by four clients while `strike` happens: what failed."""
+    failed: list[str] = []
+    stop = threading.Event()
+
+    def client(number: int) -> int:
+        count = 0
+        while not stop.is_set():
+            try:
+                ask(deployment, f"Client {number}, question {count}", max_tokens=2)
+            except openai.APIError as error:
+                failed.append(repr(error))
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(4) as clients:
+        running = [clients.submit(client, number) for number in range(4)]
+        try:
+            strike()
+        finally:
+            stop.set()
+        assert min(done.result(timeout=WAIT_S) for done in running) > 3
+    return failed
+
+
+def test_a_killed_gateway_takes_only_what_it_carried_and_comes_back(deployment):
+    await_that(lambda: both_serve(deployment), "both gateways know all instances")
+    victim = statuses(deployment)[0]["pid"]
+
+    def strike() -> None:
+        os.kill(victim, signal.SIGKILL)
+        await_that(lambda: both_serve(deployment) and statuses(deployment)[0]["pid"] != victim, "it is back")
+
+    failed = under_load(deployment, strike)
+    assert len(failed) <= 8, failed  # at most what it had of each client: a request, and a connection not accepted yet
+
+
+def test_gateways_serve_on_while_fleet_is_away_and_agree_again_when_it_is_back(deployment):
+    await_that(lambda: both_serve(deployment), "both gateways know all instances")
+    (fleet,) = deployment.family.living("ray::Fleet")
+
+    def strike() -> None:
+        os.kill(fleet, signal.SIGSTOP)
+        try:
+            time.sleep(AWAY_S)
+        finally:
+            os.kill(fleet, signal.SIGCONT)
+        await_that(lambda: both_serve(deployment), "they hear of each other again")
+
+    assert under_load(deployment, strike) == []
+    first, second = statuses(deployment)
+    assert first["epoch"] == second["epoch"]
+
+
+def test_a_killed_fleet_is_followed_by_one_that_knows_as_much(deployment):
+    await_that(lambda: both_serve(deployment), "both gateways know all instances")
+    epoch = statuses(deployment)[0]["epoch"]
+    (fleet,) = deployment.family.living("ray::Fleet")
+
+    def strike() -> None:
+        os.kill(fleet, signal.SIGKILL)
+        await_that(lambda: all(s["epoch"] > epoch for s in statuses(deployment)), "a higher epoch")
+        await_that(lambda: both_serve(deployment), "they hear of each other again")
+
+    assert under_load(deployment, strike) == []
