@@ -1,7 +1,7 @@
 """A burst against a deployment that scales itself: `python -m loadtest.burst_run`.
 
 Synthetic chats at an even rate, three times as many for two minutes, and the even rate again, open loop through
-`dualmap up` with simulated instances, two to six of them. Shows who came and went beside the load, and what clients saw.
+`dualmap up` with simulated instances, two to six of them: who came and went beside the load, and what clients saw.
 """
 
 import argparse

@@ -50,8 +50,9 @@ class GatewayState:
 
 @dataclass(frozen=True, slots=True)
 class FleetNews:
-    """What the gateway has not heard yet. others: None while it is the only one. heard: up to which prompt of others this
-    is. tell_depths: Fleet does not know the agreed depths; the next report has to have them. gateways: all there are."""
+    """What the gateway has not heard yet. others: None while it is the only one. heard: up to which prompt of others
+    this is. tell_depths: Fleet does not know the agreed depths; the next report has to have them. gateways: all there
+    are."""
 
     membership: Membership | None = None
     signals: SignalNews | None = None

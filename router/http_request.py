@@ -8,7 +8,15 @@ from router.openai_errors import HttpError, bad_request, expectation_failed
 _SANE_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")  # visible ASCII: it is logged and sent back
 
 # Noted fields are kept by name. Those in FORWARDED_TOO go to the instance as well; all others are forwarded unread.
-FORWARDED_TOO = frozenset({b"authorization", b"x-dualmap-ttft-slo-ms", b"x-llm-d-slo-ttft-ms"})
+FORWARDED_TOO = frozenset(
+    {
+        b"authorization",
+        b"x-dualmap-tenant",
+        b"x-dualmap-timeout-ms",
+        b"x-dualmap-ttft-slo-ms",
+        b"x-llm-d-slo-ttft-ms",
+    }
+)
 # accept-encoding is dropped: answers are read for `usage`, and may have to be ended by an error event.
 NOTED = HOP_BY_HOP | FORWARDED_TOO | {b"host", b"content-length", b"expect", b"x-request-id", b"accept-encoding"}
 

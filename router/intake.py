@@ -1,6 +1,8 @@
 """A parsed HTTP request -> what the core is told of it."""
 
+from hashlib import blake2b
 from math import isfinite
+from secrets import token_bytes
 
 from router.exchange import Exchange
 from router.http_request import HttpRequest
@@ -11,18 +13,27 @@ from router.token_ratio import PRIOR_BYTES_PER_TOKEN, TokenRatio
 from scheduler.request import Request
 
 SLO_HEADERS = (b"x-dualmap-ttft-slo-ms", b"x-llm-d-slo-ttft-ms")  # the first one present counts
+TIMEOUT_HEADER = b"x-dualmap-timeout-ms"
+TENANT_HEADER = b"x-dualmap-tenant"
+MAX_TENANT_BYTES = 128
+MAX_PRIORITY = 100  # either way: beyond, all are alike, since each level costs those behind it time
+_KEY_SALT = token_bytes(16)  # of this process: what journals hold of a key cannot be tried out elsewhere
 USAGE_OPTION = b'"stream_options":{"include_usage":true},'
 MAX_UNREAD_TOKENS = 8192  # a body that is not read may be audio or a batch: it must not pass for a giant prompt
 
 
 def take_in(exchange: Exchange, route: Route, block_tokens: int, ratio: TokenRatio, ask_for_usage: bool) -> Request:
     """Read what the core needs, and note in the exchange what its end will need. Raises RequestRefusedError (400)."""
-    ttft_slo_s = _ttft_slo_s(exchange.request)
+    ttft_slo_s = _seconds(exchange.request, *SLO_HEADERS)
+    timeout_s = _seconds(exchange.request, TIMEOUT_HEADER)
+    tenant = _tenant(exchange.request)
     body = exchange.body
     if route is Route.PASSED_THROUGH:
         tokens = max(1, min(int(len(body) / PRIOR_BYTES_PER_TOKEN), MAX_UNREAD_TOKENS))
         exchange.prompt_tokens = tokens
-        return Request(exchange.id, (), tokens, ttft_slo_s=ttft_slo_s, streams=False)
+        return Request(
+            exchange.id, (), tokens, ttft_slo_s=ttft_slo_s, tenant=tenant, streams=False, timeout_s=timeout_s
+        )
     peeked = peek_chat(body, block_tokens) if route is Route.CHAT else peek_completion(body, block_tokens)
     if ask_for_usage and peeked.stream and not peeked.stream_options:
         exchange.body = _asking_for_usage(body)
@@ -39,10 +50,11 @@ def take_in(exchange: Exchange, route: Route, block_tokens: int, ratio: TokenRat
         prompt_tokens,
         peeked.max_output_tokens,
         ttft_slo_s,
-        peeked.priority,
-        "",
+        max(-MAX_PRIORITY, min(MAX_PRIORITY, peeked.priority)),
+        tenant,
         peeked.stream,
         round(prompt_tokens * block_bytes / peeked.prompt_bytes) or 1,
+        timeout_s=timeout_s,
     )
 
 
@@ -52,17 +64,31 @@ def _asking_for_usage(body: bytes) -> bytes:
     return b"".join((body[:brace], USAGE_OPTION, memoryview(body)[brace:]))
 
 
-def _ttft_slo_s(request: HttpRequest) -> float | None:
-    """The client's objective for the time to first token, in seconds."""
-    for name in SLO_HEADERS:
+def _seconds(request: HttpRequest, *names: bytes) -> float | None:
+    """Of the first of these headers that is there, which gives milliseconds."""
+    for name in names:
         value = request.fields.get(name)
         if value is not None:
             try:
-                slo_ms = float(value)
+                value_ms = float(value)
             except ValueError:
-                slo_ms = 0.0
-            if not (isfinite(slo_ms) and slo_ms > 0.0):
+                value_ms = 0.0
+            if not (isfinite(value_ms) and value_ms > 0.0):
                 field = name.decode()
                 raise RequestRefusedError(bad_request(f"`{field}` must be a number of milliseconds above 0.", field))
-            return slo_ms / 1000.0
+            return value_ms / 1000.0
     return None
+
+
+def _tenant(request: HttpRequest) -> str:
+    """As its header says, else whoever has the same API key, which itself is kept nowhere; empty without either."""
+    named = request.fields.get(TENANT_HEADER)
+    if named:
+        if len(named) > MAX_TENANT_BYTES:
+            field = TENANT_HEADER.decode()
+            raise RequestRefusedError(bad_request(f"`{field}` must have at most {MAX_TENANT_BYTES} bytes.", field))
+        return named.decode("latin-1")
+    scheme, _, key = request.fields.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() != b"bearer" or not (key := key.strip()):
+        return ""
+    return "key-" + blake2b(key, digest_size=8, key=_KEY_SALT).hexdigest()

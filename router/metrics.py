@@ -30,6 +30,7 @@ class Outcome(StrEnum):
     REJECTED_NO_INSTANCE = "rejected_no_instance"
     REJECTED_QUEUE_FULL = "rejected_queue_full"
     REJECTED_QUEUE_TIMEOUT = "rejected_queue_timeout"
+    REJECTED_FIRST_TOKEN_TIMEOUT = "rejected_first_token_timeout"
     REJECTED_ATTEMPTS_EXHAUSTED = "rejected_attempts_exhausted"
 
 

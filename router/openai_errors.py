@@ -89,9 +89,12 @@ def rejected(reject: Reject) -> HttpError:
             return unavailable("No instance could take the request.", retry_after_s)
         case RejectReason.QUEUE_FULL:
             message = "Too many requests are waiting."
+            return HttpError(HTTPStatus.TOO_MANY_REQUESTS, "RateLimitError", message, retry_after_s=retry_after_s)
         case RejectReason.QUEUE_TIMEOUT:
-            message = "The request has waited for too long."
-    return HttpError(HTTPStatus.TOO_MANY_REQUESTS, "RateLimitError", message, retry_after_s=retry_after_s)
+            message = "The request has waited until its time-out."
+        case RejectReason.FIRST_TOKEN_TIMEOUT:
+            message = "The instance sent no token before the request's time-out."
+    return HttpError(HTTPStatus.GATEWAY_TIMEOUT, "GatewayTimeoutError", message, retry_after_s=retry_after_s)
 
 
 def failed(cause: FailureCause) -> HttpError:

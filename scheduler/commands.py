@@ -10,7 +10,8 @@ from scheduler.request import ChoiceReason
 class RejectReason(StrEnum):
     NO_INSTANCE = "no_instance"  # none is ready
     QUEUE_FULL = "queue_full"  # as much waits as may wait
-    QUEUE_TIMEOUT = "queue_timeout"  # waited longer than queue_timeout_s
+    QUEUE_TIMEOUT = "queue_timeout"  # waited in the gateway until its time-out
+    FIRST_TOKEN_TIMEOUT = "first_token_timeout"  # dispatched, and no token until the time-out its client gave it
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"  # failed on max_attempts instances before its first token
 
 

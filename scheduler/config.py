@@ -77,7 +77,7 @@ class SchedulerConfig:
     patience_slos: float = 2.4
     max_waiting: int = 4096  # requests waiting in the gateway for one instance
     max_in_flight: int = 65_536  # requests known to the core
-    queue_timeout_s: float = 120.0  # nobody waits longer in the gateway
+    queue_timeout_s: float = 120.0  # nobody waits longer in the gateway whose client names no time-out of its own
     max_attempts: int = 3  # instances tried before the first token
     # An instance that joins others at work is given load by and by: its caches are empty, its first steps may be slow.
     slow_start_s: float = 10.0

@@ -9,7 +9,16 @@ from collections.abc import Callable, Set
 from heapq import heappop, heappush
 from typing import Any
 
-from scheduler.admission import reject_if_full, reject_if_queue_full, reject_no_instance, reject_timed_out
+from scheduler.admission import (
+    least_important,
+    place_with_room,
+    queue_is_full,
+    reject_exhausted,
+    reject_no_instance,
+    reject_queue_full,
+    reject_timed_out,
+    reject_too_many,
+)
 from scheduler.answer_lengths import AnswerLengths
 from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason
 from scheduler.config import SchedulerConfig
@@ -49,12 +58,13 @@ from scheduler.snapshot import Move, Snapshot
 from scheduler.stats import SchedulerStats
 from scheduler.steal import request_to_take
 from scheduler.take_snapshot import take_snapshot
+from scheduler.time_outs import TimeOuts
 from scheduler.ttft import FleetPace
 
 # An instance that shuts down aborts each new request at once: it would look idle and attract more. Not ERROR, which a
 # request may bring about wherever it runs.
 SUSPICIOUS = (FailureCause.CONNECT, FailureCause.ABORTED)
-EXPIRY_INTERVAL_S = 1.0  # how often waiting requests are checked for their time-out
+CHECK_INTERVAL_S = 1.0  # how often what instances say, and how fast they are, is looked at without any event
 
 
 class Scheduler:
@@ -75,7 +85,8 @@ class Scheduler:
         self._suspects: set[str] = set()
         self._slow: list[InstanceView] = []  # those that have joined others at work
         self._assumed: list[tuple[float, str, int]] = []  # heap of (time, request id, attempt): first tokens not seen
-        self._next_expiry = 0.0
+        self._time_outs = TimeOuts(config.queue_timeout_s, self.attempts)
+        self._next_check = 0.0
         self._handlers: dict[type[Event], Callable[[Any, float, list[Command]], None]] = {
             InstanceJoined: self._instance_joined,
             InstanceDraining: self._instance_draining,
@@ -132,9 +143,12 @@ class Scheduler:
         if request.id in self.attempts:
             raise ContractError(f"request id {request.id!r} is in flight already")
         self.stats.arrived += 1
-        if rejected := reject_if_full(request.id, len(self.attempts), self.config):
-            self._reject(rejected, commands)
-            return
+        if len(self.attempts) >= self.config.max_in_flight:
+            shed = least_important(request, self.instances.values())
+            if shed is None:
+                self._reject(reject_too_many(request.id, self.loads.mean_s), commands)
+                return
+            self._shed(shed, now, commands)
         self._place(request, now, commands, number=1, arrived_at=now)
         if (attempt := self.attempts.get(request.id)) is not None:
             self.stats.arrived_work_tokens += attempt.work_tokens
@@ -334,21 +348,22 @@ class Scheduler:
         return True
 
     def _tick(self, event: Tick, now: float, commands: list[Command]) -> None:
+        self._end_timed_out(now, commands)  # before anything starts: none of these shall
         self._assume_first_tokens(now, commands)
         self._suspects = {i for i in self._suspects if self.instances[i].suspect_until > now}
         if self.loads.rivals is not None:
             self._age_others(now, commands)
         if self._slow:
             self._ramp_up(now, commands)
-        if now >= self._next_expiry:
-            self._next_expiry = now + EXPIRY_INTERVAL_S
+        if now >= self._next_check:
+            self._next_check = now + CHECK_INTERVAL_S
             for view in self.instances.values():
                 view.reported.check(view.answered_at, now)
                 view.fade()
                 if not view.speed.is_known:
                     view.speed.refresh()
                     self.loads.changed(view)
-            self._expire_waiting(now, commands)
+                self._release(view, now, commands)
 
     def _ramp_up(self, now: float, commands: list[Command]) -> None:
         self._slow = [v for v in self._slow if v.ramp < 1.0 and self.instances.get(v.instance_id) is v]
@@ -374,13 +389,19 @@ class Scheduler:
                 view.prefilled(attempt)
                 self._release(view, now, commands)
 
-    def _expire_waiting(self, now: float, commands: list[Command]) -> None:
-        oldest = now - self.config.queue_timeout_s
-        for view in self.instances.values():
-            for attempt in [a for a in view.waiting if a.arrived_at <= oldest]:
-                view.take_out(attempt)
-                del self.attempts[attempt.request.id]
-                self._reject(reject_timed_out(attempt.request.id, view), commands)
+    def _end_timed_out(self, now: float, commands: list[Command]) -> None:
+        freed: dict[str, InstanceView] = {}
+        for attempt in self._time_outs.pop_due(now):  # all of them first: another that is due must not start meanwhile
+            request = attempt.request
+            view = freed[attempt.instance_id] = self.instances[attempt.instance_id]
+            if attempt.state is AttemptState.WAITING:
+                reason = RejectReason.QUEUE_TIMEOUT
+            else:
+                reason = RejectReason.FIRST_TOKEN_TIMEOUT
+                commands.append(Abort(request.id, attempt.number, view.instance_id))
+            self._give_back(attempt, view, now)
+            self._reject(reject_timed_out(request, view, reason), commands)
+        for view in freed.values():
             self._release(view, now, commands)
 
     # What the handlers share.
@@ -406,31 +427,45 @@ class Scheduler:
         if placement is None:
             self._reject(reject_no_instance(request.id), commands)
             return
-        estimate = placement.estimate
+        estimate, reason = placement.estimate, placement.reason
+        deadline_s = arrived_at + (request.ttft_slo_s or self.config.ttft_slo_s)
         view = self.instances[estimate.instance_id]
-        if rejected := reject_if_queue_full(request.id, view, self.config):
-            self._reject(rejected, commands)
-            return
+        if queue_is_full(view, self.config):
+            candidates = [self.instances[instance_id] for instance_id in placement.candidates]
+            elsewhere = place_with_room(request, candidates, self.config)
+            if elsewhere is not None:
+                estimate, reason = elsewhere, ChoiceReason.SWITCHED
+                view = self.instances[estimate.instance_id]
+            else:
+                in_time = now + estimate.total_s <= deadline_s
+                shed = view.waiting.least_important(request, estimate.work_tokens, in_time)
+                if shed is None:
+                    self._reject(reject_queue_full(request, view), commands)
+                    return
+                self._shed(shed, now, commands)
         attempt = Attempt(
             request,
             number,
             arrived_at,
             estimate.instance_id,
             placement.candidates,
-            placement.reason,
+            reason,
             estimate.total_s + (now - arrived_at),
             estimate.cached_tokens,
             estimate.uncached_tokens,
             estimate.work_tokens,
-            arrived_at + (request.ttft_slo_s or self.config.ttft_slo_s),
+            deadline_s,
             tried,
         )
         self.attempts[request.id] = attempt
         first = not len(view.waiting) and not view.others_wait
         if not self.policy.holds_requests or (first and self._can_start(view, request)):
             self._dispatch(view, attempt, now, commands)
+            if request.timeout_s is not None:
+                self._time_outs.watch(attempt)
             return
         view.enqueue(attempt)
+        self._time_outs.watch(attempt)
         self._release(view, now, commands)
 
     def _choose(self, request: Request, tried: frozenset[str], now: float) -> Placement | None:
@@ -448,11 +483,11 @@ class Scheduler:
         """Dispatch what the instance can start: from its own queue, then, if it would idle, from another's."""
         while len(view.waiting) and view.has_room(self.config.release_window_s):
             attempt = view.next_waiting(now)
-            if view.yields(attempt, now):
+            if attempt is None or view.yields(attempt, now):
                 return
             if not view.has_kv(attempt.request, self.answers.expected(attempt.request)):
                 return
-            view.take_out(attempt)
+            view.take_out(attempt, starts=True)
             self._dispatch(view, attempt, now, commands)
         nobody_waits = not len(view.waiting) and not view.others_wait
         if self.config.taking and self.loads.waiting and nobody_waits and not view.draining:
@@ -466,7 +501,7 @@ class Scheduler:
             if found is None:
                 return
             source, attempt = found
-            if not view.has_kv(attempt.request, self.answers.expected(attempt.request)):
+            if not self._can_start(view, attempt.request):
                 return
             source.take_out(attempt)
             attempt.place_at(view.estimate_ttft(attempt.request), ChoiceReason.TAKEN, now)
@@ -475,7 +510,9 @@ class Scheduler:
             self._release(source, now, commands)  # where it stood first, the next may fit
 
     def _can_start(self, view: InstanceView, request: Request) -> bool:
-        return view.has_room(self.config.release_window_s) and view.has_kv(request, self.answers.expected(request))
+        if not view.has_room(self.config.release_window_s) or request.tenant in view.crowding():
+            return False
+        return view.has_kv(request, self.answers.expected(request))
 
     def _price(self) -> float:
         return recompute_price(self.loads.mean_s, self.config)
@@ -502,17 +539,26 @@ class Scheduler:
         self.stats.slo_missed += 1
         commands.append(rejected)
 
+    def _shed(self, attempt: Attempt, now: float, commands: list[Command]) -> None:
+        """One that waits makes room for another."""
+        self._reject(reject_queue_full(attempt.request, self.instances[attempt.instance_id]), commands)
+        self._end(attempt, now, commands)
+
     def _end(self, attempt: Attempt, now: float, commands: list[Command]) -> None:
         """Give back all the attempt has booked, and let the next in the queue start."""
-        del self.attempts[attempt.request.id]
         view = self.instances[attempt.instance_id]
+        self._give_back(attempt, view, now)
+        self._release(view, now, commands)
+
+    def _give_back(self, attempt: Attempt, view: InstanceView, now: float) -> None:
+        """The request is over, or its next attempt comes: the books are as without this one."""
+        del self.attempts[attempt.request.id]
         if attempt.state is AttemptState.WAITING:
             view.take_out(attempt)
         else:
             if attempt.state is AttemptState.PREFILLING:
                 view.speed.starts(now)  # the time it took is nobody else's
             view.release(attempt)
-        self._release(view, now, commands)
 
     def _recover(
         self, attempt: Attempt, tokens_sent: int, cause: FailureCause, now: float, commands: list[Command]
@@ -524,7 +570,7 @@ class Scheduler:
                     self.stats.slo_missed += 1
                 commands.append(FailStream(attempt.request.id, cause))
             case Fate.GIVE_UP:
-                self._reject(Reject(attempt.request.id, RejectReason.ATTEMPTS_EXHAUSTED, 1.0), commands)
+                self._reject(reject_exhausted(attempt.request.id), commands)
             case Fate.RETRY:
                 self.stats.retries += 1
                 tried = attempt.tried | {attempt.instance_id}

@@ -1,6 +1,7 @@
 """One instance as the core sees it: its capacity, what is booked on it, what it says of itself, and the cache it is
 believed to hold."""
 
+from collections.abc import Set
 from dataclasses import replace
 from math import inf
 
@@ -12,6 +13,7 @@ from scheduler.kv_booking import KvBooking
 from scheduler.load_order import LoadOrder
 from scheduler.reported_load import ForeignLoad, ReportedLoad
 from scheduler.request import Attempt, AttemptState, Request
+from scheduler.tenant_shares import SHARED_WINDOW, TenantShares
 from scheduler.ttft import FleetPace, PrefillSpeed, TtftEstimate, cached_tokens
 from scheduler.wait_queues import WaitQueue
 
@@ -19,6 +21,9 @@ WORK_MEMORY = 16.0  # prompts over which the mean work of one is taken
 OTHERS_FRESH_S = 0.3  # three times the interval at which gateways tell each other what they have booked
 OTHERS_KEPT_S = 5.0  # what was said longer ago says nothing
 LEAST_RAMP = 0.1  # of the load of an instance in full service: what it starts with
+# A request that came so much earlier in another gateway goes first. For less, an instance is not left without work
+# until the other gateway hears that it has room.
+YIELD_AFTER_S = 0.3
 MAX_YIELDS = 5  # times in a row that room is left to another gateway that does not use it
 SAVED_MEMORY_S = (
     300.0  # time over which what a cache saved counts: prefixes that are not used any more are worth nothing
@@ -65,6 +70,7 @@ class InstanceView:
         self.waiting_tokens = 0
         self.booked_prefill_tokens = 0
         self.kv = KvBooking()
+        self._shares = TenantShares(capacity.max_running, capacity.kv_tokens)
         self.ramp = 1.0
         self._slow_start_s = config.slow_start_s
         self._joined_at = 0.0
@@ -136,6 +142,13 @@ class InstanceView:
         longer than it is while the instance is new."""
         return self.backlog_tokens * self.speed.seconds_per_token / self.ramp
 
+    def ahead_tokens(self, request: Request) -> int:
+        """Prefill work that would come before such a request if it were placed here now. Of what other gateways have
+        waiting, neither priorities nor tenants are known: all of it."""
+        if not self.waiting_tokens:
+            return self.backlog_tokens
+        return self.backlog_tokens - self.waiting_tokens + self.waiting.work_ahead(request)
+
     @property
     def prefilling_tokens(self) -> int:
         """Prefill work that the instance has been given, by whichever gateway, and has not done."""
@@ -171,7 +184,7 @@ class InstanceView:
             work,
             len(self.running),
             prefill_s,
-            self.backlog_tokens * seconds_per_token / self.ramp + prefill_s,
+            self.ahead_tokens(request) * seconds_per_token / self.ramp + prefill_s,
         )
 
     def enqueue(self, attempt: Attempt) -> None:
@@ -181,9 +194,9 @@ class InstanceView:
         self.cache.expect(attempt.request.blocks)
         self._loads.changed(self)
 
-    def take_out(self, attempt: Attempt) -> None:
-        """The attempt no longer waits here: it starts, moves, or is over."""
-        self.waiting.remove(attempt)
+    def take_out(self, attempt: Attempt, *, starts: bool = False) -> None:
+        """The attempt no longer waits here: it starts here, moves, or is over."""
+        self.waiting.remove(attempt, starts=starts)
         self.waiting_tokens -= attempt.work_tokens
         self._loads.waiting -= 1
         self.cache.unexpect(attempt.request.blocks)
@@ -195,17 +208,24 @@ class InstanceView:
             return True
         if self.reported.stale or self._all_running >= self.capacity.max_running * self.ramp:
             return False
+        if self._shares.several:
+            window_s *= SHARED_WINDOW
         return not self.prefilling_tokens or self.prefilling_s < window_s
 
-    def next_waiting(self, now: float) -> Attempt:
-        """Who starts next, of one or more that wait. Half of the others' work is taken to come before."""
+    def next_waiting(self, now: float) -> Attempt | None:
+        """Who starts next, of those that wait and may. Half of the others' work is taken to come before."""
         ahead = self.prefilling_tokens + (self.others.waiting_tokens // 2 if self.others is not None else 0)
         spt = self.speed.seconds_per_token
-        return self.waiting.next(now, now + ahead * spt, spt)
+        return self.waiting.next(now, now + ahead * spt, spt, self.crowding())
+
+    def crowding(self) -> Set[str]:
+        """Tenants of which no more may start here at present."""
+        return self._shares.crowding(self._all_running, self._all_kv_tokens)
 
     def head_age_s(self, now: float) -> float | None:
         """See InstanceLoad."""
-        return self._age_s(self.next_waiting(now), now) if len(self.waiting) else None
+        attempt = self.next_waiting(now)
+        return self._age_s(attempt, now) if attempt is not None else None
 
     def _age_s(self, attempt: Attempt, now: float) -> float | None:
         work_s = attempt.work_tokens * self.speed.seconds_per_token
@@ -225,7 +245,7 @@ class InstanceView:
         if others is None or others.head_age_s is None or self._yielded >= MAX_YIELDS:
             return False
         age_s = self._age_s(attempt, now)
-        return age_s is None or age_s < others.head_age_s + now - self.others_at
+        return age_s is None or age_s + YIELD_AFTER_S < others.head_age_s + now - self.others_at
 
     def has_kv(self, request: Request, answer_tokens: int) -> bool:
         """Whether the request's KV cache would fit beside what runs. An idle instance takes anything."""
@@ -255,6 +275,7 @@ class InstanceView:
         self.booked_prefill_tokens += attempt.work_tokens
         self._mean_work_tokens += (attempt.work_tokens - self._mean_work_tokens) / WORK_MEMORY
         self.kv.book(request.blocks, block_tokens, attempt.own_kv_tokens)
+        self._shares.take(request.tenant, request.prompt_tokens + answer_tokens)
         self.cache.use(request.blocks)
         self._loads.changed(self)
 
@@ -276,6 +297,8 @@ class InstanceView:
         request = attempt.request
         del self.running[request.id]
         self.kv.give_back(request.blocks, attempt.own_kv_tokens)
+        block_tokens = self._kv_block_tokens(request)
+        self._shares.give_back(request.tenant, attempt.own_kv_tokens + len(request.blocks) * block_tokens)
         if attempt.state is AttemptState.PREFILLING:
             self.booked_prefill_tokens -= attempt.work_tokens
             self._loads.changed(self)

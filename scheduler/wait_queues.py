@@ -1,67 +1,68 @@
 """What waits in the gateway for one instance, and who starts next there.
 
-Lower priority values come first. Within a priority the order is arrival + a handicap for long prompts. Where somebody
-in that order would miss the objective, the longest up to there is put aside (Moore and Hodgson, "An n job, one machine
-sequencing algorithm for minimizing the number of late jobs", Management Science 15, 1968): served late anyway, it would
-only make others late. Those put aside are served when that makes nobody late, when nobody else is left, or when they
-have waited for `patience_slos` times their objective.
+Lower priority values come first; within one, tenants take turns (fair_queue.py), and within a tenant deadlines decide
+(deadline_queue.py). Who has waited for `patience_slos` times its objective behind more important ones goes before
+them, but not more often than they bear.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterator, Set
 
-from scheduler.request import Attempt
+from scheduler.deadline_queue import patience_ends_s
+from scheduler.fair_queue import FairQueue
+from scheduler.request import Attempt, Request
+from scheduler.tenant_shares import NOBODY
 
-LOOK_AHEAD = 64  # attempts looked at in a decision: who is further behind waits for minutes anyway
-
-# How much more than a late one's own time must be left before it goes ahead of the punctual ones: for those who will
-# come meanwhile, and the more, the more late ones wait, since then there is no slack to give away for long.
-SLACK_S = 0.3
-SLACK_PER_LATE_S = 0.4
-
-_Order = tuple[int, float, str]
+# For each token of work that a less important request does before its turn, the more important ones do so many first:
+# a flood of the unimportant has a fifth of the instance when all of it has waited too long, and never less.
+SHARE_OF_IMPORTANT = 4
 
 
 class WaitQueue:
     """Any attempt can be taken out, at O(log n) and a memory move."""
 
     def __init__(self, *, by_deadline: bool, patience_slos: float) -> None:
-        """by_deadline=False: by priority and place alone, nobody is put aside."""
+        """by_deadline=False: by place instead of deadlines, nobody is put aside."""
         self._by_deadline = by_deadline
         self._patience_slos = patience_slos
-        self._punctual: list[_Order] = []
-        self._late: list[_Order] = []
-        self._late_tokens = 0
-        self._orders: dict[str, _Order] = {}
-        self._attempts: dict[str, Attempt] = {}
+        self._levels: dict[int, FairQueue] = {}  # by priority, none of them empty
+        self._priorities: list[int] = []  # of those, sorted
+        self._count = 0
+        self._owed_tokens = 0  # to the more important, for what went before them
 
     def __len__(self) -> int:
-        return len(self._attempts)
+        return self._count
 
     def __iter__(self) -> Iterator[Attempt]:
-        """As they would start if nothing changed; those put aside last."""
-        attempts = self._attempts
-        return (attempts[request_id] for _, _, request_id in chain(self._punctual, self._late))
+        """As they would start if nothing changed and nobody lost patience."""
+        if len(self._priorities) == 1:
+            return iter(self._levels[self._priorities[0]])
+        return (attempt for priority in self._priorities for attempt in self._levels[priority])
 
     def add(self, attempt: Attempt, handicap_s: float) -> None:
         """handicap_s: how much later than it came it takes its place."""
-        request = attempt.request
-        order = (request.priority, attempt.arrived_at + handicap_s, request.id)
-        insort(self._punctual, order)
-        self._orders[request.id] = order
-        self._attempts[request.id] = attempt
+        priority = attempt.request.priority
+        level = self._levels.get(priority)
+        if level is None:
+            level = self._levels[priority] = FairQueue(self._by_deadline, self._patience_slos)
+            insort(self._priorities, priority)
+        level.add(attempt, handicap_s)
+        self._count += 1
 
-    def remove(self, attempt: Attempt) -> None:
-        request_id = attempt.request.id
-        order = self._orders.pop(request_id)
-        del self._attempts[request_id]
-        position = bisect_left(self._punctual, order)
-        if position < len(self._punctual) and self._punctual[position] == order:
-            del self._punctual[position]
-        else:
-            del self._late[bisect_left(self._late, order)]
-            self._late_tokens -= attempt.work_tokens
+    def remove(self, attempt: Attempt, *, starts: bool = False) -> None:
+        """starts: here, so that it counts as a turn of its priority and its tenant."""
+        priority = attempt.request.priority
+        if starts:
+            if priority != self._priorities[0]:
+                self._owed_tokens += SHARE_OF_IMPORTANT * attempt.work_tokens
+            elif self._owed_tokens:
+                self._owed_tokens = max(0, self._owed_tokens - attempt.work_tokens)
+        level = self._levels[priority]
+        level.remove(attempt, starts=starts)
+        self._count -= 1
+        if not level:
+            del self._levels[priority]
+            del self._priorities[bisect_left(self._priorities, priority)]
 
     def tokens_ahead(self, attempt: Attempt) -> int:
         """Work of those that start before it."""
@@ -72,53 +73,46 @@ class WaitQueue:
             ahead += other.work_tokens
         return ahead
 
-    def next(self, now: float, start_s: float, seconds_per_token: float) -> Attempt:
-        """Who starts next, of one or more; start_s: when the instance could begin with it."""
-        attempts = self._attempts
-        if not self._by_deadline:
-            return attempts[self._punctual[0][2]]
-        if self._late:
-            due_s, first_late = self._late[0][1], attempts[self._late[0][2]]
-            if now >= due_s:
-                return first_late
-        slack_s = self._put_late_aside(start_s, seconds_per_token)
-        if not self._punctual:
-            return attempts[self._late[0][2]]
-        if self._late:
-            first_late = attempts[self._late[0][2]]
-            others_s = (self._late_tokens - first_late.work_tokens) * seconds_per_token
-            if first_late.work_tokens * seconds_per_token + SLACK_S + SLACK_PER_LATE_S * others_s <= slack_s:
-                return first_late
-        return attempts[self._punctual[0][2]]
-
-    def _put_late_aside(self, start_s: float, seconds_per_token: float) -> float:
-        """Seconds by which the punctual ones could all start later without one of them being late."""
-        while True:
-            slack_s, longest = self._schedule(start_s, seconds_per_token)
-            if slack_s >= 0:
-                return slack_s
-            attempt = self._attempts[self._punctual.pop(longest)[2]]
-            slo_s = attempt.deadline_s - attempt.arrived_at
-            order = (0, attempt.arrived_at + self._patience_slos * slo_s, attempt.request.id)
-            insort(self._late, order)
-            self._late_tokens += attempt.work_tokens
-            self._orders[attempt.request.id] = order
-
-    def _schedule(self, start_s: float, seconds_per_token: float) -> tuple[float, int]:
-        """The slack up to the first that would be late, and the position of the longest up to there, of those with
-        the lowest priority."""
-        end_s = start_s
-        slack_s = float("inf")
-        longest = 0
-        most = (-1 << 62, -1.0)
-        for position, (priority, _, request_id) in enumerate(self._punctual[:LOOK_AHEAD]):
-            attempt = self._attempts[request_id]
-            work_s = attempt.work_tokens * seconds_per_token
-            if (priority, work_s) >= most:
-                most = (priority, work_s)
-                longest = position
-            end_s += work_s
-            slack_s = min(slack_s, attempt.deadline_s - end_s)
-            if slack_s < 0:
+    def work_ahead(self, request: Request) -> int:
+        """About the tokens that would start before such a request if it came now."""
+        ahead = 0
+        for priority in self._priorities:
+            if priority >= request.priority:
+                if priority == request.priority:
+                    ahead += self._levels[priority].work_ahead(request.tenant)
                 break
-        return slack_s, longest
+            ahead += self._levels[priority].work_tokens
+        return ahead
+
+    def next(self, now: float, start_s: float, seconds_per_token: float, crowding: Set[str] = NOBODY) -> Attempt | None:
+        """Who starts next; start_s: when the instance could begin with it. None of the tenants that are crowding."""
+        if len(self._priorities) > 1 and not self._owed_tokens:
+            impatient = self._impatient(now)
+            if impatient is not None and impatient.request.tenant not in crowding:
+                return impatient
+        for priority in self._priorities:
+            attempt = self._levels[priority].next(now, start_s, seconds_per_token, crowding)
+            if attempt is not None:
+                return attempt
+        return None
+
+    def _impatient(self, now: float) -> Attempt | None:
+        """Who has waited too long behind more important ones, and longest of those."""
+        oldest = [self._levels[priority].oldest_in_turn for priority in self._priorities[1:]]
+        ends = [(patience_ends_s(attempt, self._patience_slos), i) for i, attempt in enumerate(oldest)]
+        end_s, found = min(ends)
+        return oldest[found] if now >= end_s else None
+
+    def least_important(self, request: Request, work_tokens: int, in_time: bool) -> Attempt | None:
+        """Who makes room for the request, of those that wait; None: itself. in_time: it can meet its objective."""
+        if not self._priorities or request.priority > self._priorities[-1]:
+            return None
+        level = self._levels[self._priorities[-1]]
+        if request.priority < self._priorities[-1]:
+            return level.last
+        return level.least_important(request.tenant, work_tokens, in_time)
+
+    @property
+    def least_priority(self) -> int:
+        """That of the least important, of one or more."""
+        return self._priorities[-1]

@@ -176,7 +176,7 @@ async def test_a_request_that_finds_the_queue_full_gets_429_with_retry_after(fle
         assert f.gateway.metrics.outcomes["rejected_queue_full"] == 1
 
 
-async def test_a_request_that_waits_for_too_long_gets_429(fleet):
+async def test_a_request_that_waits_for_too_long_gets_504(fleet):
     async def never_answer(conversation: Conversation) -> None:
         await conversation.closed_by_gateway()
 
@@ -186,8 +186,25 @@ async def test_a_request_that_waits_for_too_long_gets_429(fleet):
         await first.send(post("/v1/chat/completions", CHAT))
         await f.until(lambda: len(f.gateway.driver.exchanges) == 1)
         answer = await second.post("/v1/chat/completions", CHAT)
-        assert answer.status == 429
-        assert answer.error["message"] == "The request has waited for too long."
+        assert (answer.status, answer.error["code"]) == (504, 504)
+        assert answer.error["message"] == "The request has waited until its time-out."
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_is_answered_504_when_no_token_came_in_the_time_it_gave(fleet, stream):
+    async def never_answer(conversation: Conversation) -> None:
+        await conversation.closed_by_gateway()
+
+    async with fleet(never_answer) as f:
+        f.apply(f.member(0, incarnation=2, capacity=InstanceCapacity(prefill_tokens_per_s=1.0)))
+        client = await f.client()
+        answer = await client.post("/v1/chat/completions", CHAT | {"stream": stream}, "x-dualmap-timeout-ms: 20\r\n")
+        assert (answer.status, answer.error["type"]) == (504, "GatewayTimeoutError")
+        assert answer.error["message"] == "The instance sent no token before the request's time-out."
+        assert f.gateway.metrics.outcomes["rejected_first_token_timeout"] == 1
+        await f.until(lambda: f.instances[0].open_connections == 0)
+        f.check_books_are_empty()
 
 
 async def test_stopping_lets_running_requests_end_and_refuses_others(fleet):

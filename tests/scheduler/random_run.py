@@ -95,9 +95,10 @@ class RandomRun:
             rng.choice((0, 20, 300)),
             rng.choice((None, None, 0.1, 60.0)),
             rng.choice((0, 0, -1, 2)),
-            rng.choice(("", "Ä\n\u2028")),
+            rng.choice(("", "", "flood", "flood", "Ä\n\u2028")),
             streams=rng.random() < 0.7,
             block_tokens=rng.choice((0, 0, 100, 400)),
+            timeout_s=rng.choice((None, None, None, 0.5, 4.0)),
         )
         self._send(RequestArrived(request))
 

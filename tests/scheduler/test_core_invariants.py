@@ -15,8 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
 from scheduler.blocks import hash_trace_ids
-from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject
+from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason
 from scheduler.config import POLICY_NAMES
+from scheduler.deadline_queue import DeadlineQueue
 from scheduler.errors import ContractError
 from scheduler.events import (
     BlocksRemoved,
@@ -44,9 +45,11 @@ from scheduler.prefix_key import MIN_WINDOW, WINDOW_PER_INSTANCE
 from scheduler.rebalance import plan_rebalance
 from scheduler.request import Attempt, AttemptState, ChoiceReason
 from scheduler.snapshot import Move
+from scheduler.tenant_shares import SHARED_WINDOW
 
 IDS = ("a", "b", "c", "d", "e")
 MAX_OUTPUT_TOKENS = 300
+TENANTS = ("", "", "flood", "flood", "quiet")
 CAPACITIES = (
     InstanceCapacity(prefill_tokens_per_s=1000.0, kv_tokens=8000, max_running=3, cache_tokens=20_000),
     InstanceCapacity(prefill_tokens_per_s=4000.0, kv_tokens=20_000, max_running=8, weight=2.0, attention_tokens=3000),
@@ -102,6 +105,9 @@ class Fleet:
         self.seen: dict[str, Attempt] = {}
         self.plans: list[MovesProposed] = []
         self.others: dict[str, InstanceLoad] = {}
+        self.arrived_at: dict[str, float] = {}
+        self.shed_waiting = 0
+        self.timed_out = Counter[RejectReason]()
         self.taken = 0
         self.most_members = 1
         self._arrived = 0
@@ -142,7 +148,16 @@ class Fleet:
             self.keep_queue.discard(instance_id)
         self._send(InstanceLost(instance_id, incarnation, "died"), late=late)
 
-    def arrive(self, prompt: int, prompt_tokens: int, priority: int, streams: bool, slo_s: float | None) -> None:
+    def arrive(
+        self,
+        prompt: int,
+        prompt_tokens: int,
+        priority: int,
+        streams: bool,
+        slo_s: float | None,
+        tenant: str,
+        timeout_s: float | None,
+    ) -> None:
         self._arrived += 1
         blocks = PROMPTS[prompt % len(PROMPTS)]
         max_output_tokens = (0, 20, MAX_OUTPUT_TOKENS)[self._arrived % 3]
@@ -153,12 +168,19 @@ class Fleet:
             max_output_tokens,
             slo_s,
             priority,
-            streams=streams,
+            tenant,
+            streams,
             block_tokens=(0, 512, 100, 0, 390)[self._arrived % 5],  # estimates of one block's length differ
+            timeout_s=timeout_s,
         )
         self.requests[request.id] = request
+        self.arrived_at[request.id] = self.now
         commands = self._send(RequestArrived(request))
-        assert len(commands) <= 1 or request.id in self.requests
+        shed = [c.request_id for c in commands if isinstance(c, Reject) and c.reason is RejectReason.QUEUE_FULL]
+        assert len(shed) <= 2
+        if request.id in shed:
+            self._check_shed(request)
+        self.shed_waiting += len(set(shed) - {request.id})
 
     def arrive_again(self, index: int) -> None:
         if self.requests:
@@ -250,6 +272,7 @@ class Fleet:
         self.now += after_s
         self._send(Tick())
         assert all(due >= self.now for due, _, _ in self.core._assumed)  # what a tick dispatches may be due at once
+        self._check_time_outs()
 
     def end_all(self) -> None:
         """Every request ends; then nothing may be booked any more."""
@@ -263,6 +286,7 @@ class Fleet:
         self.tick(1e6)
         assert not self.core.attempts
         assert not self.core._assumed
+        assert not len(self.core._time_outs)
         assert not self.core._suspects
         for view in self.core.instances.values():
             assert not view.waiting_count
@@ -314,6 +338,9 @@ class Fleet:
                 assert request_id not in self.running, "ended while it runs"
                 if isinstance(command, Reject):
                     assert 1.0 <= command.retry_after_s <= 60.0
+                    if command.reason in (RejectReason.QUEUE_TIMEOUT, RejectReason.FIRST_TOKEN_TIMEOUT):
+                        assert self.now >= self._due_s(self.requests[request_id])
+                        self.timed_out[command.reason] += 1
                 self._end(request_id)
 
     # What must hold.
@@ -335,6 +362,35 @@ class Fleet:
             assert view.incarnation == self.members[instance_id]
             assert view.draining == (instance_id in self.draining)
             self._check_view(view, at[instance_id])
+
+    def _due_s(self, request: Request) -> float:
+        timeout_s = self.config.queue_timeout_s if request.timeout_s is None else request.timeout_s
+        return self.arrived_at[request.id] + timeout_s
+
+    def _check_time_outs(self) -> None:
+        """Right after a tick nobody waits past the time-out, nor runs without a token past the one of its client."""
+        for attempt in self.core.attempts.values():
+            if attempt.state is AttemptState.WAITING or (
+                attempt.state is AttemptState.PREFILLING and attempt.request.timeout_s is not None
+            ):
+                assert self._due_s(attempt.request) > self.now
+
+    def _check_shed(self, request: Request) -> None:
+        """One that came and was shed: nobody less important waits where it could have."""
+        full = [view for view in self.core.instances.values() if view.waiting_count >= self.config.max_waiting]
+        if len(self.core.attempts) >= self.config.max_in_flight:
+            full = list(self.core.instances.values())
+            assert all(a.request.priority <= request.priority for view in full for a in view.waiting)
+        assert any(self._nobody_less_important(view, request) for view in full)
+
+    def _nobody_less_important(self, view: InstanceView, request: Request) -> bool:
+        work = Counter[str]({request.tenant: view.work_there(request)})
+        for attempt in view.waiting:
+            if attempt.request.priority > request.priority:
+                return False
+            if attempt.request.priority == request.priority:
+                work[attempt.request.tenant] += attempt.work_tokens
+        return work[request.tenant] == max(work.values())
 
     def _check_taken(self, request_id: str, instance_id: str) -> None:
         assert self.core.config.taking
@@ -377,17 +433,30 @@ class Fleet:
         assert view.others == aged
 
     def _check_queue(self, view: InstanceView, waiting: list[Attempt]) -> None:
+        by_tenant: dict[tuple[int, str], dict[str, Attempt]] = {}
+        for attempt in waiting:
+            request = attempt.request
+            by_tenant.setdefault((request.priority, request.tenant), {})[request.id] = attempt
         queue = view.waiting
-        by_id = {a.request.id: a for a in waiting}
         assert len(queue) == len(waiting)
+        assert {id(a) for a in queue} == {id(a) for a in waiting}
+        assert queue._priorities == sorted(queue._levels)
+        assert by_tenant.keys() == {(p, tenant) for p, level in queue._levels.items() for tenant in level._queues}
+        for priority, level in queue._levels.items():
+            assert level._turns == sorted((level._tags[tenant], tenant) for tenant in level._queues)
+            assert level.work_tokens == sum(own.work_tokens for own in level._queues.values())
+            for tenant, own in level._queues.items():
+                self._check_tenant(own, by_tenant[priority, tenant])
+
+    def _check_tenant(self, queue: DeadlineQueue, by_id: dict[str, Attempt]) -> None:
         assert queue._attempts == by_id
         assert queue._orders == {order[-1]: order for order in (*queue._punctual, *queue._late)}
         assert queue._punctual == sorted(queue._punctual)
         assert queue._late == sorted(queue._late)
-        assert queue._late_tokens == sum(by_id[request_id].work_tokens for _, _, request_id in queue._late)
+        assert queue._late_tokens == sum(by_id[request_id].work_tokens for _, request_id in queue._late)
+        assert queue.work_tokens == sum(a.work_tokens for a in by_id.values())
         if not self.core.config.deadline_order:
-            in_order = sorted(waiting, key=lambda a: (a.request.priority, a.arrived_at, a.request.id))
-            assert list(queue) == in_order
+            assert list(queue) == sorted(by_id.values(), key=lambda a: (a.arrived_at, a.request.id))
 
     def _check_kv(self, view: InstanceView, running: list[Attempt]) -> None:
         """A block is booked once, with the size that the first to use it gave it."""
@@ -397,9 +466,15 @@ class Fleet:
         assert all(a.own_kv_tokens >= 0 for a in running)
         own_tokens = sum(a.own_kv_tokens for a in running)
         assert view.booked_kv_tokens == own_tokens + sum(view.kv._block_tokens.values())
+        assert view._shares._running == Counter(a.request.tenant for a in running)
+        for tenant in view._shares._running:
+            own = [a for a in running if a.request.tenant == tenant]
+            tokens = sum(a.own_kv_tokens + len(a.request.blocks) * view._kv_block_tokens(a.request) for a in own)
+            assert view._shares._kv[tenant] == tokens
 
     def _check_waits_for_a_reason(self, view: InstanceView) -> None:
-        """No room for another, or one of those that wait, which may be the one whose turn it is, does not fit."""
+        """No room for another, or one of those that wait, which may be the one whose turn it is, does not fit, or only
+        such wait that have to leave room for other tenants."""
         assert self.core.policy.holds_requests
         others = view.others or InstanceLoad(view.instance_id, 0, 0, 0, 0)
         assert view.running or others.running or others.waiting
@@ -408,11 +483,16 @@ class Fleet:
         free = view.capacity.kv_tokens - view.booked_kv_tokens - others.kv_tokens - foreign.kv_tokens
         assert (
             view.reported.stale
-            or view.running_count + others.running + foreign.requests >= view.capacity.max_running
-            or (prefilling_s and prefilling_s >= self.core.config.release_window_s)
+            or view.running_count + others.running + foreign.requests >= view.capacity.max_running * view.ramp
+            or (prefilling_s and prefilling_s >= self._window_s(view))
             or others.head_age_s is not None
             or any(self._most_kv_tokens(view, a.request) > free for a in view.waiting)
+            or all(a.request.tenant in view.crowding() for a in view.waiting)
         )
+
+    def _window_s(self, view: InstanceView) -> float:
+        tenants = {attempt.request.tenant for attempt in view.running.values()}
+        return self.core.config.release_window_s * (SHARED_WINDOW if len(tenants) > 1 else 1.0)
 
     def _most_kv_tokens(self, view: InstanceView, request: Request) -> int:
         in_use = sum(block in view.kv._users for block in request.blocks)
@@ -503,10 +583,12 @@ class AnyEvents(RuleBasedStateMachine):
         priority=st.sampled_from((0, 0, 0, -1, 3)),
         streams=st.booleans(),
         slo_s=st.sampled_from((None, None, 0.5, 60.0)),
+        tenant=st.sampled_from(TENANTS),
+        timeout_s=st.sampled_from((None, None, 0.05, 2.0)),
     )
-    def arrive(self, many, prompt, prompt_tokens, priority, streams, slo_s):
+    def arrive(self, many, **request):
         for _ in range(many):
-            self.fleet.arrive(prompt, prompt_tokens, priority, streams, slo_s)
+            self.fleet.arrive(**request)
 
     @rule(index=INDEX)
     def arrive_again(self, index):
@@ -603,7 +685,15 @@ def random_event(fleet: Fleet, rng: random.Random) -> None:
     if kind == 0:
         slo_s = rng.choice((None, None, 1.0, 60.0))
         prompt = 0 if rng.random() < 0.1 else 1 + rng.randrange(len(PROMPTS) - 1)
-        fleet.arrive(prompt, rng.choice((1, 300, 1000, 4000)), rng.choice((0, 0, -1, 2)), rng.random() < 0.7, slo_s)
+        fleet.arrive(
+            prompt,
+            rng.choice((1, 300, 1000, 4000)),
+            rng.choice((0, 0, -1, 2)),
+            rng.random() < 0.7,
+            slo_s,
+            rng.choice(TENANTS),
+            rng.choice((None, None, None, 0.5, 3.0)),
+        )
     elif kind == 1:
         fleet.first_token(index)
     elif kind == 2:
@@ -653,4 +743,7 @@ def test_the_books_stay_right_over_a_long_run(config: SchedulerConfig):
     assert (fleet.taken > 0) is (held and fleet.core.config.taking)
     assert fleet.core.stats.retries > 0 or config.max_attempts == 1
     assert fleet.core.stats.late_events > 50
+    assert (fleet.shed_waiting > 0) is (held and config.max_waiting < 10)
+    assert fleet.timed_out[RejectReason.FIRST_TOKEN_TIMEOUT] > 0
+    assert (fleet.timed_out[RejectReason.QUEUE_TIMEOUT] > 0) is held
     fleet.end_all()

@@ -1,98 +1,72 @@
-"""What waits for one instance, in which order it starts, and who makes room. A token is a millisecond."""
+"""What waits for one instance by priority, and when patience counts for more. A token is a millisecond."""
 
 import random
-from itertools import combinations
+from collections import Counter
 
 import pytest
 
 from scheduler import Request
 from scheduler.request import Attempt
-from scheduler.wait_queues import LOOK_AHEAD, SLACK_PER_LATE_S, SLACK_S, WaitQueue
+from scheduler.wait_queues import SHARE_OF_IMPORTANT, WaitQueue
 from tests.scheduler.made import attempt_of
 
 SECONDS_PER_TOKEN = 0.001
-PATIENCE_SLOS = 1.6
+PATIENCE_SLOS = 2.0
+SLO_S = 5.0
+PATIENCE_S = PATIENCE_SLOS * SLO_S
 
 
-def waiting(
-    request_id: str, arrived_at: float = 0.0, priority: int = 0, work_tokens: int = 100, slo_s: float = 5.0
-) -> Attempt:
-    return attempt_of(Request(request_id, (), 100, priority=priority), arrived_at, work_tokens, slo_s)
+def waiting(request_id: str, at: float = 0.0, priority: int = 0, work_tokens: int = 100, tenant: str = "") -> Attempt:
+    return attempt_of(Request(request_id, (), 100, priority=priority, tenant=tenant), at, work_tokens, SLO_S)
 
 
-def queue_of(*attempts: Attempt, by_deadline: bool = True, handicap: float = 0.0) -> WaitQueue:
+def queue_of(*attempts: Attempt, by_deadline: bool = True) -> WaitQueue:
     queue = WaitQueue(by_deadline=by_deadline, patience_slos=PATIENCE_SLOS)
     for attempt in attempts:
-        queue.add(attempt, handicap * attempt.work_tokens * SECONDS_PER_TOKEN)
+        queue.add(attempt, 0.0)
     return queue
 
 
-def order(queue: WaitQueue) -> str:
-    return "".join(attempt.request.id for attempt in queue)
-
-
-def start(queue: WaitQueue, now: float, busy_s: float = 0.0) -> str:
-    return queue.next(now, now + busy_s, SECONDS_PER_TOKEN).request.id
-
-
-def starts(queue: WaitQueue, now: float) -> str:
-    """All of them, one after the other."""
-    done = ""
-    while len(queue):
-        attempt = queue.next(now, now, SECONDS_PER_TOKEN)
-        queue.remove(attempt)
-        done += attempt.request.id
-        now += attempt.work_tokens * SECONDS_PER_TOKEN
-    return done
+def start(queue: WaitQueue, now: float) -> Attempt:
+    attempt = queue.next(now, now, SECONDS_PER_TOKEN)
+    queue.remove(attempt, starts=True)
+    return attempt
 
 
 @pytest.mark.parametrize(
     ("attempts", "expected"),
     [
         ([("a", 1.0, 0), ("b", 2.0, 0), ("c", 3.0, 0)], "abc"),
-        ([("a", 3.0, 0), ("b", 2.0, 0), ("c", 1.0, 0)], "cba"),
         ([("a", 1.0, 1), ("b", 2.0, 0), ("c", 3.0, -1)], "cba"),
-        ([("c", 1.0, 0), ("a", 1.0, 0), ("b", 1.0, 0)], "abc"),
+        ([("a", 1.0, 1), ("b", 2.0, 1), ("c", 3.0, -1)], "cab"),
     ],
 )
 @pytest.mark.parametrize("by_deadline", [True, False])
-def test_lower_priority_values_go_first_then_earlier_arrivals_then_smaller_ids(attempts, expected, by_deadline):
-    assert order(queue_of(*(waiting(*a) for a in attempts), by_deadline=by_deadline)) == expected
+def test_lower_priority_values_go_first(attempts, expected: str, by_deadline: bool):
+    queue = queue_of(*(waiting(*a) for a in attempts), by_deadline=by_deadline)
+    assert "".join(a.request.id for a in queue) == expected
+    assert "".join(start(queue, 3.0).request.id for _ in range(3)) == expected
 
 
-@pytest.mark.parametrize(("handicap", "expected"), [(0.0, "ab"), (0.2, "ab"), (0.3, "ba")])
-def test_a_long_prompt_lets_those_pass_that_come_within_its_handicap(handicap: float, expected: str):
-    # a is 3 s long and came 0.8 s before b, which is 0.1 s long: they change places where 2.9 x handicap exceeds 0.8.
-    queue = queue_of(waiting("a", 0.0, work_tokens=3000), waiting("b", 0.8), handicap=handicap)
-    assert order(queue) == expected
+def test_a_more_important_one_that_is_late_still_goes_before_a_less_important_one():
+    queue = queue_of(waiting("x", 0.0, 1), waiting("a", 0.1, 0, 6000))
+    assert start(queue, 0.2).request.id == "a"
 
 
 def test_any_attempt_can_be_taken_out():
     rng = random.Random(2)
-    attempts = [waiting(f"{i:03}", rng.randrange(5), rng.randrange(3)) for i in range(200)]
-    queue = queue_of(*attempts, by_deadline=False)
-    rng.shuffle(attempts)
-    while attempts:
-        queue.remove(attempts.pop())
-        assert len(queue) == len(attempts)
-        expected = sorted(attempts, key=lambda a: (a.request.priority, a.arrived_at, a.request.id))
-        assert list(queue) == expected
-        if attempts:
-            assert queue.next(0.0, 0.0, SECONDS_PER_TOKEN) is expected[0]
-
-
-def test_any_attempt_can_be_taken_out_whether_it_was_put_aside_or_not():
-    rng = random.Random(3)
-    attempts = [waiting(f"{i:03}", rng.random() * 5, rng.randrange(3), rng.randrange(1, 900)) for i in range(100)]
+    attempts = [waiting(f"{i:03}", rng.randrange(5), rng.randrange(3), 10, rng.choice("abc")) for i in range(200)]
     queue = queue_of(*attempts)
+    rng.shuffle(attempts)
     while attempts:
         if rng.random() < 0.5:
             queue.next(5.0, 5.0 + rng.random() * 3, SECONDS_PER_TOKEN)
-        queue.remove(attempts.pop(rng.randrange(len(attempts))))
-        assert sorted(a.request.id for a in queue) == sorted(a.request.id for a in attempts)
-        late = [queue._attempts[request_id] for _, _, request_id in queue._late]
-        assert queue._late_tokens == sum(a.work_tokens for a in late)
-    assert queue._late_tokens == 0
+        queue.remove(attempts.pop(), starts=rng.random() < 0.5)
+        assert len(queue) == len(attempts)
+        assert {id(a) for a in queue} == {id(a) for a in attempts}
+        assert [a.request.priority for a in queue] == sorted(a.request.priority for a in attempts)
+    assert not queue._levels
+    assert not queue._priorities
 
 
 def test_only_what_is_released_before_an_attempt_is_ahead_of_it():
@@ -101,134 +75,68 @@ def test_only_what_is_released_before_an_attempt_is_ahead_of_it():
     assert [queue.tokens_ahead(a) for a in (urgent, first, second)] == [0, 40, 50]
 
 
+@pytest.mark.parametrize(
+    ("priority", "tenant", "ahead"),
+    [(-1, "flood", 0), (0, "flood", 340), (0, "quiet", 0), (1, "quiet", 340), (2, "flood", 340 + 70)],
+)
+def test_what_is_ahead_of_a_newcomer_depends_on_its_priority_and_tenant(priority: int, tenant: str, ahead: int):
+    queue = queue_of(
+        waiting("a", 0.0, 0, 300, "flood"), waiting("b", 0.1, 0, 40, "flood"), waiting("c", 0.1, 1, 70, "flood")
+    )
+    assert queue.work_ahead(Request("new", (), 100, priority=priority, tenant=tenant)) == ahead
+
+
+# Nobody starves.
+
+
+def under_a_stream(queue: WaitQueue, seconds: float, work_tokens: int = 200) -> list[tuple[float, Attempt]]:
+    """What starts when, while as much important work comes as the instance can do."""
+    now = 0.0
+    started = []
+    while now < seconds:
+        queue.add(waiting(f"important-{now:07.2f}", now, 0, work_tokens), 0.0)
+        attempt = start(queue, now)
+        started.append((now, attempt))
+        now += attempt.work_tokens * SECONDS_PER_TOKEN
+    return started
+
+
+@pytest.mark.parametrize("by_deadline", [True, False])
+@pytest.mark.parametrize("ahead", [0, 500])
+def test_the_least_important_is_served_once_it_has_waited_for_its_patience(by_deadline: bool, ahead: int):
+    """However many more important ones wait."""
+    queue = queue_of(*(waiting(f"a{i}", -1.0, 0, 10) for i in range(ahead)), by_deadline=by_deadline)
+    queue.add(waiting("x", 0.0, 5), 0.0)
+    times = {attempt.request.id: when for when, attempt in under_a_stream(queue, PATIENCE_S + 2.0)}
+    assert PATIENCE_S <= times["x"] <= PATIENCE_S + 0.2
+
+
+def test_a_flood_of_the_unimportant_is_served_a_fifth_when_all_of_it_has_waited_too_long():
+    queue = queue_of(*(waiting(f"x{i:04}", 0.0, 5, 100) for i in range(2000)))
+    work: Counter[int] = Counter()
+    for when, attempt in under_a_stream(queue, 60.0):
+        if when >= PATIENCE_S:
+            work[attempt.request.priority] += attempt.work_tokens
+    assert work[0] == pytest.approx(SHARE_OF_IMPORTANT * work[5], rel=0.1)
+
+
 # Who makes room.
 
 
 @pytest.mark.parametrize(
-    ("attempts", "expected", "aside"),
-    [
-        # (id, arrival, priority, tokens); each is due 5 s after it came, and the instance is free at 0.2 s.
-        ([("a", 0.0, 0, 1000), ("b", 0.1, 0, 1000)], "ab", ""),
-        ([("a", 0.0, 0, 4000), ("b", 0.1, 0, 800), ("c", 0.2, 0, 500)], "bca", "a"),  # c would end at 5.5, due at 5.2
-        ([("a", 0.0, 0, 500), ("b", 0.1, 0, 4000), ("c", 0.2, 0, 600)], "acb", "b"),
-        ([("a", 0.0, 0, 4700), ("b", 0.1, 0, 100)], "ab", ""),  # b ends at 5.0, due at 5.1
-        ([("a", 0.0, 0, 4900), ("b", 0.1, 0, 100)], "ba", "a"),
-        ([("a", 0.0, 0, 2600), ("b", 0.1, 0, 2700), ("c", 0.2, 0, 2300)], "acb", "b"),  # b would end at 5.5, due at 5.1
-        ([("a", 0.0, 0, 9000), ("b", 0.1, 0, 8000), ("c", 0.2, 0, 100)], "cab", "ab"),
-    ],
+    ("priority", "tenant", "expected"),
+    [(3, "c", None), (2, "c", "x2"), (2, "b", None), (0, "c", "x2"), (-1, "a", "x2"), (0, "b", "x2")],
 )
-def test_where_somebody_would_be_late_the_longest_up_to_there_makes_room(attempts, expected: str, aside: str):
-    queue = queue_of(*(waiting(*a) for a in attempts))
-    assert start(queue, 0.2) == expected[0]
-    assert sorted(request_id for _, _, request_id in queue._late) == sorted(aside)
-    assert order(queue) == expected
+def test_the_least_important_makes_room(priority: int, tenant: str, expected: str | None):
+    queue = queue_of(
+        waiting("a1", 0.0, 0, 900, "a"),
+        waiting("x0", 0.0, 2, 20, "a"),
+        waiting("x1", 0.1, 2, 200, "b"),
+        waiting("x2", 0.2, 2, 300, "b"),
+    )
+    found = queue.least_important(Request("new", (), 100, priority=priority, tenant=tenant), 100, True)
+    assert (found.request.id if found else None) == expected
 
 
-def most_punctual(attempts: list[Attempt], start_s: float) -> int:
-    """By trying all subsets, each in the order of its deadlines."""
-    by_due = sorted(attempts, key=lambda a: a.deadline_s)
-    for size in range(len(by_due), 0, -1):
-        for chosen in combinations(by_due, size):
-            end_s = start_s
-            for attempt in chosen:
-                end_s += attempt.work_tokens * SECONDS_PER_TOKEN
-                if end_s > attempt.deadline_s:
-                    break
-            else:
-                return size
-    return 0
-
-
-@pytest.mark.parametrize("seed", range(60))
-def test_as_many_are_punctual_as_can_be(seed: int):
-    rng = random.Random(seed)
-    attempts = [
-        waiting(str(i), rng.random() * 3, work_tokens=rng.randrange(1, 4000)) for i in range(rng.randrange(1, 9))
-    ]
-    queue = queue_of(*attempts)
-    start_s = 3.0 + rng.random() * 2
-    queue.next(3.0, start_s, SECONDS_PER_TOKEN)
-    assert len(queue._punctual) == most_punctual(attempts, start_s)
-
-
-def test_the_less_important_are_put_aside_before_the_more_important():
-    # In this order c would end at 5.3. Of a and b, which are more important, none makes room for it.
-    attempts = [waiting("a", 0.0, 0, 4000), waiting("b", 0.1, 0, 800), waiting("c", 0.1, 1, 500)]
-    queue = queue_of(*attempts)
-    assert start(queue, 0.1) == "a"
-    assert order(queue) == "abc"
-    assert [request_id for _, _, request_id in queue._late] == ["c"]
-
-
-def test_a_less_important_one_never_makes_a_more_important_one_late():
-    attempts = [waiting("x", 0.0, 1, 100), waiting("a", 0.1, 0, 2000), waiting("b", 0.2, 0, 2900)]
-    queue = queue_of(*attempts)
-    assert start(queue, 0.2) == "a"
-    assert order(queue) == "abx"
-    assert [request_id for _, _, request_id in queue._late] == ["x"], "due at 5.0, and a and b end at 5.1"
-
-
-def test_without_deadlines_nobody_is_put_aside():
-    queue = queue_of(waiting("a", work_tokens=9000), waiting("b", 0.1), waiting("c", 0.2), by_deadline=False)
-    assert starts(queue, 0.2) == "abc"
-    assert not queue._late
-
-
-def test_each_has_its_own_objective():
-    queue = queue_of(waiting("a", 0.0, work_tokens=4000, slo_s=60.0), waiting("b", 0.1, slo_s=1.0))
-    assert start(queue, 0.1) == "b"
-    assert order(queue) == "ba"
-
-
-# When those put aside are served.
-
-
-def test_late_ones_are_served_when_nobody_else_is_left_in_the_order_they_came():
-    queue = queue_of(waiting("b", 0.1, work_tokens=6000), waiting("a", 0.0, work_tokens=7000), waiting("c", 0.2))
-    assert starts(queue, 0.2) == "cab"
-
-
-@pytest.mark.parametrize(("now", "expected"), [(0.2, "b"), (7.9, "b"), (8.0, "a"), (20.0, "a")])
-def test_nobody_is_put_off_for_longer_than_the_patience(now: float, expected: str):
-    queue = queue_of(waiting("a", 0.0, work_tokens=6000))
-    assert start(queue, 0.2) == "a"  # alone; it is late from here on
-    queue.add(waiting("b", now - 0.1, work_tokens=500), 0.0)
-    assert start(queue, now) == expected
-
-
-@pytest.mark.parametrize(("slack_s", "expected"), [(-0.001, "b"), (0.001, "a")])
-@pytest.mark.parametrize("others", [0, 2])
-def test_a_late_one_goes_first_where_that_leaves_the_punctual_ones_slack(slack_s: float, expected: str, others: int):
-    """a takes 1 s; b, which takes 0.1 s, must have as much and the reserve to spare."""
-    queue = queue_of(waiting("a", 0.0, work_tokens=1000, slo_s=0.65))
-    for i in range(others):
-        queue.add(waiting(f"later-{i}", 0.1 + i / 100, work_tokens=700, slo_s=0.62), 0.0)
-    reserve_s = SLACK_S + SLACK_PER_LATE_S * 0.7 * others
-    due_in_s = 0.1 + 1.0 + reserve_s + slack_s
-    queue.add(waiting("b", 1.0, slo_s=due_in_s), 0.0)
-    assert start(queue, 1.0) == expected
-    assert [request_id for _, _, request_id in queue._punctual] == ["b"]
-
-
-def test_a_late_one_with_a_generous_objective_does_not_hold_up_those_with_a_tight_one():
-    giant = waiting("giant", 0.0, work_tokens=70_000, slo_s=60.0)
-    queue = queue_of(giant, waiting("tight", 1.0, work_tokens=6000))
-    queue.add(waiting("p", 8.8, work_tokens=100), 0.0)
-    assert start(queue, 8.8) == "p"  # both others are late; the tight one is due at 9 s, the giant at 96 s
-    assert start(queue, 9.0) == "tight"
-
-
-def test_one_put_aside_stays_so_while_it_waits():
-    late = waiting("a", 0.0, work_tokens=6000)
-    queue = queue_of(late, waiting("b", 0.1, work_tokens=4000))
-    assert start(queue, 0.2) == "b"
-    queue.remove(queue._attempts["b"])
-    queue.add(waiting("c", 0.3, work_tokens=4000), 0.0)
-    assert order(queue) == "ca"
-
-
-@pytest.mark.parametrize(("ahead", "aside"), [(LOOK_AHEAD - 1, ["z"]), (LOOK_AHEAD, [])])
-def test_no_more_are_looked_at_than_matter_soon(ahead: int, aside: list[str]):
-    queue = queue_of(*(waiting(f"{i:03}", work_tokens=10) for i in range(ahead)), waiting("z", 1.0, 0, 20_000))
-    assert start(queue, 1.0) == "000"
-    assert [request_id for _, _, request_id in queue._late] == aside
+def test_where_nobody_waits_nobody_makes_room():
+    assert queue_of().least_important(Request("new", (), 100), 100, True) is None

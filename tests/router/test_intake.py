@@ -1,0 +1,67 @@
+"""What headers tell of a request: whose it is, and how long its client waits."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from router.http_request import NOTED, HttpRequest
+from router.intake import MAX_TENANT_BYTES, take_in
+from router.openai_errors import RequestRefusedError
+from router.routes import Route
+from router.token_ratio import TokenRatio
+from scheduler.request import Request
+
+BODY = b'{"model":"m","priority":%d,"messages":[{"role":"user","content":"hi"}]}'
+
+
+def taken_in(route: Route = Route.CHAT, priority: int = 0, **headers: bytes) -> Request:
+    request = HttpRequest(0.0)
+    request.fields = {name.replace("_", "-").encode(): value for name, value in headers.items()}
+    assert request.fields.keys() <= NOTED
+    exchange = SimpleNamespace(id="r", request=request, body=BODY % priority)
+    return take_in(exchange, route, 512, TokenRatio(), ask_for_usage=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("route", [Route.CHAT, Route.PASSED_THROUGH])
+def test_a_tenant_is_who_the_header_says(route: Route):
+    assert taken_in(route, x_dualmap_tenant=b"team-a", authorization=b"Bearer sk-1").tenant == "team-a"
+
+
+def test_without_the_header_the_same_key_is_the_same_tenant():
+    first, again, other = (
+        taken_in(authorization=key).tenant for key in (b"Bearer sk-1", b"bearer  sk-1", b"Bearer sk-2")
+    )
+    assert first == again != other
+    assert first.startswith("key-")
+    assert "sk-1" not in first
+
+
+@pytest.mark.parametrize("headers", [{}, {"authorization": b"Basic dTpw"}, {"authorization": b"Bearer "}])
+def test_without_either_all_are_one_tenant(headers):
+    assert taken_in(**headers).tenant == ""
+
+
+@pytest.mark.parametrize("route", [Route.CHAT, Route.PASSED_THROUGH])
+@pytest.mark.parametrize(("header", "timeout_s"), [({}, None), ({"x_dualmap_timeout_ms": b"1500"}, 1.5)])
+def test_a_client_says_how_long_it_waits(route: Route, header, timeout_s):
+    assert taken_in(route, **header).timeout_s == timeout_s
+
+
+@pytest.mark.parametrize("value", [b"0", b"-1", b"nan", b"inf", b"soon", b""])
+@pytest.mark.parametrize("header", ["x_dualmap_timeout_ms", "x_dualmap_ttft_slo_ms"])
+def test_times_that_are_none_are_refused(header: str, value: bytes):
+    with pytest.raises(RequestRefusedError) as refused:
+        taken_in(**{header: value})
+    assert refused.value.error.status == 400
+    assert refused.value.error.param == header.replace("_", "-")
+
+
+def test_a_tenant_has_a_name_of_bounded_length():
+    assert len(taken_in(x_dualmap_tenant=b"t" * MAX_TENANT_BYTES).tenant) == MAX_TENANT_BYTES
+    with pytest.raises(RequestRefusedError):
+        taken_in(x_dualmap_tenant=b"t" * (MAX_TENANT_BYTES + 1))
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(-3, -3), (100, 100), (1_700_000_000, 100), (-500, -100)])
+def test_priorities_beyond_a_hundred_are_all_alike(asked: int, taken: int):
+    assert taken_in(priority=asked).priority == taken
