@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util import placement_group, remove_placement_group
 from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from instances.instance_actor import InstanceActor
 from instances.vllm_command import NoVllmError
@@ -45,7 +45,7 @@ class Cluster:
         self._say = say
         self._fleet: Any = None
         self._rebalancer: Any = None
-        self._gateway: Any = None
+        self._gateways: list[Any] = []
         self._instances: dict[str, Any] = {}
         self._groups: list[PlacementGroup] = []
 
@@ -63,7 +63,8 @@ class Cluster:
             specs = instance_specs(self._config, _ray_resources().get("GPU", 0.0))
         except NoVllmError as error:
             raise ClusterError(str(error)) from None
-        self._fleet = _actor(Fleet, FLEET, tuple(placed.spec.instance_id for placed in specs))
+        ids = tuple(placed.spec.instance_id for placed in specs)
+        self._fleet = _actor(Fleet, FLEET, ids, {"": self._config.scheduler})
         self._rebalancer = _actor(Rebalancer, REBALANCER)
         groups = self._place([placed for placed in specs if placed.bundle])
         for placed in specs:
@@ -71,9 +72,33 @@ class Cluster:
         self._await_instances(specs)
 
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
-        """Returns port, admin port and process id once it serves. Raises ClusterError."""
-        gateway = _actor(GatewayActor, "gateway-0", "gateway-0", config)
-        self._gateway = gateway
+        """Start all gateways. Returns port, admin port and process id of the first, once they serve.
+        Raises ClusterError."""
+        first: tuple[int, int, int] | None = None
+        for node_id in self._gateway_nodes(config):
+            for place in range(config.gateway.count):
+                settings = config.gateway
+                port = settings.port if first is None else first[0]
+                admin_port = settings.admin_port + place if settings.admin_port else 0
+                chosen = settings.model_copy(update={"port": port, "admin_port": admin_port})
+                ready = self._start_one_gateway(config.model_copy(update={"gateway": chosen}), node_id)
+                first = first or ready
+        assert first is not None
+        return first
+
+    def _gateway_nodes(self, config: DualMapConfig) -> list[str]:
+        """Ids of Ray nodes, ours first."""
+        own: str = ray.get_runtime_context().get_node_id()
+        if not config.gateway.on_every_node:
+            return [own]
+        alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        return [own, *(node_id for node_id in alive if node_id != own)]
+
+    def _start_one_gateway(self, config: DualMapConfig, node_id: str) -> tuple[int, int, int]:
+        name = f"gateway-{len(self._gateways)}"
+        where = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        gateway = _actor(GatewayActor, name, name, config, scheduling_strategy=where)
+        self._gateways.append(gateway)
         try:
             ready: tuple[int, int, int] = ray.get(gateway.ready.remote(), timeout=START_TIMEOUT_S)
         except RayTaskError as error:
@@ -87,10 +112,10 @@ class Cluster:
         return ready
 
     def stop_gateway(self) -> None:
-        """Running answers end first, as long as configured."""
-        if self._gateway is not None:
-            gateway, self._gateway = self._gateway, None
-            _settle([gateway.stop.remote()], self._config.gateway.drain_s + STOP_TIMEOUT_S)
+        """All of them. Running answers end first, as long as configured."""
+        gateways, self._gateways = self._gateways, []
+        _settle([gateway.stop.remote() for gateway in gateways], self._config.gateway.drain_s + STOP_TIMEOUT_S)
+        for gateway in gateways:
             ray.kill(gateway)
 
     def members(self) -> list[Member]:

@@ -1,14 +1,17 @@
 """The gateway of one process: its sockets, its members, its clock. Requests themselves are driven by RequestDriver."""
 
 import asyncio
+import dataclasses
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from router.admin import AdminService, listening_port
 from router.client_connection import ClientConnection
+from router.fleet_state import GatewayState, PoolTotals, Sent
 from router.journal import JournaledScheduler, JournalWriter
 from router.limits import HttpLimits
 from router.membership import Membership, MemberState
@@ -19,11 +22,13 @@ from router.request_driver import RequestDriver
 from router.signal_ages import SignalAges
 from router.signals import SignalNews
 from router.token_blocks import TokenBlocks
+from scheduler.commands import Dispatch
 from scheduler.core import Scheduler
-from scheduler.events import LoadReported, MovesProposed, Tick
+from scheduler.events import GatewayLoads, InstanceLoad, LoadReported, MovesProposed, PrefixDepths, Tick
 from scheduler.snapshot import Move, Snapshot
 
 TICK_S = 0.1  # assumed first tokens are late by half of it on average; a tick of an idle core costs a microsecond
+MAX_SENT = 10_000  # prompts kept for the other gateways until Fleet has been told
 LISTEN_BACKLOG = 1024  # a burst of new connections while a step of the loop runs
 
 
@@ -58,6 +63,9 @@ class Gateway:
         self._clock = clock
         self._started_at = clock()
         self._drained = asyncio.Event()
+        self._depths: dict[str, PrefixDepths] = {}
+        self.peers: tuple[GatewayState, ...] = ()  # all gateways, as Fleet knows them
+        self._sent: deque[Sent] = deque(maxlen=MAX_SENT)
         self._next_sweep = 0.0
         self._ticking: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
@@ -148,6 +156,46 @@ class Gateway:
         for change in news.cache:
             self.driver.handle(change)
 
+    # What gateways tell each other, over Fleet.
+
+    def own_loads(self) -> tuple[InstanceLoad, ...]:
+        """What this gateway has booked on each instance."""
+        return self.scheduler.own_loads(self._clock())
+
+    def totals(self) -> dict[str, PoolTotals]:
+        """Counters since the start, by pool."""
+        stats = self.scheduler.stats
+        return {"": PoolTotals(stats.arrived, stats.arrived_work_tokens, stats.slo_kept, stats.slo_missed)}
+
+    def share_sent(self, wanted: bool) -> None:
+        """Whether there are other gateways, which want to know the prompts that this one sends."""
+        self.driver.dispatched = self._note_sent if wanted else None
+
+    def take_sent(self) -> tuple[Sent, ...]:
+        """Prompts dispatched since the last call."""
+        sent = tuple(self._sent)
+        self._sent.clear()
+        return sent
+
+    def hear_others(self, loads: GatewayLoads) -> None:
+        """What the other gateways have booked and sent."""
+        self.driver.handle(loads)
+
+    def agree(self, depths: dict[str, PrefixDepths]) -> None:
+        """The depths that all gateways use from now on, by pool."""
+        self._depths = depths
+        for agreed in depths.values():
+            self.driver.handle(agreed)
+
+    def depths(self) -> dict[str, PrefixDepths]:
+        """Those in use; empty where nothing was agreed on."""
+        return self._depths
+
+    def _note_sent(self, dispatch: Dispatch) -> None:
+        attempt = self.scheduler.attempts.get(dispatch.request_id)
+        if attempt is not None and attempt.request.blocks:
+            self._sent.append((dispatch.instance_id, attempt.request.blocks))
+
     def propose(self, moves: tuple[Move, ...], version: int) -> None:
         """A plan made on the snapshot of that version."""
         self.driver.handle(MovesProposed(moves, version))
@@ -174,6 +222,7 @@ class Gateway:
                 row |= {
                     "waiting": view.waiting_count,
                     "running": view.running_count,
+                    "others_running": view.others.running if view.others is not None else 0,
                     "waiting_tokens": view.waiting_tokens,
                     "prefill_tokens": view.booked_prefill_tokens,
                     "kv_tokens": view.booked_kv_tokens,
@@ -190,6 +239,11 @@ class Gateway:
             "in_flight": len(self.driver.exchanges),
             "client_connections": len(self.driver.clients),
             "journal": self.journal and self.journal.state,
+            "prefix_depths": {
+                "epoch": max((agreed.epoch for agreed in self._depths.values()), default=0),
+                "keys": sum(len(agreed.depths) for agreed in self._depths.values()),
+            },
+            "gateways": [dataclasses.asdict(peer) for peer in self.peers],
             "members": members,
         }
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-import time
+from collections import deque
 
 from ray.exceptions import RayError
 
@@ -11,16 +11,19 @@ from router.actor_by_name import REBALANCER, actor_by_name
 from router.collect_less import collect_less
 from router.config import DualMapConfig
 from router.fleet_client import FleetClient
-from router.fleet_state import GatewayReport
+from router.fleet_state import GatewayReport, Sent
 from router.gateway import Gateway
 from router.journal import open_journal, path_for
 from router.metrics import GatewayMetrics
 from router.token_blocks import load_token_blocks
 from scheduler import Scheduler
+from scheduler.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
 SYNC_INTERVAL_S = 0.1  # membership is at most this old; a dead instance's own connections show it sooner
+PLAN_TIMEOUT_S = 2.0  # a plan that takes longer is of no use
+MAX_UNSENT = 10_000  # prompts of about ten busy seconds
 BIND_RETRY_S = 0.2
 BIND_TRIES = 25  # a killed predecessor's sockets may take a moment to close
 
@@ -44,11 +47,14 @@ class GatewayActor:
             tokens=load_token_blocks(settings.tokenizer, config.scheduler.block_tokens),
             journal=open_journal(path, config.scheduler, settings.journal_max_bytes, gateway_id),
         )
-        self._epoch = 0
         self._signals = 0  # number of the last signals heard
+        self._heard = 0  # and of the last prompts of other gateways
+        self._depth_epoch = 0
+        self._tell_depths = False
+        self._unsent: deque[Sent] = deque(maxlen=MAX_UNSENT)  # prompts that Fleet has not been told of for sure
         self._informed = asyncio.Event()
         self._started = asyncio.create_task(self._start())
-        self._following = asyncio.create_task(self._follow())
+        self._background = [asyncio.create_task(self._follow()), asyncio.create_task(self._plan_moves())]
 
     async def ready(self) -> tuple[int, int, int]:
         """Port, admin port and process id, once it serves. Raises OSError if it cannot listen."""
@@ -58,7 +64,8 @@ class GatewayActor:
 
     async def stop(self) -> None:
         """Take no more requests and let the running ones end, for as long as configured."""
-        self._following.cancel()
+        for task in self._background:
+            task.cancel()
         await self._gateway.stop(self._config.gateway.drain_s)
 
     async def _start(self) -> None:
@@ -80,36 +87,65 @@ class GatewayActor:
                 await asyncio.sleep(BIND_RETRY_S)
 
     async def _follow(self) -> None:
-        """Keep up with membership and signals, and have moves planned while an instance is hot."""
+        """Keep up with the fleet."""
         await self._started
         while True:
             try:
                 await self._sync()
-                await self._rebalance()
             except Exception:  # a fault here must not leave the gateway with the members of this moment for good
-                logger.exception("the background loop goes on after an error")
+                logger.exception("the gateway goes on without this round of news")
             await asyncio.sleep(SYNC_INTERVAL_S)
 
     async def _sync(self) -> None:
-        gateway = self._gateway
-        loads = gateway.scheduler.own_loads(time.monotonic())
-        news = await self._fleet.sync(GatewayReport(gateway.gateway_id, self._epoch, self._signals, loads=loads))
+        news = await self._fleet.sync(self._report())
         if news is None:
-            return
+            return  # what was sent is told again
+        self._unsent.clear()
+        self._heard = news.heard
+        self._tell_depths = news.tell_depths
+        gateway = self._gateway
         if news.membership is not None:
-            self._epoch = news.membership.epoch
             gateway.apply_membership(news.membership)
             self._informed.set()
         if news.signals is not None:
             self._signals = news.signals.number
             gateway.hear(news.signals)
+        gateway.peers = news.gateways
+        gateway.share_sent(news.others is not None)
+        if news.others is not None:
+            gateway.hear_others(news.others)
+        if news.depths:
+            self._depth_epoch = max(depths.epoch for depths in news.depths.values())
+            gateway.agree(news.depths)
 
-    async def _rebalance(self) -> None:
-        snapshot = self._gateway.snapshot()
-        if snapshot is None:
-            return
+    def _report(self) -> GatewayReport:
+        gateway = self._gateway
+        self._unsent.extend(gateway.take_sent())
+        return GatewayReport(
+            gateway.gateway_id,
+            gateway.membership.epoch,
+            self._signals,
+            self._heard,
+            gateway.own_loads(),
+            tuple(self._unsent),
+            gateway.totals(),
+            self._depth_epoch,
+            gateway.depths() if self._tell_depths else None,
+            f"{self._config.gateway.admin_host}:{gateway.admin_port}",
+        )
+
+    async def _plan_moves(self) -> None:
+        """Have moves planned while an instance is hot."""
+        await self._started
+        while True:
+            if (snapshot := self._gateway.snapshot()) is not None:
+                await self._rebalance(snapshot)
+            await asyncio.sleep(SYNC_INTERVAL_S)
+
+    async def _rebalance(self, snapshot: Snapshot) -> None:
         try:
-            moves = await actor_by_name(REBALANCER).plan.remote(snapshot, self._config.scheduler)
-        except (RayError, ValueError):
+            async with asyncio.timeout(PLAN_TIMEOUT_S):
+                moves = await actor_by_name(REBALANCER).plan.remote(snapshot, self._config.scheduler)
+        except (RayError, ValueError, TimeoutError):
             return  # what waits stays where it is until the planner is back
         self._gateway.propose(moves, snapshot.version)

@@ -49,7 +49,7 @@ FIRST_SERVER_ERROR_STATUS = 500
 
 class RequestDriver:
     """clients: open connections. exchanges: requests that the core knows, by id. models, ready: as of the membership in
-    use. stopping: requests that still come are turned away."""
+    use. stopping: requests that still come are turned away. dispatched: is told of each request that goes out."""
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class RequestDriver:
         self.models = ModelList(Membership())
         self.ready = False
         self.stopping = False
+        self.dispatched: Callable[[Dispatch], None] | None = None
         self._core = core
         self._limits = limits
         self._metrics = metrics
@@ -202,6 +203,8 @@ class RequestDriver:
         metrics.queue_s.observe(command.queued_s)
         metrics.believed_prompt_tokens += exchange.prompt_tokens
         metrics.believed_cached_tokens += command.cached_tokens
+        if self.dispatched is not None:
+            self.dispatched(command)
         exchange.start_attempt(command, self._pools[command.instance_id], self._clock())
 
     def _reject(self, command: Reject) -> None:
