@@ -43,7 +43,8 @@ class GapHistogram:
 @dataclass(slots=True)
 class ClusterRun:
     """outcomes: one a request of the workload, in its order. stopped: the run was ended by `give_up`.
-    token_gaps: times between one token of a request and its next."""
+    token_gaps: times between one token of a request and its next. instance_s: seconds that instances were there, those
+    in which they started included. timeline: seconds, instances ready, and all there were, where these were scaled."""
 
     outcomes: list[RequestOutcome]
     token_gaps: GapHistogram
@@ -53,3 +54,6 @@ class ClusterRun:
     retries: int = 0
     duration_s: float = 0.0
     stopped: bool = False
+    instance_s: float = 0.0
+    timeline: list[tuple[float, int, int]] = field(default_factory=list)
+    plans: list[tuple[float, str]] = field(default_factory=list)  # those that changed something, and why

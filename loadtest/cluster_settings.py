@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from instances.engine_profile import EngineProfile
 from scheduler.config import SchedulerConfig
 from scheduler.events import InstanceCapacity
+from scheduler.scaling_config import ScalingConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class InstanceSpec:
 class Change:
     """At `at_s` an instance is lost (its requests fail, its cache is gone), joins (again), or changes its speed.
 
-    kind: "lose", "join" or "slow"; factor: time of each step against the profile's, for "slow".
+    kind: "lose", "join", "leave" (it drains first) or "slow"; factor: time of each step against the profile's, for "slow".
     """
 
     at_s: float
@@ -34,7 +35,8 @@ class Change:
 class ClusterSettings:
     """gateways: each has its own core and takes its turn of the sessions; they learn of each other's load every
     digest_s, so much late as digest_delay_s says (None: network_s). shared_cache: all instances have one offload tier,
-    as large as all of theirs together; what one computed, each reads back. ticks, plans: when gateways tick and when
+    as large as all of theirs together; what one computed, each reads back. scaling: only min_replicas of the instances
+    are there at first, the others are started by plans, which takes start_s. ticks, plans: when gateways tick and when
     moves are planned, where that is on record; after the last tick, and otherwise from 0 on, every TICK_S, and without
     plans with each tick."""
 
@@ -46,5 +48,7 @@ class ClusterSettings:
     changes: Sequence[Change] = ()
     digest_delay_s: float | None = None
     shared_cache: bool = False
+    scaling: ScalingConfig | None = None
+    start_s: float = 30.0
     ticks: Sequence[float] = ()
     plans: Sequence[float] = ()

@@ -19,6 +19,7 @@ from instances.engine_types import EngineRequest
 from instances.profile_capacity import cached_by, truthful_capacity
 from loadtest.cluster_run import ClusterRun, GapHistogram, RequestOutcome
 from loadtest.cluster_settings import Change, ClusterSettings, InstanceSpec
+from loadtest.virtual_scaling import VirtualScaling
 from loadtest.workload import Workload
 from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject
 from scheduler.config import SchedulerConfig
@@ -28,15 +29,19 @@ from scheduler.events import (
     FailureCause,
     FirstToken,
     GatewayLoads,
+    InstanceCapacity,
+    InstanceDraining,
     InstanceJoined,
     InstanceLost,
     MovesProposed,
+    PrefixDepths,
     RequestArrived,
     RequestFailed,
     RequestFinished,
     Tick,
 )
 from scheduler.gateway_loads import summed
+from scheduler.prefix_key import PrefixKeys
 from scheduler.rebalance import plan_rebalance
 from scheduler.request import Request
 
@@ -87,6 +92,10 @@ class VirtualCluster:
         self._preemptions = 0
         self._delay = settings.network_s
         self._gaps = GapHistogram()
+        self._keys = PrefixKeys(
+            settings.config.key_blocks, settings.config.max_key_blocks, adaptive=settings.config.adaptive_key
+        )
+        self._depths: tuple[int, dict[int, int]] = (0, {})  # what the gateways have agreed on, by epochs
         # By gateway, since the last digest.
         self._sent: list[list[tuple[str, tuple[int, ...]]]] = [[] for _ in self.cores]
 
@@ -99,22 +108,26 @@ class VirtualCluster:
         self._stopped = False
         changes = sorted(self.settings.changes, key=lambda change: change.at_s)
         first = {change.instance_id: change.kind for change in reversed(changes) if change.kind != "slow"}
-        for spec in self.settings.instances:
-            if first.get(spec.instance_id) != "join":
-                self._join(spec.instance_id)
+        scaling = self._scaling()
+        if scaling is not None:
+            scaling.begin()
+        else:
+            for spec in self.settings.instances:
+                if first.get(spec.instance_id) != "join":
+                    self.join(spec.instance_id)
         for change in changes:
-            self._at(change.at_s, self._change, change)
+            self.at(change.at_s, self._change, change)
         for index, request in enumerate(self.workload.requests):
             if request.after is None:
-                self._at(request.arrival_s, self._arrive, index)
+                self.at(request.arrival_s, self._arrive, index)
             else:
                 self._followers.setdefault(request.after, []).append(index)
         for gateway in range(len(self._gateways)):
-            self._at(self._tick_s(0), self._tick, gateway, 1)
+            self.at(self._tick_s(0), self._tick, gateway, 1)
             for when in self.settings.plans:
-                self._at(when, self._plan, gateway)
+                self.at(when, self._plan, gateway)
         if len(self._gateways) > 1:
-            self._at(0.0, self._exchange_loads)
+            self.at(0.0, self._exchange_loads)
         heap = self._heap
         reported = self._left
         while self._left and not self._stopped:
@@ -123,6 +136,7 @@ class VirtualCluster:
             if progress is not None and reported - self._left >= 100:
                 reported = self._left
                 progress(len(self.outcomes) - self._left)
+        instance_s = scaling.instance_s if scaling else self._now * len(self._servers)
         for server in self._servers.values():
             self._count_server(server)
         return ClusterRun(
@@ -134,9 +148,18 @@ class VirtualCluster:
             sum(core.stats.retries for core in self.cores),
             self._now,
             self._stopped,
+            instance_s,
+            scaling.timeline if scaling else [],
+            scaling.plans if scaling else [],
         )
 
-    def _at(self, when: float, act: Callable[..., None], *arguments: Any) -> None:
+    def _scaling(self) -> VirtualScaling | None:
+        settings = self.settings
+        if settings.scaling is None:
+            return None
+        return VirtualScaling(self, settings.instances, settings.scaling, settings.start_s)
+
+    def at(self, when: float, act: Callable[..., None], *arguments: Any) -> None:
         self._count += 1
         heappush(self._heap, (when, self._count, act, arguments))
 
@@ -171,7 +194,7 @@ class VirtualCluster:
         if not ok and self._give_up is not None and self._give_up(index, float("inf")):
             self._stopped = True
         for follower in self._followers.pop(index, ()):
-            self._at(self._now + self.workload.requests[follower].think_s, self._arrive, follower)
+            self.at(self._now + self.workload.requests[follower].think_s, self._arrive, follower)
 
     # The gateways.
 
@@ -184,11 +207,11 @@ class VirtualCluster:
             case Dispatch():
                 if len(self._gateways) > 1:
                     self._sent[gateway].append((command.instance_id, self._prompt_blocks(int(command.request_id))))
-                self._at(self._reaches_engine_s(command.instance_id), self._deliver, gateway, command)
+                self.at(self._reaches_engine_s(command.instance_id), self._deliver, gateway, command)
             case Reject() | FailStream():
                 self._ended(int(command.request_id), ok=False)
             case Abort():
-                self._at(self._reaches_engine_s(command.instance_id), self._abort, gateway, command)
+                self.at(self._reaches_engine_s(command.instance_id), self._abort, gateway, command)
 
     def _reaches_engine_s(self, instance_id: str) -> float:
         """When what is sent to it is in its engine."""
@@ -205,7 +228,7 @@ class VirtualCluster:
         self._tell(gateway, Tick())
         if not self.settings.plans:
             self._plan(gateway)
-        self._at(self._tick_s(number), self._tick, gateway, number + 1)
+        self.at(self._tick_s(number), self._tick, gateway, number + 1)
 
     def _plan(self, gateway: int) -> None:
         snapshot = self.cores[gateway].snapshot(self._now)
@@ -221,9 +244,24 @@ class VirtualCluster:
         for gateway in range(len(self.cores)):
             others = chain.from_iterable(digest for i, digest in enumerate(digests) if i != gateway)
             sent = tuple(prompt for i, prompts in enumerate(self._sent) if i != gateway for prompt in prompts)
-            self._at(self._now + delay_s, self._tell, gateway, GatewayLoads(summed(others), sent))
+            self.at(self._now + delay_s, self._tell, gateway, GatewayLoads(summed(others), sent, delay_s))
+        self._agree_on_depths(delay_s)
         self._sent = [[] for _ in self.cores]
-        self._at(self._now + self.settings.digest_s, self._exchange_loads)
+        self.at(self._now + self.settings.digest_s, self._exchange_loads)
+
+    def _agree_on_depths(self, delay_s: float) -> None:
+        """As Fleet does, from what all gateways have sent."""
+        self._keys.resize(len(self._servers))
+        for prompts in self._sent:
+            for _, blocks in prompts:
+                if blocks:
+                    self._keys.observe(blocks)
+        epoch, depths = self._depths
+        if self._keys.depths != depths or not epoch:
+            self._depths = (epoch + 1, dict(self._keys.depths))
+            agreed = PrefixDepths(epoch + 1, tuple(self._keys.depths.items()))
+            for gateway in range(len(self.cores)):
+                self.at(self._now + delay_s, self._tell, gateway, agreed)
 
     # The instances.
 
@@ -233,7 +271,7 @@ class VirtualCluster:
         self.outcomes[index].attempts = dispatch.attempt
         if server is None:
             failed = RequestFailed(dispatch.request_id, dispatch.attempt, 0, FailureCause.CONNECT)
-            self._at(self._now + self._delay, self._tell, gateway, failed)
+            self.at(self._now + self._delay, self._tell, gateway, failed)
             return
         request = self.workload.requests[index]
         blocks = request.engine_blocks
@@ -256,7 +294,7 @@ class VirtualCluster:
         ends = server.engine.start_step(self._now)
         server.busy = ends is not None
         if ends is not None:
-            self._at(self._now + (ends - self._now) * server.factor, self._finish_step, server)
+            self.at(self._now + (ends - self._now) * server.factor, self._finish_step, server)
 
     def _finish_step(self, server: _Server) -> None:
         instance_id = server.spec.instance_id
@@ -270,11 +308,11 @@ class VirtualCluster:
         for first in output.first_tokens:
             index = int(first.request_id)
             self.outcomes[index].cached_tokens = first.cached_tokens
-            self._at(seen_s, self._first_token, index, running[self._gateway_of(index), first.request_id])
+            self.at(seen_s, self._first_token, index, running[self._gateway_of(index), first.request_id])
         for finished in output.finished:
             index = int(finished.request_id)
             attempt = running.pop((self._gateway_of(index), finished.request_id))
-            self._at(seen_s, self._finished, index, attempt)
+            self.at(seen_s, self._finished, index, attempt)
         self._start_step(server)
 
     def _first_token(self, index: int, attempt: int) -> None:
@@ -299,23 +337,47 @@ class VirtualCluster:
     def _change(self, change: Change) -> None:
         match change.kind:
             case "join":
-                self._join(change.instance_id)
+                self.join(change.instance_id)
             case "lose":
                 self._lose(change.instance_id)
+            case "leave":
+                self.drain(change.instance_id)
+                self._leave_when_idle(change.instance_id)
             case "slow":
                 if server := self._servers.get(change.instance_id):
                     server.factor = change.factor
             case _:
-                raise ValueError(f"kind of change must be join, lose or slow, not {change.kind!r}")
+                raise ValueError(f"kind of change must be join, lose, leave or slow, not {change.kind!r}")
 
-    def _join(self, instance_id: str) -> None:
+    def capacity(self, instance_id: str) -> InstanceCapacity:
+        """As the gateways are told."""
+        spec = self._specs[instance_id]
+        return spec.capacity or truthful_capacity(spec.profile)
+
+    def drain(self, instance_id: str) -> None:
+        """It gets no new request."""
+        if server := self._servers.get(instance_id):
+            for gateway in range(len(self._gateways)):
+                self._tell(gateway, InstanceDraining(instance_id, server.incarnation))
+
+    def leave(self, instance_id: str) -> None:
+        """It stops: what still runs there fails."""
+        self._lose(instance_id)
+
+    def _leave_when_idle(self, instance_id: str) -> None:
+        if any(core.instances[instance_id].running for core in self.cores):
+            self.at(self._now + TICK_S, self._leave_when_idle, instance_id)
+        else:
+            self.leave(instance_id)
+
+    def join(self, instance_id: str) -> None:
         if instance_id in self._servers:
             return
         spec = self._specs[instance_id]
         incarnation = self._incarnations[instance_id] = self._incarnations.get(instance_id, 0) + 1
         self._servers[instance_id] = _Server(spec, incarnation, self._engine(spec.profile))
         self._running[instance_id] = {}
-        capacity = spec.capacity or truthful_capacity(spec.profile)
+        capacity = self.capacity(instance_id)
         for gateway in range(len(self._gateways)):
             self._tell(gateway, InstanceJoined(instance_id, incarnation, capacity))
 
@@ -333,10 +395,10 @@ class VirtualCluster:
         for (gateway, request_id), attempt in self._running.pop(instance_id).items():
             tokens_sent = 0 if isnan(self.outcomes[int(request_id)].first_token_s) else 1
             failed = RequestFailed(request_id, attempt, tokens_sent, FailureCause.BROKEN)
-            self._at(self._now + DETECT_S, self._tell, gateway, failed)
+            self.at(self._now + DETECT_S, self._tell, gateway, failed)
         for gateway in range(len(self._gateways)):
             lost = InstanceLost(instance_id, server.incarnation, "lost")
-            self._at(self._now + DETECT_S, self._tell, gateway, lost)
+            self.at(self._now + DETECT_S, self._tell, gateway, lost)
 
     def _count_server(self, server: _Server) -> None:
         counters = server.engine.counters
