@@ -22,7 +22,8 @@ class InstanceSpec:
 class Change:
     """At `at_s` an instance is lost (its requests fail, its cache is gone), joins (again), or changes its speed.
 
-    kind: "lose", "join", "leave" (it drains first) or "slow"; factor: time of each step against the profile's, for "slow".
+    kind: "lose", "join", "leave" (it drains first) or "slow"; factor: time of each step against the profile's, for
+        "slow".
     """
 
     at_s: float

@@ -64,7 +64,7 @@ class VirtualScaling:
         self.timeline.append((now, sum(state == "ready" for state in self.states.values()), len(self.states)))
         self._let_leave(now)
         self._history.append(self._sample(now))
-        plan = plan_scaling(self._history, self._config, self._start_s)
+        plan = plan_scaling(tuple(self._history), self._config, self._start_s)
         free = [instance_id for instance_id in self._ids if instance_id not in self.states]
         for instance_id in free[: plan.start]:
             self._set(instance_id, "starting", now)

@@ -6,13 +6,14 @@ instance takes to start, no longer.
 """
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, sqrt
 
 from scheduler.events import InstanceCapacity
 from scheduler.record import record
 from scheduler.scaling_config import ScalingConfig
 
-DOWN_MARGIN = 0.85  # of the target load: with fewer instances less is found cached, and there is more to compute
+SURE = 2.5  # standard deviations of a count by which arrivals must grow to count as growing
+DOWN_MARGIN = 0.9  # of the target load: with fewer instances less is found cached, and there is more to compute
 
 
 @record
@@ -132,52 +133,55 @@ def _need_now(history: Sequence[ScalingSample], config: ScalingConfig, start_s: 
     """Over the up window, with the trend of it for the time an instance takes to start."""
     window = _last(history, config.up_window_s)
     now = window[-1]
-    rate = _work_rate(window)
-    half_s = config.up_window_s / 2
-    trend = (_work_rate(_last(history, half_s)) - rate) / (
-        half_s / 2
-    )  # the halves' middles are that far from the whole's
-    coming = rate + max(0.0, trend) * min(start_s, config.up_window_s)
     pace = _pace(now)
-    backlog = sum(i.prefilling_tokens + i.waiting_tokens for i in now.instances)
+    load = _work_rate(window) / pace
+    coming = load * _growth(window, start_s)
+    ready = sum(i.state == "ready" for i in now.instances)
+    backlog_s = sum(i.prefilling_tokens + i.waiting_tokens for i in now.instances) / pace
+    left_s = max(0.0, backlog_s - max(0.0, ready - load) * start_s)  # when one that is started now is ready
     needs = [
+        _need(coming, config.target_load, f"prefill load {load:.2f} instances, {coming:.2f} coming"),
         _need(
-            coming / pace, config.target_load, f"prefill load {rate / pace:.2f} instances, {coming / pace:.2f} coming"
-        ),
-        _need(
-            rate / pace + backlog / (pace * config.clear_backlog_s),
+            load + left_s / config.clear_backlog_s,
             1.0,
-            f"prefill load {rate / pace:.2f} instances and a backlog of {backlog / pace:.1f} instance-seconds",
+            f"prefill load {load:.2f} instances and a backlog of {backlog_s:.1f} instance-seconds",
         ),
         *_pressures(now, config),
     ]
     kept, missed = sum(s.slo_kept for s in window), sum(s.slo_missed for s in window)
-    if kept + missed and kept < config.attainment * (kept + missed) and backlog > pace:
-        here = sum(i.state == "ready" for i in now.instances)
-        needs.append(
-            _Need(here + 1, f"{kept / (kept + missed):.0%} within the objective over {config.up_window_s:g} s")
-        )
+    if kept < config.attainment * (kept + missed) and backlog_s > ready:
+        needs.append(_Need(ready + 1, f"{kept / (kept + missed):.0%} in time over {config.up_window_s:g} s"))
     most = max(needs, key=lambda need: need.replicas)
     return _Need(most.replicas, f"{most.reason}: {most.replicas} wanted")
 
 
+def _growth(window: Sequence[ScalingSample], ahead_s: float) -> float:
+    """By how much arrivals will have grown in so many seconds, if they go on as in the window; 1 where the window's
+    halves differ by no more than chance. No further ahead than the window is long."""
+    seconds = window[-1].at_s - window[0].at_s
+    middle = window[0].at_s + seconds / 2
+    before = sum(sample.arrived for sample in window[1:] if sample.at_s <= middle)
+    after = sum(sample.arrived for sample in window[1:] if sample.at_s > middle)
+    more = after - before - SURE * sqrt(before + after)  # than chance explains
+    if more <= 0:
+        return 1.0
+    a_second = 2 * more / (before + after) / (seconds / 2)
+    return 1.0 + a_second * (seconds / 4 + min(ahead_s, seconds))
+
+
 def _most_needed(history: Sequence[ScalingSample], config: ScalingConfig) -> _Need:
-    """The most that any stretch of the down window needed, with a margin."""
+    """The most that either half of the down window, or the up window, needed, with a margin."""
     window = _last(history, config.down_window_s)
-    target = config.target_load * DOWN_MARGIN
-    most = _Need(0, "nothing to do")
-    for end in range(len(window), 0, -max(1, round(config.up_window_s / 3))):
-        part = _last(window[:end], config.up_window_s)
-        if part[-1].at_s - part[0].at_s < config.up_window_s / 2:
-            break
-        pace = _pace(part[-1])
-        load = _work_rate(part) / pace
-        for need in (_need(load, target, f"prefill load up to {load:.2f} instances"), *_pressures(part[-1], config)):
-            if need.replicas > most.replicas:
-                most = need
+    middle = len(window) // 2
+    pace = _pace(window[-1])
+    parts = (window[: middle + 1], window[middle:], _last(history, config.up_window_s))
+    load = max(_work_rate(part) for part in parts) / pace
     kept, missed = sum(s.slo_kept for s in window), sum(s.slo_missed for s in window)
-    if kept + missed and kept < config.attainment * (kept + missed):
-        return _Need(len(history[-1].instances), f"{kept / (kept + missed):.0%} within the objective")
+    if kept < config.attainment * (kept + missed):
+        return _Need(len(history[-1].instances), f"{kept / (kept + missed):.0%} in time")
+    needs = [_need(load, config.target_load * DOWN_MARGIN, f"prefill load up to {load:.2f} instances")]
+    needs += [need for sample in parts[-1] for need in _pressures(sample, config)]
+    most = max(needs, key=lambda need: need.replicas)
     return _Need(most.replicas, f"{most.reason}: {most.replicas} wanted")
 
 

@@ -20,11 +20,11 @@ class ScalingConfig:
 
     min_replicas: int = 1
     max_replicas: int = 1
-    target_load: float = 0.7
+    target_load: float = 0.8
     decode_load: float = 0.85
     kv_load: float = 0.9
     attainment: float = 0.95
-    up_window_s: float = 15.0
+    up_window_s: float = 30.0
     down_window_s: float = 120.0
     cool_down_s: float = 60.0
     max_step: int = 2
