@@ -25,6 +25,7 @@ HEARTBEAT_S = 1.0  # reports go out at least this often: Fleet takes silence as 
 NEWS_INTERVAL_S = 0.2  # and at most this often while there is news of its cache
 PORT_TRIES = 3  # a port that was free when it was chosen may be taken when the server listens, a while later
 PORT_TAKEN = "address already in use"
+RESTARTED = "it was restarted on request"
 BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # between starts; the last one repeats
 
 Report = Callable[[Member, InstanceSignals], Awaitable[bool]]
@@ -42,6 +43,8 @@ class InstanceActor:
         self._kv_events = spec.kv_events
         self._server: ServerProcess | None = None
         self._stopping = False
+        self._draining = False
+        self._restarting = asyncio.Event()
         self.member = Member(spec.instance_id, 0, spec.host, spec.port, MemberState.STARTING, spec.capacity)
         self.last_error = ""
         self.signals = SignalCollector(spec.instance_id)
@@ -57,6 +60,24 @@ class InstanceActor:
         await self._decided.wait()
         return self.member, self.last_error
 
+    async def drain(self) -> None:
+        """No gateway gives it requests from now on; what runs there goes on."""
+        self._draining = True
+        if self.member.state is MemberState.READY:
+            await self._set(state=MemberState.DRAINING)
+
+    async def undrain(self) -> None:
+        """It is given requests again."""
+        self._draining = False
+        if self.member.state is MemberState.DRAINING:
+            await self._set(state=MemberState.READY)
+
+    async def restart_server(self) -> None:
+        """Stop the server, which should have been drained, and start another; it is given requests when that is
+        ready."""
+        self._draining = False
+        self._restarting.set()
+
     async def stop(self) -> None:
         """Returns when the server, if it is ours, is gone."""
         self._stopping = True
@@ -71,7 +92,7 @@ class InstanceActor:
         while not self._stopping:
             try:
                 await self._start()
-                await self._set(state=MemberState.READY)
+                await self._set(state=MemberState.DRAINING if self._draining else MemberState.READY)
                 self._decided.set()
                 failures = 0
                 self.last_error = await self._watch()
@@ -81,8 +102,9 @@ class InstanceActor:
             await self._set(state=MemberState.LOST)
             if self._server is not None and self.last_error != ASLEEP:
                 await self._server.stop()
-            await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
-            failures += 1
+            if self.last_error != RESTARTED:
+                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+                failures += 1
 
     @property
     def _url(self) -> str:
@@ -149,7 +171,7 @@ class InstanceActor:
             watch_progress(self._url, self._model, lambda: self.signals.steps),
         ]
         if self._server is not None:
-            watches.append(_exit_of(self._server))
+            watches += [_exit_of(self._server), self._restart_wanted()]
         tasks = [asyncio.create_task(watch) for watch in watches]
         beside: list[asyncio.Task[None]] = []
         if self._kv_events is not None:
@@ -161,6 +183,11 @@ class InstanceActor:
             for task in (*tasks, *beside):
                 task.cancel()
             await asyncio.gather(*tasks, *beside, return_exceptions=True)
+
+    async def _restart_wanted(self) -> str:
+        await self._restarting.wait()
+        self._restarting.clear()
+        return RESTARTED
 
     async def _heartbeat(self) -> None:
         while True:

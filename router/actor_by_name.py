@@ -8,6 +8,7 @@ import ray
 NAMESPACE = "dualmap"
 FLEET = "fleet"
 REBALANCER = "rebalancer"
+AUTOSCALER = "autoscaler"
 
 
 @cache

@@ -13,9 +13,10 @@ from router.journal import DEFAULT_MAX_BYTES
 from router.limits import HttpLimits
 from scheduler.config import SchedulerConfig
 from scheduler.events import InstanceCapacity
+from scheduler.scaling_config import ScalingConfig
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
-for _settings in (SchedulerConfig, InstanceCapacity, HttpLimits):
+for _settings in (SchedulerConfig, ScalingConfig, InstanceCapacity, HttpLimits):
     # Plain dataclasses, so that what uses them needs no pydantic. Read from a file, their unknown keys are errors, too.
     setattr(_settings, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010
 
@@ -169,6 +170,9 @@ class DualMapConfig(BaseModel):
     simulate: SimulatedInstances = SimulatedInstances()
     vllm: VllmInstances = VllmInstances()
     instances: tuple[ExternalInstance, ...] = ()
+    # None: as many instances as are named, until `dualmap scale` says another number. simulate.count or vllm.replicas
+    # is how many there are at first.
+    scaling: ScalingConfig | None = None
     ray_address: str | None = None  # a running Ray cluster; None starts one on this machine
     log_dir: Path = Path("runs/logs")  # of the servers we start
 
@@ -179,6 +183,10 @@ class DualMapConfig(BaseModel):
             raise ValueError(f"instances are named twice: {', '.join(twice)}")
         if self.vllm.model_fields_set and not self.vllm.model:
             raise ValueError("vllm.model is missing: what are its replicas to serve?")
+        if self.scaling is not None and (ids or bool(self.simulate.count) == bool(self.vllm.model)):
+            raise ValueError(
+                "scaling is for instances of one kind that are started here: vllm, or simulate with a count"
+            )
         if not (ids or self.simulate.count or self.vllm.model):
             raise ValueError("no instances: name a model, one or more URLs, or simulate some")
         return self

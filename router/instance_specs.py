@@ -3,11 +3,13 @@ from run to run: they are what the rings hash."""
 
 import sys
 from dataclasses import dataclass, replace
-from functools import partial
 
 from instances.instance_spec import InstanceSpec, KvEventSource
 from instances.vllm_command import KV_TOPIC, find_vllm, max_num_seqs, serve_command, serve_env
 from router.config import DualMapConfig
+
+SIMULATED_PREFIX = "sim-"
+VLLM_PREFIX = "vllm-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +28,27 @@ class PlacedSpec:
 
 def instance_specs(config: DualMapConfig, cluster_gpus: float = 0.0) -> list[PlacedSpec]:
     """cluster_gpus: of the whole Ray cluster. Raises NoVllmError."""
-    return [*_simulated(config), *_vllm(config, cluster_gpus), *_external(config)]
+    simulated = [_simulated(config, number) for number in range(config.simulate.count)]
+    replicas = config.vllm.replicas if config.vllm.model else 0
+    return [*simulated, *(_vllm(config, cluster_gpus, number) for number in range(replicas)), *_external(config)]
 
 
-def _simulated(config: DualMapConfig) -> list[PlacedSpec]:
+def scaled_prefix(config: DualMapConfig) -> str:
+    """With which the ids of the instances begin that scaling starts and drains; a number follows. Empty where all run
+    already."""
+    if config.vllm.model:
+        return VLLM_PREFIX
+    return SIMULATED_PREFIX if config.simulate.count else ""
+
+
+def scaled_spec(config: DualMapConfig, cluster_gpus: float, instance_id: str) -> PlacedSpec:
+    """Of one that scaling starts. Raises NoVllmError."""
+    prefix = scaled_prefix(config)
+    number = int(instance_id.removeprefix(prefix))
+    return _vllm(config, cluster_gpus, number) if prefix == VLLM_PREFIX else _simulated(config, number)
+
+
+def _simulated(config: DualMapConfig, number: int) -> PlacedSpec:
     simulate = config.simulate
     capacity = simulate.capacity
     command = (
@@ -39,17 +58,14 @@ def _simulated(config: DualMapConfig) -> list[PlacedSpec]:
         *("--max-num-seqs", str(capacity.max_running)),
         *("--max-num-batched-tokens", str(simulate.max_num_batched_tokens)),
     )
-    log_of = partial(config.log_dir.absolute().joinpath)
-    return [
-        PlacedSpec("simulated", InstanceSpec(f"sim-{i}", capacity, log_of(f"sim-{i}.log"), command))
-        for i in range(simulate.count)
-    ]
+    instance_id = f"{SIMULATED_PREFIX}{number}"
+    log_path = config.log_dir.absolute() / f"{instance_id}.log"
+    return PlacedSpec("simulated", InstanceSpec(instance_id, capacity, log_path, command))
 
 
-def _vllm(config: DualMapConfig, cluster_gpus: float) -> list[PlacedSpec]:
+def _vllm(config: DualMapConfig, cluster_gpus: float, number: int) -> PlacedSpec:
     vllm = config.vllm
-    if vllm.model is None:
-        return []
+    assert vllm.model is not None
     gpus = vllm.gpus_per_replica
     if gpus is None:
         gpus = float(vllm.tensor_parallel_size) if cluster_gpus else 0.0
@@ -63,24 +79,18 @@ def _vllm(config: DualMapConfig, cluster_gpus: float) -> list[PlacedSpec]:
     running = max_num_seqs(vllm.engine_args)
     capacity = vllm.capacity if running is None else replace(vllm.capacity, max_running=running)
     events = KvEventSource("tcp://*:{kv_port}", "tcp://*:{kv_replay_port}", KV_TOPIC, _named_block_tokens(config))
-    return [
-        PlacedSpec(
-            "vLLM",
-            InstanceSpec(
-                f"vllm-{i}",
-                capacity,
-                config.log_dir.absolute() / f"vllm-{i}.log",
-                command,
-                serve_env(gpus, vllm.cpus_per_replica, vllm.env),
-                start_timeout_s=vllm.start_timeout_s,
-                stop_grace_s=vllm.stop_grace_s,
-                kv_events=events if vllm.kv_events else None,
-            ),
-            vllm.cpus_per_replica,
-            gpus,
-        )
-        for i in range(vllm.replicas)
-    ]
+    instance_id = f"{VLLM_PREFIX}{number}"
+    spec = InstanceSpec(
+        instance_id,
+        capacity,
+        config.log_dir.absolute() / f"{instance_id}.log",
+        command,
+        serve_env(gpus, vllm.cpus_per_replica, vllm.env),
+        start_timeout_s=vllm.start_timeout_s,
+        stop_grace_s=vllm.stop_grace_s,
+        kv_events=events if vllm.kv_events else None,
+    )
+    return PlacedSpec("vLLM", spec, vllm.cpus_per_replica, gpus)
 
 
 def _external(config: DualMapConfig) -> list[PlacedSpec]:
