@@ -1,4 +1,5 @@
-"""The gateway's second port, for Prometheus and operators: /metrics, /health, /admin/status."""
+"""The gateway's second port, for Prometheus and operators: /metrics, /health, /admin/status, and where instances are
+scaled, what scaling_endpoints.py names."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,8 +15,10 @@ from router.limits import HttpLimits
 from router.local_answers import json_response, ok_response
 from router.metrics import GatewayMetrics
 from router.openai_errors import HttpError, unauthorized, unknown_path, wrong_method
+from router.scaling_endpoints import METHODS as SCALING_METHODS
+from router.scaling_endpoints import ScalingEndpoints
 
-_PATHS = ("/metrics", "/health", "/admin/status")
+_METHODS = {"/metrics": "GET", "/health": "GET", "/admin/status": "GET"}
 
 
 class Observed(Protocol):
@@ -27,16 +30,24 @@ class Observed(Protocol):
 
 
 class AdminService:
-    """token: what requests for /admin/* must bear; None lets all in, which suits a port bound to 127.0.0.1."""
+    """token: what requests for /admin/* must bear; None lets all in, which suits a port bound to 127.0.0.1. scaling:
+    None where nothing scales."""
 
     def __init__(
-        self, observed: Observed, limits: HttpLimits, clock: Callable[[], float], token: str | None = None
+        self,
+        observed: Observed,
+        limits: HttpLimits,
+        clock: Callable[[], float],
+        token: str | None = None,
+        scaling: ScalingEndpoints | None = None,
     ) -> None:
         self.clients: set[ClientConnection] = set()
         self._observed = observed
         self._limits = limits
         self._clock = clock
         self._authorization = None if token is None else b"Bearer " + token.encode()
+        self._scaling = scaling
+        self._methods = _METHODS if scaling is None else {**_METHODS, **SCALING_METHODS}
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> None:
@@ -61,10 +72,10 @@ class AdminService:
 
     def check_head(self, request: HttpRequest) -> HttpError | None:
         path = request.path
-        if path not in _PATHS:
+        if path not in self._methods:
             return unknown_path(path)
-        if request.method != "GET":
-            return wrong_method(request.method, path, "GET")
+        if request.method != self._methods[path]:
+            return wrong_method(request.method, path, self._methods[path])
         if path.startswith("/admin/") and self._authorization is not None:
             given = request.fields.get(b"authorization", b"")
             if not compare_digest(given, self._authorization):
@@ -73,6 +84,9 @@ class AdminService:
 
     def begin(self, request: HttpRequest, client: ClientConnection) -> None:
         close = request.close
+        if self._scaling is not None and request.path in SCALING_METHODS:
+            self._scaling.begin(request, client)
+            return
         match request.path:
             case "/metrics":
                 response = ok_response(self._observed.metrics.scrape(), CONTENT_TYPE_LATEST.encode(), close=close)

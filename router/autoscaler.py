@@ -1,7 +1,7 @@
 """Autoscaler: says which instances there should be, by plans or as it is told. `dualmap up`, which owns their actors,
 starts and stops them accordingly; who leaves is drained first.
 
-It keeps nothing that Fleet and the running instances do not bring back, but what it was told by hand.
+It keeps nothing that Fleet and `dualmap up` do not bring back but a rolling restart, which ends with it.
 """
 
 import asyncio
@@ -39,13 +39,20 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """What is scaled. prefix: of the instances' ids, a number follows; empty where all are external. count: instances
-    at first. automatic: plans decide, not only people."""
+    """What is scaled. prefix: of the instances' ids, a number follows; empty where all are external. automatic: plans
+    decide, not only people."""
 
     prefix: str
-    count: int
     config: ScalingConfig
     automatic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """ids: of our instances that there should be. told: how many a person asked for; None: plans decide."""
+
+    ids: tuple[str, ...]
+    told: int | None
 
 
 class Autoscaler:
@@ -53,7 +60,7 @@ class Autoscaler:
 
     def __init__(self, scaled: Scaled, log_path: Path) -> None:
         self._scaled = scaled
-        self._told: int | None = None if scaled.automatic else scaled.count  # by hand, instead of plans
+        self._told: int | None = None  # by hand, instead of plans
         self._log_path = log_path
         self._fleet = FleetClient()
         self._history = ScalingHistory(scaled.config)
@@ -67,16 +74,17 @@ class Autoscaler:
         self._looked = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
-    async def wanted(self, running: tuple[str, ...], failed: dict[str, str]) -> tuple[str, ...]:
-        """Which instances of ours there should be. running: those that there are; failed: those that could not be
-        started, and why. `dualmap up` calls this all the time."""
+    async def wanted(self, last: Wanted, failed: dict[str, str]) -> Wanted:
+        """Which instances of ours there should be. last: the answer before, which is where a restarted Autoscaler goes
+        on. failed: those that could not be started, and why. `dualmap up` calls this all the time."""
         if self.ids is None:
-            self.ids = set(running)
+            self.ids = set(last.ids)
+            self._told = last.told
         for instance_id, why in failed.items():
             self.ids.discard(instance_id)
             self._note = f"{instance_id} could not be started: {why}"
             self._retry_at = time.monotonic() + RETRY_S
-        return tuple(sorted(self.ids))
+        return Wanted(tuple(sorted(self.ids)), self._told)
 
     # What people ask for. Each returns a line that says what happens now.
 
@@ -215,6 +223,7 @@ class Autoscaler:
         if self._told is None and self._scaled.config.dry_run:
             return
         if plan.start and now >= self._retry_at:
+            self._give_up_lost(plan.start)
             self._start(plan.start)
         for instance_id in plan.drain:
             self._leaving[instance_id] = now
@@ -238,6 +247,12 @@ class Autoscaler:
             elif late or member is None or member.state is not MemberState.DRAINING or state.is_drained(instance_id):
                 del self._leaving[instance_id]
                 self.ids.discard(instance_id)
+
+    def _give_up_lost(self, starting: int) -> None:
+        """As many as those that start in their place would be too many."""
+        assert self.ids is not None
+        too_many = len(self._staying()) + starting - self._bounds().max_replicas
+        self.ids -= set(sorted(self._history.lost)[: max(0, too_many)])
 
     def _bounds(self) -> ScalingConfig:
         config = self._scaled.config

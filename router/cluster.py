@@ -3,31 +3,35 @@
 import logging
 import signal
 import socket
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util import placement_group, remove_placement_group
-from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from instances.instance_actor import InstanceActor
 from instances.vllm_command import NoVllmError
-from router.actor_by_name import FLEET, NAMESPACE, REBALANCER
+from router.actor_by_name import AUTOSCALER, FLEET, NAMESPACE, REBALANCER
+from router.autoscaler import Autoscaler, Scaled, Wanted
 from router.config import DualMapConfig
 from router.fleet import Fleet
-from router.fleet_client import FleetClient
 from router.gateway_actor import GatewayActor
-from router.instance_specs import PlacedSpec, instance_specs
+from router.instance_specs import PlacedSpec, instance_specs, is_scaled, scaled_prefix, scaled_spec
 from router.load_tokenizer import TokenizerError, load_tokenizer
 from router.membership import Member, MemberState
+from router.own_instances import NO_CPU, OwnInstances, cluster_resources
 from router.rebalancer import Rebalancer
+from scheduler.scaling_config import ScalingConfig
 
 START_TIMEOUT_S = 120.0  # of an actor
 PLACEMENT_TIMEOUT_S = 600.0  # of a placement group: a node may have to be added first
 LOCAL_PLACEMENT_TIMEOUT_S = 10.0  # nothing will be added to this machine
 STOP_TIMEOUT_S = 15.0
+PLACE_POLL_S = 0.05
+SCALING_INTERVAL_S = 0.5
+ANSWER_TIMEOUT_S = 2.0  # of the Autoscaler
 FIRST_ANSWER_S = 3.0  # what a running instance may take to answer for the first time, its actor's start included
 LOCAL_HOST = "127.0.0.1"  # of what runs beside us; elsewhere a node is reached at its own address
 OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing large passes through Ray
@@ -46,8 +50,13 @@ class Cluster:
         self._fleet: Any = None
         self._rebalancer: Any = None
         self._gateways: list[Any] = []
-        self._instances: dict[str, Any] = {}
-        self._groups: list[PlacementGroup] = []
+        self._autoscaler: Any = None
+        local = config.ray_address is None
+        placement_timeout_s = LOCAL_PLACEMENT_TIMEOUT_S if local else PLACEMENT_TIMEOUT_S
+        self._instances = OwnInstances(LOCAL_HOST if local else None, placement_timeout_s, say)
+        self._fixed: set[str] = set()  # instances that are not scaled
+        self._wanted = Wanted((), None)
+        self._gpus = 0.0  # of the Ray cluster
 
     def start_instances(self) -> None:
         """Start Ray, the background actors and the instances; returns when all that are started for us are ready.
@@ -60,16 +69,41 @@ class Cluster:
         self._say("starting Ray")
         self._start_ray()
         try:
-            specs = instance_specs(self._config, _ray_resources().get("GPU", 0.0))
+            self._gpus = cluster_resources().get("GPU", 0.0)
+            specs = instance_specs(self._config, self._gpus)
         except NoVllmError as error:
             raise ClusterError(str(error)) from None
         ids = tuple(placed.spec.instance_id for placed in specs)
         self._fleet = _actor(Fleet, FLEET, ids, {"": self._config.scheduler})
         self._rebalancer = _actor(Rebalancer, REBALANCER)
-        groups = self._place([placed for placed in specs if placed.bundle])
-        for placed in specs:
-            self._start_instance(placed, groups.get(placed.spec.instance_id))
+        self._start_own(specs)
+        self._start_autoscaler(ids)
         self._await_instances(specs)
+
+    def _start_autoscaler(self, ids: tuple[str, ...]) -> None:
+        config = self._config
+        prefix = scaled_prefix(config)
+        scaled_ids = {i for i in ids if is_scaled(i, prefix)}
+        self._fixed = set(ids) - scaled_ids
+        told = None if config.scaling is not None else len(scaled_ids)
+        self._wanted = Wanted(tuple(sorted(scaled_ids)), told)
+        scaled = Scaled(prefix, config.scaling or ScalingConfig(), config.scaling is not None)
+        self._autoscaler = _actor(Autoscaler, AUTOSCALER, scaled, config.log_dir.absolute() / "autoscaler.log")
+
+    def look_after(self, stop: threading.Event) -> None:
+        """Until `stop`: start and stop instances as the Autoscaler says. While it is away all stays as it is."""
+        while not stop.wait(SCALING_INTERVAL_S):
+            failed = self._instances.failed
+            try:
+                self._wanted = ray.get(self._autoscaler.wanted.remote(self._wanted, failed), timeout=ANSWER_TIMEOUT_S)
+                failed.clear()
+            except RayError:
+                continue
+            for instance_id in self._wanted.ids:
+                if instance_id not in self._instances:
+                    self._say(f"{instance_id} starts")
+                    self._instances.add(scaled_spec(self._config, self._gpus, instance_id))
+            self._instances.step({*self._fixed, *self._wanted.ids})
 
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
         """Start all gateways. Returns port, admin port and process id of the first, once they serve.
@@ -119,20 +153,17 @@ class Cluster:
             ray.kill(gateway)
 
     def members(self) -> list[Member]:
-        return [state[0] for state in ray.get([actor.state.remote() for actor in self._instances.values()])]
+        return [state[0] for state in ray.get([actor.state.remote() for actor in self._instances.actors()])]
 
     def stop(self) -> None:
         """Leaves no process behind; may be called at any time, also twice."""
         if not ray.is_initialized():
             return
         self.stop_gateway()
-        _settle([actor.stop.remote() for actor in self._instances.values()], STOP_TIMEOUT_S)
-        for actor in (*self._instances.values(), self._rebalancer, self._fleet):
+        self._instances.stop()
+        for actor in (self._autoscaler, self._rebalancer, self._fleet):
             if actor is not None:
                 ray.kill(actor)
-        self._instances.clear()
-        for group in self._groups:
-            remove_placement_group(group)
         ray.shutdown()
 
     def _start_ray(self) -> None:
@@ -152,42 +183,24 @@ class Cluster:
             for number, handler in handlers.items():  # Ray puts its own in their place
                 signal.signal(number, handler)
 
-    def _place(self, specs: list[PlacedSpec]) -> dict[str, PlacementGroup]:
-        """A placement group for each, by instance id: that one is pending is what makes Ray's autoscaler add a node.
-        Raises ClusterError."""
-        groups = {placed.spec.instance_id: placement_group([placed.bundle], strategy="STRICT_PACK") for placed in specs}
-        self._groups.extend(groups.values())
-        timeout_s = LOCAL_PLACEMENT_TIMEOUT_S if self._config.ray_address is None else PLACEMENT_TIMEOUT_S
+    def _start_own(self, specs: list[PlacedSpec]) -> None:
+        """Returns once each has a place and its actor is made. Raises ClusterError."""
         for placed in specs:
-            if not groups[placed.spec.instance_id].wait(timeout_s):
-                wanted = ", ".join(f"{amount:g} {name}" for name, amount in placed.bundle.items())
-                all_there = _ray_resources()
-                has = ", ".join(f"{all_there.get(name, 0.0):g} {name}" for name in placed.bundle)
-                raise ClusterError(
-                    f"{len(specs)} replicas need {wanted} each, on one node; the Ray cluster has {has}: lower replicas,"
-                    " gpus_per_replica or cpus_per_replica"
-                )
-        return groups
-
-    def _start_instance(self, placed: PlacedSpec, group: PlacementGroup | None) -> None:
-        spec = placed.spec
-        options: dict[str, Any] = {}
-        if group is not None:
-            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group)
-            options["num_gpus"] = placed.gpus
-            options["num_cpus"] = placed.cpus
-        local = self._config.ray_address is None
-        arguments = (spec, FleetClient().report, LOCAL_HOST if local else None)
-        self._instances[spec.instance_id] = _actor(InstanceActor, spec.instance_id, *arguments, **options)
+            self._instances.add(placed)
+        ids = {placed.spec.instance_id for placed in specs}
+        while not self._instances.step(ids):
+            time.sleep(PLACE_POLL_S)
+        for instance_id, why in self._instances.failed.items():
+            raise ClusterError(f"{instance_id} cannot be started: {why}")
 
     def _await_instances(self, specs: list[PlacedSpec]) -> None:
         """Instances of ours must come up; external ones may come later, and are said to be missing."""
         own = [placed for placed in specs if placed.spec.command]
         watched = [placed.spec.instance_id for placed in specs if not placed.spec.command]
-        calls = {i: self._instances[i].first_state.remote() for i in watched}
+        calls = {i: self._instances.actor(i).first_state.remote() for i in watched}
         for ready, placed in enumerate(own, start=1):
             instance_id = placed.spec.instance_id
-            member, error = _await_ready(self._instances[instance_id], placed.spec.start_timeout_s)
+            member, error = _await_ready(self._instances.actor(instance_id), placed.spec.start_timeout_s)
             if member.state is not MemberState.READY:
                 raise ClusterError(f"{instance_id} did not start: {error}")
             self._say(f"{placed.kind} instances ready: {ready} of {len(own)}")
@@ -218,17 +231,11 @@ def _check_tokenizer(path: str) -> None:
 
 def _actor(cls: type, name: str, *args: Any, **needs: Any) -> Any:
     """Restarted whenever it dies; a call that was under way is not repeated. Raises ClusterError."""
-    options = {"name": name, "num_cpus": 0, "max_restarts": -1, "max_task_retries": 0, **needs}
+    options = {"name": name, **NO_CPU, **needs}
     try:
         return ray.remote(cls).options(**options).remote(*args)
     except ValueError as error:  # the name is taken
         raise ClusterError(f"another deployment runs on this Ray cluster: {error}") from None
-
-
-def _ray_resources() -> dict[str, float]:
-    """Of the whole cluster, taken or not."""
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return resources
 
 
 def _await_ready(actor: Any, start_timeout_s: float) -> tuple[Member, str]:

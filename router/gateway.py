@@ -19,6 +19,7 @@ from router.membership_events import SERVING, membership_events
 from router.metrics import GatewayMetrics
 from router.model_list import ModelList
 from router.request_driver import RequestDriver
+from router.scaling_endpoints import ScalingEndpoints
 from router.signal_ages import SignalAges
 from router.signals import SignalNews
 from router.token_blocks import TokenBlocks
@@ -48,9 +49,10 @@ class Gateway:
         journal: JournalWriter | None = None,
         ask_for_usage: bool = True,
         tokens: TokenBlocks | None = None,
+        scaling: ScalingEndpoints | None = None,
     ) -> None:
-        """block_tokens: as in the scheduler's config. admin_token: what /admin/* asks for; None: nothing. journal: is
-        told every event, and closed by `stop`. ask_for_usage, tokens: see RequestDriver."""
+        """block_tokens: as in the scheduler's config. admin_token, scaling: see AdminService. journal: is told every
+        event, and closed by `stop`. ask_for_usage, tokens: see RequestDriver."""
         self.gateway_id = gateway_id
         self.scheduler = scheduler
         self.metrics = metrics
@@ -69,7 +71,7 @@ class Gateway:
         self._next_sweep = 0.0
         self._ticking: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
-        self._admin = AdminService(self, limits, clock, admin_token)
+        self._admin = AdminService(self, limits, clock, admin_token, scaling)
         metrics.bind(
             scheduler,
             lambda: self.membership,

@@ -4,10 +4,11 @@ import asyncio
 import logging
 import os
 from collections import deque
+from typing import Any
 
 from ray.exceptions import RayError
 
-from router.actor_by_name import REBALANCER, actor_by_name
+from router.actor_by_name import AUTOSCALER, REBALANCER, actor_by_name
 from router.collect_less import collect_less
 from router.config import DualMapConfig
 from router.fleet_client import FleetClient
@@ -15,6 +16,7 @@ from router.fleet_state import GatewayReport, Sent
 from router.gateway import Gateway
 from router.journal import open_journal, path_for
 from router.metrics import GatewayMetrics
+from router.scaling_endpoints import ScalingEndpoints
 from router.token_blocks import load_token_blocks
 from scheduler import Scheduler
 from scheduler.snapshot import Snapshot
@@ -45,6 +47,7 @@ class GatewayActor:
             admin_token=settings.admin_token(),
             ask_for_usage=settings.ask_for_usage,
             tokens=load_token_blocks(settings.tokenizer, config.scheduler.block_tokens),
+            scaling=ScalingEndpoints(_call_autoscaler),
             journal=open_journal(path, config.scheduler, settings.journal_max_bytes, gateway_id),
         )
         self._signals = 0  # number of the last signals heard
@@ -149,3 +152,7 @@ class GatewayActor:
         except (RayError, ValueError, TimeoutError):
             return  # what waits stays where it is until the planner is back
         self._gateway.propose(moves, snapshot.version)
+
+
+async def _call_autoscaler(method: str, *arguments: Any) -> Any:
+    return await getattr(actor_by_name(AUTOSCALER), method).remote(*arguments)

@@ -41,6 +41,10 @@ def scaled_prefix(config: DualMapConfig) -> str:
     return SIMULATED_PREFIX if config.simulate.count else ""
 
 
+def is_scaled(instance_id: str, prefix: str) -> bool:
+    return bool(prefix) and instance_id.startswith(prefix) and instance_id.removeprefix(prefix).isdecimal()
+
+
 def scaled_spec(config: DualMapConfig, cluster_gpus: float, instance_id: str) -> PlacedSpec:
     """Of one that scaling starts. Raises NoVllmError."""
     prefix = scaled_prefix(config)

@@ -55,6 +55,10 @@ def wrong_method(method: str, path: str, allow: str) -> HttpError:
     return HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowedError", message, allow=allow)
 
 
+def conflict(message: str) -> HttpError:
+    return HttpError(HTTPStatus.CONFLICT, "ConflictError", message)
+
+
 def request_timeout(what: str, limit_s: float) -> HttpError:
     message = f"The request's {what} was not complete after {limit_s:g} s."
     return HttpError(HTTPStatus.REQUEST_TIMEOUT, "RequestTimeoutError", message)

@@ -10,11 +10,11 @@ from scheduler.scaling import InstanceSample, ScalingSample
 from scheduler.scaling_config import ScalingConfig
 
 FIRST_GUESS_S = 30.0  # what an instance takes to start, before one was seen to
-LOST_S = 60.0  # an instance that is lost for longer is not counted on: its server did not come back by itself
+LOST_S = 60.0  # or twice the time of a start: an instance lost for longer does not come back by itself
 
 
 class ScalingHistory:
-    """start_s: what the last instance took to start."""
+    """start_s: what the last instance took to start. lost: instances that are not counted on any more."""
 
     def __init__(self, config: ScalingConfig) -> None:
         self._kept_s = config.down_window_s + config.up_window_s
@@ -22,6 +22,7 @@ class ScalingHistory:
         self._totals = PoolTotals()
         self._since: dict[str, tuple[str, float]] = {}  # instance -> state, since when
         self.start_s = FIRST_GUESS_S
+        self.lost: set[str] = set()
 
     def samples(self) -> Sequence[ScalingSample]:
         return tuple(self._samples)
@@ -33,10 +34,13 @@ class ScalingHistory:
         coming back."""
         members = {member.instance_id: member for member in state.members}
         found = []
+        self.lost.clear()
         for instance_id in ids:
             name = _state_of(members.get(instance_id), instance_id in leaving, instance_id == rolling)
             since_s = self._note(instance_id, name, now)
-            if name != "lost" or since_s < LOST_S:
+            if name == "lost" and since_s > max(LOST_S, 2 * self.start_s):
+                self.lost.add(instance_id)
+            else:
                 load = state.loads.get(instance_id) or InstanceLoad(instance_id, 0, 0, 0, 0)
                 member = members.get(instance_id)
                 capacity = member.capacity if member else InstanceCapacity()

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         if config.gateway.journal is not None:
             print(f"journal      {path_for(config.gateway.journal, '*')}", flush=True)
         print("Ctrl-C stops everything", flush=True)
-        stop.wait()
+        cluster.look_after(stop)
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

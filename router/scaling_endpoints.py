@@ -1,0 +1,90 @@
+"""What people ask of the Autoscaler over the admin port: POST /admin/scale, /admin/drain, /admin/restart, and GET
+/admin/scaling."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from ray.exceptions import RayError, RayTaskError
+
+from router.autoscaler import RefusedError
+from router.client_connection import ClientConnection
+from router.http_request import HttpRequest
+from router.local_answers import json_response
+from router.openai_errors import HttpError, bad_request, conflict, error_response, unavailable
+
+METHODS = {"/admin/scaling": "GET", "/admin/scale": "POST", "/admin/drain": "POST", "/admin/restart": "POST"}
+TIMEOUT_S = 15.0  # a drain calls the instance's actor in turn
+
+CallAutoscaler = Callable[..., Awaitable[Any]]
+
+
+class _Scale(msgspec.Struct, forbid_unknown_fields=True):
+    replicas: int | None
+
+
+class _Drain(msgspec.Struct, forbid_unknown_fields=True):
+    instance_id: str
+    undo: bool = False
+
+
+class ScalingEndpoints:
+    """call: a method's name and arguments, carried out by the Autoscaler. Raises RayError, ValueError where there is
+    none."""
+
+    def __init__(self, call: CallAutoscaler) -> None:
+        self._call = call
+
+    def begin(self, request: HttpRequest, client: ClientConnection) -> None:
+        """Answer over time."""
+        client.answering = _Pending(self._answer(request), client, request.close)
+
+    async def _answer(self, request: HttpRequest) -> bytes:
+        answer = await self._ask(request)
+        if isinstance(answer, HttpError):
+            return error_response(answer, close=request.close)
+        return json_response(msgspec.json.encode(answer), close=request.close)
+
+    async def _ask(self, request: HttpRequest) -> dict[str, Any] | HttpError:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                match request.path:
+                    case "/admin/scaling":
+                        described: dict[str, Any] = await self._call("describe")
+                        return described
+                    case "/admin/scale":
+                        scale = msgspec.json.decode(request.body, type=_Scale)
+                        return {"message": await self._call("scale", scale.replicas)}
+                    case "/admin/drain":
+                        drain = msgspec.json.decode(request.body, type=_Drain)
+                        return {"message": await self._call("drain", drain.instance_id, drain.undo)}
+                return {"message": await self._call("restart")}
+        except msgspec.MsgspecError as error:
+            return bad_request(f"The body is not as expected: {error}.")
+        except RayTaskError as error:
+            if isinstance(error.cause, RefusedError):
+                return conflict(str(error.cause))
+            return unavailable("The Autoscaler failed; try again.")
+        except (RayError, ValueError, TimeoutError):
+            return unavailable("The Autoscaler does not answer; try again.")
+
+
+class _Pending:
+    """The answer of one client, once there is one."""
+
+    def __init__(self, answer: Awaitable[bytes], client: ClientConnection, close: bool) -> None:
+        self._task = asyncio.ensure_future(self._send(answer, client, close))
+
+    async def _send(self, answer: Awaitable[bytes], client: ClientConnection, close: bool) -> None:
+        client.answer(await answer, close=close)
+
+    def client_left(self) -> None:
+        """What was asked for is done nevertheless; nobody is told."""
+        self._task.cancel()
+
+    def client_paused(self) -> None:
+        pass
+
+    def client_resumed(self) -> None:
+        pass
