@@ -101,6 +101,8 @@ class Autoscaler:
         if not 1 <= replicas <= MOST_REPLICAS:
             raise RefusedError(f"the number of instances must be from 1 to {MOST_REPLICAS}, not {replicas}")
         self._told = replicas
+        self._note = ""
+        self._retry_at = 0.0
         return f"{replicas} instances wanted, {len(self._staying())} there"
 
     async def drain(self, instance_id: str, undo: bool) -> str:
@@ -261,6 +263,7 @@ class Autoscaler:
     def _start(self, count: int) -> list[str]:
         """The lowest free numbers: what is started again gets its old places on the rings."""
         assert self.ids is not None
+        self._note = ""
         started: list[str] = []
         number = 0
         while len(started) < count:
@@ -290,5 +293,5 @@ class Autoscaler:
             try:
                 with self._log_path.open("a") as log:
                     log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {only}{what}: {plan.reason}\n")
-            except OSError as error:
-                self._note = f"plans are not logged: {error}"
+            except OSError:
+                logger.exception("a plan is not in %s", self._log_path)

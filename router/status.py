@@ -2,15 +2,15 @@
 
 import argparse
 import json
-import os
 import sys
-import urllib.error
-import urllib.request
+from contextlib import suppress
 from typing import Any
+
+from router.admin_call import AdminCallError, add_admin_argument, admin_call
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--admin", default="http://127.0.0.1:8081", metavar="URL", help="the gateway's admin address")
+    add_admin_argument(parser)
     parser.add_argument("--json", action="store_true", help="the answer as it came")
 
 
@@ -34,8 +34,23 @@ def format_status(status: dict[str, Any]) -> str:
         rows.append((*place, *counts, backlog_s, kv_tokens, models, signals))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    journal = (f"journal {status['journal']}",) if status.get("journal") else ()
-    return "\n".join((head, *journal, "", *lines))
+    beside = [f"journal {status['journal']}"] if status.get("journal") else []
+    if len(status["gateways"]) > 1:
+        gateways = ", ".join(
+            f"{g['gateway_id']} ({g['admin']}, heard {g['age_s']:.1f} s ago)" for g in status["gateways"]
+        )
+        beside.append(f"gateways {gateways}")
+    return "\n".join((head, *beside, "", *lines))
+
+
+def format_scaling(scaling: dict[str, Any]) -> str:
+    """Bounds and the last plan."""
+    bounds = f"{scaling['min_replicas']} to {scaling['max_replicas']} instances"
+    how = "by load" if scaling["automatic"] else "as told by hand"
+    if scaling["automatic"] and scaling["dry_run"]:
+        how += ", dry run"
+    plans = [scaling["plans"][-1]["reason"]] if scaling["plans"] else []
+    return "; ".join((f"scaling  {bounds}, {how}", *plans, *([scaling["note"]] if scaling["note"] else [])))
 
 
 def format_signals(signals: dict[str, dict[str, Any]]) -> str:
@@ -55,14 +70,15 @@ def format_signals(signals: dict[str, dict[str, Any]]) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    request = urllib.request.Request(f"{args.admin.rstrip('/')}/admin/status")
-    if token := os.environ.get("DUALMAP_ADMIN_TOKEN"):
-        request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(request, timeout=5) as response:
-            status: dict[str, Any] = json.load(response)
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        print(f"error: no gateway's status at {args.admin}: {error}", file=sys.stderr)
+        status = admin_call(args.admin, "/admin/status")
+    except AdminCallError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(status, indent=2) if args.json else format_status(status))
+    if args.json:
+        print(json.dumps(status, indent=2))
+        return 0
+    print(format_status(status))
+    with suppress(AdminCallError):  # the Autoscaler is away, or there is none
+        print("\n" + format_scaling(admin_call(args.admin, "/admin/scaling")))
     return 0

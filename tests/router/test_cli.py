@@ -37,7 +37,7 @@ def test_a_wrong_configuration_is_one_line_and_starts_nothing(arguments, said, c
 
 def test_status_without_a_gateway_says_so(capsys):
     assert main(["status", "--admin", "http://127.0.0.1:9"]) == 1
-    assert "no gateway's status at http://127.0.0.1:9" in capsys.readouterr().err
+    assert "no gateway answers at http://127.0.0.1:9" in capsys.readouterr().err
 
 
 def test_status_shows_load_only_of_instances_that_serve():

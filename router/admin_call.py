@@ -1,0 +1,42 @@
+"""Calls of the command line to a gateway's admin port."""
+
+import argparse
+import json
+import os
+import urllib.error
+import urllib.request
+from typing import Any
+
+TIMEOUT_S = 20.0
+
+
+class AdminCallError(Exception):
+    """It was refused, or nobody answered; the message is for the person who asked."""
+
+
+def add_admin_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--admin", default="http://127.0.0.1:8081", metavar="URL", help="the gateway's admin address")
+
+
+def admin_call(admin: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """POST with a body, else GET; DUALMAP_ADMIN_TOKEN is sent along. Raises AdminCallError."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {} if data is None else {"Content-Type": "application/json"}
+    if token := os.environ.get("DUALMAP_ADMIN_TOKEN"):
+        headers["Authorization"] = f"Bearer {token}"
+    try:
+        request = urllib.request.Request(admin.rstrip("/") + path, data, headers)
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            answer: dict[str, Any] = json.load(response)
+            return answer
+    except urllib.error.HTTPError as error:
+        raise AdminCallError(_message(error)) from None
+    except (OSError, ValueError) as error:
+        raise AdminCallError(f"no gateway answers at {admin}: {error}") from None
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["error"]["message"])
+    except (ValueError, KeyError, TypeError, OSError):
+        return f"{error.code} {error.reason}"

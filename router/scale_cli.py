@@ -1,0 +1,31 @@
+"""`dualmap scale`: how many instances there are to be."""
+
+import argparse
+import sys
+
+from router.admin_call import AdminCallError
+from router.follow_scaling import Scaling, add_follow_arguments, ask_and_follow
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("replicas", metavar="N|auto", help="how many instances; auto: by load, as configured")
+    add_follow_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.replicas == "auto":
+        return ask_and_follow(args, "/admin/scale", {"replicas": None}, None)
+    try:
+        replicas = int(args.replicas)
+    except ValueError:
+        print(f"error: N must be a whole number or auto, not {args.replicas!r}", file=sys.stderr)
+        return 2
+
+    def done(scaling: Scaling) -> bool:
+        if scaling["note"]:
+            raise AdminCallError(scaling["note"])
+        if scaling["automatic"] or scaling["max_replicas"] != replicas:
+            return True  # somebody has asked for something else meanwhile
+        return [i["state"] for i in scaling["instances"] if i["ours"]] == ["ready"] * replicas
+
+    return ask_and_follow(args, "/admin/scale", {"replicas": replicas}, done)
