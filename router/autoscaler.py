@@ -72,6 +72,8 @@ class Autoscaler:
         self.ids: set[str] | None = None  # unknown until `dualmap up` has said what runs
         self.state: FleetState | None = None
         self._looked = asyncio.Event()
+        self._informed = asyncio.Event()
+        self._asked = asyncio.Event()  # set, and replaced, when `dualmap up` asks
         self._task = asyncio.create_task(self._run())
 
     async def wanted(self, last: Wanted, failed: dict[str, str]) -> Wanted:
@@ -84,12 +86,16 @@ class Autoscaler:
             self.ids.discard(instance_id)
             self._note = f"{instance_id} could not be started: {why}"
             self._retry_at = time.monotonic() + RETRY_S
+        self._asked.set()
+        self._asked = asyncio.Event()
         return Wanted(tuple(sorted(self.ids)), self._told)
 
-    # What people ask for. Each returns a line that says what happens now.
+    # What people ask for. Each waits for the fleet's state, then until `dualmap up` knows what a successor of this
+    # process must know, and returns a line that says what happens now.
 
     async def scale(self, replicas: int | None) -> str:
         """None: plans decide again. Raises RefusedError."""
+        await self._informed.wait()
         scaled = self._scaled
         if not scaled.prefix:
             raise RefusedError("the instances of this deployment run on their own: they are not started here")
@@ -97,16 +103,19 @@ class Autoscaler:
             if not scaled.automatic:
                 raise RefusedError("nothing is configured to scale by: there is no `scaling` section")
             self._told = None
+            await self._asked.wait()
             return f"between {scaled.config.min_replicas} and {scaled.config.max_replicas}, by load"
         if not 1 <= replicas <= MOST_REPLICAS:
             raise RefusedError(f"the number of instances must be from 1 to {MOST_REPLICAS}, not {replicas}")
         self._told = replicas
         self._note = ""
         self._retry_at = 0.0
+        await self._asked.wait()
         return f"{replicas} instances wanted, {len(self._staying())} there"
 
     async def drain(self, instance_id: str, undo: bool) -> str:
         """Raises RefusedError."""
+        await self._informed.wait()
         members = self._members()
         if instance_id not in members:
             raise RefusedError(f"there is no instance {instance_id!r}; there are {', '.join(sorted(members))}")
@@ -115,24 +124,28 @@ class Autoscaler:
             self._leaving.pop(instance_id, None)
             if not await self.call(instance_id, "undrain"):
                 raise RefusedError(f"{instance_id} does not answer; try again")
+            self._leaving.pop(instance_id, None)  # seen to drain meanwhile
             if ours and self._told is not None:
                 self._told = max(self._told, len(self._staying()))
+                await self._asked.wait()
             return f"{instance_id} is given requests again"
         ready = [i for i, member in members.items() if member.state is MemberState.READY and i not in self._leaving]
         if ready == [instance_id]:
             raise RefusedError(f"{instance_id} is the last instance that is ready")
-        if not await self.call(instance_id, "drain"):
-            raise RefusedError(f"{instance_id} does not answer; try again")
-        if not ours:
-            return f"{instance_id} is given no new requests; it is not stopped, since it was not started here"
-        if instance_id not in self._leaving:
+        if ours and instance_id not in self._leaving:
             self._leaving[instance_id] = time.monotonic()
             if self._told is not None:
                 self._told = max(1, self._told - 1)
-        return f"{instance_id} is given no new requests and stops when those it has are done"
+                await self._asked.wait()
+        if not await self.call(instance_id, "drain"):
+            raise RefusedError(f"{instance_id} does not answer" + ("; it is tried again" if ours else ""))
+        if ours:
+            return f"{instance_id} is given no new requests and stops when those it has are done"
+        return f"{instance_id} is given no new requests; it is not stopped, since it was not started here"
 
     async def restart(self) -> str:
         """All instances of ours, one after the other. Raises RefusedError."""
+        await self._informed.wait()
         if self._rolling is not None and not self._rolling.done:
             raise RefusedError("a restart is under way")
         ids = self._staying()
@@ -143,6 +156,7 @@ class Autoscaler:
 
     async def describe(self) -> dict[str, Any]:
         """All there is to know, as plain values."""
+        await self._informed.wait()
         members, loads = self._members(), self.state.loads if self.state else {}
         config = self._bounds()
         rows = []
@@ -159,6 +173,7 @@ class Autoscaler:
                 }
             )
         return {
+            "scaled": bool(self._scaled.prefix),
             "automatic": self._scaled.automatic and self._told is None,
             "dry_run": self._scaled.config.dry_run,
             "min_replicas": config.min_replicas,
@@ -214,8 +229,9 @@ class Autoscaler:
         self.state = await self._fleet.state()
         if self.state is None or self.ids is None:
             return
+        self._informed.set()
         await self._go_on_draining(self.state)
-        if not self.state.settled:
+        if not self.state.settled or not self._scaled.prefix:
             return
         rolling = self._rolling.instance_id if self._rolling else None
         now = time.monotonic()

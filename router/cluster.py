@@ -85,8 +85,8 @@ class Cluster:
         prefix = scaled_prefix(config)
         scaled_ids = {i for i in ids if is_scaled(i, prefix)}
         self._fixed = set(ids) - scaled_ids
-        told = None if config.scaling is not None else len(scaled_ids)
-        self._wanted = Wanted(tuple(sorted(scaled_ids)), told)
+        by_hand = config.scaling is None and bool(scaled_ids)
+        self._wanted = Wanted(tuple(sorted(scaled_ids)), len(scaled_ids) if by_hand else None)
         scaled = Scaled(prefix, config.scaling or ScalingConfig(), config.scaling is not None)
         self._autoscaler = _actor(Autoscaler, AUTOSCALER, scaled, config.log_dir.absolute() / "autoscaler.log")
 

@@ -45,6 +45,8 @@ def format_status(status: dict[str, Any]) -> str:
 
 def format_scaling(scaling: dict[str, Any]) -> str:
     """Bounds and the last plan."""
+    if not scaling["scaled"]:
+        return "scaling  none: the instances run on their own"
     bounds = f"{scaling['min_replicas']} to {scaling['max_replicas']} instances"
     how = "by load" if scaling["automatic"] else "as told by hand"
     if scaling["automatic"] and scaling["dry_run"]:

@@ -9,6 +9,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
@@ -29,6 +30,7 @@ class Deployment:
         self.family = ProcessFamily()
         self.port, self.admin_port = free_port(), free_port()
         ports = ("--port", str(self.port), "--admin-port", str(self.admin_port))
+        self.directory = directory
         self.process = subprocess.Popen(
             [sys.executable, "-m", "router.cli", "up", *ports, *arguments],
             stdout=subprocess.PIPE,
@@ -96,3 +98,37 @@ class Deployment:
                 self.process.kill()
         self.family.kill()
         self._reader.join(timeout=WAIT_S)
+
+
+def ask(deployment: Deployment, text: str, **options) -> str:
+    """The gateway that answered. Each call is a connection of its own, which the kernel gives to one of them."""
+    messages = [{"role": "user", "content": text}]
+    with deployment.client() as client:
+        raw = client.chat.completions.with_raw_response.create(model="sim", messages=messages, **options)
+        assert raw.parse().choices[0].finish_reason in ("stop", "length")
+    return "-".join(raw.headers["x-request-id"].split("-")[:2])
+
+
+def under_load(deployment: Deployment, strike) -> list[str]:
+    """Short answers asked for without a pause by four clients while `strike` happens: what failed."""
+    failed: list[str] = []
+    stop = threading.Event()
+
+    def client(number: int) -> int:
+        count = 0
+        while not stop.is_set():
+            try:
+                ask(deployment, f"Client {number}, question {count}", max_tokens=2)
+            except openai.APIError as error:
+                failed.append(repr(error))
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(4) as clients:
+        running = [clients.submit(client, number) for number in range(4)]
+        try:
+            strike()
+        finally:
+            stop.set()
+        assert min(done.result(timeout=WAIT_S) for done in running) > 3
+    return failed

@@ -2,15 +2,13 @@
 
 import os
 import signal
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import openai
 import pytest
 
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import Deployment
+from tests.deployment import Deployment, ask, under_load
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
@@ -42,15 +40,6 @@ def both_serve(deployment: Deployment) -> bool:
         return False
     ready = all(sum(m["state"] == "ready" for m in status["members"]) == 3 for status in found)
     return ready and all(len(status["gateways"]) == 2 for status in found)
-
-
-def ask(deployment: Deployment, text: str, **options) -> str:
-    """The gateway that answered. Each call is a connection of its own, which the kernel gives to one of the two."""
-    messages = [{"role": "user", "content": text}]
-    with deployment.client() as client:
-        raw = client.chat.completions.with_raw_response.create(model="sim", messages=messages, **options)
-        assert raw.parse().choices[0].finish_reason in ("stop", "length")
-    return "-".join(raw.headers["x-request-id"].split("-")[:2])
 
 
 def test_both_gateways_serve_the_port_and_use_the_same_epoch(deployment):
@@ -100,31 +89,6 @@ def test_a_hot_prefix_gets_the_same_depth_in_both(deployment):
         return first["epoch"] == second["epoch"] > 0 and first["keys"] == second["keys"] > 0
 
     await_that(agreed, "both use the depths of one epoch", within_s=20)
-
-
-def under_load(deployment: Deployment, strike) -> list[str]:
-    """Short answers asked for without a pause by four clients while `strike` happens: what failed."""
-    failed: list[str] = []
-    stop = threading.Event()
-
-    def client(number: int) -> int:
-        count = 0
-        while not stop.is_set():
-            try:
-                ask(deployment, f"Client {number}, question {count}", max_tokens=2)
-            except openai.APIError as error:
-                failed.append(repr(error))
-            count += 1
-        return count
-
-    with ThreadPoolExecutor(4) as clients:
-        running = [clients.submit(client, number) for number in range(4)]
-        try:
-            strike()
-        finally:
-            stop.set()
-        assert min(done.result(timeout=WAIT_S) for done in running) > 3
-    return failed
 
 
 def test_a_killed_gateway_takes_only_what_it_carried_and_comes_back(deployment):
