@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -202,3 +203,38 @@ def test_a_watched_server_is_used_as_soon_as_it_answers(life, tmp_path):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     life(story, host="127.0.0.1", port=port)
+
+
+def test_a_drained_server_runs_on_and_can_be_given_requests_again(life):
+    async def story(watched):
+        first = await watched.reported(is_ready)
+        await watched.actor.drain()
+        assert watched.reports[-1] == replace(first, state=MemberState.DRAINING)
+        await watched.actor.undrain()
+        assert watched.reports[-1] == first
+
+    life(story, command=SIM)
+
+
+def test_a_server_that_dies_while_it_drains_comes_back_draining(life):
+    async def story(watched):
+        first = await watched.reported(is_ready)
+        await watched.actor.drain()
+        os.kill(first.pid, signal.SIGKILL)
+        await watched.reported(lambda m: m.state is MemberState.DRAINING and m.incarnation > first.incarnation)
+        assert not any(is_ready(m) and m.incarnation > first.incarnation for m in watched.reports)
+
+    life(story, command=SIM)
+
+
+def test_a_restarted_server_is_another_process_and_drains_no_more(life):
+    async def story(watched):
+        first = await watched.reported(is_ready)
+        await watched.actor.drain()
+        await watched.actor.restart_server()
+        second = await watched.reported(lambda m: is_ready(m) and m.incarnation > first.incarnation)
+        assert second.pid != first.pid
+        with pytest.raises(ProcessLookupError):
+            os.kill(first.pid, 0)
+
+    life(story, command=SIM)
