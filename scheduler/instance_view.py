@@ -149,6 +149,10 @@ class InstanceView:
             return self.backlog_tokens
         return self.backlog_tokens - self.waiting_tokens + self.waiting.work_ahead(request)
 
+    def ahead_s(self, request: Request) -> float:
+        """The same in seconds, with the ramp of a new instance."""
+        return self.ahead_tokens(request) * self.speed.seconds_per_token / self.ramp
+
     @property
     def prefilling_tokens(self) -> int:
         """Prefill work that the instance has been given, by whichever gateway, and has not done."""
@@ -184,7 +188,7 @@ class InstanceView:
             work,
             len(self.running),
             prefill_s,
-            self.ahead_tokens(request) * seconds_per_token / self.ramp + prefill_s,
+            self.ahead_s(request) + prefill_s,
         )
 
     def enqueue(self, attempt: Attempt) -> None:

@@ -17,8 +17,10 @@ from scheduler.pick import pick_instance, recompute_price
 from scheduler.placement import Placement
 from scheduler.prefix_key import PrefixKeys
 from scheduler.request import Request
+from scheduler.ttft import TtftEstimate
 
 MAX_COOLEST = 8  # of which one is drawn where there are several gateways
+AHEAD = 0.9  # share of the work at an instance
 MAX_HOLDERS = 2  # a prefix has rarely more homes, and one that has is cheap to compute again: it serves many
 
 
@@ -55,16 +57,20 @@ class DualMap:
         views = [self._views[instance_id] for instance_id in candidates]
         if self._config.find_holders:
             self._add_holders(views, request, key_depth, avoid)
-        if self._config.escape:
-            self._add_coolest(views, request, avoid)
         estimates = [view.estimate_ttft(request) for view in views]
+        goes_ahead = self._loads.waiting > 0 and any(map(_goes_ahead, estimates, views))
+        if self._config.escape:
+            coolest = self._soonest(views, request, avoid) if goes_ahead else self._coolest(views, request, avoid)
+            if coolest is not None:
+                estimates.append(coolest.estimate_ttft(request))
         keep_s = self._config.keep_slo_fraction * slo_s if self._config.slo_aware else None
         price = recompute_price(self._loads.mean_s, self._config)
-        decode_price_s = self._config.decode_s_per_request * self._answers.mean_tokens
+        # Where it goes ahead of a crowd, how many of the crowd run at which instance is chance.
+        decode_price_s = 0.0 if goes_ahead else self._config.decode_s_per_request * self._answers.mean_tokens
         estimate, reason = pick_instance(estimates, keep_s, price, decode_price_s)
         return Placement(estimate, candidates, reason)
 
-    def _add_coolest(self, views: list[InstanceView], request: Request, avoid: Set[str]) -> None:
+    def _coolest(self, views: list[InstanceView], request: Request, avoid: Set[str]) -> InstanceView | None:
         """Where all the others have to wait, somebody else may not. Several gateways, each with what it knew a moment
         ago, must not all find the same one: each request draws one of a few."""
         rivals = self._loads.rivals
@@ -75,8 +81,16 @@ class DualMap:
             for view in islice(self._loads.coolest(), few + len(avoid))
             if view.backlog_s < least_s and view.instance_id not in avoid
         ][:few]
-        if cool:
-            views.append(cool[0] if len(cool) == 1 else cool[xxh3_64_intdigest(request.id.encode()) % len(cool)])
+        return cool[xxh3_64_intdigest(request.id.encode()) % len(cool)] if cool else None
+
+    def _soonest(self, views: list[InstanceView], request: Request, avoid: Set[str]) -> InstanceView | None:
+        """The same for a request that need not wait for all that waits."""
+        others = [
+            view
+            for view in islice(self._loads.coolest(), MAX_COOLEST + len(avoid))
+            if view not in views and view.instance_id not in avoid
+        ]
+        return min(others, key=lambda view: view.ahead_s(request)) if others else None
 
     def _add_holders(self, views: list[InstanceView], request: Request, key_depth: int, avoid: Set[str]) -> None:
         """A prefix that left its candidates is found again. What no more than the key is shared by many, and their
@@ -94,3 +108,8 @@ class DualMap:
                 found += 1
                 if found == MAX_HOLDERS:
                     return
+
+
+def _goes_ahead(estimate: TtftEstimate, view: InstanceView) -> bool:
+    """By its priority or its tenant, of most of what waits there."""
+    return estimate.total_s - estimate.prefill_s < AHEAD * view.backlog_s

@@ -75,11 +75,12 @@ def test_without_tenants_the_quiet_one_drowns_in_the_flood() -> None:
     assert p90_ttft_s(quiet, flood, of="quiet", told_apart=False) > 10 * p90_ttft_s(quiet, of="quiet")
 
 
-def test_where_there_are_several_instances_no_more_than_half_is_added() -> None:
-    quiet = arrivals("quiet", 0.6, *QUIET, 1, 120.0)
-    flood = arrivals("flood", 12.0, *CHATS, 1, 120.0)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_where_there_are_several_instances_it_waits_by_less_than_a_third_too(seed: int) -> None:
+    quiet = arrivals("quiet", 0.6, *QUIET, seed, 120.0)
+    flood = arrivals("flood", 12.0, *CHATS, seed, 120.0)
     alone_s = p90_ttft_s(quiet, of="quiet", instances=4)
-    assert p90_ttft_s(quiet, flood, of="quiet", instances=4) <= 1.5 * alone_s
+    assert p90_ttft_s(quiet, flood, of="quiet", instances=4) <= 1.3 * alone_s
 
 
 @pytest.mark.parametrize("output_tokens", [(50, 400), (1000, 3000)])
