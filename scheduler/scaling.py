@@ -13,6 +13,7 @@ from scheduler.record import record
 from scheduler.scaling_config import ScalingConfig
 
 SURE = 2.5  # standard deviations of a count by which arrivals must grow to count as growing
+SETTLING = 3.0  # at least this part of the up window lies between two starts
 DOWN_MARGIN = 0.9  # of the target load: with fewer instances less is found cached, and there is more to compute
 
 
@@ -78,16 +79,19 @@ def plan_scaling(history: Sequence[ScalingSample], config: ScalingConfig, start_
     need = _need_now(history, config, start_s)
     wanted = min(max(need.replicas, config.min_replicas), config.max_replicas)
     if wanted > count:
-        return _grow(history, config, wanted, count, need.reason)
+        return _grow(history, config, start_s, wanted, count, need.reason)
     return _shrink(history, config, count, here)
 
 
-def _grow(history: Sequence[ScalingSample], config: ScalingConfig, wanted: int, count: int, reason: str) -> ScalingPlan:
+def _grow(
+    history: Sequence[ScalingSample], config: ScalingConfig, start_s: float, wanted: int, count: int, reason: str
+) -> ScalingPlan:
+    """Those that start are counted on: the next step need not wait longer than until they take load."""
     seen_s = _seen_s(history)
     if seen_s < config.up_window_s:
         return ScalingPlan(wanted, 0, (), f"{reason}; hold: seen for {seen_s:.0f} of {config.up_window_s:g} s")
     since_s = _since_start_s(history)
-    if since_s < config.up_window_s:
+    if since_s < min(config.up_window_s, max(start_s, config.up_window_s / SETTLING)):
         return ScalingPlan(wanted, 0, (), f"{reason}; hold: the last start was {since_s:.0f} s ago")
     return ScalingPlan(wanted, min(wanted - count, config.max_step), (), reason)
 
