@@ -45,7 +45,9 @@ class InstanceActor:
         self._stopping = False
         self._draining = False
         self._restarting = asyncio.Event()
-        self.member = Member(spec.instance_id, 0, spec.host, spec.port, MemberState.STARTING, spec.capacity)
+        self.member = Member(
+            spec.instance_id, 0, spec.host, spec.port, MemberState.STARTING, spec.capacity, pool=spec.pool
+        )
         self.last_error = ""
         self.signals = SignalCollector(spec.instance_id)
         self._decided = asyncio.Event()

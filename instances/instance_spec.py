@@ -26,6 +26,7 @@ class InstanceSpec:
     start. Without {port} the server has to print `listening on http://HOST:PORT`. {kv_port} and {kv_replay_port} are
     free ports, too, for kv_events. host: empty takes the address of the node the server is started on.
     start_timeout_s: from its start until it answers. stop_grace_s: from SIGTERM to SIGKILL.
+    pool: which instances it serves the same models with.
     """
 
     instance_id: str
@@ -38,3 +39,4 @@ class InstanceSpec:
     start_timeout_s: float = 30.0
     stop_grace_s: float = 3.0
     kv_events: KvEventSource | None = None
+    pool: str = ""

@@ -44,7 +44,9 @@ def kill(class_name: str) -> Callable[[Deployed], int]:
 
 
 def kill_server(deployment: Deployed) -> int:
-    return _signal(deployment.command_pids("instances.sim_cli")[:1], signal.SIGKILL)
+    keepers = deployment.command_pids("instances.keeper")
+    servers = [pid for pid in deployment.command_pids("instances.sim_cli") if pid not in keepers]
+    return _signal(servers[:1], signal.SIGKILL)
 
 
 def stop_for_a_while(class_name: str) -> Callable[[Deployed], int]:

@@ -8,7 +8,10 @@ import ray
 NAMESPACE = "dualmap"
 FLEET = "fleet"
 REBALANCER = "rebalancer"
-AUTOSCALER = "autoscaler"
+
+
+def autoscaler_name(pool_name: str) -> str:
+    return f"autoscaler-{pool_name}" if pool_name else "autoscaler"
 
 
 @cache

@@ -39,9 +39,10 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """What is scaled. prefix: of the instances' ids, a number follows; empty where all are external. automatic: plans
-    decide, not only people."""
+    """The pool that is scaled. prefix: of the instances' ids, a number follows; empty where all are external.
+    automatic: plans decide, not only people."""
 
+    pool_name: str
     prefix: str
     config: ScalingConfig
     automatic: bool
@@ -63,7 +64,7 @@ class Autoscaler:
         self._told: int | None = None  # by hand, instead of plans
         self._log_path = log_path
         self._fleet = FleetClient()
-        self._history = ScalingHistory(scaled.config)
+        self._history = ScalingHistory(scaled.pool_name, scaled.config)
         self._plans: deque[dict[str, Any]] = deque(maxlen=PLANS_KEPT)
         self._leaving: dict[str, float] = {}  # since when
         self._note = ""
@@ -173,6 +174,7 @@ class Autoscaler:
                 }
             )
         return {
+            "pool": self._scaled.pool_name,
             "scaled": bool(self._scaled.prefix),
             "automatic": self._scaled.automatic and self._told is None,
             "dry_run": self._scaled.config.dry_run,
@@ -294,7 +296,9 @@ class Autoscaler:
         return sorted((self.ids or set()) - self._leaving.keys())
 
     def _members(self) -> dict[str, Member]:
-        return {member.instance_id: member for member in self.state.members} if self.state else {}
+        """Of the pool."""
+        members = self.state.members if self.state else ()
+        return {member.instance_id: member for member in members if member.pool == self._scaled.pool_name}
 
     def _tell(self, plan: ScalingPlan, now: float) -> None:
         """Note a plan that differs from the one before in what it does, and write it to the log."""

@@ -13,7 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from instances.vllm_command import NoVllmError
-from router.actor_by_name import AUTOSCALER, FLEET, NAMESPACE, REBALANCER
+from router.actor_by_name import FLEET, NAMESPACE, REBALANCER, autoscaler_name
 from router.autoscaler import Autoscaler, Scaled, Wanted
 from router.config import DualMapConfig
 from router.fleet import Fleet
@@ -50,12 +50,12 @@ class Cluster:
         self._fleet: Any = None
         self._rebalancer: Any = None
         self._gateways: list[Any] = []
-        self._autoscaler: Any = None
+        self._autoscalers: dict[str, Any] = {}  # by pool
         local = config.ray_address is None
         placement_timeout_s = LOCAL_PLACEMENT_TIMEOUT_S if local else PLACEMENT_TIMEOUT_S
         self._instances = OwnInstances(LOCAL_HOST if local else None, placement_timeout_s, say)
         self._fixed: set[str] = set()  # instances that are not scaled
-        self._wanted = Wanted((), None)
+        self._wanted: dict[str, Wanted] = {}  # by pool
         self._gpus = 0.0  # of the Ray cluster
 
     def start_instances(self) -> None:
@@ -74,36 +74,49 @@ class Cluster:
         except NoVllmError as error:
             raise ClusterError(str(error)) from None
         ids = tuple(placed.spec.instance_id for placed in specs)
-        self._fleet = _actor(Fleet, FLEET, ids, {"": self._config.scheduler})
+        configs = {name: pool.scheduler for name, pool in self._config.all_pools().items()}
+        self._fleet = _actor(Fleet, FLEET, ids, configs)
         self._rebalancer = _actor(Rebalancer, REBALANCER)
         self._start_own(specs)
-        self._start_autoscaler(ids)
+        self._fixed = set(ids)
+        for pool_name in self._config.all_pools():
+            self._start_autoscaler(pool_name, {p.spec.instance_id for p in specs if p.spec.pool == pool_name})
         self._await_instances(specs)
 
-    def _start_autoscaler(self, ids: tuple[str, ...]) -> None:
-        config = self._config
-        prefix = scaled_prefix(config)
+    def _start_autoscaler(self, pool_name: str, ids: set[str]) -> None:
+        """ids: of the instances there are at first."""
+        pool = self._config.all_pools()[pool_name]
+        prefix = scaled_prefix(pool_name, pool)
         scaled_ids = {i for i in ids if is_scaled(i, prefix)}
-        self._fixed = set(ids) - scaled_ids
-        by_hand = config.scaling is None and bool(scaled_ids)
-        self._wanted = Wanted(tuple(sorted(scaled_ids)), len(scaled_ids) if by_hand else None)
-        scaled = Scaled(prefix, config.scaling or ScalingConfig(), config.scaling is not None)
-        self._autoscaler = _actor(Autoscaler, AUTOSCALER, scaled, config.log_dir.absolute() / "autoscaler.log")
+        self._fixed -= scaled_ids
+        by_hand = pool.scaling is None and bool(scaled_ids)
+        self._wanted[pool_name] = Wanted(tuple(sorted(scaled_ids)), len(scaled_ids) if by_hand else None)
+        scaled = Scaled(pool_name, prefix, pool.scaling or ScalingConfig(), pool.scaling is not None)
+        name = autoscaler_name(pool_name)
+        self._autoscalers[pool_name] = _actor(Autoscaler, name, scaled, self._config.log_dir.absolute() / f"{name}.log")
 
     def look_after(self, stop: threading.Event) -> None:
-        """Until `stop`: start and stop instances as the Autoscaler says. While it is away all stays as it is."""
+        """Until `stop`: start and stop instances as the Autoscalers say. While one is away, all it scales stays."""
         while not stop.wait(SCALING_INTERVAL_S):
-            failed = self._instances.failed
-            try:
-                self._wanted = ray.get(self._autoscaler.wanted.remote(self._wanted, failed), timeout=ANSWER_TIMEOUT_S)
-                failed.clear()
-            except RayError:
-                continue
-            for instance_id in self._wanted.ids:
-                if instance_id not in self._instances:
-                    self._say(f"{instance_id} starts")
-                    self._instances.add(scaled_spec(self._config, self._gpus, instance_id))
-            self._instances.step({*self._fixed, *self._wanted.ids})
+            for pool_name, autoscaler in self._autoscalers.items():
+                self._ask(pool_name, autoscaler)
+            self._instances.step(self._fixed.union(*(wanted.ids for wanted in self._wanted.values())))
+
+    def _ask(self, pool_name: str, autoscaler: Any) -> None:
+        """What the pool is to be, and add what is missing."""
+        last = self._wanted[pool_name]
+        failed = {i: why for i, why in self._instances.failed.items() if i in last.ids}
+        try:
+            wanted = ray.get(autoscaler.wanted.remote(last, failed), timeout=ANSWER_TIMEOUT_S)
+        except RayError:
+            return
+        self._wanted[pool_name] = wanted
+        for instance_id in failed:
+            del self._instances.failed[instance_id]
+        for instance_id in wanted.ids:
+            if instance_id not in self._instances:
+                self._say(f"{instance_id} starts")
+                self._instances.add(scaled_spec(self._config, pool_name, self._gpus, instance_id))
 
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
         """Start all gateways. Returns port, admin port and process id of the first, once they serve.
@@ -161,7 +174,7 @@ class Cluster:
             return
         self.stop_gateway()
         self._instances.stop()
-        for actor in (self._autoscaler, self._rebalancer, self._fleet):
+        for actor in (*self._autoscalers.values(), self._rebalancer, self._fleet):
             if actor is not None:
                 ray.kill(actor)
         ray.shutdown()

@@ -3,7 +3,7 @@ that works."""
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 import yaml
@@ -21,8 +21,7 @@ for _settings in (SchedulerConfig, ScalingConfig, InstanceCapacity, HttpLimits):
     setattr(_settings, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010
 
 Port = Annotated[int, Field(ge=0, le=65535)]  # 0 takes a free one
-
-
+PoolName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
 ZmqEndpoint = Annotated[str, Field(pattern=r"^(tcp://.+:\d+|ipc://.+)$")]
 OWN_ENGINE_ARGS = ("--host", "--port", "--tensor-parallel-size", "--kv-events-config", "--model")
 
@@ -161,11 +160,11 @@ class ExternalInstance(BaseModel):
         return f"{host}:{port}"
 
 
-class DualMapConfig(BaseModel):
+class PoolSettings(BaseModel):
+    """Instances that serve the same models, with rings, an objective and scaling of their own."""
+
     model_config = STRICT
 
-    gateway: GatewaySettings = GatewaySettings()
-    limits: HttpLimits = HttpLimits()
     scheduler: SchedulerConfig = SchedulerConfig()
     simulate: SimulatedInstances = SimulatedInstances()
     vllm: VllmInstances = VllmInstances()
@@ -173,22 +172,48 @@ class DualMapConfig(BaseModel):
     # None: as many instances as are named, until `dualmap scale` says another number. simulate.count or vllm.replicas
     # is how many there are at first.
     scaling: ScalingConfig | None = None
-    ray_address: str | None = None  # a running Ray cluster; None starts one on this machine
-    log_dir: Path = Path("runs/logs")  # of the servers we start
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.instances or self.simulate.count or self.vllm.model)
 
     @model_validator(mode="after")
-    def _check_instances(self) -> "DualMapConfig":
-        ids = [instance.id for instance in self.instances]
-        if twice := sorted({instance_id for instance_id in ids if ids.count(instance_id) > 1}):
-            raise ValueError(f"instances are named twice: {', '.join(twice)}")
+    def _check_instances(self) -> Self:
         if self.vllm.model_fields_set and not self.vllm.model:
             raise ValueError("vllm.model is missing: what are its replicas to serve?")
-        if self.scaling is not None and (ids or bool(self.simulate.count) == bool(self.vllm.model)):
+        both = bool(self.simulate.count) == bool(self.vllm.model)
+        if self.scaling is not None and (self.instances or both):
             raise ValueError(
                 "scaling is for instances of one kind that are started here: vllm, or simulate with a count"
             )
-        if not (ids or self.simulate.count or self.vllm.model):
+        return self
+
+
+class DualMapConfig(PoolSettings):
+    """Its own instances, if there are any, are the first pool; its name is empty."""
+
+    gateway: GatewaySettings = GatewaySettings()
+    limits: HttpLimits = HttpLimits()
+    pools: dict[PoolName, PoolSettings] = {}  # of other models
+    ray_address: str | None = None  # a running Ray cluster; None starts one on this machine
+    log_dir: Path = Path("runs/logs")  # of the servers we start
+
+    def all_pools(self) -> dict[str, PoolSettings]:
+        """By name, the first one first; one or more."""
+        return ({} if self.is_empty else {"": self}) | self.pools
+
+    @model_validator(mode="after")
+    def _check_pools(self) -> Self:
+        pools = self.all_pools()
+        if not pools:
             raise ValueError("no instances: name a model, one or more URLs, or simulate some")
+        if empty := [name for name, pool in pools.items() if pool.is_empty]:
+            raise ValueError(f"pools.{empty[0]} has no instances: name a model, one or more URLs, or simulate some")
+        ids = [instance.id for pool in pools.values() for instance in pool.instances]
+        if twice := sorted({instance_id for instance_id in ids if ids.count(instance_id) > 1}):
+            raise ValueError(f"instances are named twice: {', '.join(twice)}")
+        if len({pool.scheduler.block_tokens for pool in pools.values()}) > 1:
+            raise ValueError("scheduler.block_tokens must be the same in all pools")
         return self
 
 

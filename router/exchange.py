@@ -7,6 +7,7 @@ from router.answer_head import AnswerHead
 from router.answer_plain import MAX_HELD_BYTES, PASSED, HeldAnswer
 from router.client_connection import ClientConnection
 from router.http_request import HttpRequest
+from router.journal import Core
 from router.openai_errors import HttpError, error_events, error_response, failed
 from router.upstream_pool import UpstreamPool
 from router.usage import Usage, peek_usage
@@ -68,6 +69,7 @@ class Exchange:
         "arrived_at",
         "body",
         "client",
+        "core",
         "dispatch",
         "event_stream",
         "first_byte_at",
@@ -102,6 +104,7 @@ class Exchange:
         self.request_id = request.client_request_id or exchange_id.encode()
         self.body = body
         self.model = ""
+        self.core: Core  # of the pool that serves it; set before any event
         self.prompt_bytes = 0
         self.prompt_tokens = 0
         self.prompt_is_token_ids = False

@@ -11,7 +11,11 @@ from router.admin_call import AdminCallError, add_admin_argument, admin_call
 POLL_S = 0.5
 PATIENCE_S = 10.0  # with a gateway that does not answer meanwhile
 
-Scaling = dict[str, Any]  # as GET /admin/scaling answers
+Scaling = dict[str, Any]  # of a pool, as GET /admin/scaling answers
+
+
+def add_pool_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pool", metavar="NAME", help="where several models are served; by default the first")
 
 
 def add_follow_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +28,10 @@ def ask_and_follow(
 ) -> int:
     """done: may raise AdminCallError; None where there is nothing to wait for. Returns the exit code."""
     try:
-        print(admin_call(args.admin, path, body)["message"], flush=True)
+        answer = admin_call(args.admin, path, body)
+        print(answer["message"], flush=True)
         if done is not None and not args.no_wait:
-            return _follow(args.admin, done)
+            return _follow(args.admin, answer["pool"], done)
     except AdminCallError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -36,13 +41,14 @@ def ask_and_follow(
     return 0
 
 
-def _follow(admin: str, done: Callable[[Scaling], bool]) -> int:
+def _follow(admin: str, pool_name: str, done: Callable[[Scaling], bool]) -> int:
     """Print each line that differs from the one before. Raises AdminCallError."""
     line = ""
     heard_at = time.monotonic()
     while True:
         try:
-            scaling = admin_call(admin, "/admin/scaling")
+            pools: list[Scaling] = admin_call(admin, "/admin/scaling")["pools"]
+            (scaling,) = (pool for pool in pools if pool["pool"] == pool_name)
         except AdminCallError:
             if time.monotonic() - heard_at > PATIENCE_S:
                 raise

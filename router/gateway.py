@@ -5,26 +5,26 @@ import dataclasses
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from router.admin import AdminService, listening_port
 from router.client_connection import ClientConnection
 from router.fleet_state import GatewayState, PoolTotals, Sent
-from router.journal import JournaledScheduler, JournalWriter
 from router.limits import HttpLimits
 from router.membership import Membership, MemberState
 from router.membership_events import SERVING, membership_events
 from router.metrics import GatewayMetrics
 from router.model_list import ModelList
+from router.pool import Pool
 from router.request_driver import RequestDriver
 from router.scaling_endpoints import ScalingEndpoints
 from router.signal_ages import SignalAges
 from router.signals import SignalNews
 from router.token_blocks import TokenBlocks
 from scheduler.commands import Dispatch
-from scheduler.core import Scheduler
 from scheduler.events import GatewayLoads, InstanceLoad, LoadReported, MovesProposed, PrefixDepths, Tick
 from scheduler.snapshot import Move, Snapshot
 
@@ -38,7 +38,7 @@ class Gateway:
 
     def __init__(
         self,
-        scheduler: Scheduler,
+        pools: Sequence[Pool],
         limits: HttpLimits,
         metrics: GatewayMetrics,
         *,
@@ -46,26 +46,26 @@ class Gateway:
         clock: Callable[[], float] = time.monotonic,
         gateway_id: str = "gateway",
         admin_token: str | None = None,
-        journal: JournalWriter | None = None,
         ask_for_usage: bool = True,
         tokens: TokenBlocks | None = None,
         scaling: ScalingEndpoints | None = None,
     ) -> None:
-        """block_tokens: as in the scheduler's config. admin_token, scaling: see AdminService. journal: is told every
-        event, and closed by `stop`. ask_for_usage, tokens: see RequestDriver."""
+        """pools: one or more; `stop` closes their journals. block_tokens: as in the config of every scheduler.
+        admin_token, scaling: see AdminService. ask_for_usage, tokens: see RequestDriver."""
         self.gateway_id = gateway_id
-        self.scheduler = scheduler
+        self.pools = {pool.name: pool for pool in pools}
+        self.scheduler = pools[0].scheduler
         self.metrics = metrics
         self.membership = Membership()
-        self.journal = journal
-        self.signals = SignalAges(scheduler)
-        core = scheduler if journal is None else JournaledScheduler(scheduler, journal)
-        self.driver = RequestDriver(core, limits, metrics, block_tokens, clock, gateway_id, ask_for_usage, tokens)
+        schedulers = [pool.scheduler for pool in pools]
+        self.signals = SignalAges(schedulers)
+        cores = {pool.name: pool.core for pool in pools}
+        self.driver = RequestDriver(cores, limits, metrics, block_tokens, clock, gateway_id, ask_for_usage, tokens)
         self._limits = limits
         self._clock = clock
         self._started_at = clock()
         self._drained = asyncio.Event()
-        self._depths: dict[str, PrefixDepths] = {}
+        self._pool_of: dict[str, Pool] = {}  # by instance
         self.peers: tuple[GatewayState, ...] = ()  # all gateways, as Fleet knows them
         self._sent: deque[Sent] = deque(maxlen=MAX_SENT)
         self._next_sweep = 0.0
@@ -73,7 +73,7 @@ class Gateway:
         self._server: asyncio.Server | None = None
         self._admin = AdminService(self, limits, clock, admin_token, scaling)
         metrics.bind(
-            scheduler,
+            schedulers,
             lambda: self.membership,
             self._gauges,
             lambda: self.signals.ages(self._clock()),
@@ -118,8 +118,9 @@ class Gateway:
         self._admin.stop()
         if self._ticking is not None:
             self._ticking.cancel()
-        if self.journal is not None:
-            self.journal.close()
+        for pool in self.pools.values():
+            if pool.journal is not None:
+                pool.journal.close()
 
     @property
     def port(self) -> int:
@@ -138,12 +139,14 @@ class Gateway:
             return
         old, self.membership = self.membership, membership
         driver = self.driver
-        driver.models = ModelList(membership)
+        driver.models = ModelList(membership, next(iter(self.pools)))
+        self._pool_of = {m.instance_id: self.pools[m.pool] for m in membership.members if m.pool in self.pools}
         driver.ready = any(member.state is MemberState.READY for member in membership.members)
         serving = {m.instance_id: (m.host, m.port) for m in membership.members if m.state in SERVING}
         driver.set_addresses(serving)
-        for event in membership_events(old, membership):
-            driver.handle(event)
+        for pool in self.pools.values():
+            for event in membership_events(old.of_pool(pool.name), membership.of_pool(pool.name)):
+                driver.handle(event, pool.core)
         driver.forget_addresses(serving.keys())
 
     def hear(self, news: SignalNews) -> None:
@@ -151,23 +154,32 @@ class Gateway:
         now = self._clock()
         for signals in news.signals:
             self.signals.note(signals, now)
-            if (load := signals.load) is not None:
-                self.driver.handle(
-                    LoadReported(signals.instance_id, load.running, load.waiting, load.kv_used, signals.load_age_s)
-                )
+            pool = self._pool_of.get(signals.instance_id)
+            if pool is not None and (load := signals.load) is not None:
+                report = LoadReported(signals.instance_id, load.running, load.waiting, load.kv_used, signals.load_age_s)
+                self.driver.handle(report, pool.core)
         for change in news.cache:
-            self.driver.handle(change)
+            if (pool := self._pool_of.get(change.instance_id)) is not None:
+                self.driver.handle(change, pool.core)
+
+    def pool_name_of(self, instance_id: str) -> str | None:
+        """None where there is no such instance."""
+        pool = self._pool_of.get(instance_id)
+        return None if pool is None else pool.name
 
     # What gateways tell each other, over Fleet.
 
     def own_loads(self) -> tuple[InstanceLoad, ...]:
         """What this gateway has booked on each instance."""
-        return self.scheduler.own_loads(self._clock())
+        now = self._clock()
+        return tuple(load for pool in self.pools.values() for load in pool.scheduler.own_loads(now))
 
     def totals(self) -> dict[str, PoolTotals]:
         """Counters since the start, by pool."""
-        stats = self.scheduler.stats
-        return {"": PoolTotals(stats.arrived, stats.arrived_work_tokens, stats.slo_kept, stats.slo_missed)}
+        stats = {name: pool.scheduler.stats for name, pool in self.pools.items()}
+        return {
+            name: PoolTotals(s.arrived, s.arrived_work_tokens, s.slo_kept, s.slo_missed) for name, s in stats.items()
+        }
 
     def share_sent(self, wanted: bool) -> None:
         """Whether there are other gateways, which want to know the prompts that this one sends."""
@@ -181,34 +193,50 @@ class Gateway:
 
     def hear_others(self, loads: GatewayLoads) -> None:
         """What the other gateways have booked and sent."""
-        self.driver.handle(loads)
+        for pool in self.pools.values():
+            self.driver.handle(loads if len(self.pools) == 1 else self._of_pool(loads, pool), pool.core)
+
+    def _of_pool(self, loads: GatewayLoads, pool: Pool) -> GatewayLoads:
+        return replace(
+            loads,
+            loads=tuple(load for load in loads.loads if self._pool_of.get(load.instance_id) is pool),
+            sent=tuple(sent for sent in loads.sent if self._pool_of.get(sent[0]) is pool),
+        )
 
     def agree(self, depths: dict[str, PrefixDepths]) -> None:
         """The depths that all gateways use from now on, by pool."""
-        self._depths = depths
-        for agreed in depths.values():
-            self.driver.handle(agreed)
+        for name, agreed in depths.items():
+            if (pool := self.pools.get(name)) is not None:
+                pool.depths = agreed
+                self.driver.handle(agreed, pool.core)
 
     def depths(self) -> dict[str, PrefixDepths]:
         """Those in use; empty where nothing was agreed on."""
-        return self._depths
+        return {name: pool.depths for name, pool in self.pools.items() if pool.depths is not None}
 
     def _note_sent(self, dispatch: Dispatch) -> None:
-        attempt = self.scheduler.attempts.get(dispatch.request_id)
+        pool = self._pool_of.get(dispatch.instance_id)
+        attempt = None if pool is None else pool.scheduler.attempts.get(dispatch.request_id)
         if attempt is not None and attempt.request.blocks:
             self._sent.append((dispatch.instance_id, attempt.request.blocks))
 
-    def propose(self, moves: tuple[Move, ...], version: int) -> None:
-        """A plan made on the snapshot of that version."""
-        self.driver.handle(MovesProposed(moves, version))
+    # Planning, by pool.
 
-    def snapshot(self) -> Snapshot | None:
-        """What planning needs; None while there is nothing to plan."""
-        return self.scheduler.snapshot(self._clock())
+    def snapshots(self) -> dict[str, Snapshot]:
+        """What planning needs; without the pools in which there is nothing to plan."""
+        now = self._clock()
+        found = ((name, pool.scheduler.snapshot(now)) for name, pool in self.pools.items())
+        return {name: snapshot for name, snapshot in found if snapshot is not None}
+
+    def propose(self, pool_name: str, moves: tuple[Move, ...], version: int) -> None:
+        """A plan made on the snapshot of that version."""
+        self.driver.handle(MovesProposed(moves, version), self.pools[pool_name].core)
 
     def status(self) -> dict[str, Any]:
         """What an operator asks first, as plain values."""
-        views = self.scheduler.instances
+        views = {i: view for pool in self.pools.values() for i, view in pool.scheduler.instances.items()}
+        journals = [pool.journal.state for pool in self.pools.values() if pool.journal is not None]
+        depths = self.depths().values()
         signals = self.signals.describe(self._clock())
         members = []
         for member in self.membership.members:
@@ -217,6 +245,7 @@ class Gateway:
                 "incarnation": member.incarnation,
                 "address": f"{member.host}:{member.port}",
                 "state": member.state.value,
+                "pool": member.pool,
                 "pid": member.pid,
                 "models": [str(card.get("id")) for card in member.model_cards],
             }
@@ -235,15 +264,17 @@ class Gateway:
         return {
             "gateway_id": self.gateway_id,
             "pid": os.getpid(),
-            "policy": self.scheduler.config.policy,
+            "policy": ", ".join(dict.fromkeys(pool.scheduler.config.policy for pool in self.pools.values())),
+            "pools": list(self.pools),
+            "models_served_twice": self.driver.models.twice,
             "epoch": self.membership.epoch,
             "uptime_s": self._clock() - self._started_at,
             "in_flight": len(self.driver.exchanges),
             "client_connections": len(self.driver.clients),
-            "journal": self.journal and self.journal.state,
+            "journal": "; ".join(journals) or None,
             "prefix_depths": {
-                "epoch": max((agreed.epoch for agreed in self._depths.values()), default=0),
-                "keys": sum(len(agreed.depths) for agreed in self._depths.values()),
+                "epoch": max((agreed.epoch for agreed in depths), default=0),
+                "keys": sum(len(agreed.depths) for agreed in depths),
             },
             "gateways": [dataclasses.asdict(peer) for peer in self.peers],
             "members": members,
@@ -254,7 +285,8 @@ class Gateway:
     def _tick(self) -> None:
         interval_s = min(TICK_S, self._limits.sweep_interval_s)
         self._ticking = asyncio.get_running_loop().call_later(interval_s, self._tick)
-        self.driver.handle(Tick())
+        for pool in self.pools.values():
+            self.driver.handle(Tick(), pool.core)
         if self.driver.stopping and self.driver.is_drained:
             self._drained.set()
         now = self._clock()

@@ -8,17 +8,18 @@ from typing import Any
 
 from ray.exceptions import RayError
 
-from router.actor_by_name import AUTOSCALER, REBALANCER, actor_by_name
+from router.actor_by_name import REBALANCER, actor_by_name, autoscaler_name
 from router.collect_less import collect_less
-from router.config import DualMapConfig
+from router.config import DualMapConfig, GatewaySettings
 from router.fleet_client import FleetClient
 from router.fleet_state import GatewayReport, Sent
 from router.gateway import Gateway
 from router.journal import open_journal, path_for
 from router.metrics import GatewayMetrics
+from router.pool import Pool
 from router.scaling_endpoints import ScalingEndpoints
 from router.token_blocks import load_token_blocks
-from scheduler import Scheduler
+from scheduler import Scheduler, SchedulerConfig
 from scheduler.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -37,18 +38,17 @@ class GatewayActor:
         self._config = config
         self._fleet = FleetClient()
         settings = config.gateway
-        path = settings.journal and path_for(settings.journal, gateway_id)
+        block_tokens = next(iter(config.all_pools().values())).scheduler.block_tokens
         self._gateway = Gateway(
-            Scheduler(config.scheduler),
+            [_pool(name, pool.scheduler, settings, gateway_id) for name, pool in config.all_pools().items()],
             config.limits,
             GatewayMetrics(),
-            block_tokens=config.scheduler.block_tokens,
+            block_tokens=block_tokens,
             gateway_id=gateway_id,
             admin_token=settings.admin_token(),
             ask_for_usage=settings.ask_for_usage,
-            tokens=load_token_blocks(settings.tokenizer, config.scheduler.block_tokens),
-            scaling=ScalingEndpoints(_call_autoscaler),
-            journal=open_journal(path, config.scheduler, settings.journal_max_bytes, gateway_id),
+            tokens=load_token_blocks(settings.tokenizer, block_tokens),
+            scaling=ScalingEndpoints(_call_autoscaler, tuple(config.all_pools()), self._pool_name_of),
         )
         self._signals = 0  # number of the last signals heard
         self._heard = 0  # and of the last prompts of other gateways
@@ -58,6 +58,9 @@ class GatewayActor:
         self._informed = asyncio.Event()
         self._started = asyncio.create_task(self._start())
         self._background = [asyncio.create_task(self._follow()), asyncio.create_task(self._plan_moves())]
+
+    def _pool_name_of(self, instance_id: str) -> str | None:
+        return self._gateway.pool_name_of(instance_id)
 
     async def ready(self) -> tuple[int, int, int]:
         """Port, admin port and process id, once it serves. Raises OSError if it cannot listen."""
@@ -141,18 +144,25 @@ class GatewayActor:
         """Have moves planned while an instance is hot."""
         await self._started
         while True:
-            if (snapshot := self._gateway.snapshot()) is not None:
-                await self._rebalance(snapshot)
+            for pool_name, snapshot in self._gateway.snapshots().items():
+                await self._rebalance(pool_name, snapshot)
             await asyncio.sleep(SYNC_INTERVAL_S)
 
-    async def _rebalance(self, snapshot: Snapshot) -> None:
+    async def _rebalance(self, pool_name: str, snapshot: Snapshot) -> None:
+        config = self._gateway.pools[pool_name].scheduler.config
         try:
             async with asyncio.timeout(PLAN_TIMEOUT_S):
-                moves = await actor_by_name(REBALANCER).plan.remote(snapshot, self._config.scheduler)
+                moves = await actor_by_name(REBALANCER).plan.remote(snapshot, config)
         except (RayError, ValueError, TimeoutError):
             return  # what waits stays where it is until the planner is back
-        self._gateway.propose(moves, snapshot.version)
+        self._gateway.propose(pool_name, moves, snapshot.version)
 
 
-async def _call_autoscaler(method: str, *arguments: Any) -> Any:
-    return await getattr(actor_by_name(AUTOSCALER), method).remote(*arguments)
+def _pool(name: str, config: SchedulerConfig, settings: GatewaySettings, gateway_id: str) -> Pool:
+    about = f"{gateway_id}.{name}" if name else gateway_id
+    path = settings.journal and path_for(settings.journal, about)
+    return Pool(name, Scheduler(config), open_journal(path, config, settings.journal_max_bytes, about))
+
+
+async def _call_autoscaler(pool_name: str, method: str, *arguments: Any) -> Any:
+    return await getattr(actor_by_name(autoscaler_name(pool_name)), method).remote(*arguments)

@@ -6,10 +6,8 @@ from dataclasses import dataclass, replace
 
 from instances.instance_spec import InstanceSpec, KvEventSource
 from instances.vllm_command import KV_TOPIC, find_vllm, max_num_seqs, serve_command, serve_env
-from router.config import DualMapConfig
-
-SIMULATED_PREFIX = "sim-"
-VLLM_PREFIX = "vllm-"
+from router.config import DualMapConfig, PoolSettings
+from scheduler.events import InstanceCapacity
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,34 +25,61 @@ class PlacedSpec:
 
 
 def instance_specs(config: DualMapConfig, cluster_gpus: float = 0.0) -> list[PlacedSpec]:
-    """cluster_gpus: of the whole Ray cluster. Raises NoVllmError."""
-    simulated = [_simulated(config, number) for number in range(config.simulate.count)]
-    replicas = config.vllm.replicas if config.vllm.model else 0
-    return [*simulated, *(_vllm(config, cluster_gpus, number) for number in range(replicas)), *_external(config)]
+    """Of all pools. cluster_gpus: of the whole Ray cluster. Raises NoVllmError."""
+    return [placed for name in config.all_pools() for placed in _pool_specs(config, name, cluster_gpus)]
 
 
-def scaled_prefix(config: DualMapConfig) -> str:
+def _pool_specs(config: DualMapConfig, pool_name: str, cluster_gpus: float) -> list[PlacedSpec]:
+    pool = config.all_pools()[pool_name]
+    replicas = pool.vllm.replicas if pool.vllm.model else 0
+    return [
+        *(_simulated(config, pool_name, number) for number in range(pool.simulate.count)),
+        *(_vllm(config, pool_name, cluster_gpus, number) for number in range(replicas)),
+        *_external(config, pool_name),
+    ]
+
+
+def scaled_prefix(pool_name: str, pool: PoolSettings) -> str:
     """With which the ids of the instances begin that scaling starts and drains; a number follows. Empty where all run
     already."""
-    if config.vllm.model:
-        return VLLM_PREFIX
-    return SIMULATED_PREFIX if config.simulate.count else ""
+    if pool.vllm.model:
+        return _prefix(pool_name, "vllm")
+    return _prefix(pool_name, "sim") if pool.simulate.count else ""
 
 
 def is_scaled(instance_id: str, prefix: str) -> bool:
     return bool(prefix) and instance_id.startswith(prefix) and instance_id.removeprefix(prefix).isdecimal()
 
 
-def scaled_spec(config: DualMapConfig, cluster_gpus: float, instance_id: str) -> PlacedSpec:
+def scaled_spec(config: DualMapConfig, pool_name: str, cluster_gpus: float, instance_id: str) -> PlacedSpec:
     """Of one that scaling starts. Raises NoVllmError."""
-    prefix = scaled_prefix(config)
-    number = int(instance_id.removeprefix(prefix))
-    return _vllm(config, cluster_gpus, number) if prefix == VLLM_PREFIX else _simulated(config, number)
+    pool = config.all_pools()[pool_name]
+    number = int(instance_id.removeprefix(scaled_prefix(pool_name, pool)))
+    if pool.vllm.model:
+        return _vllm(config, pool_name, cluster_gpus, number)
+    return _simulated(config, pool_name, number)
 
 
-def _simulated(config: DualMapConfig, number: int) -> PlacedSpec:
-    simulate = config.simulate
-    capacity = simulate.capacity
+def _prefix(pool_name: str, kind: str) -> str:
+    return f"{pool_name}-{kind}-" if pool_name else f"{kind}-"
+
+
+def _weighed(capacity: InstanceCapacity, pool: PoolSettings) -> InstanceCapacity:
+    """With its share of the rings, where none is named: as fast as it is configured to be, compared with the pool's
+    other instances. Those that scaling starts change nothing: they are as the configured ones."""
+    if capacity.weight is not None:
+        return capacity
+    replicas = pool.vllm.replicas if pool.vllm.model else 0
+    counts = [(pool.simulate.capacity, pool.simulate.count), (pool.vllm.capacity, replicas)]
+    counts += [(instance.capacity, 1) for instance in pool.instances]
+    mean = sum(c.prefill_tokens_per_s * count for c, count in counts) / sum(count for _, count in counts)
+    return replace(capacity, weight=capacity.prefill_tokens_per_s / mean)
+
+
+def _simulated(config: DualMapConfig, pool_name: str, number: int) -> PlacedSpec:
+    pool = config.all_pools()[pool_name]
+    simulate = pool.simulate
+    capacity = _weighed(simulate.capacity, pool)
     command = (
         *(sys.executable, "-m", "instances.sim_cli", "--port", "0", "--model", simulate.model),
         *("--prefill-tokens-per-s", str(capacity.prefill_tokens_per_s)),
@@ -62,13 +87,14 @@ def _simulated(config: DualMapConfig, number: int) -> PlacedSpec:
         *("--max-num-seqs", str(capacity.max_running)),
         *("--max-num-batched-tokens", str(simulate.max_num_batched_tokens)),
     )
-    instance_id = f"{SIMULATED_PREFIX}{number}"
+    instance_id = f"{_prefix(pool_name, 'sim')}{number}"
     log_path = config.log_dir.absolute() / f"{instance_id}.log"
-    return PlacedSpec("simulated", InstanceSpec(instance_id, capacity, log_path, command))
+    return PlacedSpec("simulated", InstanceSpec(instance_id, capacity, log_path, command, pool=pool_name))
 
 
-def _vllm(config: DualMapConfig, cluster_gpus: float, number: int) -> PlacedSpec:
-    vllm = config.vllm
+def _vllm(config: DualMapConfig, pool_name: str, cluster_gpus: float, number: int) -> PlacedSpec:
+    pool = config.all_pools()[pool_name]
+    vllm = pool.vllm
     assert vllm.model is not None
     gpus = vllm.gpus_per_replica
     if gpus is None:
@@ -81,9 +107,12 @@ def _vllm(config: DualMapConfig, cluster_gpus: float, number: int) -> PlacedSpec
         kv_events=vllm.kv_events,
     )
     running = max_num_seqs(vllm.engine_args)
-    capacity = vllm.capacity if running is None else replace(vllm.capacity, max_running=running)
-    events = KvEventSource("tcp://*:{kv_port}", "tcp://*:{kv_replay_port}", KV_TOPIC, _named_block_tokens(config))
-    instance_id = f"{VLLM_PREFIX}{number}"
+    capacity = _weighed(vllm.capacity, pool)
+    if running is not None:
+        capacity = replace(capacity, max_running=running)
+    block_tokens = _named_block_tokens(config, pool_name)
+    events = KvEventSource("tcp://*:{kv_port}", "tcp://*:{kv_replay_port}", KV_TOPIC, block_tokens)
+    instance_id = f"{_prefix(pool_name, 'vllm')}{number}"
     spec = InstanceSpec(
         instance_id,
         capacity,
@@ -93,28 +122,30 @@ def _vllm(config: DualMapConfig, cluster_gpus: float, number: int) -> PlacedSpec
         start_timeout_s=vllm.start_timeout_s,
         stop_grace_s=vllm.stop_grace_s,
         kv_events=events if vllm.kv_events else None,
+        pool=pool_name,
     )
     return PlacedSpec("vLLM", spec, vllm.cpus_per_replica, gpus)
 
 
-def _external(config: DualMapConfig) -> list[PlacedSpec]:
+def _external(config: DualMapConfig, pool_name: str) -> list[PlacedSpec]:
+    pool = config.all_pools()[pool_name]
     specs = []
-    for instance in config.instances:
+    for instance in pool.instances:
         host, port = instance.address
         events = instance.kv_events
         source = None
         if events is not None:
-            source = KvEventSource(events.endpoint, events.replay_endpoint, events.topic, _named_block_tokens(config))
+            block_tokens = _named_block_tokens(config, pool_name)
+            source = KvEventSource(events.endpoint, events.replay_endpoint, events.topic, block_tokens)
         log_path = config.log_dir.absolute() / f"{instance.id}.log"
-        specs.append(
-            PlacedSpec(
-                "external",
-                InstanceSpec(instance.id, instance.capacity, log_path, host=host, port=port, kv_events=source),
-            )
-        )
+        capacity = _weighed(instance.capacity, pool)
+        spec = InstanceSpec(instance.id, capacity, log_path, host=host, port=port, kv_events=source, pool=pool_name)
+        specs.append(PlacedSpec("external", spec))
     return specs
 
 
-def _named_block_tokens(config: DualMapConfig) -> int:
-    """0: without a tokenizer the gateway does not know blocks by their tokens."""
-    return config.scheduler.block_tokens if config.gateway.tokenizer else 0
+def _named_block_tokens(config: DualMapConfig, pool_name: str) -> int:
+    """0: the gateway does not know blocks by their tokens, which it does with a tokenizer and in the first pool."""
+    pools = config.all_pools()
+    by_tokens = config.gateway.tokenizer and pool_name == next(iter(pools))
+    return pools[pool_name].scheduler.block_tokens if by_tokens else 0

@@ -36,3 +36,6 @@ class Membership:
 
     epoch: int = 0
     members: tuple[Member, ...] = ()
+
+    def of_pool(self, pool: str) -> "Membership":
+        return Membership(self.epoch, tuple(member for member in self.members if member.pool == pool))

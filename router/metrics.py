@@ -56,7 +56,7 @@ class GatewayMetrics(Collector):
         self.output_tokens = 0
         self.relayed_pieces = 0
         self.registry = CollectorRegistry()
-        self._scheduler: Scheduler | None = None
+        self._schedulers: Sequence[Scheduler] = ()
         self._membership: Callable[[], Membership] = Membership
         self._gauges: Callable[[], Mapping[str, float]] = dict
         self._signal_ages: Callable[[], Mapping[str, Mapping[str, float]]] = dict
@@ -68,7 +68,7 @@ class GatewayMetrics(Collector):
 
     def bind(
         self,
-        scheduler: Scheduler,
+        schedulers: Sequence[Scheduler],
         membership: Callable[[], Membership],
         gauges: Callable[[], Mapping[str, float]],
         signal_ages: Callable[[], Mapping[str, Mapping[str, float]]],
@@ -76,7 +76,7 @@ class GatewayMetrics(Collector):
     ) -> None:
         """Name what is read at each scrape. gauges: of the gateway's own, by name without prefix. signal_ages: seconds,
         by instance and signal. tokenized: prompts by what became of their tokens; None without a tokenizer."""
-        self._scheduler = scheduler
+        self._schedulers = schedulers
         self._membership = membership
         self._gauges = gauges
         self._signal_ages = signal_ages
@@ -145,8 +145,7 @@ class GatewayMetrics(Collector):
                 ages.add_metric([instance_id, signal], age_s)
         yield ages
         yield from _membership_metrics(self._membership())
-        if self._scheduler is not None:
-            yield from _scheduler_metrics(self._scheduler)
+        yield from _scheduler_metrics(self._schedulers)
 
 
 def _counter(name: str, documentation: str, label: str, values: Iterable[tuple[StrEnum, int]]) -> Metric:
@@ -169,21 +168,17 @@ def _membership_metrics(membership: Membership) -> Iterable[Metric]:
     yield members
 
 
-def _scheduler_metrics(scheduler: Scheduler) -> Iterable[Metric]:
-    stats = scheduler.stats
-    for name, documentation, value in (
-        ("dualmap_moves_applied", "Waiting requests moved to another instance.", stats.moves_applied),
-        (
-            "dualmap_requests_taken",
-            "Waiting requests taken by an instance that would have idled.",
-            stats.requests_taken,
-        ),
-        ("dualmap_moves_refused", "Proposed moves that were no longer possible or worth it.", stats.moves_refused),
-        ("dualmap_late_events", "Events for what was already over.", stats.late_events),
-        ("dualmap_retries", "Attempts after a request's first.", stats.retries),
+def _scheduler_metrics(schedulers: Sequence[Scheduler]) -> Iterable[Metric]:
+    stats = [scheduler.stats for scheduler in schedulers]
+    for name, documentation in (
+        ("moves_applied", "Waiting requests moved to another instance."),
+        ("requests_taken", "Waiting requests taken by an instance that would have idled."),
+        ("moves_refused", "Proposed moves that were no longer possible or worth it."),
+        ("late_events", "Events for what was already over."),
+        ("retries", "Attempts after a request's first."),
     ):
-        yield CounterMetricFamily(name, documentation, value=value)
-    views = scheduler.instances.values()
+        yield CounterMetricFamily(f"dualmap_{name}", documentation, value=sum(getattr(s, name) for s in stats))
+    views = [view for scheduler in schedulers for view in scheduler.instances.values()]
     gauges: tuple[tuple[str, str, Sequence[float]], ...] = (
         ("waiting_requests", "Requests waiting in the gateway for it.", [v.waiting_count for v in views]),
         ("running_requests", "Requests dispatched to it and not ended.", [v.running_count for v in views]),

@@ -1,4 +1,4 @@
-"""The models that the fleet serves, merged from its members' model cards."""
+"""The models that the fleet serves, merged from its members' model cards, and which pool serves each."""
 
 from typing import Any
 
@@ -8,17 +8,33 @@ from router.membership import Membership, MemberState
 
 
 class ModelList:
-    """ids: empty while no member has told its models. body: the answer to GET /v1/models."""
+    """body: the answer to GET /v1/models. twice: models of several pools, of which the first by name serves them.
+    silent: the members of a pool have not told yet what they serve."""
 
-    def __init__(self, membership: Membership) -> None:
+    def __init__(self, membership: Membership, first_pool: str) -> None:
         cards: dict[str, dict[str, Any]] = {}
-        for member in membership.members:
-            if member.state in (MemberState.READY, MemberState.DRAINING):
-                for card in member.model_cards:
-                    cards.setdefault(str(card.get("id")), card)
-        self.ids = frozenset(cards)
+        self._pools: dict[str, str] = {}
+        twice = set()
+        for member in sorted(membership.members, key=lambda member: member.pool):
+            for card in member.model_cards:
+                model = str(card.get("id"))
+                if member.state in (MemberState.READY, MemberState.DRAINING):
+                    cards.setdefault(model, card)
+                if self._pools.setdefault(model, member.pool) != member.pool:
+                    twice.add(model)
+        self.twice = sorted(twice)
+        self._first_pool = first_pool
+        self.silent = bool({member.pool for member in membership.members} - set(self._pools.values()))
         self._adapters = frozenset(model for model, card in cards.items() if card.get("parent"))
         self.body = msgspec.json.encode({"object": "list", "data": [cards[model] for model in sorted(cards)]})
+
+    def pool_of(self, model: str) -> str | None:
+        """The pool that serves the model, also while none of its instances is ready; None where nobody does. The first
+        one where no model is named, or none is known yet."""
+        pool = self._pools.get(model)
+        if pool is None and (not model or not self._pools):
+            return self._first_pool
+        return pool
 
     def lora_name(self, model: str) -> str:
         """The adapter that a request for the model runs with; empty for a base model."""

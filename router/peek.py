@@ -26,6 +26,11 @@ class _Body(msgspec.Struct, gc=False):
     tools: Raw = Raw(b"")
 
 
+class _Model(msgspec.Struct, gc=False):
+    model: str = ""
+
+
+_decode_model = msgspec.json.Decoder(_Model).decode
 _decode = msgspec.json.Decoder(_Body).decode
 
 
@@ -69,6 +74,14 @@ def peek_completion(body: bytes, block_tokens: int) -> Peeked:
         raise RequestRefusedError(bad_request("`prompt` is empty.", "prompt"))
     prompt_tokens = text.count(b",") + 1 if first == b"[" and text[:1] not in b'"' else 0
     return _peeked(fields, text, 0, prompt_tokens, block_tokens)
+
+
+def peek_model(body: bytes) -> str:
+    """Of a request that is passed through; empty where the body is no JSON object that names one."""
+    try:
+        return _decode_model(body).model
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 def _read(body: bytes) -> _Body:

@@ -26,6 +26,7 @@ from router.openai_errors import (
     unavailable,
     unknown_model,
 )
+from router.peek import peek_model
 from router.routes import Route, find_route
 from router.token_arrival import TokenArrival
 from router.token_blocks import TokenBlocks
@@ -43,6 +44,7 @@ from scheduler.events import (
 )
 from scheduler.request import Request
 
+NOT_KNOWN_YET = "No instance is known to serve the model yet."
 FIRST_ERROR_STATUS = 400
 FIRST_SERVER_ERROR_STATUS = 500
 
@@ -53,7 +55,7 @@ class RequestDriver:
 
     def __init__(
         self,
-        core: Core,
+        cores: Mapping[str, Core],
         limits: HttpLimits,
         metrics: GatewayMetrics,
         block_tokens: int,
@@ -62,15 +64,17 @@ class RequestDriver:
         ask_for_usage: bool = True,
         tokens: TokenBlocks | None = None,
     ) -> None:
-        """ask_for_usage: streams whose client says nothing of `stream_options` report it to the gateway alone. tokens:
-        names prompts by their tokens; None: they are known by their raw bytes."""
+        """cores: by pool, the first one first. ask_for_usage: streams whose client says nothing of `stream_options`
+        report it to the gateway alone. tokens: names the first pool's prompts by their tokens; None: they are known by
+        their raw bytes."""
         self.clients: set[ClientConnection] = set()
         self.exchanges: dict[str, Exchange] = {}
-        self.models = ModelList(Membership())
+        self.models = ModelList(Membership(), next(iter(cores)))
         self.ready = False
         self.stopping = False
         self.dispatched: Callable[[Dispatch], None] | None = None
-        self._core = core
+        self._cores = cores
+        self._first_core = next(iter(cores.values()))
         self._limits = limits
         self._metrics = metrics
         self._block_tokens = block_tokens
@@ -88,9 +92,9 @@ class RequestDriver:
             FailStream: self._fail_stream,
         }
 
-    def handle(self, event: Event) -> None:
-        """Give the core an event, and carry out what it orders."""
-        for command in self._core.handle(event, self._clock()):
+    def handle(self, event: Event, core: Core) -> None:
+        """Give the core of a pool an event, and carry out what it orders."""
+        for command in core.handle(event, self._clock()):
             self._apply[type(command)](command)
 
     # Requests, as client connections bring them (HttpService).
@@ -123,23 +127,29 @@ class RequestDriver:
         exchange = Exchange(self, exchange_id, client, request, request.body, self._clock())
         try:
             core_request = take_in(exchange, route, self._block_tokens, self._ratio, self._ask_for_usage)
-            if self.models.ids and exchange.model and exchange.model not in self.models.ids:
-                raise RequestRefusedError(unknown_model(exchange.model))
+            model = exchange.model
+            if route is Route.PASSED_THROUGH and len(self._cores) > 1:
+                model = peek_model(exchange.body)
+            pool = self.models.pool_of(model)
+            if pool is None:
+                unknown = unknown_model(model)
+                raise RequestRefusedError(unavailable(NOT_KNOWN_YET) if self.models.silent else unknown)
         except RequestRefusedError as refusal:
             self.refused(refusal.error)
             exchange.answer_error(refusal.error)
             return
         client.answering = exchange
         self.exchanges[exchange_id] = exchange
-        if self.by_tokens is None or route is Route.PASSED_THROUGH:
-            self.handle(RequestArrived(core_request))
+        core = exchange.core = self._cores[pool]
+        if self.by_tokens is None or route is Route.PASSED_THROUGH or core is not self._first_core:
+            self.handle(RequestArrived(core_request), core)
         else:
             lora_name = self.models.lora_name(exchange.model)
             self.by_tokens.begin(exchange, core_request, route is Route.CHAT, lora_name)
 
     def _arrive(self, exchange: Exchange, core_request: Request) -> None:
         if exchange.id in self.exchanges:  # else its client has left
-            self.handle(RequestArrived(core_request))
+            self.handle(RequestArrived(core_request), exchange.core)
 
     def _answer_error(self, client: ClientConnection, request: HttpRequest, error: HttpError) -> None:
         response = error_response(error, request_id=request.client_request_id, close=request.close)
@@ -157,7 +167,7 @@ class RequestDriver:
         metrics.time_to_first_token_s.observe(ttft_s)
         metrics.estimated_ttft_s.observe(dispatch.estimated_ttft_s)
         metrics.estimate_error_s.observe(abs(dispatch.estimated_ttft_s - ttft_s))
-        self.handle(FirstToken(exchange.id, dispatch.attempt))
+        self.handle(FirstToken(exchange.id, dispatch.attempt), exchange.core)
 
     def finished(self, exchange: Exchange, status: int) -> None:
         del self.exchanges[exchange.id]
@@ -182,17 +192,19 @@ class RequestDriver:
             metrics.outcomes[Outcome.INSTANCE_ERROR] += 1
         if exchange.dispatch is not None:
             attempt = exchange.dispatch.attempt
-            self.handle(RequestFinished(exchange.id, attempt, output_tokens, cached_tokens, prompt_tokens))
+            done = RequestFinished(exchange.id, attempt, output_tokens, cached_tokens, prompt_tokens)
+            self.handle(done, exchange.core)
 
     def attempt_failed(self, exchange: Exchange, cause: FailureCause) -> None:
         self._metrics.failures[cause] += 1
         if exchange.dispatch is not None:
-            self.handle(RequestFailed(exchange.id, exchange.dispatch.attempt, exchange.sent_pieces, cause))
+            failed = RequestFailed(exchange.id, exchange.dispatch.attempt, exchange.sent_pieces, cause)
+            self.handle(failed, exchange.core)
 
     def cancelled(self, exchange: Exchange) -> None:
         if self.exchanges.pop(exchange.id, None) is not None:
             self._metrics.outcomes[Outcome.CANCELLED] += 1
-            self.handle(RequestCancelled(exchange.id))
+            self.handle(RequestCancelled(exchange.id), exchange.core)
 
     # What the core orders.
 

@@ -4,17 +4,18 @@ import argparse
 import sys
 
 from router.admin_call import AdminCallError
-from router.follow_scaling import Scaling, add_follow_arguments, ask_and_follow
+from router.follow_scaling import Scaling, add_follow_arguments, add_pool_argument, ask_and_follow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("replicas", metavar="N|auto", help="how many instances; auto: by load, as configured")
+    add_pool_argument(parser)
     add_follow_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.replicas == "auto":
-        return ask_and_follow(args, "/admin/scale", {"replicas": None}, None)
+        return ask_and_follow(args, "/admin/scale", {"replicas": None, "pool": args.pool}, None)
     try:
         replicas = int(args.replicas)
     except ValueError:
@@ -28,4 +29,4 @@ def run(args: argparse.Namespace) -> int:
             return True  # somebody has asked for something else meanwhile
         return [i["state"] for i in scaling["instances"] if i["ours"]] == ["ready"] * replicas
 
-    return ask_and_follow(args, "/admin/scale", {"replicas": replicas}, done)
+    return ask_and_follow(args, "/admin/scale", {"replicas": replicas, "pool": args.pool}, done)

@@ -2,7 +2,7 @@
 /admin/scaling."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ CallAutoscaler = Callable[..., Awaitable[Any]]
 
 class _Scale(msgspec.Struct, forbid_unknown_fields=True):
     replicas: int | None
+    pool: str | None = None  # the first one
 
 
 class _Drain(msgspec.Struct, forbid_unknown_fields=True):
@@ -29,12 +30,20 @@ class _Drain(msgspec.Struct, forbid_unknown_fields=True):
     undo: bool = False
 
 
-class ScalingEndpoints:
-    """call: a method's name and arguments, carried out by the Autoscaler. Raises RayError, ValueError where there is
-    none."""
+class _Restart(msgspec.Struct, forbid_unknown_fields=True):
+    pool: str | None = None
 
-    def __init__(self, call: CallAutoscaler) -> None:
+
+class ScalingEndpoints:
+    """call: pool, name and arguments of a method that the pool's Autoscaler carries out. Raises RayError, ValueError
+    where there is none. pool_names: the first one is meant where none is named. pool_name_of: an instance's."""
+
+    def __init__(
+        self, call: CallAutoscaler, pool_names: Sequence[str], pool_name_of: Callable[[str], str | None]
+    ) -> None:
         self._call = call
+        self._pool_names = pool_names
+        self._pool_name_of = pool_name_of
 
     def begin(self, request: HttpRequest, client: ClientConnection) -> None:
         """Answer over time."""
@@ -51,15 +60,17 @@ class ScalingEndpoints:
             async with asyncio.timeout(TIMEOUT_S):
                 match request.path:
                     case "/admin/scaling":
-                        described: dict[str, Any] = await self._call("describe")
-                        return described
+                        pools = [await self._call(name, "describe") for name in self._pool_names]
+                        return {"pools": pools}
                     case "/admin/scale":
-                        scale = msgspec.json.decode(request.body, type=_Scale)
-                        return {"message": await self._call("scale", scale.replicas)}
+                        scale = msgspec.json.decode(request.body or b"{}", type=_Scale)
+                        return await self._order(scale.pool, "scale", scale.replicas)
                     case "/admin/drain":
-                        drain = msgspec.json.decode(request.body, type=_Drain)
-                        return {"message": await self._call("drain", drain.instance_id, drain.undo)}
-                return {"message": await self._call("restart")}
+                        drain = msgspec.json.decode(request.body or b"{}", type=_Drain)
+                        pool_name = self._pool_name_of(drain.instance_id)
+                        return await self._order(pool_name, "drain", drain.instance_id, drain.undo)
+                restart = msgspec.json.decode(request.body or b"{}", type=_Restart)
+                return await self._order(restart.pool, "restart")
         except msgspec.MsgspecError as error:
             return bad_request(f"The body is not as expected: {error}.")
         except RayTaskError as error:
@@ -68,6 +79,14 @@ class ScalingEndpoints:
             return unavailable("The Autoscaler failed; try again.")
         except (RayError, ValueError, TimeoutError):
             return unavailable("The Autoscaler does not answer; try again.")
+
+    async def _order(self, pool_name: str | None, method: str, *arguments: Any) -> dict[str, Any] | HttpError:
+        if pool_name is None:
+            pool_name = self._pool_names[0]
+        if pool_name not in self._pool_names:
+            known = ", ".join(name or '""' for name in self._pool_names)
+            return bad_request(f"There is no pool `{pool_name}`; there are {known}.", "pool")
+        return {"message": await self._call(pool_name, method, *arguments), "pool": pool_name}
 
 
 class _Pending:

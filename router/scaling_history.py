@@ -16,7 +16,8 @@ LOST_S = 60.0  # or twice the time of a start: an instance lost for longer does 
 class ScalingHistory:
     """start_s: what the last instance took to start. lost: instances that are not counted on any more."""
 
-    def __init__(self, config: ScalingConfig) -> None:
+    def __init__(self, pool_name: str, config: ScalingConfig) -> None:
+        self._pool_name = pool_name
         self._kept_s = config.down_window_s + config.up_window_s
         self._samples: deque[ScalingSample] = deque()
         self._totals = PoolTotals()
@@ -46,7 +47,7 @@ class ScalingHistory:
                 capacity = member.capacity if member else InstanceCapacity()
                 found.append(_sample(capacity, load, "starting" if name == "lost" else name, since_s))
         self._since = {i: since for i, since in self._since.items() if i in ids}
-        totals = state.totals.get("", PoolTotals())
+        totals = state.totals.get(self._pool_name, PoolTotals())
         before = self._totals if totals.arrived >= self._totals.arrived else PoolTotals()  # Fleet was restarted
         self._totals = totals
         self._samples.append(

@@ -1,5 +1,7 @@
 """Which signals each instance gives, and how old they are: for operators. The core has its own account."""
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from router.signals import InstanceSignals, KvEventState, LoadSample
@@ -7,8 +9,8 @@ from scheduler.core import Scheduler
 
 
 class SignalAges:
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
+    def __init__(self, schedulers: Sequence[Scheduler]) -> None:
+        self._schedulers = schedulers
         self._loads: dict[str, LoadSample] = {}  # the last of each instance
         self._events: dict[str, tuple[float, KvEventState | None]] = {}  # when it was heard, and what
 
@@ -28,7 +30,7 @@ class SignalAges:
     def describe(self, now: float) -> dict[str, dict[str, dict[str, Any]]]:
         """By instance and signal: its age and what it said, as plain values. Instances that the core knows, only."""
         described: dict[str, dict[str, dict[str, Any]]] = {}
-        for instance_id, view in self._scheduler.instances.items():
+        for instance_id, view in chain.from_iterable(s.instances.items() for s in self._schedulers):
             signals = described[instance_id] = {}
             load = self._loads.get(instance_id)
             reported_at = view.reported.reported_at

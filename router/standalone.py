@@ -18,6 +18,7 @@ from router.journal import open_journal
 from router.load_tokenizer import TokenizerError
 from router.membership import Member, Membership, MemberState
 from router.metrics import GatewayMetrics
+from router.pool import Pool
 from router.token_blocks import load_token_blocks
 from router.up import add_arguments, overrides
 from scheduler import Scheduler
@@ -28,8 +29,9 @@ MODELS_TIMEOUT_S = 5.0
 async def serve(config: DualMapConfig) -> None:
     """Until SIGINT or SIGTERM. Raises OSError if it cannot listen."""
     settings = config.gateway
+    journal = open_journal(settings.journal, config.scheduler, settings.journal_max_bytes, "standalone")
     gateway = Gateway(
-        Scheduler(config.scheduler),
+        [Pool("", Scheduler(config.scheduler), journal)],
         config.limits,
         GatewayMetrics(),
         block_tokens=config.scheduler.block_tokens,
@@ -37,7 +39,6 @@ async def serve(config: DualMapConfig) -> None:
         admin_token=settings.admin_token(),
         ask_for_usage=settings.ask_for_usage,
         tokens=load_token_blocks(settings.tokenizer, config.scheduler.block_tokens),
-        journal=open_journal(settings.journal, config.scheduler, settings.journal_max_bytes, "standalone"),
     )
     gateway.apply_membership(Membership(1, tuple([await _member(instance) for instance in config.instances])))
     await gateway.start(settings.host, settings.port, admin_host=settings.admin_host, admin_port=settings.admin_port)

@@ -20,7 +20,9 @@ def format_status(status: dict[str, Any]) -> str:
         f"{status['gateway_id']}  policy {status['policy']}  epoch {status['epoch']}  up {status['uptime_s']:.0f} s"
         f"  in flight {status['in_flight']}  client connections {status['client_connections']}"
     )
-    rows = [("INSTANCE", "STATE", "ADDRESS", "RUNNING", "WAITING", "BACKLOG", "KV TOKENS", "MODELS", "SIGNALS")]
+    several = len(status["pools"]) > 1
+    counted = ("RUNNING", "WAITING", "BACKLOG", "KV TOKENS", "MODELS", "SIGNALS")
+    rows = [("INSTANCE", *(["POOL"] if several else []), "STATE", "ADDRESS", *counted)]
     for member in status["members"]:
         backlog_s = ""
         if "running" in member:
@@ -30,29 +32,30 @@ def format_status(status: dict[str, Any]) -> str:
         kv_tokens = str(member.get("kv_tokens", ""))
         models = ", ".join(member["models"])
         signals = format_signals(member["signals"]) if "signals" in member else ""
-        place = (member["instance_id"], member["state"], member["address"])
+        pool = [member["pool"] or "(first)"] if several else []
+        place = (member["instance_id"], *pool, member["state"], member["address"])
         rows.append((*place, *counts, backlog_s, kv_tokens, models, signals))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     beside = [f"journal {status['journal']}"] if status.get("journal") else []
+    if status["models_served_twice"]:
+        beside.append(f"in several pools, served by the first by name: {', '.join(status['models_served_twice'])}")
     if len(status["gateways"]) > 1:
-        gateways = ", ".join(
-            f"{g['gateway_id']} ({g['admin']}, heard {g['age_s']:.1f} s ago)" for g in status["gateways"]
-        )
-        beside.append(f"gateways {gateways}")
+        beside.append("gateways " + ", ".join(f"{g['gateway_id']} ({g['admin']})" for g in status["gateways"]))
     return "\n".join((head, *beside, "", *lines))
 
 
 def format_scaling(scaling: dict[str, Any]) -> str:
     """Bounds and the last plan."""
+    scales = f"scaling  {scaling['pool']}  " if scaling["pool"] else "scaling  "
     if not scaling["scaled"]:
-        return "scaling  none: the instances run on their own"
+        return scales + "none: the instances run on their own"
     bounds = f"{scaling['min_replicas']} to {scaling['max_replicas']} instances"
     how = "by load" if scaling["automatic"] else "as told by hand"
     if scaling["automatic"] and scaling["dry_run"]:
         how += ", dry run"
     plans = [scaling["plans"][-1]["reason"]] if scaling["plans"] else []
-    return "; ".join((f"scaling  {bounds}, {how}", *plans, *([scaling["note"]] if scaling["note"] else [])))
+    return "; ".join((f"{scales}{bounds}, {how}", *plans, *([scaling["note"]] if scaling["note"] else [])))
 
 
 def format_signals(signals: dict[str, dict[str, Any]]) -> str:
@@ -82,5 +85,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(format_status(status))
     with suppress(AdminCallError):  # the Autoscaler is away, or there is none
-        print("\n" + format_scaling(admin_call(args.admin, "/admin/scaling")))
+        pools = admin_call(args.admin, "/admin/scaling")["pools"]
+        print("\n" + "\n".join(map(format_scaling, pools)))
     return 0

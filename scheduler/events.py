@@ -19,24 +19,28 @@ class InstanceCapacity:
     max_running: requests it runs at once (vLLM: max_num_seqs).
     attention_tokens: length of context at which a token's attention costs as much as all else of it; 0: the cost of a
         token is taken to be the same at any length.
-    weight: share of the rings, relative to the other instances.
+    weight: share of the rings, relative to the other instances; None: nobody said, which counts as 1.
     The defaults describe a 7B-class model on one accelerator (arXiv 2602.06502: 0.00016 s a prefill token).
     """
 
     prefill_tokens_per_s: float = 6250.0
     kv_tokens: int = 740_000
     max_running: int = 256
-    weight: float = 1.0
+    weight: float | None = None
     cache_tokens: int = 0
     attention_tokens: int = 0
 
     def __post_init__(self) -> None:
         for name in ("prefill_tokens_per_s", "kv_tokens", "max_running", "weight"):
-            if not getattr(self, name) > 0:
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be greater than 0, not {getattr(self, name)!r}")
         for name in ("cache_tokens", "attention_tokens"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)!r}")
+
+    @property
+    def ring_weight(self) -> float:
+        return 1.0 if self.weight is None else self.weight
 
 
 class FailureCause(StrEnum):

@@ -26,7 +26,7 @@ class CacheAffinity:
 
     def add(self, view: InstanceView) -> None:
         self._views[view.instance_id] = view
-        self._ring.add(view.instance_id, view.capacity.weight)
+        self._ring.add(view.instance_id, view.capacity.ring_weight)
 
     def remove(self, view: InstanceView) -> None:
         del self._views[view.instance_id]

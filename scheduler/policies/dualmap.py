@@ -37,7 +37,7 @@ class DualMap:
 
     def add(self, view: InstanceView) -> None:
         self._views[view.instance_id] = view
-        self._rings.add(view.instance_id, view.capacity.weight)
+        self._rings.add(view.instance_id, view.capacity.ring_weight)
         self.keys.resize(len(self._rings))
 
     def remove(self, view: InstanceView) -> None:

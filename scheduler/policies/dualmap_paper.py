@@ -75,7 +75,7 @@ class DualMapPaper:
 
     def add(self, view: InstanceView) -> None:
         self._views[view.instance_id] = view
-        self._rings.add(view.instance_id, view.capacity.weight)
+        self._rings.add(view.instance_id, view.capacity.ring_weight)
 
     def remove(self, view: InstanceView) -> None:
         del self._views[view.instance_id]

@@ -30,6 +30,7 @@ from router.journal_replay import JournalReader, replay
 from router.limits import HttpLimits
 from router.membership import Member, Membership, MemberState
 from router.metrics import GatewayMetrics
+from router.pool import Pool
 from scheduler import InstanceCapacity, Scheduler, SchedulerConfig
 from scheduler.events import MovesProposed, Tick
 from scheduler.rebalance import plan_rebalance
@@ -50,12 +51,11 @@ async def serve(requests: list[TraceRequest], config: SchedulerConfig, journal: 
     loop = asyncio.get_running_loop()
     servers = [SimServer(PROFILE, MODEL, None) for _ in range(INSTANCES)]
     gateway = Gateway(
-        Scheduler(config),
+        [Pool("", Scheduler(config), JournalWriter(journal, config))],
         HttpLimits(),
         GatewayMetrics(),
         block_tokens=config.block_tokens,
         clock=loop.time,
-        journal=JournalWriter(journal, config),
     )
     await gateway.start(HOST, 0)
     members = []
@@ -82,8 +82,8 @@ async def serve(requests: list[TraceRequest], config: SchedulerConfig, journal: 
 async def plan(gateway: Gateway, config: SchedulerConfig) -> None:
     """As the gateway's actor does."""
     while True:
-        if snapshot := gateway.snapshot():
-            gateway.propose(tuple(plan_rebalance(snapshot, config)), snapshot.version)
+        for pool_name, snapshot in gateway.snapshots().items():
+            gateway.propose(pool_name, tuple(plan_rebalance(snapshot, config)), snapshot.version)
         await asyncio.sleep(PLAN_S)
 
 

@@ -19,6 +19,7 @@ from router.journal import JournalWriter
 from router.limits import HttpLimits
 from router.membership import Member, Membership, MemberState
 from router.metrics import GatewayMetrics
+from router.pool import Pool
 from scheduler import InstanceCapacity, Scheduler, SchedulerConfig
 
 TEST_LIMITS = HttpLimits(sweep_interval_s=0.01)
@@ -318,8 +319,10 @@ class FleetContext:
         config: SchedulerConfig,
         journal: Path | None = None,
         tokens: Any = None,
+        pools: tuple[str, ...] = ("",),
     ) -> None:
         self._tokens = tokens
+        self._pools = pools
         self._scripts = scripts
         self._limits = limits
         self._cards = cards
@@ -328,18 +331,19 @@ class FleetContext:
 
     async def __aenter__(self) -> Fleet:
         instances = [await Instance(script).start() for script in self._scripts]
+        journal = JournalWriter(self._journal, self._config) if self._journal else None
         gateway = Gateway(
-            Scheduler(self._config),
+            [Pool(name, Scheduler(self._config), None if place else journal) for place, name in enumerate(self._pools)],
             self._limits,
             GatewayMetrics(),
             block_tokens=self._config.block_tokens,
             admin_token="secret",
-            journal=JournalWriter(self._journal, self._config) if self._journal else None,
             tokens=self._tokens,
         )
         await gateway.start("127.0.0.1", 0)
         self._fleet = Fleet(gateway, gateway.port, gateway.admin_port, instances)
-        self._fleet.apply(*(self._fleet.member(i, model_cards=self._cards) for i in range(len(instances))))
+        first = {"model_cards": self._cards, "pool": self._pools[0]}
+        self._fleet.apply(*(self._fleet.member(i, **first) for i in range(len(instances))))
         return self._fleet
 
     async def __aexit__(self, *_: object) -> None:
@@ -355,9 +359,11 @@ def fleet() -> Callable[..., FleetContext]:
         config: SchedulerConfig | None = None,
         journal: Path | None = None,
         tokens: Any = None,
+        pools: tuple[str, ...] = ("",),
         **changes: Any,
     ) -> FleetContext:
         scripts = scripts or (answer_hello,)
-        return FleetContext(scripts, replace(limits, **changes), cards, config or SchedulerConfig(), journal, tokens)
+        limits = replace(limits, **changes)
+        return FleetContext(scripts, limits, cards, config or SchedulerConfig(), journal, tokens, pools)
 
     return make

@@ -52,6 +52,9 @@ def test_status_shows_load_only_of_instances_that_serve():
         "in_flight": 5,
         "client_connections": 4,
         "journal": "/runs/j.jsonl: 5 bytes",
+        "pools": [""],
+        "models_served_twice": [],
+        "gateways": [],
         "members": [
             {**member, **load, "seconds_per_token": 0.0005, "signals": signals},
             {**member, "instance_id": "b", "state": "lost", "models": []},
@@ -65,3 +68,14 @@ def test_status_shows_load_only_of_instances_that_serve():
     assert serving.endswith("m       metrics 0.4 s (stale), kv events none yet (exact)")
     assert serving.split()[: len(load_shown)] == load_shown
     assert lost.split() == ["b", "lost", "127.0.0.1:1"]
+    status |= {
+        "pools": ["", "coder"],
+        "models_served_twice": ["m"],
+        "gateways": [{"gateway_id": "g", "admin": "h:1"}] * 2,
+    }
+    members = [{**status["members"][0], "pool": ""}, {**status["members"][1], "pool": "coder"}]
+    _, _, twice, gateways, _, _, first, other = format_status({**status, "members": members}).splitlines()
+    assert twice == "in several pools, served by the first by name: m"
+    assert gateways == "gateways g (h:1), g (h:1)"
+    assert first.split()[:3] == ["a", "(first)", "ready"]
+    assert other.split()[:3] == ["b", "coder", "lost"]

@@ -265,10 +265,10 @@ async def test_waiting_requests_move_by_a_proposed_plan(fleet):
             await client.send(post("/v1/chat/completions", body))
         await f.until(lambda: len(f.gateway.driver.exchanges) == 4)
         f.apply(f.member(0, incarnation=2, capacity=capacity), f.member(1, incarnation=2, capacity=capacity))
-        snapshot = f.gateway.snapshot()
+        snapshot = f.gateway.snapshots()[""]
         moves = tuple(plan_rebalance(snapshot, f.gateway.scheduler.config))
         assert moves
-        f.gateway.propose(moves, snapshot.version)
+        f.gateway.propose("", moves, snapshot.version)
         assert f.gateway.scheduler.stats.moves_applied == len(moves)
         await f.until(lambda: len(f.instances[1].received) > 0)
         release.set()

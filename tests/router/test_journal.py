@@ -95,13 +95,13 @@ async def test_a_disk_that_hangs_holds_up_no_request(fleet, tmp_path, monkeypatc
     monkeypatch.setattr(journal_module, "_create", lambda path: (path, path.open("wb")))
     async with fleet(journal=tmp_path / "pipe") as f:
         client = await f.client()
-        await f.until(lambda: f.gateway.journal.written_bytes > 0)
+        await f.until(lambda: f.gateway.pools[""].journal.written_bytes > 0)
         for _ in range(3):
             assert (await client.post("/v1/chat/completions", CHAT)).status == 200
-        assert not f.gateway.journal._done_bytes
-        assert not f.gateway.journal.stopped
+        assert not f.gateway.pools[""].journal._done_bytes
+        assert not f.gateway.pools[""].journal.stopped
         os.close(reader)  # the thread's write fails, and it ends
-        await f.until(lambda: bool(f.gateway.journal.stopped))
+        await f.until(lambda: bool(f.gateway.pools[""].journal.stopped))
         assert (await client.post("/v1/chat/completions", CHAT)).status == 200
 
 

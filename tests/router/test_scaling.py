@@ -49,7 +49,7 @@ def dualmap(deployment: Deployment, *arguments: str) -> subprocess.CompletedProc
 
 
 def scaling(deployment: Deployment) -> dict:
-    return admin_call(f"http://127.0.0.1:{deployment.admin_port}", "/admin/scaling")
+    return admin_call(f"http://127.0.0.1:{deployment.admin_port}", "/admin/scaling")["pools"][0]
 
 
 def ready_ids(deployment: Deployment) -> list[str]:

@@ -39,7 +39,7 @@ class Autoscaler:
 async def admin_port(outcome="as you wish", token=None, scaling=True):
     """A client of an admin port, and the Autoscaler behind it."""
     autoscaler = Autoscaler(outcome)
-    endpoints = ScalingEndpoints(autoscaler.call) if scaling else None
+    endpoints = ScalingEndpoints(autoscaler.call, ("", "coder"), {"sim-0": "", "a": "coder"}.get) if scaling else None
     service = AdminService(None, HttpLimits(), time.monotonic, token, endpoints)
     await service.start("127.0.0.1", 0)
     client = Client(*await asyncio.open_connection("127.0.0.1", service.port))
@@ -54,31 +54,34 @@ async def admin_port(outcome="as you wish", token=None, scaling=True):
 @pytest.mark.parametrize(
     ("path", "body", "call"),
     [
-        ("/admin/scale", {"replicas": 3}, ("scale", 3)),
-        ("/admin/scale", {"replicas": None}, ("scale", None)),
-        ("/admin/drain", {"instance_id": "sim-0"}, ("drain", "sim-0", False)),
-        ("/admin/drain", {"instance_id": "sim-0", "undo": True}, ("drain", "sim-0", True)),
-        ("/admin/restart", {}, ("restart",)),
+        ("/admin/scale", {"replicas": 3}, ("", "scale", 3)),
+        ("/admin/scale", {"replicas": None}, ("", "scale", None)),
+        ("/admin/drain", {"instance_id": "sim-0"}, ("", "drain", "sim-0", False)),
+        ("/admin/drain", {"instance_id": "sim-0", "undo": True}, ("", "drain", "sim-0", True)),
+        ("/admin/drain", {"instance_id": "a"}, ("coder", "drain", "a", False)),
+        ("/admin/drain", {"instance_id": "nobody"}, ("", "drain", "nobody", False)),
+        ("/admin/restart", {}, ("", "restart")),
+        ("/admin/restart", {"pool": "coder"}, ("coder", "restart")),
     ],
 )
 async def test_what_is_asked_for_reaches_the_autoscaler_and_its_answer_the_client(path, body, call):
     async with admin_port() as (client, autoscaler):
         answer = await client.post(path, body)
-        assert (answer.status, answer.json) == (200, {"message": "as you wish"})
+        assert (answer.status, answer.json) == (200, {"message": "as you wish", "pool": call[0]})
         assert autoscaler.calls == [call]
 
 
 async def test_the_state_of_scaling_can_be_read():
     async with admin_port({"max_replicas": 4}) as (client, autoscaler):
-        assert (await client.get("/admin/scaling")).json == {"max_replicas": 4}
-        assert autoscaler.calls == [("describe",)]
+        assert (await client.get("/admin/scaling")).json == {"pools": [{"max_replicas": 4}] * 2}
+        assert autoscaler.calls == [("", "describe"), ("coder", "describe")]
 
 
 async def test_requests_sent_at_once_are_answered_in_order():
     async with admin_port() as (client, autoscaler):
         await client.send(post("/admin/scale", {"replicas": 3}) + post("/admin/drain", {"instance_id": "a"}))
         assert [(await client.answer()).status, (await client.answer()).status] == [200, 200]
-        assert autoscaler.calls == [("scale", 3), ("drain", "a", False)]
+        assert autoscaler.calls == [("", "scale", 3), ("coder", "drain", "a", False)]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,7 @@ async def test_requests_sent_at_once_are_answered_in_order():
         ("/admin/scale", b"{", "The body is not as expected"),
         ("/admin/scale", {}, "missing required field `replicas`"),
         ("/admin/scale", {"replicas": "three"}, "Expected `int | null`, got `str` - at `$.replicas`"),
+        ("/admin/restart", {"pool": "chat"}, 'There is no pool `chat`; there are "", coder.'),
         ("/admin/drain", {"instance_id": "a", "undoo": True}, "unknown field `undoo`"),
     ],
 )

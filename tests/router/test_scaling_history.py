@@ -22,7 +22,7 @@ def states_of(history: ScalingHistory) -> dict[str, tuple[str, float]]:
 
 
 def test_an_instance_starts_is_ready_and_drains_each_with_its_age():
-    history = ScalingHistory(CONFIG)
+    history = ScalingHistory("", CONFIG)
     history.add(100.0, fleet({"a": "ready"}), ["a", "b"], [], None)
     assert states_of(history) == {"a": ("ready", 0.0), "b": ("starting", 0.0)}
     history.add(103.0, fleet({"a": "ready", "b": "starting"}), ["a", "b"], [], None)
@@ -33,13 +33,13 @@ def test_an_instance_starts_is_ready_and_drains_each_with_its_age():
 
 
 def test_an_instance_that_is_restarted_counts_as_starting():
-    history = ScalingHistory(CONFIG)
+    history = ScalingHistory("", CONFIG)
     history.add(0.0, fleet({"a": "lost"}), ["a"], [], "a")
     assert states_of(history)["a"][0] == "starting"
 
 
 def test_a_lost_instance_is_counted_on_for_a_while_only():
-    history = ScalingHistory(CONFIG)
+    history = ScalingHistory("", CONFIG)
     for at in (0.0, LOST_S):
         history.add(at, fleet({"a": "lost"}), ["a"], [], None)
         assert states_of(history)["a"][0] == "starting"
@@ -51,7 +51,7 @@ def test_a_lost_instance_is_counted_on_for_a_while_only():
 
 def test_loads_are_those_of_fleet_and_others_than_ours_are_left_out():
     load = InstanceLoad("a", 3, 400, 500, 600, 2, 0.001, 70, 0.0)
-    history = ScalingHistory(CONFIG)
+    history = ScalingHistory("", CONFIG)
     history.add(0.0, fleet({"a": "ready", "x": "ready"}, [load]), ["a"], [], None)
     (sample,) = history.samples()[-1].instances
     assert (sample.running, sample.waiting, sample.kv_tokens, sample.saved_tokens) == (
@@ -64,7 +64,7 @@ def test_loads_are_those_of_fleet_and_others_than_ours_are_left_out():
 
 
 def test_counters_are_since_the_sample_before_also_when_they_begin_anew():
-    history = ScalingHistory(CONFIG)
+    history = ScalingHistory("", CONFIG)
     for at, totals in enumerate([PoolTotals(10, 100, 8, 2), PoolTotals(15, 160, 12, 3), PoolTotals(4, 40, 4, 0)]):
         history.add(float(at), fleet({}, totals={"": totals}), [], [], None)
     found = [(s.arrived, s.arrived_work_tokens, s.slo_kept, s.slo_missed) for s in history.samples()]
@@ -72,7 +72,7 @@ def test_counters_are_since_the_sample_before_also_when_they_begin_anew():
 
 
 def test_samples_are_kept_for_both_windows():
-    history = ScalingHistory(CONFIG)
+    history = ScalingHistory("", CONFIG)
     for at in range(100):
         history.add(float(at), fleet({}), [], [], None)
     assert [s.at_s for s in history.samples()] == [float(at) for at in range(69, 100)]

@@ -17,13 +17,13 @@ def scheduler() -> Scheduler:
 
 
 def test_an_instance_that_says_nothing_has_no_signals(scheduler):
-    ages = SignalAges(scheduler)
+    ages = SignalAges([scheduler])
     assert ages.describe(20.0) == {"a": {}}
     assert format_signals(ages.describe(20.0)["a"]) == "none"
 
 
 def test_each_signal_has_its_age(scheduler):
-    ages = SignalAges(scheduler)
+    ages = SignalAges([scheduler])
     ages.note(InstanceSignals("a", LoadSample(3, 1, 0.5, 2), 0.5, KvEventState(True, 9, age_s=1.0)), 20.0)
     scheduler.handle(LoadReported("a", 3, 1, 0.5, 0.5), 20.0)
     scheduler.handle(RequestArrived(Request("r", (), 100)), 20.0)
@@ -36,7 +36,7 @@ def test_each_signal_has_its_age(scheduler):
 
 
 def test_a_report_without_a_sample_keeps_the_last_one(scheduler):
-    ages = SignalAges(scheduler)
+    ages = SignalAges([scheduler])
     ages.note(InstanceSignals("a", LoadSample(3, 1, 0.5)), 20.0)
     scheduler.handle(LoadReported("a", 3, 1, 0.5), 20.0)
     ages.note(InstanceSignals("a"), 20.2)
@@ -44,7 +44,7 @@ def test_a_report_without_a_sample_keeps_the_last_one(scheduler):
 
 
 def test_a_broken_stream_of_events_says_why(scheduler):
-    ages = SignalAges(scheduler)
+    ages = SignalAges([scheduler])
     ages.note(InstanceSignals("a", kv_events=KvEventState(False, error="batch 3: not msgpack")), 20.0)
     assert ages.ages(20.0) == {"a": {}}
     assert format_signals(ages.describe(20.0)["a"]) == "kv events none yet (batch 3: not msgpack)"

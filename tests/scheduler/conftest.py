@@ -96,7 +96,7 @@ class Script:
         rings = DualRing(self.core.config.virtual_nodes)
         for view in self.core.instances.values():
             if not view.draining:
-                rings.add(view.instance_id, view.capacity.weight)
+                rings.add(view.instance_id, view.capacity.ring_weight)
         for seed in count():
             chain = hash_trace_ids(range(seed * 1000, seed * 1000 + blocks))
             candidates = rings.candidates(chain[0])
