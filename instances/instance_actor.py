@@ -23,6 +23,7 @@ from router.signals import InstanceSignals
 READY_POLL_S = 0.5
 HEARTBEAT_S = 1.0  # reports go out at least this often: Fleet takes silence as loss
 NEWS_INTERVAL_S = 0.2  # and at most this often while there is news of its cache
+MODELS_INTERVAL_S = 5.0
 PORT_TRIES = 3  # a port that was free when it was chosen may be taken when the server listens, a while later
 PORT_TAKEN = "address already in use"
 RESTARTED = "it was restarted on request"
@@ -175,7 +176,7 @@ class InstanceActor:
         if self._server is not None:
             watches += [_exit_of(self._server), self._restart_wanted()]
         tasks = [asyncio.create_task(watch) for watch in watches]
-        beside: list[asyncio.Task[None]] = []
+        beside = [asyncio.create_task(self._follow_models())]
         if self._kv_events is not None:
             beside.append(asyncio.create_task(self.signals.follow_kv_events(self._kv_events, self.member.host)))
         try:
@@ -185,6 +186,16 @@ class InstanceActor:
             for task in (*tasks, *beside):
                 task.cancel()
             await asyncio.gather(*tasks, *beside, return_exceptions=True)
+
+    async def _follow_models(self) -> None:
+        """Adapters may be loaded and unloaded at any time."""
+        while True:
+            await asyncio.sleep(MODELS_INTERVAL_S)
+            body = await http_get(f"{self._url}/v1/models", HEALTH_TIMEOUT_S)
+            with suppress(StartError):
+                if body is not None and _names(cards := model_cards(body)) != _names(self.member.model_cards):
+                    self.member = replace(self.member, model_cards=cards)
+                    await self._send()
 
     async def _restart_wanted(self) -> str:
         await self._restarting.wait()
@@ -216,6 +227,11 @@ def model_cards(body: bytes) -> tuple[dict[str, Any], ...]:
         return tuple({**card, "id": str(card["id"])} for card in cards)
     except (ValueError, KeyError, TypeError) as error:
         raise StartError(f"GET /v1/models answered with no list of models: {error!r}") from None
+
+
+def _names(cards: tuple[dict[str, Any], ...]) -> list[tuple[str, Any]]:
+    """All that counts: cards also say when they were made."""
+    return [(card["id"], card.get("parent")) for card in cards]
 
 
 def _node_address() -> str:

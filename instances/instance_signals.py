@@ -46,7 +46,9 @@ class SignalCollector:
 
     def note_metrics(self, metrics: ServerMetrics) -> None:
         self._steps = metrics.steps
-        self._load = LoadSample(metrics.running, metrics.waiting, metrics.kv_used, metrics.preemptions)
+        self._load = LoadSample(
+            metrics.running, metrics.waiting, metrics.kv_used, metrics.preemptions, metrics.adapters
+        )
         self._sampled_at = self._clock()
 
     async def follow_kv_events(self, source: KvEventSource, host: str) -> None:

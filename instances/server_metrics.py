@@ -7,6 +7,7 @@ _WANTED = re.compile(
     r"^(vllm:num_requests_running|vllm:num_requests_waiting|vllm:kv_cache_usage_perc|vllm:num_preemptions_total"
     r"|vllm:prefix_cache_queries_total|vllm:prefix_cache_hits_total|vllm:prompt_tokens_total"
     r"|vllm:generation_tokens_total|vllm:iteration_tokens_total_count|vllm:engine_sleep_state|vllm:cache_config_info"
+    r"|vllm:lora_requests_info"
     r"|process_start_time_seconds)(\{.*\})? (\S+)$",
     re.MULTILINE,
 )
@@ -18,6 +19,7 @@ class ServerMetrics:
     """Sums over the server's engines. kv_used: share of the KV pool held by requests, 0 to 1, of the fullest engine.
     steps: of the engines since their start. asleep: /sleep was called. started_at: of the server's process, Unix
     seconds, 0 where unknown. kv_tokens: size of the pool, 0 where unknown. Token counts are since the start.
+    adapters: LoRA adapters of requests that run.
     """
 
     running: int = 0
@@ -33,6 +35,7 @@ class ServerMetrics:
     generation_tokens: int = 0
     prefix_queries_tokens: int = 0
     prefix_hits_tokens: int = 0
+    adapters: tuple[str, ...] = ()
 
 
 def read_metrics(text: str) -> ServerMetrics | None:
@@ -41,6 +44,7 @@ def read_metrics(text: str) -> ServerMetrics | None:
     kv_used = started_at = 0.0
     kv_tokens = block_tokens = 0
     asleep = False
+    adapters, adapters_at = "", 0.0
     for name, labels, value_text in _WANTED.findall(text):
         value = float(value_text)
         if name == "vllm:kv_cache_usage_perc":
@@ -53,6 +57,9 @@ def read_metrics(text: str) -> ServerMetrics | None:
             kv_tokens += _whole(config.get("kv_cache_size_tokens")) or block_tokens * _whole(
                 config.get("num_gpu_blocks")
             )
+        elif name == "vllm:lora_requests_info":  # one for each set of adapters there was; the value is when
+            if value > adapters_at:
+                adapters, adapters_at = dict(_LABEL.findall(labels)).get("running_lora_adapters", ""), value
         elif name == "process_start_time_seconds":
             started_at = value
         else:
@@ -77,6 +84,7 @@ def read_metrics(text: str) -> ServerMetrics | None:
         generation_tokens=count("generation_tokens_total"),
         prefix_queries_tokens=count("prefix_cache_queries_total"),
         prefix_hits_tokens=count("prefix_cache_hits_total"),
+        adapters=tuple(name for name in adapters.split(",") if name),
     )
 
 

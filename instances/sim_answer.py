@@ -15,7 +15,6 @@ class PlainAnswer:
     def __init__(
         self,
         generation: Generation,
-        model: str,
         client: ClientConnection,
         forget: Callable[[str], None],
         *,
@@ -24,7 +23,7 @@ class PlainAnswer:
         answer_id = f"{'chatcmpl' if generation.chat else 'cmpl'}-{uuid.uuid4().hex}"
         self.engine_ids = [f"{answer_id}-{index}" for index in range(len(generation.choices))]
         self._generation = generation
-        self._shape = AnswerShape(answer_id, model, generation)
+        self._shape = AnswerShape(answer_id, generation.model, generation)
         self._client = client
         self._forget = forget
         self._close = close
@@ -80,13 +79,12 @@ class StreamedAnswer(PlainAnswer):
     def __init__(
         self,
         generation: Generation,
-        model: str,
         client: ClientConnection,
         forget: Callable[[str], None],
         *,
         close: bool,
     ) -> None:
-        super().__init__(generation, model, client, forget, close=close)
+        super().__init__(generation, client, forget, close=close)
         self._frames = [self._shape.token_frame(index) for index in range(len(generation.choices))]
         self._write = client.transport.write  # many in a turn of the event loop leave in one system call
         self._write(STREAM_HEAD % (b"connection: close\r\n" if close else b""))

@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=_port, required=True, metavar="P", help="0 takes a free one")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--model", default="sim", metavar="NAME")
+    parser.add_argument("--lora", action="append", default=[], metavar="NAME", help="a LoRA adapter; may be repeated")
     parser.add_argument(
         "--profile", type=Path, metavar="FILE", help="what `dualmap calibrate` measured; other flags override it"
     )
@@ -106,7 +107,7 @@ def _port(text: str) -> int:
 
 
 async def _serve(args: argparse.Namespace, profile: EngineProfile) -> None:
-    server = SimServer(profile, args.model, args.max_num_queued_reqs)
+    server = SimServer(profile, args.model, args.max_num_queued_reqs, tuple(args.lora))
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -7,13 +7,14 @@ blocks that were computed while it was generated.
 
 import random
 from array import array
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
 from xxhash import xxh3_64_intdigest
 
 from router.openai_errors import HttpError, RequestRefusedError, bad_request, unknown_model
-from scheduler.blocks import hash_text
+from scheduler.blocks import hash_text, root_hash
 
 TOKEN_BYTES = 4
 DEFAULT_COMPLETION_TOKENS = 16  # vLLM's default for /v1/completions
@@ -83,6 +84,9 @@ class Choice(msgspec.Struct):
 
 
 class Generation(msgspec.Struct):
+    """model: as asked for."""
+
+    model: str
     choices: list[Choice]
     chat: bool
     stream: bool
@@ -90,29 +94,32 @@ class Generation(msgspec.Struct):
     priority: int
 
 
-def read_chat(body: bytes, model: str, block_size: int, max_model_len: int) -> Generation:
-    """Raises RequestRefusedError as vLLM would answer."""
-    fields = _decode(_ChatBody, body, model)
+def read_chat(body: bytes, models: Sequence[str], block_size: int, max_model_len: int) -> Generation:
+    """models: the base model's name, then those of its adapters. Raises RequestRefusedError as vLLM would answer."""
+    fields = _decode(_ChatBody, body, models)
     if not fields.messages:
         raise RequestRefusedError(bad_request("`messages` must not be empty.", "messages"))
     packed = _apply_template(fields.messages, add_generation_prompt=True)
     given = fields.max_tokens if fields.max_completion_tokens is None else fields.max_completion_tokens
-    choice = _choose(fields, packed, given, given or max_model_len, block_size, max_model_len)
+    root = _root(fields, models)
+    choice = _choose(fields, packed, given, given or max_model_len, block_size, max_model_len, root)
     return _generation(fields, [choice], chat=True)
 
 
-def read_completion(body: bytes, model: str, block_size: int, max_model_len: int) -> Generation:
+def read_completion(body: bytes, models: Sequence[str], block_size: int, max_model_len: int) -> Generation:
     """Raises RequestRefusedError as vLLM would answer."""
-    fields = _decode(_CompletionBody, body, model)
+    fields = _decode(_CompletionBody, body, models)
     most = fields.max_tokens if fields.max_tokens is not None else DEFAULT_COMPLETION_TOKENS
-    choices = [_choose(fields, packed, most, most, block_size, max_model_len) for packed in _prompts(fields.prompt)]
+    root = _root(fields, models)
+    prompts = _prompts(fields.prompt)
+    choices = [_choose(fields, packed, most, most, block_size, max_model_len, root) for packed in prompts]
     return _generation(fields, choices, chat=False)
 
 
-def read_tokenize(body: bytes, model: str) -> list[int]:
+def read_tokenize(body: bytes, models: Sequence[str]) -> list[int]:
     """Token ids of a text or of a chat. As a prompt they meet the same cached blocks as the text itself. Raises
     RequestRefusedError as vLLM would answer."""
-    fields = _decode(_TokenizeBody, body, model)
+    fields = _decode(_TokenizeBody, body, models)
     if fields.messages is not None:
         packed = _apply_template(fields.messages, add_generation_prompt=fields.add_generation_prompt)
     elif fields.prompt is not None:
@@ -127,12 +134,14 @@ def answer_bytes(packed_prompt: bytes, tokens: int) -> bytes:
     return b"".join(random.Random(xxh3_64_intdigest(packed_prompt)).choices(WORDS, k=tokens))
 
 
-def _decode(kind: type[B], body: bytes, model: str) -> B:
+def _decode(kind: type[B], body: bytes, models: Sequence[str]) -> B:
+    """With the model's name filled in."""
     try:
         fields = msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RequestRefusedError(bad_request(f"The body is not a valid request: {error}.")) from None
-    if fields.model is not None and fields.model != model:
+    fields.model = models[0] if fields.model is None else fields.model
+    if fields.model not in models:
         raise RequestRefusedError(unknown_model(fields.model))
     return fields
 
@@ -165,8 +174,15 @@ def _is_ids(prompt: Any) -> bool:
     return isinstance(prompt, list) and all(type(token) is int and 0 <= token < 1 << 32 for token in prompt)
 
 
-def _choose(fields: _Body, packed: bytes, given: int | None, most: int, block_size: int, max_model_len: int) -> Choice:
-    """given: max_tokens as the client set it; most: the same or the default."""
+def _root(fields: _Body, models: Sequence[str]) -> int:
+    """Of the blocks: what an adapter computes is found by that adapter only."""
+    return 0 if fields.model is None or fields.model == models[0] else root_hash(fields.model.encode(), b"", b"")
+
+
+def _choose(
+    fields: _Body, packed: bytes, given: int | None, most: int, block_size: int, max_model_len: int, root: int
+) -> Choice:
+    """given: max_tokens as the client set it; most: the same or the default. root: of its blocks."""
     prompt_tokens = -(-len(packed) // TOKEN_BYTES)
     if given is not None and given < 1:
         raise RequestRefusedError(bad_request(f"max_tokens must be at least 1, got {given}.", "max_tokens"))
@@ -176,7 +192,7 @@ def _choose(fields: _Body, packed: bytes, given: int | None, most: int, block_si
     stop = STOP_LEAST_TOKENS + xxh3_64_intdigest(packed) % (STOP_MOST_TOKENS - STOP_LEAST_TOKENS + 1)
     tokens = most if fields.ignore_eos else min(most, max(stop, fields.min_tokens))
     answer = answer_bytes(packed, tokens)
-    blocks = hash_text(packed + answer, block_size * TOKEN_BYTES)
+    blocks = hash_text(packed + answer, block_size * TOKEN_BYTES, parent=root)
     return Choice(prompt_tokens, answer, blocks, stops=tokens < most)
 
 
@@ -197,4 +213,4 @@ def _generation(fields: _Body, choices: list[Choice], *, chat: bool) -> Generati
             bad_request("Stream options can only be defined when `stream=True`.", "stream_options")
         )
     include_usage = fields.stream_options is not None and fields.stream_options.include_usage
-    return Generation(choices, chat, bool(fields.stream), include_usage, fields.priority or 0)
+    return Generation(fields.model or "", choices, chat, bool(fields.stream), include_usage, fields.priority or 0)

@@ -45,13 +45,16 @@ READERS = {"/v1/chat/completions": read_chat, "/v1/completions": read_completion
 
 class SimServer:
     """max_queued: requests that may be in the engine, waiting or running; more are answered 503 (vLLM's
-    --max-num-queued-reqs, vllm-project/vllm#49445). Each prompt of a list counts."""
+    --max-num-queued-reqs, vllm-project/vllm#49445). Each prompt of a list counts. adapters: LoRA adapters, each with
+    a cache of its own; that they have to be loaded is not simulated."""
 
-    def __init__(self, profile: EngineProfile, model: str, max_queued: int | None) -> None:
+    def __init__(
+        self, profile: EngineProfile, model: str, max_queued: int | None, adapters: tuple[str, ...] = ()
+    ) -> None:
         self.clients: set[ClientConnection] = set()
         self._engine = Engine(profile)
         self._metrics = SimMetrics(self._engine, model)
-        self._model = model
+        self.models = (model, *adapters)
         self._max_queued = max_queued
         self._limits = HttpLimits(max_body_bytes=MAX_BODY_BYTES, idle_timeout_s=5.0)  # uvicorn's keep-alive
         self._loop = asyncio.get_running_loop()
@@ -122,10 +125,10 @@ class SimServer:
         """Raises RequestRefusedError."""
         profile = self._engine.profile
         read = READERS[request.path]
-        generation = read(request.body, self._model, profile.block_size, profile.max_model_len)
+        generation = read(request.body, self.models, profile.block_size, profile.max_model_len)
         self._check_queue(generation)
         kind = StreamedAnswer if generation.stream else PlainAnswer
-        answer = kind(generation, self._model, client, self._forget, close=request.close)
+        answer = kind(generation, client, self._forget, close=request.close)
         client.answering = answer
         requests = []
         for index, (engine_id, choice) in enumerate(zip(answer.engine_ids, generation.choices, strict=True)):
@@ -184,15 +187,18 @@ class SimServer:
 
     def _tokenized(self, body: bytes) -> bytes:
         """Raises RequestRefusedError."""
-        tokens = read_tokenize(body, self._model)
+        tokens = read_tokenize(body, self.models)
         max_model_len = self._engine.profile.max_model_len
         shape = {"count": len(tokens), "max_model_len": max_model_len, "tokens": tokens, "token_strs": None}
         return msgspec.json.encode(shape)
 
     def _model_list(self) -> bytes:
-        card = {"id": self._model, "object": "model", "created": int(time.time()), "owned_by": "dualmap"}
-        card |= {"root": self._model, "parent": None, "max_model_len": self._engine.profile.max_model_len}
-        return msgspec.json.encode({"object": "list", "data": [card]})
+        model, *adapters = self.models
+        shared = {"object": "model", "created": int(time.time()), "owned_by": "dualmap"}
+        length = {"max_model_len": self._engine.profile.max_model_len}
+        cards = [{"id": model, **shared, "root": model, "parent": None, **length}]
+        cards += [{"id": name, **shared, "root": name, "parent": model} for name in adapters]
+        return msgspec.json.encode({"object": "list", "data": cards})
 
     def _sweep(self) -> None:
         self._loop.call_later(SWEEP_S, self._sweep)

@@ -60,11 +60,11 @@ def serve_env(gpus: float, cpus: float, given: dict[str, str]) -> dict[str, str]
     return env | given
 
 
-def max_num_seqs(engine_args: Sequence[str]) -> int | None:
+def number_of(engine_args: Sequence[str], flag: str) -> int | None:
     """What the arguments say of it; None where they do not."""
     for i, argument in enumerate(engine_args):
         name, _, value = argument.partition("=")
-        if name == "--max-num-seqs":
+        if name == flag:
             value = value or (engine_args[i + 1] if i + 1 < len(engine_args) else "")
             return int(value) if value.isdigit() else None
     return None

@@ -92,7 +92,7 @@ def _work_request(
 ) -> WorkRequest:
     """The instance's side is read from the same bytes that it was sent."""
     sent = body.build(traced).partition(b"\r\n\r\n")[2]
-    choice = read_chat(sent, model, profile.block_size, profile.max_model_len).choices[0]
+    choice = read_chat(sent, (model,), profile.block_size, profile.max_model_len).choices[0]
     told = replace(one.request, id=place)
     return WorkRequest(
         arrival_s, choice.prompt_tokens, choice.output_tokens, (), told=told, engine_blocks=choice.blocks

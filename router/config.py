@@ -81,6 +81,7 @@ class SimulatedInstances(BaseModel):
 
     count: int = Field(default=0, ge=0, le=64)
     model: str = "sim"
+    lora: tuple[str, ...] = ()  # names of adapters
     max_num_batched_tokens: int = Field(default=8192, gt=0)
     capacity: InstanceCapacity = InstanceCapacity()
 

@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass, replace
 
 from instances.instance_spec import InstanceSpec, KvEventSource
-from instances.vllm_command import KV_TOPIC, find_vllm, max_num_seqs, serve_command, serve_env
+from instances.vllm_command import KV_TOPIC, find_vllm, number_of, serve_command, serve_env
 from router.config import DualMapConfig, PoolSettings
 from scheduler.events import InstanceCapacity
 
@@ -86,6 +86,7 @@ def _simulated(config: DualMapConfig, pool_name: str, number: int) -> PlacedSpec
         *("--kv-tokens", str(capacity.kv_tokens)),
         *("--max-num-seqs", str(capacity.max_running)),
         *("--max-num-batched-tokens", str(simulate.max_num_batched_tokens)),
+        *(argument for name in simulate.lora for argument in ("--lora", name)),
     )
     instance_id = f"{_prefix(pool_name, 'sim')}{number}"
     log_path = config.log_dir.absolute() / f"{instance_id}.log"
@@ -106,10 +107,10 @@ def _vllm(config: DualMapConfig, pool_name: str, cluster_gpus: float, number: in
         tensor_parallel_size=vllm.tensor_parallel_size,
         kv_events=vllm.kv_events,
     )
-    running = max_num_seqs(vllm.engine_args)
     capacity = _weighed(vllm.capacity, pool)
-    if running is not None:
-        capacity = replace(capacity, max_running=running)
+    for flag, name in (("--max-num-seqs", "max_running"), ("--max-loras", "max_adapters")):
+        if value := number_of(vllm.engine_args, flag):
+            capacity = replace(capacity, **{name: value})
     block_tokens = _named_block_tokens(config, pool_name)
     events = KvEventSource("tcp://*:{kv_port}", "tcp://*:{kv_replay_port}", KV_TOPIC, block_tokens)
     instance_id = f"{_prefix(pool_name, 'vllm')}{number}"

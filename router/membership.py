@@ -29,6 +29,11 @@ class Member:
     pid: int = 0
     pool: str = ""
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """LoRA adapters, by the names that requests give them."""
+        return tuple(str(card["id"]) for card in self.model_cards if card.get("parent"))
+
 
 @dataclass(frozen=True, slots=True)
 class Membership:

@@ -17,9 +17,12 @@ def membership_events(old: Membership, new: Membership) -> list[Event]:
     for member in new.members:
         known = before.get(member.instance_id)
         if member.state is MemberState.READY and (
-            known is None or member.incarnation > known.incarnation or known.state is MemberState.DRAINING
+            known is None
+            or member.incarnation > known.incarnation
+            or known.state is MemberState.DRAINING
+            or known.adapters != member.adapters
         ):
-            joined.append(InstanceJoined(member.instance_id, member.incarnation, member.capacity))
+            joined.append(InstanceJoined(member.instance_id, member.incarnation, member.capacity, member.adapters))
         elif member.state is MemberState.DRAINING and known is not None and known.state is MemberState.READY:
             draining.append(InstanceDraining(member.instance_id, member.incarnation))
     for known in before.values():

@@ -14,10 +14,13 @@ class ModelList:
     def __init__(self, membership: Membership, first_pool: str) -> None:
         cards: dict[str, dict[str, Any]] = {}
         self._pools: dict[str, str] = {}
+        self._adapters: set[str] = set()
         twice = set()
         for member in sorted(membership.members, key=lambda member: member.pool):
             for card in member.model_cards:
                 model = str(card.get("id"))
+                if card.get("parent"):
+                    self._adapters.add(model)
                 if member.state in (MemberState.READY, MemberState.DRAINING):
                     cards.setdefault(model, card)
                 if self._pools.setdefault(model, member.pool) != member.pool:
@@ -25,7 +28,6 @@ class ModelList:
         self.twice = sorted(twice)
         self._first_pool = first_pool
         self.silent = bool({member.pool for member in membership.members} - set(self._pools.values()))
-        self._adapters = frozenset(model for model, card in cards.items() if card.get("parent"))
         self.body = msgspec.json.encode({"object": "list", "data": [cards[model] for model in sorted(cards)]})
 
     def pool_of(self, model: str) -> str | None:

@@ -6,6 +6,7 @@ Everything between an event and its commands is synchronous; nothing on a reques
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Set
+from dataclasses import replace
 from typing import Any
 
 from router.client_connection import ClientConnection
@@ -134,6 +135,8 @@ class RequestDriver:
             if pool is None:
                 unknown = unknown_model(model)
                 raise RequestRefusedError(unavailable(NOT_KNOWN_YET) if self.models.silent else unknown)
+            if adapter := self.models.lora_name(model):
+                core_request = replace(core_request, adapter=adapter)
         except RequestRefusedError as refusal:
             self.refused(refusal.error)
             exchange.answer_error(refusal.error)
@@ -144,8 +147,7 @@ class RequestDriver:
         if self.by_tokens is None or route is Route.PASSED_THROUGH or core is not self._first_core:
             self.handle(RequestArrived(core_request), core)
         else:
-            lora_name = self.models.lora_name(exchange.model)
-            self.by_tokens.begin(exchange, core_request, route is Route.CHAT, lora_name)
+            self.by_tokens.begin(exchange, core_request, route is Route.CHAT, core_request.adapter)
 
     def _arrive(self, exchange: Exchange, core_request: Request) -> None:
         if exchange.id in self.exchanges:  # else its client has left

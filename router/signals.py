@@ -10,12 +10,13 @@ CacheEvent = BlocksStored | BlocksRemoved | CacheCleared
 @dataclass(frozen=True, slots=True)
 class LoadSample:
     """From the server's /metrics: requests that run and that wait in it, share of its KV pool they hold (0 to 1),
-    requests preempted since its start."""
+    requests preempted since its start, LoRA adapters of what runs."""
 
     running: int
     waiting: int
     kv_used: float
     preemptions: int = 0
+    adapters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ class SchedulerConfig:
     deadline_order: bool = True  # off: first come, first served
     taking: bool = True  # off: an instance without work stays so until a request is placed there
 
+    adapter_load_s: float = 0.2  # what a request waits where its LoRA adapter has to be loaded first
     virtual_nodes: int = 128  # per instance of weight 1 on each ring: about 9 % spread of arc length
     key_blocks: int = 1  # depth of a key before any deepening
     max_key_blocks: int = 64  # deepening stops here: a longer common prefix is one conversation, not a crowd
@@ -99,6 +100,7 @@ class SchedulerConfig:
             "recompute_price_busy",
             "suspect_s",
             "slow_start_s",
+            "adapter_load_s",
             "length_handicap",
             "decode_s_per_request",
         ):

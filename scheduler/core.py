@@ -64,6 +64,7 @@ from scheduler.ttft import FleetPace
 # An instance that shuts down aborts each new request at once: it would look idle and attract more. Not ERROR, which a
 # request may bring about wherever it runs.
 SUSPICIOUS = (FailureCause.CONNECT, FailureCause.ABORTED)
+NOBODY: frozenset[str] = frozenset()
 CHECK_INTERVAL_S = 1.0  # how often what instances say, and how fast they are, is looked at without any event
 
 
@@ -83,6 +84,7 @@ class Scheduler:
         self.stats = SchedulerStats()
         self.version = 0  # counts changes of membership
         self._suspects: set[str] = set()
+        self._unable: dict[str, frozenset[str]] = {}  # by adapter; forgotten when an instance comes
         self._slow: list[InstanceView] = []  # those that have joined others at work
         self._assumed: list[tuple[float, str, int]] = []  # heap of (time, request id, attempt): first tokens not seen
         self._time_outs = TimeOuts(config.queue_timeout_s, self.attempts)
@@ -206,11 +208,9 @@ class Scheduler:
 
     def _instance_joined(self, event: InstanceJoined, now: float, commands: list[Command]) -> None:
         known = self.instances.get(event.instance_id)
+        self._unable.clear()
         if known is not None:
-            if event.incarnation == known.incarnation and known.draining:
-                known.draining = False
-                self._ready(known)
-                self.version += 1
+            if event.incarnation == known.incarnation and self._joined_again(known, event):
                 self._release(known, now, commands)
                 return
             if event.incarnation <= known.incarnation:
@@ -218,7 +218,14 @@ class Scheduler:
                 return
             self._forget(known)
         view = InstanceView(
-            event.instance_id, event.incarnation, event.capacity, self.config, self.holders, self.loads, self.pace
+            event.instance_id,
+            event.incarnation,
+            event.capacity,
+            self.config,
+            self.holders,
+            self.loads,
+            self.pace,
+            event.adapters,
         )
         if any(other.has_answered for other in self.instances.values()):
             view.start_slowly(now)
@@ -228,6 +235,17 @@ class Scheduler:
         self.version += 1
         if known is not None:
             self._evacuate(known, now, commands)
+
+    def _joined_again(self, view: InstanceView, event: InstanceJoined) -> bool:
+        """Whether that changes anything."""
+        changed = view.adapters.set_able(event.adapters)
+        if view.draining:
+            view.draining = False
+            self._ready(view)
+            changed = True
+        if changed:
+            self.version += 1
+        return changed
 
     def _ready(self, view: InstanceView) -> None:
         self.policy.add(view)
@@ -281,12 +299,20 @@ class Scheduler:
             self._replace_waiting(view, now, commands)
 
     def _replace_waiting(self, view: InstanceView, now: float, commands: list[Command]) -> None:
-        attempts = list(view.waiting)
+        gone = self.instances.get(view.instance_id) is not view
+        attempts = [a for a in view.waiting if gone or self._runs_elsewhere(a.request, view)]
         for attempt in attempts:  # all of them first: placing one lets instances take others
             view.take_out(attempt)
             del self.attempts[attempt.request.id]
         for attempt in attempts:
             self._place_again(attempt, now, commands, number=attempt.number, tried=attempt.tried)
+
+    def _runs_elsewhere(self, request: Request, view: InstanceView) -> bool:
+        """Whether another instance that takes requests has its adapter."""
+        return not request.adapter or any(
+            other is not view and not other.draining and other.adapters.can_run(request.adapter)
+            for other in self.instances.values()
+        )
 
     def _blocks_stored(self, event: BlocksStored, now: float, commands: list[Command]) -> None:
         if view := self.instances.get(event.instance_id):
@@ -469,15 +495,26 @@ class Scheduler:
         self._release(view, now, commands)
 
     def _choose(self, request: Request, tried: frozenset[str], now: float) -> Placement | None:
-        """Avoid suspects and instances that failed the request, as long as others are left."""
+        """Avoid suspects and instances that failed the request, as long as others are left; always those that cannot
+        run it."""
         slo_s = request.ttft_slo_s or self.config.ttft_slo_s
-        avoid: Set[str] = self._suspects | tried if self._suspects or tried else tried
+        unable = self._without(request.adapter) if request.adapter else NOBODY
+        avoid: Set[str] = self._suspects | tried | unable if self._suspects or tried or unable else tried
         placement = self.policy.place(request, slo_s, avoid, now)
         if placement is None and self._suspects:
-            placement = self.policy.place(request, slo_s, tried, now)
+            placement = self.policy.place(request, slo_s, tried | unable, now)
         if placement is None and tried:
-            placement = self.policy.place(request, slo_s, frozenset(), now)
+            placement = self.policy.place(request, slo_s, unable, now)
         return placement
+
+    def _without(self, adapter: str) -> frozenset[str]:
+        """Instances that cannot run the adapter."""
+        unable = self._unable.get(adapter)
+        if unable is None:
+            views = self.instances.values()
+            unable = frozenset(view.instance_id for view in views if not view.adapters.can_run(adapter))
+            self._unable[adapter] = unable
+        return unable
 
     def _release(self, view: InstanceView, now: float, commands: list[Command]) -> None:
         """Dispatch what the instance can start: from its own queue, then, if it would idle, from another's."""

@@ -19,6 +19,7 @@ class InstanceCapacity:
     max_running: requests it runs at once (vLLM: max_num_seqs).
     attention_tokens: length of context at which a token's attention costs as much as all else of it; 0: the cost of a
         token is taken to be the same at any length.
+    max_adapters: LoRA adapters it has loaded at once (vLLM: max_loras).
     weight: share of the rings, relative to the other instances; None: nobody said, which counts as 1.
     The defaults describe a 7B-class model on one accelerator (arXiv 2602.06502: 0.00016 s a prefill token).
     """
@@ -29,9 +30,10 @@ class InstanceCapacity:
     weight: float | None = None
     cache_tokens: int = 0
     attention_tokens: int = 0
+    max_adapters: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("prefill_tokens_per_s", "kv_tokens", "max_running", "weight"):
+        for name in ("prefill_tokens_per_s", "kv_tokens", "max_running", "max_adapters", "weight"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be greater than 0, not {getattr(self, name)!r}")
         for name in ("cache_tokens", "attention_tokens"):
@@ -58,7 +60,8 @@ class FailureCause(StrEnum):
 @record
 class InstanceJoined:
     """The instance is ready. A higher incarnation replaces a lower one: another process, with an empty cache. The same
-    one again: it drains no more. adapters: LoRA adapters it can run, by the names that requests give them."""
+    one again: it drains no more, or has other adapters. adapters: LoRA adapters it can run, by the names that requests
+    give them."""
 
     instance_id: str
     incarnation: int = 0
@@ -149,13 +152,15 @@ class CacheCleared:
 @record
 class LoadReported:
     """The instance said how it does (vLLM: /metrics), expected about each second: requests it runs, requests that wait
-    in it, the share of its KV pool that these hold (0 to 1). age_s: since it was so."""
+    in it, the share of its KV pool that these hold (0 to 1). age_s: since it was so. adapters: the LoRA adapters of
+    what runs."""
 
     instance_id: str
     running: int
     waiting: int
     kv_used: float
     age_s: float = 0.0
+    adapters: tuple[str, ...] = ()
 
 
 @record

@@ -1,10 +1,11 @@
 """One instance as the core sees it: its capacity, what is booked on it, what it says of itself, and the cache it is
 believed to hold."""
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import replace
 from math import inf
 
+from scheduler.adapters import Adapters
 from scheduler.cache_view import CacheView
 from scheduler.config import SchedulerConfig
 from scheduler.events import InstanceCapacity, InstanceLoad, LoadReported
@@ -51,6 +52,7 @@ class InstanceView:
         holders: Holders,
         loads: LoadOrder,
         pace: FleetPace,
+        adapters: Iterable[str] = (),
     ) -> None:
         self.instance_id = instance_id
         self.incarnation = incarnation
@@ -74,6 +76,8 @@ class InstanceView:
         self.ramp = 1.0
         self._slow_start_s = config.slow_start_s
         self._joined_at = 0.0
+        self.adapters = Adapters(adapters, capacity.max_adapters)
+        self._adapter_load_s = config.adapter_load_s
         self._saved_tokens = 0.0
         self._mean_work_tokens = 0.0  # of the prompts sent here
         self._handicap = config.length_handicap if config.deadline_order else 0.0
@@ -181,6 +185,9 @@ class InstanceView:
         work = self.work_tokens(request.prompt_tokens, cached)
         seconds_per_token = self.speed.seconds_per_token
         prefill_s = work * seconds_per_token
+        wait_s = self.ahead_s(request)
+        if request.adapter and not self.adapters.is_loaded(request.adapter):
+            wait_s += self._adapter_load_s
         return TtftEstimate(
             self.instance_id,
             cached,
@@ -188,7 +195,7 @@ class InstanceView:
             work,
             len(self.running),
             prefill_s,
-            self.ahead_s(request) + prefill_s,
+            wait_s + prefill_s,
         )
 
     def enqueue(self, attempt: Attempt) -> None:
@@ -281,6 +288,8 @@ class InstanceView:
         self.kv.book(request.blocks, block_tokens, attempt.own_kv_tokens)
         self._shares.take(request.tenant, request.prompt_tokens + answer_tokens)
         self.cache.use(request.blocks)
+        if request.adapter:
+            self.adapters.use(request.adapter)
         self._loads.changed(self)
 
     def prefilled(self, attempt: Attempt) -> None:
@@ -338,6 +347,8 @@ class InstanceView:
         there = ForeignLoad(report.running + report.waiting, report.waiting, kv_tokens)
         self.reported.hear(there, self._booked_running, self._all_kv_tokens, now - report.age_s)
         self.reported.check(self.answered_at, now)
+        for adapter in report.adapters:
+            self.adapters.use(adapter)
         self._loads.changed(self)
 
     def learn_from_usage(self, attempt: Attempt, prompt_tokens: int, cached_tokens: int, now: float) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from instances import start_server
+from instances import instance_actor, start_server
+from instances.engine_profile import EngineProfile
 from instances.instance_actor import InstanceActor
 from instances.instance_spec import InstanceSpec
+from instances.sim_server import SimServer
 from instances.start_server import free_ports
 from router.membership import Member, MemberState
 from router.signals import InstanceSignals
@@ -238,3 +240,22 @@ def test_a_restarted_server_is_another_process_and_drains_no_more(life):
             os.kill(first.pid, 0)
 
     life(story, command=SIM)
+
+
+def test_an_adapter_that_is_loaded_while_a_server_runs_is_reported(life, monkeypatch):
+    monkeypatch.setattr(instance_actor, "MODELS_INTERVAL_S", 0.05)
+    (port,) = free_ports("127.0.0.1", 1)
+
+    async def story(watched):
+        server = SimServer(EngineProfile(), "sim", None)
+        await server.start("127.0.0.1", port)
+        try:
+            first = await watched.reported(is_ready)
+            assert first.adapters == ()
+            server.models += ("sql",)
+            second = await watched.reported(lambda m: m.adapters == ("sql",))
+            assert (second.state, second.incarnation) == (MemberState.READY, first.incarnation)
+        finally:
+            await server.stop()
+
+    life(story, host="127.0.0.1", port=port)

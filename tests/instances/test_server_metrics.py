@@ -51,6 +51,13 @@ def test_every_field_is_read():
         ('vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0', "kv_tokens", 1600),
         ('vllm:cache_config_info{block_size="16",num_gpu_blocks="None"} 1.0', "kv_tokens", 0),
         ('vllm:num_requests_waiting{engine="1",model_name="tiny"} 4.0', "waiting", 4),
+        (
+            'vllm:lora_requests_info{max_lora="2",running_lora_adapters="a",waiting_lora_adapters=""} 1.7e9\n'
+            'vllm:lora_requests_info{max_lora="2",running_lora_adapters="b,c",waiting_lora_adapters="a"} 1.8e9\n'
+            'vllm:lora_requests_info{max_lora="2",running_lora_adapters="",waiting_lora_adapters="a"} 1.6e9',
+            "adapters",
+            ("b", "c"),
+        ),
     ],
 )
 def test_fields_as_other_versions_and_states_write_them(line: str, field: str, value):

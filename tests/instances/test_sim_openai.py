@@ -134,3 +134,18 @@ def test_a_chat_is_tokenized_as_it_is_run(sim) -> None:
     _, bare = sim.post("/tokenize", {"messages": messages, "add_generation_prompt": False})
     _, answer = sim.post("/v1/chat/completions", {"messages": messages, "max_tokens": 1})
     assert answer["usage"]["prompt_tokens"] == tokenized["count"] > bare["count"]
+
+
+def test_an_adapter_has_a_name_and_a_cache_of_its_own(start_sim) -> None:
+    server = start_sim("--prefill-tokens-per-s", "1000000", "--lora", "sql", "--lora", "poems")
+    with openai.OpenAI(base_url=server.url, api_key="none", max_retries=0) as client:
+        assert {card.id: card.parent for card in client.models.list()} == {"sim": None, "sql": "sim", "poems": "sim"}
+        prompt = "Who keeps what for whom? " + WORDS * 20
+        cached = {}
+        for model in ("sim", "sql", "sql", "poems", "sim"):
+            answer = client.completions.create(model=model, prompt=prompt, max_tokens=1)
+            assert answer.model == model
+            cached.setdefault(model, []).append(answer.usage.prompt_tokens_details.cached_tokens > 0)
+        assert cached == {"sim": [False, True], "sql": [False, True], "poems": [False]}
+        with pytest.raises(openai.NotFoundError):
+            client.completions.create(model="prose", prompt=prompt, max_tokens=1)

@@ -55,8 +55,11 @@ class Script:
     def send(self, event: Event) -> list[Command]:
         return self.core.handle(event, self.now)
 
-    def join(self, instance_id: str, incarnation: int = 1, **capacity: float) -> list[Command]:
-        return self.send(InstanceJoined(instance_id, incarnation, InstanceCapacity(**(self._capacity | capacity))))
+    def join(
+        self, instance_id: str, incarnation: int = 1, adapters: tuple[str, ...] = (), **capacity: float
+    ) -> list[Command]:
+        there = InstanceCapacity(**(self._capacity | capacity))
+        return self.send(InstanceJoined(instance_id, incarnation, there, adapters))
 
     def drain(self, instance_id: str, incarnation: int = 1) -> list[Command]:
         return self.send(InstanceDraining(instance_id, incarnation))

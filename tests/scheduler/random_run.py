@@ -99,6 +99,7 @@ class RandomRun:
             streams=rng.random() < 0.7,
             block_tokens=rng.choice((0, 0, 100, 400)),
             timeout_s=rng.choice((None, None, None, 0.5, 4.0)),
+            adapter=rng.choice(("", "", "", "sql", "poems")),
         )
         self._send(RequestArrived(request))
 
@@ -139,7 +140,8 @@ class RandomRun:
         self._incarnations[instance_id] = self._incarnations.get(instance_id, 0) + 1
         rng = self._random
         capacity = replace(SMALL, weight=rng.choice((0.5, 1.0, 2.0)), attention_tokens=rng.choice((0, 8000)))
-        self._send(InstanceJoined(instance_id, self._incarnations[instance_id], capacity))
+        adapters = rng.choice((("sql", "poems"), ("sql",), ()))
+        self._send(InstanceJoined(instance_id, self._incarnations[instance_id], capacity, adapters))
 
     def _member(self) -> None:
         instance_id = self._random.choice(IDS)
@@ -161,7 +163,11 @@ class RandomRun:
     def _report(self) -> None:
         rng = self._random
         age_s = rng.choice((0.0, 0.3, 9.0))
-        self._send(LoadReported(rng.choice(IDS), rng.randrange(5), rng.randrange(3), rng.random(), age_s))
+        self._send(
+            LoadReported(
+                rng.choice(IDS), rng.randrange(5), rng.randrange(3), rng.random(), age_s, rng.choice(((), ("sql",)))
+            )
+        )
 
     def _plan(self) -> None:
         snapshot = self._scheduler.snapshot(self.now)

@@ -48,6 +48,7 @@ from scheduler.snapshot import Move
 from scheduler.tenant_shares import SHARED_WINDOW
 
 IDS = ("a", "b", "c", "d", "e")
+ADAPTERS = {"a": ("sql", "poems"), "b": ("sql",), "c": ("poems",), "d": (), "e": ()}
 MAX_OUTPUT_TOKENS = 300
 TENANTS = ("", "", "flood", "flood", "quiet")
 CAPACITIES = (
@@ -128,7 +129,7 @@ class Fleet:
             self.keep_queue.discard(instance_id)
             self.others.pop(instance_id, None)
             self.most_members = max(self.most_members, len(self.members))
-        self._send(InstanceJoined(instance_id, incarnation, capacity), late=late)
+        self._send(InstanceJoined(instance_id, incarnation, capacity, ADAPTERS[instance_id]), late=late)
 
     def drain(self, instance_id: str) -> None:
         late = instance_id not in self.members or instance_id in self.draining
@@ -172,6 +173,7 @@ class Fleet:
             streams,
             block_tokens=(0, 512, 100, 0, 390)[self._arrived % 5],  # estimates of one block's length differ
             timeout_s=timeout_s,
+            adapter={3: "sql", 17: "poems"}.get(self._arrived % 24, ""),
         )
         self.requests[request.id] = request
         self.arrived_at[request.id] = self.now
@@ -325,7 +327,9 @@ class Fleet:
                 assert request_id not in self.running, "dispatched twice at once"
                 assert number == self.last_attempt.get(request_id, 0) + 1
                 assert number <= self.config.max_attempts
-                assert instance_id in self.ready | self.keep_queue
+                adapter = self.requests[request_id].adapter
+                assert not adapter or adapter in ADAPTERS[instance_id]
+                assert adapter or instance_id in self.ready | self.keep_queue
                 assert command.queued_s >= 0
                 assert 0 <= command.cached_tokens <= self.requests[request_id].prompt_tokens
                 if command.reason is ChoiceReason.TAKEN:
@@ -417,7 +421,9 @@ class Fleet:
         cache_tokens = view.capacity.cache_tokens or view.capacity.kv_tokens
         assert len(view.cache) <= max(1, cache_tokens // self.config.block_tokens)
         assert view.waiting_count <= self.config.max_waiting
-        assert not view.draining or view.instance_id in self.keep_queue or not waiting
+        assert (
+            not view.draining or view.instance_id in self.keep_queue or all(a.request.adapter for a in waiting)
+        )  # with an adapter that nobody else has
         if waiting:
             self._check_waits_for_a_reason(view)
 
@@ -526,12 +532,14 @@ class Fleet:
             if self.seen.get(request_id) is attempt:
                 continue
             self.seen[request_id] = attempt
-            assert attempt.instance_id in self.ready
-            assert set(attempt.candidates) <= self.ready
+            adapter = attempt.request.adapter
+            able = {i for i in self.ready if not adapter or adapter in ADAPTERS[i]}
+            assert attempt.instance_id in able
+            assert set(attempt.candidates) <= able
             assert len(set(attempt.candidates)) == len(attempt.candidates) <= 2
-            assert attempt.instance_id not in attempt.tried or self.ready <= attempt.tried
+            assert attempt.instance_id not in attempt.tried or able <= attempt.tried
             if isinstance(self.core.policy, DualMap) and self.config.dual_mapping and not attempt.tried:
-                assert len(attempt.candidates) == 2 or len(self.ready - self.core._suspects) < 2
+                assert len(attempt.candidates) == 2 or len(able - self.core._suspects) < 2
 
     def _check_tables(self) -> None:
         core = self.core

@@ -1,0 +1,38 @@
+"""LoRA adapters at one instance: those it can run, and those believed to be loaded.
+
+An engine holds a few adapters ready (vLLM: --max-loras); a request for another one waits until one of them goes and
+that one is loaded.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+
+class Adapters:
+    """slots: how many are loaded at once; the one not used for longest goes."""
+
+    def __init__(self, able: Iterable[str], slots: int) -> None:
+        self._able = frozenset(able)
+        self._slots = slots
+        self._loaded: OrderedDict[str, None] = OrderedDict()
+
+    def can_run(self, adapter: str) -> bool:
+        """Also the base model, whose name is empty."""
+        return not adapter or adapter in self._able
+
+    def is_loaded(self, adapter: str) -> bool:
+        return not adapter or adapter in self._loaded
+
+    def use(self, adapter: str) -> None:
+        """A request with the adapter was sent there, or runs there."""
+        self._loaded[adapter] = None
+        self._loaded.move_to_end(adapter)
+        if len(self._loaded) > self._slots:
+            self._loaded.popitem(last=False)
+
+    def set_able(self, able: Iterable[str]) -> bool:
+        """Whether that is something new."""
+        before, self._able = self._able, frozenset(able)
+        for adapter in [adapter for adapter in self._loaded if adapter not in self._able]:
+            del self._loaded[adapter]
+        return before != self._able
