@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from instances.vllm_command import NoVllmError, find_vllm, max_num_seqs, serve_command, serve_env
+from instances.vllm_command import NoVllmError, find_vllm, number_of, serve_command, serve_env
 
 
 def command(*engine_args: str, tensor_parallel_size: int = 1, kv_events: bool = False) -> list[str]:
@@ -40,8 +40,8 @@ def test_kv_events_get_ports_of_their_own_at_each_start():
     ("arguments", "number"),
     [((), None), (("--max-num-seqs", "16"), 16), (("--max-num-seqs=8",), 8), (("--max-num-seqs",), None)],
 )
-def test_the_requests_run_at_once_are_those_of_the_arguments(arguments, number):
-    assert max_num_seqs(arguments) == number
+def test_a_number_is_that_of_the_arguments(arguments, number):
+    assert number_of(arguments, "--max-num-seqs") == number
 
 
 def test_replicas_on_the_cpu_share_it(monkeypatch):
