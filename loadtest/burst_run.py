@@ -12,13 +12,13 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from loadtest.burst_page import burst_page
 from loadtest.demo import WORKLOAD
 from loadtest.deployed import DeploymentError, StateLog, deployed
 from loadtest.replay_cli import positive, run_replay
 from loadtest.run_file import Outcome, read_run
 from loadtest.summary import summarise
 from loadtest.synth import synthesise
+from loadtest.timeline_page import Served, timeline_page
 from loadtest.trace import TraceRequest, write_trace
 
 FACTOR = 3
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     samples = [(at - began, counts) for at, counts in log.samples if began <= at <= ended]
     header, rows = read_run(run_file)
     found = summarise(header, rows, SLO_S)
-    instance_s = sum(sum(n for state, n in counts.items() if state != "lost") for _, counts in samples)
+    instance_s = sum(_there(counts) for _, counts in samples)
     failed = [row for row in rows if row.outcome is not Outcome.OK]
     verdict = (
         f"{found.attainment:.1%} within {SLO_S:g} s, P90 {found.ttft_p90_s:.2f} s, {len(failed)} of {found.requests}"
@@ -70,9 +70,17 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"{date.today().isoformat()}, {os.cpu_count()} cores: {verdict}")
     page = args.out / "burst.html"
-    page.write_text(burst_page(rows, samples, (args.before, args.before + BURST_S), verdict, SLO_S), encoding="utf-8")
+    served = [Served(row.scheduled_s, row.ttft_s if row.outcome is Outcome.OK else None) for row in rows]
+    there = [(at, counts.get("ready", 0), _there(counts)) for at, counts in samples]
+    burst = (args.before, args.before + BURST_S)
+    page.write_text(timeline_page("A burst", served, there, verdict, SLO_S, burst), encoding="utf-8")
     print(f"report: {page}")
     return 1 if failed else 0
+
+
+def _there(counts: dict[str, int]) -> int:
+    """Instances that cost something."""
+    return sum(n for state, n in counts.items() if state != "lost")
 
 
 def burst_requests(qps: float, before_s: float, after_s: float) -> list[TraceRequest]:

@@ -31,19 +31,19 @@ class DualMap:
         self._holders = holders
         self._loads = loads
         self._answers = answers
-        self._rings = DualRing(config.virtual_nodes, dual=config.dual_mapping)
+        self.rings = DualRing(config.virtual_nodes, dual=config.dual_mapping)
         self.keys = PrefixKeys(config.key_blocks, config.max_key_blocks, adaptive=config.adaptive_key)
         self._views: dict[str, InstanceView] = {}
 
     def add(self, view: InstanceView) -> None:
         self._views[view.instance_id] = view
-        self._rings.add(view.instance_id, view.capacity.ring_weight)
-        self.keys.resize(len(self._rings))
+        self.rings.add(view.instance_id, view.capacity.ring_weight)
+        self.keys.resize(len(self.rings))
 
     def remove(self, view: InstanceView) -> None:
         del self._views[view.instance_id]
-        self._rings.remove(view.instance_id)
-        self.keys.resize(len(self._rings))
+        self.rings.remove(view.instance_id)
+        self.keys.resize(len(self.rings))
 
     def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
         key_depth = 0
@@ -51,7 +51,7 @@ class DualMap:
             key, key_depth = self.keys.observe(request.blocks)
         else:
             key = xxh3_64_intdigest(request.id.encode())  # no prefix to reuse: any two instances will do
-        candidates = self._rings.candidates(key, avoid)
+        candidates = self.rings.candidates(key, avoid)
         if not candidates:
             return None
         views = [self._views[instance_id] for instance_id in candidates]
