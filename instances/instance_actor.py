@@ -161,8 +161,9 @@ class InstanceActor:
             if not ready:
                 await asyncio.sleep(READY_POLL_S)
         metrics = await scrape(self._url)
-        if metrics is not None and metrics.kv_tokens:
-            capacity = replace(self.member.capacity, kv_tokens=metrics.kv_tokens)
+        if metrics is not None:
+            said = {"kv_tokens": metrics.kv_tokens, "max_adapters": metrics.max_adapters}
+            capacity = replace(self.member.capacity, **{name: value for name, value in said.items() if value})
             self.member = replace(self.member, capacity=capacity)
 
     async def _watch(self) -> str:

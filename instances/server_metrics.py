@@ -19,7 +19,7 @@ class ServerMetrics:
     """Sums over the server's engines. kv_used: share of the KV pool held by requests, 0 to 1, of the fullest engine.
     steps: of the engines since their start. asleep: /sleep was called. started_at: of the server's process, Unix
     seconds, 0 where unknown. kv_tokens: size of the pool, 0 where unknown. Token counts are since the start.
-    adapters: LoRA adapters of requests that run.
+    adapters: LoRA adapters of requests there. max_adapters: how many it has loaded at once, 0 where unknown.
     """
 
     running: int = 0
@@ -36,6 +36,7 @@ class ServerMetrics:
     prefix_queries_tokens: int = 0
     prefix_hits_tokens: int = 0
     adapters: tuple[str, ...] = ()
+    max_adapters: int = 0
 
 
 def read_metrics(text: str) -> ServerMetrics | None:
@@ -44,7 +45,7 @@ def read_metrics(text: str) -> ServerMetrics | None:
     kv_used = started_at = 0.0
     kv_tokens = block_tokens = 0
     asleep = False
-    adapters, adapters_at = "", 0.0
+    adapters, adapters_at = dict[str, str](), 0.0
     for name, labels, value_text in _WANTED.findall(text):
         value = float(value_text)
         if name == "vllm:kv_cache_usage_perc":
@@ -59,7 +60,7 @@ def read_metrics(text: str) -> ServerMetrics | None:
             )
         elif name == "vllm:lora_requests_info":  # one for each set of adapters there was; the value is when
             if value > adapters_at:
-                adapters, adapters_at = dict(_LABEL.findall(labels)).get("running_lora_adapters", ""), value
+                adapters, adapters_at = dict(_LABEL.findall(labels)), value
         elif name == "process_start_time_seconds":
             started_at = value
         else:
@@ -84,8 +85,14 @@ def read_metrics(text: str) -> ServerMetrics | None:
         generation_tokens=count("generation_tokens_total"),
         prefix_queries_tokens=count("prefix_cache_queries_total"),
         prefix_hits_tokens=count("prefix_cache_hits_total"),
-        adapters=tuple(name for name in adapters.split(",") if name),
+        adapters=_names(adapters.get("running_lora_adapters", ""), adapters.get("waiting_lora_adapters", "")),
+        max_adapters=_whole(adapters.get("max_lora")),
     )
+
+
+def _names(*lists: str) -> tuple[str, ...]:
+    """Each once. vLLM 0.32 names each adapter as running and as waiting, whatever its requests do."""
+    return tuple(dict.fromkeys(name for names in lists for name in names.split(",") if name))
 
 
 def _whole(text: str | None) -> int:

@@ -1,12 +1,14 @@
 """One gateway against several on the same trace: `python -m loadtest.gateways_run`.
 
 For each number of gateways a deployment of its own, with the same simulated instances and the same synthetic chats,
-open loop: what was found cached, how long the first token took, and the CPU that each gateway's process used.
+open loop: what was found cached, how long the first token took, and the CPU that gateways used for a request, besides
+what each uses without any (idle).
 """
 
 import argparse
 import os
 import sys
+import time
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -24,6 +26,8 @@ from loadtest.synth import synthesise
 from loadtest.trace import write_trace
 
 SLO_S = 5.0
+SETTLE_S = 3.0
+IDLE_S = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,17 +44,20 @@ def run(args: argparse.Namespace) -> int:
     trace = args.out / "trace.jsonl"
     requests = synthesise(replace(WORKLOAD, qps=args.qps, requests=round(args.qps * args.seconds)))
     write_trace(trace, requests)
-    rows = [("gateways", "found cached", "TTFT P50", "P90", "P99", "failed", "requests by gateway", "CPU a request")]
+    rows = [
+        ("gateways", "found cached", "TTFT P50", "P90", "P99", "failed", "requests by gateway", "CPU a request", "idle")
+    ]
     failed = 0
     for count in whole_numbers(args.gateways, "--gateways"):
         config = {"simulate": {"count": args.instances}, "gateway": {"count": count}}
         out = args.out / f"{count}.jsonl"
         try:
             with deployed(config, args.out) as deployment:
-                before_s = _cpu_s(deployment)
+                idle = _idle_share(deployment)
+                before_s, began_s = _cpu_s(deployment), time.monotonic()
                 if code := run_replay(trace, deployment.url, out=out, label=f"{count} gateways", slo_s=SLO_S):
                     return code
-                cpu_s = _cpu_s(deployment) - before_s
+                cpu_s = _cpu_s(deployment) - before_s - idle * (time.monotonic() - began_s)
         except DeploymentError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
@@ -68,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
                 str(found.failed + found.shed),
                 " ".join(map(str, shares)),
                 f"{cpu_s / found.requests * 1e3:.2f} ms",
+                f"{idle / count:.1%}",
             )
         )
     print(f"\n{date.today().isoformat()}, {os.cpu_count()} cores, {args.instances} simulated instances\n")
@@ -79,6 +87,14 @@ def _cpu_s(deployment: Deployed) -> float:
     """Of all gateways' processes, streams relayed and background calls included."""
     times = [psutil.Process(pid).cpu_times() for pid in deployment.actor_pids("GatewayActor")]
     return sum(t.user + t.system for t in times)
+
+
+def _idle_share(deployment: Deployed) -> float:
+    """Of a core, by all gateways together, with nothing to do."""
+    time.sleep(SETTLE_S)
+    before_s = _cpu_s(deployment)
+    time.sleep(IDLE_S)
+    return (_cpu_s(deployment) - before_s) / IDLE_S
 
 
 def _by_gateway(request_ids: list[str]) -> list[int]:

@@ -258,6 +258,7 @@ class Gateway:
                     "prefill_tokens": view.booked_prefill_tokens,
                     "kv_tokens": view.booked_kv_tokens,
                     "seconds_per_token": view.seconds_per_token,
+                    "adapters_loaded": view.adapters.loaded,
                     "signals": signals.get(member.instance_id, {}),
                 }
             members.append(row)

@@ -5,16 +5,24 @@ that one is loaded.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class Adapters:
-    """slots: how many are loaded at once; the one not used for longest goes."""
+    """able: those it can run, taken to be loaded in this order, as vLLM does when it starts. slots: how many are loaded
+    at once; the one not used for longest goes."""
 
-    def __init__(self, able: Iterable[str], slots: int) -> None:
+    def __init__(self, able: Sequence[str], slots: int) -> None:
         self._able = frozenset(able)
         self._slots = slots
         self._loaded: OrderedDict[str, None] = OrderedDict()
+        for adapter in able:
+            self.use(adapter)
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The one not used for longest first."""
+        return tuple(self._loaded)
 
     def can_run(self, adapter: str) -> bool:
         """Also the base model, whose name is empty."""

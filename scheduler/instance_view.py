@@ -1,7 +1,7 @@
 """One instance as the core sees it: its capacity, what is booked on it, what it says of itself, and the cache it is
 believed to hold."""
 
-from collections.abc import Iterable, Set
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from math import inf
 
@@ -52,7 +52,7 @@ class InstanceView:
         holders: Holders,
         loads: LoadOrder,
         pace: FleetPace,
-        adapters: Iterable[str] = (),
+        adapters: Sequence[str] = (),
     ) -> None:
         self.instance_id = instance_id
         self.incarnation = incarnation

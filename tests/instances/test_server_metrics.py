@@ -56,7 +56,7 @@ def test_every_field_is_read():
             'vllm:lora_requests_info{max_lora="2",running_lora_adapters="b,c",waiting_lora_adapters="a"} 1.8e9\n'
             'vllm:lora_requests_info{max_lora="2",running_lora_adapters="",waiting_lora_adapters="a"} 1.6e9',
             "adapters",
-            ("b", "c"),
+            ("b", "c", "a"),
         ),
     ],
 )
