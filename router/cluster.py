@@ -14,15 +14,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from instances.vllm_command import NoVllmError
 from router.actor_by_name import FLEET, NAMESPACE, REBALANCER, autoscaler_name
-from router.autoscaler import Autoscaler, Scaled, Wanted
+from router.autoscaler import Autoscaler, Scaled
 from router.config import DualMapConfig
 from router.fleet import Fleet
 from router.gateway_actor import GatewayActor
-from router.instance_specs import PlacedSpec, instance_specs, is_scaled, scaled_prefix, scaled_spec
+from router.instance_specs import PlacedSpec, instance_specs, scaled_prefix
 from router.load_tokenizer import TokenizerError, load_tokenizer
 from router.membership import Member, MemberState
 from router.own_instances import NO_CPU, OwnInstances, cluster_resources
 from router.rebalancer import Rebalancer
+from router.scaled_pools import ScaledPools
 from scheduler.scaling_config import ScalingConfig
 
 START_TIMEOUT_S = 120.0  # of an actor
@@ -31,7 +32,6 @@ LOCAL_PLACEMENT_TIMEOUT_S = 10.0  # nothing will be added to this machine
 STOP_TIMEOUT_S = 15.0
 PLACE_POLL_S = 0.05
 SCALING_INTERVAL_S = 0.5
-ANSWER_TIMEOUT_S = 2.0  # of the Autoscaler
 FIRST_ANSWER_S = 3.0  # what a running instance may take to answer for the first time, its actor's start included
 LOCAL_HOST = "127.0.0.1"  # of what runs beside us; elsewhere a node is reached at its own address
 OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing large passes through Ray
@@ -50,13 +50,10 @@ class Cluster:
         self._fleet: Any = None
         self._rebalancer: Any = None
         self._gateways: list[Any] = []
-        self._autoscalers: dict[str, Any] = {}  # by pool
         local = config.ray_address is None
         placement_timeout_s = LOCAL_PLACEMENT_TIMEOUT_S if local else PLACEMENT_TIMEOUT_S
         self._instances = OwnInstances(LOCAL_HOST if local else None, placement_timeout_s, say)
-        self._fixed: set[str] = set()  # instances that are not scaled
-        self._wanted: dict[str, Wanted] = {}  # by pool
-        self._gpus = 0.0  # of the Ray cluster
+        self._scaled: ScaledPools | None = None
 
     def start_instances(self) -> None:
         """Start Ray, the background actors and the instances; returns when all that are started for us are ready.
@@ -69,8 +66,8 @@ class Cluster:
         self._say("starting Ray")
         self._start_ray()
         try:
-            self._gpus = cluster_resources().get("GPU", 0.0)
-            specs = instance_specs(self._config, self._gpus)
+            gpus = cluster_resources().get("GPU", 0.0)
+            specs = instance_specs(self._config, gpus)
         except NoVllmError as error:
             raise ClusterError(str(error)) from None
         ids = tuple(placed.spec.instance_id for placed in specs)
@@ -78,45 +75,24 @@ class Cluster:
         self._fleet = _actor(Fleet, FLEET, ids, configs)
         self._rebalancer = _actor(Rebalancer, REBALANCER)
         self._start_own(specs)
-        self._fixed = set(ids)
-        for pool_name in self._config.all_pools():
-            self._start_autoscaler(pool_name, {p.spec.instance_id for p in specs if p.spec.pool == pool_name})
+        self._scaled = ScaledPools(self._config, self._instances, gpus, self._say)
+        for name in configs:
+            here = [placed.spec.instance_id for placed in specs if placed.spec.pool == name]
+            self._scaled.add(name, here, self._start_autoscaler(name))
         self._await_instances(specs)
 
-    def _start_autoscaler(self, pool_name: str, ids: set[str]) -> None:
-        """ids: of the instances there are at first."""
+    def _start_autoscaler(self, pool_name: str) -> Any:
         pool = self._config.all_pools()[pool_name]
         prefix = scaled_prefix(pool_name, pool)
-        scaled_ids = {i for i in ids if is_scaled(i, prefix)}
-        self._fixed -= scaled_ids
-        by_hand = pool.scaling is None and bool(scaled_ids)
-        self._wanted[pool_name] = Wanted(tuple(sorted(scaled_ids)), len(scaled_ids) if by_hand else None)
         scaled = Scaled(pool_name, prefix, pool.scaling or ScalingConfig(), pool.scaling is not None)
         name = autoscaler_name(pool_name)
-        self._autoscalers[pool_name] = _actor(Autoscaler, name, scaled, self._config.log_dir.absolute() / f"{name}.log")
+        return _actor(Autoscaler, name, scaled, self._config.log_dir.absolute() / f"{name}.log")
 
     def look_after(self, stop: threading.Event) -> None:
-        """Until `stop`: start and stop instances as the Autoscalers say. While one is away, all it scales stays."""
+        """Until `stop`: start and stop instances as the Autoscalers say."""
         while not stop.wait(SCALING_INTERVAL_S):
-            for pool_name, autoscaler in self._autoscalers.items():
-                self._ask(pool_name, autoscaler)
-            self._instances.step(self._fixed.union(*(wanted.ids for wanted in self._wanted.values())))
-
-    def _ask(self, pool_name: str, autoscaler: Any) -> None:
-        """What the pool is to be, and add what is missing."""
-        last = self._wanted[pool_name]
-        failed = {i: why for i, why in self._instances.failed.items() if i in last.ids}
-        try:
-            wanted = ray.get(autoscaler.wanted.remote(last, failed), timeout=ANSWER_TIMEOUT_S)
-        except RayError:
-            return
-        self._wanted[pool_name] = wanted
-        for instance_id in failed:
-            del self._instances.failed[instance_id]
-        for instance_id in wanted.ids:
-            if instance_id not in self._instances:
-                self._say(f"{instance_id} starts")
-                self._instances.add(scaled_spec(self._config, pool_name, self._gpus, instance_id))
+            if self._scaled is not None:
+                self._scaled.round()
 
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
         """Start all gateways. Returns port, admin port and process id of the first, once they serve.
@@ -166,6 +142,7 @@ class Cluster:
             ray.kill(gateway)
 
     def members(self) -> list[Member]:
+        """Of all instances, as their actors know them."""
         return [state[0] for state in ray.get([actor.state.remote() for actor in self._instances.actors()])]
 
     def stop(self) -> None:
@@ -174,7 +151,7 @@ class Cluster:
             return
         self.stop_gateway()
         self._instances.stop()
-        for actor in (*self._autoscalers.values(), self._rebalancer, self._fleet):
+        for actor in (*(self._scaled.actors() if self._scaled else ()), self._rebalancer, self._fleet):
             if actor is not None:
                 ray.kill(actor)
         ray.shutdown()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -56,8 +57,39 @@ def ready_ids(deployment: Deployment) -> list[str]:
     return [i for i, member in deployment.members().items() if member["state"] == "ready"]
 
 
-def test_scaling_by_hand_up_and_down_fails_no_request(deploy):
-    deployment = deploy(CONFIG)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One deployment for all tests that leave it with instances to scale."""
+    deployment = Deployment("--simulate", "2", directory=tmp_path_factory.mktemp("shared"))
+    try:
+        deployment.await_started()
+        yield deployment
+    finally:
+        deployment.clean_up()
+
+
+@pytest.fixture
+def pair(shared):
+    """The same, brought to two instances; and their ids."""
+    assert dualmap(shared, "scale", "2").returncode == 0
+    await_that(lambda: len(shared.members()) == len(ready_ids(shared)) == 2, "two members, both ready")
+    return shared, *sorted(shared.members())
+
+
+@contextmanager
+def streams(deployment: Deployment, count: int, tokens: int):
+    """Long answers on every instance, all of which must come whole."""
+    options = {"max_tokens": tokens, "extra_body": {"ignore_eos": True}}
+    with ThreadPoolExecutor(count) as clients:
+        asked = [clients.submit(ask, deployment, f"{i} writes {time.time_ns()}", **options) for i in range(count)]
+        await_that(lambda: all(m["running"] for m in deployment.members().values()), "every instance has streams")
+        yield
+        for stream in asked:
+            stream.result(timeout=WAIT_S)
+
+
+def test_scaling_by_hand_up_and_down_fails_no_request(pair):
+    deployment, *_ = pair
     said = []
 
     def strike() -> None:
@@ -72,40 +104,32 @@ def test_scaling_by_hand_up_and_down_fails_no_request(deploy):
     assert "2 to 2 instances, as told by hand" in dualmap(deployment, "status").stdout
 
 
-def test_a_drained_instance_ends_its_streams_and_leaves(deploy):
-    deployment = deploy(CONFIG)
-    options = {"max_tokens": 200, "extra_body": {"ignore_eos": True}}
-    with ThreadPoolExecutor(8) as clients:
-        streams = [clients.submit(ask, deployment, f"{i} writes", **options) for i in range(8)]
-        await_that(lambda: all(m["running"] for m in deployment.members().values()), "both instances have streams")
-        done = dualmap(deployment, "drain", "sim-0")
+def test_a_drained_instance_ends_its_streams_and_leaves(pair):
+    deployment, leaving, staying = pair
+    with streams(deployment, 8, 200):
+        done = dualmap(deployment, "drain", leaving)
         assert done.returncode == 0, done
-        assert "sim-0 is given no new requests and stops when those it has are done" in done.stdout
-        for stream in streams:
-            stream.result(timeout=WAIT_S)
-    await_that(lambda: ready_ids(deployment) == ["sim-1"], "it has left")
+        assert f"{leaving} is given no new requests and stops when those it has are done" in done.stdout
+    await_that(lambda: ready_ids(deployment) == [staying], "it has left")
     await_that(lambda: len(deployment.family.living("instances.sim_cli")) == 2, "its server and keeper are gone")
 
 
-def test_a_drain_can_be_undone_and_the_last_instance_stays(deploy):
-    deployment = deploy(CONFIG)
-    options = {"max_tokens": 300, "extra_body": {"ignore_eos": True}}
-    with ThreadPoolExecutor(8) as clients:
-        streams = [clients.submit(ask, deployment, f"{i} writes", **options) for i in range(8)]
-        await_that(lambda: all(m["running"] for m in deployment.members().values()), "both instances have streams")
-        assert dualmap(deployment, "drain", "sim-0", "--no-wait").returncode == 0
-        await_that(lambda: ready_ids(deployment) == ["sim-1"], "it drains")
-        refused = dualmap(deployment, "drain", "sim-1")
-        assert (refused.returncode, refused.stderr) == (1, "error: sim-1 is the last instance that is ready\n")
-        assert dualmap(deployment, "drain", "sim-0", "--undo").returncode == 0
-        for stream in streams:
-            stream.result(timeout=WAIT_S)
-    assert ready_ids(deployment) == ["sim-0", "sim-1"]
+def test_a_drain_can_be_undone_and_the_last_instance_stays(pair):
+    deployment, first, second = pair
+    with streams(deployment, 8, 300):
+        assert dualmap(deployment, "drain", first, "--no-wait").returncode == 0
+        await_that(lambda: ready_ids(deployment) == [second], "it drains")
+        refused = dualmap(deployment, "drain", second)
+        assert (refused.returncode, refused.stderr) == (1, f"error: {second} is the last instance that is ready\n")
+        assert dualmap(deployment, "drain", first, "--undo").returncode == 0
+    assert ready_ids(deployment) == [first, second]
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_a_rolling_restart_replaces_every_server_and_fails_no_request(deploy, count):
-    deployment = deploy(CONFIG.replace("2", str(count)))
+@pytest.mark.parametrize("count", [2, 1])
+def test_a_rolling_restart_replaces_every_server_and_fails_no_request(pair, count):
+    deployment, *_ = pair
+    assert dualmap(deployment, "scale", str(count)).returncode == 0
+    await_that(lambda: len(deployment.members()) == count, "the others have left")
     before = {i: member["pid"] for i, member in deployment.members().items()}
     said = []
     assert under_load(deployment, lambda: said.append(dualmap(deployment, "restart", "--rolling"))) == []
@@ -115,20 +139,16 @@ def test_a_rolling_restart_replaces_every_server_and_fails_no_request(deploy, co
     assert all(after[i] != before[i] for i in before)
 
 
-def test_a_killed_autoscaler_goes_on_with_a_drain_and_with_what_it_was_told(deploy):
-    deployment = deploy(CONFIG)
+def test_a_killed_autoscaler_goes_on_with_a_drain_and_with_what_it_was_told(pair):
+    deployment, leaving, _ = pair
     assert dualmap(deployment, "scale", "3").returncode == 0
-    options = {"max_tokens": 150, "extra_body": {"ignore_eos": True}}
-    with ThreadPoolExecutor(9) as clients:
-        streams = [clients.submit(ask, deployment, f"{i} writes", **options) for i in range(9)]
-        await_that(lambda: deployment.members()["sim-0"]["running"], "the instance has streams")
-        assert dualmap(deployment, "drain", "sim-0", "--no-wait").returncode == 0
+    with streams(deployment, 9, 150):
+        assert dualmap(deployment, "drain", leaving, "--no-wait").returncode == 0
         (autoscaler,) = deployment.family.living("ray::Autoscaler")
         os.kill(autoscaler, signal.SIGKILL)
-        for stream in streams:
-            stream.result(timeout=WAIT_S)
-    await_that(lambda: ready_ids(deployment) == ["sim-1", "sim-2"], "the drained one has left, and no other came")
+    await_that(lambda: leaving not in deployment.members(), "the drained one has left")
     await_that(lambda: _described(deployment).get("max_replicas") == 2, "two are wanted")
+    assert len(ready_ids(deployment)) == 2
 
 
 def _described(deployment: Deployment) -> dict:

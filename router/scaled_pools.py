@@ -1,0 +1,70 @@
+"""The pools as `dualmap up` keeps them: it asks each pool's Autoscaler which instances there should be, and starts and
+stops them accordingly."""
+
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from instances.vllm_command import NoVllmError
+from router.autoscaler import Wanted
+from router.config import DualMapConfig
+from router.instance_specs import is_scaled, scaled_prefix, scaled_spec
+from router.own_instances import OwnInstances
+
+ANSWER_TIMEOUT_S = 2.0  # of an Autoscaler
+
+
+class ScaledPools:
+    """instances: all there are, those included that are not scaled. cluster_gpus: of the whole Ray cluster. say: is
+    told what starts."""
+
+    def __init__(
+        self, config: DualMapConfig, instances: OwnInstances, cluster_gpus: float, say: Callable[[str], None]
+    ) -> None:
+        self._config = config
+        self._instances = instances
+        self._cluster_gpus = cluster_gpus
+        self._say = say
+        self._fixed: set[str] = set()  # instances that are not scaled
+        self._autoscalers: dict[str, Any] = {}  # by pool
+        self._wanted: dict[str, Wanted] = {}  # the last answers
+
+    def add(self, pool_name: str, ids: Collection[str], autoscaler: Any) -> None:
+        """ids: of the instances there are at first."""
+        pool = self._config.all_pools()[pool_name]
+        prefix = scaled_prefix(pool_name, pool)
+        scaled_ids = {i for i in ids if is_scaled(i, prefix)}
+        self._fixed |= set(ids) - scaled_ids
+        told = len(scaled_ids) if pool.scaling is None and scaled_ids else None
+        self._wanted[pool_name] = Wanted(tuple(sorted(scaled_ids)), told)
+        self._autoscalers[pool_name] = autoscaler
+
+    def actors(self) -> list[Any]:
+        return list(self._autoscalers.values())
+
+    def round(self) -> None:
+        """Do what the Autoscalers say. While one is away, all it scales stays."""
+        for pool_name, autoscaler in self._autoscalers.items():
+            with suppress(RayError):  # it is away: asked again in the next round
+                self._ask(pool_name, autoscaler)
+        with suppress(RayError):  # Ray's head is away
+            self._instances.step(self._fixed.union(*(wanted.ids for wanted in self._wanted.values())))
+
+    def _ask(self, pool_name: str, autoscaler: Any) -> None:
+        """Add what is missing. Raises RayError."""
+        last = self._wanted[pool_name]
+        failed = {i: why for i, why in self._instances.failed.items() if i in last.ids}
+        wanted: Wanted = ray.get(autoscaler.wanted.remote(last, failed), timeout=ANSWER_TIMEOUT_S)
+        self._wanted[pool_name] = wanted
+        for instance_id in failed:
+            del self._instances.failed[instance_id]
+        for instance_id in wanted.ids:
+            if instance_id not in self._instances:
+                self._say(f"{instance_id} starts")
+                try:
+                    self._instances.add(scaled_spec(self._config, pool_name, self._cluster_gpus, instance_id))
+                except NoVllmError as error:
+                    self._instances.failed[instance_id] = str(error)
