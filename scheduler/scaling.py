@@ -12,7 +12,7 @@ from scheduler.events import InstanceCapacity
 from scheduler.record import record
 from scheduler.scaling_config import ScalingConfig
 
-SURE = 2.5  # standard deviations of a count by which arrivals must grow to count as growing
+SURE = 3.0  # standard deviations of a count by which arrivals must grow to count as growing
 SETTLING = 3.0  # at least this part of the up window lies between two starts
 DOWN_MARGIN = 0.9  # of the target load: with fewer instances less is found cached, and there is more to compute
 
@@ -138,8 +138,7 @@ def _need_now(history: Sequence[ScalingSample], config: ScalingConfig, start_s: 
     window = _last(history, config.up_window_s)
     now = window[-1]
     pace = _pace(now)
-    load = _work_rate(window) / pace
-    coming = load * _growth(window, start_s)
+    load, coming = (rate / pace for rate in _work_rates(window, start_s))
     ready = sum(i.state == "ready" for i in now.instances)
     backlog_s = sum(i.prefilling_tokens + i.waiting_tokens for i in now.instances) / pace
     left_s = max(0.0, backlog_s - max(0.0, ready - load) * start_s)  # when one that is started now is ready
@@ -159,18 +158,19 @@ def _need_now(history: Sequence[ScalingSample], config: ScalingConfig, start_s: 
     return _Need(most.replicas, f"{most.reason}: {most.replicas} wanted")
 
 
-def _growth(window: Sequence[ScalingSample], ahead_s: float) -> float:
-    """By how much arrivals will have grown in so many seconds, if they go on as in the window; 1 where the window's
-    halves differ by no more than chance. No further ahead than the window is long."""
+def _work_rates(window: Sequence[ScalingSample], ahead_s: float) -> tuple[float, float]:
+    """Prefill tokens a second now, and in so many seconds if arrivals go on growing as they did in the window, but no
+    further ahead than the window is long. Where its halves differ by no more than chance, both are the mean of it."""
+    rate = _work_rate(window)
     seconds = window[-1].at_s - window[0].at_s
-    middle = window[0].at_s + seconds / 2
-    before = sum(sample.arrived for sample in window[1:] if sample.at_s <= middle)
-    after = sum(sample.arrived for sample in window[1:] if sample.at_s > middle)
+    middle = sum(sample.at_s <= window[0].at_s + seconds / 2 for sample in window)
+    before, after = (sum(sample.arrived for sample in half) for half in (window[1:middle], window[middle:]))
     more = after - before - SURE * sqrt(before + after)  # than chance explains
     if more <= 0:
-        return 1.0
-    a_second = 2 * more / (before + after) / (seconds / 2)
-    return 1.0 + a_second * (seconds / 4 + min(ahead_s, seconds))
+        return rate, rate
+    slope = rate * 2 * more / (before + after) / (seconds / 2)
+    late = _work_rate(window[middle - 1 :])  # at three quarters of the window
+    return late, late + slope * (seconds / 4 + min(ahead_s, seconds))
 
 
 def _most_needed(history: Sequence[ScalingSample], config: ScalingConfig) -> _Need:

@@ -92,7 +92,7 @@ def test_growing_arrivals_are_forecast_for_the_time_of_a_start():
     assert plan(growing(4), start_s=0.1).start == 0
     found = plan(growing(4), start_s=10.0)
     assert found.start == 1
-    assert found.reason == "prefill load 1.05 instances, 1.66 coming: 3 wanted"
+    assert found.reason == "prefill load 1.30 instances, 1.78 coming: 3 wanted"
 
 
 def test_a_few_requests_more_are_no_trend():
