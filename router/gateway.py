@@ -16,7 +16,7 @@ from router.fleet_state import GatewayState, PoolTotals, Sent
 from router.limits import HttpLimits
 from router.membership import Membership, MemberState
 from router.membership_events import SERVING, membership_events
-from router.metrics import GatewayMetrics
+from router.metrics import GatewayMetrics, Gauges
 from router.model_list import ModelList
 from router.pool import Pool
 from router.request_driver import RequestDriver
@@ -57,8 +57,7 @@ class Gateway:
         self.scheduler = pools[0].scheduler
         self.metrics = metrics
         self.membership = Membership()
-        schedulers = [pool.scheduler for pool in pools]
-        self.signals = SignalAges(schedulers)
+        self.signals = SignalAges([pool.scheduler for pool in pools])
         cores = {pool.name: pool.core for pool in pools}
         self.driver = RequestDriver(cores, limits, metrics, block_tokens, clock, gateway_id, ask_for_usage, tokens)
         self._limits = limits
@@ -67,13 +66,14 @@ class Gateway:
         self._drained = asyncio.Event()
         self._pool_of: dict[str, Pool] = {}  # by instance
         self.peers: tuple[GatewayState, ...] = ()  # all gateways, as Fleet knows them
+        self._fleet_heard_at: float | None = None  # None: there is no Fleet
         self._sent: deque[Sent] = deque(maxlen=MAX_SENT)
         self._next_sweep = 0.0
         self._ticking: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
         self._admin = AdminService(self, limits, clock, admin_token, scaling)
         metrics.bind(
-            schedulers,
+            {pool.name: pool.scheduler for pool in pools},
             lambda: self.membership,
             self._gauges,
             lambda: self.signals.ages(self._clock()),
@@ -166,6 +166,11 @@ class Gateway:
         """None where there is no such instance."""
         pool = self._pool_of.get(instance_id)
         return None if pool is None else pool.name
+
+    def note_fleet(self, peers: tuple[GatewayState, ...]) -> None:
+        """Fleet has answered; all gateways that it knows."""
+        self.peers = peers
+        self._fleet_heard_at = self._clock()
 
     # What gateways tell each other, over Fleet.
 
@@ -296,8 +301,13 @@ class Gateway:
             self.driver.sweep(now)
             self._admin.sweep(now)
 
-    def _gauges(self) -> dict[str, float]:
-        return {
-            "requests_in_flight": len(self.driver.exchanges),
-            "client_connections": len(self.driver.clients),
+    def _gauges(self) -> Gauges:
+        gauges: dict[str, tuple[str, float]] = {
+            "requests_in_flight": ("Requests that have come and not been answered whole.", len(self.driver.exchanges)),
+            "client_connections": ("Open connections of clients.", len(self.driver.clients)),
         }
+        if self._fleet_heard_at is not None:
+            silence_s = self._clock() - self._fleet_heard_at
+            gauges["fleet_silence_seconds"] = ("Since Fleet last answered this gateway.", silence_s)
+            gauges["gateways"] = ("Gateways, as Fleet knows them.", len(self.peers))
+        return gauges

@@ -116,7 +116,7 @@ class GatewayActor:
         if news.signals is not None:
             self._signals = news.signals.number
             gateway.hear(news.signals)
-        gateway.peers = news.gateways
+        gateway.note_fleet(news.gateways)
         gateway.share_sent(news.others is not None)
         if news.others is not None:
             gateway.hear_others(news.others)

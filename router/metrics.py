@@ -17,6 +17,8 @@ from scheduler.core import Scheduler
 from scheduler.events import FailureCause
 from scheduler.request import ChoiceReason
 
+Gauges = Mapping[str, tuple[str, float]]  # by name without prefix: documentation and value
+
 
 class Outcome(StrEnum):
     """How a request ended. Values are metric labels."""
@@ -56,9 +58,9 @@ class GatewayMetrics(Collector):
         self.output_tokens = 0
         self.relayed_pieces = 0
         self.registry = CollectorRegistry()
-        self._schedulers: Sequence[Scheduler] = ()
+        self._schedulers: Mapping[str, Scheduler] = {}  # by pool
         self._membership: Callable[[], Membership] = Membership
-        self._gauges: Callable[[], Mapping[str, float]] = dict
+        self._gauges: Callable[[], Gauges] = dict
         self._signal_ages: Callable[[], Mapping[str, Mapping[str, float]]] = dict
         self._tokenized: Callable[[], Mapping[str, int]] | None = None
         self.registry.register(self)
@@ -68,14 +70,15 @@ class GatewayMetrics(Collector):
 
     def bind(
         self,
-        schedulers: Sequence[Scheduler],
+        schedulers: Mapping[str, Scheduler],
         membership: Callable[[], Membership],
-        gauges: Callable[[], Mapping[str, float]],
+        gauges: Callable[[], Gauges],
         signal_ages: Callable[[], Mapping[str, Mapping[str, float]]],
         tokenized: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
-        """Name what is read at each scrape. gauges: of the gateway's own, by name without prefix. signal_ages: seconds,
-        by instance and signal. tokenized: prompts by what became of their tokens; None without a tokenizer."""
+        """Name what is read at each scrape. schedulers: by pool. gauges: of the gateway's own.
+        signal_ages: seconds, by instance and signal. tokenized: prompts by what became of their tokens; None without a
+        tokenizer."""
         self._schedulers = schedulers
         self._membership = membership
         self._gauges = gauges
@@ -115,17 +118,17 @@ class GatewayMetrics(Collector):
             "Distance between the estimated and the observed time to first token.",
             self.estimate_error_s,
         )
-        for name, documentation, count in (
-            ("dualmap_prompt_tokens", "Prompt tokens, as instances count them.", self.prompt_tokens),
-            ("dualmap_cached_prompt_tokens", "Of these, found in a prefix cache.", self.cached_prompt_tokens),
-            ("dualmap_believed_prompt_tokens", "Dispatched prompt tokens, as estimated.", self.believed_prompt_tokens),
-            ("dualmap_believed_cached_tokens", "Of these, believed to be cached.", self.believed_cached_tokens),
-            ("dualmap_output_tokens", "Tokens of complete answers.", self.output_tokens),
-            ("dualmap_relayed_pieces", "Pieces of answers relayed, about one a token.", self.relayed_pieces),
+        for name, documentation in (
+            ("prompt_tokens", "Prompt tokens, as instances count them."),
+            ("cached_prompt_tokens", "Prompt tokens that instances found in a prefix cache."),
+            ("believed_prompt_tokens", "Dispatched prompt tokens, as counted before the instance did."),
+            ("believed_cached_tokens", "Dispatched prompt tokens believed to be cached."),
+            ("output_tokens", "Tokens of complete answers."),
+            ("relayed_pieces", "Pieces of answers relayed, about one a token."),
         ):
-            yield CounterMetricFamily(name, documentation, value=count)
-        for name, value in self._gauges().items():
-            yield GaugeMetricFamily(f"dualmap_{name}", f"{name.replace('_', ' ').capitalize()}.", value=value)
+            yield CounterMetricFamily(f"dualmap_{name}", documentation, value=getattr(self, name))
+        for name, (documentation, value) in self._gauges().items():
+            yield GaugeMetricFamily(f"dualmap_{name}", documentation, value=value)
         if self._tokenized is not None:
             outcomes = CounterMetricFamily(
                 "dualmap_tokenized_prompts",
@@ -145,7 +148,8 @@ class GatewayMetrics(Collector):
                 ages.add_metric([instance_id, signal], age_s)
         yield ages
         yield from _membership_metrics(self._membership())
-        yield from _scheduler_metrics(self._schedulers)
+        yield from _pool_metrics(self._schedulers)
+        yield from _scheduler_metrics(list(self._schedulers.values()))
 
 
 def _counter(name: str, documentation: str, label: str, values: Iterable[tuple[StrEnum, int]]) -> Metric:
@@ -166,6 +170,31 @@ def _membership_metrics(membership: Membership) -> Iterable[Metric]:
     for state in MemberState:
         members.add_metric([state.value], states[state])
     yield members
+
+
+def _pool_metrics(schedulers: Mapping[str, Scheduler]) -> Iterable[Metric]:
+    objective = GaugeMetricFamily(
+        "dualmap_objective_seconds", "Time-to-first-token objective of requests that name none.", labels=["pool"]
+    )
+    first_tokens = CounterMetricFamily(
+        "dualmap_first_tokens",
+        "Requests by whether their first token came within their objective; those without one missed it.",
+        labels=["pool", "objective"],
+    )
+    placed = CounterMetricFamily("dualmap_placed_requests", "Requests placed for the first time.", labels=["pool"])
+    work = CounterMetricFamily(
+        "dualmap_placed_work_tokens",
+        "Prefill work of requests placed for the first time: tokens not believed to be cached.",
+        labels=["pool"],
+    )
+    for pool, scheduler in schedulers.items():
+        stats = scheduler.stats
+        objective.add_metric([pool], scheduler.config.ttft_slo_s)
+        first_tokens.add_metric([pool, "kept"], stats.slo_kept)
+        first_tokens.add_metric([pool, "missed"], stats.slo_missed)
+        placed.add_metric([pool], stats.arrived)
+        work.add_metric([pool], stats.arrived_work_tokens)
+    yield from (objective, first_tokens, placed, work)
 
 
 def _scheduler_metrics(schedulers: Sequence[Scheduler]) -> Iterable[Metric]:

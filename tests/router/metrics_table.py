@@ -1,0 +1,49 @@
+"""The table of all metrics, docs/metrics.md, made from a gateway that has something to say in each:
+`python -m tests.router.metrics_table docs/metrics.md`."""
+
+import asyncio
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from router.fleet_state import GatewayState
+from router.gateway import Gateway
+from router.limits import HttpLimits
+from router.membership import Member, Membership, MemberState
+from router.metrics import GatewayMetrics
+from router.pool import Pool
+from router.signals import InstanceSignals, KvEventState, LoadSample, SignalNews
+from scheduler import InstanceCapacity, Scheduler, SchedulerConfig
+
+HEAD = """# Metrics
+Each gateway serves these on its admin port, `GET /metrics`, in Prometheus' text format, beside those of its process
+(`process_*`, `python_*`). Counters and histograms may be summed over gateways; gauges of instances are what one gateway
+has booked, their pace what it has learned. `make metrics-table` writes this file.
+
+| metric | type | labels | what |
+|---|---|---|---|
+"""
+
+
+async def made_table() -> str:
+    metrics = GatewayMetrics()
+    pool = Pool("", Scheduler(SchedulerConfig()))
+    tokens: Any = SimpleNamespace(exact=0, fallbacks={})
+    gateway = Gateway([pool], HttpLimits(), metrics, block_tokens=512, tokens=tokens)
+    member = Member("i0", 1, "127.0.0.1", 1, MemberState.READY, InstanceCapacity())
+    gateway.apply_membership(Membership(1, (member,)))
+    gateway.note_fleet((GatewayState("gateway-0", 1, "", 0.0),))
+    signals = InstanceSignals("i0", LoadSample(1, 0, 0.5), 0.0, KvEventState(True, 1, age_s=1.0))
+    gateway.hear(SignalNews(1, (signals,), ()))
+    rows = []
+    for family in metrics.collect():
+        labels = sorted({name for sample in family.samples for name in sample.labels} - {"le"})
+        total = "_total" if family.type == "counter" else ""
+        shown = ", ".join(f"`{name}`" for name in labels)
+        rows.append(f"| `{family.name}{total}` | {family.type} | {shown} | {family.documentation} |")
+    return HEAD + "\n".join(sorted(rows)) + "\n"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(asyncio.run(made_table()))
