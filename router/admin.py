@@ -1,10 +1,11 @@
-"""The gateway's second port, for Prometheus and operators: /metrics, /health, /admin/status, and where instances are
-scaled, what scaling_endpoints.py names."""
+"""The gateway's second port, for Prometheus and operators: /metrics, /health, /admin/status, /admin/decisions, and what
+scaling_endpoints.py names where instances are scaled."""
 
 import asyncio
 from collections.abc import Callable
 from hmac import compare_digest
 from typing import Any, Protocol
+from urllib.parse import parse_qs
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -14,17 +15,20 @@ from router.http_request import HttpRequest
 from router.limits import HttpLimits
 from router.local_answers import json_response, ok_response
 from router.metrics import GatewayMetrics
-from router.openai_errors import HttpError, unauthorized, unknown_path, wrong_method
+from router.openai_errors import HttpError, bad_request, error_response, unauthorized, unknown_path, wrong_method
+from router.recent_decisions import RecentDecisions
 from router.scaling_endpoints import METHODS as SCALING_METHODS
 from router.scaling_endpoints import ScalingEndpoints
 
-_METHODS = {"/metrics": "GET", "/health": "GET", "/admin/status": "GET"}
+_METHODS = {"/metrics": "GET", "/health": "GET", "/admin/status": "GET", "/admin/decisions": "GET"}
 
 
 class Observed(Protocol):
     """What the endpoints show: the gateway."""
 
     metrics: GatewayMetrics
+
+    decisions: RecentDecisions
 
     def status(self) -> dict[str, Any]: ...
 
@@ -90,11 +94,21 @@ class AdminService:
         match request.path:
             case "/metrics":
                 response = ok_response(self._observed.metrics.scrape(), CONTENT_TYPE_LATEST.encode(), close=close)
+            case "/admin/decisions":
+                response = self._decisions(request)
             case "/admin/status":
                 response = json_response(msgspec.json.encode(self._observed.status()), close=close)
             case _:
                 response = json_response(b'{"status":"ok"}', close=close)
         client.answer(response, close=close)
+
+    def _decisions(self, request: HttpRequest) -> bytes:
+        """Where a request was sent, and why: ?request_id=ID."""
+        found = parse_qs(request.target.partition(b"?")[2].decode("latin-1")).get("request_id")
+        if not found:
+            return error_response(bad_request("`request_id` is missing in the query."), close=request.close)
+        decisions = self._observed.decisions.find(found[0])
+        return json_response(msgspec.json.encode({"decisions": decisions}), close=request.close)
 
     def refused(self, error: HttpError) -> None:
         """Not a request for the fleet: not counted."""

@@ -236,8 +236,9 @@ class Autoscaler:
         if not self.state.settled or not self._scaled.prefix:
             return
         rolling = self._rolling.instance_id if self._rolling else None
+        extra = {self._rolling.extra} if self._rolling else set()
         now = time.monotonic()
-        self._history.add(now, self.state, sorted(self.ids), self._leaving.keys(), rolling)
+        self._history.add(now, self.state, sorted(self.ids - extra), self._leaving.keys(), rolling)
         plan = plan_scaling(self._history.samples(), self._bounds(), self._history.start_s)
         self._tell(plan, now)
         if self._told is None and self._scaled.config.dry_run:

@@ -7,6 +7,7 @@ import sys
 COMMANDS = {
     "up": ("router.up", "start the gateway, its background actors and, if wanted, simulated instances"),
     "status": ("router.status", "show what a running gateway knows"),
+    "explain": ("router.explain_cli", "tell why a request went to the instance it went to"),
     "scale": ("router.scale_cli", "start or drain instances until there are N, or let the load decide again"),
     "drain": ("router.drain_cli", "give an instance no new requests; one that was started here then stops"),
     "restart": ("router.restart_cli", "restart all instances that were started here, one after the other"),

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -22,6 +23,7 @@ from router.instance_specs import PlacedSpec, instance_specs, scaled_prefix
 from router.load_tokenizer import TokenizerError, load_tokenizer
 from router.membership import Member, MemberState
 from router.own_instances import NO_CPU, OwnInstances, cluster_resources
+from router.prometheus_targets import write_targets
 from router.rebalancer import Rebalancer
 from router.scaled_pools import ScaledPools
 from scheduler.scaling_config import ScalingConfig
@@ -98,6 +100,7 @@ class Cluster:
         """Start all gateways. Returns port, admin port and process id of the first, once they serve.
         Raises ClusterError."""
         first: tuple[int, int, int] | None = None
+        admin: list[str] = []
         for node_id in self._gateway_nodes(config):
             for place in range(config.gateway.count):
                 settings = config.gateway
@@ -106,8 +109,19 @@ class Cluster:
                 chosen = settings.model_copy(update={"port": port, "admin_port": admin_port})
                 ready = self._start_one_gateway(config.model_copy(update={"gateway": chosen}), node_id)
                 first = first or ready
+                admin.append(f"{settings.admin_host}:{ready[1]}")
         assert first is not None
+        self._tell_prometheus(admin)
         return first
+
+    def _tell_prometheus(self, admin: list[str]) -> None:
+        """Where the gateways' metrics are. Raises ClusterError."""
+        path = self._config.gateway.prometheus_targets
+        if path is not None:
+            try:
+                write_targets(path, admin)
+            except OSError as error:
+                raise ClusterError(f"gateway.prometheus_targets: {path} cannot be written: {error.strerror}") from None
 
     def _gateway_nodes(self, config: DualMapConfig) -> list[str]:
         """Ids of Ray nodes, ours first."""
@@ -137,6 +151,9 @@ class Cluster:
     def stop_gateway(self) -> None:
         """All of them. Running answers end first, as long as configured."""
         gateways, self._gateways = self._gateways, []
+        if gateways:
+            with suppress(ClusterError):  # a directory that has gone meanwhile
+                self._tell_prometheus([])
         _settle([gateway.stop.remote() for gateway in gateways], self._config.gateway.drain_s + STOP_TIMEOUT_S)
         for gateway in gateways:
             ray.kill(gateway)

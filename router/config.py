@@ -53,6 +53,8 @@ class GatewaySettings(BaseModel):
     # The model's tokenizer, a directory or a name, as the instances have it, and with their chat template: prompts are
     # then known by their tokens, so that KV events say exactly who holds how much of one. Needs dualmap[tokenizer].
     tokenizer: str | None = None
+    # A file for Prometheus' file-based discovery, kept up to date: deploy/prometheus/prometheus.yml reads it.
+    prometheus_targets: Annotated[Path, AfterValidator(Path.absolute)] | None = None
     drain_s: float = Field(default=10.0, ge=0)  # running answers may take this long when the gateway stops
     # Every event and the commands it gave, for `dualmap replay-journal`; gzipped if it ends in .gz. `dualmap up` puts
     # the gateway's id into the name.

@@ -19,6 +19,7 @@ from router.membership_events import SERVING, membership_events
 from router.metrics import GatewayMetrics, Gauges
 from router.model_list import ModelList
 from router.pool import Pool
+from router.recent_decisions import RecentDecisions
 from router.request_driver import RequestDriver
 from router.scaling_endpoints import ScalingEndpoints
 from router.signal_ages import SignalAges
@@ -66,6 +67,9 @@ class Gateway:
         self._drained = asyncio.Event()
         self._pool_of: dict[str, Pool] = {}  # by instance
         self.peers: tuple[GatewayState, ...] = ()  # all gateways, as Fleet knows them
+        self.decisions = RecentDecisions()
+        self._shares_sent = False
+        self.driver.dispatched = self._note_dispatch
         self._fleet_heard_at: float | None = None  # None: there is no Fleet
         self._sent: deque[Sent] = deque(maxlen=MAX_SENT)
         self._next_sweep = 0.0
@@ -188,7 +192,7 @@ class Gateway:
 
     def share_sent(self, wanted: bool) -> None:
         """Whether there are other gateways, which want to know the prompts that this one sends."""
-        self.driver.dispatched = self._note_sent if wanted else None
+        self._shares_sent = wanted
 
     def take_sent(self) -> tuple[Sent, ...]:
         """Prompts dispatched since the last call."""
@@ -219,10 +223,14 @@ class Gateway:
         """Those in use; empty where nothing was agreed on."""
         return {name: pool.depths for name, pool in self.pools.items() if pool.depths is not None}
 
-    def _note_sent(self, dispatch: Dispatch) -> None:
+    def _note_dispatch(self, dispatch: Dispatch) -> None:
         pool = self._pool_of.get(dispatch.instance_id)
         attempt = None if pool is None else pool.scheduler.attempts.get(dispatch.request_id)
-        if attempt is not None and attempt.request.blocks:
+        if attempt is None:
+            return  # it is over already
+        exchange = self.driver.exchanges[dispatch.request_id]
+        self.decisions.note(exchange.request_id, exchange.model, dispatch, attempt)
+        if self._shares_sent and attempt.request.blocks:
             self._sent.append((dispatch.instance_id, attempt.request.blocks))
 
     # Planning, by pool.

@@ -73,7 +73,7 @@ class RequestDriver:
         self.models = ModelList(Membership(), next(iter(cores)))
         self.ready = False
         self.stopping = False
-        self.dispatched: Callable[[Dispatch], None] | None = None
+        self.dispatched: Callable[[Dispatch], None] = lambda dispatch: None
         self._cores = cores
         self._first_core = next(iter(cores.values()))
         self._limits = limits
@@ -217,8 +217,7 @@ class RequestDriver:
         metrics.queue_s.observe(command.queued_s)
         metrics.believed_prompt_tokens += exchange.prompt_tokens
         metrics.believed_cached_tokens += command.cached_tokens
-        if self.dispatched is not None:
-            self.dispatched(command)
+        self.dispatched(command)
         exchange.start_attempt(command, self._pools[command.instance_id], self._clock())
 
     def _reject(self, command: Reject) -> None:

@@ -27,10 +27,11 @@ class Instances(Protocol):
 
 
 class RollingRestart:
-    """instance_id: whose turn it is."""
+    """instance_id: whose turn it is. extra: one more for the time being, where there is only one."""
 
     def __init__(self, instances: Instances, ids: Sequence[str], drain_deadline_s: float) -> None:
         self.instance_id: str | None = None
+        self.extra: str | None = None
         self._instances = instances
         self._ids = ids
         self._drain_deadline_s = drain_deadline_s
@@ -56,14 +57,14 @@ class RollingRestart:
         }
 
     async def _run(self) -> None:
-        extra = None
         if len(self._ids) == 1:
-            extra = self._instances.add()
-            await self._until(f"{extra}, for the time being, starts", lambda: self._is_ready(extra))
+            self.extra = self._instances.add()
+            await self._until(f"{self.extra}, for the time being, starts", lambda: self._is_ready(self.extra))
         for instance_id in self._ids:
             await self._restart(instance_id)
-        if extra is not None:
-            self._instances.let_go(extra)
+        if self.extra is not None:
+            self._instances.let_go(self.extra)
+            self.extra = None
         self._step = "done"
 
     async def _restart(self, instance_id: str) -> None:

@@ -482,6 +482,7 @@ class Scheduler:
             estimate.work_tokens,
             deadline_s,
             tried,
+            considered=placement.considered,
         )
         self.attempts[request.id] = attempt
         first = not len(view.waiting) and not view.others_wait

@@ -1,6 +1,6 @@
 """What every policy answers, so that the core runs DualMap and the policies it is compared with alike."""
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from typing import Protocol
 
 from scheduler.instance_view import InstanceView
@@ -11,11 +11,13 @@ from scheduler.ttft import TtftEstimate
 
 @record
 class Placement:
-    """candidates: the instances that were compared, for rebalancing and for explanations."""
+    """candidates: instances that the policy named by the prefix, for rebalancing. considered: the estimates that were
+    compared, for explanations."""
 
     estimate: TtftEstimate
     candidates: tuple[str, ...]
     reason: ChoiceReason
+    considered: Sequence[TtftEstimate] = ()
 
 
 class Policy(Protocol):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from scheduler.record import record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from scheduler.ttft import TtftEstimate
 
 
@@ -72,6 +74,7 @@ class Attempt:
     own_kv_tokens: KV cache reserved on the instance from dispatch to the end, besides that of its blocks.
     started: the driver has seen output; unlike DECODING this is never assumed.
     tried: instances on which earlier attempts of the request failed.
+    considered: the estimates by which it was placed.
     """
 
     request: Request
@@ -90,6 +93,7 @@ class Attempt:
     moves: int = 0
     own_kv_tokens: int = 0
     started: bool = False
+    considered: Sequence[TtftEstimate] = ()
 
     def place_at(self, estimate: TtftEstimate, reason: ChoiceReason, now: float) -> None:
         """It waits elsewhere from now on, as estimated there."""

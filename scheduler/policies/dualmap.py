@@ -68,7 +68,7 @@ class DualMap:
         # Where it goes ahead of a crowd, how many of the crowd run at which instance is chance.
         decode_price_s = 0.0 if goes_ahead else self._config.decode_s_per_request * self._answers.mean_tokens
         estimate, reason = pick_instance(estimates, keep_s, price, decode_price_s)
-        return Placement(estimate, candidates, reason)
+        return Placement(estimate, candidates, reason, estimates)
 
     def _coolest(self, views: list[InstanceView], request: Request, avoid: Set[str]) -> InstanceView | None:
         """Where all the others have to wait, somebody else may not. Several gateways, each with what it knew a moment

@@ -214,6 +214,19 @@ async def test_one_restart_at_a_time(watch):
         w.autoscaler._rolling._task.cancel()
 
 
+async def test_the_one_that_stands_in_during_a_restart_is_not_one_too_many(watch):
+    fleet = FakeFleet(sim_0=READY)
+    async with watch(fleet, told=1, ids=("sim-0",)) as w:
+        await w.look()
+        await w.order(w.autoscaler.restart())
+        assert await w.look() == ("sim-0", "sim-1")
+        fleet.members["sim_1"] = READY
+        assert await w.look() == ("sim-0", "sim-1")
+        leaving = [row["instance_id"] for row in (await w.autoscaler.describe())["instances"] if row["leaving"]]
+        assert leaving == []
+        w.autoscaler._rolling._task.cancel()
+
+
 async def test_an_instance_that_does_not_come_back_makes_room_for_another(watch, monkeypatch):
     monkeypatch.setattr("router.scaling_history.LOST_S", -1.0)
     async with watch(FakeFleet(sim_0=READY, sim_1=LOST)) as w:

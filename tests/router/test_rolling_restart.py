@@ -115,8 +115,10 @@ async def test_a_single_instance_is_replaced_by_another_meanwhile():
     await instances.tell()
     assert instances.added == 1
     assert instances.calls == []
+    assert restart.extra == "extra"
     await instances.tell(extra=(READY, 1))
     await instances.tell(a=(DRAINING, 1))
     await instances.tell(a=(READY, 2))
     assert instances.calls == [("a", "drain"), ("a", "restart_server"), ("extra", "let_go")]
+    assert restart.extra is None
     assert restart.done

@@ -1,0 +1,64 @@
+"""The last requests that were sent to instances, and why there: what `dualmap explain` tells."""
+
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from scheduler.commands import Dispatch
+from scheduler.request import Attempt
+
+MOST = 4096  # of about 1 KB each
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    at: float
+    request_id: str
+    model: str
+    dispatch: Dispatch
+    attempt: Attempt
+
+
+class RecentDecisions:
+    """Kept on the request path: noting one costs a microsecond, and all else is done when somebody asks."""
+
+    def __init__(self) -> None:
+        self._decisions: deque[_Decision] = deque(maxlen=MOST)
+
+    def note(self, request_id: bytes, model: str, dispatch: Dispatch, attempt: Attempt) -> None:
+        """request_id: what the client calls it."""
+        name = request_id.decode("latin-1")
+        self._decisions.append(_Decision(time.time(), name, model, dispatch, attempt))
+
+    def find(self, request_id: str) -> list[dict[str, Any]]:
+        """Each time a request was sent, by the client's id or the gateway's, oldest first, as plain values."""
+        return [
+            _described(decision)
+            for decision in self._decisions
+            if request_id in (decision.request_id, decision.dispatch.request_id)
+        ]
+
+
+def _described(decision: _Decision) -> dict[str, Any]:
+    dispatch, attempt = decision.dispatch, decision.attempt
+    request = attempt.request
+    return {
+        "at": decision.at,
+        "request_id": decision.request_id,
+        "model": decision.model,
+        "tenant": request.tenant,
+        "adapter": request.adapter,
+        "priority": request.priority,
+        "prompt_tokens": request.prompt_tokens,
+        "attempt": dispatch.attempt,
+        "instance_id": dispatch.instance_id,
+        "reason": dispatch.reason.value,
+        "queued_s": dispatch.queued_s,
+        "estimated_ttft_s": dispatch.estimated_ttft_s,
+        "cached_tokens": dispatch.cached_tokens,
+        "moves": attempt.moves,
+        "candidates": list(attempt.candidates),
+        "failed_on": sorted(attempt.tried),
+        "considered": [asdict(estimate) for estimate in attempt.considered],
+    }

@@ -1,0 +1,50 @@
+"""deploy/prometheus: rules that promtool accepts, with cases in which each alert fires, on metrics that there are."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy" / "prometheus"
+
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is in Debian's package prometheus"
+)
+
+
+def rules() -> list[dict]:
+    groups = yaml.safe_load((FOLDER / "rules.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    "arguments", [("check", "config", "--syntax-only", "prometheus.yml"), ("test", "rules", "rules_test.yml")]
+)
+def test_promtool_finds_nothing_wrong(arguments):
+    done = subprocess.run(["promtool", *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not():
+    cases = yaml.safe_load((FOLDER / "rules_test.yml").read_text())["tests"]
+    fires: dict[str, set[bool]] = {}
+    for case in cases:
+        for check in case.get("alert_rule_test", ()):
+            fires.setdefault(check["alertname"], set()).add(bool(check["exp_alerts"]))
+    assert fires == {rule["alert"]: {True, False} for rule in rules() if "alert" in rule}
+
+
+def test_rules_read_only_metrics_of_the_table():
+    table = (ROOT / "docs" / "metrics.md").read_text()
+    served = set(re.findall(r"^\| `(dualmap_\w+)` \| (?:counter|gauge)", table, re.MULTILINE))
+    for name in re.findall(r"^\| `(dualmap_\w+)` \| histogram", table, re.MULTILINE):
+        served |= {f"{name}_{part}" for part in ("bucket", "sum", "count")}
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    used = {name for rule in rules() for name in re.findall(r"\bdualmap[_:][\w:]+", rule["expr"])}
+    assert used <= served | recorded
+    assert recorded <= used | {"dualmap:waiting_requests"}
