@@ -16,7 +16,6 @@ import openai
 
 from tests.conftest import WAIT_S, ProcessFamily
 
-
 LEAST_ASKED = 4
 
 
@@ -120,7 +119,7 @@ def under_load(deployment: Deployment, strike) -> list[str]:
 
     def client(number: int) -> None:
         count = 0
-        while not stop.is_set():
+        while count < LEAST_ASKED or not stop.is_set():
             try:
                 ask(deployment, f"Client {number}, question {count}", max_tokens=2)
             except openai.APIError as error:
