@@ -21,7 +21,6 @@ from loadtest.simulated_workload import Setup, workload_of
 from loadtest.simulation import Contender, cluster_settings
 from loadtest.timeline_page import Served, timeline_page
 from loadtest.virtual_cluster import VirtualCluster
-from scheduler.scaling_config import ScalingConfig
 
 SEED = 1  # spreads arrivals by 2 s each way: Mooncake's come in lumps of 3 s
 MOST_FIXED = 64
@@ -46,7 +45,7 @@ class FleetRun:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trace", metavar="TRACE", help="as for `dualmap simulate`")
-    parser.add_argument("--qps", type=positive, default=3.4, metavar="Q", help="requests a second (3.4)")
+    parser.add_argument("--qps", type=positive, default=3.4, metavar="Q", help="requests a second (3.4, as Mooncake)")
     parser.add_argument("--limit", type=int, default=100_000, metavar="N", help="requests (100000: all)")
     parser.add_argument("--attainment", type=positive, default=0.95, metavar="S", help="share to keep (0.95)")
     parser.add_argument("--start-s", type=positive, default=30.0, metavar="S", help="what an instance takes (30)")
@@ -82,23 +81,21 @@ def fleet_runs(setup: Setup, args: argparse.Namespace) -> tuple[list[FleetRun], 
     """Fixed fleets up to the smallest that keeps the objective, and scaled ones. Raises ValueError."""
     fixed: list[FleetRun] = []
     for instances in range(1, MOST_FIXED):
-        fixed.append(_fleet_run(f"{instances} instances", replace(setup, instances=instances), args, None))
+        fixed.append(_fleet_run(f"{instances} instances", replace(setup, instances=instances), args))
         print(f"{fixed[-1].name}: {fixed[-1].attainment:.1%}", flush=True)
         if fixed[-1].attainment >= args.attainment:
             break
     scaled = []
     for least in (2, 3):
-        config = ScalingConfig(least, args.max)
-        whole = replace(setup, instances=args.max)
-        scaled.append(_fleet_run(f"{least} to {args.max} instances", whole, args, config))
+        whole = replace(setup, instances=args.max, scale=(least, args.max), start_s=args.start_s)
+        scaled.append(_fleet_run(f"{least} to {args.max} instances", whole, args))
     return fixed, scaled
 
 
-def _fleet_run(name: str, setup: Setup, args: argparse.Namespace, scaling: ScalingConfig | None) -> FleetRun:
+def _fleet_run(name: str, setup: Setup, args: argparse.Namespace) -> FleetRun:
     setup = replace(setup, limit=-(-setup.limit // setup.copies))
     workload = workload_of(setup, args.qps, SEED)
-    settings = cluster_settings(setup, Contender("dualmap", SEED), workload)
-    done = VirtualCluster(workload, replace(settings, scaling=scaling, start_s=args.start_s)).run()
+    done = VirtualCluster(workload, cluster_settings(setup, Contender("dualmap", SEED), workload)).run()
     in_time = sum(o.ok and o.first_token_s - o.arrived_s <= setup.slo_s for o in done.outcomes)
     return FleetRun(name, in_time / len(done.outcomes), done)
 

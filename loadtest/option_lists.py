@@ -32,6 +32,14 @@ def whole_numbers(text: str, option: str) -> tuple[int, ...]:
     return tuple(map(int, found))
 
 
+def span(text: str, option: str) -> tuple[int, int]:
+    """MIN-MAX."""
+    least, dash, most = text.partition("-")
+    if not (dash and least.isdecimal() and most.isdecimal() and 1 <= int(least) <= int(most)):
+        raise ValueError(f"{option} takes MIN-MAX, whole numbers of at least 1 in order, not {text!r}")
+    return int(least), int(most)
+
+
 def _numbers(text: str, option: str) -> tuple[float, ...]:
     try:
         found = tuple(float(part) for part in _parts(text))

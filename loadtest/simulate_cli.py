@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--format", choices=("auto", *FORMATS), default="auto", help="its format (default: told by its content)")
     add("--policy", default="dualmap", metavar="A,B", help="policies to compare, or all (default dualmap)")
     add("--bound", action="store_true", help="also the upper bound: one cache shared by all, one queue")
-    add("--instances", default="8", metavar="N,N", help="sizes of the cluster (default 8)")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--instances", default="8", metavar="N,N", help="sizes of the cluster (default 8)")
+    size.add_argument("--scale", metavar="MIN-MAX", help="as many as the load needs, by the plans of `dualmap up`")
+    add("--start-s", type=float, default=30.0, metavar="S", help="what an instance of --scale takes to start (30)")
     load = parser.add_mutually_exclusive_group(required=True)
     load.add_argument("--qps", metavar="Q,Q", help="requests a second, over the whole cluster")
     load.add_argument("--capacity", action="store_true", help="look for the highest rate that keeps the SLO")
@@ -68,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _jobs(args: argparse.Namespace) -> "list[Job]":
     """Everything is looked at before anything runs. Raises ValueError."""
-    from loadtest.option_lists import numbers, policies, whole_numbers
+    from loadtest.option_lists import numbers, policies, span, whole_numbers
     from loadtest.simulated_workload import Setup, workload_of
     from loadtest.simulation import Contender, cluster_settings
     from loadtest.simulation_jobs import CapacityJob, RateJob
@@ -83,14 +86,18 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
     for name in ("warmup", "max_input_tokens", "network_ms"):
         if not getattr(args, name) >= 0:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 0, not {getattr(args, name)}")
-    if not args.slo > 0:
-        raise ValueError(f"--slo must be above 0, not {args.slo}")
+    for name in ("slo", "start_s"):
+        if not getattr(args, name) > 0:
+            raise ValueError(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}")
+    if args.scale and args.capacity:
+        raise ValueError("--scale is for --qps: what a cluster that grows can do, one of its largest size can")
+    scale = span(args.scale, "--scale") if args.scale else None
     contenders = policies(args.policy) + ([BOUND] if args.bound else [])
     overrides = tuple(sorted(read_settings(args.set, fixed=("policy", "ttft_slo_s")).items()))
     rates = () if args.capacity else numbers(args.qps, "--qps", 0)
     targets = numbers(args.attainment, "--attainment", 0, 1)
     jobs: list[Job] = []
-    for instances in whole_numbers(args.instances, "--instances"):
+    for instances in (scale[1],) if scale else whole_numbers(args.instances, "--instances"):
         setup = Setup(
             args.trace,
             format=args.format,
@@ -103,6 +110,8 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
             limit=args.limit,
             max_prompt_tokens=args.max_input_tokens,
             warmup=args.warmup,
+            scale=scale,
+            start_s=args.start_s,
         )
         workload = workload_of(setup, rates[0] if rates else float(instances), 0)
         if len(workload.requests) <= setup.warmup_requests:
@@ -132,7 +141,7 @@ def _work_off(jobs: "Sequence[Job]", log: "StudyLog", processes: int) -> int:
 
 
 def _print_table(log: "StudyLog", jobs: "Sequence[Job]") -> None:
-    from loadtest.simulate_table import capacity_table, run_table
+    from loadtest.simulate_table import capacity_table, plan_lines, run_table
     from loadtest.simulation_jobs import CapacityJob, job_key
     from loadtest.study_log import contender_key
 
@@ -143,7 +152,10 @@ def _print_table(log: "StudyLog", jobs: "Sequence[Job]") -> None:
         lines = capacity_table(found) if found else []
     else:
         rates = jobs[0].rates
-        lines = run_table([r for r in log.study.runs if contender_key(r) in keys and r.qps in rates])
+        runs = [r for r in log.study.runs if contender_key(r) in keys and r.qps in rates]
+        lines = run_table(runs)
+        if len(runs) == 1:
+            lines += plan_lines(runs[0])
     for line in lines:
         print(line)
 

@@ -29,11 +29,21 @@ def run_table(runs: Sequence[StudyRun]) -> list[str]:
     groups: dict[tuple[int, float, str], list[StudyRun]] = defaultdict(list)
     for run in runs:
         groups[run.instances, run.qps, run.policy].append(run)
-    rows = [["policy", "instances", "requests/s", *(heading for heading, _, _ in _RUN_COLUMNS)]]
+    scaled = any(run.instance_s is not None for run in runs)
+    headings = [heading for heading, _, _ in _RUN_COLUMNS] + (["instance-hours", "plans"] if scaled else [])
+    rows = [["policy", "instances", "requests/s", *headings]]
     for (instances, qps, policy), same in sorted(groups.items(), key=lambda item: item[0][:2]):
         cells = [_shown(estimate(number(getattr(r, name)) for r in same), name, n) for _, name, n in _RUN_COLUMNS]
+        if scaled:
+            cells.append(amount(estimate(number(run.instance_s) / 3600 for run in same), 3))
+            cells.append(amount(estimate(len(run.plans) for run in same), 1))
         rows.append([policy, str(instances), f"{qps:g}", *cells])
     return aligned(rows)
+
+
+def plan_lines(run: StudyRun) -> list[str]:
+    """When the cluster grew or shrank, and why."""
+    return [f"{at_s:7.0f} s  {reason}" for at_s, reason in run.plans]
 
 
 def capacity_table(capacities: Sequence[StudyCapacity]) -> list[str]:

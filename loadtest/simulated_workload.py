@@ -25,6 +25,7 @@ class Setup:
     model, disturbance: names or files, see loadtest.models and loadtest.disturbances.
     limit: requests of the trace, for up to 8 instances; larger clusters get copies of it. warmup: of these, so many are
         not counted. max_prompt_tokens: longer ones are left out; 0: none is, but for the model's own limit.
+    scale: the least and the most instances of a cluster that scales itself; a new one takes start_s.
     """
 
     trace: str
@@ -39,6 +40,8 @@ class Setup:
     limit: int = 8000
     max_prompt_tokens: int = 20_480
     warmup: int = 500
+    scale: tuple[int, int] | None = None
+    start_s: float = 30.0
 
     @property
     def title(self) -> str:
@@ -57,7 +60,8 @@ class Setup:
     @property
     def in_words(self) -> str:
         longest = f", prompts up to {self.max_prompt_tokens} tokens" if self.max_prompt_tokens else ""
-        return f"{self.limit * self.copies} requests, {self.warmup_requests} of them warm-up{longest}"
+        scaled = "" if self.scale is None else ", {} to {} instances".format(*self.scale) + f" in {self.start_s:g} s"
+        return f"{self.limit * self.copies} requests, {self.warmup_requests} of them warm-up{longest}{scaled}"
 
 
 def workload_of(setup: Setup, qps: float, seed: int) -> Workload:

@@ -21,6 +21,7 @@ from loadtest.virtual_cluster import VirtualCluster
 from loadtest.workload import Workload
 from scheduler.config import SchedulerConfig
 from scheduler.core import Scheduler
+from scheduler.scaling_config import ScalingConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ def simulate(
         attainment=1 - len(missed) / counted,
         complete=not done.stopped,
         cpu_s=round(time.process_time() - began_s, 2),
+        instance_s=None if settings.scaling is None else done.instance_s,
+        plans=done.plans,
         **_measured(workload, done, warmup),
     )
 
@@ -85,7 +88,7 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
     """Raises ValueError."""
     disturbance = load_disturbance(setup.disturbance)
     bound = contender.policy == BOUND
-    if bound and (setup.gateways > 1 or not can_bound(disturbance)):
+    if bound and (setup.gateways > 1 or setup.scale or not can_bound(disturbance)):
         raise ValueError("the bound is for one gateway and instances that stay: leave it out here")
     config = SchedulerConfig(
         **{
@@ -98,15 +101,20 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
     names = [f"{salt}i{number}" for number in range(setup.instances)]
     profile = load_model(setup.model).profile
     fast = round(disturbance.fast_share * setup.instances)
+    changes = _changes(disturbance, names, workload)
+    if setup.scale and any(change.kind != "slow" for change in changes):
+        raise ValueError(f"{disturbance.name} is for instances that nothing scales: leave it out here")
     return ClusterSettings(
         config,
         [_instance(name, profile, disturbance, fast=place < fast) for place, name in enumerate(names)],
         gateways=max(setup.gateways, disturbance.gateways),
         network_s=setup.network_s,
         digest_s=disturbance.digest_s,
-        changes=_changes(disturbance, names, workload),
+        changes=changes,
         digest_delay_s=disturbance.digest_delay_s,
         shared_cache=bound,
+        scaling=ScalingConfig(*setup.scale) if setup.scale else None,
+        start_s=setup.start_s,
     )
 
 

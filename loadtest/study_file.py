@@ -67,7 +67,8 @@ class _InCell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StudyRun(_InCell, frozen=True, kw_only=True, tag_field="kind", tag="run"):
-    """None where nothing was measured, as in a run without a first token."""
+    """None where nothing was measured, as in a run without a first token. instance_s, plans: as in ClusterRun, of a
+    cluster that scales itself."""
 
     qps: float
     requests: int
@@ -90,6 +91,8 @@ class StudyRun(_InCell, frozen=True, kw_only=True, tag_field="kind", tag="run"):
     failed: int = 0
     complete: bool = True
     cpu_s: float | None = None
+    instance_s: float | None = None
+    plans: list[tuple[float, str]] = []
 
 
 class StudyCapacity(_InCell, frozen=True, kw_only=True, tag_field="kind", tag="capacity"):

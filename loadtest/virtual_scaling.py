@@ -1,10 +1,11 @@
 """Scaling in virtual time: the plans that the live Autoscaler makes, on samples of the cores themselves."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from loadtest.cluster_settings import InstanceSpec
+from loadtest.virtual_clock import VirtualClock
 from scheduler.core import Scheduler
 from scheduler.events import InstanceCapacity, InstanceLoad
 from scheduler.gateway_loads import summed
@@ -18,8 +19,7 @@ class ScaledCluster(Protocol):
     """What is scaled, in virtual time."""
 
     cores: Sequence[Scheduler]
-
-    def at(self, when: float, act: Callable[..., None], *arguments: object) -> None: ...
+    clock: VirtualClock
 
     def join(self, instance_id: str) -> None: ...
 
@@ -53,7 +53,7 @@ class VirtualScaling:
         for instance_id in self._ids[: self._config.min_replicas]:
             self._cluster.join(instance_id)
             self._set(instance_id, "ready", 0.0)
-        self._cluster.at(SAMPLE_S, self._look, SAMPLE_S)
+        self._cluster.clock.at(SAMPLE_S, self._look, SAMPLE_S)
 
     def _set(self, instance_id: str, state: str, now: float) -> None:
         self.states[instance_id] = state
@@ -68,13 +68,13 @@ class VirtualScaling:
         free = [instance_id for instance_id in self._ids if instance_id not in self.states]
         for instance_id in free[: plan.start]:
             self._set(instance_id, "starting", now)
-            self._cluster.at(now + self._start_s, self._started, instance_id, now + self._start_s)
+            self._cluster.clock.at(now + self._start_s, self._started, instance_id, now + self._start_s)
         for instance_id in plan.drain:
             self._set(instance_id, "draining", now)
             self._cluster.drain(instance_id)
         if plan.start or plan.drain:
             self.plans.append((now, plan.reason))
-        self._cluster.at(now + SAMPLE_S, self._look, now + SAMPLE_S)
+        self._cluster.clock.at(now + SAMPLE_S, self._look, now + SAMPLE_S)
 
     def _started(self, instance_id: str, now: float) -> None:
         self._set(instance_id, "ready", now)

@@ -49,6 +49,26 @@ def test_prints_a_line_for_each_policy_and_rate(trace: Path, capsys: pytest.Capt
     assert "within SLO" in lines[0]
 
 
+def test_a_cluster_that_scales_itself_shows_its_hours_and_plans(
+    trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "study.jsonl"
+    scaled = ["simulate", str(trace), "--limit", "300", "--warmup", "50", "--jobs", "1", "--qps", "2"]
+    scaled += ["--scale", "1-4", "--start-s", "5", "--out", str(out)]
+    assert dualmap(scaled) == 0
+    heading, numbers, *plans = capsys.readouterr().out.splitlines()
+    assert heading.split()[-2:] == ["instance-hours", "plans"]
+    row = rows(out)[1]
+    assert (row["instances"], row["failed"]) == (4, 0)
+    *_, hours, count = numbers.split()
+    assert (float(hours), int(count)) == (pytest.approx(row["instance_s"] / 3600, abs=0.005), len(plans))
+    assert [plan.split(" s  ", 1)[1] for plan in plans] == [reason for _, reason in row["plans"]]
+    assert "wanted" in plans[0]
+    simulate_command(trace, "--qps", "2", "--out", out, "--resume")
+    assert len(rows(out)) == 3, "a cluster of fixed size is another setup"
+    assert "instance-hours" not in capsys.readouterr().out
+
+
 def test_prints_capacities_and_their_ratio_to_the_best(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate_command(trace, "--policy", "dualmap,round_robin", "--capacity", "--attainment", "0.9") == 0
     _, heading, *lines = capsys.readouterr().out.splitlines()
@@ -147,6 +167,7 @@ def test_ctrl_c_ends_all_workers_and_keeps_what_is_finished(trace: Path, tmp_pat
         (["--capacity", "--attainment", "90"], "--attainment must be above 0 and below 1"),
         (["--capacity", "--journal", "j.jsonl"], "--journal is for a single run"),
         (["--qps", "1", "--resume"], "--resume needs"),
+        (["--qps", "1", "--start-s", "0"], "--start-s must be above 0"),
     ],
 )
 def test_refuses_what_cannot_be_used(
@@ -156,6 +177,23 @@ def test_refuses_what_cannot_be_used(
     said = capsys.readouterr().err
     assert expected in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--qps", "1", "--scale", "4-1"], "--scale takes MIN-MAX"),
+        (["--qps", "1", "--scale", "4"], "--scale takes MIN-MAX"),
+        (["--capacity", "--scale", "1-4"], "--scale is for --qps"),
+        (["--qps", "1", "--scale", "1-4", "--bound"], "the bound is for"),
+        (["--qps", "1", "--scale", "1-4", "--disturbance", "lose-one"], "for instances that nothing scales"),
+    ],
+)
+def test_refuses_to_scale_what_cannot_be_scaled(
+    trace: Path, capsys: pytest.CaptureFixture[str], more: list[str], expected: str
+) -> None:
+    assert dualmap(["simulate", str(trace), "--warmup", "0", *more]) == 2
+    assert expected in capsys.readouterr().err
 
 
 def test_refuses_a_trace_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

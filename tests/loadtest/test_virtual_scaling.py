@@ -69,7 +69,9 @@ def test_a_plan_never_exceeds_the_most():
 
 def test_an_instance_that_leaves_drains_first():
     workload = requests((0, 30, 3))
-    done = run(workload, scaling=None, count=2, changes=[Change(10.0, "leave", "i0")])
+    done = run(workload, scaling=None, count=2, changes=[Change(9.5, "leave", "i0")])
     assert all(outcome.ok and outcome.attempts == 1 for outcome in done.outcomes)
-    assert {outcome.instance_id for outcome in done.outcomes if outcome.arrived_s > 10.0} == {"i1"}
+    assert {outcome.instance_id for outcome in done.outcomes if outcome.arrived_s > 9.5} == {"i1"}
     assert {outcome.instance_id for outcome in done.outcomes if outcome.arrived_s < 8.0} == {"i0", "i1"}
+    last_s = max(outcome.finished_s for outcome in done.outcomes if outcome.instance_id == "i0")
+    assert 9.5 < last_s < done.instance_s - done.duration_s < last_s + 0.2

@@ -1,7 +1,7 @@
 """How many instances are wanted, and why. An instance computes 1,000 tokens a second."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scheduler.errors import ConfigError
@@ -95,9 +95,15 @@ def test_growing_arrivals_are_forecast_for_the_time_of_a_start():
     assert found.reason == "prefill load 1.30 instances, 1.78 coming: 3 wanted"
 
 
+def test_arrivals_are_forecast_no_further_than_they_were_watched():
+    assert plan(growing(4), start_s=1000.0) == plan(growing(4), start_s=CONFIG.up_window_s)
+
+
 def test_a_few_requests_more_are_no_trend():
-    history = [ScalingSample(float(at), ready(1), 1 + (at > 5), 700, 1) for at in range(11)]
-    assert plan(history, start_s=10.0).start == 0
+    history = [ScalingSample(float(at), ready(1), 1 + (at > 5), 300 + 1100 * (at > 5), 1) for at in range(11)]
+    assert plan(history, start_s=10.0).reason == "prefill load 0.85 instances, 0.85 coming: 2 wanted"
+    many = [ScalingSample(s.at_s, s.instances, 20 * s.arrived, s.arrived_work_tokens, 1) for s in history]
+    assert "prefill load 1.40 instances" in plan(many, start_s=10.0).reason
 
 
 def test_a_backlog_is_to_be_worked_off_in_time():
@@ -107,7 +113,9 @@ def test_a_backlog_is_to_be_worked_off_in_time():
 
 
 def test_a_backlog_that_is_gone_before_an_instance_is_ready_starts_nobody():
-    assert plan(steady(ready(2, waiting_tokens=3000), 500), start_s=60.0).start == 0
+    history = steady(ready(2, waiting_tokens=40_000), 500)
+    assert plan(history, start_s=60.0).start == 0
+    assert plan(history, start_s=30.0).start == 1
 
 
 def test_missed_objectives_ask_for_one_more_while_work_waits():
@@ -143,7 +151,9 @@ def test_one_leaves_at_a_time_and_it_is_the_one_whose_cache_is_worth_least():
         (steady((*ready(2), instance("new", "starting", 1.0)), 0), "hold: an instance is starting"),
         (steady((*ready(2), instance("new", since_s=5.0)), 0), "hold: the last change was 5 s ago, cool-down 20 s"),
         (steady(ready(3), 1700), "hold: prefill load up to 1.70 instances: 3 wanted in the last 40 s"),
+        (steady(ready(3), 1500), "hold: prefill load up to 1.50 instances: 3 wanted in the last 40 s"),
         (steady(ready(3), 100, slo_kept=1, slo_missed=1), "hold: 50% in time in the last 40 s"),
+        (steady(ready(3, running=7), 100), "hold: 21 requests run, 10 at an instance: 3 wanted in the last 40 s"),
     ],
 )
 def test_nobody_leaves_while(history: list[ScalingSample], said: str):
@@ -155,9 +165,10 @@ def test_nobody_leaves_while(history: list[ScalingSample], said: str):
 def test_a_peak_in_the_down_window_keeps_the_instances():
     history = steady(ready(3), 100)
     quiet = plan(history)
-    peak = [ScalingSample(s.at_s, s.instances, 1, 5000 if 65 <= s.at_s <= 75 else 100, 1) for s in history]
     assert quiet.drain
-    assert plan(peak).drain == ()
+    for peak in (range(61, 81), range(81, 101), range(91, 101)):
+        found = plan([ScalingSample(s.at_s, s.instances, 1, 1800 if s.at_s in peak else 100, 1) for s in history])
+        assert found.drain == ()
 
 
 def test_more_than_the_most_leave_at_once_but_never_the_last_that_is_ready():
@@ -189,7 +200,7 @@ INSTANCES = st.lists(
 COUNTERS = st.tuples(st.integers(0, 50), st.integers(0, 20_000), st.integers(0, 50), st.integers(0, 50))
 CONFIGS = st.builds(
     lambda least, more, step: ScalingConfig(
-        least, max(1, least + more), up_window_s=5, down_window_s=15, max_step=step
+        least, max(1, least + more), up_window_s=5, down_window_s=15, cool_down_s=10, max_step=step
     ),
     st.integers(0, 4),
     st.integers(0, 5),
@@ -197,9 +208,13 @@ CONFIGS = st.builds(
 )
 
 
-@given(st.lists(st.tuples(INSTANCES, COUNTERS), min_size=1, max_size=30), CONFIGS, st.floats(0.1, 100))
-def test_bounds_are_kept_and_nothing_is_started_and_drained_at_once(history, config: ScalingConfig, start_s: float):
-    samples = [ScalingSample(float(at), instances, *counters) for at, (instances, counters) in enumerate(history)]
+SPANS = st.lists(st.tuples(INSTANCES, COUNTERS, st.integers(1, 25)), min_size=1, max_size=4)
+
+
+@given(SPANS, CONFIGS, st.floats(0.1, 100))
+def test_bounds_are_kept_and_nothing_is_started_and_drained_at_once(spans, config: ScalingConfig, start_s: float):
+    told = [(instances, counters) for instances, counters, seconds in spans for _ in range(seconds)]
+    samples = [ScalingSample(float(at), instances, *counters) for at, (instances, counters) in enumerate(told)]
     found = plan_scaling(samples, config, start_s)
     here = [i for i in samples[-1].instances if i.state != "draining"]
     ready_ids = {i.instance_id for i in here if i.state == "ready"}
@@ -211,8 +226,21 @@ def test_bounds_are_kept_and_nothing_is_started_and_drained_at_once(history, con
     if found.drain:
         assert set(found.drain) <= ready_ids
         assert len(here) - len(found.drain) >= config.min_replicas
-    if len(samples) <= config.down_window_s and len(here) <= config.max_replicas:
-        assert found.drain == ()
+    if found.drain and len(here) <= config.max_replicas:
+        assert len(found.drain) == 1
+        assert len(samples) > config.down_window_s
+        assert all(i.since_s >= config.cool_down_s for i in here)
+
+
+@given(st.lists(st.integers(5, 40), min_size=2, max_size=6), st.integers(10, 60), st.integers(5, 60))
+@example([20, 20], 40, 5)
+def test_one_that_idles_leaves_after_the_down_window_and_the_cool_down(ready_s, seen_s: int, came_s: int):
+    """ready_s: for how long each has been ready. seen_s: length of the history. came_s: ago, the last one came."""
+    config = ScalingConfig(1, 8, up_window_s=5, down_window_s=30, cool_down_s=10)
+    here = tuple(instance(f"i{number}", since_s=since_s) for number, since_s in enumerate(ready_s))
+    history = [ScalingSample(-float(ago), here if ago < came_s else here[:-1]) for ago in range(seen_s, -1, -1)]
+    quiet_s = min(came_s, *ready_s)
+    assert bool(plan(history, config).drain) is (seen_s >= 30 and quiet_s >= 10)
 
 
 @given(st.integers(0, 8000), st.integers(0, 8000), st.integers(1, 6))
