@@ -77,7 +77,7 @@ def plan_scaling(history: Sequence[ScalingSample], config: ScalingConfig, start_
             config.min_replicas, missing, (), f"{count} instances, at least {config.min_replicas} wanted"
         )
     need = _need_now(history, config, start_s)
-    wanted = min(max(need.replicas, config.min_replicas), config.max_replicas)
+    wanted = min(need.replicas, config.max_replicas)
     if wanted > count:
         return _grow(history, config, start_s, wanted, count, need.reason)
     return _shrink(history, config, count, here)
