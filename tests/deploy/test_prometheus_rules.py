@@ -1,24 +1,18 @@
 """deploy/prometheus: rules that promtool accepts, with cases in which each alert fires, on metrics that there are."""
 
-import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.deploy.metric_names import ROOT, recorded, rules, served, used
+
 FOLDER = ROOT / "deploy" / "prometheus"
 
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="promtool is in Debian's package prometheus"
 )
-
-
-def rules() -> list[dict]:
-    groups = yaml.safe_load((FOLDER / "rules.yml").read_text())["groups"]
-    return [rule for group in groups for rule in group["rules"]]
 
 
 @needs_promtool
@@ -40,11 +34,4 @@ def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not():
 
 
 def test_rules_read_only_metrics_of_the_table():
-    table = (ROOT / "docs" / "metrics.md").read_text()
-    served = set(re.findall(r"^\| `(dualmap_\w+)` \| (?:counter|gauge)", table, re.MULTILINE))
-    for name in re.findall(r"^\| `(dualmap_\w+)` \| histogram", table, re.MULTILINE):
-        served |= {f"{name}_{part}" for part in ("bucket", "sum", "count")}
-    recorded = {rule["record"] for rule in rules() if "record" in rule}
-    used = {name for rule in rules() for name in re.findall(r"\bdualmap[_:][\w:]+", rule["expr"])}
-    assert used <= served | recorded
-    assert recorded <= used | {"dualmap:waiting_requests"}
+    assert used(rule["expr"] for rule in rules()) <= served() | recorded()

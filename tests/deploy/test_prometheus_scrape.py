@@ -13,6 +13,7 @@ import yaml
 from tests.conftest import WAIT_S, await_that
 from tests.deployment import Deployment, ask, free_port
 
+DASHBOARDS = Path(__file__).parents[2] / "deploy" / "grafana"
 FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
 PROMETHEUS = shutil.which("prometheus")
 
@@ -80,6 +81,33 @@ def test_both_gateways_are_found_and_what_they_serve_is_read(deployment, prometh
     assert {sample["metric"]["instance"] for sample in instances} == {"sim-0", "sim-1"}
     gateways = {sample["metric"]["gateway"] for sample in query(prometheus, "dualmap_gateways == 2")}
     assert gateways == {f"127.0.0.1:{deployment.admin_port + i}" for i in range(2)}
+
+
+def queries() -> list[tuple[str, str]]:
+    """Each panel of each dashboard, and what it asks."""
+    boards = [json.loads(path.read_text()) for path in sorted(DASHBOARDS.glob("*.json"))]
+    return [
+        (f"{board['title']} / {panel['title']}", target["expr"])
+        for board in boards
+        for panel in board["panels"]
+        for target in panel["targets"]
+    ]
+
+
+def test_every_query_of_the_dashboards_has_an_answer(deployment, prometheus):
+    for i in range(10):
+        ask(deployment, f"Another question {i}", max_tokens=2)
+    with deployment.client() as client:
+        for i in range(4):
+            messages = [{"role": "user", "content": f"Say {i}"}]
+            for _ in client.chat.completions.create(model="sim", messages=messages, max_tokens=3, stream=True):
+                pass
+
+    def unanswered() -> list[str]:
+        return [title for title, expr in queries() if not query(prometheus, expr.replace("$__rate_interval", "1m"))]
+
+    await_that(lambda: not unanswered(), "every panel shows something")
+    assert len(queries()) > 40
 
 
 def test_recorded_series_come_about_and_no_alert_fires(prometheus):
