@@ -4,10 +4,13 @@ The owner holds the other end of standard input. When that closes, because the o
 died in whatever way, the server's whole process group gets SIGTERM and, after the grace time, SIGKILL. vLLM needs
 this: its engine runs on when its API process is killed.
 
+Should the keeper itself be killed, the kernel sends the server SIGTERM.
+
 The keeper leaves its owner's process tree, since Ray kills the children of a worker that exits. So it says how the
 server does on standard output, which the server shares: first `pid N`, last `exit CODE`.
 """
 
+import ctypes
 import os
 import selectors
 import signal
@@ -15,12 +18,18 @@ import subprocess
 import sys
 import time
 
+PR_SET_PDEATHSIG = 1  # see prctl(2)
 POLL_S = 0.05  # how soon an exit of the server is noticed
 
 
 def keep(command: list[str], grace_s: float) -> int:
     """Returns the server's exit code, negative for a signal, once its process group is gone. Raises OSError."""
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    server = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=_end_with_keeper,  # safe: this process has no threads
+    )
     print(f"pid {server.pid}", flush=True)
     with selectors.DefaultSelector() as selector:
         selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
@@ -34,6 +43,10 @@ def keep(command: list[str], grace_s: float) -> int:
         time.sleep(POLL_S)
     _signal_group(server.pid, signal.SIGKILL)
     return server.wait()
+
+
+def _end_with_keeper() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _signal_group(group: int, number: int) -> bool:

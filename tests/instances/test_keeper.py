@@ -104,6 +104,12 @@ time.sleep(600)
     await_gone(server, child)
 
 
+def test_a_killed_keeper_takes_the_server_with_it(kept):
+    keeper = int(Path(f"/proc/{kept.server}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    os.kill(keeper, signal.SIGKILL)
+    await_gone(kept.server)
+
+
 def test_a_command_that_cannot_be_run_is_said_to_be():
     async def start() -> None:
         await ServerProcess(("/no/such/server",), Path(os.devnull), stop_grace_s=0.3).start(timeout_s=20)
