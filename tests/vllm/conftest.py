@@ -33,6 +33,7 @@ ENV = {
     "PYTHONHASHSEED": "0",
     "VLLM_SERVER_DEV_MODE": "1",
 }
+ENGINE_NICENESS = 15
 FLAGS = (
     *("--served-model-name", "tiny", "--enforce-eager", "--max-model-len", "8192", "--max-num-seqs", "16"),
     *("--block-size", "32", "--num-gpu-blocks-override", "2000", "--enable-prompt-tokens-details"),
@@ -65,6 +66,7 @@ class VllmServer:
         ]
         self._env = {**os.environ, **ENV, **(env or {})}
         self._log_path = log_path
+        self._engine: set[int] = set()
 
     def start(self) -> None:
         with self._log_path.open("ab") as log:
@@ -73,11 +75,17 @@ class VllmServer:
             )
 
     def await_ready(self) -> None:
+        """The engine yields to all else from then on: on two cores it would be done with a whole answer before the API
+        process has come to send the first token."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while self.status("/health") != 200:
             assert self.alive, self.log_tail()
             assert time.monotonic() < deadline, self.log_tail()
             time.sleep(0.5)
+        self._engine = session_of(self.pid).keys() - {self.pid}  # to look for them takes long where all is busy
+        for pid in self._engine:
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                os.setpriority(os.PRIO_PROCESS, int(thread.name), ENGINE_NICENESS)
 
     @property
     def pid(self) -> int:
@@ -90,8 +98,8 @@ class VllmServer:
         return self.process is not None and self.process.poll() is None
 
     def signal_engine(self, number: int) -> None:
-        """To all of its processes but that of the API."""
-        for pid in session_of(self.pid).keys() - {self.pid}:
+        """To all of its processes but that of the API; after await_ready."""
+        for pid in self._engine:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
