@@ -6,6 +6,7 @@ back when it leaves, on every path. Events for an attempt that is over are count
 """
 
 from collections.abc import Callable, Set
+from dataclasses import replace
 from heapq import heappop, heappush
 from typing import Any
 
@@ -42,6 +43,7 @@ from scheduler.events import (
     RequestCancelled,
     RequestFailed,
     RequestFinished,
+    ServedElsewhere,
     Tick,
 )
 from scheduler.holders import Holders
@@ -95,6 +97,7 @@ class Scheduler:
             InstanceLost: self._instance_lost,
             RequestArrived: self._request_arrived,
             FirstToken: self._first_token,
+            ServedElsewhere: self._served_elsewhere,
             RequestFinished: self._request_finished,
             RequestFailed: self._request_failed,
             RequestCancelled: self._request_cancelled,
@@ -174,6 +177,23 @@ class Scheduler:
                 view.speed.starts(now)  # what is seen is the end of its answer, not that of its prefill
             view.prefilled(attempt)
             self._release(view, now, commands)
+
+    def _served_elsewhere(self, event: ServedElsewhere, now: float, commands: list[Command]) -> None:
+        attempt = self._running(event.request_id, event.attempt)
+        view = self.instances.get(event.instance_id)
+        if attempt is None or view is None or attempt.started or attempt.instance_id == event.instance_id:
+            self.stats.late_events += 1
+            return
+        unreached = self.instances[attempt.instance_id]
+        self._suspect(unreached, now, commands)
+        self._give_back(attempt, unreached, now)
+        attempt = replace(
+            attempt, number=attempt.number + 1, tried=attempt.tried | {attempt.instance_id}, state=AttemptState.WAITING
+        )
+        attempt.place_at(view.estimate_ttft(attempt.request), ChoiceReason.REDIRECTED, now)
+        self.attempts[event.request_id] = attempt
+        self._dispatch(view, attempt, now, commands)
+        self._release(unreached, now, commands)
 
     def _request_finished(self, event: RequestFinished, now: float, commands: list[Command]) -> None:
         attempt = self._running(event.request_id, event.attempt)
@@ -308,10 +328,9 @@ class Scheduler:
             self._place_again(attempt, now, commands, number=attempt.number, tried=attempt.tried)
 
     def _runs_elsewhere(self, request: Request, view: InstanceView) -> bool:
-        """Whether another instance that takes requests has its adapter."""
-        return not request.adapter or any(
-            other is not view and not other.draining and other.adapters.can_run(request.adapter)
-            for other in self.instances.values()
+        """Whether another instance that takes requests can run it."""
+        return not (request.adapter or request.only) or any(
+            other is not view and not other.draining and other.can_run(request) for other in self.instances.values()
         )
 
     def _blocks_stored(self, event: BlocksStored, now: float, commands: list[Command]) -> None:
@@ -500,6 +519,8 @@ class Scheduler:
         run it."""
         slo_s = request.ttft_slo_s or self.config.ttft_slo_s
         unable = self._without(request.adapter) if request.adapter else NOBODY
+        if request.only:
+            unable |= self.instances.keys() - set(request.only)
         avoid: Set[str] = self._suspects | tried | unable if self._suspects or tried or unable else tried
         placement = self.policy.place(request, slo_s, avoid, now)
         if placement is None and self._suspects:

@@ -98,6 +98,15 @@ class FirstToken:
 
 
 @record
+class ServedElsewhere:
+    """The proxy that carries the attempt could not reach its instance, and went on to another one by itself."""
+
+    request_id: str
+    attempt: int
+    instance_id: str
+
+
+@record
 class RequestFinished:
     """The answer is complete. cached_tokens and prompt_tokens are the instance's own count (`usage`), where it gave
     one."""
@@ -220,6 +229,7 @@ Event = (
     | InstanceLost
     | RequestArrived
     | FirstToken
+    | ServedElsewhere
     | RequestFinished
     | RequestFailed
     | RequestCancelled

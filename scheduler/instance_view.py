@@ -179,6 +179,10 @@ class InstanceView:
         """Prefill work of the request if it ran here after all that waits."""
         return self.work_tokens(request.prompt_tokens, self._cached_tokens(request))
 
+    def can_run(self, request: Request) -> bool:
+        """Whether the request may run here at all."""
+        return self.adapters.can_run(request.adapter) and (not request.only or self.instance_id in request.only)
+
     def estimate_ttft(self, request: Request) -> TtftEstimate:
         """For the request if it were placed here now."""
         cached = self._cached_tokens(request)

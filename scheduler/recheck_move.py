@@ -15,7 +15,7 @@ def recheck_move(
         return None
     if target is source or target.draining or target.waiting_count >= config.max_waiting:
         return None
-    if not target.adapters.can_run(attempt.request.adapter):
+    if not target.can_run(attempt.request):
         return None
     ahead = source.prefilling_tokens + source.waiting.tokens_ahead(attempt) + attempt.work_tokens
     estimate = target.estimate_ttft(attempt.request)

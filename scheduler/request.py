@@ -30,6 +30,7 @@ class Request:
     estimate.
     adapter: the LoRA adapter it runs with; empty for the base model. The blocks' hashes tell adapters apart, too.
     timeout_s: how long its client waits for the first token; None takes the configured time.
+    only: ids of the instances that it may run on; empty: any.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Request:
     block_tokens: int = 0
     adapter: str = ""
     timeout_s: float | None = None
+    only: tuple[str, ...] = ()
 
 
 class AttemptState(StrEnum):
@@ -60,6 +62,7 @@ class ChoiceReason(StrEnum):
     ONLY_ONE = "only_one"  # one candidate was left
     MOVED = "moved"  # taken off a hot instance by rebalancing
     TAKEN = "taken"  # taken by an instance that would have idled
+    REDIRECTED = "redirected"  # the proxy that carries it went on to this one by itself
     POLICY = "policy"  # chosen by a comparison policy
 
 

@@ -33,7 +33,7 @@ def _best_of(source: InstanceView, view: InstanceView, recompute_price: float, m
     source_spt, view_spt = source.seconds_per_token, view.seconds_per_token
     ahead = source.prefilling_tokens
     for attempt in islice(source.waiting, MAX_LOOKED_AT):
-        if view.instance_id not in attempt.tried and view.adapters.can_run(attempt.request.adapter):
+        if view.instance_id not in attempt.tried and view.can_run(attempt.request):
             here_s = attempt.work_tokens * source_spt
             there_s = view.work_there(attempt.request) * view_spt
             wait_s = ahead * source_spt

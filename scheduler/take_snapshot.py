@@ -36,9 +36,7 @@ def take_snapshot(
                 shown |= own
                 others = {v.instance_id: v for v in (*own.values(), *coolest) if v is not view}
                 uncached = {
-                    i: v.work_there(request)
-                    for i, v in others.items()
-                    if i not in attempt.tried and v.adapters.can_run(request.adapter)
+                    i: v.work_there(request) for i, v in others.items() if i not in attempt.tried and v.can_run(request)
                 }
                 uncached[view.instance_id] = attempt.work_tokens
                 slo_s = request.ttft_slo_s or config.ttft_slo_s

@@ -31,6 +31,7 @@ from scheduler.events import (
     RequestCancelled,
     RequestFailed,
     RequestFinished,
+    ServedElsewhere,
     Tick,
 )
 from scheduler.rebalance import plan_rebalance
@@ -62,6 +63,7 @@ class RandomRun:
             self._finish: 20,
             self._fail: 4,
             self._cancel: 4,
+            self._redirect: 3,
             self._late: 2,
             self._cache: 3,
             self._member: 3,
@@ -100,6 +102,7 @@ class RandomRun:
             block_tokens=rng.choice((0, 0, 100, 400)),
             timeout_s=rng.choice((None, None, None, 0.5, 4.0)),
             adapter=rng.choice(("", "", "", "sql", "poems")),
+            only=rng.choice(((), (), (), ("a", "b"))),
         )
         self._send(RequestArrived(request))
 
@@ -121,6 +124,10 @@ class RandomRun:
         attempt = self._running.pop(request_id, 1)
         cause = self._random.choice(list(FailureCause))
         self._send(RequestFailed(request_id, attempt, self._random.choice((0, 0, 3)), cause))
+
+    def _redirect(self) -> None:
+        request_id = self._pick()
+        self._send(ServedElsewhere(request_id, self._running.get(request_id, 1), self._random.choice(IDS)))
 
     def _cancel(self) -> None:
         request_id = self._random.choice(sorted(self._scheduler.attempts) or ["never"])

@@ -37,6 +37,7 @@ from scheduler.events import (
     RequestCancelled,
     RequestFailed,
     RequestFinished,
+    ServedElsewhere,
     Tick,
 )
 from scheduler.instance_view import OTHERS_FRESH_S, OTHERS_KEPT_S, InstanceView
@@ -110,6 +111,7 @@ class Fleet:
         self.shed_waiting = 0
         self.timed_out = Counter[RejectReason]()
         self.taken = 0
+        self.redirected: dict[str, str] = {}  # request id -> instance that the proxy chose
         self.most_members = 1
         self._arrived = 0
 
@@ -174,6 +176,7 @@ class Fleet:
             block_tokens=(0, 512, 100, 0, 390)[self._arrived % 5],  # estimates of one block's length differ
             timeout_s=timeout_s,
             adapter={3: "sql", 17: "poems"}.get(self._arrived % 24, ""),
+            only={5: ("a", "b"), 6: ("e",), 17: ("a", "c", "never")}.get(self._arrived % 24, ()),
         )
         self.requests[request.id] = request
         self.arrived_at[request.id] = self.now
@@ -195,6 +198,17 @@ class Fleet:
             request_id = _pick(self.running, index)
             number, _ = self.running[request_id]
             self._send(FirstToken(request_id, number), late=self.core.attempts[request_id].started)
+
+    def serve_elsewhere(self, index: int, instance_id: str) -> None:
+        """On any instance, whatever the request asked for: the proxy did as it liked."""
+        if self.running:
+            request_id = _pick(self.running, index)
+            number, before = self.running[request_id]
+            late = instance_id not in self.members or instance_id == before or self.core.attempts[request_id].started
+            if not late:
+                del self.running[request_id]
+                self.redirected[request_id] = instance_id
+            self._send(ServedElsewhere(request_id, number, instance_id), late=late)
 
     def finish(self, index: int, output_tokens: int) -> None:
         if self.running:
@@ -229,8 +243,9 @@ class Fleet:
             RequestFinished(request_id, number, 5),
             RequestFailed(request_id, number, 0, FailureCause.BROKEN),
             RequestCancelled(f"not-{request_id}"),
+            ServedElsewhere(request_id, number, "a"),
         )
-        assert self._send(events[kind % 4], late=True) == []
+        assert self._send(events[kind % 5], late=True) == []
 
     def report_cache(self, instance_id: str, kind: int, prompt: int) -> None:
         blocks = PROMPTS[prompt % len(PROMPTS)]
@@ -326,10 +341,11 @@ class Fleet:
             case Dispatch(attempt=number, instance_id=instance_id):
                 assert request_id not in self.running, "dispatched twice at once"
                 assert number == self.last_attempt.get(request_id, 0) + 1
-                assert number <= self.config.max_attempts
-                adapter = self.requests[request_id].adapter
-                assert not adapter or adapter in ADAPTERS[instance_id]
-                assert adapter or instance_id in self.ready | self.keep_queue
+                if command.reason is ChoiceReason.REDIRECTED:
+                    assert self.redirected[request_id] == instance_id
+                else:
+                    assert number <= self.config.max_attempts
+                    self._check_able(self.requests[request_id], instance_id)
                 assert command.queued_s >= 0
                 assert 0 <= command.cached_tokens <= self.requests[request_id].prompt_tokens
                 if command.reason is ChoiceReason.TAKEN:
@@ -346,6 +362,11 @@ class Fleet:
                         assert self.now >= self._due_s(self.requests[request_id])
                         self.timed_out[command.reason] += 1
                 self._end(request_id)
+
+    def _check_able(self, request: Request, instance_id: str) -> None:
+        assert not request.adapter or request.adapter in ADAPTERS[instance_id]
+        assert not request.only or instance_id in request.only
+        assert request.adapter or request.only or instance_id in self.ready | self.keep_queue
 
     # What must hold.
 
@@ -422,8 +443,8 @@ class Fleet:
         assert len(view.cache) <= max(1, cache_tokens // self.config.block_tokens)
         assert view.waiting_count <= self.config.max_waiting
         assert (
-            not view.draining or view.instance_id in self.keep_queue or all(a.request.adapter for a in waiting)
-        )  # with an adapter that nobody else has
+            not view.draining or view.instance_id in self.keep_queue or all(a.request.adapter or a.request.only for a in waiting)
+        )  # with an adapter, or a choice, that nobody else has
         if waiting:
             self._check_waits_for_a_reason(view)
 
@@ -532,8 +553,11 @@ class Fleet:
             if self.seen.get(request_id) is attempt:
                 continue
             self.seen[request_id] = attempt
-            adapter = attempt.request.adapter
+            if attempt.reason is ChoiceReason.REDIRECTED:
+                continue
+            adapter, only = attempt.request.adapter, attempt.request.only
             able = {i for i in self.ready if not adapter or adapter in ADAPTERS[i]}
+            able &= set(only) or able
             assert attempt.instance_id in able
             assert set(attempt.candidates) <= able
             assert len(set(attempt.candidates)) == len(attempt.candidates) <= 2
@@ -546,7 +570,8 @@ class Fleet:
         assert len(core.attempts) <= self.config.max_in_flight
         assert core._suspects <= core.instances.keys()
         for attempt in core.attempts.values():
-            taken = attempt.state is not AttemptState.WAITING and attempt.reason is ChoiceReason.TAKEN
+            forced = (ChoiceReason.TAKEN, ChoiceReason.REDIRECTED)
+            taken = attempt.state is not AttemptState.WAITING and attempt.reason in forced
             assert attempt.moves <= self.config.max_moves_per_request + taken
         self._check_fleet_tables()
         if isinstance(core.policy, DualMap):
@@ -618,7 +643,11 @@ class AnyEvents(RuleBasedStateMachine):
     def cancel(self, index):
         self.fleet.cancel(index)
 
-    @rule(kind=st.integers(0, 3), index=INDEX, off=st.sampled_from((0, -1, 1)))
+    @rule(index=INDEX, instance_id=INSTANCE_IDS)
+    def serve_elsewhere(self, index, instance_id):
+        self.fleet.serve_elsewhere(index, instance_id)
+
+    @rule(kind=st.integers(0, 4), index=INDEX, off=st.sampled_from((0, -1, 1)))
     def tell_late(self, kind, index, off):
         self.fleet.tell_late(kind, index, off)
 
