@@ -11,6 +11,7 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from router.client_connection import ClientConnection
+from router.front import listening_port
 from router.http_request import HttpRequest
 from router.limits import HttpLimits
 from router.local_answers import json_response, ok_response
@@ -112,10 +113,3 @@ class AdminService:
 
     def refused(self, error: HttpError) -> None:
         """Not a request for the fleet: not counted."""
-
-
-def listening_port(server: asyncio.Server | None) -> int:
-    """The port a started server listens on."""
-    assert server is not None, "not started"
-    port: int = server.sockets[0].getsockname()[1]
-    return port

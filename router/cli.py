@@ -6,6 +6,7 @@ import sys
 
 COMMANDS = {
     "up": ("router.up", "start the gateway, its background actors and, if wanted, simulated instances"),
+    "pick": ("router.pick_cli", "the same for a proxy such as Envoy: name the instance for each of its requests"),
     "status": ("router.status", "show what a running gateway knows"),
     "explain": ("router.explain_cli", "tell why a request went to the instance it went to"),
     "scale": ("router.scale_cli", "start or drain instances until there are N, or let the load decide again"),

@@ -2,8 +2,10 @@
 that works."""
 
 import shlex
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
@@ -30,11 +32,29 @@ class ConfigFileError(Exception):
     """The configuration is wrong; one line for each place, with its path, the rule and the value."""
 
 
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _plain_http(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
         raise ValueError("an instance's URL has the form http://HOST:PORT")
     return url
+
+
+class PickerSettings(BaseModel):
+    """The gateway's port speaks gRPC to a proxy, and names the instance for each of its requests."""
+
+    model_config = STRICT
+
+    # queued: the proxy's message is held until the instance has room, so that requests can still move. immediate: it
+    # is answered at once, and requests wait in the instances.
+    mode: Literal["queued", "immediate"] = "queued"
 
 
 class GatewaySettings(BaseModel):
@@ -43,6 +63,7 @@ class GatewaySettings(BaseModel):
     host: str = "127.0.0.1"  # 0.0.0.0 to serve other machines
     port: Port = 8080
     count: int = Field(default=1, ge=1, le=64)  # gateway processes that share the port, on each node that has some
+    picker: PickerSettings | None = None  # `dualmap pick` sets it; None: the port serves OpenAI's API
     on_every_node: bool = False  # of the Ray cluster; else on that of `dualmap up` alone
     admin_host: str = "127.0.0.1"
     admin_port: Port = 8081  # /metrics and /admin of the first gateway; each further one on a node takes the next
@@ -203,7 +224,13 @@ class DualMapConfig(PoolSettings):
 
     def all_pools(self) -> dict[str, PoolSettings]:
         """By name, the first one first; one or more."""
-        return ({} if self.is_empty else {"": self}) | self.pools
+        pools: dict[str, PoolSettings] = ({} if self.is_empty else {"": self}) | self.pools
+        if self.gateway.picker is None or self.gateway.picker.mode == "queued":
+            return pools
+        return {
+            name: pool.model_copy(update={"scheduler": replace(pool.scheduler, gateway_queue=False)})
+            for name, pool in pools.items()
+        }
 
     @model_validator(mode="after")
     def _check_pools(self) -> Self:
@@ -215,6 +242,9 @@ class DualMapConfig(PoolSettings):
         ids = [instance.id for pool in pools.values() for instance in pool.instances]
         if twice := sorted({instance_id for instance_id in ids if ids.count(instance_id) > 1}):
             raise ValueError(f"instances are named twice: {', '.join(twice)}")
+        hosts = [instance.address[0] for pool in pools.values() for instance in pool.instances]
+        if self.gateway.picker is not None and (names := [host for host in hosts if not _is_ip(host)]):
+            raise ValueError(f"gateway.picker: proxies know instances by IP address, not by name: {', '.join(names)}")
         if len({pool.scheduler.block_tokens for pool in pools.values()}) > 1:
             raise ValueError("scheduler.block_tokens must be the same in all pools")
         return self

@@ -6,6 +6,7 @@ from router.answer_events import AnswerEvents
 from router.answer_head import AnswerHead
 from router.answer_plain import MAX_HELD_BYTES, PASSED, HeldAnswer
 from router.client_connection import ClientConnection
+from router.driven import DrivenOwner
 from router.http_request import HttpRequest
 from router.journal import Core
 from router.openai_errors import HttpError, error_events, error_response, failed
@@ -36,26 +37,8 @@ class Answer(Protocol):
     def feed(self, body: bytes, complete: bool) -> bytes: ...
 
 
-class ExchangeOwner(Protocol):
-    """Who is told what becomes of an exchange, so that the books of the core follow: the gateway."""
-
-    def first_byte(self, exchange: "Exchange") -> None: ...
-
-    def finished(self, exchange: "Exchange", status: int) -> None: ...
-
-    def attempt_failed(self, exchange: "Exchange", cause: FailureCause) -> None: ...
-
-    def cancelled(self, exchange: "Exchange") -> None: ...
-
-
 class Exchange:
-    """id: unique in this process and the core's name for the request. request_id: what client and instance call it.
-    model: empty where the body was not read. prompt_bytes: see Peeked. prompt_tokens: as told to the
-    core. event_stream: the answer is server-sent events.
-    arrived_at, first_byte_at: in the gateway's clock, seconds; first_byte_at is 0 until it has come.
-    dispatch: the current attempt as the core ordered it. pieces: of its answer's body, as the instance cut it; in a
-    stream one each token or so. hides_usage: see AnswerEvents.
-    """
+    """See Driven. pieces: of the answer's body as the instance cut it."""
 
     __slots__ = (
         "_answer",
@@ -90,7 +73,7 @@ class Exchange:
 
     def __init__(
         self,
-        owner: ExchangeOwner,
+        owner: DrivenOwner,
         exchange_id: str,
         client: ClientConnection,
         request: HttpRequest,

@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from router.admin import AdminService, listening_port
-from router.client_connection import ClientConnection
+from router.admin import AdminService
 from router.fleet_state import GatewayState, PoolTotals, Sent
+from router.front import Front, HttpFront
 from router.limits import HttpLimits
 from router.membership import Membership, MemberState
 from router.membership_events import SERVING, membership_events
@@ -27,11 +27,11 @@ from router.signals import SignalNews
 from router.token_blocks import TokenBlocks
 from scheduler.commands import Dispatch
 from scheduler.events import GatewayLoads, InstanceLoad, LoadReported, MovesProposed, PrefixDepths, Tick
+from scheduler.request import Attempt
 from scheduler.snapshot import Move, Snapshot
 
 TICK_S = 0.1  # assumed first tokens are late by half of it on average; a tick of an idle core costs a microsecond
 MAX_SENT = 10_000  # prompts kept for the other gateways until Fleet has been told
-LISTEN_BACKLOG = 1024  # a burst of new connections while a step of the loop runs
 
 
 class Gateway:
@@ -74,7 +74,7 @@ class Gateway:
         self._sent: deque[Sent] = deque(maxlen=MAX_SENT)
         self._next_sweep = 0.0
         self._ticking: asyncio.TimerHandle | None = None
-        self._server: asyncio.Server | None = None
+        self._front: Front = HttpFront(self.driver, limits, clock)
         self._admin = AdminService(self, limits, clock, admin_token, scaling)
         metrics.bind(
             {pool.name: pool.scheduler for pool in pools},
@@ -83,6 +83,13 @@ class Gateway:
             lambda: self.signals.ages(self._clock()),
             None if self.driver.by_tokens is None else self.driver.by_tokens.outcomes,
         )
+
+    def serve_proxies(self, tls: tuple[bytes, bytes] | None = None) -> None:
+        """Pick instances for a proxy that speaks Envoy's external processing protocol, instead of serving HTTP; before
+        `start`. tls: see PickerFront. Needs dualmap[picker]; raises ImportError without it."""
+        from router.picker_front import PickerFront  # not needed elsewhere, and large
+
+        self._front = PickerFront(self.driver, self._limits, self._clock, self._alternatives, tls)
 
     # Lifecycle.
 
@@ -95,30 +102,22 @@ class Gateway:
         admin_port: int = 0,
     ) -> None:
         """Listen. Port 0 takes a free one; `port` and `admin_port` tell which. Raises OSError if one is taken."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: ClientConnection(self.driver, self._limits, self._clock),
-            host,
-            port,
-            reuse_port=reuse_port,
-            backlog=LISTEN_BACKLOG,
-        )
+        await self._front.listen(host, port, reuse_port)
         try:
             await self._admin.start(admin_host, admin_port)
         except OSError:
-            self._server.close()
+            self._front.close()
             raise
         self._tick()
 
     async def stop(self, drain_s: float = 0.0) -> None:
         """Accept no more, let running exchanges end for up to `drain_s` seconds, then abort the rest."""
-        if self._server is not None:
-            self._server.close()
+        self._front.close()
         self.driver.stop_taking()
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
                 await self._drained.wait()
-        self.driver.abort()
+        await self._front.abort()
         self._admin.stop()
         if self._ticking is not None:
             self._ticking.cancel()
@@ -128,8 +127,8 @@ class Gateway:
 
     @property
     def port(self) -> int:
-        """The port that clients use."""
-        return listening_port(self._server)
+        """The port that clients use, or the proxy that carries their requests."""
+        return self._front.port
 
     @property
     def admin_port(self) -> int:
@@ -145,6 +144,7 @@ class Gateway:
         driver = self.driver
         driver.models = ModelList(membership, next(iter(self.pools)))
         self._pool_of = {m.instance_id: self.pools[m.pool] for m in membership.members if m.pool in self.pools}
+        self._front.apply_membership(membership)
         driver.ready = any(member.state is MemberState.READY for member in membership.members)
         serving = {m.instance_id: (m.host, m.port) for m in membership.members if m.state in SERVING}
         driver.set_addresses(serving)
@@ -223,11 +223,25 @@ class Gateway:
         """Those in use; empty where nothing was agreed on."""
         return {name: pool.depths for name, pool in self.pools.items() if pool.depths is not None}
 
-    def _note_dispatch(self, dispatch: Dispatch) -> None:
+    def _attempt_of(self, dispatch: Dispatch) -> Attempt | None:
+        """None where it is over already."""
         pool = self._pool_of.get(dispatch.instance_id)
-        attempt = None if pool is None else pool.scheduler.attempts.get(dispatch.request_id)
+        return None if pool is None else pool.scheduler.attempts.get(dispatch.request_id)
+
+    def _alternatives(self, dispatch: Dispatch) -> list[str]:
+        """Other instances that were considered, the soonest first, as many as may be tried."""
+        attempt = self._attempt_of(dispatch)
         if attempt is None:
-            return  # it is over already
+            return []
+        soonest = sorted(attempt.considered, key=lambda estimate: (estimate.total_s, estimate.instance_id))
+        named = dict.fromkeys((*attempt.candidates, *(estimate.instance_id for estimate in soonest)))
+        most = self._pool_of[dispatch.instance_id].scheduler.config.max_attempts - 1
+        return [instance_id for instance_id in named if instance_id != dispatch.instance_id][:most]
+
+    def _note_dispatch(self, dispatch: Dispatch) -> None:
+        attempt = self._attempt_of(dispatch)
+        if attempt is None:
+            return
         exchange = self.driver.exchanges[dispatch.request_id]
         self.decisions.note(exchange.request_id, exchange.model, dispatch, attempt)
         if self._shares_sent and attempt.request.blocks:

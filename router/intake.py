@@ -4,7 +4,7 @@ from hashlib import blake2b
 from math import isfinite
 from secrets import token_bytes
 
-from router.exchange import Exchange
+from router.driven import Driven
 from router.http_request import HttpRequest
 from router.openai_errors import RequestRefusedError, bad_request
 from router.peek import BYTES_PER_BLOCK_TOKEN, peek_chat, peek_completion
@@ -22,7 +22,7 @@ USAGE_OPTION = b'"stream_options":{"include_usage":true},'
 MAX_UNREAD_TOKENS = 8192  # a body that is not read may be audio or a batch: it must not pass for a giant prompt
 
 
-def take_in(exchange: Exchange, route: Route, block_tokens: int, ratio: TokenRatio, ask_for_usage: bool) -> Request:
+def take_in(exchange: Driven, route: Route, block_tokens: int, ratio: TokenRatio, ask_for_usage: bool) -> Request:
     """Read what the core needs, and note in the exchange what its end will need. Raises RequestRefusedError (400)."""
     ttft_slo_s = _seconds(exchange.request, *SLO_HEADERS)
     timeout_s = _seconds(exchange.request, TIMEOUT_HEADER)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from router.client_connection import ClientConnection
+from router.driven import Driven
 from router.exchange import Exchange
 from router.http_request import HttpRequest
 from router.intake import take_in
@@ -69,7 +70,7 @@ class RequestDriver:
         report it to the gateway alone. tokens: names the first pool's prompts by their tokens; None: they are known by
         their raw bytes."""
         self.clients: set[ClientConnection] = set()
-        self.exchanges: dict[str, Exchange] = {}
+        self.exchanges: dict[str, Driven] = {}
         self.models = ModelList(Membership(), next(iter(cores)))
         self.ready = False
         self.stopping = False
@@ -123,9 +124,17 @@ class RequestDriver:
         self._metrics.outcomes[Outcome.CLIENT_ERROR] += 1
 
     def _begin_exchange(self, request: HttpRequest, client: ClientConnection, route: Route) -> None:
+        exchange = Exchange(self, self.next_id(), client, request, request.body, self._clock())
+        client.answering = exchange
+        self.take(exchange, route)
+
+    def next_id(self) -> str:
+        """For an exchange."""
         self._exchange_count += 1
-        exchange_id = self._exchange_prefix + str(self._exchange_count)
-        exchange = Exchange(self, exchange_id, client, request, request.body, self._clock())
+        return self._exchange_prefix + str(self._exchange_count)
+
+    def take(self, exchange: Driven, route: Route, only: tuple[str, ...] = ()) -> None:
+        """Take a request to the core, or answer it with an error. only: instances that it may run on; empty: any."""
         try:
             core_request = take_in(exchange, route, self._block_tokens, self._ratio, self._ask_for_usage)
             model = exchange.model
@@ -135,21 +144,21 @@ class RequestDriver:
             if pool is None:
                 unknown = unknown_model(model)
                 raise RequestRefusedError(unavailable(NOT_KNOWN_YET) if self.models.silent else unknown)
-            if adapter := self.models.lora_name(model):
-                core_request = replace(core_request, adapter=adapter)
+            adapter = self.models.lora_name(model)
+            if adapter or only:
+                core_request = replace(core_request, adapter=adapter, only=only)
         except RequestRefusedError as refusal:
             self.refused(refusal.error)
             exchange.answer_error(refusal.error)
             return
-        client.answering = exchange
-        self.exchanges[exchange_id] = exchange
+        self.exchanges[exchange.id] = exchange
         core = exchange.core = self._cores[pool]
         if self.by_tokens is None or route is Route.PASSED_THROUGH or core is not self._first_core:
             self.handle(RequestArrived(core_request), core)
         else:
             self.by_tokens.begin(exchange, core_request, route is Route.CHAT, core_request.adapter)
 
-    def _arrive(self, exchange: Exchange, core_request: Request) -> None:
+    def _arrive(self, exchange: Driven, core_request: Request) -> None:
         if exchange.id in self.exchanges:  # else its client has left
             self.handle(RequestArrived(core_request), exchange.core)
 
@@ -157,9 +166,9 @@ class RequestDriver:
         response = error_response(error, request_id=request.client_request_id, close=request.close)
         client.answer(response, close=request.close)
 
-    # What becomes of exchanges (ExchangeOwner).
+    # What becomes of exchanges (DrivenOwner).
 
-    def first_byte(self, exchange: Exchange) -> None:
+    def first_byte(self, exchange: Driven) -> None:
         now = exchange.first_byte_at = self._clock()
         dispatch = exchange.dispatch
         if not exchange.event_stream or dispatch is None:  # a plain answer comes whole: this is not its first token
@@ -171,7 +180,7 @@ class RequestDriver:
         metrics.estimate_error_s.observe(abs(dispatch.estimated_ttft_s - ttft_s))
         self.handle(FirstToken(exchange.id, dispatch.attempt), exchange.core)
 
-    def finished(self, exchange: Exchange, status: int) -> None:
+    def finished(self, exchange: Driven, status: int) -> None:
         del self.exchanges[exchange.id]
         metrics = self._metrics
         metrics.relayed_pieces += exchange.pieces
@@ -197,13 +206,13 @@ class RequestDriver:
             done = RequestFinished(exchange.id, attempt, output_tokens, cached_tokens, prompt_tokens)
             self.handle(done, exchange.core)
 
-    def attempt_failed(self, exchange: Exchange, cause: FailureCause) -> None:
+    def attempt_failed(self, exchange: Driven, cause: FailureCause) -> None:
         self._metrics.failures[cause] += 1
         if exchange.dispatch is not None:
             failed = RequestFailed(exchange.id, exchange.dispatch.attempt, exchange.sent_pieces, cause)
             self.handle(failed, exchange.core)
 
-    def cancelled(self, exchange: Exchange) -> None:
+    def cancelled(self, exchange: Driven) -> None:
         if self.exchanges.pop(exchange.id, None) is not None:
             self._metrics.outcomes[Outcome.CANCELLED] += 1
             self.handle(RequestCancelled(exchange.id), exchange.core)

@@ -6,7 +6,7 @@ from asyncio import wrap_future
 from collections.abc import Callable
 from dataclasses import replace
 
-from router.exchange import Exchange
+from router.driven import Driven
 from router.token_blocks import TokenBlocks
 from scheduler.request import Request
 
@@ -16,14 +16,14 @@ TIMEOUT_S = 0.5  # a tenth of the usual objective: what waits longer is placed b
 class TokenArrival:
     """arrive: takes the request to the core, unless its client has left. late: prompts whose tokens took too long."""
 
-    def __init__(self, tokens: TokenBlocks, block_tokens: int, arrive: Callable[[Exchange, Request], None]) -> None:
+    def __init__(self, tokens: TokenBlocks, block_tokens: int, arrive: Callable[[Driven, Request], None]) -> None:
         self.late = 0
         self._tokens = tokens
         self._block_tokens = block_tokens
         self._arrive = arrive
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, exchange: Exchange, request: Request, chat: bool, lora_name: str) -> None:
+    def begin(self, exchange: Driven, request: Request, chat: bool, lora_name: str) -> None:
         """request: as it is known by its raw bytes."""
         task = asyncio.get_running_loop().create_task(self._arrive_known(exchange, request, chat, lora_name))
         self._tasks.add(task)
@@ -34,7 +34,7 @@ class TokenArrival:
         fallbacks = {why.value: count for why, count in self._tokens.fallbacks.items()}
         return {"exact": self._tokens.exact, "late": self.late, **fallbacks}
 
-    async def _arrive_known(self, exchange: Exchange, request: Request, chat: bool, lora_name: str) -> None:
+    async def _arrive_known(self, exchange: Driven, request: Request, chat: bool, lora_name: str) -> None:
         known = None
         try:
             async with asyncio.timeout(TIMEOUT_S):

@@ -14,7 +14,7 @@ from router.journal import path_for
 from scheduler.config import POLICY_NAMES
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, serves_http: bool = True) -> None:
     parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG.yaml", help="flags override what it says")
     parser.add_argument("--instance", action="append", metavar="URL", help="a running vLLM server; may be repeated")
     parser.add_argument("--model", metavar="PATH_OR_NAME", help="start vLLM servers with this model")
@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kv-events", action="store_true", default=None, help="let them tell what they have cached")
     parser.add_argument("--simulate", type=int, metavar="N", help="start N simulated instances")
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
-    parser.add_argument("--port", type=int, help="port to listen on (8080)")
+    if serves_http:
+        parser.add_argument("--port", type=int, help="port to listen on (8080)")
     parser.add_argument("--admin-port", type=int, help="port of /metrics and /admin (8081)")
     parser.add_argument("--policy", help=f"{', '.join(POLICY_NAMES)} (dualmap)")
     parser.add_argument("--slo", type=float, metavar="S", help="time-to-first-token objective in seconds (5)")
@@ -37,8 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    return deploy(args.config, overrides(args))
+
+
+def deploy(path: Path | None, given: dict[str, Any]) -> int:
+    """given: the sections of the configuration that flags set."""
     try:
-        config = load_config(args.config, overrides(args))
+        config = load_config(path, given)
     except ConfigFileError as error:
         print(error, file=sys.stderr)
         return 2
@@ -50,7 +56,10 @@ def run(args: argparse.Namespace) -> int:
             return 0
         port, admin_port, _ = cluster.start_gateway(config)
         host, admin_host = config.gateway.host, config.gateway.admin_host
-        print(f"gateway      http://{host}:{port}/v1   policy {config.scheduler.policy}", flush=True)
+        if config.gateway.picker is None:
+            print(f"gateway      http://{host}:{port}/v1   policy {config.scheduler.policy}", flush=True)
+        else:
+            print(f"picker       {host}:{port} (gRPC)   {config.gateway.picker.mode}", flush=True)
         print(f"metrics      http://{admin_host}:{admin_port}/metrics", flush=True)
         if config.gateway.journal is not None:
             print(f"journal      {path_for(config.gateway.journal, '*')}", flush=True)
@@ -80,7 +89,9 @@ def stop_on_signal() -> threading.Event:
 def overrides(args: argparse.Namespace) -> dict[str, Any]:
     """The sections of the configuration that flags set."""
     values: dict[str, Any] = {
-        "gateway": _given(host=args.host, port=args.port, admin_port=args.admin_port, journal=args.journal),
+        "gateway": _given(
+            host=args.host, port=getattr(args, "port", None), admin_port=args.admin_port, journal=args.journal
+        ),
         "scheduler": _given(policy=args.policy, ttft_slo_s=args.slo),
         "simulate": _given(count=args.simulate),
         "vllm": _given(

@@ -1,0 +1,73 @@
+"""Where a gateway's requests come from: its own HTTP port, or a proxy that asks its picker."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from router.client_connection import ClientConnection
+from router.limits import HttpLimits
+from router.membership import Membership
+from router.request_driver import RequestDriver
+
+LISTEN_BACKLOG = 1024  # a burst of new connections while a step of the loop runs
+
+
+class Front(Protocol):
+    async def listen(self, host: str, port: int, reuse_port: bool) -> None:
+        """Port 0 takes a free one. Raises OSError if it is taken."""
+        ...
+
+    @property
+    def port(self) -> int:
+        """That it listens on."""
+        ...
+
+    def apply_membership(self, membership: Membership) -> None: ...
+
+    def close(self) -> None:
+        """Take no new connections."""
+        ...
+
+    async def abort(self) -> None:
+        """Drop those there are; after `close`."""
+        ...
+
+
+class HttpFront:
+    """OpenAI's API on a port of our own."""
+
+    def __init__(self, driver: RequestDriver, limits: HttpLimits, clock: Callable[[], float]) -> None:
+        self._driver = driver
+        self._limits = limits
+        self._clock = clock
+        self._server: asyncio.Server | None = None
+
+    async def listen(self, host: str, port: int, reuse_port: bool) -> None:
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: ClientConnection(self._driver, self._limits, self._clock),
+            host,
+            port,
+            reuse_port=reuse_port,
+            backlog=LISTEN_BACKLOG,
+        )
+
+    @property
+    def port(self) -> int:
+        return listening_port(self._server)
+
+    def apply_membership(self, membership: Membership) -> None:
+        """The driver knows where instances are."""
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    async def abort(self) -> None:
+        self._driver.abort()
+
+
+def listening_port(server: asyncio.Server | None) -> int:
+    """The port a started server listens on."""
+    assert server is not None, "not started"
+    port: int = server.sockets[0].getsockname()[1]
+    return port
