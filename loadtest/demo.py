@@ -110,6 +110,7 @@ def _replay(cluster: Cluster, config: DualMapConfig, policy: str, trace: Path, q
         flush_cache(member.host, member.port)
     scheduler = dataclasses.replace(config.scheduler, policy=policy)
     port, admin_port, _ = cluster.start_gateway(config.model_copy(update={"scheduler": scheduler}))
+    print(f"watch it: http://127.0.0.1:{admin_port}/ui", flush=True)
     print(f"metrics: http://127.0.0.1:{admin_port}/metrics", flush=True)
     try:
         return run_replay(

@@ -1,5 +1,5 @@
-"""The gateway's second port, for Prometheus and operators: /metrics, /health, /admin/status, /admin/decisions, and what
-scaling_endpoints.py names where instances are scaled."""
+"""The gateway's second port, for Prometheus and operators: /metrics, /health, the live page /ui, /admin/status,
+/admin/decisions, /admin/live, and what scaling_endpoints.py names where instances are scaled."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,8 +20,10 @@ from router.openai_errors import HttpError, bad_request, error_response, unautho
 from router.recent_decisions import RecentDecisions
 from router.scaling_endpoints import METHODS as SCALING_METHODS
 from router.scaling_endpoints import ScalingEndpoints
+from router.ui_files import UI_PATHS, live_response, ui_response
 
-_METHODS = {"/metrics": "GET", "/health": "GET", "/admin/status": "GET", "/admin/decisions": "GET"}
+_PATHS = ("/metrics", "/health", "/admin/status", "/admin/decisions", "/admin/live", *UI_PATHS)
+_METHODS = dict.fromkeys(_PATHS, "GET")
 
 
 class Observed(Protocol):
@@ -33,10 +35,12 @@ class Observed(Protocol):
 
     def status(self) -> dict[str, Any]: ...
 
+    def live(self, pool_name: str | None, rings_known: str) -> dict[str, Any]: ...
+
 
 class AdminService:
-    """token: what requests for /admin/* must bear; None lets all in, which suits a port bound to 127.0.0.1. scaling:
-    None where nothing scales."""
+    """token: what requests for /admin/* must bear; None lets all in, which suits a port bound to 127.0.0.1. The page
+    /ui is for all: what it shows comes from /admin/live. scaling: None where nothing scales."""
 
     def __init__(
         self,
@@ -97,6 +101,10 @@ class AdminService:
                 response = ok_response(self._observed.metrics.scrape(), CONTENT_TYPE_LATEST.encode(), close=close)
             case "/admin/decisions":
                 response = self._decisions(request)
+            case "/admin/live":
+                response = self._live(request)
+            case path if path in UI_PATHS:
+                response = ui_response(path, close=close)
             case "/admin/status":
                 response = json_response(msgspec.json.encode(self._observed.status()), close=close)
             case _:
@@ -110,6 +118,16 @@ class AdminService:
             return error_response(bad_request("`request_id` is missing in the query."), close=request.close)
         decisions = self._observed.decisions.find(found[0])
         return json_response(msgspec.json.encode({"decisions": decisions}), close=request.close)
+
+    def _live(self, request: HttpRequest) -> bytes:
+        """What the page shows: ?pool=NAME&rings=VERSION."""
+        query = parse_qs(request.target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True)
+        pool_name = query["pool"][0] if "pool" in query else None
+        try:
+            live = self._observed.live(pool_name, query.get("rings", [""])[0])
+        except KeyError:
+            return error_response(bad_request(f"There is no pool {pool_name!r}."), close=request.close)
+        return live_response(msgspec.json.encode(live), close=request.close)
 
     def refused(self, error: HttpError) -> None:
         """Not a request for the fleet: not counted."""

@@ -14,11 +14,13 @@ from router.admin import AdminService
 from router.fleet_state import GatewayState, PoolTotals, Sent
 from router.front import Front, HttpFront
 from router.limits import HttpLimits
+from router.live_view import live_view
 from router.membership import Membership, MemberState
 from router.membership_events import SERVING, membership_events
 from router.metrics import GatewayMetrics, Gauges
 from router.model_list import ModelList
 from router.pool import Pool
+from router.pool_timeline import PoolTimeline
 from router.recent_decisions import RecentDecisions
 from router.request_driver import RequestDriver
 from router.scaling_endpoints import ScalingEndpoints
@@ -69,7 +71,9 @@ class Gateway:
         self.peers: tuple[GatewayState, ...] = ()  # all gateways, as Fleet knows them
         self.decisions = RecentDecisions()
         self._shares_sent = False
+        self.timelines = {pool.name: PoolTimeline(pool.scheduler.stats, self._started_at) for pool in pools}
         self.driver.dispatched = self._note_dispatch
+        self.driver.first_token_came = self._note_first_token
         self._fleet_heard_at: float | None = None  # None: there is no Fleet
         self._sent: deque[Sent] = deque(maxlen=MAX_SENT)
         self._next_sweep = 0.0
@@ -239,13 +243,19 @@ class Gateway:
         return [instance_id for instance_id in named if instance_id != dispatch.instance_id][:most]
 
     def _note_dispatch(self, dispatch: Dispatch) -> None:
+        pool = self._pool_of.get(dispatch.instance_id)
         attempt = self._attempt_of(dispatch)
-        if attempt is None:
+        if pool is None or attempt is None:
             return
+        self.timelines[pool.name].note_choice(dispatch.reason)
         exchange = self.driver.exchanges[dispatch.request_id]
-        self.decisions.note(exchange.request_id, exchange.model, dispatch, attempt)
+        self.decisions.note(pool.name, exchange.request_id, exchange.model, dispatch, attempt)
         if self._shares_sent and attempt.request.blocks:
             self._sent.append((dispatch.instance_id, attempt.request.blocks))
+
+    def _note_first_token(self, dispatch: Dispatch, ttft_s: float) -> None:
+        if (pool := self._pool_of.get(dispatch.instance_id)) is not None:
+            self.timelines[pool.name].note_first_token(ttft_s)
 
     # Planning, by pool.
 
@@ -296,7 +306,7 @@ class Gateway:
             "pools": list(self.pools),
             "models_served_twice": self.driver.models.twice,
             "epoch": self.membership.epoch,
-            "uptime_s": self._clock() - self._started_at,
+            "uptime_s": self.uptime_s,
             "in_flight": len(self.driver.exchanges),
             "client_connections": len(self.driver.clients),
             "journal": "; ".join(journals) or None,
@@ -308,6 +318,14 @@ class Gateway:
             "members": members,
         }
 
+    @property
+    def uptime_s(self) -> float:
+        return self._clock() - self._started_at
+
+    def live(self, pool_name: str | None, rings_known: str) -> dict[str, Any]:
+        """See live_view. None: the first pool."""
+        return live_view(self, next(iter(self.pools)) if pool_name is None else pool_name, rings_known, self._clock())
+
     # Background.
 
     def _tick(self) -> None:
@@ -318,6 +336,8 @@ class Gateway:
         if self.driver.stopping and self.driver.is_drained:
             self._drained.set()
         now = self._clock()
+        for timeline in self.timelines.values():
+            timeline.advance(now)
         if now >= self._next_sweep:
             self._next_sweep = now + self._limits.sweep_interval_s
             self.driver.sweep(now)

@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,11 +10,15 @@ from scheduler.commands import Dispatch
 from scheduler.request import Attempt
 
 MOST = 4096  # of about 1 KB each
+MOST_MOVES = 50
 
 
 @dataclass(frozen=True, slots=True)
-class _Decision:
+class Decision:
+    """at: seconds since 1970. request_id: what the client calls it."""
+
     at: float
+    pool: str
     request_id: str
     model: str
     dispatch: Dispatch
@@ -24,12 +29,24 @@ class RecentDecisions:
     """Kept on the request path: noting one costs a microsecond, and all else is done when somebody asks."""
 
     def __init__(self) -> None:
-        self._decisions: deque[_Decision] = deque(maxlen=MOST)
+        self._decisions: deque[Decision] = deque(maxlen=MOST)
+        self._moved: deque[Decision] = deque(maxlen=MOST_MOVES)
 
-    def note(self, request_id: bytes, model: str, dispatch: Dispatch, attempt: Attempt) -> None:
+    def note(self, pool: str, request_id: bytes, model: str, dispatch: Dispatch, attempt: Attempt) -> None:
         """request_id: what the client calls it."""
         name = request_id.decode("latin-1")
-        self._decisions.append(_Decision(time.time(), name, model, dispatch, attempt))
+        decision = Decision(time.time(), pool, name, model, dispatch, attempt)
+        self._decisions.append(decision)
+        if attempt.moves:
+            self._moved.append(decision)
+
+    def latest(self) -> Iterator[Decision]:
+        """Newest first."""
+        return reversed(self._decisions)
+
+    def moved(self) -> Iterator[Decision]:
+        """The last ones that had moved while they waited, newest first."""
+        return reversed(self._moved)
 
     def find(self, request_id: str) -> list[dict[str, Any]]:
         """Each time a request was sent, by the client's id or the gateway's, oldest first, as plain values."""
@@ -40,7 +57,7 @@ class RecentDecisions:
         ]
 
 
-def _described(decision: _Decision) -> dict[str, Any]:
+def _described(decision: Decision) -> dict[str, Any]:
     dispatch, attempt = decision.dispatch, decision.attempt
     request = attempt.request
     return {

@@ -53,7 +53,8 @@ FIRST_SERVER_ERROR_STATUS = 500
 
 class RequestDriver:
     """clients: open connections. exchanges: requests that the core knows, by id. models, ready: as of the membership in
-    use. stopping: requests that still come are turned away. dispatched: is told of each request that goes out."""
+    use. stopping: requests that still come are turned away. dispatched: is told of each request that goes out.
+    first_token_came: of each stream that begins, and how many seconds after its request."""
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class RequestDriver:
         self.ready = False
         self.stopping = False
         self.dispatched: Callable[[Dispatch], None] = lambda dispatch: None
+        self.first_token_came: Callable[[Dispatch, float], None] = lambda dispatch, ttft_s: None
         self._cores = cores
         self._first_core = next(iter(cores.values()))
         self._limits = limits
@@ -178,6 +180,7 @@ class RequestDriver:
         metrics.time_to_first_token_s.observe(ttft_s)
         metrics.estimated_ttft_s.observe(dispatch.estimated_ttft_s)
         metrics.estimate_error_s.observe(abs(dispatch.estimated_ttft_s - ttft_s))
+        self.first_token_came(dispatch, ttft_s)
         self.handle(FirstToken(exchange.id, dispatch.attempt), exchange.core)
 
     def finished(self, exchange: Driven, status: int) -> None:

@@ -61,6 +61,7 @@ def deploy(path: Path | None, given: dict[str, Any]) -> int:
         else:
             print(f"picker       {host}:{port} (gRPC)   {config.gateway.picker.mode}", flush=True)
         print(f"metrics      http://{admin_host}:{admin_port}/metrics", flush=True)
+        print(f"page         http://{admin_host}:{admin_port}/ui", flush=True)
         if config.gateway.journal is not None:
             print(f"journal      {path_for(config.gateway.journal, '*')}", flush=True)
         print("Ctrl-C stops everything", flush=True)

@@ -18,6 +18,11 @@ class DualRing:
     def __len__(self) -> int:
         return len(self._first)
 
+    @property
+    def rings(self) -> tuple[HashRing, ...]:
+        """Those in use, the first one first."""
+        return (self._first, self._second) if self._dual else (self._first,)
+
     def add(self, instance_id: str, weight: float = 1.0) -> None:
         self._first.add(instance_id, weight)
         self._second.add(instance_id, weight)

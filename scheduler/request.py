@@ -76,6 +76,7 @@ class Attempt:
     deadline_s: when its first token is due.
     own_kv_tokens: KV cache reserved on the instance from dispatch to the end, besides that of its blocks.
     started: the driver has seen output; unlike DECODING this is never assumed.
+    moved_from: where it waited before its last move; empty where it never moved.
     tried: instances on which earlier attempts of the request failed.
     considered: the estimates by which it was placed.
     """
@@ -94,12 +95,14 @@ class Attempt:
     tried: frozenset[str] = frozenset()
     state: AttemptState = AttemptState.WAITING
     moves: int = 0
+    moved_from: str = ""
     own_kv_tokens: int = 0
     started: bool = False
     considered: Sequence[TtftEstimate] = ()
 
     def place_at(self, estimate: TtftEstimate, reason: ChoiceReason, now: float) -> None:
         """It waits elsewhere from now on, as estimated there."""
+        self.moved_from = self.instance_id
         self.instance_id = estimate.instance_id
         self.reason = reason
         self.cached_tokens = estimate.cached_tokens

@@ -58,6 +58,16 @@ class HashRing:
             position = position + 1 if position + 1 < len(owners) else 0
         return owners[position]
 
+    def place(self, key: int) -> int:
+        """Where the key is on the ring, of 2**64 places."""
+        return xxh3_64_intdigest(key.to_bytes(8, "little"), self._seed)
+
+    def points(self) -> list[tuple[int, str]]:
+        """Ascending, each with who owns the arc that ends there."""
+        if self._changed:
+            self._catch_up()
+        return list(zip(self._points, self._owners, strict=True))
+
     def _catch_up(self) -> None:
         """Done at the first lookup after changes. One by one costs a memory move a point, all at once a sort."""
         if len(self._changed) > SORT_ABOVE_CHANGES:
