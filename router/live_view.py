@@ -50,6 +50,7 @@ def live_view(gateway: "Gateway", pool_name: str, rings_known: str, now: float) 
     ]
     if isinstance(scheduler.policy, DualMap):
         view["prefixes"] = hot_prefixes(scheduler.policy, recent)
+        view["deepened"] = len(scheduler.policy.keys.depths)
         view["rings_version"] = _rings_version(scheduler)
         if view["rings_version"] != rings_known:
             view["rings"] = ring_picture(scheduler.policy.rings)

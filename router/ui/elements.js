@@ -51,6 +51,12 @@ export function bar(share, kind = "") {
     drawn("rect", { class: "track", width: 100, height: 8 }), drawn("rect", { class: "fill", width, height: 8 }));
 }
 
+// Pointed at, or reached by keys.
+export function onChoice(node, begin, end) {
+  for (const name of ["focus", "pointerenter"]) node.addEventListener(name, begin);
+  for (const name of ["blur", "pointerleave"]) node.addEventListener(name, end);
+}
+
 const COLOURS = 12;
 const colourOf = new Map();
 

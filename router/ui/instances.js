@@ -33,7 +33,7 @@ function cells(instance, shares) {
     count(instance.waiting),
     [seconds(instance.work_s), ...small(`${count(instance.prefill_tokens + instance.waiting_tokens)} tokens`)],
     seconds(instance.ttft_s),
-    [bar(kv, kv > 0.9 ? "full" : ""), percent(kv), ...small(instance.kv_used === null ? "as booked" : "")],
+    [bar(kv, kv > 0.9 ? "full" : ""), element("span", { class: "beside" }, percent(kv)), ...small(instance.kv_used === null ? "as booked" : "")],
     shares.length ? shares.map((ring) => percent(ring[instance.instance_id] ?? 0)).join(" and ") : NOTHING,
     signals(instance.signals),
   ];

@@ -53,7 +53,7 @@ export function showMoves(parent, moves) {
   const rows = moves.map((move) => ({
     cells: [
       clock(move.at), [element("code", {}, move.request_id)], [named(move.from), " → ", named(move.to)],
-      [move.why.replaceAll("_", " "), element("small", {}, REASONS[move.why] ?? "")], seconds(move.queued_s),
+      move.why.replaceAll("_", " "), seconds(move.queued_s),
     ],
   }));
   const headings = [["At", "time"], ["Request", "request"], ["From and to", "name"], ["Why", "why"], ["Waited", "number"]];

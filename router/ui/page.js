@@ -2,10 +2,10 @@
 
 import { byId, element, say, showEmpty, colour } from "./elements.js";
 import { percentKept, seconds, several } from "./numbers.js";
-import { drawRings, highlight } from "./rings.js";
+import { drawRings, highlight, showLegend } from "./rings.js";
 import { showPrefixes } from "./prefixes.js";
 import { showInstances } from "./instances.js";
-import { drawTimeline, secondsScale, shareScale } from "./timelines.js";
+import { drawTimeline, sample, secondsScale, shareScale } from "./timelines.js";
 import { showChoices, showGateways, showMoves, showSummary } from "./lists.js";
 
 const ASK_EACH_MS = 1000;
@@ -91,7 +91,8 @@ function show(live) {
   showChoices(byId("choices"), live.timeline.choices);
   const moved = several(live.moves_applied, "was moved", "were moved");
   const taken = several(live.requests_taken, "was taken", "were taken");
-  say("moves-hint", `Of requests that waited here, ${moved} and ${taken} since the start.`);
+  say("moves-hint", `Of the requests that waited here, ${moved} off instances with too much to do and ${taken} by ` +
+    "instances with nothing else to do since the start.");
   showMoves(byId("moves"), live.moves);
   say("gateways-hint", live.gateways.length > 1
     ? `All on this page is as ${live.gateway_id} sees it; the others have pages of their own.` : "");
@@ -117,6 +118,7 @@ function showRings(live) {
     say("rings-hint", "");
     showEmpty(parent, `The policy ${live.policy} places without DualMap's rings.`);
     byId("prefixes").replaceChildren();
+    showLegend(byId("legend"), [], choose);
     return;
   }
   if (live.rings !== undefined) shares = live.rings.map((ring) => ring.shares);
@@ -124,12 +126,22 @@ function showRings(live) {
   const onRings = Object.keys(shares[0] ?? {}).length;
   if (onRings) drawRings(parent, live.rings, live.prefixes, onRings);
   else showEmpty(parent, "No instance is on the rings.");
-  say("rings-hint", onRings && live.prefixes.length
-    ? `Numbers are the hottest prefixes of the last ${several(live.recent_requests, "request", "requests")}: ` +
-      "on the outer ring the first candidate, on the inner ring the second."
-    : "");
+  showLegend(byId("legend"), Object.keys(shares[0] ?? {}), choose);
+  say("rings-hint", onRings ? ringsHint(live) : "");
   showPrefixes(byId("prefixes"), live.prefixes, live.recent_requests, choose);
   highlight(parent, ...chosen);
+}
+
+function ringsHint({ prefixes, deepened, recent_requests: recent }) {
+  const numbers = prefixes.length
+    ? `Numbers are the hottest prefixes of the last ${several(recent, "request", "requests")}: on the outer ring their ` +
+      "first candidate, on the inner ring the second. A request may also run where its prefix is found cached, or " +
+      "where least is to do. "
+    : "";
+  return numbers + (deepened
+    ? `${several(deepened, "prefix was", "prefixes were")} too hot for two instances; the requests are told apart by ` +
+      "more of their prompts."
+    : "");
 }
 
 function choose(instanceIds, key) {
@@ -147,15 +159,17 @@ function showTimelines({ timeline, ttft_slo_s: objectiveS }) {
   const all = `${percentKept(timeline.kept, timeline.missed)} of ${several(timeline.kept + timeline.missed, "request", "requests")}`;
   say("objective-hint", kept.some((share) => share !== null)
     ? `${all} in ${span}; rejected and failed ones count as missed.` : "No first token in this time.");
-  say("ttft-hint", timeline.first_tokens
-    ? `P50 ${seconds(timeline.p50_s)}, P90 ${seconds(timeline.p90_s)} in ${span}; the objective is ${seconds(objectiveS)}.`
-    : `No first token in this time; the objective is ${seconds(objectiveS)}.`);
+  const legend = [["line p50", `P50 ${seconds(timeline.p50_s)}`], ["line p90", `P90 ${seconds(timeline.p90_s)}`],
+    ["level", `objective ${seconds(objectiveS)}`]];
+  byId("ttft-hint").replaceChildren(
+    ...legend.map(([kind, text]) => element("span", { class: "legend" }, sample(kind), text)),
+    timeline.first_tokens ? `in ${span}; of streams` : "No first token in this time.");
   drawTimeline(byId("objective"), `Share of first tokens within the objective: ${all}`, ages,
     [{ kind: "kept", values: kept }], shareScale(kept), null);
   const scale = secondsScale(p90);
-  const level = objectiveS <= scale.to ? { value: objectiveS, text: "objective" } : null;
+  const level = objectiveS <= scale.to ? objectiveS : null;
   drawTimeline(byId("ttft"), `Time to first token: P50 ${seconds(timeline.p50_s)}, P90 ${seconds(timeline.p90_s)}`, ages,
-    [{ kind: "p50", values: p50, name: "P50" }, { kind: "p90", values: p90, name: "P90" }], scale, level);
+    [{ kind: "p50", values: p50 }, { kind: "p90", values: p90 }], scale, level);
 }
 
 byId("pool").addEventListener("change", (event) => {

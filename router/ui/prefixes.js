@@ -1,6 +1,6 @@
 // The hottest prefixes: buttons, since choosing one lights its candidates on the rings.
 
-import { element, named, showEmpty } from "./elements.js";
+import { element, named, onChoice, showEmpty } from "./elements.js";
 import { percent, several } from "./numbers.js";
 
 let rows = new Map(); // by key, kept so that the one that has the focus keeps it
@@ -27,8 +27,7 @@ function makeRow(key, choose) {
   const parts = ["number", "key", "share", "candidates", "ran"].map((kind) => element("span", { class: kind }));
   const button = element("button", { type: "button" }, ...parts);
   const row = { item: element("li", {}, button), parts, candidates: [] };
-  for (const begins of ["focus", "pointerenter"]) button.addEventListener(begins, () => choose(row.candidates, key));
-  for (const ends of ["blur", "pointerleave"]) button.addEventListener(ends, () => choose(null, null));
+  onChoice(button, () => choose(row.candidates, key), () => choose(null, null));
   return row;
 }
 

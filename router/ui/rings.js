@@ -1,6 +1,6 @@
 // The two rings, drawn: arcs by owner, and the hot prefixes at their place on each.
 
-import { colour, drawn } from "./elements.js";
+import { colour, drawn, element, named, onChoice } from "./elements.js";
 
 const SIZE = 440;
 const CENTRE = SIZE / 2;
@@ -81,7 +81,19 @@ export function drawRings(parent, rings, prefixes, instances) {
     drawn("svg", { viewBox: `0 0 ${SIZE} ${SIZE}`, role: "img", "aria-label": label }, arcsLayer, marks, words));
 }
 
-// Dims all but these. keys, instanceIds: null for no choice.
+// A button for each instance, which lights its arcs.
+export function showLegend(parent, instanceIds, choose) {
+  const names = instanceIds.join("\n");
+  if (parent.dataset.names === names) return;
+  parent.dataset.names = names;
+  parent.replaceChildren(...instanceIds.map((instanceId) => {
+    const button = element("button", { type: "button" }, named(instanceId));
+    onChoice(button, () => choose([instanceId], null), () => choose(null, null));
+    return button;
+  }));
+}
+
+// instanceIds, key: what is lit, all else being dimmed; null for no choice.
 export function highlight(parent, instanceIds, key) {
   parent.classList.toggle("chosen", instanceIds !== null);
   for (const arc of parent.querySelectorAll(".arc")) {

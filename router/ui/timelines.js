@@ -9,8 +9,8 @@ const TOP = 10;
 const BOTTOM = 22;
 const LEAST_SPAN_S = 120;
 
-// lines: {kind, values, name}, values beside `ages` (seconds before now; null where there is none). scale: {from, to,
-// ticks, text}. level: {value, text}, a line across, or null.
+// lines: {kind, values}, values beside `ages` (seconds before now; null where there is none). scale: {from, to, ticks,
+// text}. level: of a dashed line across, or null.
 export function drawTimeline(parent, label, ages, lines, scale, level) {
   const width = Math.max(240, parent.clientWidth);
   const spanS = Math.max(LEAST_SPAN_S, Math.ceil(Math.max(0, ...ages) / 60) * 60);
@@ -25,14 +25,8 @@ export function drawTimeline(parent, label, ages, lines, scale, level) {
     nodes.push(drawn("text", { class: "tick", x: x(spanS * part), y: HEIGHT - 5, "text-anchor": anchor }, text));
   }
   if (level !== null) {
-    nodes.push(drawn("line", { class: "level", x1: LEFT, x2: width - RIGHT, y1: y(level.value), y2: y(level.value) }));
-    nodes.push(drawn("text", { class: "tick", x: width - RIGHT, y: y(level.value) - 4, "text-anchor": "end" }, level.text));
+    nodes.push(drawn("line", { class: "level", x1: LEFT, x2: width - RIGHT, y1: y(level), y2: y(level) }));
   }
-  lines.filter(({ name }) => name).forEach(({ kind, name }, i) => {
-    const from = LEFT + 8 + i * 56;
-    nodes.push(drawn("path", { class: `line ${kind}`, d: `M${from} ${TOP + 6}h14` }));
-    nodes.push(drawn("text", { class: "tick", x: from + 19, y: TOP + 10 }, name));
-  });
   for (const { kind, values } of lines) {
     for (const piece of pieces(values)) {
       const places = piece.map((i) => `${x(ages[i]).toFixed(1)} ${y(values[i]).toFixed(1)}`);
@@ -40,6 +34,12 @@ export function drawTimeline(parent, label, ages, lines, scale, level) {
     }
   }
   parent.replaceChildren(drawn("svg", { width, height: HEIGHT, role: "img", "aria-label": label }, ...nodes));
+}
+
+// A piece of a line, for the legend.
+export function sample(kind) {
+  return drawn("svg", { class: "sample", viewBox: "0 0 18 8", "aria-hidden": "true" },
+    drawn("path", { class: kind, d: "M1 4h16" }));
 }
 
 function minutes(spanS) {
