@@ -20,7 +20,8 @@ export function seconds(value) {
 }
 
 export function percent(share, digits = 0) {
-  return share === null || share === undefined ? NOTHING : `${(share * 100).toFixed(digits)} %`;
+  if (share === null || share === undefined) return NOTHING;
+  return share > 0 && share < 0.005 ? "< 1 %" : `${(share * 100).toFixed(digits)} %`;
 }
 
 // 99.96 % of many must not look like all of them.

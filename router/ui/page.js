@@ -53,9 +53,9 @@ async function hear() {
   const live = await answer.json();
   if (asked !== pool) return; // another pool was chosen meanwhile
   heardAt = Date.now();
+  byId("fleet").hidden = false; // first, since what is hidden has no width to draw in
   show(live);
   document.body.classList.remove("away");
-  byId("fleet").hidden = false;
   say("connection", "Live, each second");
 }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from playwright.async_api import expect
 
 from instances.engine_profile import EngineProfile
 from instances.sim_server import SimServer
+from router.admin import AdminService
 from router.fleet_state import GatewayState
+from router.limits import HttpLimits
 from router.membership import Member, MemberState
 from scheduler import InstanceCapacity
 from tests.router.conftest import Fleet, answer_hello
@@ -196,11 +199,12 @@ def test_a_gateway_that_goes_away_is_said_to_be_away_until_it_is_back(fleet):
             await expect(page.locator("#connection")).to_contain_text("the gateway does not answer. Trying again")
             await expect(page.locator("#instances")).to_contain_text("sim-0")  # what was last known
             async with fleet(answer_hello) as again:
-                again.gateway._admin.stop()
-                await again.gateway._admin.start("127.0.0.1", admin_port)
+                admin = AdminService(again.gateway, HttpLimits(), time.monotonic, TOKEN)
+                await admin.start("127.0.0.1", admin_port)
                 await expect(page.locator("#connection")).to_have_text("Live, each second")
                 await expect(page.locator("#instances")).to_contain_text("i0")
                 await expect(page.locator("#rings .arc")).to_have_count(2)
+                admin.stop()
 
     on_a_loop(scenario())
 

@@ -54,11 +54,11 @@ async def open_page(
 
 
 async def take_pictures(url: str, folder: Path) -> None:
-    for name, size in (("ui.png", WIDE), ("ui-phone.png", PHONE)):
+    for name, size, whole in (("ui.png", WIDE, True), ("ui-phone.png", (PHONE[0], 2 * PHONE[1]), False)):
         async with open_page(url, size) as seen:
             await seen.page.wait_for_selector("#instances table")
             await seen.page.wait_for_timeout(SETTLED_MS)
-            await seen.page.screenshot(path=folder / name, full_page=True)
+            await seen.page.screenshot(path=folder / name, full_page=whole)
 
 
 if __name__ == "__main__":
