@@ -443,7 +443,9 @@ class Fleet:
         assert len(view.cache) <= max(1, cache_tokens // self.config.block_tokens)
         assert view.waiting_count <= self.config.max_waiting
         assert (
-            not view.draining or view.instance_id in self.keep_queue or all(a.request.adapter or a.request.only for a in waiting)
+            not view.draining
+            or view.instance_id in self.keep_queue
+            or all(a.request.adapter or a.request.only for a in waiting)
         )  # with an adapter, or a choice, that nobody else has
         if waiting:
             self._check_waits_for_a_reason(view)
