@@ -80,7 +80,7 @@ class PickerFront:
             await self._server.stop(None)
 
 
-class _Health:
+class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     """The gRPC health protocol, with the services that the endpoint-picker protocol names."""
 
     def __init__(self, driver: RequestDriver) -> None:

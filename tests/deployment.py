@@ -26,15 +26,18 @@ def free_port() -> int:
 
 
 class Deployment:
-    """`dualmap up` in a session of its own, as a terminal would run it."""
+    """`dualmap up`, or `dualmap pick`, in a session of its own, as a terminal would run it."""
 
-    def __init__(self, *arguments: str, directory: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *arguments: str, directory: Path, env: Mapping[str, str] | None = None, command: str = "up"
+    ) -> None:
         self.family = ProcessFamily()
         self.port, self.admin_port = free_port(), free_port()
-        ports = ("--port", str(self.port), "--admin-port", str(self.admin_port))
+        port_flag = "--port" if command == "up" else "--grpc-port"
+        ports = (port_flag, str(self.port), "--admin-port", str(self.admin_port))
         self.directory = directory
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "router.cli", "up", *ports, *arguments],
+            [sys.executable, "-m", "router.cli", command, *ports, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
