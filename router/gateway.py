@@ -78,7 +78,7 @@ class Gateway:
         self._sent: deque[Sent] = deque(maxlen=MAX_SENT)
         self._next_sweep = 0.0
         self._ticking: asyncio.TimerHandle | None = None
-        self._front: Front = HttpFront(self.driver, limits, clock)
+        self.front: Front = HttpFront(self.driver, limits, clock)
         self._admin = AdminService(self, limits, clock, admin_token, scaling)
         metrics.bind(
             {pool.name: pool.scheduler for pool in pools},
@@ -93,7 +93,7 @@ class Gateway:
         `start`. tls: see PickerFront. Needs dualmap[picker]; raises ImportError without it."""
         from router.picker_front import PickerFront  # not needed elsewhere, and large
 
-        self._front = PickerFront(self.driver, self._limits, self._clock, self._alternatives, tls)
+        self.front = PickerFront(self.driver, self._limits, self._clock, self._alternatives, tls)
 
     # Lifecycle.
 
@@ -106,22 +106,22 @@ class Gateway:
         admin_port: int = 0,
     ) -> None:
         """Listen. Port 0 takes a free one; `port` and `admin_port` tell which. Raises OSError if one is taken."""
-        await self._front.listen(host, port, reuse_port)
+        await self.front.listen(host, port, reuse_port)
         try:
             await self._admin.start(admin_host, admin_port)
         except OSError:
-            self._front.close()
+            self.front.close()
             raise
         self._tick()
 
     async def stop(self, drain_s: float = 0.0) -> None:
         """Accept no more, let running exchanges end for up to `drain_s` seconds, then abort the rest."""
-        self._front.close()
+        self.front.close()
         self.driver.stop_taking()
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
                 await self._drained.wait()
-        await self._front.abort()
+        await self.front.abort()
         self._admin.stop()
         if self._ticking is not None:
             self._ticking.cancel()
@@ -132,7 +132,7 @@ class Gateway:
     @property
     def port(self) -> int:
         """The port that clients use, or the proxy that carries their requests."""
-        return self._front.port
+        return self.front.port
 
     @property
     def admin_port(self) -> int:
@@ -148,7 +148,7 @@ class Gateway:
         driver = self.driver
         driver.models = ModelList(membership, next(iter(self.pools)))
         self._pool_of = {m.instance_id: self.pools[m.pool] for m in membership.members if m.pool in self.pools}
-        self._front.apply_membership(membership)
+        self.front.apply_membership(membership)
         driver.ready = any(member.state is MemberState.READY for member in membership.members)
         serving = {m.instance_id: (m.host, m.port) for m in membership.members if m.state in SERVING}
         driver.set_addresses(serving)

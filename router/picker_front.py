@@ -34,7 +34,7 @@ class PickerFront:
     ) -> None:
         """alternatives: see Picker."""
         self._driver = driver
-        self._picker = Picker(driver, clock, limits.max_body_bytes, alternatives)
+        self.picker = Picker(driver, clock, limits.max_body_bytes, alternatives)
         self._max_message_bytes = limits.max_body_bytes + MESSAGE_OVERHEAD_BYTES
         self._tls = tls
         self._server: Any = None
@@ -47,7 +47,7 @@ class PickerFront:
             ("grpc.max_receive_message_length", self._max_message_bytes),
         ]
         self._server = grpc.aio.server(options=options)
-        add_ExternalProcessorServicer_to_server(self._picker, self._server)
+        add_ExternalProcessorServicer_to_server(self.picker, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(_Health(self._driver), self._server)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
@@ -67,8 +67,8 @@ class PickerFront:
 
     def apply_membership(self, membership: Membership) -> None:
         ready = [member for member in membership.members if member.state is MemberState.READY]
-        self._picker.instances = {_endpoint(m.host, m.port): m.instance_id for m in ready}
-        self._picker.endpoints = {m.instance_id: _endpoint(m.host, m.port) for m in ready}
+        self.picker.instances = {_endpoint(m.host, m.port): m.instance_id for m in ready}
+        self.picker.endpoints = {m.instance_id: _endpoint(m.host, m.port) for m in ready}
 
     def close(self) -> None:
         if self._server is not None:
