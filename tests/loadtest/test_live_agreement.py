@@ -23,6 +23,7 @@ from loadtest.recorded import planning_times, run_again
 from loadtest.request_body import CHAT_PATH, RequestBytes
 from loadtest.synth import Lognormal, synthesise
 from loadtest.trace import TraceRequest
+from router.ext_proc import PIECE_BYTES
 from router.gateway import Gateway
 from router.journal import JournalWriter
 from router.journal_format import Record
@@ -37,6 +38,7 @@ from scheduler.rebalance import plan_rebalance
 from scheduler.request import Request
 from tests.conftest import WAIT_S, ProcessFamily, await_that
 from tests.loadtest.virtual_loop import VirtualLoop
+from tests.router.proxy_stream import ProxyStream
 
 INSTANCES = 8
 PLAN_S = 0.1
@@ -46,8 +48,11 @@ HOST = "127.0.0.1"
 COMMAND = [sys.executable, "-m", "loadtest.live_agreement"]
 
 
-async def serve(requests: list[TraceRequest], config: SchedulerConfig, journal: Path) -> dict[str, TraceRequest]:
-    """Send each request when it is due; returns which was which, by the gateway's ids."""
+async def serve(
+    requests: list[TraceRequest], config: SchedulerConfig, journal: Path, picks: bool
+) -> dict[str, TraceRequest]:
+    """Send each request when it is due; returns which was which, by the gateway's ids. picks: a proxy carries them, and
+    asks the gateway where to."""
     loop = asyncio.get_running_loop()
     servers = [SimServer(PROFILE, MODEL, None) for _ in range(INSTANCES)]
     gateway = Gateway(
@@ -57,6 +62,8 @@ async def serve(requests: list[TraceRequest], config: SchedulerConfig, journal: 
         block_tokens=config.block_tokens,
         clock=loop.time,
     )
+    if picks:
+        gateway.serve_proxies()
     await gateway.start(HOST, 0)
     members = []
     for number, server in enumerate(servers):
@@ -67,7 +74,7 @@ async def serve(requests: list[TraceRequest], config: SchedulerConfig, journal: 
     body = RequestBytes(HOST, CHAT_PATH, MODEL)
     try:
         sent = [
-            asyncio.create_task(send(gateway.port, due_s + 0.5, body.build(request)))
+            asyncio.create_task((carry if picks else send)(gateway, due_s + 0.5, body.build(request)))
             for due_s, request in zip(due_times(requests, 1.0), requests, strict=True)
         ]
         ids = await asyncio.gather(*sent)
@@ -87,10 +94,10 @@ async def plan(gateway: Gateway, config: SchedulerConfig) -> None:
         await asyncio.sleep(PLAN_S)
 
 
-async def send(port: int, due_s: float, payload: bytes) -> str:
+async def send(gateway: Gateway, due_s: float, payload: bytes) -> str:
     """The id that the gateway gave the request, once its answer is complete."""
     await asyncio.sleep(due_s)
-    reader, writer = await asyncio.open_connection(HOST, port, limit=2**20)
+    reader, writer = await asyncio.open_connection(HOST, gateway.port, limit=2**20)
     writer.write(payload)
     head = await reader.readuntil(b"\r\n\r\n")
     answer = await reader.read()
@@ -101,11 +108,38 @@ async def send(port: int, due_s: float, payload: bytes) -> str:
     return lines["x-request-id"]
 
 
+async def carry(gateway: Gateway, due_s: float, payload: bytes) -> str:
+    """The same as a proxy does it, without gRPC in between."""
+    await asyncio.sleep(due_s)
+    _, _, body = payload.partition(b"\r\n\r\n")
+    stream = ProxyStream(gateway.front.picker)
+    name = f"due-{due_s}"
+    stream.ask(body, CHAT_PATH, x_request_id=name)
+    endpoint, *_ = await stream.endpoints()
+    (pick_id,) = (pick.id for pick in gateway.driver.exchanges.values() if pick.request_id == name.encode())
+    for _ in range(0, len(body), PIECE_BYTES):
+        await stream.response()
+    host, _, port = endpoint.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=2**20)
+    writer.write(payload)
+    await reader.readuntil(b"\r\n\r\n")
+    stream.send_answer_head(served=endpoint, content_type="text/event-stream")
+    await stream.response()
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        stream.send_answer(await reader.readexactly(size), ends=False)
+        await stream.response()
+        await reader.readexactly(2)
+    stream.send_answer(b"")
+    writer.close()
+    await stream.until_ended()
+    return pick_id
+
+
 def run_live(
-    requests: list[TraceRequest], config: SchedulerConfig, journal: Path
+    requests: list[TraceRequest], config: SchedulerConfig, journal: Path, picks: bool = False
 ) -> tuple[list[Record], dict[str, TraceRequest]]:
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        traced = runner.run(serve(requests, config, journal))
+        traced = runner.run(serve(requests, config, journal, picks))
     return list(JournalReader(journal).records()), traced
 
 
@@ -147,6 +181,27 @@ def test_virtual_time_decides_as_the_live_gateway_did(tmp_path, policy, slo_s, c
     if slo_s == 1.5:
         assert found.live.reasons["moved"], "this load is there to have some"
     assert replay(JournalReader(journal)).first is None, "the core alone, given the same events, repeats itself"
+
+
+@pytest.mark.timeout(120)
+def test_the_picker_decides_as_the_gateway_and_virtual_time_do(tmp_path):
+    """Three drivers of one core: the same requests give the same commands, and the core alone repeats the journals of
+    the two that run live."""
+    config = SchedulerConfig(ttft_slo_s=1.5)
+    requests = chats(120, 12.0, 2)
+    journals = {picks: tmp_path / f"picks-{picks}.jsonl" for picks in (False, True)}
+    runs = {picks: run_live(requests, config, journal, picks) for picks, journal in journals.items()}
+    decisions = {}
+    for picks, (records, traced) in runs.items():
+        by_id = decided(records)
+        decisions[picks] = {str(requests.index(traced[i])): by_id[i] for i in by_id}
+        assert replay(JournalReader(journals[picks])).first is None
+        found = compare(by_id, run_again(records, config, PROFILE, traced, MODEL, network_s=0.0))
+        assert found.same_instance >= 0.95, table(found)
+    found = compare(decisions[False], decisions[True])
+    assert found.same_instance >= 0.95, table(found)
+    assert found.same_reason >= 0.95, table(found)
+    assert found.live.reasons["moved"] or found.live.reasons["taken"]
 
 
 def decision(**changes: float | str | int) -> Decided:
