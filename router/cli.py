@@ -12,6 +12,7 @@ COMMANDS = {
     "scale": ("router.scale_cli", "start or drain instances until there are N, or let the load decide again"),
     "drain": ("router.drain_cli", "give an instance no new requests; one that was started here then stops"),
     "restart": ("router.restart_cli", "restart all instances that were started here, one after the other"),
+    "key": ("router.key_cli", "make an API key"),
     "demo": ("loadtest.demo", "four simulated instances, round_robin against dualmap, and a report"),
     "replay": ("loadtest.replay_cli", "replay a trace against a gateway, open loop"),
     "simulate": ("loadtest.simulate_cli", "compare policies over a trace in virtual time"),

@@ -2,6 +2,7 @@
 that works."""
 
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,8 +12,11 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from router.access import Access
+from router.api_keys import ApiKeysError, load_api_keys
 from router.journal import DEFAULT_MAX_BYTES
 from router.limits import HttpLimits
+from router.tls import TlsFiles
 from scheduler.config import SchedulerConfig
 from scheduler.events import InstanceCapacity
 from scheduler.scaling_config import ScalingConfig
@@ -30,6 +34,10 @@ OWN_ENGINE_ARGS = ("--host", "--port", "--tensor-parallel-size", "--kv-events-co
 
 class ConfigFileError(Exception):
     """The configuration is wrong; one line for each place, with its path, the rule and the value."""
+
+
+def _content(path: Path | None) -> str | None:
+    return None if path is None else path.read_text().strip()
 
 
 def _is_ip(host: str) -> bool:
@@ -68,6 +76,15 @@ class GatewaySettings(BaseModel):
     admin_host: str = "127.0.0.1"
     admin_port: Port = 8081  # /metrics and /admin of the first gateway; each further one on a node takes the next
     admin_token_file: Path | None = None  # its content is required as a bearer token on /admin; None: no token is asked
+    # Who may use the fleet, see router/api_keys.py; None: whoever can reach us. Instances do not get these keys but, if
+    # they want one, the content of instance_key_file.
+    api_keys_file: Annotated[Path, AfterValidator(Path.absolute)] | None = None
+    instance_key_file: Annotated[Path, AfterValidator(Path.absolute)] | None = None
+    # Tenants share no cached prefix, so that none can tell by a first token's time what another has asked: each gets a
+    # cache_salt of its own. None: where there are API keys.
+    isolate_tenants: bool | None = None
+    tls_cert_file: Annotated[Path, AfterValidator(Path.absolute)] | None = None  # PEM, the whole chain; with it, HTTPS
+    tls_key_file: Annotated[Path, AfterValidator(Path.absolute)] | None = None
     # Ask each stream's instance for `usage`, and hide it from clients that did not: how much was cached, how long the
     # prompt was. Off, only plain answers and clients that ask for it tell.
     ask_for_usage: bool = True
@@ -82,7 +99,7 @@ class GatewaySettings(BaseModel):
     journal: Annotated[Path, AfterValidator(Path.absolute)] | None = None
     journal_max_bytes: int = Field(default=DEFAULT_MAX_BYTES, gt=0)  # before compression; the journal stops there
 
-    @field_validator("admin_token_file")
+    @field_validator("admin_token_file", "instance_key_file")
     @classmethod
     def _check_token(cls, path: Path | None) -> Path | None:
         try:
@@ -92,9 +109,53 @@ class GatewaySettings(BaseModel):
             raise ValueError(f"{path} cannot be read: {error.strerror}") from None
         return path
 
+    @field_validator("api_keys_file")
+    @classmethod
+    def _check_keys(cls, path: Path | None) -> Path | None:
+        try:
+            if path is not None:
+                load_api_keys(path)
+        except ApiKeysError as error:
+            raise ValueError(str(error)) from None
+        return path
+
+    @model_validator(mode="after")
+    def _check_security(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file are needed both, or neither")
+        if self.instance_key_file is not None and self.api_keys_file is None:
+            raise ValueError(
+                "instance_key_file is of use with api_keys_file only: else clients' own keys are passed on"
+            )
+        if self.picker is not None and (self.api_keys_file is not None or self.isolate_tenants):
+            raise ValueError("picker: API keys and cache salts are its proxy's: no api_keys_file, no isolate_tenants")
+        try:
+            self.tls()
+        except OSError as error:
+            raise ValueError(f"tls_cert_file and tls_key_file: {error}") from None
+        return self
+
+    # Secrets are read where they are needed, so that they are in no copy of the configuration.
+
     def admin_token(self) -> str | None:
-        """Read where it is needed, so that it is in no copy of the configuration. Raises OSError."""
-        return self.admin_token_file.read_text().strip() if self.admin_token_file else None
+        """Raises OSError."""
+        return _content(self.admin_token_file)
+
+    def tls(self) -> TlsFiles | None:
+        """Raises OSError."""
+        if self.tls_cert_file is None or self.tls_key_file is None:
+            return None
+        return TlsFiles(self.tls_cert_file, self.tls_key_file)
+
+    def access(self, clock: Callable[[], float]) -> Access | None:
+        """Raises ApiKeysError and OSError."""
+        if self.api_keys_file is None:
+            return None
+        return Access(self.api_keys_file, clock, _content(self.instance_key_file))
+
+    @property
+    def isolates_tenants(self) -> bool:
+        return self.api_keys_file is not None if self.isolate_tenants is None else self.isolate_tenants
 
 
 class SimulatedInstances(BaseModel):

@@ -257,6 +257,8 @@ class Exchange:
         if self.pool is not None and self.dispatch is not None:
             lines.append(self.pool.answer_lines)
             lines.append(b"%d\r\n" % (self.dispatch.queued_s * 1000.0))
+        if request.answer_lines:
+            lines.append(request.answer_lines)
         if request.close:
             lines.append(b"connection: close\r\n")
         lines.append(b"x-request-id: %b\r\n\r\n" % self.request_id)

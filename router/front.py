@@ -8,7 +8,9 @@ from router.client_connection import ClientConnection
 from router.limits import HttpLimits
 from router.membership import Membership
 from router.request_driver import RequestDriver
+from router.tls import TlsFiles
 
+RENEW_S = 10.0  # how soon a renewed certificate is used
 LISTEN_BACKLOG = 1024  # a burst of new connections while a step of the loop runs
 
 
@@ -34,12 +36,16 @@ class Front(Protocol):
 
 
 class HttpFront:
-    """OpenAI's API on a port of our own."""
+    """OpenAI's API on a port of our own. tls: None: plain text."""
 
-    def __init__(self, driver: RequestDriver, limits: HttpLimits, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, driver: RequestDriver, limits: HttpLimits, clock: Callable[[], float], tls: TlsFiles | None = None
+    ) -> None:
         self._driver = driver
         self._limits = limits
         self._clock = clock
+        self._tls = tls
+        self._renewing: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
 
     async def listen(self, host: str, port: int, reuse_port: bool) -> None:
@@ -49,7 +55,10 @@ class HttpFront:
             port,
             reuse_port=reuse_port,
             backlog=LISTEN_BACKLOG,
+            ssl=None if self._tls is None else self._tls.context,
         )
+        if self._tls is not None:
+            self._renew(self._tls)
 
     @property
     def port(self) -> int:
@@ -61,9 +70,15 @@ class HttpFront:
     def close(self) -> None:
         if self._server is not None:
             self._server.close()
+        if self._renewing is not None:
+            self._renewing.cancel()
 
     async def abort(self) -> None:
         self._driver.abort()
+
+    def _renew(self, tls: TlsFiles) -> None:
+        tls.renew()
+        self._renewing = asyncio.get_running_loop().call_later(RENEW_S, self._renew, tls)
 
 
 def listening_port(server: asyncio.Server | None) -> int:

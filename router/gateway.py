@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from router.access import Access
 from router.admin import AdminService
 from router.fleet_state import GatewayState, PoolTotals, Sent
 from router.front import Front, HttpFront
@@ -26,6 +27,7 @@ from router.request_driver import RequestDriver
 from router.scaling_endpoints import ScalingEndpoints
 from router.signal_ages import SignalAges
 from router.signals import SignalNews
+from router.tls import TlsFiles
 from router.token_blocks import TokenBlocks
 from scheduler.commands import Dispatch
 from scheduler.events import GatewayLoads, InstanceLoad, LoadReported, MovesProposed, PrefixDepths, Tick
@@ -52,9 +54,13 @@ class Gateway:
         ask_for_usage: bool = True,
         tokens: TokenBlocks | None = None,
         scaling: ScalingEndpoints | None = None,
+        access: Access | None = None,
+        isolate_tenants: bool = False,
+        tls: TlsFiles | None = None,
     ) -> None:
         """pools: one or more; `stop` closes their journals. block_tokens: as in the config of every scheduler.
-        admin_token, scaling: see AdminService. ask_for_usage, tokens: see RequestDriver."""
+        admin_token, scaling: see AdminService. ask_for_usage, tokens, access, isolate_tenants: see
+        RequestDriver. tls: see HttpFront."""
         self.gateway_id = gateway_id
         self.pools = {pool.name: pool for pool in pools}
         self.scheduler = pools[0].scheduler
@@ -62,7 +68,10 @@ class Gateway:
         self.membership = Membership()
         self.signals = SignalAges([pool.scheduler for pool in pools])
         cores = {pool.name: pool.core for pool in pools}
-        self.driver = RequestDriver(cores, limits, metrics, block_tokens, clock, gateway_id, ask_for_usage, tokens)
+        self.driver = RequestDriver(
+            cores, limits, metrics, block_tokens, clock, gateway_id, ask_for_usage, tokens, access, isolate_tenants
+        )
+        self._tls = tls
         self._limits = limits
         self._clock = clock
         self._started_at = clock()
@@ -78,7 +87,7 @@ class Gateway:
         self._sent: deque[Sent] = deque(maxlen=MAX_SENT)
         self._next_sweep = 0.0
         self._ticking: asyncio.TimerHandle | None = None
-        self.front: Front = HttpFront(self.driver, limits, clock)
+        self.front: Front = HttpFront(self.driver, limits, clock, tls)
         self._admin = AdminService(self, limits, clock, admin_token, scaling)
         metrics.bind(
             {pool.name: pool.scheduler for pool in pools},
@@ -88,11 +97,12 @@ class Gateway:
             None if self.driver.by_tokens is None else self.driver.by_tokens.outcomes,
         )
 
-    def serve_proxies(self, tls: tuple[bytes, bytes] | None = None) -> None:
+    def serve_proxies(self) -> None:
         """Pick instances for a proxy that speaks Envoy's external processing protocol, instead of serving HTTP; before
-        `start`. tls: see PickerFront. Needs dualmap[picker]; raises ImportError without it."""
+        `start`. Needs dualmap[picker]; raises ImportError without it."""
         from router.picker_front import PickerFront  # not needed elsewhere, and large
 
+        tls = None if self._tls is None else self._tls.pem()
         self.front = PickerFront(self.driver, self._limits, self._clock, self._alternatives, tls)
 
     # Lifecycle.
@@ -178,6 +188,8 @@ class Gateway:
     def note_fleet(self, peers: tuple[GatewayState, ...]) -> None:
         """Fleet has answered; all gateways that it knows."""
         self.peers = peers
+        if self.driver.access is not None:
+            self.driver.access.set_gateways(len(peers))
         self._fleet_heard_at = self._clock()
 
     # What gateways tell each other, over Fleet.

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import time
 from collections import deque
 from typing import Any
 
@@ -47,6 +48,9 @@ class GatewayActor:
             gateway_id=gateway_id,
             admin_token=settings.admin_token(),
             ask_for_usage=settings.ask_for_usage,
+            access=settings.access(time.monotonic),
+            isolate_tenants=settings.isolates_tenants,
+            tls=settings.tls(),
             tokens=load_token_blocks(settings.tokenizer, block_tokens),
             scaling=ScalingEndpoints(_call_autoscaler, tuple(config.all_pools()), self._pool_name_of),
         )

@@ -22,8 +22,11 @@ USAGE_OPTION = b'"stream_options":{"include_usage":true},'
 MAX_UNREAD_TOKENS = 8192  # a body that is not read may be audio or a batch: it must not pass for a giant prompt
 
 
-def take_in(exchange: Driven, route: Route, block_tokens: int, ratio: TokenRatio, ask_for_usage: bool) -> Request:
-    """Read what the core needs, and note in the exchange what its end will need. Raises RequestRefusedError (400)."""
+def take_in(
+    exchange: Driven, route: Route, block_tokens: int, ratio: TokenRatio, ask_for_usage: bool, isolate_tenants: bool
+) -> Request:
+    """Read what the core needs, and note in the exchange what its end will need. isolate_tenants: no two of them share
+    a cached prefix. Raises RequestRefusedError (400)."""
     ttft_slo_s = _seconds(exchange.request, *SLO_HEADERS)
     timeout_s = _seconds(exchange.request, TIMEOUT_HEADER)
     tenant = _tenant(exchange.request)
@@ -34,7 +37,10 @@ def take_in(exchange: Driven, route: Route, block_tokens: int, ratio: TokenRatio
         return Request(
             exchange.id, (), tokens, ttft_slo_s=ttft_slo_s, tenant=tenant, streams=False, timeout_s=timeout_s
         )
-    peeked = peek_chat(body, block_tokens) if route is Route.CHAT else peek_completion(body, block_tokens)
+    apart = tenant if isolate_tenants else ""
+    peeked = peek_chat(body, block_tokens, apart) if route is Route.CHAT else peek_completion(body, block_tokens, apart)
+    if apart:
+        exchange.body = body = _with_salt(body, peeked.cache_salt)
     if ask_for_usage and peeked.stream and not peeked.stream_options:
         exchange.body = _asking_for_usage(body)
         exchange.hides_usage = True
@@ -64,6 +70,12 @@ def _asking_for_usage(body: bytes) -> bytes:
     return b"".join((body[:brace], USAGE_OPTION, memoryview(body)[brace:]))
 
 
+def _with_salt(body: bytes, cache_salt: str) -> bytes:
+    """The body, an object with fields, and one more at its end, where it wins over one of the client's."""
+    brace = body.rindex(b"}")
+    return b'%b,"cache_salt":"%b"%b' % (body[:brace], cache_salt.encode(), body[brace:])
+
+
 def _seconds(request: HttpRequest, *names: bytes) -> float | None:
     """Of the first of these headers that is there, which gives milliseconds."""
     for name in names:
@@ -81,7 +93,10 @@ def _seconds(request: HttpRequest, *names: bytes) -> float | None:
 
 
 def _tenant(request: HttpRequest) -> str:
-    """As its header says, else whoever has the same API key, which itself is kept nowhere; empty without either."""
+    """That of its API key. Where no keys are asked for, or the key is one for many tenants: as its header says, else
+    whoever has the same bearer token, which itself is kept nowhere; empty without either."""
+    if request.grant is not None and request.grant.key.tenant is not None:
+        return request.grant.key.tenant
     named = request.fields.get(TENANT_HEADER)
     if named:
         if len(named) > MAX_TENANT_BYTES:

@@ -1,5 +1,6 @@
 """The models that the fleet serves, merged from its members' model cards, and which pool serves each."""
 
+from collections.abc import Set
 from typing import Any
 
 import msgspec
@@ -28,7 +29,13 @@ class ModelList:
         self.twice = sorted(twice)
         self._first_pool = first_pool
         self.silent = bool({member.pool for member in membership.members} - set(self._pools.values()))
-        self.body = msgspec.json.encode({"object": "list", "data": [cards[model] for model in sorted(cards)]})
+        self._cards = cards
+        self.body = self.body_for(None)
+
+    def body_for(self, models: Set[str] | None) -> bytes:
+        """With these models alone; None: all."""
+        cards = [self._cards[model] for model in sorted(self._cards) if models is None or model in models]
+        return msgspec.json.encode({"object": "list", "data": cards})
 
     def pool_of(self, model: str) -> str | None:
         """The pool that serves the model, also while none of its instances is ready; None where nobody does. The first

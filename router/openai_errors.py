@@ -16,7 +16,8 @@ from scheduler.events import FailureCause
 
 @dataclass(frozen=True, slots=True)
 class HttpError:
-    """An answer that is an error. param: the body field or header at fault. allow: methods the path has, for 405."""
+    """An answer that is an error. param: the body field or header at fault. allow: methods the path has, for 405.
+    lines: more of its head."""
 
     status: HTTPStatus
     type: str
@@ -24,6 +25,7 @@ class HttpError:
     param: str | None = None
     retry_after_s: float | None = None
     allow: str | None = None
+    lines: bytes = b""
 
 
 class RequestRefusedError(Exception):
@@ -40,6 +42,15 @@ def bad_request(message: str, param: str | None = None) -> HttpError:
 
 def unauthorized() -> HttpError:
     return HttpError(HTTPStatus.UNAUTHORIZED, "AuthenticationError", "The bearer token is missing or wrong.")
+
+
+def unauthorized_key() -> HttpError:
+    return HttpError(HTTPStatus.UNAUTHORIZED, "AuthenticationError", "The API key is missing or not known.")
+
+
+def rate_limited(retry_after_s: float, lines: bytes) -> HttpError:
+    message = "The API key's rate limit is used up."
+    return HttpError(HTTPStatus.TOO_MANY_REQUESTS, "RateLimitError", message, retry_after_s=retry_after_s, lines=lines)
 
 
 def unknown_model(model: str) -> HttpError:
@@ -125,6 +136,8 @@ def error_response(error: HttpError, *, request_id: bytes = b"", close: bool) ->
     ]
     if error.retry_after_s is not None:
         lines.append(b"retry-after: %d\r\n" % max(1, ceil(error.retry_after_s)))
+    if error.lines:
+        lines.append(error.lines)
     if error.allow:
         lines.append(b"allow: " + error.allow.encode() + b"\r\n")
     if error.status is HTTPStatus.UNAUTHORIZED:

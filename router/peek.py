@@ -1,6 +1,7 @@
 """What the gateway reads of a generation request's body. The prompt stays raw bytes: neither decoded nor tokenised."""
 
 from functools import lru_cache
+from hashlib import sha256
 
 import msgspec
 from msgspec import Raw
@@ -37,7 +38,7 @@ _decode = msgspec.json.Decoder(_Body).decode
 class Peeked(msgspec.Struct, gc=False):
     """stream_options: the client said something of them. blocks: see scheduler.blocks. prompt_bytes: length of what
     will be prompt, tools included. prompt_tokens: its exact length where the prompt is token ids, else 0.
-    max_output_tokens: 0 where the client did not say."""
+    max_output_tokens: 0 where the client did not say. cache_salt: the client's, or one of the tenant's own."""
 
     model: str
     stream: bool
@@ -47,21 +48,23 @@ class Peeked(msgspec.Struct, gc=False):
     blocks: tuple[int, ...]
     prompt_bytes: int
     prompt_tokens: int
+    cache_salt: str
 
 
-def peek_chat(body: bytes, block_tokens: int) -> Peeked:
-    """Raises RequestRefusedError (400) naming what is wrong with the body."""
+def peek_chat(body: bytes, block_tokens: int, tenant: str = "") -> Peeked:
+    """tenant: shares no prefix with any other; empty: with all who have none. Raises RequestRefusedError (400) naming
+    what is wrong with the body."""
     fields = _read(body)
     if fields.messages is None:
         raise RequestRefusedError(bad_request("`messages` is missing.", "messages"))
     if not fields.messages:
         raise RequestRefusedError(bad_request("`messages` is empty.", "messages"))
     text = b"".join(fields.messages)
-    return _peeked(fields, text, _opening_bytes(fields.messages, text), 0, block_tokens)
+    return _peeked(fields, text, _opening_bytes(fields.messages, text), 0, block_tokens, tenant)
 
 
-def peek_completion(body: bytes, block_tokens: int) -> Peeked:
-    """Raises RequestRefusedError (400) naming what is wrong with the body."""
+def peek_completion(body: bytes, block_tokens: int, tenant: str = "") -> Peeked:
+    """As peek_chat."""
     fields = _read(body)
     raw = bytes(fields.prompt)
     first = raw[:1]
@@ -73,7 +76,7 @@ def peek_completion(body: bytes, block_tokens: int) -> Peeked:
     if not text:
         raise RequestRefusedError(bad_request("`prompt` is empty.", "prompt"))
     prompt_tokens = text.count(b",") + 1 if first == b"[" and text[:1] not in b'"' else 0
-    return _peeked(fields, text, 0, prompt_tokens, block_tokens)
+    return _peeked(fields, text, 0, prompt_tokens, block_tokens, tenant)
 
 
 def peek_model(body: bytes) -> str:
@@ -121,12 +124,21 @@ def _plain_root(model: str) -> int:
     return root_hash(model.encode(), b"", b"")
 
 
-def _peeked(fields: _Body, text: bytes, opening_bytes: int, prompt_tokens: int, block_tokens: int) -> Peeked:
+def _salt_of(tenant: str, cache_salt: str) -> str:
+    """What two tenants cannot have in common, whatever salts they choose."""
+    return sha256(f"{len(tenant)} {tenant} {cache_salt}".encode()).hexdigest()
+
+
+def _peeked(
+    fields: _Body, text: bytes, opening_bytes: int, prompt_tokens: int, block_tokens: int, tenant: str
+) -> Peeked:
     model = fields.model
     if not model:
         raise RequestRefusedError(bad_request("`model` is missing.", "model"))
     tools = bytes(fields.tools)
     cache_salt = fields.cache_salt or ""
+    if tenant:
+        cache_salt = _salt_of(tenant, cache_salt)
     if tools or cache_salt:
         parent = root_hash(model.encode(), cache_salt.encode(), tools)
     else:
@@ -141,4 +153,5 @@ def _peeked(fields: _Body, text: bytes, opening_bytes: int, prompt_tokens: int, 
         hash_text(text, block_tokens * BYTES_PER_BLOCK_TOKEN, opening_bytes=opening_bytes, parent=parent),
         len(text) + len(tools),
         prompt_tokens,
+        cache_salt,
     )

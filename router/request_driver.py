@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from typing import Any
 
+from router.access import Access
 from router.client_connection import ClientConnection
 from router.driven import Driven
 from router.exchange import Exchange
@@ -66,10 +67,12 @@ class RequestDriver:
         gateway_id: str,
         ask_for_usage: bool = True,
         tokens: TokenBlocks | None = None,
+        access: Access | None = None,
+        isolate_tenants: bool = False,
     ) -> None:
         """cores: by pool, the first one first. ask_for_usage: streams whose client says nothing of `stream_options`
         report it to the gateway alone. tokens: names the first pool's prompts by their tokens; None: they are known by
-        their raw bytes."""
+        their raw bytes. access: None: whoever can reach us may use the fleet. isolate_tenants: see take_in."""
         self.clients: set[ClientConnection] = set()
         self.exchanges: dict[str, Driven] = {}
         self.models = ModelList(Membership(), next(iter(cores)))
@@ -84,6 +87,8 @@ class RequestDriver:
         self._block_tokens = block_tokens
         self._clock = clock
         self._ask_for_usage = ask_for_usage
+        self.access = access
+        self._isolate_tenants = isolate_tenants
         self.by_tokens = None if tokens is None else TokenArrival(tokens, block_tokens, self._arrive)
         self._ratio = TokenRatio()
         self._pools: dict[str, UpstreamPool] = {}
@@ -105,7 +110,11 @@ class RequestDriver:
 
     def check_head(self, request: HttpRequest) -> HttpError | None:
         route = find_route(request)
-        return None if isinstance(route, Route) else route
+        if not isinstance(route, Route):
+            return route
+        if self.access is None or route in (Route.HEALTH, Route.READY):
+            return None
+        return self.access.check(request)
 
     def begin(self, request: HttpRequest, client: ClientConnection) -> None:
         if self.stopping:
@@ -116,7 +125,8 @@ class RequestDriver:
         if route in (Route.CHAT, Route.COMPLETION, Route.PASSED_THROUGH):
             self._begin_exchange(request, client, route)
         elif route is Route.MODELS:
-            client.answer(json_response(self.models.body, close=request.close), close=request.close)
+            models = self.models.body if request.grant is None else self.models.body_for(request.grant.key.models)
+            client.answer(json_response(models, close=request.close), close=request.close)
         elif route is Route.READY and not self.ready:
             self._answer_error(client, request, unavailable("No instance is ready."))
         else:
@@ -138,10 +148,15 @@ class RequestDriver:
     def take(self, exchange: Driven, route: Route, only: tuple[str, ...] = ()) -> None:
         """Take a request to the core, or answer it with an error. only: instances that it may run on; empty: any."""
         try:
-            core_request = take_in(exchange, route, self._block_tokens, self._ratio, self._ask_for_usage)
+            core_request = take_in(
+                exchange, route, self._block_tokens, self._ratio, self._ask_for_usage, self._isolate_tenants
+            )
             model = exchange.model
-            if route is Route.PASSED_THROUGH and len(self._cores) > 1:
+            grant = exchange.request.grant
+            if route is Route.PASSED_THROUGH and (len(self._cores) > 1 or grant is not None):
                 model = peek_model(exchange.body)
+            if grant is not None:
+                grant.check_model(model)
             pool = self.models.pool_of(model)
             if pool is None:
                 unknown = unknown_model(model)
@@ -149,6 +164,8 @@ class RequestDriver:
             adapter = self.models.lora_name(model)
             if adapter or only:
                 core_request = replace(core_request, adapter=adapter, only=only)
+            if grant is not None:
+                exchange.request.answer_lines = grant.admit(core_request.prompt_tokens, self._clock())
         except RequestRefusedError as refusal:
             self.refused(refusal.error)
             exchange.answer_error(refusal.error)
@@ -204,6 +221,8 @@ class RequestDriver:
             metrics.outcomes[Outcome.CLIENT_ERROR] += 1
         else:
             metrics.outcomes[Outcome.INSTANCE_ERROR] += 1
+        if (grant := exchange.request.grant) is not None:
+            grant.limit.tokens.take(output_tokens, self._clock())
         if exchange.dispatch is not None:
             attempt = exchange.dispatch.attempt
             done = RequestFinished(exchange.id, attempt, output_tokens, cached_tokens, prompt_tokens)
@@ -274,6 +293,8 @@ class RequestDriver:
             client.sweep(now)
         for pool in self._pools.values():
             pool.sweep(now)
+        if self.access is not None:
+            self.access.sweep(now)
 
     def stop_taking(self) -> None:
         """Turn away requests that still come, and close each connection once it has its answers."""

@@ -5,12 +5,14 @@ import argparse
 import asyncio
 import signal
 import sys
+import time
 
 import uvloop
 
 from instances.http_call import http_get
 from instances.instance_actor import model_cards
 from instances.server_process import StartError
+from router.api_keys import ApiKeysError
 from router.collect_less import collect_less
 from router.config import ConfigFileError, DualMapConfig, ExternalInstance, load_config
 from router.gateway import Gateway
@@ -38,6 +40,9 @@ async def serve(config: DualMapConfig) -> None:
         gateway_id="standalone",
         admin_token=settings.admin_token(),
         ask_for_usage=settings.ask_for_usage,
+        access=settings.access(time.monotonic),
+        isolate_tenants=settings.isolates_tenants,
+        tls=settings.tls(),
         tokens=load_token_blocks(settings.tokenizer, config.scheduler.block_tokens),
     )
     gateway.apply_membership(Membership(1, tuple([await _member(instance) for instance in config.instances])))
@@ -66,7 +71,7 @@ def main() -> int:
     try:
         config = load_config(args.config, overrides(args))
         uvloop.run(serve(config))
-    except (ConfigFileError, StartError, TokenizerError, OSError) as error:
+    except (ApiKeysError, ConfigFileError, StartError, TokenizerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -57,7 +57,8 @@ def deploy(path: Path | None, given: dict[str, Any]) -> int:
         port, admin_port, _ = cluster.start_gateway(config)
         host, admin_host = config.gateway.host, config.gateway.admin_host
         if config.gateway.picker is None:
-            print(f"gateway      http://{host}:{port}/v1   policy {config.scheduler.policy}", flush=True)
+            scheme = "http" if config.gateway.tls_cert_file is None else "https"
+            print(f"gateway      {scheme}://{host}:{port}/v1   policy {config.scheduler.policy}", flush=True)
         else:
             print(f"picker       {host}:{port} (gRPC)   {config.gateway.picker.mode}", flush=True)
         print(f"metrics      http://{admin_host}:{admin_port}/metrics", flush=True)

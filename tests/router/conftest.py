@@ -320,7 +320,9 @@ class FleetContext:
         journal: Path | None = None,
         tokens: Any = None,
         pools: tuple[str, ...] = ("",),
+        about: dict[str, Any] | None = None,
     ) -> None:
+        self._about = about or {}
         self._tokens = tokens
         self._pools = pools
         self._scripts = scripts
@@ -339,6 +341,7 @@ class FleetContext:
             block_tokens=self._config.block_tokens,
             admin_token="secret",
             tokens=self._tokens,
+            **self._about,
         )
         await gateway.start("127.0.0.1", 0)
         self._fleet = Fleet(gateway, gateway.port, gateway.admin_port, instances)
@@ -360,10 +363,11 @@ def fleet() -> Callable[..., FleetContext]:
         journal: Path | None = None,
         tokens: Any = None,
         pools: tuple[str, ...] = ("",),
+        about: dict[str, Any] | None = None,
         **changes: Any,
     ) -> FleetContext:
         scripts = scripts or (answer_hello,)
         limits = replace(limits, **changes)
-        return FleetContext(scripts, limits, cards, config or SchedulerConfig(), journal, tokens, pools)
+        return FleetContext(scripts, limits, cards, config or SchedulerConfig(), journal, tokens, pools, about)
 
     return make
