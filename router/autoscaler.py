@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 
 from router.actor_by_name import NAMESPACE
 from router.fleet_client import FleetClient
-from router.fleet_state import FleetState
+from router.fleet_state import FleetState, PoolPlan
 from router.membership import Member, MemberState
 from router.rolling_restart import RollingRestart
 from router.scaling_history import ScalingHistory
@@ -67,6 +67,7 @@ class Autoscaler:
         self._history = ScalingHistory(scaled.pool_name, scaled.config)
         self._plans: deque[dict[str, Any]] = deque(maxlen=PLANS_KEPT)
         self._leaving: dict[str, float] = {}  # since when
+        self._plan: PoolPlan | None = None  # the last one
         self._note = ""
         self._retry_at = 0.0
         self._rolling: RollingRestart | None = None
@@ -228,7 +229,7 @@ class Autoscaler:
             await asyncio.sleep(INTERVAL_S)
 
     async def _round(self) -> None:
-        self.state = await self._fleet.state()
+        self.state = await self._fleet.state(self._plan)
         if self.state is None or self.ids is None:
             return
         self._informed.set()
@@ -240,6 +241,8 @@ class Autoscaler:
         now = time.monotonic()
         self._history.add(now, self.state, sorted(self.ids - extra), self._leaving.keys(), rolling)
         plan = plan_scaling(self._history.samples(), self._bounds(), self._history.start_s)
+        bounds = self._bounds()
+        self._plan = PoolPlan(self._scaled.pool_name, plan.replicas, bounds.min_replicas, bounds.max_replicas)
         self._tell(plan, now)
         if self._told is None and self._scaled.config.dry_run:
             return

@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 
 from router.agreed_depths import AgreedDepths
-from router.fleet_state import FleetNews, FleetState, GatewayReport
+from router.fleet_state import FleetNews, FleetState, GatewayReport, PoolPlan
 from router.load_board import LoadBoard
 from router.membership import Member, Membership, MemberState
 from router.signal_board import SignalBoard
@@ -33,6 +33,7 @@ class Fleet:
         self._signals = SignalBoard()
         self._loads = LoadBoard(time.monotonic)
         self._depths = AgreedDepths(configs if configs is not None else {"": SchedulerConfig()})
+        self._plans: dict[str, PoolPlan] = {}
         self._epoch = 0
         self._changed = True
 
@@ -92,11 +93,14 @@ class Fleet:
         alone = others is None and not self._depths.epoch  # a single gateway finds depths by itself, and sooner
         depths = {} if alone or tell_depths else self._depths.news(report.depth_epoch)
         signals = self._signals.news(report.signals)
-        return FleetNews(membership, signals, others, heard, depths, tell_depths, self._loads.gateways())
+        gateways, plans = self._loads.gateways(), tuple(self._plans.values())
+        return FleetNews(membership, signals, others, heard, depths, tell_depths, gateways, plans)
 
-    async def state(self) -> FleetState:
-        """Of the whole deployment."""
+    async def state(self, plan: PoolPlan | None = None) -> FleetState:
+        """Of the whole deployment. plan: of the Autoscaler that asks, for gateways to show."""
         self._note_call()
+        if plan is not None:
+            self._plans[plan.pool] = plan
         settled = self._called_at >= self._sure_at
         members = tuple(self._members[i] for i in sorted(self._members))
         gateways, loads, totals = self._loads.gateways(), self._loads.loads(), self._loads.totals()

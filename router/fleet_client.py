@@ -6,7 +6,7 @@ from typing import Any
 from ray.exceptions import RayError
 
 from router.actor_by_name import FLEET, actor_by_name
-from router.fleet_state import FleetNews, FleetState, GatewayReport
+from router.fleet_state import FleetNews, FleetState, GatewayReport, PoolPlan
 from router.membership import Member
 from router.signals import InstanceSignals
 
@@ -24,9 +24,9 @@ class FleetClient:
         news: FleetNews | None = await self._call("sync", report)
         return news
 
-    async def state(self) -> FleetState | None:
-        """None while Fleet is away."""
-        state: FleetState | None = await self._call("state")
+    async def state(self, plan: PoolPlan | None) -> FleetState | None:
+        """plan: the caller's, for gateways to show. None while Fleet is away."""
+        state: FleetState | None = await self._call("state", plan)
         return state
 
     async def forget(self, instance_id: str) -> bool:

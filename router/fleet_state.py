@@ -49,10 +49,20 @@ class GatewayState:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """How many instances of a pool its Autoscaler wants, and between which numbers it may choose."""
+
+    pool: str
+    wanted: int
+    least: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class FleetNews:
     """What the gateway has not heard yet. others: None while it is the only one. heard: up to which prompt of others
     this is. tell_depths: Fleet does not know the agreed depths; the next report has to have them. gateways: all there
-    are."""
+    are. plans: of the pools that are scaled."""
 
     membership: Membership | None = None
     signals: SignalNews | None = None
@@ -61,6 +71,7 @@ class FleetNews:
     depths: dict[str, PrefixDepths] = field(default_factory=dict)
     tell_depths: bool = False
     gateways: tuple[GatewayState, ...] = ()
+    plans: tuple[PoolPlan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from router.access import Access
 from router.admin import AdminService
-from router.fleet_state import GatewayState, PoolTotals, Sent
+from router.fleet_state import GatewayState, PoolPlan, PoolTotals, Sent
 from router.front import Front, HttpFront
 from router.limits import HttpLimits
 from router.live_view import live_view
@@ -78,6 +78,7 @@ class Gateway:
         self._drained = asyncio.Event()
         self._pool_of: dict[str, Pool] = {}  # by instance
         self.peers: tuple[GatewayState, ...] = ()  # all gateways, as Fleet knows them
+        self.plans: tuple[PoolPlan, ...] = ()
         self.decisions = RecentDecisions()
         self._shares_sent = False
         self.timelines = {pool.name: PoolTimeline(pool.scheduler.stats, self._started_at) for pool in pools}
@@ -95,6 +96,7 @@ class Gateway:
             self._gauges,
             lambda: self.signals.ages(self._clock()),
             None if self.driver.by_tokens is None else self.driver.by_tokens.outcomes,
+            lambda: self.plans,
         )
 
     def serve_proxies(self) -> None:
@@ -185,9 +187,10 @@ class Gateway:
         pool = self._pool_of.get(instance_id)
         return None if pool is None else pool.name
 
-    def note_fleet(self, peers: tuple[GatewayState, ...]) -> None:
-        """Fleet has answered; all gateways that it knows."""
+    def note_fleet(self, peers: tuple[GatewayState, ...], plans: tuple[PoolPlan, ...] = ()) -> None:
+        """Fleet has answered; all gateways that it knows, and what its Autoscalers plan."""
         self.peers = peers
+        self.plans = plans
         if self.driver.access is not None:
             self.driver.access.set_gateways(len(peers))
         self._fleet_heard_at = self._clock()

@@ -122,7 +122,7 @@ class GatewayActor:
         if news.signals is not None:
             self._signals = news.signals.number
             gateway.hear(news.signals)
-        gateway.note_fleet(news.gateways)
+        gateway.note_fleet(news.gateways, news.plans)
         gateway.share_sent(news.others is not None)
         if news.others is not None:
             gateway.hear_others(news.others)

@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from router.distribution import Distribution
+from router.fleet_state import PoolPlan
 from router.membership import Membership, MemberState
 from scheduler.commands import RejectReason
 from scheduler.core import Scheduler
@@ -63,6 +64,7 @@ class GatewayMetrics(Collector):
         self._gauges: Callable[[], Gauges] = dict
         self._signal_ages: Callable[[], Mapping[str, Mapping[str, float]]] = dict
         self._tokenized: Callable[[], Mapping[str, int]] | None = None
+        self._plans: Callable[[], Sequence[PoolPlan]] = tuple
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -75,15 +77,17 @@ class GatewayMetrics(Collector):
         gauges: Callable[[], Gauges],
         signal_ages: Callable[[], Mapping[str, Mapping[str, float]]],
         tokenized: Callable[[], Mapping[str, int]] | None = None,
+        plans: Callable[[], Sequence[PoolPlan]] = tuple,
     ) -> None:
         """Name what is read at each scrape. schedulers: by pool. gauges: of the gateway's own.
         signal_ages: seconds, by instance and signal. tokenized: prompts by what became of their tokens; None without a
-        tokenizer."""
+        tokenizer. plans: of the pools that are scaled."""
         self._schedulers = schedulers
         self._membership = membership
         self._gauges = gauges
         self._signal_ages = signal_ages
         self._tokenized = tokenized
+        self._plans = plans
 
     def scrape(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -148,6 +152,7 @@ class GatewayMetrics(Collector):
                 ages.add_metric([instance_id, signal], age_s)
         yield ages
         yield from _membership_metrics(self._membership())
+        yield _replicas(self._plans())
         yield from _pool_metrics(self._schedulers)
         yield from _scheduler_metrics(list(self._schedulers.values()))
 
@@ -170,6 +175,18 @@ def _membership_metrics(membership: Membership) -> Iterable[Metric]:
     for state in MemberState:
         members.add_metric([state.value], states[state])
     yield members
+
+
+def _replicas(plans: Iterable[PoolPlan]) -> Metric:
+    family = GaugeMetricFamily(
+        "dualmap_replicas",
+        "Instances that the pool's Autoscaler wants, and the least and the most that it may.",
+        labels=["pool", "bound"],
+    )
+    for plan in plans:
+        for bound, value in (("wanted", plan.wanted), ("least", plan.least), ("most", plan.most)):
+            family.add_metric([plan.pool, bound], value)
+    return family
 
 
 def _pool_metrics(schedulers: Mapping[str, Scheduler]) -> Iterable[Metric]:

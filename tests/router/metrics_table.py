@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from router.fleet_state import GatewayState
+from router.fleet_state import GatewayState, PoolPlan
 from router.gateway import Gateway
 from router.limits import HttpLimits
 from router.membership import Member, Membership, MemberState
@@ -33,7 +33,7 @@ async def made_table() -> str:
     gateway = Gateway([pool], HttpLimits(), metrics, block_tokens=512, tokens=tokens)
     member = Member("i0", 1, "127.0.0.1", 1, MemberState.READY, InstanceCapacity())
     gateway.apply_membership(Membership(1, (member,)))
-    gateway.note_fleet((GatewayState("gateway-0", 1, "", 0.0),))
+    gateway.note_fleet((GatewayState("gateway-0", 1, "", 0.0),), (PoolPlan("", 2, 1, 4),))
     signals = InstanceSignals("i0", LoadSample(1, 0, 0.5), 0.0, KvEventState(True, 1, age_s=1.0))
     gateway.hear(SignalNews(1, (signals,), ()))
     rows = []

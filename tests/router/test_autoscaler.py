@@ -7,7 +7,7 @@ import pytest
 
 from router import autoscaler as module
 from router.autoscaler import Autoscaler, RefusedError, Scaled, Wanted
-from router.fleet_state import FleetState, GatewayState
+from router.fleet_state import FleetState, GatewayState, PoolPlan
 from router.membership import Member, MemberState
 from scheduler.events import InstanceCapacity, InstanceLoad
 from scheduler.scaling_config import ScalingConfig
@@ -24,9 +24,11 @@ class FakeFleet:
         self.running: dict[str, int] = {}
         self.away = False
         self.calls: list[tuple[str, str]] = []  # of instances' actors
+        self.plan: PoolPlan | None = None  # the last one that it was told
         self.deaf: set[str] = set()  # instances whose actors do not answer
 
-    async def state(self) -> FleetState | None:
+    async def state(self, plan: PoolPlan | None) -> FleetState | None:
+        self.plan = plan
         if self.away:
             return None
         members = tuple(
@@ -95,6 +97,17 @@ async def test_it_goes_on_where_the_one_before_it_was(watch):
 async def test_what_is_missing_is_started_under_the_lowest_free_numbers(watch):
     async with watch(FakeFleet(sim_1=READY, sim_2=LOST), told=3, ids=("sim-1",)) as w:
         assert await w.look() == ("sim-0", "sim-1", "sim-3")
+
+
+async def test_fleet_is_told_how_many_are_wanted(watch):
+    async with watch(FakeFleet(sim_0=READY, sim_1=READY), told=None, min_replicas=2, max_replicas=5) as w:
+        await w.look()
+        await w.look()
+        assert w.fleet.plan == PoolPlan("", 2, 2, 5)
+        await w.order(w.autoscaler.scale(3))
+        await w.look()
+        await w.look()
+        assert w.fleet.plan == PoolPlan("", 3, 3, 3)
 
 
 async def test_an_order_is_acknowledged_when_it_is_known_what_to_do_after_a_restart(watch):

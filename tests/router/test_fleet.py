@@ -7,7 +7,7 @@ import pytest
 
 from router import fleet as fleet_module
 from router.fleet import SETTLE_S, SILENCE_S, Fleet
-from router.fleet_state import GatewayReport
+from router.fleet_state import GatewayReport, PoolPlan
 from router.membership import Member, MemberState
 from scheduler import InstanceCapacity
 from scheduler.events import InstanceLoad
@@ -144,6 +144,15 @@ def test_an_instance_that_is_forgotten_is_no_member_whatever_it_still_says(clock
     assert [m.instance_id for m in after.members] == ["a"]
     report(fleet, ready("b", incarnation=2))
     assert [m.instance_id for m in sync(fleet, after.epoch).members] == ["a", "b"]
+
+
+def test_plans_reach_the_gateways(clock):
+    fleet = Fleet(("a",))
+    report(fleet, ready("a"))
+    plan = PoolPlan("code", 3, 1, 4)
+    asyncio.run(fleet.state(replace(plan, wanted=2)))
+    asyncio.run(fleet.state(plan))
+    assert asyncio.run(fleet.sync(GatewayReport("gateway-0"))).plans == (plan,)
 
 
 def state_with(fleet: Fleet, *reports: GatewayReport):
