@@ -78,9 +78,12 @@ class Autoscaler:
         self._asked = asyncio.Event()  # set, and replaced, when `dualmap up` asks
         self._task = asyncio.create_task(self._run())
 
-    async def wanted(self, last: Wanted, failed: dict[str, str]) -> Wanted:
+    async def wanted(self, last: Wanted, failed: dict[str, str], config: ScalingConfig | None = None) -> Wanted:
         """Which instances of ours there should be. last: the answer before, which is where a restarted Autoscaler goes
-        on. failed: those that could not be started, and why. `dualmap up` calls this all the time."""
+        on. failed: those that could not be started, and why. config: as it is by now. `dualmap up` calls this all the
+        time."""
+        if config is not None:
+            self._scaled = replace(self._scaled, config=config)
         if self.ids is None:
             self.ids = set(last.ids)
             self._told = last.told

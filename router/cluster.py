@@ -17,6 +17,7 @@ from instances.vllm_command import NoVllmError
 from router.actor_by_name import FLEET, NAMESPACE, REBALANCER, autoscaler_name
 from router.autoscaler import Autoscaler, Scaled
 from router.config import DualMapConfig
+from router.external_instances import ExternalInstances
 from router.fleet import Fleet
 from router.gateway_actor import GatewayActor
 from router.instance_specs import PlacedSpec, instance_specs, scaled_prefix
@@ -56,6 +57,7 @@ class Cluster:
         placement_timeout_s = LOCAL_PLACEMENT_TIMEOUT_S if local else PLACEMENT_TIMEOUT_S
         self._instances = OwnInstances(LOCAL_HOST if local else None, placement_timeout_s, say)
         self._scaled: ScaledPools | None = None
+        self._external: ExternalInstances | None = None
 
     def start_instances(self) -> None:
         """Start Ray, the background actors and the instances; returns when all that are started for us are ready.
@@ -79,8 +81,12 @@ class Cluster:
         self._start_own(specs)
         self._scaled = ScaledPools(self._config, self._instances, gpus, self._say)
         for name in configs:
-            here = [placed.spec.instance_id for placed in specs if placed.spec.pool == name]
+            here = [placed.spec.instance_id for placed in specs if placed.spec.pool == name and placed.spec.command]
             self._scaled.add(name, here, self._start_autoscaler(name))
+        try:
+            self._external = ExternalInstances(self._config, self._instances, self._say)
+        except ImportError as error:
+            raise ClusterError(f"discovery needs more packages, pip install 'dualmap[kubernetes]': {error}") from None
         self._await_instances(specs)
 
     def _start_autoscaler(self, pool_name: str) -> Any:
@@ -91,10 +97,12 @@ class Cluster:
         return _actor(Autoscaler, name, scaled, self._config.log_dir.absolute() / f"{name}.log")
 
     def look_after(self, stop: threading.Event) -> None:
-        """Until `stop`: start and stop instances as the Autoscalers say."""
+        """Until `stop`: start and stop instances as the Autoscalers say, and follow those that run elsewhere."""
         while not stop.wait(SCALING_INTERVAL_S):
-            if self._scaled is not None:
-                self._scaled.round()
+            if self._scaled is not None and self._external is not None:
+                with suppress(RayError):  # Ray's head, or Fleet, is away: again in the next round
+                    self._external.round()
+                self._scaled.round(self._external.ids)
 
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
         """Start all gateways. Returns port, admin port and process id of the first, once they serve.
@@ -164,6 +172,8 @@ class Cluster:
 
     def stop(self) -> None:
         """Leaves no process behind; may be called at any time, also twice."""
+        if self._external is not None:
+            self._external.stop()
         if not ray.is_initialized():
             return
         self.stop_gateway()

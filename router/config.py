@@ -245,6 +245,24 @@ class ExternalInstance(BaseModel):
         return f"{host}:{port}"
 
 
+class KubernetesDiscovery(BaseModel):
+    """Pods as instances: those with these labels that run. Needs dualmap[kubernetes]."""
+
+    model_config = STRICT
+
+    label_selector: str = Field(min_length=1)  # as for `kubectl get pods -l`
+    namespace: str | None = None  # None: that of the pod we run in, or of the kubeconfig's context
+    port: int = Field(default=8000, ge=1, le=65535)
+    capacity: InstanceCapacity = InstanceCapacity()  # of each
+    kubeconfig: Path | None = None  # None: the pod's service account, else $KUBECONFIG or ~/.kube/config
+
+
+class Discovery(BaseModel):
+    model_config = STRICT
+
+    kubernetes: KubernetesDiscovery
+
+
 class PoolSettings(BaseModel):
     """Instances that serve the same models, with rings, an objective and scaling of their own."""
 
@@ -254,20 +272,21 @@ class PoolSettings(BaseModel):
     simulate: SimulatedInstances = SimulatedInstances()
     vllm: VllmInstances = VllmInstances()
     instances: tuple[ExternalInstance, ...] = ()
+    discovery: Discovery | None = None
     # None: as many instances as are named, until `dualmap scale` says another number. simulate.count or vllm.replicas
     # is how many there are at first.
     scaling: ScalingConfig | None = None
 
     @property
     def is_empty(self) -> bool:
-        return not (self.instances or self.simulate.count or self.vllm.model)
+        return not (self.instances or self.discovery or self.simulate.count or self.vllm.model)
 
     @model_validator(mode="after")
     def _check_instances(self) -> Self:
         if self.vllm.model_fields_set and not self.vllm.model:
             raise ValueError("vllm.model is missing: what are its replicas to serve?")
         both = bool(self.simulate.count) == bool(self.vllm.model)
-        if self.scaling is not None and (self.instances or both):
+        if self.scaling is not None and (self.instances or self.discovery or both):
             raise ValueError(
                 "scaling is for instances of one kind that are started here: vllm, or simulate with a count"
             )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from instances.instance_spec import InstanceSpec, KvEventSource
 from instances.vllm_command import KV_TOPIC, find_vllm, number_of, serve_command, serve_env
-from router.config import DualMapConfig, PoolSettings
+from router.config import DualMapConfig, ExternalInstance, PoolSettings
 from scheduler.events import InstanceCapacity
 
 
@@ -35,7 +35,7 @@ def _pool_specs(config: DualMapConfig, pool_name: str, cluster_gpus: float) -> l
     return [
         *(_simulated(config, pool_name, number) for number in range(pool.simulate.count)),
         *(_vllm(config, pool_name, cluster_gpus, number) for number in range(replicas)),
-        *_external(config, pool_name),
+        *(external_spec(config, pool_name, instance) for instance in pool.instances),
     ]
 
 
@@ -128,21 +128,18 @@ def _vllm(config: DualMapConfig, pool_name: str, cluster_gpus: float, number: in
     return PlacedSpec("vLLM", spec, vllm.cpus_per_replica, gpus)
 
 
-def _external(config: DualMapConfig, pool_name: str) -> list[PlacedSpec]:
-    pool = config.all_pools()[pool_name]
-    specs = []
-    for instance in pool.instances:
-        host, port = instance.address
-        events = instance.kv_events
-        source = None
-        if events is not None:
-            block_tokens = _named_block_tokens(config, pool_name)
-            source = KvEventSource(events.endpoint, events.replay_endpoint, events.topic, block_tokens)
-        log_path = config.log_dir.absolute() / f"{instance.id}.log"
-        capacity = _weighed(instance.capacity, pool)
-        spec = InstanceSpec(instance.id, capacity, log_path, host=host, port=port, kv_events=source, pool=pool_name)
-        specs.append(PlacedSpec("external", spec))
-    return specs
+def external_spec(config: DualMapConfig, pool_name: str, instance: ExternalInstance) -> PlacedSpec:
+    """Of one that runs already."""
+    host, port = instance.address
+    events = instance.kv_events
+    source = None
+    if events is not None:
+        block_tokens = _named_block_tokens(config, pool_name)
+        source = KvEventSource(events.endpoint, events.replay_endpoint, events.topic, block_tokens)
+    log_path = config.log_dir.absolute() / f"{instance.id}.log"
+    capacity = _weighed(instance.capacity, config.all_pools()[pool_name])
+    spec = InstanceSpec(instance.id, capacity, log_path, host=host, port=port, kv_events=source, pool=pool_name)
+    return PlacedSpec("external", spec)
 
 
 def _named_block_tokens(config: DualMapConfig, pool_name: str) -> int:

@@ -18,13 +18,13 @@ ANSWER_TIMEOUT_S = 2.0  # of an Autoscaler
 
 
 class ScaledPools:
-    """instances: all there are, those included that are not scaled. cluster_gpus: of the whole Ray cluster. say: is
-    told what starts."""
+    """config: may be replaced by one with other bounds. instances: all there are, those included that are not scaled.
+    cluster_gpus: of the whole Ray cluster. say: is told what starts."""
 
     def __init__(
         self, config: DualMapConfig, instances: OwnInstances, cluster_gpus: float, say: Callable[[str], None]
     ) -> None:
-        self._config = config
+        self.config = config
         self._instances = instances
         self._cluster_gpus = cluster_gpus
         self._say = say
@@ -33,8 +33,8 @@ class ScaledPools:
         self._wanted: dict[str, Wanted] = {}  # the last answers
 
     def add(self, pool_name: str, ids: Collection[str], autoscaler: Any) -> None:
-        """ids: of the instances there are at first."""
-        pool = self._config.all_pools()[pool_name]
+        """ids: of the instances that were started here at first."""
+        pool = self.config.all_pools()[pool_name]
         prefix = scaled_prefix(pool_name, pool)
         scaled_ids = {i for i in ids if is_scaled(i, prefix)}
         self._fixed |= set(ids) - scaled_ids
@@ -45,19 +45,21 @@ class ScaledPools:
     def actors(self) -> list[Any]:
         return list(self._autoscalers.values())
 
-    def round(self) -> None:
-        """Do what the Autoscalers say. While one is away, all it scales stays."""
+    def round(self, others: Collection[str]) -> None:
+        """Do what the Autoscalers say. While one is away, all it scales stays. others: instances that there should be
+        as well."""
         for pool_name, autoscaler in self._autoscalers.items():
             with suppress(RayError):  # it is away: asked again in the next round
                 self._ask(pool_name, autoscaler)
         with suppress(RayError):  # Ray's head is away
-            self._instances.step(self._fixed.union(*(wanted.ids for wanted in self._wanted.values())))
+            self._instances.step(self._fixed.union(others, *(wanted.ids for wanted in self._wanted.values())))
 
     def _ask(self, pool_name: str, autoscaler: Any) -> None:
         """Add what is missing. Raises RayError."""
         last = self._wanted[pool_name]
         failed = {i: why for i, why in self._instances.failed.items() if i in last.ids}
-        wanted: Wanted = ray.get(autoscaler.wanted.remote(last, failed), timeout=ANSWER_TIMEOUT_S)
+        bounds = self.config.all_pools()[pool_name].scaling
+        wanted: Wanted = ray.get(autoscaler.wanted.remote(last, failed, bounds), timeout=ANSWER_TIMEOUT_S)
         self._wanted[pool_name] = wanted
         for instance_id in failed:
             del self._instances.failed[instance_id]
@@ -65,6 +67,6 @@ class ScaledPools:
             if instance_id not in self._instances:
                 self._say(f"{instance_id} starts")
                 try:
-                    self._instances.add(scaled_spec(self._config, pool_name, self._cluster_gpus, instance_id))
+                    self._instances.add(scaled_spec(self.config, pool_name, self._cluster_gpus, instance_id))
                 except NoVllmError as error:
                     self._instances.failed[instance_id] = str(error)

@@ -1,0 +1,117 @@
+"""Instances that were not started here, and come and go: pods of Kubernetes, and what a changed configuration names."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from time import monotonic
+from typing import Protocol
+
+import ray
+
+from router.actor_by_name import FLEET, actor_by_name
+from router.config import DualMapConfig, ExternalInstance, KubernetesDiscovery
+from router.fleet_state import FleetState
+from router.instance_specs import PlacedSpec, external_spec
+from router.membership import MemberState
+from router.own_instances import OwnInstances
+
+FLEET_TIMEOUT_S = 2.0
+DRAIN_DEADLINE_S = 600.0  # of one that is named no more but runs on
+
+
+class Watch(Protocol):
+    """See PodWatch."""
+
+    @property
+    def found(self) -> Mapping[str, bool] | None: ...
+
+    def stop(self) -> None: ...
+
+
+class ExternalInstances:
+    """config: names those that run anywhere; may be replaced. ids: of those whose actors there should be. instances:
+    all that there are. say: is told who comes and goes."""
+
+    def __init__(self, config: DualMapConfig, instances: OwnInstances, say: Callable[[str], None]) -> None:
+        self.config = config
+        self.ids = {instance.id for pool in config.all_pools().values() for instance in pool.instances}
+        self._instances = instances
+        self._say = say
+        self._leaving: dict[str, float] = {}  # since when
+        self._pods: set[str] = set()  # of these ids, those that were found
+        self._watches: dict[str, tuple[KubernetesDiscovery, Watch]] = {}  # by pool
+        for pool_name, pool in config.all_pools().items():
+            if pool.discovery is not None:
+                settings = pool.discovery.kubernetes
+                self._watches[pool_name] = settings, watch_pods(settings, say)
+
+    def stop(self) -> None:
+        for _, watch in self._watches.values():
+            watch.stop()
+
+    def round(self) -> None:
+        """Add those that came, drain those that leave, let go of those that are gone. Raises RayError."""
+        named, ending = self._named()
+        for instance_id, placed in named.items():
+            if instance_id not in self.ids:
+                self.ids.add(instance_id)
+                self._instances.add(placed)
+                self._say(f"{instance_id} is known")
+            elif self._leaving.pop(instance_id, None) is not None:
+                self._tell(instance_id, "undrain")
+        unnamed = self.ids - named.keys()
+        state = self._fleet_state() if unnamed else None
+        for instance_id in unnamed:
+            since = self._leaving.setdefault(instance_id, monotonic())
+            gone = instance_id in self._pods and instance_id not in ending
+            drained = state is not None and _is_drained(state, instance_id)
+            if gone or drained or monotonic() - since > DRAIN_DEADLINE_S:
+                self.ids.discard(instance_id)
+                self._pods.discard(instance_id)
+                del self._leaving[instance_id]
+            else:
+                self._tell(instance_id, "drain")
+
+    def _named(self) -> tuple[dict[str, PlacedSpec], set[str]]:
+        """Those that shall get requests, and pods that are about to end."""
+        named: dict[str, PlacedSpec] = {}
+        ending: set[str] = set()
+        for pool_name, pool in self.config.all_pools().items():
+            named |= {instance.id: external_spec(self.config, pool_name, instance) for instance in pool.instances}
+            if pool_name not in self._watches:
+                continue
+            settings, watch = self._watches[pool_name]
+            capacity = settings.capacity
+            capacity = replace(capacity, weight=1.0 if capacity.weight is None else capacity.weight)
+            for address, leaves in (watch.found or {}).items():
+                pod = ExternalInstance(url=f"http://{address}", capacity=capacity)
+                self._pods.add(pod.id)
+                if leaves:
+                    ending.add(pod.id)
+                else:
+                    named[pod.id] = external_spec(self.config, pool_name, pod)
+        return named, ending
+
+    def _tell(self, instance_id: str, method: str) -> None:
+        """Said again in each round: an actor that was restarted has forgotten it."""
+        actor = self._instances.actor(instance_id)
+        if actor is not None:
+            getattr(actor, method).remote()
+
+    def _fleet_state(self) -> FleetState:
+        state: FleetState = ray.get(actor_by_name(FLEET).state.remote(), timeout=FLEET_TIMEOUT_S)
+        return state
+
+
+def watch_pods(settings: KubernetesDiscovery, say: Callable[[str], None]) -> Watch:
+    """Needs dualmap[kubernetes]; raises ImportError without it."""
+    watch = importlib.import_module("router.kubernetes_discovery").PodWatch(settings, say)
+    watch.start()
+    found: Watch = watch
+    return found
+
+
+def _is_drained(state: FleetState, instance_id: str) -> bool:
+    """Whether it is known to drain, or to be lost, and no gateway has a request there."""
+    member = next((member for member in state.members if member.instance_id == instance_id), None)
+    return member is not None and member.state is not MemberState.READY and state.is_drained(instance_id)
