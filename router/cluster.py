@@ -17,6 +17,7 @@ from instances.vllm_command import NoVllmError
 from router.actor_by_name import FLEET, NAMESPACE, REBALANCER, autoscaler_name
 from router.autoscaler import Autoscaler, Scaled
 from router.config import DualMapConfig
+from router.config_reload import ConfigFile
 from router.external_instances import ExternalInstances
 from router.fleet import Fleet
 from router.gateway_actor import GatewayActor
@@ -96,9 +97,13 @@ class Cluster:
         name = autoscaler_name(pool_name)
         return _actor(Autoscaler, name, scaled, self._config.log_dir.absolute() / f"{name}.log")
 
-    def look_after(self, stop: threading.Event) -> None:
-        """Until `stop`: start and stop instances as the Autoscalers say, and follow those that run elsewhere."""
+    def look_after(self, stop: threading.Event, file: ConfigFile) -> None:
+        """Until `stop`: start and stop instances as the Autoscalers say, follow those that run elsewhere, and take over
+        what changes in the file."""
         while not stop.wait(SCALING_INTERVAL_S):
+            config = file.news()
+            if config is not None and self._scaled is not None and self._external is not None:
+                self._scaled.config = self._external.config = config
             if self._scaled is not None and self._external is not None:
                 with suppress(RayError):  # Ray's head, or Fleet, is away: again in the next round
                     self._external.round()

@@ -10,6 +10,7 @@ from typing import Any
 
 from router.cluster import Cluster, ClusterError
 from router.config import ConfigFileError, load_config
+from router.config_reload import ConfigFile
 from router.journal import path_for
 from scheduler.config import POLICY_NAMES
 
@@ -49,6 +50,8 @@ def deploy(path: Path | None, given: dict[str, Any]) -> int:
         print(error, file=sys.stderr)
         return 2
     stop = stop_on_signal()
+    file = ConfigFile(path, given, config, say=lambda line: print(line, flush=True))
+    signal.signal(signal.SIGHUP, lambda number, frame: file.sign.set())
     cluster = Cluster(config, say=lambda line: print(line, flush=True))
     try:
         cluster.start_instances()
@@ -66,7 +69,7 @@ def deploy(path: Path | None, given: dict[str, Any]) -> int:
         if config.gateway.journal is not None:
             print(f"journal      {path_for(config.gateway.journal, '*')}", flush=True)
         print("Ctrl-C stops everything", flush=True)
-        cluster.look_after(stop)
+        cluster.look_after(stop, file)
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

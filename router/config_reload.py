@@ -1,0 +1,90 @@
+"""A changed configuration while the deployment runs: taken over whole, or refused whole with what stands in the way."""
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from router.config import ConfigFileError, DualMapConfig, load_config
+
+# What can change: the instances that run anywhere, and the bounds of scaling. API keys and certificates are in files of
+# their own, which are followed as well.
+LIVE = re.compile(r"^(pools\.[^.]+\.)?(instances|scaling\.(min_replicas|max_replicas|dry_run|drain_deadline_s))(\.|$)")
+
+
+class ConfigFile:
+    """config: in use. sign: set for a look at the file that is not due to a change of it."""
+
+    def __init__(
+        self, path: Path | None, given: dict[str, Any], config: DualMapConfig, say: Callable[[str], None]
+    ) -> None:
+        """path: None: there are flags only. given: what flags say, laid over the file. say: is told what came of it."""
+        self.config = config
+        self.sign = threading.Event()
+        self._path = path
+        self._given = given
+        self._say = say
+        self._seen = self._content()
+
+    def news(self) -> DualMapConfig | None:
+        """The configuration, if it is another one by now that can be used."""
+        if self._path is None:
+            return None
+        content = self._content()
+        asked = self.sign.is_set()
+        self.sign.clear()
+        if content is None or (content == self._seen and not asked):
+            return None  # between two versions there may be no file for a moment
+        self._seen = content
+        try:
+            config = load_config(self._path, self._given)
+        except ConfigFileError as error:
+            self._say(f"the configuration stays as it is:\n{error}")
+            return None
+        refused = fixed_changes(self.config, config)
+        if refused:
+            self._say(f"the configuration stays as it is, {self._path} asks for more than can change in a run:")
+            for line in refused:
+                self._say(f"  {line}")
+            return None
+        if config == self.config:
+            self._say("the configuration has not changed")
+            return None
+        self._say(f"the configuration is taken over from {self._path}")
+        self.config = config
+        return config
+
+    def _content(self) -> bytes | None:
+        try:
+            return self._path.read_bytes() if self._path is not None else None
+        except OSError:
+            return None
+
+
+def fixed_changes(old: DualMapConfig, new: DualMapConfig) -> list[str]:
+    """A line for each setting that differs and cannot change while the deployment runs."""
+    before, after = dict(_settings(old.model_dump())), dict(_settings(new.model_dump()))
+    lines = []
+    for name in sorted(before.keys() | after.keys()):
+        was, is_now = before.get(name, "not set"), after.get(name, "not set")
+        if was != is_now and not LIVE.match(name):
+            lines.append(f"{name} cannot change while it runs: {was} -> {is_now}")
+    for name, pool in old.all_pools().items():
+        other = new.all_pools().get(name)
+        known = {instance.id: instance for instance in pool.instances}
+        for instance in other.instances if other is not None else ():
+            if instance != known.get(instance.id, instance):
+                lines.append(f"{instance.id} is known already: remove it, and add it with other settings later")
+    return lines
+
+
+def _settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each setting by its path; those within a list are one."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _settings(value, f"{prefix}{name}.")
+        elif hasattr(value, "__dataclass_fields__"):
+            yield from _settings({f: getattr(value, f) for f in value.__dataclass_fields__}, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
