@@ -158,6 +158,27 @@ class GatewaySettings(BaseModel):
         return self.api_keys_file is not None if self.isolate_tenants is None else self.isolate_tenants
 
 
+class LogSettings(BaseModel):
+    """Of what happens in the gateways' processes: a file for each in log_dir."""
+
+    model_config = STRICT
+
+    format: Literal["console", "json"] = "console"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    requests: bool = False  # a line for each
+
+
+class TraceSettings(BaseModel):
+    """OpenTelemetry spans of requests, exported over OTLP/HTTP. Needs dualmap[otel]."""
+
+    model_config = STRICT
+
+    otlp_endpoint: str | None = (
+        None  # such as http://collector:4318/v1/traces; None: as OTEL_EXPORTER_OTLP_ENDPOINT says
+    )
+    sample: float = Field(default=1.0, ge=0, le=1)  # of the traces that begin here
+
+
 class SimulatedInstances(BaseModel):
     """Servers started for us that behave as vLLM does, without a model."""
 
@@ -300,7 +321,9 @@ class DualMapConfig(PoolSettings):
     limits: HttpLimits = HttpLimits()
     pools: dict[PoolName, PoolSettings] = {}  # of other models
     ray_address: str | None = None  # a running Ray cluster; None starts one on this machine
-    log_dir: Path = Path("runs/logs")  # of the servers we start
+    log_dir: Path = Path("runs/logs")  # of the servers we start, and of gateways
+    logs: LogSettings = LogSettings()
+    traces: TraceSettings | None = None  # None: none are made
 
     def all_pools(self) -> dict[str, PoolSettings]:
         """By name, the first one first; one or more."""

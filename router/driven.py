@@ -10,12 +10,14 @@ from router.upstream_pool import UpstreamPool
 from router.usage import Usage
 from scheduler.commands import Dispatch
 from scheduler.events import FailureCause
+from scheduler.request import Request
 
 
 class Driven(Protocol):
     """id: unique in this process and the core's name for the request. request_id: what client and instance call it.
     body: as the instance gets it. model: empty where the body was not read. prompt_bytes: see Peeked. prompt_tokens:
     as told to the core. hides_usage: see AnswerEvents. core: of the pool that serves it; set before any event.
+    asked: what the core was told; None where it was refused before.
     arrived_at, first_byte_at: in the gateway's clock, seconds; first_byte_at is 0 until it has come.
     dispatch: the current attempt as the core ordered it. pieces: of its answer's body, in a stream one each token or
     so. sent_pieces: how many of them the client has. event_stream: the answer is server-sent events.
@@ -31,6 +33,7 @@ class Driven(Protocol):
     prompt_is_token_ids: bool
     hides_usage: bool
     core: Core
+    asked: Request | None
     arrived_at: float
     first_byte_at: float
     dispatch: Dispatch | None

@@ -14,6 +14,7 @@ from router.upstream_pool import UpstreamPool
 from router.usage import Usage, peek_usage
 from scheduler.commands import Dispatch
 from scheduler.events import FailureCause
+from scheduler.request import Request
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -50,6 +51,7 @@ class Exchange:
         "_write",
         "answer_begun",
         "arrived_at",
+        "asked",
         "body",
         "client",
         "core",
@@ -87,6 +89,7 @@ class Exchange:
         self.request_id = request.client_request_id or exchange_id.encode()
         self.body = body
         self.model = ""
+        self.asked: Request | None = None
         self.core: Core  # of the pool that serves it; set before any event
         self.prompt_bytes = 0
         self.prompt_tokens = 0

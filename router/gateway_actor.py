@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import RayError
 
@@ -16,12 +16,18 @@ from router.fleet_client import FleetClient
 from router.fleet_state import GatewayReport, Sent
 from router.gateway import Gateway
 from router.journal import open_journal, path_for
+from router.log_setup import LogFile
 from router.metrics import GatewayMetrics
 from router.pool import Pool
+from router.request_log import RequestLog
+from router.request_watcher import RequestWatcher
 from router.scaling_endpoints import ScalingEndpoints
 from router.token_blocks import load_token_blocks
 from scheduler import Scheduler, SchedulerConfig
 from scheduler.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from router.request_traces import RequestTraces
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +43,8 @@ class GatewayActor:
 
     def __init__(self, gateway_id: str, config: DualMapConfig) -> None:
         self._config = config
+        log_path = config.log_dir.absolute() / f"{gateway_id}.log"
+        self._log = LogFile(log_path, gateway_id, config.logs.format, config.logs.level)
         self._fleet = FleetClient()
         settings = config.gateway
         block_tokens = next(iter(config.all_pools().values())).scheduler.block_tokens
@@ -54,6 +62,7 @@ class GatewayActor:
             tokens=load_token_blocks(settings.tokenizer, block_tokens),
             scaling=ScalingEndpoints(_call_autoscaler, tuple(config.all_pools()), self._pool_name_of),
         )
+        self._traces = _watch_requests(self._gateway, config)
         if settings.picker is not None:
             self._gateway.serve_proxies()
         self._signals = 0  # number of the last signals heard
@@ -79,6 +88,9 @@ class GatewayActor:
         for task in self._background:
             task.cancel()
         await self._gateway.stop(self._config.gateway.drain_s)
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.close)
+        self._log.close()
 
     async def _start(self) -> None:
         settings = self._config.gateway
@@ -162,6 +174,20 @@ class GatewayActor:
         except (RayError, ValueError, TimeoutError):
             return  # what waits stays where it is until the planner is back
         self._gateway.propose(pool_name, moves, snapshot.version)
+
+
+def _watch_requests(gateway: Gateway, config: DualMapConfig) -> "RequestTraces | None":
+    """As configured. Raises ImportError where traces are wanted and dualmap[otel] is not there."""
+    watchers: list[RequestWatcher] = [RequestLog(time.monotonic)] if config.logs.requests else []
+    traces = None
+    if config.traces is not None:
+        from router.request_traces import otlp_traces  # of an extra
+
+        settings = config.traces
+        traces = otlp_traces(settings.otlp_endpoint, gateway.gateway_id, settings.sample, time.monotonic)
+        watchers.append(traces)
+    gateway.driver.watchers = tuple(watchers)
+    return traces
 
 
 def _pool(name: str, config: SchedulerConfig, settings: GatewaySettings, gateway_id: str) -> Pool:

@@ -12,6 +12,7 @@ from router.upstream_pool import UpstreamPool
 from router.usage import Usage, peek_usage
 from scheduler.commands import Dispatch
 from scheduler.events import FailureCause
+from scheduler.request import Request
 
 FIRST_SERVER_ERROR_STATUS = 500
 TAIL_BYTES = 4096  # of an answer; `usage` stands in the last event but one
@@ -40,6 +41,7 @@ class Pick:
         self.prompt_is_token_ids = False
         self.hides_usage = False
         self.core: Core
+        self.asked: Request | None = None
         self.arrived_at = arrived_at
         self.first_byte_at = 0.0
         self.dispatch: Dispatch | None = None

@@ -25,11 +25,13 @@ from router.openai_errors import (
     HttpError,
     RequestRefusedError,
     error_response,
+    failed,
     rejected,
     unavailable,
     unknown_model,
 )
 from router.peek import peek_model
+from router.request_watcher import RequestWatcher
 from router.routes import Route, find_route
 from router.token_arrival import TokenArrival
 from router.token_blocks import TokenBlocks
@@ -55,6 +57,7 @@ FIRST_SERVER_ERROR_STATUS = 500
 class RequestDriver:
     """clients: open connections. exchanges: requests that the core knows, by id. models, ready: as of the membership in
     use. stopping: requests that still come are turned away. dispatched: is told of each request that goes out.
+    watchers: of each that comes and ends.
     first_token_came: of each stream that begins, and how many seconds after its request."""
 
     def __init__(
@@ -92,6 +95,7 @@ class RequestDriver:
         self.by_tokens = None if tokens is None else TokenArrival(tokens, block_tokens, self._arrive)
         self._ratio = TokenRatio()
         self._pools: dict[str, UpstreamPool] = {}
+        self.watchers: tuple[RequestWatcher, ...] = ()
         self._exchange_prefix = f"{gateway_id}-{time.time_ns():x}-"
         self._exchange_count = 0
         self._apply: dict[type[Command], Callable[[Any], None]] = {
@@ -147,6 +151,8 @@ class RequestDriver:
 
     def take(self, exchange: Driven, route: Route, only: tuple[str, ...] = ()) -> None:
         """Take a request to the core, or answer it with an error. only: instances that it may run on; empty: any."""
+        for watcher in self.watchers:
+            watcher.begun(exchange, route)
         try:
             core_request = take_in(
                 exchange, route, self._block_tokens, self._ratio, self._ask_for_usage, self._isolate_tenants
@@ -169,7 +175,9 @@ class RequestDriver:
         except RequestRefusedError as refusal:
             self.refused(refusal.error)
             exchange.answer_error(refusal.error)
+            self._ended(exchange, Outcome.CLIENT_ERROR, refusal.error.status)
             return
+        exchange.asked = core_request
         self.exchanges[exchange.id] = exchange
         core = exchange.core = self._cores[pool]
         if self.by_tokens is None or route is Route.PASSED_THROUGH or core is not self._first_core:
@@ -204,10 +212,10 @@ class RequestDriver:
         del self.exchanges[exchange.id]
         metrics = self._metrics
         metrics.relayed_pieces += exchange.pieces
+        outcome = Outcome.OK
         output_tokens = 0
         prompt_tokens = cached_tokens = None
         if status < FIRST_ERROR_STATUS:
-            metrics.outcomes[Outcome.OK] += 1
             metrics.end_to_end_s.observe(self._clock() - exchange.arrived_at)
             prompt_tokens, output_tokens_seen, cached_tokens = exchange.usage()
             output_tokens = exchange.pieces if output_tokens_seen is None else output_tokens_seen
@@ -217,10 +225,10 @@ class RequestDriver:
                 metrics.cached_prompt_tokens += cached_tokens or 0
                 if not exchange.prompt_is_token_ids:
                     self._ratio.observe(exchange.model, exchange.prompt_bytes, prompt_tokens)
-        elif status < FIRST_SERVER_ERROR_STATUS:
-            metrics.outcomes[Outcome.CLIENT_ERROR] += 1
         else:
-            metrics.outcomes[Outcome.INSTANCE_ERROR] += 1
+            outcome = Outcome.CLIENT_ERROR if status < FIRST_SERVER_ERROR_STATUS else Outcome.INSTANCE_ERROR
+        metrics.outcomes[outcome] += 1
+        self._ended(exchange, outcome, status)
         if (grant := exchange.request.grant) is not None:
             grant.limit.tokens.take(output_tokens, self._clock())
         if exchange.dispatch is not None:
@@ -231,12 +239,13 @@ class RequestDriver:
     def attempt_failed(self, exchange: Driven, cause: FailureCause) -> None:
         self._metrics.failures[cause] += 1
         if exchange.dispatch is not None:
-            failed = RequestFailed(exchange.id, exchange.dispatch.attempt, exchange.sent_pieces, cause)
-            self.handle(failed, exchange.core)
+            event = RequestFailed(exchange.id, exchange.dispatch.attempt, exchange.sent_pieces, cause)
+            self.handle(event, exchange.core)
 
     def cancelled(self, exchange: Driven) -> None:
         if self.exchanges.pop(exchange.id, None) is not None:
             self._metrics.outcomes[Outcome.CANCELLED] += 1
+            self._ended(exchange, Outcome.CANCELLED, 0)
             self.handle(RequestCancelled(exchange.id), exchange.core)
 
     # What the core orders.
@@ -253,17 +262,25 @@ class RequestDriver:
 
     def _reject(self, command: Reject) -> None:
         exchange = self.exchanges.pop(command.request_id)
+        error = rejected(command)
         self._metrics.outcomes[REJECTIONS[command.reason]] += 1
-        exchange.answer_error(rejected(command))
+        exchange.answer_error(error)
+        self._ended(exchange, REJECTIONS[command.reason], error.status)
 
     def _abort(self, command: Abort) -> None:
         self.exchanges[command.request_id].drop_upstream()
 
     def _fail_stream(self, command: FailStream) -> None:
         exchange = self.exchanges.pop(command.request_id)
-        self._metrics.outcomes[Outcome.FAILED_STREAM if exchange.answer_begun else Outcome.FAILED] += 1
+        outcome = Outcome.FAILED_STREAM if exchange.answer_begun else Outcome.FAILED
+        self._metrics.outcomes[outcome] += 1
         self._metrics.relayed_pieces += exchange.sent_pieces
         exchange.fail(command.cause)
+        self._ended(exchange, outcome, failed(command.cause).status)
+
+    def _ended(self, exchange: Driven, outcome: Outcome, status: int) -> None:
+        for watcher in self.watchers:
+            watcher.ended(exchange, outcome, status)
 
     # What the gateway calls.
 

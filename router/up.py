@@ -1,6 +1,7 @@
 """`dualmap up`: starts a deployment, says where it listens, and stops it all on Ctrl-C or SIGTERM."""
 
 import argparse
+import importlib.util
 import signal
 import sys
 import threading
@@ -35,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser, serves_http: bool = True) -> 
     parser.add_argument("--policy", help=f"{', '.join(POLICY_NAMES)} (dualmap)")
     parser.add_argument("--slo", type=float, metavar="S", help="time-to-first-token objective in seconds (5)")
     parser.add_argument("--journal", type=Path, metavar="FILE", help="write every event and what was decided")
+    parser.add_argument("--log-format", choices=("console", "json"), help="of the gateways' log files (console)")
+    parser.add_argument("--log-requests", action="store_true", default=None, help="a line for each request")
     parser.add_argument("--ray-address", help="a running Ray cluster to join; by default one is started here")
 
 
@@ -48,6 +51,9 @@ def deploy(path: Path | None, given: dict[str, Any]) -> int:
         config = load_config(path, given)
     except ConfigFileError as error:
         print(error, file=sys.stderr)
+        return 2
+    if config.traces is not None and not _installed("opentelemetry.exporter.otlp.proto.http"):
+        print("error: traces need more packages: pip install 'dualmap[otel]'", file=sys.stderr)
         return 2
     stop = stop_on_signal()
     file = ConfigFile(path, given, config, say=lambda line: print(line, flush=True))
@@ -79,6 +85,13 @@ def deploy(path: Path | None, given: dict[str, Any]) -> int:
     return 0
 
 
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def stop_on_signal() -> threading.Event:
     """Set on the first SIGINT or SIGTERM; further ones change nothing, since stopping is under way."""
     stop = threading.Event()
@@ -108,6 +121,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
             executable=args.vllm,
             kv_events=args.kv_events,
         ),
+        "logs": _given(format=args.log_format, requests=args.log_requests),
         "instances": args.instance,
         "ray_address": args.ray_address,
     }

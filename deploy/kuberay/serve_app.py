@@ -1,5 +1,5 @@
-"""The deployment as an application of Ray Serve, for KubeRay's RayService: its one replica starts `dualmap up` on the cluster
-and keeps it. Clients talk to the gateways' own port; no request passes through Serve.
+"""The deployment as an application of Ray Serve, for KubeRay's RayService: its one replica starts `dualmap up` on the
+cluster and keeps it. Clients talk to the gateways' own port; no request passes through Serve.
 
     DUALMAP_CONFIG=/etc/dualmap/dualmap.yaml serve run serve_app:app
 """

@@ -1,5 +1,6 @@
 """A whole deployment as users start it: `dualmap up` with real Ray and simulated instances, parts of it killed."""
 
+import json
 import os
 import re
 import signal
@@ -147,7 +148,8 @@ def test_requests_are_served_while_a_background_actor_is_killed(deployment, acto
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_leaves_no_process_behind(tmp_path, number):
-    deployment = Deployment("--simulate", "1", "--journal", "run.jsonl.gz", directory=tmp_path)
+    logs = ("--log-format", "json", "--log-requests")
+    deployment = Deployment("--simulate", "1", "--journal", "run.jsonl.gz", *logs, directory=tmp_path)
     try:
         deployment.await_started()
         assert chat(deployment, "Hello.", max_tokens=4).choices
@@ -156,6 +158,8 @@ def test_stopping_leaves_no_process_behind(tmp_path, number):
         journal = JournalReader(tmp_path / "run.gateway-0.jsonl.gz")
         replayed = replay(journal)
         assert (replayed.requests, replayed.first, journal.note) == (1, None, "")
+        (line,) = map(json.loads, (tmp_path / "runs" / "logs" / "gateway-0.log").read_text().splitlines())
+        assert (line["process"], line["outcome"], line["instance"]) == ("gateway-0", "ok", "sim-0")
     finally:
         deployment.clean_up()
 
