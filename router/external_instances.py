@@ -54,9 +54,10 @@ class ExternalInstances:
         named, ending = self._named()
         for instance_id, placed in named.items():
             if instance_id not in self.ids:
-                self.ids.add(instance_id)
-                self._instances.add(placed)
-                self._say(f"{instance_id} is known")
+                if instance_id not in self._instances:  # else one of that name has not quite left
+                    self.ids.add(instance_id)
+                    self._instances.add(placed)
+                    self._say(f"{instance_id} is known")
             elif self._leaving.pop(instance_id, None) is not None:
                 self._tell(instance_id, "undrain")
         unnamed = self.ids - named.keys()
@@ -85,10 +86,10 @@ class ExternalInstances:
             capacity = replace(capacity, weight=1.0 if capacity.weight is None else capacity.weight)
             for address, leaves in (watch.found or {}).items():
                 pod = ExternalInstance(url=f"http://{address}", capacity=capacity)
-                self._pods.add(pod.id)
                 if leaves:
                     ending.add(pod.id)
                 else:
+                    self._pods.add(pod.id)
                     named[pod.id] = external_spec(self.config, pool_name, pod)
         return named, ending
 
@@ -112,6 +113,8 @@ def watch_pods(settings: KubernetesDiscovery, say: Callable[[str], None]) -> Wat
 
 
 def _is_drained(state: FleetState, instance_id: str) -> bool:
-    """Whether it is known to drain, or to be lost, and no gateway has a request there."""
+    """Whether it is known to drain, or to be lost, and no gateway has a request there; or it has never answered."""
     member = next((member for member in state.members if member.instance_id == instance_id), None)
-    return member is not None and member.state is not MemberState.READY and state.is_drained(instance_id)
+    if member is None:
+        return state.settled
+    return member.state is not MemberState.READY and state.is_drained(instance_id)
