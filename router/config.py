@@ -169,7 +169,7 @@ class LogSettings(BaseModel):
 
 
 class TraceSettings(BaseModel):
-    """OpenTelemetry spans of requests, exported over OTLP/HTTP. Needs dualmap[otel]."""
+    """OpenTelemetry spans of requests, exported over OTLP/HTTP as JSON. Needs dualmap[otel]."""
 
     model_config = STRICT
 

@@ -119,8 +119,8 @@ class RequestTraces:
 
 
 def otlp_traces(endpoint: str | None, gateway_id: str, sample: float, clock: Callable[[], float]) -> RequestTraces:
-    """Exported over HTTP. endpoint: None: as OTEL_EXPORTER_OTLP_ENDPOINT says. Needs dualmap[otel]; raises ImportError
-    without it."""
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    """Exported as JSON over HTTP. endpoint: None: as OTEL_EXPORTER_OTLP_ENDPOINT says. Needs dualmap[otel]; raises
+    ImportError without it."""
+    from opentelemetry.exporter.otlp.json.http.trace_exporter import OTLPSpanExporter
 
     return RequestTraces(BatchSpanProcessor(OTLPSpanExporter(endpoint)), gateway_id, sample, clock)

@@ -52,7 +52,7 @@ def deploy(path: Path | None, given: dict[str, Any]) -> int:
     except ConfigFileError as error:
         print(error, file=sys.stderr)
         return 2
-    if config.traces is not None and not _installed("opentelemetry.exporter.otlp.proto.http"):
+    if config.traces is not None and not _installed("opentelemetry.exporter.otlp.json.http"):
         print("error: traces need more packages: pip install 'dualmap[otel]'", file=sys.stderr)
         return 2
     stop = stop_on_signal()

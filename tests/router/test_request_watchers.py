@@ -1,8 +1,13 @@
 """The request log and traces of a gateway with scripted instances."""
 
+import asyncio
+import gzip
 import json
 import logging
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -10,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from router.request_log import RequestLog
-from router.request_traces import RequestTraces
+from router.request_traces import RequestTraces, otlp_traces
 from tests.router.conftest import CHAT, STREAM, Conversation, answer_hello
 
 SECRET = "sk-nobody-may-see-this"
@@ -143,6 +148,46 @@ async def test_the_clients_trace_goes_on_as_it_says(fleet, headers, sample, kept
     assert bool(traced.spans()) is kept
     if kept and same_trace:
         assert f"{traced.spans()['POST /v1/chat/completions'].parent.span_id:016x}" == PARENT
+
+
+class Collector(BaseHTTPRequestHandler):
+    """received: spans, by name."""
+
+    received: ClassVar[dict[str, dict]] = {}
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        for resource in json.loads(body)["resourceSpans"]:
+            for scope in resource["scopeSpans"]:
+                self.received.update((span["name"], span) for span in scope["spans"])
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+async def test_spans_reach_a_collector(fleet):
+    collector = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=collector.serve_forever, args=(0.05,), daemon=True).start()
+    endpoint = f"http://127.0.0.1:{collector.server_address[1]}/v1/traces"
+    try:
+        traces = otlp_traces(endpoint, "gateway-0", 1.0, time.monotonic)
+        async with fleet(stream_two) as f:
+            f.gateway.driver.watchers = (traces,)
+            client = await f.client()
+            assert (await client.post("/v1/chat/completions", STREAM)).status == 200
+            await f.until(lambda: not f.gateway.driver.exchanges)
+        await asyncio.to_thread(traces.close)
+    finally:
+        collector.shutdown()
+        collector.server_close()
+    assert Collector.received.keys() == {"POST /v1/chat/completions", "queue", "prefill", "decode"}
+    server = Collector.received["POST /v1/chat/completions"]
+    assert Collector.received["decode"]["parentSpanId"] == server["spanId"]
 
 
 async def test_what_fails_is_an_error_in_its_trace(fleet):
