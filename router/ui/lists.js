@@ -10,6 +10,7 @@ const REASONS = {
   only_one: "no other instance was left",
   moved: "moved off an instance with too much to do",
   taken: "taken by an instance with nothing else to do",
+  redirected: "the proxy could not reach the one that was chosen",
   policy: "so the policy chose",
 };
 

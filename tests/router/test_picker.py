@@ -4,10 +4,14 @@ import asyncio
 import json
 from typing import Any
 
+import grpc
 import pytest
+import trustme
 from google.protobuf.json_format import MessageToDict
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from router import ext_proc
+from router.config import ConfigFileError, load_config
 from router.gateway import Gateway
 from router.limits import HttpLimits
 from router.membership import Member, Membership, MemberState
@@ -15,6 +19,7 @@ from router.metrics import GatewayMetrics
 from router.pool import Pool
 from router.request_driver import RequestDriver
 from scheduler import InstanceCapacity, Scheduler, SchedulerConfig
+from tests.router.certs import write_cert
 from tests.router.proxy_stream import ProxyStream
 
 CHAT = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "hi " * 2000}]}).encode()
@@ -310,6 +315,38 @@ async def test_a_picker_that_stops_refuses_new_requests():
     stream = picking.stream()
     stream.ask(CHAT)
     assert (await refused(stream))[0] == 503
+
+
+async def test_the_picker_serves_grpc_over_tls(tmp_path):
+    """With the certificate of the gateway's own port."""
+    authority = trustme.CA()
+    tls = write_cert(tmp_path, authority)
+    gateway = Gateway(
+        [Pool("", Scheduler(SchedulerConfig()))], HttpLimits(), GatewayMetrics(), block_tokens=512, tls=tls
+    )
+    gateway.serve_proxies()
+    await gateway.start("127.0.0.1", 0)
+    try:
+        credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+        async with grpc.aio.secure_channel(f"127.0.0.1:{gateway.port}", credentials) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            for service, status in (("liveness", "SERVING"), ("readiness", "NOT_SERVING")):
+                answer = await health.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
+                assert health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status) == status
+    finally:
+        await gateway.stop()
+
+
+@pytest.mark.parametrize(("mode", "held"), [("queued", True), ("immediate", False)])
+def test_the_mode_says_whether_requests_wait_here(mode, held):
+    config = load_config(None, {"simulate": {"count": 1}, "gateway": {"picker": {"mode": mode}}})
+    assert config.all_pools()[""].scheduler.gateway_queue is held
+
+
+def test_instances_have_ip_addresses_that_a_proxy_can_be_told():
+    values = {"gateway": {"picker": {}}, "instances": ["http://10.0.0.1:8000", "http://vllm-0.vllm:8000"]}
+    with pytest.raises(ConfigFileError, match=r"by IP address, not by name: vllm-0\.vllm"):
+        load_config(None, values)
 
 
 async def until(condition) -> None:

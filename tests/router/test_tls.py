@@ -2,20 +2,13 @@
 
 import asyncio
 import ssl
-from pathlib import Path
 
 import pytest
 import trustme
 
 from router.tls import TlsFiles
+from tests.router.certs import write_cert
 from tests.router.conftest import CHAT, Client, post
-
-
-def write_cert(directory: Path, authority: trustme.CA, name: str = "gateway.test") -> TlsFiles:
-    issued = authority.issue_cert(name, "127.0.0.1")
-    issued.private_key_pem.write_to_path(directory / "key.pem")
-    (directory / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
-    return TlsFiles(directory / "cert.pem", directory / "key.pem")
 
 
 def trusting(authority: trustme.CA) -> ssl.SSLContext:
