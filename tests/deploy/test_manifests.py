@@ -26,7 +26,11 @@ EVERYTHING = SECRETS | {
     "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "prometheusRule": {"enabled": True},
     "dashboards": {"enabled": True},
-    "networkPolicy": {"clients": [{"namespaceSelector": {}}], "monitoring": [{"namespaceSelector": {}}]},
+    "networkPolicy": {
+        "clients": [{"namespaceSelector": {}}],
+        "monitoring": [{"namespaceSelector": {}}],
+        "egress": [{"ports": [{"port": 4318, "protocol": "TCP"}]}],
+    },
     "podAnnotations": {"a": "b"},
     "imagePullSecrets": [{"name": "registry"}],
     "nodeSelector": {"disk": "ssd"},
@@ -38,7 +42,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bare": {"podDisruptionBudget": {"enabled": False}, "networkPolicy": {"enabled": False}, "replicas": 1},
 }
 KUBERAY = sorted((ROOT / "deploy" / "kuberay").glob("*.yaml"))
-CUSTOM = {"PodMonitor", "PrometheusRule", "InferencePool", "RayCluster", "RayJob", "RayService"}  # no schema at hand
+CUSTOM = {
+    "HTTPRoute",
+    "PodMonitor",
+    "PrometheusRule",
+    "InferencePool",
+    "RayCluster",
+    "RayJob",
+    "RayService",
+}  # no schema at hand
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 
 
@@ -191,6 +203,15 @@ def test_rules_and_dashboards_are_those_of_prometheus_and_grafana():
 @pytest.mark.parametrize("name", PLAIN)
 def test_the_plain_manifests_are_those_of_the_chart(name):
     assert (KUBERNETES / name).read_text() == plain(PLAIN[name])
+
+
+def test_the_route_leads_to_the_pool_of_the_picker():
+    (route,) = documents(KUBERNETES / "httproute.yaml")
+    check(route)
+    pool = one(documents(KUBERNETES / "picker.yaml"), "InferencePool")
+    (backend,) = route["spec"]["rules"][0]["backendRefs"]
+    group, _ = pool["apiVersion"].split("/")
+    assert backend == {"group": group, "kind": "InferencePool", "name": pool["metadata"]["name"]}
 
 
 @pytest.mark.parametrize("path", KUBERAY, ids=lambda path: path.name)
