@@ -54,6 +54,7 @@ class Cluster:
         self._fleet: Any = None
         self._rebalancer: Any = None
         self._gateways: list[Any] = []
+        self._settings_version = 0
         local = config.ray_address is None
         placement_timeout_s = LOCAL_PLACEMENT_TIMEOUT_S if local else PLACEMENT_TIMEOUT_S
         self._instances = OwnInstances(LOCAL_HOST if local else None, placement_timeout_s, say)
@@ -104,6 +105,11 @@ class Cluster:
             config = file.news()
             if config is not None and self._scaled is not None and self._external is not None:
                 self._scaled.config = self._external.config = config
+                self._settings_version += 1
+            if self._settings_version:
+                configs = {name: pool.scheduler for name, pool in file.config.all_pools().items()}
+                for gateway in self._gateways:
+                    gateway.reconfigure.remote(self._settings_version, configs)
             if self._scaled is not None and self._external is not None:
                 with suppress(RayError):  # Ray's head, or Fleet, is away: again in the next round
                     self._external.round()

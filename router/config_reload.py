@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from router.config import ConfigFileError, DualMapConfig, load_config
+from scheduler.config import LIVE_SETTINGS
 
-# What can change: the instances that run anywhere, and the bounds of scaling. API keys and certificates are in files of
-# their own, which are followed as well.
-LIVE = re.compile(r"^(pools\.[^.]+\.)?(instances|scaling\.(min_replicas|max_replicas|dry_run|drain_deadline_s))(\.|$)")
+# What can change: the instances that run anywhere, the bounds of scaling, and what a core reads anew for each decision.
+# API keys and certificates are in files of their own, which are followed as well.
+_SCALING = "min_replicas|max_replicas|dry_run|drain_deadline_s"
+LIVE = re.compile(rf"^(pools\.[^.]+\.)?(instances|scaling\.({_SCALING})|scheduler\.({'|'.join(LIVE_SETTINGS)}))(\.|$)")
 
 
 class ConfigFile:
@@ -72,6 +74,8 @@ def fixed_changes(old: DualMapConfig, new: DualMapConfig) -> list[str]:
             lines.append(f"{name} cannot change while it runs: {was} -> {is_now}")
     for name, pool in old.all_pools().items():
         other = new.all_pools().get(name)
+        if other is not None and other.scheduler != pool.scheduler and pool.scheduler.policy != "dualmap":
+            lines.append(f"the policy {pool.scheduler.policy} takes no other settings while it runs")
         known = {instance.id: instance for instance in pool.instances}
         for instance in other.instances if other is not None else ():
             if instance != known.get(instance.id, instance):

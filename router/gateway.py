@@ -5,7 +5,7 @@ import dataclasses
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -30,7 +30,16 @@ from router.signals import SignalNews
 from router.tls import TlsFiles
 from router.token_blocks import TokenBlocks
 from scheduler.commands import Dispatch
-from scheduler.events import GatewayLoads, InstanceLoad, LoadReported, MovesProposed, PrefixDepths, Tick
+from scheduler.config import SchedulerConfig
+from scheduler.events import (
+    GatewayLoads,
+    InstanceLoad,
+    LoadReported,
+    MovesProposed,
+    PrefixDepths,
+    SettingsChanged,
+    Tick,
+)
 from scheduler.request import Attempt
 from scheduler.snapshot import Move, Snapshot
 
@@ -271,6 +280,11 @@ class Gateway:
     def _note_first_token(self, dispatch: Dispatch, ttft_s: float) -> None:
         if (pool := self._pool_of.get(dispatch.instance_id)) is not None:
             self.timelines[pool.name].note_first_token(ttft_s)
+
+    def reconfigure(self, configs: Mapping[str, SchedulerConfig]) -> None:
+        """Settings that hold from now on, by pool."""
+        for name, config in configs.items():
+            self.driver.handle(SettingsChanged(config), self.pools[name].core)
 
     # Planning, by pool.
 

@@ -65,6 +65,7 @@ class GatewayActor:
         self._traces = _watch_requests(self._gateway, config)
         if settings.picker is not None:
             self._gateway.serve_proxies()
+        self._settings_version = 0
         self._signals = 0  # number of the last signals heard
         self._heard = 0  # and of the last prompts of other gateways
         self._depth_epoch = 0
@@ -82,6 +83,13 @@ class GatewayActor:
         await self._started
         await self._informed.wait()
         return self._gateway.port, self._gateway.admin_port, os.getpid()
+
+    async def reconfigure(self, version: int, configs: dict[str, SchedulerConfig]) -> None:
+        """Settings of the pools' cores. `dualmap up` calls this all the time once they have changed: this process may
+        have been restarted with those of the beginning. version: counts the changes."""
+        if version > self._settings_version:
+            self._settings_version = version
+            self._gateway.reconfigure(configs)
 
     async def stop(self) -> None:
         """Take no more requests and let the running ones end, for as long as configured."""

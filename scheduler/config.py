@@ -21,6 +21,30 @@ POLICY_NAMES = (
     "dualmap_paper",
 )
 
+# What the default policy's core takes over while it runs: it reads these anew for each decision.
+LIVE_SETTINGS = (
+    "ttft_slo_s",
+    "slo_aware",
+    "rebalancing",
+    "find_holders",
+    "escape",
+    "taking",
+    "keep_slo_fraction",
+    "recompute_price_idle",
+    "recompute_price_busy",
+    "hot_slo_fraction",
+    "escape_slo_fraction",
+    "max_moves",
+    "max_moves_per_request",
+    "min_move_gain_s",
+    "decode_s_per_request",
+    "release_window_s",
+    "max_waiting",
+    "max_in_flight",
+    "max_attempts",
+    "suspect_s",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SchedulerConfig:

@@ -22,7 +22,7 @@ from scheduler.admission import (
 )
 from scheduler.answer_lengths import AnswerLengths
 from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason
-from scheduler.config import SchedulerConfig
+from scheduler.config import LIVE_SETTINGS, SchedulerConfig
 from scheduler.errors import ContractError
 from scheduler.events import (
     BlocksRemoved,
@@ -44,6 +44,7 @@ from scheduler.events import (
     RequestFailed,
     RequestFinished,
     ServedElsewhere,
+    SettingsChanged,
     Tick,
 )
 from scheduler.holders import Holders
@@ -108,6 +109,7 @@ class Scheduler:
             GatewayLoads: self._gateway_loads,
             PrefixDepths: self._prefix_depths,
             MovesProposed: self._moves_proposed,
+            SettingsChanged: self._settings_changed,
             Tick: self._tick,
         }
 
@@ -223,6 +225,12 @@ class Scheduler:
             self.stats.late_events += 1
             return
         self._end(attempt, now, commands)
+
+    def _settings_changed(self, event: SettingsChanged, now: float, commands: list[Command]) -> None:
+        given = configured_for(event.config)
+        self.config = replace(self.config, **{name: getattr(given, name) for name in LIVE_SETTINGS})
+        if isinstance(self.policy, DualMap):
+            self.policy.config = self.config
 
     # Instances.
 

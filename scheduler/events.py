@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from scheduler.config import SchedulerConfig
 from scheduler.errors import ConfigError
 from scheduler.record import record
 from scheduler.request import Request
@@ -219,6 +220,13 @@ class MovesProposed:
 
 
 @record
+class SettingsChanged:
+    """Other settings hold from now on; of these, the core takes over LIVE_SETTINGS."""
+
+    config: SchedulerConfig
+
+
+@record
 class Tick:
     """Time has passed. Expects one each 0.1 s or so: time-outs and assumed first tokens hang on it."""
 
@@ -240,5 +248,6 @@ Event = (
     | GatewayLoads
     | PrefixDepths
     | MovesProposed
+    | SettingsChanged
     | Tick
 )

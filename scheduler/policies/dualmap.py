@@ -25,9 +25,11 @@ MAX_HOLDERS = 2  # a prefix has rarely more homes, and one that has is cheap to 
 
 
 class DualMap:
+    """config: may be replaced by one that differs in LIVE_SETTINGS."""
+
     def __init__(self, config: SchedulerConfig, holders: Holders, loads: LoadOrder, answers: AnswerLengths) -> None:
         self.holds_requests = config.gateway_queue
-        self._config = config
+        self.config = config
         self._holders = holders
         self._loads = loads
         self._answers = answers
@@ -55,18 +57,18 @@ class DualMap:
         if not candidates:
             return None
         views = [self._views[instance_id] for instance_id in candidates]
-        if self._config.find_holders:
+        if self.config.find_holders:
             self._add_holders(views, request, key_depth, avoid)
         estimates = [view.estimate_ttft(request) for view in views]
         goes_ahead = self._loads.waiting > 0 and any(map(_goes_ahead, estimates, views))
-        if self._config.escape:
+        if self.config.escape:
             coolest = self._soonest(views, request, avoid) if goes_ahead else self._coolest(views, request, avoid)
             if coolest is not None:
                 estimates.append(coolest.estimate_ttft(request))
-        keep_s = self._config.keep_slo_fraction * slo_s if self._config.slo_aware else None
-        price = recompute_price(self._loads.mean_s, self._config)
+        keep_s = self.config.keep_slo_fraction * slo_s if self.config.slo_aware else None
+        price = recompute_price(self._loads.mean_s, self.config)
         # Where it goes ahead of a crowd, how many of the crowd run at which instance is chance.
-        decode_price_s = 0.0 if goes_ahead else self._config.decode_s_per_request * self._answers.mean_tokens
+        decode_price_s = 0.0 if goes_ahead else self.config.decode_s_per_request * self._answers.mean_tokens
         estimate, reason = pick_instance(estimates, keep_s, price, decode_price_s)
         return Placement(estimate, candidates, reason, estimates)
 

@@ -1,5 +1,6 @@
 """A configuration that changes in a run: what is taken over, what is refused, and a deployment under load meanwhile."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from tests.conftest import ProcessFamily, await_that
 from tests.deployment import Deployment, ask, free_port, under_load
 from tests.router.fake_kubernetes import FakeKubernetes
 
+NEW_OBJECTIVE = 'dualmap_objective_seconds{pool=""} 2.0'
 A, B, C = (f"http://10.0.0.{number}:8000" for number in (1, 2, 3))
 BASE = {
     "instances": [A, B],
@@ -34,11 +36,12 @@ def changed(**sections: object) -> dict:
         (changed(pools=BASE["pools"] | {"code": {"instances": [C, "http://10.0.0.9:8000"]}}), []),
         (changed(pools=BASE["pools"] | {"sims": {"simulate": {"count": 2}, "scaling": {"max_replicas": 9}}}), []),
         (changed(gateway={"port": 8090}), ["gateway.port cannot change while it runs: 8080 -> 8090"]),
+        (changed(scheduler={"ttft_slo_s": 2.0, "max_waiting": 7}), []),
         (
-            changed(gateway={"port": 8090}, scheduler={"ttft_slo_s": 2.0}),
+            changed(gateway={"port": 8090}, scheduler={"ttft_slo_s": 2.0, "virtual_nodes": 64}),
             [
                 "gateway.port cannot change while it runs: 8080 -> 8090",
-                "scheduler.ttft_slo_s cannot change while it runs: 5.0 -> 2.0",
+                "scheduler.virtual_nodes cannot change while it runs: 128 -> 64",
             ],
         ),
         (
@@ -129,6 +132,13 @@ class Elsewhere:
         self.path.write_text(yaml.safe_dump({"instances": urls, "discovery": {"kubernetes": self.pods}, **more}))
 
 
+def _shows(deployment: Deployment, line: str) -> bool:
+    try:
+        return line in deployment.metrics()
+    except OSError:
+        return False
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(180)
 def test_instances_come_and_go_under_load_without_a_failed_request(tmp_path):
@@ -152,9 +162,12 @@ def test_instances_come_and_go_under_load_without_a_failed_request(tmp_path):
 
         assert under_load(deployment, change) == []
         there.kubernetes.delete("a")
-        there.write(second, scheduler={"ttft_slo_s": 2.0})
-        await_that(lambda: "scheduler.ttft_slo_s cannot change" in "".join(deployment.output), "it is refused")
-        there.write(second, first)
+        there.write(second, scheduler={"virtual_nodes": 64})
+        await_that(lambda: "scheduler.virtual_nodes cannot change" in "".join(deployment.output), "it is refused")
+        there.write(second, first, scheduler={"ttft_slo_s": 2.0})
+        await_that(lambda: NEW_OBJECTIVE in deployment.metrics(), "the objective is another one")
+        os.kill(deployment.status()["pid"], signal.SIGKILL)
+        await_that(lambda: _shows(deployment, NEW_OBJECTIVE), "it is also that of the gateway's successor")
         await_that(lambda: set(deployment.members()) == set(ids[:2]), "the next version is taken over")
         deployment.process.send_signal(signal.SIGHUP)
         await_that(lambda: "the configuration has not changed" in "".join(deployment.output), "a sign is heard")

@@ -20,6 +20,7 @@ from router.journal_format import (
     encode_record,
 )
 from scheduler import Request, SchedulerConfig
+from scheduler.config import POLICY_NAMES
 from scheduler.errors import ConfigError
 from scheduler.events import RequestArrived, Tick
 
@@ -47,6 +48,15 @@ def values(hint) -> st.SearchStrategy:
         return st.dictionaries(*map(values, arguments), max_size=3)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return st.sampled_from(hint)
+    if hint is SchedulerConfig:  # any values would hardly ever be ones that go together
+        return st.builds(
+            SchedulerConfig,
+            policy=st.sampled_from(POLICY_NAMES),
+            ttft_slo_s=FLOATS.filter(bool),
+            queue_timeout_s=FLOATS.filter(bool),
+            max_waiting=st.integers(1, 2**40),
+            slo_aware=st.booleans(),
+        )
     if dataclasses.is_dataclass(hint):
         return instances(hint)
     raise AssertionError(f"no values known for a field of type {hint}")

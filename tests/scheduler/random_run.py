@@ -32,6 +32,7 @@ from scheduler.events import (
     RequestFailed,
     RequestFinished,
     ServedElsewhere,
+    SettingsChanged,
     Tick,
 )
 from scheduler.rebalance import plan_rebalance
@@ -64,6 +65,7 @@ class RandomRun:
             self._fail: 4,
             self._cancel: 4,
             self._redirect: 3,
+            self._settings: 1,
             self._late: 2,
             self._cache: 3,
             self._member: 3,
@@ -128,6 +130,10 @@ class RandomRun:
     def _redirect(self) -> None:
         request_id = self._pick()
         self._send(ServedElsewhere(request_id, self._running.get(request_id, 1), self._random.choice(IDS)))
+
+    def _settings(self) -> None:
+        slo_s = self._random.choice((1.0, 2.0))
+        self._send(SettingsChanged(replace(self._scheduler.config, ttft_slo_s=slo_s)))
 
     def _cancel(self) -> None:
         request_id = self._random.choice(sorted(self._scheduler.attempts) or ["never"])

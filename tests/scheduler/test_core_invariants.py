@@ -38,6 +38,7 @@ from scheduler.events import (
     RequestFailed,
     RequestFinished,
     ServedElsewhere,
+    SettingsChanged,
     Tick,
 )
 from scheduler.instance_view import OTHERS_FRESH_S, OTHERS_KEPT_S, InstanceView
@@ -186,6 +187,13 @@ class Fleet:
         if request.id in shed:
             self._check_shed(request)
         self.shed_waiting += len(set(shed) - {request.id})
+
+    def change_settings(self, slo_s: float, max_waiting: int) -> None:
+        """max_waiting never falls: the queues may hold more than that by then."""
+        more = max(max_waiting, self.config.max_waiting)
+        self.config = replace(self.config, ttft_slo_s=slo_s, max_waiting=more)
+        self._send(SettingsChanged(self.config))
+        assert (self.core.config.ttft_slo_s, self.core.config.max_waiting) == (slo_s, more)
 
     def arrive_again(self, index: int) -> None:
         if self.requests:
@@ -624,6 +632,10 @@ class AnyEvents(RuleBasedStateMachine):
     def arrive(self, many, **request):
         for _ in range(many):
             self.fleet.arrive(**request)
+
+    @rule(slo_s=st.sampled_from((0.5, 2.0)), max_waiting=st.sampled_from((4, 8)))
+    def change_settings(self, slo_s, max_waiting):
+        self.fleet.change_settings(slo_s, max_waiting)
 
     @rule(index=INDEX)
     def arrive_again(self, index):
