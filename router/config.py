@@ -359,7 +359,7 @@ def load_config(path: Path | None, overrides: dict[str, Any]) -> DualMapConfig:
     if path is not None:
         try:
             values = yaml.safe_load(path.read_text()) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # 2026-13-45 is a ValueError
             raise ConfigFileError(f"{path}: {' '.join(str(error).split())}") from None
         if not isinstance(values, dict):
             raise ConfigFileError(f"{path}: must be a mapping of sections, not {type(values).__name__}")

@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from scheduler.config import LIVE_SETTINGS
 # What can change: the instances that run anywhere, the bounds of scaling, and what a core reads anew for each decision.
 # API keys and certificates are in files of their own, which are followed as well.
 _SCALING = "min_replicas|max_replicas|dry_run|drain_deadline_s"
-LIVE = re.compile(rf"^(pools\.[^.]+\.)?(instances|scaling\.({_SCALING})|scheduler\.({'|'.join(LIVE_SETTINGS)}))(\.|$)")
+_LIVE = rf"instances|discovery|scaling\.({_SCALING})|scheduler\.({'|'.join(LIVE_SETTINGS)})"
+LIVE = re.compile(rf"^(pools\.[^.]+\.)?({_LIVE})(\.|$)")
 
 
 class ConfigFile:
@@ -72,14 +74,19 @@ def fixed_changes(old: DualMapConfig, new: DualMapConfig) -> list[str]:
         was, is_now = before.get(name, "not set"), after.get(name, "not set")
         if was != is_now and not LIVE.match(name):
             lines.append(f"{name} cannot change while it runs: {was} -> {is_now}")
-    for name, pool in old.all_pools().items():
-        other = new.all_pools().get(name)
-        if other is not None and other.scheduler != pool.scheduler and pool.scheduler.policy != "dualmap":
-            lines.append(f"the policy {pool.scheduler.policy} takes no other settings while it runs")
-        known = {instance.id: instance for instance in pool.instances}
-        for instance in other.instances if other is not None else ():
-            if instance != known.get(instance.id, instance):
+    pools, others = old.all_pools(), new.all_pools()
+    for name in sorted(pools.keys() ^ others.keys()):
+        lines.append(f"pool {name or '(the first)'} cannot come or go while it runs")
+    known = {instance.id: (name, instance) for name, pool in pools.items() for instance in pool.instances}
+    for name, pool in others.items():
+        settings = pools.get(name, pool).scheduler
+        if settings != pool.scheduler and settings.policy != "dualmap":
+            lines.append(f"the policy {settings.policy} takes no other settings while it runs")
+        for instance in pool.instances:
+            if known.get(instance.id, (name, instance)) != (name, instance):
                 lines.append(f"{instance.id} is known already: remove it, and add it with other settings later")
+    if find_spec("kr8s") is None and any(pool.discovery for pool in others.values()):
+        lines.append("discovery needs more packages: pip install 'dualmap[kubernetes]'")
     return lines
 
 

@@ -6,24 +6,26 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
-import kr8s
 from kr8s.asyncio import api as connect
 
 from router.config import KubernetesDiscovery
 
 FIRST_RETRY_S = 1.0
 MAX_RETRY_S = 30.0
+CONNECT_S = 10.0  # until the server has told its version
 WATCH_S = 240  # the server ends a watch after that, and another one begins
 TIMEOUT = httpx.Timeout(10.0, read=WATCH_S + 30.0)  # a connection that is dead is noticed
 GONE = 410
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # of the pod we run in
 
 
 class PodWatch:
     """found: instances by IP:PORT, whether they leave; None until the first list has come. say: is told when the API
-    server goes away, and when it is back."""
+    server goes away, and when it is back. No fault of the server, or of ours with what it says, ends the watch."""
 
     def __init__(self, settings: KubernetesDiscovery, say: Callable[[str], None]) -> None:
         self.found: Mapping[str, bool] | None = None
@@ -53,18 +55,29 @@ class PodWatch:
         retry_s = FIRST_RETRY_S
         while True:
             try:
-                client = await connect(
-                    kubeconfig=str(self._settings.kubeconfig) if self._settings.kubeconfig else None,
-                    namespace=self._settings.namespace,
-                )
+                async with asyncio.timeout(CONNECT_S):
+                    client = await self._connect()
                 version = await self._list(client)
                 self._note_back()
                 retry_s = FIRST_RETRY_S
                 await self._watch(client, version)
-            except (httpx.HTTPError, kr8s.ServerError, OSError, ValueError, KeyError) as error:
+                await asyncio.sleep(FIRST_RETRY_S)  # a server that ends each watch at once is not asked without a pause
+            except Exception as error:  # httpx and kr8s have many; pods that nobody follows would be worse than any
                 self._note_away(error)
                 await asyncio.sleep(retry_s)
                 retry_s = min(MAX_RETRY_S, retry_s * 2.0)
+
+    async def _connect(self) -> Any:
+        """With the credentials of this moment: tokens of service accounts are renewed."""
+        settings = self._settings
+        client = await connect(
+            kubeconfig=str(settings.kubeconfig) if settings.kubeconfig else None,
+            serviceaccount=str(SERVICE_ACCOUNT),
+            namespace=settings.namespace,
+        )
+        if settings.namespace is None and not client.auth.active_context:  # there kr8s takes `default`
+            client.auth.namespace = (SERVICE_ACCOUNT / "namespace").read_text().strip()
+        return client
 
     async def _list(self, client: Any) -> str:
         """Returns the version from which on to watch."""
@@ -120,7 +133,7 @@ class PodWatch:
     def _note_away(self, error: Exception) -> None:
         if not self._away:
             self._away = True
-            self._say(f"Kubernetes cannot be asked for pods, those known stay: {error or type(error).__name__}")
+            self._say(f"Kubernetes cannot be asked for pods, those known stay: {str(error) or repr(error)}")
 
     def _note_back(self) -> None:
         if self._away:

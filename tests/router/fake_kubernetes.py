@@ -1,6 +1,7 @@
 """Kubernetes' API server as far as discovery needs it: pods of one namespace, listed and watched over real HTTP."""
 
 import json
+import ssl
 import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,10 +14,13 @@ PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 
 
 class FakeKubernetes:
-    """status: of its answers, where it is not 200. lists: how often it was asked for a list."""
+    """status: of its answers, where it is not 200; watch_status: of watches. silent: it takes requests and says
+    nothing. token: the only one it lets in. lists: how often it was asked for a list."""
 
-    def __init__(self) -> None:
-        self.status = 200
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.status = self.watch_status = 200
+        self.silent = False
+        self.token: str | None = None
         self.lists = 0
         self.watches = 0
         self.selectors: set[str] = set()
@@ -29,11 +33,17 @@ class FakeKubernetes:
         handler = type("Handler", (_Handler,), {"fake": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
+    @property
+    def port(self) -> int:
+        return self._server.server_address[1]
+
     def write_kubeconfig(self, path: Path) -> Path:
-        url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        url = f"http://127.0.0.1:{self.port}"
         config = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -64,7 +74,12 @@ class FakeKubernetes:
             self._breaks += 1
             self._changed.notify_all()
 
+    def wait_until_it_speaks(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self.silent)
+
     def close(self) -> None:
+        self.silent = False
         self.break_watches()
         self._server.shutdown()
         self._server.server_close()
@@ -106,13 +121,21 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
-        self.fake.tokens.add(self.headers.get("authorization", ""))
-        if url.path.rstrip("/") == "/version":
+        authorization = self.headers.get("authorization", "")
+        self.fake.tokens.add(authorization)
+        if self.fake.silent:
+            self.fake.wait_until_it_speaks()
+            self.close_connection = True
+        elif self.fake.token is not None and authorization != f"Bearer {self.fake.token}":
+            self._send_json({"kind": "Status", "message": "Unauthorized", "code": 401}, 401)
+        elif url.path.rstrip("/") == "/version":
             self._send_json({"major": "1", "minor": "35", "gitVersion": "v1.35.0"})
         elif self.fake.status != 200:
             self._send_json({"kind": "Status", "message": "not now", "code": self.fake.status}, self.fake.status)
         elif url.path != PODS:
             self._send_json({"kind": "Status", "message": f"no {url.path}", "code": 404}, 404)
+        elif query.get("watch") and self.fake.watch_status != 200:
+            self._send_json({"kind": "Status", "message": "not now"}, self.fake.watch_status)
         elif query.get("watch"):
             self.send_response(200)
             self.send_header("content-type", "application/json")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from router import config_reload
 from router.config import load_config
 from router.config_reload import ConfigFile, fixed_changes
 from tests.conftest import ProcessFamily, await_that
@@ -48,6 +49,12 @@ def changed(**sections: object) -> dict:
             changed(instances=[{"url": A, "capacity": {"max_running": 4}}, B]),
             ["10.0.0.1:8000 is known already: remove it, and add it with other settings later"],
         ),
+        (
+            changed(instances=[A], pools=BASE["pools"] | {"code": {"instances": [B, C]}}),
+            ["10.0.0.2:8000 is known already: remove it, and add it with other settings later"],
+        ),
+        (changed(instances=[A], discovery={"kubernetes": {"label_selector": "app=vllm"}}), []),
+        (changed(instances=[]), ["pool (the first) cannot come or go while it runs"]),
     ],
 )
 def test_what_cannot_change_is_named(values, refused):
@@ -58,6 +65,13 @@ def test_a_pool_cannot_come_or_go():
     without = changed(pools={"code": BASE["pools"]["code"]})
     lines = fixed_changes(load_config(None, BASE), load_config(None, without))
     assert any(line.startswith("pools.sims.simulate.count cannot change while it runs: 2 -> not set") for line in lines)
+
+
+def test_discovery_that_is_not_installed_is_refused(monkeypatch):
+    monkeypatch.setattr(config_reload, "find_spec", lambda name: None)
+    values = changed(discovery={"kubernetes": {"label_selector": "app=vllm"}})
+    lines = fixed_changes(load_config(None, BASE), load_config(None, values))
+    assert lines == ["discovery needs more packages: pip install 'dualmap[kubernetes]'"]
 
 
 @pytest.fixture
@@ -87,6 +101,7 @@ def test_a_changed_file_is_taken_over_once_with_what_flags_said(file):
         ("instances: [", "expected the node content"),
         ("instances: [ftp://x]", "instances.0"),
         ("", "no instances"),
+        ("instances: [2026-13-45]", "month must be in 1..12"),
         (yaml.safe_dump(changed(instances=[A], gateway={"port": 1})), "gateway.port cannot change"),
     ],
 )

@@ -1,14 +1,17 @@
 """Pods of Kubernetes as instances, with an API server over real HTTP."""
 
+import ssl
 from collections.abc import Iterator
 
+import httpx
 import pytest
+import trustme
 
 from router import kubernetes_discovery
 from router.config import ConfigFileError, KubernetesDiscovery, load_config
 from router.kubernetes_discovery import PodWatch
 from tests.conftest import await_that
-from tests.router.fake_kubernetes import FakeKubernetes
+from tests.router.fake_kubernetes import NAMESPACE, FakeKubernetes
 
 SELECTOR = "app=vllm,tier in (gpu)"
 
@@ -96,6 +99,68 @@ def test_while_the_server_is_away_what_was_found_stays(kubernetes, watch, said):
     await_that(lambda: len(said) == 2, "its return is said, once")
     kubernetes.delete("a")
     finds(watch, {})
+
+
+def test_a_server_that_takes_requests_and_says_nothing_is_asked_again(kubernetes, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(kubernetes_discovery, "FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr(kubernetes_discovery, "CONNECT_S", 0.1)
+    monkeypatch.setattr(kubernetes_discovery, "TIMEOUT", httpx.Timeout(0.1))
+    kubernetes.put("a", "10.0.0.1")
+    kubernetes.silent = True
+    kubeconfig = kubernetes.write_kubeconfig(tmp_path / "kubeconfig")
+    watch = PodWatch(KubernetesDiscovery(label_selector=SELECTOR, kubeconfig=kubeconfig), said.append)
+    watch.start()
+    try:
+        await_that(lambda: said, "it is said")
+        kubernetes.silent = False
+        finds(watch, {"10.0.0.1:8000": False})
+        lists = kubernetes.lists
+        await_that(lambda: kubernetes.lists > lists, "a watch without a word for so long is given up")
+        assert watch.found == {"10.0.0.1:8000": False}
+    finally:
+        watch.stop()
+
+
+def test_a_watch_that_is_refused_leaves_what_was_listed(kubernetes, watch):
+    kubernetes.watch_status = 410
+    kubernetes.put("a", "10.0.0.1")
+    finds(watch, {"10.0.0.1:8000": False})
+    kubernetes.break_watches()
+    kubernetes.put("b", "10.0.0.2")
+    finds(watch, {"10.0.0.1:8000": False, "10.0.0.2:8000": False})
+
+
+def test_in_a_pod_its_service_account_is_used_and_its_token_may_change(said, tmp_path, monkeypatch):
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    account = tmp_path / "serviceaccount"
+    account.mkdir()
+    authority.cert_pem.write_to_path(str(account / "ca.crt"))
+    (account / "namespace").write_text(NAMESPACE)
+    (account / "token").write_text("first")
+    kubernetes = FakeKubernetes(tls)
+    kubernetes.token = "first"
+    monkeypatch.setattr(kubernetes_discovery, "SERVICE_ACCOUNT", account)
+    monkeypatch.setattr(kubernetes_discovery, "FIRST_RETRY_S", 0.01)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(kubernetes.port))
+    kubernetes.put("a", "10.0.0.1")
+    watch = PodWatch(KubernetesDiscovery(label_selector=SELECTOR), said.append)
+    watch.start()
+    try:
+        finds(watch, {"10.0.0.1:8000": False})
+        await_that(lambda: kubernetes.watches > 0, "it watches")
+        (account / "token").write_text("second")
+        kubernetes.token = "second"
+        kubernetes.break_watches()
+        kubernetes.put("b", "10.0.0.2")
+        finds(watch, {"10.0.0.1:8000": False, "10.0.0.2:8000": False})
+        assert said == []
+    finally:
+        watch.stop()
+        kubernetes.close()
 
 
 def test_a_watch_can_be_stopped_before_it_has_found_the_server(said, tmp_path):
