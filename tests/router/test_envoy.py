@@ -44,7 +44,8 @@ class Proxied:
         return subprocess.Popen(command, env=self.family.environment, start_new_session=True)
 
     def _start_instance(self, port: int) -> subprocess.Popen[bytes]:
-        return self._start(sys.executable, "-m", "router.cli", "sim-instance", "--port", str(port))
+        fast = ("--prefill-tokens-per-s", "1000000")
+        return self._start(sys.executable, "-m", "router.cli", "sim-instance", "--port", str(port), *fast)
 
     def _config(self) -> Any:
         """That of deploy/envoy, with ports that are free here."""
@@ -63,13 +64,21 @@ class Proxied:
         self.picker.await_started()
         await_that(lambda: self.picker.ready_count() == INSTANCES, "the instances are ready")
         await_that(self._answers, "Envoy answers")
+        await_that(self.knows_picker, "Envoy asks the picker")
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/ready", timeout=1) as answer:
-                return answer.status == 200
+            return self._admin("/ready") == "LIVE\n"
         except OSError:
             return False
+
+    def _admin(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=5) as answer:
+            return answer.read().decode()
+
+    def knows_picker(self) -> bool:
+        """Whether Envoy asks the picker."""
+        return f"dualmap::127.0.0.1:{self.picker.port}::health_flags::healthy" in self._admin("/clusters")
 
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", max_retries=0, timeout=WAIT_S)
@@ -192,6 +201,7 @@ def test_requests_for_a_killed_instance_run_on_the_next_that_was_named(proxied):
 
 def test_without_the_picker_requests_are_still_answered(proxied):
     assert proxied.picker.stop(signal.SIGTERM) == 0
+    await_that(lambda: not proxied.knows_picker(), "Envoy knows")
     with proxied.client() as client:
         for number in range(6):
             answer = client.completions.create(model="sim", prompt=f"Still there? {number}", max_tokens=1)
