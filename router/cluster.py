@@ -54,7 +54,6 @@ class Cluster:
         self._fleet: Any = None
         self._rebalancer: Any = None
         self._gateways: list[Any] = []
-        self._settings_version = 0
         local = config.ray_address is None
         placement_timeout_s = LOCAL_PLACEMENT_TIMEOUT_S if local else PLACEMENT_TIMEOUT_S
         self._instances = OwnInstances(LOCAL_HOST if local else None, placement_timeout_s, say)
@@ -105,11 +104,10 @@ class Cluster:
             config = file.news()
             if config is not None and self._scaled is not None and self._external is not None:
                 self._scaled.config = self._external.config = config
-                self._settings_version += 1
-            if self._settings_version:
+            if file.reloads.applied or file.reloads.refused:
                 configs = {name: pool.scheduler for name, pool in file.config.all_pools().items()}
                 for gateway in self._gateways:
-                    gateway.reconfigure.remote(self._settings_version, configs)
+                    gateway.reconfigure.remote(configs, file.config.limits, file.reloads)
             if self._scaled is not None and self._external is not None:
                 with suppress(RayError):  # Ray's head, or Fleet, is away: again in the next round
                     self._external.round()

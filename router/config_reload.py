@@ -2,23 +2,27 @@
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from router.config import ConfigFileError, DualMapConfig, load_config
+from router.reloads import Reloads
 from scheduler.config import LIVE_SETTINGS
 
-# What can change: the instances that run anywhere, the bounds of scaling, and what a core reads anew for each decision.
-# API keys and certificates are in files of their own, which are followed as well.
+# What can change: the instances that run anywhere, the bounds of scaling, limits, and what a core reads anew for each
+# decision. API keys and certificates are in files of their own, which are followed as well.
 _SCALING = "min_replicas|max_replicas|dry_run|drain_deadline_s"
 _LIVE = rf"instances|discovery|scaling\.({_SCALING})|scheduler\.({'|'.join(LIVE_SETTINGS)})"
-LIVE = re.compile(rf"^(pools\.[^.]+\.)?({_LIVE})(\.|$)")
+LIVE = re.compile(rf"^(limits\.|(pools\.[^.]+\.)?({_LIVE})(\.|$))")
 
 
 class ConfigFile:
-    """config: in use. sign: set for a look at the file that is not due to a change of it."""
+    """config: in use. reloads: what came of changes so far. sign: set for a look at the file that is not due to a
+    change of it."""
 
     def __init__(
         self, path: Path | None, given: dict[str, Any], config: DualMapConfig, say: Callable[[str], None]
@@ -26,6 +30,7 @@ class ConfigFile:
         """path: None: there are flags only. given: what flags say, laid over the file. say: is told what came of it."""
         self.config = config
         self.sign = threading.Event()
+        self.reloads = Reloads()
         self._path = path
         self._given = given
         self._say = say
@@ -44,10 +49,12 @@ class ConfigFile:
         try:
             config = load_config(self._path, self._given)
         except ConfigFileError as error:
+            self._refuse()
             self._say(f"the configuration stays as it is:\n{error}")
             return None
         refused = fixed_changes(self.config, config)
         if refused:
+            self._refuse()
             self._say(f"the configuration stays as it is, {self._path} asks for more than can change in a run:")
             for line in refused:
                 self._say(f"  {line}")
@@ -57,7 +64,11 @@ class ConfigFile:
             return None
         self._say(f"the configuration is taken over from {self._path}")
         self.config = config
+        self.reloads = replace(self.reloads, applied=self.reloads.applied + 1, at=time.time())
         return config
+
+    def _refuse(self) -> None:
+        self.reloads = replace(self.reloads, refused=self.reloads.refused + 1)
 
     def _content(self) -> bytes | None:
         try:
@@ -74,6 +85,8 @@ def fixed_changes(old: DualMapConfig, new: DualMapConfig) -> list[str]:
         was, is_now = before.get(name, "not set"), after.get(name, "not set")
         if was != is_now and not LIVE.match(name):
             lines.append(f"{name} cannot change while it runs: {was} -> {is_now}")
+    if new.gateway.picker is not None and old.limits != new.limits:
+        lines.append("the limits of a picker cannot change while it runs")
     pools, others = old.all_pools(), new.all_pools()
     for name in sorted(pools.keys() ^ others.keys()):
         lines.append(f"pool {name or '(the first)'} cannot come or go while it runs")

@@ -15,6 +15,8 @@ LISTEN_BACKLOG = 1024  # a burst of new connections while a step of the loop run
 
 
 class Front(Protocol):
+    limits: HttpLimits
+
     async def listen(self, host: str, port: int, reuse_port: bool) -> None:
         """Port 0 takes a free one. Raises OSError if it is taken."""
         ...
@@ -36,13 +38,13 @@ class Front(Protocol):
 
 
 class HttpFront:
-    """OpenAI's API on a port of our own. tls: None: plain text."""
+    """OpenAI's API on a port of our own. limits: of connections to come. tls: None: plain text."""
 
     def __init__(
         self, driver: RequestDriver, limits: HttpLimits, clock: Callable[[], float], tls: TlsFiles | None = None
     ) -> None:
         self._driver = driver
-        self._limits = limits
+        self.limits = limits
         self._clock = clock
         self._tls = tls
         self._renewing: asyncio.TimerHandle | None = None
@@ -50,7 +52,7 @@ class HttpFront:
 
     async def listen(self, host: str, port: int, reuse_port: bool) -> None:
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: ClientConnection(self._driver, self._limits, self._clock),
+            lambda: ClientConnection(self._driver, self.limits, self._clock),
             host,
             port,
             reuse_port=reuse_port,

@@ -281,8 +281,10 @@ class Gateway:
         if (pool := self._pool_of.get(dispatch.instance_id)) is not None:
             self.timelines[pool.name].note_first_token(ttft_s)
 
-    def reconfigure(self, configs: Mapping[str, SchedulerConfig]) -> None:
-        """Settings that hold from now on, by pool."""
+    def reconfigure(self, configs: Mapping[str, SchedulerConfig], limits: HttpLimits) -> None:
+        """Settings that hold from now on. configs: by pool. limits: clients' open connections keep those they have."""
+        self._limits = self.front.limits = limits
+        self.driver.limit(limits)
         for name, config in configs.items():
             self.driver.handle(SettingsChanged(config), self.pools[name].core)
 

@@ -16,9 +16,11 @@ from router.fleet_client import FleetClient
 from router.fleet_state import GatewayReport, Sent
 from router.gateway import Gateway
 from router.journal import open_journal, path_for
+from router.limits import HttpLimits
 from router.log_setup import LogFile
 from router.metrics import GatewayMetrics
 from router.pool import Pool
+from router.reloads import Reloads
 from router.request_log import RequestLog
 from router.request_watcher import RequestWatcher
 from router.scaling_endpoints import ScalingEndpoints
@@ -65,7 +67,6 @@ class GatewayActor:
         self._traces = _watch_requests(self._gateway, config)
         if settings.picker is not None:
             self._gateway.serve_proxies()
-        self._settings_version = 0
         self._signals = 0  # number of the last signals heard
         self._heard = 0  # and of the last prompts of other gateways
         self._depth_epoch = 0
@@ -84,12 +85,12 @@ class GatewayActor:
         await self._informed.wait()
         return self._gateway.port, self._gateway.admin_port, os.getpid()
 
-    async def reconfigure(self, version: int, configs: dict[str, SchedulerConfig]) -> None:
-        """Settings of the pools' cores. `dualmap up` calls this all the time once they have changed: this process may
-        have been restarted with those of the beginning. version: counts the changes."""
-        if version > self._settings_version:
-            self._settings_version = version
-            self._gateway.reconfigure(configs)
+    async def reconfigure(self, configs: dict[str, SchedulerConfig], limits: HttpLimits, reloads: Reloads) -> None:
+        """Settings of the pools' cores, by pool. `dualmap up` calls this all the time once it has looked at a changed
+        configuration: this process may have been restarted with that of the beginning."""
+        if reloads.applied > self._gateway.metrics.reloads.applied:
+            self._gateway.reconfigure(configs, limits)
+        self._gateway.metrics.reloads = reloads
 
     async def stop(self) -> None:
         """Take no more requests and let the running ones end, for as long as configured."""

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from router.distribution import Distribution
 from router.fleet_state import PoolPlan
 from router.membership import Membership, MemberState
+from router.reloads import Reloads
 from scheduler.commands import RejectReason
 from scheduler.core import Scheduler
 from scheduler.events import FailureCause
@@ -58,6 +59,7 @@ class GatewayMetrics(Collector):
         self.believed_cached_tokens = 0
         self.output_tokens = 0
         self.relayed_pieces = 0
+        self.reloads = Reloads()
         self.registry = CollectorRegistry()
         self._schedulers: Mapping[str, Scheduler] = {}  # by pool
         self._membership: Callable[[], Membership] = Membership
@@ -142,6 +144,7 @@ class GatewayMetrics(Collector):
             for outcome, count in self._tokenized().items():
                 outcomes.add_metric([outcome], count)
             yield outcomes
+        yield from _reload_metrics(self.reloads)
         ages = GaugeMetricFamily(
             "dualmap_instance_signal_age_seconds",
             "Since the instance last said something of itself, by signal.",
@@ -175,6 +178,20 @@ def _membership_metrics(membership: Membership) -> Iterable[Metric]:
     for state in MemberState:
         members.add_metric([state.value], states[state])
     yield members
+
+
+def _reload_metrics(reloads: Reloads) -> Iterable[Metric]:
+    family = CounterMetricFamily(
+        "dualmap_config_reloads", "Changed configurations by whether they were taken over.", labels=["result"]
+    )
+    family.add_metric(["applied"], reloads.applied)
+    family.add_metric(["refused"], reloads.refused)
+    yield family
+    yield GaugeMetricFamily(
+        "dualmap_config_loaded_timestamp_seconds",
+        "When the configuration in use was read, as Unix time.",
+        value=reloads.at,
+    )
 
 
 def _replicas(plans: Iterable[PoolPlan]) -> Metric:

@@ -33,6 +33,7 @@ class PickerFront:
         tls: tuple[bytes, bytes] | None = None,
     ) -> None:
         """alternatives: see Picker."""
+        self.limits = limits
         self._driver = driver
         self.picker = Picker(driver, clock, limits.max_body_bytes, alternatives)
         self._max_message_bytes = limits.max_body_bytes + MESSAGE_OVERHEAD_BYTES

@@ -284,6 +284,12 @@ class RequestDriver:
 
     # What the gateway calls.
 
+    def limit(self, limits: HttpLimits) -> None:
+        """They hold from now on."""
+        self._limits = limits
+        for pool in self._pools.values():
+            pool.limits = limits
+
     def set_addresses(self, addresses: Mapping[str, tuple[str, int]]) -> None:
         """Where instances are reached, by id; before the core learns of them."""
         loop = asyncio.get_running_loop()

@@ -30,7 +30,7 @@ class UpstreamPool:
         self.host_line = f" HTTP/1.1\r\nhost: {authority}\r\n".encode()
         self.answer_lines = f"x-dualmap-instance: {instance_id}\r\nx-dualmap-queue-ms: ".encode()
         self._loop = loop
-        self._limits = limits
+        self.limits = limits
         self._clock = clock
         self._idle: list[UpstreamConnection] = []
         self._opening: set[asyncio.Task[None]] = set()
@@ -39,7 +39,7 @@ class UpstreamPool:
     def run(self, exchange: "Exchange") -> None:
         """Send the exchange's request over a kept-alive connection, or a new one where there is none."""
         idle = self._idle
-        oldest = self._clock() - self._limits.upstream_idle_s
+        oldest = self._clock() - self.limits.upstream_idle_s
         while idle:
             connection = idle.pop()
             if connection.usable:
@@ -58,7 +58,7 @@ class UpstreamPool:
 
     def keep(self, connection: UpstreamConnection) -> None:
         """The connection has become idle."""
-        if self._closed or len(self._idle) >= self._limits.max_upstream_idle:
+        if self._closed or len(self._idle) >= self.limits.max_upstream_idle:
             connection.close()
         else:
             self._idle.append(connection)
@@ -70,7 +70,7 @@ class UpstreamPool:
 
     def sweep(self, now: float) -> None:
         """Close what has been idle for long; the oldest are first in the list."""
-        oldest = now - self._limits.upstream_idle_s
+        oldest = now - self.limits.upstream_idle_s
         while self._idle and self._idle[0].idle_since <= oldest:
             self._idle.pop(0).close()
 
@@ -83,7 +83,7 @@ class UpstreamPool:
     async def _open(self, exchange: "Exchange") -> None:
         host, port = self.address
         try:
-            async with asyncio.timeout(self._limits.connect_timeout_s):
+            async with asyncio.timeout(self.limits.connect_timeout_s):
                 _, connection = await self._loop.create_connection(
                     lambda: UpstreamConnection(self, self._clock), host, port
                 )

@@ -1,10 +1,11 @@
 """What a client may take: sizes, connections, time."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from tests.router.conftest import CHAT, Conversation, post
+from tests.router.conftest import CHAT, TEST_LIMITS, Conversation, post
 
 CHAT_LINE = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
 SHORT_S = 0.02  # short time-outs end a test soon; all others keep their defaults, far above
@@ -154,3 +155,19 @@ async def test_connections_above_the_limit_get_503(fleet):
         assert answer.headers["retry-after"] == "1"
         assert await second.at_end()
         assert (await first.get("/health")).status == 200
+
+
+async def test_limits_that_change_hold_for_connections_and_attempts_to_come(fleet, deaf_port):
+    async with fleet(connect_timeout_s=600.0) as f:
+        f.apply(f.member(0, port=deaf_port))
+        known = await f.client()
+        assert (await known.get("/health")).status == 200
+        f.gateway.reconfigure({}, replace(TEST_LIMITS, max_head_bytes=1000, connect_timeout_s=SHORT_S))
+        long = b"GET /health HTTP/1.1\r\nhost: x\r\nx-long: " + b"a" * 2000 + b"\r\n\r\n"
+        client = await f.client()
+        await client.send(long)
+        assert (await client.answer()).status == 431
+        await known.send(long)
+        assert (await known.answer()).status == 200
+        await known.send(post("/v1/chat/completions", CHAT))
+        assert (await known.answer()).status == 503

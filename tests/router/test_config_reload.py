@@ -16,6 +16,7 @@ from tests.conftest import ProcessFamily, await_that
 from tests.deployment import Deployment, ask, free_port, under_load
 from tests.router.fake_kubernetes import FakeKubernetes
 
+ONE_REFUSED = 'dualmap_config_reloads_total{result="refused"} 1.0'
 NEW_OBJECTIVE = 'dualmap_objective_seconds{pool=""} 2.0'
 A, B, C = (f"http://10.0.0.{number}:8000" for number in (1, 2, 3))
 BASE = {
@@ -38,6 +39,7 @@ def changed(**sections: object) -> dict:
         (changed(pools=BASE["pools"] | {"sims": {"simulate": {"count": 2}, "scaling": {"max_replicas": 9}}}), []),
         (changed(gateway={"port": 8090}), ["gateway.port cannot change while it runs: 8080 -> 8090"]),
         (changed(scheduler={"ttft_slo_s": 2.0, "max_waiting": 7}), []),
+        (changed(limits={"max_body_bytes": 1000}), []),
         (
             changed(gateway={"port": 8090}, scheduler={"ttft_slo_s": 2.0, "virtual_nodes": 64}),
             [
@@ -67,6 +69,12 @@ def test_a_pool_cannot_come_or_go():
     assert any(line.startswith("pools.sims.simulate.count cannot change while it runs: 2 -> not set") for line in lines)
 
 
+def test_the_limits_of_a_picker_stay():
+    picker = {"gateway": {"picker": {}}, "instances": [A]}
+    lines = fixed_changes(load_config(None, picker), load_config(None, picker | {"limits": {"max_body_bytes": 1000}}))
+    assert lines == ["the limits of a picker cannot change while it runs"]
+
+
 def test_discovery_that_is_not_installed_is_refused(monkeypatch):
     monkeypatch.setattr(config_reload, "find_spec", lambda name: None)
     values = changed(discovery={"kubernetes": {"label_selector": "app=vllm"}})
@@ -93,6 +101,7 @@ def test_a_changed_file_is_taken_over_once_with_what_flags_said(file):
     assert news.scheduler.ttft_slo_s == 3.0
     assert config_file.news() is None
     assert len(said) == 1
+    assert (config_file.reloads.applied, config_file.reloads.refused) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +120,7 @@ def test_a_file_that_cannot_be_used_changes_nothing(file, text, complaint):
     path.write_text(text)
     assert config_file.news() is None
     assert config_file.config is before
+    assert (config_file.reloads.applied, config_file.reloads.refused) == (0, 1)
     assert complaint in "\n".join(said)
 
 
@@ -179,6 +189,7 @@ def test_instances_come_and_go_under_load_without_a_failed_request(tmp_path):
         there.kubernetes.delete("a")
         there.write(second, scheduler={"virtual_nodes": 64})
         await_that(lambda: "scheduler.virtual_nodes cannot change" in "".join(deployment.output), "it is refused")
+        await_that(lambda: ONE_REFUSED in deployment.metrics(), "it is counted")
         there.write(second, first, scheduler={"ttft_slo_s": 2.0})
         await_that(lambda: NEW_OBJECTIVE in deployment.metrics(), "the objective is another one")
         os.kill(deployment.status()["pid"], signal.SIGKILL)
