@@ -103,7 +103,8 @@ class Cluster:
         while not stop.wait(SCALING_INTERVAL_S):
             config = file.news()
             if config is not None and self._scaled is not None and self._external is not None:
-                self._scaled.config = self._external.config = config
+                self._scaled.take_over(config)
+                self._external.config = config
             if file.reloads.applied or file.reloads.refused:
                 configs = {name: pool.scheduler for name, pool in file.config.all_pools().items()}
                 for gateway in self._gateways:

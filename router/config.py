@@ -299,6 +299,11 @@ class PoolSettings(BaseModel):
     scaling: ScalingConfig | None = None
 
     @property
+    def replicas(self) -> int:
+        """How many instances are started here, at first, of the kind that can be scaled."""
+        return self.vllm.replicas if self.vllm.model else self.simulate.count
+
+    @property
     def is_empty(self) -> bool:
         return not (self.instances or self.discovery or self.simulate.count or self.vllm.model)
 

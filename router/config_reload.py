@@ -81,9 +81,10 @@ def fixed_changes(old: DualMapConfig, new: DualMapConfig) -> list[str]:
     """A line for each setting that differs and cannot change while the deployment runs."""
     before, after = dict(_settings(old.model_dump())), dict(_settings(new.model_dump()))
     lines = []
+    counts = set(_live_counts(old, new))
     for name in sorted(before.keys() | after.keys()):
         was, is_now = before.get(name, "not set"), after.get(name, "not set")
-        if was != is_now and not LIVE.match(name):
+        if was != is_now and not LIVE.match(name) and name not in counts:
             lines.append(f"{name} cannot change while it runs: {was} -> {is_now}")
     if new.gateway.picker is not None and old.limits != new.limits:
         lines.append("the limits of a picker cannot change while it runs")
@@ -101,6 +102,16 @@ def fixed_changes(old: DualMapConfig, new: DualMapConfig) -> list[str]:
     if find_spec("kr8s") is None and any(pool.discovery for pool in others.values()):
         lines.append("discovery needs more packages: pip install 'dualmap[kubernetes]'")
     return lines
+
+
+def _live_counts(old: DualMapConfig, new: DualMapConfig) -> Iterator[str]:
+    """Numbers of instances that are started here, where they are not those of the beginning only."""
+    pools = new.all_pools()
+    for name, pool in old.all_pools().items():
+        other = pools.get(name, pool)
+        if pool.scaling is None and other.scaling is None and pool.replicas and other.replicas:
+            kind = "vllm.replicas" if pool.vllm.model else "simulate.count"
+            yield f"pools.{name}.{kind}" if name else kind
 
 
 def _settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

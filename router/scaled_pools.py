@@ -18,7 +18,7 @@ ANSWER_TIMEOUT_S = 2.0  # of an Autoscaler
 
 
 class ScaledPools:
-    """config: may be replaced by one with other bounds. instances: all there are, those included that are not scaled.
+    """instances: all there are, those included that are not scaled.
     cluster_gpus: of the whole Ray cluster. say: is told what starts."""
 
     def __init__(
@@ -31,6 +31,8 @@ class ScaledPools:
         self._fixed: set[str] = set()  # instances that are not scaled
         self._autoscalers: dict[str, Any] = {}  # by pool
         self._wanted: dict[str, Wanted] = {}  # the last answers
+        self._told: dict[str, int] = {}  # how many instances the Autoscalers are to be told
+        self._telling: dict[str, Any] = {}  # the calls that tell it
 
     def add(self, pool_name: str, ids: Collection[str], autoscaler: Any) -> None:
         """ids: of the instances that were started here at first."""
@@ -42,6 +44,14 @@ class ScaledPools:
         self._wanted[pool_name] = Wanted(tuple(sorted(scaled_ids)), told)
         self._autoscalers[pool_name] = autoscaler
 
+    def take_over(self, config: DualMapConfig) -> None:
+        """A configuration with other bounds, or other numbers of instances where there are no bounds."""
+        for pool_name, pool in config.all_pools().items():
+            if pool.replicas != self.config.all_pools()[pool_name].replicas:
+                self._told[pool_name] = pool.replicas
+                self._telling.pop(pool_name, None)
+        self.config = config
+
     def actors(self) -> list[Any]:
         return list(self._autoscalers.values())
 
@@ -51,8 +61,21 @@ class ScaledPools:
         for pool_name, autoscaler in self._autoscalers.items():
             with suppress(RayError):  # it is away: asked again in the next round
                 self._ask(pool_name, autoscaler)
+            if pool_name in self._told:
+                self._tell(pool_name, autoscaler)
         with suppress(RayError):  # Ray's head is away
             self._instances.step(self._fixed.union(others, *(wanted.ids for wanted in self._wanted.values())))
+
+    def _tell(self, pool_name: str, autoscaler: Any) -> None:
+        """Until it is heard; it is answered only once the Autoscaler has been asked again."""
+        call = self._telling.get(pool_name)
+        if call is None:
+            self._telling[pool_name] = autoscaler.scale.remote(self._told[pool_name])
+        elif ray.wait([call], timeout=0)[0]:
+            del self._telling[pool_name]
+            with suppress(RayError):
+                ray.get(call)
+                del self._told[pool_name]
 
     def _ask(self, pool_name: str, autoscaler: Any) -> None:
         """Add what is missing. Raises RayError."""

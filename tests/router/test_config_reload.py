@@ -41,6 +41,11 @@ def changed(**sections: object) -> dict:
         (changed(scheduler={"ttft_slo_s": 2.0, "max_waiting": 7}), []),
         (changed(limits={"max_body_bytes": 1000}), []),
         (
+            changed(pools=BASE["pools"] | {"sims": {"simulate": {"count": 3}, "scaling": {"max_replicas": 4}}}),
+            ["pools.sims.simulate.count cannot change while it runs: 2 -> 3"],
+        ),
+        (changed(simulate={"count": 1}), ["simulate.count cannot change while it runs: 0 -> 1"]),
+        (
             changed(gateway={"port": 8090}, scheduler={"ttft_slo_s": 2.0, "virtual_nodes": 64}),
             [
                 "gateway.port cannot change while it runs: 8080 -> 8090",
@@ -61,6 +66,28 @@ def changed(**sections: object) -> dict:
 )
 def test_what_cannot_change_is_named(values, refused):
     assert fixed_changes(load_config(None, BASE), load_config(None, values)) == refused
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "refused"),
+    [
+        ({"simulate": {"count": 2}}, {"simulate": {"count": 3}}, []),
+        ({"vllm": {"model": "m"}}, {"vllm": {"model": "m", "replicas": 3}}, []),
+        ({"simulate": {"count": 2}, "instances": [A]}, {"simulate": {"count": 3}, "instances": [A]}, []),
+        (
+            {"vllm": {"model": "m"}, "simulate": {"count": 2}},
+            {"vllm": {"model": "m"}, "simulate": {"count": 3}},
+            ["simulate.count cannot change while it runs: 2 -> 3"],
+        ),
+        (
+            {"simulate": {"count": 2}, "instances": [A]},
+            {"instances": [A]},
+            ["simulate.count cannot change while it runs: 2 -> 0"],
+        ),
+    ],
+)
+def test_how_many_are_started_here_can_change_where_a_person_could_scale(old, new, refused):
+    assert fixed_changes(load_config(None, old), load_config(None, new)) == refused
 
 
 def test_a_pool_cannot_come_or_go():
@@ -202,3 +229,20 @@ def test_instances_come_and_go_under_load_without_a_failed_request(tmp_path):
         deployment.clean_up()
         there.kubernetes.close()
         there.family.kill()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(180)
+def test_as_many_instances_run_as_the_file_says_by_now(tmp_path):
+    path = tmp_path / "dualmap.yaml"
+    path.write_text("simulate: {count: 1}")
+    deployment = Deployment(str(path), directory=tmp_path)
+    try:
+        deployment.await_started()
+        path.write_text("simulate: {count: 2}")
+        await_that(lambda: deployment.ready_count() == 2, "the second is there")
+        path.write_text("simulate: {count: 1}")
+        await_that(lambda: len(deployment.members()) == 1, "one of them has left")
+        ask(deployment, "Still there?", max_tokens=1)
+    finally:
+        deployment.clean_up()
