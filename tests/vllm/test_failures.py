@@ -23,6 +23,7 @@ limits: {{stall_timeout_s: 3, sweep_interval_s: 0.2}}
 """
 QUEUE_LIMIT = 8
 LONG = 8000  # tokens of an answer that outlasts what is done to it meanwhile
+FILLING = 3000  # tokens of one that keeps a server busy for some seconds
 
 
 @dataclass
@@ -212,7 +213,7 @@ def test_a_sleeping_server_gets_no_requests_though_its_health_is_fine(fleet):
 def test_a_request_refused_by_a_full_server_runs_on_the_other(fleet):
     """Others have filled one server up to its own limit: it answers 503, without Retry-After."""
     server = next(iter(fleet.servers.values()))
-    body = {"model": "tiny", "prompt": "x", "max_tokens": LONG, "ignore_eos": True}
+    body = {"model": "tiny", "prompt": "x", "max_tokens": FILLING, "ignore_eos": True}
     with ThreadPoolExecutor(QUEUE_LIMIT) as pool:
         strangers = [pool.submit(server.post, "/v1/completions", body, 120) for _ in range(QUEUE_LIMIT)]
         await_that(lambda: server.metrics().running + server.metrics().waiting >= QUEUE_LIMIT, "it is full")
