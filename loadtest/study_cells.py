@@ -48,7 +48,6 @@ SENSITIVITY: dict[str, tuple[float, ...]] = {
     "recompute_price_idle": (0.0, 1.0, 2.0, 4.0, 8.0),
     "recompute_price_busy": (0.0, 8.0, 16.0, 32.0, 64.0),
     "hot_slo_fraction": (0.25, 0.5, 0.75, 1.0),
-    "keep_slo_fraction": (0.25, 0.5, 0.75, 1.0),
     "length_handicap": (0.0, 1.0, 2.0, 4.0, 8.0),
     "patience_slos": (1.0, 1.5, 2.0, 3.0, 5.0),
     "release_window_s": (0.05, 0.2, 0.4, 0.8, 1.6),

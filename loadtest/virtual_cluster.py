@@ -69,7 +69,7 @@ class VirtualCluster:
         self._keys = PrefixKeys(
             settings.config.key_blocks, settings.config.max_key_blocks, adaptive=settings.config.adaptive_key
         )
-        self._depths: tuple[int, dict[int, int]] = (0, {})  # what the gateways have agreed on, by epochs
+        self._agreed = PrefixDepths(0, ())  # by the gateways
         # By gateway, since the last digest.
         self._sent: list[list[tuple[str, tuple[int, ...]]]] = [[] for _ in self.cores]
 
@@ -223,10 +223,9 @@ class VirtualCluster:
             for _, blocks in prompts:
                 if blocks:
                     self._keys.observe(blocks)
-        epoch, depths = self._depths
-        if self._keys.depths != depths or not epoch:
-            self._depths = (epoch + 1, dict(self._keys.depths))
-            agreed = PrefixDepths(epoch + 1, tuple(self._keys.depths.items()))
+        agreed = PrefixDepths(self._agreed.epoch + 1, tuple(self._keys.depths.items()), tuple(self._keys.homes.items()))
+        if (agreed.depths, agreed.homes) != (self._agreed.depths, self._agreed.homes) or not self._agreed.epoch:
+            self._agreed = agreed
             for gateway in range(len(self.cores)):
                 self.clock.at(self.clock.now + delay_s, self._tell, gateway, agreed)
 

@@ -1,5 +1,5 @@
-"""Which depths the gateways use for hot prefixes, so that all of them form the same key for the same prompt: Fleet
-watches the prompts that all of them send, and every epoch of depths replaces the one before."""
+"""Which depths and homes the gateways use for hot prefixes, so that all of them form the same key for the same prompt:
+Fleet watches the prompts that all of them send, and every epoch replaces the one before."""
 
 from router.fleet_state import Sent
 from router.membership import Member, MemberState
@@ -19,7 +19,7 @@ class AgreedDepths:
             pool: PrefixKeys(config.key_blocks, config.max_key_blocks, adaptive=config.adaptive_key)
             for pool, config in configs.items()
         }
-        self._told: dict[str, dict[int, int]] = {pool: {} for pool in configs}
+        self._told: dict[str, PrefixDepths] = self._now()
 
     def adopt(self, epoch: int, depths: dict[str, PrefixDepths]) -> None:
         """What a gateway uses, if that is newer than what is known here."""
@@ -29,7 +29,8 @@ class AgreedDepths:
         for pool, agreed in depths.items():
             if (keys := self._keys.get(pool)) is not None:
                 keys.depths = dict(agreed.depths)
-                self._told[pool] = dict(agreed.depths)
+                keys.homes = dict(agreed.homes)
+        self._told = self._now()
 
     def observe(self, sent: tuple[Sent, ...], members: dict[str, Member]) -> None:
         """Prompts that a gateway has sent."""
@@ -44,10 +45,15 @@ class AgreedDepths:
 
     def news(self, known_epoch: int) -> dict[str, PrefixDepths]:
         """All depths, by pool, if they are not those of the epoch known."""
-        now = {pool: keys.depths for pool, keys in self._keys.items()}
-        if now != self._told:
-            self._told = {pool: dict(depths) for pool, depths in now.items()}
+        if self._now() != self._told:
             self.epoch += 1
+            self._told = self._now()
         if known_epoch == self.epoch or not self.epoch:
             return {}
-        return {pool: PrefixDepths(self.epoch, tuple(depths.items())) for pool, depths in self._told.items()}
+        return dict(self._told)
+
+    def _now(self) -> dict[str, PrefixDepths]:
+        return {
+            pool: PrefixDepths(self.epoch, tuple(keys.depths.items()), tuple(keys.homes.items()))
+            for pool, keys in self._keys.items()
+        }

@@ -29,7 +29,6 @@ LIVE_SETTINGS = (
     "find_holders",
     "escape",
     "taking",
-    "keep_slo_fraction",
     "recompute_price_idle",
     "recompute_price_busy",
     "hot_slo_fraction",
@@ -72,8 +71,6 @@ class SchedulerConfig:
     key_blocks: int = 1  # depth of a key before any deepening
     max_key_blocks: int = 64  # deepening stops here: a longer common prefix is one conversation, not a crowd
 
-    # The warm instance is kept while its estimate is below this share of the SLO (arXiv 2602.06502, section 3.3).
-    keep_slo_fraction: float = 0.5
     # Seconds of waiting that leaving a cached prefix must save for each second of recomputation it causes: on an idle
     # cluster, and on a busy one, where that second delays all who wait there.
     recompute_price_idle: float = 2.0
@@ -130,7 +127,7 @@ class SchedulerConfig:
         ):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)!r}")
-        for name in ("keep_slo_fraction", "hot_slo_fraction", "escape_slo_fraction"):
+        for name in ("hot_slo_fraction", "escape_slo_fraction"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be greater than 0 and at most 1, not {getattr(self, name)!r}")
         if self.max_key_blocks < self.key_blocks:

@@ -371,7 +371,7 @@ class Scheduler:
             self._release(view, now, commands)
 
     def _prefix_depths(self, event: PrefixDepths, now: float, commands: list[Command]) -> None:
-        if not (isinstance(self.policy, DualMap) and self.policy.keys.agree(event.epoch, event.depths)):
+        if not (isinstance(self.policy, DualMap) and self.policy.keys.agree(event.epoch, event.depths, event.homes)):
             self.stats.late_events += 1
 
     def _moves_proposed(self, event: MovesProposed, now: float, commands: list[Command]) -> None:
@@ -510,6 +510,7 @@ class Scheduler:
             deadline_s,
             tried,
             considered=placement.considered,
+            shared_blocks=placement.shared_blocks,
         )
         self.attempts[request.id] = attempt
         first = not len(view.waiting) and not view.others_wait
@@ -582,7 +583,7 @@ class Scheduler:
         return view.has_kv(request, self.answers.expected(request))
 
     def _price(self) -> float:
-        return recompute_price(self.loads.mean_s, self.config)
+        return recompute_price(self.loads.busy, self.config)
 
     def _dispatch(self, view: InstanceView, attempt: Attempt, now: float, commands: list[Command]) -> None:
         request = attempt.request

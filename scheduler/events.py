@@ -204,11 +204,12 @@ class GatewayLoads:
 
 @record
 class PrefixDepths:
-    """What all gateways have agreed on: how many blocks form the keys below a hot one, as (key, depth). A higher epoch
-    replaces a lower one whole."""
+    """What all gateways have agreed on: how many blocks form the keys below a hot one, as (key, depth), and on how many
+    instances a prompt is spread, as (its last block, homes). A higher epoch replaces a lower one whole."""
 
     epoch: int
     depths: tuple[tuple[int, int], ...]
+    homes: tuple[tuple[int, int], ...] = ()
 
 
 @record

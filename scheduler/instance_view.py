@@ -179,12 +179,24 @@ class InstanceView:
         """Prefill work of the request if it ran here after all that waits."""
         return self.work_tokens(request.prompt_tokens, self._cached_tokens(request))
 
+    def shared_s(self, attempt: Attempt, work_tokens: int) -> float:
+        """Seconds of the attempt's work here that compute a prefix which many share."""
+        if not attempt.shared_blocks:
+            return 0.0
+        own = self._own_work(attempt.request, attempt.shared_blocks, work_tokens)
+        return (work_tokens - own) * self.speed.seconds_per_token
+
     def can_run(self, request: Request) -> bool:
         """Whether the request may run here at all."""
         return self.adapters.can_run(request.adapter) and (not request.only or self.instance_id in request.only)
 
-    def estimate_ttft(self, request: Request) -> TtftEstimate:
-        """For the request if it were placed here now."""
+    def _own_work(self, request: Request, shared_blocks: int, work_tokens: int) -> int:
+        """Of the request's work here, what does not compute a prefix that many share: its first `shared_blocks`."""
+        shared = cached_tokens(request, shared_blocks, self._block_tokens)
+        return min(work_tokens, self.work_tokens(request.prompt_tokens, shared))
+
+    def estimate_ttft(self, request: Request, shared_blocks: int = 0) -> TtftEstimate:
+        """For the request if it were placed here now. shared_blocks: leading blocks that many share."""
         cached = self._cached_tokens(request)
         work = self.work_tokens(request.prompt_tokens, cached)
         seconds_per_token = self.speed.seconds_per_token
@@ -200,6 +212,8 @@ class InstanceView:
             len(self.running),
             prefill_s,
             wait_s + prefill_s,
+            max(cached, cached_tokens(request, shared_blocks, self._block_tokens)) if shared_blocks else cached,
+            prefill_s - self._own_work(request, shared_blocks, work) * seconds_per_token if shared_blocks else 0.0,
         )
 
     def enqueue(self, attempt: Attempt) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from scheduler.instance_view import InstanceView
 
+BUSY_BACKLOG_S = 1.0  # from which an instance counts as busy
+
 
 class LoadOrder:
     """Sorted by (seconds of backlog, instance id). Each view tells it when its backlog has changed: O(log n) and a
@@ -25,6 +27,7 @@ class LoadOrder:
         self._views: dict[str, InstanceView] = {}
         self._backlogs: dict[str, float] = {}
         self._total_s = 0.0
+        self._busy_s = 0.0
 
     def __len__(self) -> int:
         return len(self._order)
@@ -34,12 +37,19 @@ class LoadOrder:
         """Seconds of backlog of an instance, on average."""
         return max(0.0, self._total_s) / len(self._order) if self._order else 0.0
 
+    @property
+    def busy(self) -> float:
+        """How busy the cluster is, 0 to 1: the mean of its instances, of which each counts as one at the most. A few
+        hot ones do not make a busy cluster, however much waits there."""
+        return max(0.0, self._busy_s) / (BUSY_BACKLOG_S * len(self._order)) if self._order else 0.0
+
     def add(self, view: InstanceView) -> None:
         instance_id, backlog_s = view.instance_id, view.backlog_s
         self._views[instance_id] = view
         self._backlogs[instance_id] = backlog_s
         insort(self._order, (backlog_s, instance_id))
         self._total_s += backlog_s
+        self._busy_s += min(backlog_s, BUSY_BACKLOG_S)
 
     def remove(self, view: InstanceView) -> None:
         instance_id = view.instance_id
@@ -47,6 +57,7 @@ class LoadOrder:
         backlog_s = self._backlogs.pop(instance_id)
         del self._order[bisect_left(self._order, (backlog_s, instance_id))]
         self._total_s = self._total_s - backlog_s if self._order else 0.0  # no rounding is left over
+        self._busy_s = self._busy_s - min(backlog_s, BUSY_BACKLOG_S) if self._order else 0.0
 
     def changed(self, view: InstanceView) -> None:
         """Its backlog may be another. An instance that is not ready is none of ours."""
@@ -61,6 +72,7 @@ class LoadOrder:
             del order[bisect_left(order, (old_s, instance_id))]
             insort(order, (new_s, instance_id))
             self._total_s += new_s - old_s
+            self._busy_s += min(new_s, BUSY_BACKLOG_S) - min(old_s, BUSY_BACKLOG_S)
 
     def coolest(self) -> Iterator[InstanceView]:
         """Least backlog first."""

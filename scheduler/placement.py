@@ -12,12 +12,13 @@ from scheduler.ttft import TtftEstimate
 @record
 class Placement:
     """candidates: instances that the policy named by the prefix, for rebalancing. considered: the estimates that were
-    compared, for explanations."""
+    compared, for explanations. shared_blocks: leading blocks of the prompt that many share (prefix_key.RingKey)."""
 
     estimate: TtftEstimate
     candidates: tuple[str, ...]
     reason: ChoiceReason
     considered: Sequence[TtftEstimate] = ()
+    shared_blocks: int = 0
 
 
 class Policy(Protocol):

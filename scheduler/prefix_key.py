@@ -2,11 +2,15 @@
 
 A prefix that too many requests share would load one pair of instances. Such a prefix is deepened: its requests are told
 apart by the first block in which they differ. When its share has fallen well below, it is made shallow again.
+
+Requests whose blocks are all the same (one system prompt, and what follows is shorter than a block) cannot be told
+apart: their prompt gets more homes than the two that a key has, as many as its share of the requests asks for.
 """
 
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 HOT_SHARE = 0.5  # of one instance's fair share of the requests; a key has two instances to run on
 COOL_SHARE = 0.25  # of the hot threshold; far enough below it that keys do not flap
@@ -16,6 +20,17 @@ WINDOW_PER_INSTANCE = (
 MIN_WINDOW = 256  # so that a few chats on a small cluster do not come and go as crowds
 MIN_CROWD = 8  # while the window fills, so that a cold start does not wait for 32 requests on one pair of instances
 SAMPLE_BLOCKS = 64  # blocks compared to find where requests differ
+PAIR = 2  # homes of a key that is not spread
+
+
+class RingKey(NamedTuple):
+    """key: of the prompt, formed by its first `depth` blocks. shared_blocks: so many leading blocks are those of a hot
+    prefix, which many other requests have, too. homes: on so many instances the key's requests are spread."""
+
+    key: int
+    depth: int
+    shared_blocks: int
+    homes: int
 
 
 @dataclass(slots=True)
@@ -41,9 +56,11 @@ class PrefixKeys:
         self._adaptive = adaptive
         self.epoch = 0  # of the depths that the gateways have agreed on; 0: this one finds its own
         self.resize(1)
-        self._window: deque[tuple[int, ...]] = deque()  # the keys passed by each recent request, shallow to deep
+        self._window: deque[tuple[tuple[int, ...], int]] = deque()  # of each recent request: keys passed, last block
         self._shares: dict[int, _Share] = {}
+        self._alike: dict[int, int] = {}  # last block of a prompt -> requests in the window whose blocks are the same
         self.depths: dict[int, int] = {}  # a deepened key -> how many blocks form the keys below it
+        self.homes: dict[int, int] = {}  # last block of a prompt that is spread -> on how many instances, a power of 2
 
     def resize(self, instances: int) -> None:
         """The window and the threshold follow the number of instances."""
@@ -59,24 +76,28 @@ class PrefixKeys:
         """The ring key of a prompt with at least one block, without counting it."""
         return self._path(blocks)[0][-1]
 
-    def observe(self, blocks: tuple[int, ...]) -> tuple[int, int]:
-        """Count the request and return its key and how many blocks form it; the request that makes a key hot still has
-        the old one."""
+    def observe(self, blocks: tuple[int, ...]) -> RingKey:
+        """Count the request and return its key; the request that makes a key hot still has the old one."""
         path, depth = self._path(blocks)
         if self._adaptive:
             self._count(path, blocks)
-        return path[-1], depth
+        homes = self.homes.get(blocks[-1])
+        if homes is not None:
+            return RingKey(path[-1], depth, len(blocks), homes)
+        return RingKey(path[-1], depth, depth - 1 if len(path) > 1 else 0, PAIR)
 
-    def agree(self, epoch: int, depths: Iterable[tuple[int, int]]) -> bool:
-        """Use these depths from now on, as all gateways do, and look for none of our own. False if they are older than
-        those in use."""
+    def agree(self, epoch: int, depths: Iterable[tuple[int, int]], homes: Iterable[tuple[int, int]]) -> bool:
+        """Use these depths and homes from now on, as all gateways do, and look for none of our own. False if they are
+        older than those in use."""
         if epoch <= self.epoch:
             return False
         self.epoch = epoch
         self.depths = dict(depths)
+        self.homes = dict(homes)
         self._adaptive = False
         self._window.clear()
         self._shares.clear()
+        self._alike.clear()
         return True
 
     def _path(self, blocks: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
@@ -92,7 +113,9 @@ class PrefixKeys:
         return tuple(path), depth
 
     def _count(self, path: tuple[int, ...], blocks: tuple[int, ...]) -> None:
-        self._window.append(path)
+        last = blocks[-1]
+        self._window.append((path, last))
+        self._alike[last] = self._alike.get(last, 0) + 1
         for key in path:
             share = self._shares.get(key)
             if share is None:
@@ -103,15 +126,37 @@ class PrefixKeys:
         _compare(share, blocks)
         if share.ends > self.hot_count:
             self._deepen(path[-1], share)
+        self._spread(last)
         while len(self._window) > self._window_size:
-            self._forget(self._window.popleft())
+            self._forget(*self._window.popleft())
 
     def _deepen(self, key: int, share: _Share) -> None:
         """A key that is deepened already splits nearer where a crowd of prompts is too short for its depth."""
         if share.splits_at is not None and share.splits_at < self._max_key_blocks:
             self.depths[key] = min(share.splits_at + 1, self.depths.get(key, self._max_key_blocks))
 
-    def _forget(self, path: tuple[int, ...]) -> None:
+    def _spread(self, last: int) -> None:
+        """A key has two homes; a prompt that asks for more of them gets twice as many, as often as that takes."""
+        needed = self._alike[last] / self.hot_count
+        homes = self.homes.get(last, PAIR)
+        if needed > homes:
+            self.homes[last] = 2 * homes
+
+    def _gather(self, last: int) -> None:
+        count = self._alike[last] - 1
+        if count:
+            self._alike[last] = count
+        else:
+            del self._alike[last]
+        homes = self.homes.get(last)
+        if homes is not None and count < COOL_SHARE * homes * self.hot_count:
+            if homes > 2 * PAIR:
+                self.homes[last] = homes // 2
+            else:
+                del self.homes[last]
+
+    def _forget(self, path: tuple[int, ...], last: int) -> None:
+        self._gather(last)
         self._shares[path[-1]].ends -= 1
         for key in path:
             share = self._shares[key]

@@ -52,8 +52,9 @@ def _relieve(
             here_s = (ahead + uncached[hot.instance_id]) * hot.seconds_per_token
             for target in _targets(waiting, loads, config):
                 there = loads[target]
-                extra_s = uncached[target] * there.seconds_per_token
+                extra_s = uncached[target] * there.seconds_per_token - waiting.shared_s.get(target, 0.0)
                 extra_s -= uncached[hot.instance_id] * hot.seconds_per_token
+                extra_s += waiting.shared_s.get(hot.instance_id, 0.0)
                 gain_s = leaving_gain_s(here_s, there.seconds(uncached[target]), extra_s, price)
                 if gain_s >= config.min_move_gain_s and (best is None or gain_s > best[0]):
                     best = (gain_s, target, waiting)

@@ -78,7 +78,7 @@ class Attempt:
     started: the driver has seen output; unlike DECODING this is never assumed.
     moved_from: where it waited before its last move; empty where it never moved.
     tried: instances on which earlier attempts of the request failed.
-    considered: the estimates by which it was placed.
+    considered: the estimates by which it was placed. shared_blocks: leading blocks of its prompt that many share.
     """
 
     request: Request
@@ -99,6 +99,7 @@ class Attempt:
     own_kv_tokens: int = 0
     started: bool = False
     considered: Sequence[TtftEstimate] = ()
+    shared_blocks: int = 0
 
     def place_at(self, estimate: TtftEstimate, reason: ChoiceReason, now: float) -> None:
         """It waits elsewhere from now on, as estimated there."""

@@ -1,6 +1,8 @@
 """What a background planner is shown of the core, and the moves it answers with. Plain values: they travel between
 processes."""
 
+from dataclasses import field
+
 from scheduler.record import record
 
 
@@ -10,7 +12,7 @@ class WaitingSnapshot:
 
     ahead_tokens: tokens to be computed at its instance before it starts.
     work_tokens: instance id -> tokens of its prompt that must be computed there; its own instance and each
-    alternative.
+    alternative. shared_s: instance id -> seconds of it for a prefix that many share; none where it is not named.
     """
 
     request_id: str
@@ -19,6 +21,7 @@ class WaitingSnapshot:
     ahead_tokens: int
     work_tokens: dict[str, int]
     candidates: tuple[str, ...]
+    shared_s: dict[str, float] = field(default_factory=dict)
 
 
 @record

@@ -34,10 +34,11 @@ def _best_of(source: InstanceView, view: InstanceView, recompute_price: float, m
     ahead = source.prefilling_tokens
     for attempt in islice(source.waiting, MAX_LOOKED_AT):
         if view.instance_id not in attempt.tried and view.can_run(attempt.request):
-            here_s = attempt.work_tokens * source_spt
-            there_s = view.work_there(attempt.request) * view_spt
-            wait_s = ahead * source_spt
-            gain_s = leaving_gain_s(wait_s + here_s, view.prefilling_s + there_s, there_s - here_s, recompute_price)
+            work_there = view.work_there(attempt.request)
+            here_s, there_s = attempt.work_tokens * source_spt, work_there * view_spt
+            extra_s = there_s - view.shared_s(attempt, work_there)
+            extra_s -= here_s - source.shared_s(attempt, attempt.work_tokens)
+            gain_s = leaving_gain_s(ahead * source_spt + here_s, view.prefilling_s + there_s, extra_s, recompute_price)
             if gain_s > best_gain_s:
                 best, best_gain_s = attempt, gain_s
         ahead += attempt.work_tokens

@@ -92,6 +92,8 @@ class TtftEstimate:
     """work_tokens: prefill work of this prompt (InstanceView.work_tokens). prefill_s: to compute its uncached tokens;
     total_s: the same and all that is ahead of it.
     running: requests dispatched to the instance and not ended: they slow each other's answers.
+    held_tokens: cached_tokens, and not less than what is common to a hot prefix, which soon is everywhere. shared_s: of
+    prefill_s, what computes such a prefix.
     """
 
     instance_id: str
@@ -101,6 +103,8 @@ class TtftEstimate:
     running: int
     prefill_s: float
     total_s: float
+    held_tokens: int
+    shared_s: float = 0.0
 
 
 def cached_tokens(request: Request, cached_blocks: int, block_tokens: int) -> int:

@@ -15,12 +15,16 @@ from scheduler.instance_view import InstanceView
 from scheduler.load_order import LoadOrder
 from scheduler.pick import pick_instance, recompute_price
 from scheduler.placement import Placement
-from scheduler.prefix_key import PrefixKeys
+from scheduler.prefix_key import PAIR, PrefixKeys
 from scheduler.request import Request
 from scheduler.ttft import TtftEstimate
 
 MAX_COOLEST = 8  # of which one is drawn where there are several gateways
 AHEAD = 0.9  # share of the work at an instance
+SPREAD = 0x9E3779B97F4A7C15  # odd, so that its multiples lie far apart
+MAX_HASH = 2**64 - 1
+FEW_HOLDERS = 16  # all of which are looked at; of more, those among the coolest instances
+COOL_HOLDERS = 64
 MAX_HOLDERS = 2  # a prefix has rarely more homes, and one that has is cheap to compute again: it serves many
 
 
@@ -48,9 +52,11 @@ class DualMap:
         self.keys.resize(len(self.rings))
 
     def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
-        key_depth = 0
+        key_depth = shared_blocks = 0
         if request.blocks:
-            key, key_depth = self.keys.observe(request.blocks)
+            key, key_depth, shared_blocks, homes = self.keys.observe(request.blocks)
+            if homes > PAIR:
+                key = self._one_of(key, homes, request)
         else:
             key = xxh3_64_intdigest(request.id.encode())  # no prefix to reuse: any two instances will do
         candidates = self.rings.candidates(key, avoid)
@@ -59,18 +65,24 @@ class DualMap:
         views = [self._views[instance_id] for instance_id in candidates]
         if self.config.find_holders:
             self._add_holders(views, request, key_depth, avoid)
-        estimates = [view.estimate_ttft(request) for view in views]
+        estimates = [view.estimate_ttft(request, shared_blocks) for view in views]
         goes_ahead = self._loads.waiting > 0 and any(map(_goes_ahead, estimates, views))
         if self.config.escape:
             coolest = self._soonest(views, request, avoid) if goes_ahead else self._coolest(views, request, avoid)
             if coolest is not None:
-                estimates.append(coolest.estimate_ttft(request))
-        keep_s = self.config.keep_slo_fraction * slo_s if self.config.slo_aware else None
-        price = recompute_price(self._loads.mean_s, self.config)
+                estimates.append(coolest.estimate_ttft(request, shared_blocks))
+        price = recompute_price(self._loads.busy, self.config)
         # Where it goes ahead of a crowd, how many of the crowd run at which instance is chance.
         decode_price_s = 0.0 if goes_ahead else self.config.decode_s_per_request * self._answers.mean_tokens
-        estimate, reason = pick_instance(estimates, keep_s, price, decode_price_s)
-        return Placement(estimate, candidates, reason, estimates)
+        estimate, reason = pick_instance(estimates, self.config.slo_aware, price, decode_price_s)
+        return Placement(estimate, candidates, reason, estimates, shared_blocks)
+
+    def _one_of(self, key: int, homes: int, request: Request) -> int:
+        """The key of one of the pairs of instances that are the homes of a hot prompt; where all are homes, of any."""
+        draw = xxh3_64_intdigest(request.id.encode())
+        if homes >= len(self.rings):
+            return draw
+        return key ^ (draw % (homes // PAIR) * SPREAD & MAX_HASH)
 
     def _coolest(self, views: list[InstanceView], request: Request, avoid: Set[str]) -> InstanceView | None:
         """Where all the others have to wait, somebody else may not. Several gateways, each with what it knew a moment
@@ -102,14 +114,12 @@ class DualMap:
             return
         for view in views:
             mask &= ~view.bit
-        found = 0
-        for instance_id in self._holders.instances(mask):
-            holder = self._views.get(instance_id)
-            if holder is not None and instance_id not in avoid:
-                views.append(holder)
-                found += 1
-                if found == MAX_HOLDERS:
-                    return
+        if mask.bit_count() <= FEW_HOLDERS:
+            holders = [self._views[i] for i in self._holders.instances(mask) if i in self._views and i not in avoid]
+            views += sorted(holders, key=lambda view: (view.backlog_s, view.running_count))[:MAX_HOLDERS]
+        else:
+            cool = islice(self._loads.coolest(), COOL_HOLDERS + len(avoid))
+            views += [v for v in cool if v.bit & mask and v.instance_id not in avoid][:MAX_HOLDERS]
 
 
 def _goes_ahead(estimate: TtftEstimate, view: InstanceView) -> bool:

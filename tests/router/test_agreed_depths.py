@@ -50,12 +50,12 @@ def test_gateways_that_agree_form_the_same_keys_whatever_each_has_seen():
     for i in range(4 * MIN_CROWD):
         saw_others.observe(tuple(hash_trace_ids([7, 300 + i])))
     for keys in (saw_nothing, saw_others):
-        assert keys.agree(news.epoch, news.depths)
+        assert keys.agree(news.epoch, news.depths, news.homes)
     for ids in ([0, 1], [0, 2], [7, 1], [7, 2], [5]):
         prompt = tuple(hash_trace_ids(ids))
         assert saw_nothing.observe(prompt) == saw_others.observe(prompt)
     assert saw_nothing.observe(tuple(hash_trace_ids([0, 1])))[1] == 2
-    assert not saw_nothing.agree(news.epoch, ())
+    assert not saw_nothing.agree(news.epoch, (), ())
 
 
 def test_a_restarted_fleet_goes_on_from_what_the_gateways_use():
@@ -65,4 +65,18 @@ def test_a_restarted_fleet_goes_on_from_what_the_gateways_use():
     restarted.adopt(epoch, news)
     assert restarted.epoch == epoch
     assert restarted.news(epoch) == {}
+    assert restarted.news(0) == news
+
+
+def test_homes_of_a_prompt_that_nothing_tells_apart_are_agreed_like_depths():
+    alike = tuple(hash_trace_ids([0, 1, 2]))
+    depths = AgreedDepths({"": SchedulerConfig(), "other": SchedulerConfig()})
+    depths.resize(MEMBERS)
+    for _ in range(300):
+        depths.observe((("a", alike),), MEMBERS)
+    news = depths.news(0)
+    assert news[""].homes == ((alike[-1], 4),)
+    assert news["other"].homes == ()
+    restarted = AgreedDepths({"": SchedulerConfig(), "other": SchedulerConfig()})
+    restarted.adopt(news[""].epoch, news)
     assert restarted.news(0) == news

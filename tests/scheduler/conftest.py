@@ -31,7 +31,6 @@ from scheduler.snapshot import Move
 
 # What is tuned, as these tests count on it.
 TUNED = {
-    "keep_slo_fraction": 0.5,
     "recompute_price_idle": 2.0,
     "recompute_price_busy": 16.0,
     "hot_slo_fraction": 1.0,

@@ -171,7 +171,9 @@ class RandomRun:
         sent = [(rng.choice(IDS), hash_trace_ids([0, *range(rng.randrange(4))])) for _ in range(rng.randrange(3))]
         self._send(GatewayLoads(tuple(loads), tuple(sent), rng.choice((0.0, 0.1))))
         if rng.random() < 0.1:
-            self._send(PrefixDepths(rng.randrange(1, 9), ((hash_trace_ids([0])[0], rng.randrange(2, 4)),)))
+            deepened, spread = hash_trace_ids([0])[0], hash_trace_ids([0, 0])[-1]
+            homes = ((spread, rng.choice((4, 8))),) if rng.random() < 0.5 else ()
+            self._send(PrefixDepths(rng.randrange(1, 9), ((deepened, rng.randrange(2, 4)),), homes))
 
     def _report(self) -> None:
         rng = self._random

@@ -12,8 +12,8 @@ FREE = {"recompute_price_idle": 0.0, "recompute_price_busy": 0.0}  # recomputati
 
 
 def hot_core(script, **config):
-    """a runs `now` and has r0 to r4 waiting, 2000 tokens each; b and c are idle. Nothing is shared."""
-    core = script("a", "b", "c", **{"taking": False} | config)
+    """a runs `now` and has r0 to r4 waiting, 2000 tokens each, where their prefix is; b and c are idle."""
+    core = script("a", "b", "c", **{"taking": False, "slo_aware": False} | config)
     core.arrive("now", 2000, blocks=core.prompt("a", "b"), ttft_slo_s=PATIENT_S)
     for i in range(5):
         core.now += 0.001

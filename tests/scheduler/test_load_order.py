@@ -5,7 +5,7 @@ import random
 import pytest
 
 from scheduler import Request
-from scheduler.load_order import LoadOrder
+from scheduler.load_order import BUSY_BACKLOG_S, LoadOrder
 from scheduler.request import AttemptState
 from tests.scheduler.made import attempt_of, view_of
 
@@ -34,6 +34,16 @@ def test_seconds_count_not_tokens():
         view.enqueue(attempt_of(Request("r", (), tokens)))
     assert [view.instance_id for view in loads.hottest()] == ["slow", "fast"]
     assert loads.mean_s == pytest.approx((1.0 + 0.5) / 2)
+
+
+def test_one_hot_instance_does_not_make_a_busy_cluster():
+    loads = LoadOrder()
+    views = [view_of(i, loads=loads) for i in "abcd"]
+    for view in views:
+        loads.add(view)
+    views[0].enqueue(attempt_of(Request("r", (), 60_000)))
+    assert loads.mean_s > 10 * BUSY_BACKLOG_S
+    assert loads.busy == 0.25
 
 
 def test_without_instances_there_is_no_backlog():
@@ -100,4 +110,6 @@ def test_the_order_is_that_of_a_sort_after_any_change(seed: int):
         assert [(v.backlog_s, v.instance_id) for v in loads.coolest()] == expected
         assert [(v.backlog_s, v.instance_id) for v in loads.hottest()] == expected[::-1]
         assert loads.mean_s == pytest.approx(sum(s for s, _ in expected) / len(expected) if expected else 0.0, abs=1e-9)
+        busy = sum(min(s, BUSY_BACKLOG_S) for s, _ in expected) / BUSY_BACKLOG_S / len(expected) if expected else 0.0
+        assert loads.busy == pytest.approx(busy, abs=1e-9)
         assert loads.waiting == len(waiting)

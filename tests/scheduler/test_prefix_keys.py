@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from scheduler.blocks import hash_trace_ids
-from scheduler.prefix_key import MIN_CROWD, MIN_WINDOW, WINDOW_PER_INSTANCE, PrefixKeys
+from scheduler.prefix_key import MIN_CROWD, MIN_WINDOW, PAIR, WINDOW_PER_INSTANCE, PrefixKeys
 
 INSTANCES = 4
 HOT = 32  # requests in the window that make a key hot, on 4 instances or more
@@ -159,7 +159,7 @@ def test_deepening_stops_at_the_configured_depth(max_key_blocks: int):
 @pytest.mark.parametrize(("length", "depth"), [(1, 1), (2, 2), (3, 3), (9, 3)])
 def test_the_key_starts_with_the_configured_number_of_blocks(length: int, depth: int):
     blocks = prompt(1, length=length)
-    assert make_keys(key_blocks=3).observe(blocks) == (blocks[depth - 1], depth)
+    assert make_keys(key_blocks=3).observe(blocks)[:2] == (blocks[depth - 1], depth)
 
 
 def test_with_adaptation_off_the_depth_is_fixed_and_nothing_is_remembered():
@@ -213,10 +213,12 @@ def test_memory_is_bounded_by_the_window(instances: int):
         shared = rng.choice((0, 1, 1, 3, 3, 3, 12))
         keys.observe(crowd(1, shared, 14, start=rng.randrange(50) if i % 2 else i)[0])
         assert len(keys._window) <= window
-    assert sum(share.count for share in keys._shares.values()) == sum(len(path) for path in keys._window)
-    counts = Counter(key for path in keys._window for key in path)
+    assert sum(share.count for share in keys._shares.values()) == sum(len(path) for path, _ in keys._window)
+    counts = Counter(key for path, _ in keys._window for key in path)
     assert {key: share.count for key, share in keys._shares.items()} == counts
+    assert keys._alike == Counter(last for _, last in keys._window)
     assert keys.depths.keys() <= keys._shares.keys()
+    assert keys.homes.keys() <= keys._alike.keys()
 
 
 def test_a_smaller_cluster_forgets_down_to_its_window():
@@ -226,3 +228,70 @@ def test_a_smaller_cluster_forgets_down_to_its_window():
     observe(keys, noise(1))
     assert len(keys._window) == WINDOW
     assert len(keys._shares) <= WINDOW
+
+
+@pytest.mark.parametrize(
+    ("share", "homes"),
+    [
+        # Of 4 instances each gives half of its time to a prompt that it is a home of: an eighth of all requests.
+        (0.125, PAIR),
+        (0.22, PAIR),
+        (0.3, 4),
+        (0.6, 8),
+        (1.0, 8),
+    ],
+)
+def test_a_prompt_that_nothing_tells_apart_has_as_many_homes_as_its_share_needs(share: float, homes: int):
+    keys = make_keys()
+    alike = prompt(1, length=12)
+    for i in range(2 * WINDOW):
+        keys.observe(alike if int(i * share) != int((i - 1) * share) else prompt(10**7 + i, length=4))
+    assert keys.observe(alike).homes == homes
+    assert keys.observe(alike).shared_blocks == (12 if homes > PAIR else 0)
+
+
+def test_it_loses_them_one_half_after_the_other_when_it_cools():
+    keys = make_keys()
+    alike = prompt(1, length=12)
+    observe(keys, [alike] * WINDOW)
+    seen = []
+    for blocks in noise(WINDOW, start=2 * 10**6):
+        keys.observe(blocks)
+        seen.append(keys.homes.get(alike[-1], PAIR))
+    assert list(dict.fromkeys(seen)) == [8, 4, PAIR]
+    assert not keys.homes
+
+
+def test_a_chat_that_grows_by_a_block_each_other_turn_is_no_crowd():
+    keys = make_keys()
+    chat = prompt(1, length=200)
+    observe(keys, [chat[: 1 + turn // 2] for turn in range(400)])
+    assert not keys.homes
+
+
+def test_of_a_crowd_told_apart_the_shared_part_is_named():
+    keys = make_keys()
+    prompts = crowd(HOT + 10, 12, length=15)
+    for blocks in prompts:
+        seen = keys.observe(blocks)
+    assert (seen.depth, seen.shared_blocks, seen.homes) == (13, 12, PAIR)
+
+
+def test_who_is_too_short_to_be_told_apart_is_spread_beside_those_who_are():
+    keys = make_keys()
+    shared = crowd(1, 12, length=15)[0][:12]
+    for blocks in crowd(3 * HOT, 12, length=15):
+        keys.observe(blocks)
+        short = keys.observe(shared)
+    assert (short.key, short.depth, short.shared_blocks) == (shared[0], 1, 12)
+    assert short.homes > PAIR
+
+
+def test_agreed_homes_replace_what_one_gateway_saw():
+    keys = make_keys()
+    alike, other = prompt(1, length=12), prompt(2, length=12)
+    observe(keys, [alike] * WINDOW)
+    assert keys.agree(1, (), ((other[-1], 4),))
+    assert (keys.observe(alike).homes, keys.observe(other).homes) == (PAIR, 4)
+    observe(keys, [alike] * WINDOW)
+    assert keys.observe(alike).homes == PAIR

@@ -98,7 +98,7 @@ def test_a_request_that_has_moved_as_often_as_it_may_is_not_shown_but_is_ahead_o
 
 
 def test_a_snapshot_of_a_long_queue_is_bounded(script):
-    core = script("a", "b", slo_aware=False)
+    core = script("a", "b", slo_aware=False, adaptive_key=False)
     shared = core.prompt("a", blocks=8)
     for i in range(MAX_WAITING_SHOWN + 50):
         core.arrive(f"{i:04}", 8000, blocks=shared)
