@@ -7,7 +7,7 @@ from statistics import median
 from loadtest.aligned_rows import aligned
 from loadtest.harm.case import as_json
 from loadtest.harm.harm import BAR, BASES, Evaluate, Evaluation
-from loadtest.harm.kinds import kind_of, overloaded, worst_of_kinds
+from loadtest.harm.kinds import Group, kind_of, overloaded, worst_of_kinds
 from loadtest.harm.measure import Measures
 
 WORDS = {"ttft_p90_s": "TTFT P90", "e2e_p50_s": "E2E P50", "tpot_p90_s": "TPOT P90"}
@@ -47,12 +47,12 @@ def checked(found: Sequence[Evaluation], evaluate: Evaluate, seeds: int) -> list
 
 
 def search_lines(evaluations: Sequence[Evaluation], count: int, evaluate: Evaluate, seeds: int) -> Iterator[str]:
-    """count: of cases with a hot prefix, of those without, and of those under overload."""
+    """count: of the kinds of each group, and of those under overload."""
     borne = sum(one.borne for one in evaluations)
     yield f"{len(evaluations)} cases, of which the base policies bear {borne}; harm above {BAR} is too much"
-    for title, hot in (("With a hot prefix", True), ("Without a hot prefix", False)):
-        worst = [one for one in worst_of_kinds(evaluations, count, hot=hot) if one.harm > BAR]
-        yield f"\n{title}: {len(worst)} kinds are worse than {BAR}" if worst else f"\n{title}: no harm found"
+    for group in Group:
+        worst = [one for one in worst_of_kinds(evaluations, count, group) if one.harm > BAR]
+        yield f"\n{group}: {len(worst)} kinds are worse than {BAR}" if worst else f"\n{group}: no harm found"
         for one in checked(worst, evaluate, seeds):
             yield from _case_lines(one)
     short = overloaded(evaluations, count)

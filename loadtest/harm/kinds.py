@@ -1,6 +1,7 @@
 """Cases that are alike: what they are called, and the worst of each kind."""
 
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 
 from loadtest.harm.case import BLOCK_TOKENS, Case
 from loadtest.harm.harm import MAY_MISS, Evaluation
@@ -9,19 +10,27 @@ HOT_SHARE = 0.1  # of the sessions: less is no hot prefix
 LONG_ANSWER_TOKENS = 400
 
 
-def is_hot(case: Case) -> bool:
-    return case.hot_share >= HOT_SHARE
+class Group(StrEnum):
+    """What a search keeps apart, so that one weakness does not hide the others."""
+
+    SHORT_TAILS = "hot prefix, tails below a block"  # no full block tells the requests apart
+    LONG_TAILS = "hot prefix, tails of blocks"
+    NOT_HOT = "no hot prefix"
+
+
+def group_of(case: Case) -> Group:
+    if case.hot_share < HOT_SHARE:
+        return Group.NOT_HOT
+    return Group.SHORT_TAILS if case.tail_tokens < BLOCK_TOKENS else Group.LONG_TAILS
 
 
 def kind_of(case: Case) -> tuple[str, ...]:
-    """In words."""
-    words: list[str] = []
-    if is_hot(case):
-        words.append("one hot prefix" if case.hot_prefixes == 1 else "hot prefixes")
-        words.append("for all" if case.hot_share > 0.95 else "for some")
-        words.append("tails below a block" if case.tail_tokens < BLOCK_TOKENS else "tails of blocks")
-    else:
-        words.append("no hot prefix")
+    """In words; the first is the group."""
+    group = group_of(case)
+    words: list[str] = [group]
+    if group is not Group.NOT_HOT:
+        number = "one" if case.hot_prefixes == 1 else "several"
+        words.append(f"{number} for {'all' if case.hot_share > 0.95 else 'some'}")
     if case.turns > 1:
         words.append("chats" if case.think_s else "agents")
     if case.answer_tokens == 1:
@@ -38,12 +47,12 @@ def kind_of(case: Case) -> tuple[str, ...]:
     return tuple(words)
 
 
-def worst_of_kinds(found: Iterable[Evaluation], count: int, *, hot: bool) -> list[Evaluation]:
-    """Of each kind of borne cases the one with the most harm, the worst first; with a hot prefix, or without."""
+def worst_of_kinds(found: Iterable[Evaluation], count: int, group: Group) -> list[Evaluation]:
+    """Of each kind of borne cases of the group the one with the most harm, the worst first."""
     worst: dict[tuple[str, ...], Evaluation] = {}
     for one in found:
         kind = kind_of(one.case)
-        if one.borne and is_hot(one.case) == hot and (kind not in worst or one.harm > worst[kind].harm):
+        if one.borne and kind[0] == group and (kind not in worst or one.harm > worst[kind].harm):
             worst[kind] = one
     return sorted(worst.values(), key=lambda one: -one.harm)[:count]
 

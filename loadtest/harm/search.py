@@ -13,12 +13,12 @@ from loadtest.harm.case import Case
 from loadtest.harm.case_log import CaseLog, Quest
 from loadtest.harm.draw_case import draw_case, mutated
 from loadtest.harm.harm import BAR, Evaluate, Evaluation
-from loadtest.harm.kinds import worst_of_kinds
+from loadtest.harm.kinds import Group, worst_of_kinds
 
 GENERATION = 10  # cases
 RANDOM_GENERATIONS = 8  # the first ones
 RANDOM_LATER = 3  # cases of each generation that stay random: kinds that nobody has met
-KEPT = 10  # kinds with a hot prefix whose worst case is mutated, and as many without: neither crowds the other out
+KEPT = 7  # kinds of each group whose worst case is mutated: no group crowds out the others
 REPORT_S = 10.0
 
 Map = Callable[[Evaluate, Sequence[Case]], Iterable[Evaluation]]
@@ -27,7 +27,7 @@ Map = Callable[[Evaluate, Sequence[Case]], Iterable[Evaluation]]
 def generation(number: int, quest: Quest, found: Sequence[Evaluation]) -> list[Case]:
     """found: all that came of the generations before."""
     rng = random.Random(f"{quest.seed} generation {number}")
-    parents = worst_of_kinds(found, KEPT, hot=True) + worst_of_kinds(found, KEPT, hot=False)
+    parents = [one for group in Group for one in worst_of_kinds(found, KEPT, group)]
     strangers = GENERATION if number < RANDOM_GENERATIONS or not parents else RANDOM_LATER
     cases = [draw_case(rng, quest.fixed) for _ in range(strangers)]
     while len(cases) < GENERATION:
@@ -71,7 +71,7 @@ class Progress:
         self._next_s = time.monotonic() + REPORT_S
         bad = sum(one.borne and one.harm > BAR for one in found)
         line = f"{spent_s:.0f} of {self._cpu_s:.0f} s, {len(found)} cases, {bad} above {BAR}"
-        for hot, name in ((True, "with a hot prefix"), (False, "without")):
-            for one in worst_of_kinds(found, 1, hot=hot):
-                line += f"; worst {name} {one.harm:.2f}"
+        for group in Group:
+            for one in worst_of_kinds(found, 1, group):
+                line += f"; {group} {one.harm:.2f}"
         print(line, file=sys.stderr, flush=True)
