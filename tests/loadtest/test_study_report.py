@@ -190,7 +190,8 @@ class Page(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
-        self.loads += [value for name, value in attrs if name in ("src", "href", "srcset")]
+        named = [value for name, value in attrs if name in ("src", "href", "srcset")]
+        self.loads += [value for value in named if not value.startswith("#")]
         self.loads += [tag] if tag in ("script", "link", "img", "iframe") else []
         self.open += [] if tag in ("meta", "br") else [tag]
 
