@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from instances.engine_profile import EngineProfile
 from scheduler.config import SchedulerConfig
@@ -36,10 +37,11 @@ class Change:
 class ClusterSettings:
     """gateways: each has its own core and takes its turn of the sessions; they learn of each other's load every
     digest_s, so much late as digest_delay_s says (None: network_s). shared_cache: all instances have one offload tier,
-    as large as all of theirs together; what one computed, each reads back. scaling: only min_replicas of the instances
-    are there at first, the others are started by plans, which takes start_s. ticks, plans: when gateways tick and when
-    moves are planned, where that is on record; after the last tick, and otherwise from 0 on, every TICK_S, and without
-    plans with each tick."""
+    as large as all of theirs together; what one computed, each reads back. told_output: what gateways are told of the
+    length of an answer, nothing or the truth, where no request is on record. scaling: only min_replicas of the
+    instances are there at first, the others are started by plans, which takes start_s. ticks, plans: when gateways tick
+    and when moves are planned, where that is on record; after the last tick, and otherwise from 0 on, every TICK_S, and
+    without plans with each tick."""
 
     config: SchedulerConfig
     instances: Sequence[InstanceSpec]
@@ -49,6 +51,7 @@ class ClusterSettings:
     changes: Sequence[Change] = ()
     digest_delay_s: float | None = None
     shared_cache: bool = False
+    told_output: Literal["none", "exact"] = "none"  # clients allow plenty or say nothing; none knows
     scaling: ScalingConfig | None = None
     start_s: float = 30.0
     ticks: Sequence[float] = ()

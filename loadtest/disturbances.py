@@ -23,6 +23,7 @@ class Disturbance:
     cold_share, cold_at: these join at that moment.
     lost_count, lost_at, back_at: these are lost and come back with an empty cache.
     count_warmup: the first requests count, too.
+    tell_output: the gateways are told how long each answer will be.
     """
 
     name: str = "none"
@@ -43,6 +44,7 @@ class Disturbance:
     lost_at: float = 1 / 3
     back_at: float = 2 / 3
     count_warmup: bool = False
+    tell_output: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -86,12 +88,15 @@ DISTURBANCES = {
         Disturbance("spt-x0.5", told_s_per_token=0.5),
         Disturbance("spt-x2", told_s_per_token=2.0),
         Disturbance("gateways-4", gateways=4),
+        Disturbance("signals-50ms", gateways=4, digest_delay_s=0.05),
+        Disturbance("signals-200ms", gateways=4, digest_delay_s=0.2),
         Disturbance("stale", gateways=4, digest_s=1.0, digest_delay_s=1.0),
         Disturbance("slow-one", slow_count=1),
         Disturbance("hetero", fast_share=0.5),
         Disturbance("burst", burst_factor=3.0),
         Disturbance("cold-start", cold_share=0.25, count_warmup=True),
         Disturbance("lose-one", lost_count=1),
+        Disturbance("told-answers", tell_output=True),
     )
 }
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from loadtest.formats import FORMATS
 from loadtest.models import MODELS
+from loadtest.objectives import OBJECTIVES, TPOT_S, TTFT
 
 if TYPE_CHECKING:
     from loadtest.simulation_jobs import Job
@@ -20,7 +21,11 @@ INTERRUPTED = 130  # as shells report a Ctrl-C
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("trace", metavar="TRACE", help="a trace file, or a directory of agent sessions")
+    add(
+        "trace",
+        metavar="TRACE",
+        help="a trace file, a directory of agent sessions, or synth:hot, hot-short, hot-60, low-reuse",
+    )
     add("--format", choices=("auto", *FORMATS), default="auto", help="its format (default: told by its content)")
     add("--policy", default="dualmap", metavar="A,B", help="policies to compare, or all (default dualmap)")
     add("--bound", action="store_true", help="also the upper bound: one cache shared by all, one queue")
@@ -33,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     load.add_argument("--capacity", action="store_true", help="look for the highest rate that keeps the SLO")
     add("--attainment", default="0.9,0.95,0.99", metavar="S,S", help="shares within the SLO that --capacity looks for")
     add("--slo", type=float, default=5.0, metavar="S", help="seconds to the first token (default 5)")
+    add("--objective", choices=OBJECTIVES, default=TTFT, help="what makes a request count (default ttft)")
+    add("--tpot", type=float, default=TPOT_S, metavar="S", help="seconds a token, of the objective ttft+tpot (0.1)")
     add("--seeds", type=int, default=1, metavar="K", help="runs of each, with other names and arrivals (default 1)")
     add("--model", default="full", metavar="NAME", help=f"{', '.join(MODELS)}, or a file of EngineProfile fields")
     add("--limit", type=int, default=8000, metavar="N", help="requests, for up to 8 instances (default 8000)")
@@ -86,7 +93,7 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
     for name in ("warmup", "max_input_tokens", "network_ms"):
         if not getattr(args, name) >= 0:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 0, not {getattr(args, name)}")
-    for name in ("slo", "start_s"):
+    for name in ("slo", "tpot", "start_s"):
         if not getattr(args, name) > 0:
             raise ValueError(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}")
     if args.scale and args.capacity:
@@ -107,6 +114,8 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
             gateways=args.gateways,
             network_s=args.network_ms / 1000,
             slo_s=args.slo,
+            objective=args.objective,
+            tpot_s=args.tpot,
             limit=args.limit,
             max_prompt_tokens=args.max_input_tokens,
             warmup=args.warmup,

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from math import isnan, nan
 
 from loadtest.aligned_rows import aligned
+from loadtest.objectives import TTFT
 from loadtest.study_file import StudyCapacity, StudyRun, number
 from loadtest.study_tables import BOUND, UNKNOWN, Estimate, estimate, paired_ratio
 from loadtest.study_text import NONE, amount
 
 _RUN_COLUMNS = (
     ("within SLO", "attainment", 4),
+    ("of tokens", "token_goodput", 3),
     ("TTFT P50 s", "ttft_p50_s", 3),
     ("P90 s", "ttft_p90_s", 3),
     ("P99 s", "ttft_p99_s", 3),
@@ -21,7 +23,7 @@ _RUN_COLUMNS = (
     ("moves", "moves", 1),
     ("failed", "failed", 1),
 )
-_SHARES = ("attainment", "hit_rate")
+_SHARES = ("attainment", "token_goodput", "hit_rate")
 
 
 def run_table(runs: Sequence[StudyRun]) -> list[str]:
@@ -30,7 +32,9 @@ def run_table(runs: Sequence[StudyRun]) -> list[str]:
     for run in runs:
         groups[run.instances, run.qps, run.policy].append(run)
     scaled = any(run.instance_s is not None for run in runs)
-    headings = [heading for heading, _, _ in _RUN_COLUMNS] + (["instance-hours", "plans"] if scaled else [])
+    objective = runs[0].objective if runs else TTFT
+    headings = [_within(objective), *(heading for heading, _, _ in _RUN_COLUMNS[1:])]
+    headings += ["instance-hours", "plans"] if scaled else []
     rows = [["policy", "instances", "requests/s", *headings]]
     for (instances, qps, policy), same in sorted(groups.items(), key=lambda item: item[0][:2]):
         cells = [_shown(estimate(number(getattr(r, name)) for r in same), name, n) for _, name, n in _RUN_COLUMNS]
@@ -51,7 +55,8 @@ def capacity_table(capacities: Sequence[StudyCapacity]) -> list[str]:
     lines: list[str] = []
     for instances in sorted({row.instances for row in capacities}):
         here = [row for row in capacities if row.instances == instances]
-        lines += [f"capacity in requests/s, {instances} instances", *aligned(_capacity_rows(here)), ""]
+        judged = "" if here[0].objective == TTFT else f", {_within(here[0].objective)}"
+        lines += [f"capacity in requests/s, {instances} instances{judged}", *aligned(_capacity_rows(here)), ""]
     return lines[:-1]
 
 
@@ -73,6 +78,10 @@ def _capacity_rows(capacities: Sequence[StudyCapacity]) -> list[list[str]]:
             cells += [amount(estimate(own.values())), NONE if ratio == UNKNOWN else f"{ratio.mean:.3f}"]
         rows.append([policy, *cells])
     return rows
+
+
+def _within(objective: str) -> str:
+    return "within SLO" if objective == TTFT else f"within {objective}"
 
 
 def _shown(value: Estimate, name: str, digits: int) -> str:

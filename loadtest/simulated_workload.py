@@ -8,7 +8,9 @@ from pathlib import Path
 
 from loadtest.disturbances import Disturbance, burst_time_s, load_disturbance
 from loadtest.formats import read_workload
+from loadtest.hot_prefix import is_synthetic, synthetic
 from loadtest.models import Model, load_model
+from loadtest.objectives import TPOT_S, TTFT
 from loadtest.steady_sessions import steady_sessions
 from loadtest.workload import Workload, in_order
 from loadtest.workload_scale import at_rate, copies, limit
@@ -21,10 +23,14 @@ BASE_INSTANCES = 8  # that `limit` and `warmup` are meant for
 class Setup:
     """All that one cell of a study has in common.
 
-    trace: a file or directory; name: what the cell calls it, by default that without its suffix.
+    trace: a file or directory, or a name of loadtest.hot_prefix; name: what the cell calls it, by default that without
+        its suffix.
     model, disturbance: names or files, see loadtest.models and loadtest.disturbances.
-    limit: requests of the trace, for up to 8 instances; larger clusters get copies of it. warmup: of these, so many are
-        not counted. max_prompt_tokens: longer ones are left out; 0: none is, but for the model's own limit.
+    limit: requests of the trace, for up to 8 instances; larger clusters get copies of it, or more of what is made.
+        warmup: of these, so many are not counted. max_prompt_tokens: longer ones are left out; 0: none is, but for the
+        model's own limit.
+    objective: what a run is judged by, one of loadtest.objectives.OBJECTIVES; tpot_s: seconds a token, for those that
+        have such a limit of the user's.
     scale: the least and the most instances of a cluster that scales itself; a new one takes start_s.
     """
 
@@ -37,6 +43,8 @@ class Setup:
     gateways: int = 1
     network_s: float = 0.0005
     slo_s: float = 5.0
+    objective: str = TTFT
+    tpot_s: float = TPOT_S
     limit: int = 8000
     max_prompt_tokens: int = 20_480
     warmup: int = 500
@@ -61,7 +69,8 @@ class Setup:
     def in_words(self) -> str:
         longest = f", prompts up to {self.max_prompt_tokens} tokens" if self.max_prompt_tokens else ""
         scaled = "" if self.scale is None else ", {} to {} instances".format(*self.scale) + f" in {self.start_s:g} s"
-        return f"{self.limit * self.copies} requests, {self.warmup_requests} of them warm-up{longest}{scaled}"
+        pace = "" if self.tpot_s == TPOT_S else f", {self.tpot_s:g} s a token"
+        return f"{self.limit * self.copies} requests, {self.warmup_requests} of them warm-up{longest}{scaled}{pace}"
 
 
 def workload_of(setup: Setup, qps: float, seed: int) -> Workload:
@@ -112,18 +121,24 @@ def _varied(workload: Workload, disturbance: Disturbance, seed: int) -> Workload
 
 
 def _whole(setup: Setup) -> Workload:
-    return _read(setup.trace, setup.format, setup.max_prompt_tokens, setup.model)
+    wanted = setup.limit * setup.copies if is_synthetic(setup.trace) else 0
+    return _read(setup.trace, setup.format, setup.max_prompt_tokens, setup.model, wanted)
 
 
 def _overlaid(setup: Setup) -> Workload:
+    """Copies of what is made would have a hot prefix each: there is more of it instead."""
+    if is_synthetic(setup.trace):
+        return _whole(setup)
     return _copied(setup.trace, setup.format, setup.max_prompt_tokens, setup.model, setup.limit, setup.copies)
 
 
 @lru_cache(maxsize=2)
-def _read(trace: str, format: str, max_prompt_tokens: int, model_name: str) -> Workload:
+def _read(trace: str, format: str, max_prompt_tokens: int, model_name: str, made: int = 0) -> Workload:
+    """made: requests of a workload that is made; a trace is read as it is."""
     model = load_model(model_name)
     longest = model.profile.max_model_len - 1
-    whole = limit(read_workload(trace, format), max_prompt_tokens=min(max_prompt_tokens or longest, longest))
+    found = synthetic(trace, made) if made else read_workload(trace, format)
+    whole = limit(found, max_prompt_tokens=min(max_prompt_tokens or longest, longest))
     if not whole.requests:
         raise ValueError(f"{trace}: no request with a prompt of at most {max_prompt_tokens or longest} tokens")
     for request in whole.requests:

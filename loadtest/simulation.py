@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from math import isnan
+from math import inf, isnan
 from typing import Any
 
 from instances.engine_profile import EngineProfile
@@ -13,6 +13,7 @@ from loadtest.cluster_settings import Change, ClusterSettings, InstanceSpec
 from loadtest.describe import quantile
 from loadtest.disturbances import Disturbance, can_bound, load_disturbance
 from loadtest.models import load_model
+from loadtest.objectives import OBJECTIVES, Promises, token_goodput
 from loadtest.shared_cache_bound import make_bound
 from loadtest.simulated_workload import Setup, workload_of
 from loadtest.study_file import QUANTILES, Experiment, StudyRun
@@ -50,17 +51,23 @@ def simulate(
     counted = len(workload.requests) - warmup
     if counted <= 0:
         raise ValueError(f"{setup.trace}: {len(workload.requests)} requests, all of them warm-up ({warmup})")
+    promises = Promises(setup.slo_s, setup.tpot_s, load_model(setup.model).profile)
+    limits = [promises.limits(setup.objective, r.prompt_tokens, r.output_tokens) for r in workload.requests]
     missed: set[int] = set()
-    allowed = None if give_up_misses is None else give_up_misses * counted
+    allowed = inf if give_up_misses is None else give_up_misses * counted
 
-    def give_up(index: int, ttft_s: float) -> bool:
-        if index >= warmup and ttft_s > setup.slo_s:
+    def give_up(index: int, ended: bool) -> bool:
+        o, output_tokens = cluster.outcomes[index], workload.requests[index].output_tokens
+        if index >= warmup and (
+            (ended and not o.ok) or limits[index].missed(o.arrived_s, o.first_token_s, o.finished_s, output_tokens)
+        ):
             missed.add(index)
-        return allowed is not None and len(missed) > allowed
+        return len(missed) > allowed
 
     settings = cluster_settings(setup, contender, workload)
     make_core = make_bound if contender.policy == BOUND else Scheduler
-    done = VirtualCluster(workload, settings, wrap=wrap, make_core=make_core).run(give_up=give_up)
+    cluster = VirtualCluster(workload, settings, wrap=wrap, make_core=make_core)
+    done = cluster.run(give_up=give_up)
     return StudyRun(
         trace=setup.title,
         policy=contender.policy,
@@ -69,17 +76,19 @@ def simulate(
         model=load_model(setup.model).name,
         disturbance=load_disturbance(setup.disturbance).name,
         slo_s=setup.slo_s,
+        objective=setup.objective,
         gateways=settings.gateways,
         config=dict(contender.overrides),
         experiment=contender.experiment,
         setup=setup.in_words,
         qps=qps,
         requests=counted,
-        attainment=1 - len(missed) / counted,
+        attainment=(counted - len(missed)) / counted,
         complete=not done.stopped,
         cpu_s=round(time.process_time() - began_s, 2),
         instance_s=None if settings.scaling is None else done.instance_s,
         plans=done.plans,
+        **(_kept(setup, promises, workload, done) if not done.stopped else {}),
         **_measured(workload, done, warmup),
     )
 
@@ -113,6 +122,7 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
         changes=changes,
         digest_delay_s=disturbance.digest_delay_s,
         shared_cache=bound,
+        told_output="exact" if disturbance.tell_output or bound else "none",
         scaling=ScalingConfig(*setup.scale) if setup.scale else None,
         start_s=setup.start_s,
     )
@@ -141,6 +151,25 @@ def _changes(disturbance: Disturbance, names: Sequence[str], workload: Workload)
         changes.append(Change(disturbance.lost_at * duration_s, "lose", name))
         changes.append(Change(disturbance.back_at * duration_s, "join", name))
     return changes
+
+
+def _kept(setup: Setup, promises: Promises, workload: Workload, done: ClusterRun) -> dict[str, Any]:
+    """Shares of requests under each objective, and of tokens under the setup's own."""
+    pairs = list(zip(workload.requests, done.outcomes, strict=True))[setup.warmup_requests :]
+    within = {
+        name: [
+            promises.limits(name, r.prompt_tokens, r.output_tokens).kept(
+                o.arrived_s, o.first_token_s, o.finished_s, r.output_tokens
+            )
+            for r, o in pairs
+        ]
+        for name in OBJECTIVES
+    }
+    tokens = [r.prompt_tokens + r.output_tokens for r, _ in pairs]
+    return {
+        "kept": {name: sum(own) / len(pairs) for name, own in within.items()},
+        "token_goodput": token_goodput(zip(tokens, within[setup.objective], strict=True)),
+    }
 
 
 def _measured(workload: Workload, done: ClusterRun, warmup: int) -> dict[str, Any]:

@@ -93,6 +93,7 @@ def job_key(job: Job) -> tuple[Any, ...]:
         "" if disturbance.name == "none" else disturbance.name,
         max(setup.gateways, disturbance.gateways),
         setup.slo_s,
+        setup.objective,
     )
     config = tuple(sorted(contender.overrides))
     return cell, contender.policy, contender.seed, config, contender.experiment, setup.in_words

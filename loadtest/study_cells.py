@@ -7,6 +7,8 @@ from typing import Any
 
 from loadtest.capacity_search import nearest_place, rate_at
 from loadtest.disturbances import DISTURBANCES, can_bound
+from loadtest.hot_prefix import is_synthetic
+from loadtest.objectives import ITL_E2E, TTFT, TTFT_TPOT
 from loadtest.simulated_workload import Setup
 from loadtest.simulation import Contender
 from loadtest.simulation_jobs import CapacityJob, Job, RateJob
@@ -16,6 +18,9 @@ from scheduler.config import POLICY_NAMES, SchedulerConfig
 
 FAR_BEHIND = ("round_robin", "least_loaded", "power_of_two", "cache_affinity", "chwbl")  # on the first two cells
 BEHIND = ("min_ttft", "dynamo_kv", "lmetric")  # never the best on the cells of other traces
+BEHIND_ON_HOT = tuple(
+    p for p in FAR_BEHIND if p not in ("round_robin", "least_loaded")
+)  # these two spread a hot prefix
 
 _WORKLOADS: dict[str, dict[str, Any]] = {
     MAIN_TRACE: {"trace": "mooncake_conversation.jsonl"},
@@ -25,6 +30,7 @@ _WORKLOADS: dict[str, dict[str, Any]] = {
     "azure_conv": {"trace": "azure_2023/conv.csv"},
     "azure_code": {"trace": "azure_2023/code.csv"},
 }
+_SYNTHETIC = ("synth:hot", "synth:hot-60", "synth:hot-short", "synth:low-reuse")
 
 # Requests a second at which every policy is run, so that there are whole curves and a common rate.
 _CURVES = {
@@ -79,6 +85,9 @@ def _cells(traces: Path) -> Iterator[StudyCell]:
     for name in _WORKLOADS:
         if name != MAIN_TRACE:
             yield _compared(_shorter(_setup(traces, name, "full")), without=FAR_BEHIND)
+    for name in _SYNTHETIC:
+        yield _compared(_setup(traces, name, "full"), without=BEHIND_ON_HOT)
+    yield from _objectives(traces)
     yield _compared(_shorter(replace(full, model="small-cache")))
     for disturbance in DISTURBANCES:
         if disturbance != "none":
@@ -87,6 +96,7 @@ def _cells(traces: Path) -> Iterator[StudyCell]:
     yield _varied(full, seeds=1)
     for instances in (16, 64, 256):
         yield _compared(_shorter(replace(full, instances=instances)))
+    yield _compared(replace(_setup(traces, "synth:hot", "full"), instances=64), without=(*BEHIND_ON_HOT, *BEHIND))
     yield _curves(full, 0)
     for seed in (1, 2):
         yield _compared(prefill_only, seed)
@@ -96,12 +106,26 @@ def _cells(traces: Path) -> Iterator[StudyCell]:
     yield _curves(prefill_only, 0)
 
 
+def _objectives(traces: Path) -> Iterator[StudyCell]:
+    """The same work, judged by more than the first token. Who is behind there is not behind here for sure."""
+    setups = [(_shorter(_setup(traces, MAIN_TRACE, model)), FAR_BEHIND) for model in ("full", "prefill-only")]
+    setups += [(_shorter(_setup(traces, name, "full")), FAR_BEHIND) for name in ("weka_agentic", "lmcache_agents")]
+    setups.append((_setup(traces, "synth:hot", "full"), BEHIND_ON_HOT))
+    for objective in (TTFT_TPOT, ITL_E2E):
+        for setup, without in setups:
+            if objective == TTFT_TPOT and setup.model == "prefill-only":
+                continue  # an answer of one token has no pace: the cell would be that of the first token
+            yield _compared(replace(setup, objective=objective), without=without)
+
+
 def _shorter(setup: Setup) -> Setup:
     """Half the requests: for cells that are many."""
     return replace(setup, limit=min(setup.limit, 4000), warmup=250)
 
 
 def _setup(traces: Path, name: str, model: str) -> Setup:
+    if is_synthetic(name):
+        return Setup(name, model=model)
     values = _WORKLOADS[name]
     return Setup(name=name, model=model, **{**values, "trace": str(traces / values["trace"])})
 
@@ -167,7 +191,8 @@ def _quick(cells: Iterator[StudyCell]) -> Iterator[StudyCell]:
 
 def _name(setup: Setup) -> str:
     disturbed = "" if setup.disturbance == "none" else f" {setup.disturbance}"
-    return f"{setup.title} {setup.model} {setup.instances}{disturbed}"
+    judged = "" if setup.objective == TTFT else f" {setup.objective}"
+    return f"{setup.title} {setup.model} {setup.instances}{disturbed}{judged}"
 
 
 def _on_grid(qps: float) -> float:

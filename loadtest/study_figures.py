@@ -4,8 +4,10 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from math import isnan, log10
+from typing import NamedTuple
 
 from loadtest.charts import Axis, linear, logarithmic
+from loadtest.objectives import OBJECTIVES
 from loadtest.study_charts import Series, ValueBar, labelled_lines, scatter, value_bars
 from loadtest.study_file import Cell, Experiment, Study, StudyRun, number
 from loadtest.study_tables import (
@@ -19,10 +21,9 @@ from loadtest.study_tables import (
     curve,
     estimate,
     main_cells,
-    mean_of,
     plain_runs,
 )
-from loadtest.study_text import cell_name
+from loadtest.study_text import cell_name, judged
 
 MOST_FIGURES = 4  # of one kind: a page of twenty charts is read by nobody
 
@@ -56,7 +57,7 @@ def attainment_curves(study: Study, role: Mapping[str, str]) -> list[str]:
             figure(
                 f"Requests within the SLO · {cell_name(cell)}",
                 chart,
-                f"First token within {cell.slo_s:g} s; mean over seeds. Dotted across: {TARGETS[0]:.0%}, "
+                f"What counts: {judged(cell)}. Mean over seeds. Dotted across: {TARGETS[0]:.0%}, "
                 "where a line falls through it is the capacity. Refused and failed requests are misses.",
             )
         )
@@ -119,13 +120,28 @@ def trade_off(capacities: Capacities, role: Mapping[str, str]) -> list[str]:
     return figures
 
 
-_EQUAL_LOAD: tuple[tuple[str, str, float, Callable[[float], str]], ...] = (
-    ("End to end, P50", "e2e_p50_s", 0.0, lambda v: f"{v:.2f} s"),
-    ("Between tokens, P90 of all gaps", "itl_p90_s", 0.0, lambda v: f"{v * 1000:.1f} ms"),
-    ("Between tokens, P99 of all gaps", "itl_p99_s", 0.0, lambda v: f"{v * 1000:.0f} ms"),
-    ("Time per output token, P90 of requests", "tpot_p90_s", 0.0, lambda v: f"{v * 1000:.1f} ms"),
-    ("Prompt tokens found in a cache", "hit_rate", 0.0, lambda v: f"{v:.1%}"),
-    ("Load of the busiest instance over the mean", "load_skew", 1.0, lambda v: f"{v:.2f}"),
+class _Measure(NamedTuple):
+    """least: where bars begin. sign: -1 where more is better."""
+
+    title: str
+    read: Callable[[StudyRun], float | None]
+    show: Callable[[float], str]
+    least: float = 0.0
+    sign: int = 1
+
+
+_EQUAL_LOAD = (
+    _Measure("End to end, P50", lambda r: r.e2e_p50_s, lambda v: f"{v:.2f} s"),
+    _Measure("Between tokens, P90 of all gaps", lambda r: r.itl_p90_s, lambda v: f"{v * 1000:.1f} ms"),
+    _Measure("Between tokens, P99 of all gaps", lambda r: r.itl_p99_s, lambda v: f"{v * 1000:.0f} ms"),
+    _Measure("Time per output token, P90 of requests", lambda r: r.tpot_p90_s, lambda v: f"{v * 1000:.1f} ms"),
+    _Measure("Prompt tokens found in a cache", lambda r: r.hit_rate, lambda v: f"{v:.1%}", sign=-1),
+    _Measure("Load of the busiest instance over the mean", lambda r: r.load_skew, lambda v: f"{v:.2f}", least=1.0),
+    *(
+        _Measure(f"Requests within {name}", lambda r, name=name: r.kept.get(name), lambda v: f"{v:.1%}", sign=-1)
+        for name in OBJECTIVES
+    ),
+    _Measure("Tokens in requests within the objective", lambda r: r.token_goodput, lambda v: f"{v:.1%}", sign=-1),
 )
 
 
@@ -138,11 +154,10 @@ def equal_load(study: Study, role: Mapping[str, str]) -> list[str]:
     rate = common_rate(runs)
     chosen = at_rate(runs, rate)
     figures = []
-    for title, field, least, show in _EQUAL_LOAD:
-        found = {policy: mean_of(own, field) for policy, own in chosen.items()}
-        better = -1 if field == "hit_rate" else 1
+    for title, read, show, least, sign in _EQUAL_LOAD:
+        found = {policy: estimate(number(read(run)) for run in own) for policy, own in chosen.items()}
         known = [policy for policy in found if not isnan(found[policy].mean)]
-        order = sorted(known, key=lambda p: (p == BOUND, better * found[p].mean))
+        order = sorted(known, key=lambda p: (p == BOUND, sign * found[p].mean))
         bars = [ValueBar(p, role[p], found[p].mean, found[p].half, show(found[p].mean)) for p in order]
         if bars:
             note = "Bars start at 1.0, an even load. " if least else ""

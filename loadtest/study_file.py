@@ -1,7 +1,8 @@
 """The file of a policy study: a header line, then a line for each simulated run, capacity or decision cost (JSONL).
 
 A run is one policy in one cell at one arrival rate with one seed. A capacity is the highest rate at which that share
-of the requests met the objective. Times are seconds of virtual time, decision costs microseconds of CPU.
+of the requests met the cell's objective (`loadtest.objectives`). Times are seconds of virtual time, decision costs
+microseconds of CPU.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+
+from loadtest.objectives import TTFT
 
 QUANTILES = 101  # of ttft_quantiles: 0 %, 1 %, ... 100 %
 
@@ -31,6 +34,7 @@ class Cell(NamedTuple):
     disturbance: str
     gateways: int
     slo_s: float
+    objective: str = TTFT
 
 
 class StudyHeader(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="study"):
@@ -54,6 +58,7 @@ class _InCell(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     disturbance: str | None = None
     slo_s: float
+    objective: str = TTFT
     gateways: int = 1
     config: dict[str, bool | int | float | str | None] = {}
     experiment: Experiment = Experiment.CELLS
@@ -63,16 +68,22 @@ class _InCell(msgspec.Struct, frozen=True, kw_only=True):
     def cell(self) -> Cell:
         undisturbed = self.disturbance in (None, "none")
         disturbance = "" if undisturbed else str(self.disturbance)
-        return Cell(self.trace, self.model, self.instances, disturbance, self.gateways, self.slo_s)
+        return Cell(self.trace, self.model, self.instances, disturbance, self.gateways, self.slo_s, self.objective)
 
 
 class StudyRun(_InCell, frozen=True, kw_only=True, tag_field="kind", tag="run"):
-    """None where nothing was measured, as in a run without a first token. instance_s, plans: as in ClusterRun, of a
-    cluster that scales itself."""
+    """None where nothing was measured, as in a run without a first token.
+
+    attainment: the share within the objective of the cell; kept: under each objective, of a run that was not stopped.
+    token_goodput: of the tokens of prompts and answers, the share in requests within the objective.
+    instance_s, plans: as in ClusterRun, of a cluster that scales itself.
+    """
 
     qps: float
     requests: int
     attainment: float
+    kept: dict[str, float] = {}
+    token_goodput: float | None = None
     ttft_p50_s: float | None = None
     ttft_p90_s: float | None = None
     ttft_p99_s: float | None = None

@@ -1,17 +1,32 @@
 """One self-contained HTML page about a policy study: no script, no external asset, light and dark, phone and paper."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from math import isnan
+from typing import NamedTuple
 
+from loadtest.objectives import TTFT
 from loadtest.report_style import STYLE
 from loadtest.study_figures import attainment_curves, equal_load, first_token_quantiles, roles, trade_off
 from loadtest.study_file import Cell, Study
+from loadtest.study_guide import guide_table, sentence
 from loadtest.study_heat import heat_table
 from loadtest.study_style import STUDY_STYLE
-from loadtest.study_tables import BOUND, DUALMAP, PAPER, Capacities, Verdict, main_cells, standing, verdict
+from loadtest.study_tables import (
+    BOUND,
+    DUALMAP,
+    PAPER,
+    TARGETS,
+    Capacities,
+    Verdict,
+    by_objective,
+    main_cells,
+    standing,
+    verdict,
+)
 from loadtest.study_techniques import ablations, cluster_sizes, decision_costs, sensitivities, sensitivity_cells
-from loadtest.study_text import Headline, amount, cell_name, confidence_words, counted
+from loadtest.study_text import Headline, amount, cell_name, confidence_words, counted, judged
 
 COMMANDS = {  # what writes the rows of a section that a study lacks
     "capacity": "python -m loadtest.study",
@@ -26,13 +41,21 @@ _TITLE = "Policies for a fleet of vLLM instances, in virtual time"
 
 def study_page(study: Study) -> str:
     capacities = Capacities(study.capacities)
+    apart = by_objective(study.capacities)
     policies = standing(capacities, study.runs)
     role = roles(policies)
     curves = [*attainment_curves(study, role), *first_token_quantiles(study, role), *trade_off(capacities, role)]
     panels = sensitivities(study)
     parts = [
-        _headline(capacities, role),
-        _all_cells(capacities, policies, role),
+        _part(
+            "Which router for my work",
+            f"Capacity at {TARGETS[0]:.0%}. The best peer is the best policy other than {DUALMAP}, chosen after the "
+            "fact for each kind of work.",
+            _scroll(guide_table(apart, TARGETS[0])),
+            "capacity",
+        ),
+        _headline(apart, role),
+        *(_all_cells(by, found, policies, role) for by, found in (apart or {TTFT: capacities}).items()),
         _part(
             "Behind the capacities",
             "Every line is one policy. Point at a quiet one to bring it out.",
@@ -67,7 +90,8 @@ def study_page(study: Study) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{_TITLE}</title><style>{STYLE}{STUDY_STYLE}</style></head><body>"
-        f"<h1>{_TITLE}</h1>{_what_was_simulated(study)}{''.join(parts)}</body></html>\n"
+        f"<h1>{_TITLE}</h1>{_said(sentence(apart, TARGETS[0]))}{_what_was_simulated(study)}{_contents(parts)}"
+        f"{''.join(part.html for part in parts)}</body></html>\n"
     )
 
 
@@ -107,11 +131,35 @@ def _listed(values: Iterable[object]) -> str:
     return ", ".join(str(value) for value in sorted(set(values), key=lambda v: (isinstance(v, str), v)) if value != "")
 
 
-def _part(title: str, lead: str, content: str, kind: str) -> str:
-    head = f'<section><h2 class="part">{escape(title)}</h2>'
-    if not content:
-        return f'{head}<p class="absent">Not in these files. To measure it: <code>{COMMANDS[kind]}</code></p></section>'
-    return f"{head}{f'<p>{escape(lead)}</p>' if lead else ''}{content}</section>"
+class _Part(NamedTuple):
+    """A section. anchor: what the contents link to."""
+
+    title: str
+    anchor: str
+    html: str
+
+
+def _part(title: str, lead: str, content: str, kind: str) -> _Part:
+    anchor = "-".join(re.findall("[a-z0-9]+", title.lower()))
+    head = f'<section id="{anchor}"><h2 class="part">{escape(title)}</h2>'
+    if content:
+        body = f"<p>{escape(lead)}</p>{content}" if lead else content
+    else:
+        body = f'<p class="absent">Not in these files. To measure it: <code>{COMMANDS[kind]}</code></p>'
+    return _Part(title, anchor, f"{head}{body}</section>")
+
+
+def _contents(parts: Sequence[_Part]) -> str:
+    links = "".join(f'<li><a href="#{part.anchor}">{escape(part.title)}</a></li>' for part in parts)
+    return f'<nav><ol class="contents">{links}</ol></nav>'
+
+
+def _said(sentence: str) -> str:
+    return f'<p class="said">{escape(sentence)}</p>' if sentence else ""
+
+
+def _scroll(table: str) -> str:
+    return table and f'<div class="scroll">{table}</div>'
 
 
 def _figures(figures: Sequence[str]) -> str:
@@ -134,15 +182,18 @@ def _keys(entries: Sequence[tuple[str, str]]) -> str:
     )
 
 
-def _headline(capacities: Capacities, role: Mapping[str, str]) -> str:
+def _headline(apart: Mapping[str, Capacities], role: Mapping[str, str]) -> _Part:
     tables = []
-    for cell in main_cells(capacities.cells):
-        tables.append(f'<h3>{escape(cell_name(cell))}</h3><div class="scroll">{_table(capacities, cell, role)}</div>')
+    for capacities in apart.values():
+        for cell in main_cells(capacities.cells):
+            counts = "" if cell.objective == TTFT else f'<p class="quiet">What counts: {escape(judged(cell))}.</p>'
+            tables.append(f"<h3>{escape(cell_name(cell))}</h3>{counts}{_scroll(_table(capacities, cell, role))}")
     return _part(
         "How much traffic the fleet bears",
         "Capacity: the highest rate, in requests a second over the fleet, at which that share of the requests had "
-        "their first token within the SLO. Times and hit rate are measured at the capacity of the first column, so "
-        "each policy's are at its own rate. Ratios compare capacities of the first column.",
+        "their first token within the SLO, or kept another objective where the table names one. Times and hit rate are "
+        "measured at the capacity of the first column, so each policy's are at its own rate. Ratios compare capacities "
+        "of the first column.",
         "".join(tables),
         "capacity",
     )
@@ -161,10 +212,11 @@ def _table(capacities: Capacities, cell: Cell, role: Mapping[str, str]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
-def _all_cells(capacities: Capacities, policies: Sequence[str], role: Mapping[str, str]) -> str:
+def _all_cells(objective: str, capacities: Capacities, policies: Sequence[str], role: Mapping[str, str]) -> _Part:
+    title = "All cells" if objective == TTFT else f"All cells, by {objective}"
     verdicts = [found for target in capacities.targets if (found := verdict(capacities, target)) is not None]
     if not verdicts:
-        return _part("All cells", "", "", "capacity")
+        return _part(title, "", "", "capacity")
     first, *others = verdicts
     content = _cards(first)
     content += f'<div class="scroll">{heat_table(capacities, first.target, policies, role)}</div>'
@@ -179,7 +231,7 @@ def _all_cells(capacities: Capacities, policies: Sequence[str], role: Mapping[st
             f'<div class="scroll">{heat_table(capacities, found.target, policies, role)}</div></details>'
         )
     return _part(
-        "All cells",
+        title,
         f"Capacity at {first.target:.0%}, as a ratio to the best peer of that same cell: the best policy other than "
         f"{DUALMAP} and {BOUND}, whichever it is there. A peer is thus chosen after the fact for each cell, which no "
         "operator could do: a harder test than any one policy.",

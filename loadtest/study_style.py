@@ -10,6 +10,8 @@ h2.part { font-size: 19px; margin: 34px 0 4px; } h3 { font-size: 14px; line-heig
 p { margin: 6px 0 10px; max-width: 96ch; } .quiet, .absent { color: var(--quiet); }
 code { font: 12.5px ui-monospace, monospace; background: var(--panel); border: 1px solid var(--edge);
   border-radius: 4px; padding: 0 4px; }
+.said { font-size: 17px; font-weight: 600; } .contents { columns: 2 300px; font-size: 14px; margin: 12px 0; }
+.contents a { color: inherit; } tr.judged th { color: var(--quiet); white-space: normal; }
 .facts { display: grid; grid-template-columns: max-content 1fr; gap: 2px 14px; font-size: 13px; margin: 12px 0; }
 .facts dt { margin: 0; color: var(--quiet); font-weight: 400; } .facts dd { color: var(--ink); }
 .verdicts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 240px), 1fr)); gap: 12px;

@@ -6,6 +6,7 @@ from math import exp, isnan, log, nan, sqrt
 from statistics import mean, stdev
 from typing import NamedTuple
 
+from loadtest.objectives import OBJECTIVES
 from loadtest.study_file import Cell, Experiment, Study, StudyCapacity, StudyRun, number
 
 DUALMAP, PAPER = "dualmap", "dualmap_paper"
@@ -83,6 +84,19 @@ class Capacities:
         means = {p: self.of(cell, target, p).mean for p in self.policies(cell, target) if is_peer(p)}
         known = {policy: value for policy, value in means.items() if not isnan(value)}
         return max(known, key=lambda p: (known[p], p), default=None)
+
+
+def by_objective(rows: Iterable[StudyCapacity]) -> dict[str, Capacities]:
+    """Capacities under different objectives are no one's mean."""
+    apart: dict[str, list[StudyCapacity]] = defaultdict(list)
+    for row in rows:
+        apart[row.objective].append(row)
+    found = {name: Capacities(apart[name]) for name in sorted(apart, key=_objective_order)}
+    return {name: capacities for name, capacities in found.items() if capacities.cells}
+
+
+def _objective_order(name: str) -> tuple[int, str]:
+    return (OBJECTIVES.index(name) if name in OBJECTIVES else len(OBJECTIVES)), name
 
 
 def is_peer(policy: str) -> bool:
@@ -176,8 +190,11 @@ def cell_order(cell: Cell) -> tuple[object, ...]:
 
 
 def main_cells(cells: Iterable[Cell]) -> list[Cell]:
-    """One for each model: the main trace and size, one gateway, undisturbed; else the commonest trace and size."""
+    """One for each model: the main trace and size, one gateway, undisturbed; else the commonest trace and size. All by
+    one objective, the first of those there are."""
     plain = [cell for cell in sorted(set(cells), key=cell_order) if not cell.disturbance and cell.gateways == 1]
+    first = min((cell.objective for cell in plain), key=_objective_order, default="")
+    plain = [cell for cell in plain if cell.objective == first]
     common = Counter((cell.trace, cell.instances) for cell in plain)
     if not common:
         return []

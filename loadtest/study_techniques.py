@@ -9,7 +9,7 @@ from loadtest.study_charts import Series, ValueBar, labelled_lines, panel, value
 from loadtest.study_figures import MOST_FIGURES, figure
 from loadtest.study_file import Cell, Experiment, Study, StudyCapacity, StudyRun, number
 from loadtest.study_tables import DUALMAP, TARGETS, Capacities, cell_order, estimate, mean_of
-from loadtest.study_text import cell_name
+from loadtest.study_text import cell_name, cell_parts
 from scheduler.config import SchedulerConfig
 
 
@@ -34,7 +34,7 @@ def cluster_sizes(capacities: Capacities, role: Mapping[str, str]) -> list[str]:
         ticks = [(log2(cell.instances), str(cell.instances)) for cell in cells]
         x = Axis(ticks[0][0], ticks[-1][0], "instances (log)", ticks=ticks)
         y = Axis(0, max(value for one in series for _, value in one.points), "requests a second for each instance")
-        about = " · ".join(part for part in (cells[0].trace, cells[0].model, cells[0].disturbance) if part)
+        about = " · ".join(part for part in cell_parts(cells[0]) if not part.endswith(" instances"))
         figures.append(
             figure(
                 f"Capacity of an instance by cluster size · {about}",

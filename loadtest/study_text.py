@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from math import isnan
 
 from loadtest.aligned_rows import aligned
+from loadtest.objectives import IN_WORDS, TTFT
 from loadtest.study_file import Cell, Study
 from loadtest.study_tables import (
     BOUND,
@@ -13,6 +14,7 @@ from loadtest.study_tables import (
     Capacities,
     Estimate,
     Verdict,
+    by_objective,
     is_peer,
     main_cells,
     verdict,
@@ -43,13 +45,20 @@ def ratio(value: Estimate) -> str:
 
 
 def cell_parts(cell: Cell) -> list[str]:
-    """What the cell is, the usual left unsaid: one gateway, 5 s, undisturbed."""
+    """What the cell is, the usual left unsaid: one gateway, 5 s, undisturbed, judged by the first token."""
     parts = [cell.trace, cell.model, f"{cell.instances} instances"]
     if cell.gateways != 1:
         parts.append(f"{cell.gateways} gateways")
     if cell.slo_s != 5.0:
         parts.append(f"SLO {cell.slo_s:g} s")
-    return [*parts, cell.disturbance] if cell.disturbance else parts
+    if cell.disturbance:
+        parts.append(cell.disturbance)
+    return parts if cell.objective == TTFT else [*parts, cell.objective]
+
+
+def judged(cell: Cell) -> str:
+    """What makes a request count there."""
+    return IN_WORDS.get(cell.objective, cell.objective).replace("the SLO", f"{cell.slo_s:g} s")
 
 
 def counted(cells: int) -> str:
@@ -102,7 +111,9 @@ class Headline:
 
 def verdict_lines(found: Verdict) -> list[str]:
     """The summary, worst news included."""
-    lines = [f"Capacity at {found.target:.0%} within the SLO, over {counted(found.cells)} (geometric means):"]
+    objective = found.worst_cell.objective
+    within = "the SLO" if objective == TTFT else objective
+    lines = [f"Capacity at {found.target:.0%} within {within}, over {counted(found.cells)} (geometric means):"]
     also = ", also the best single peer" if found.peer == PAPER else ""
     if found.paper_cells:
         lines.append(f"{DUALMAP} / {PAPER}{also}: {found.to_paper:.2f} over {counted(found.paper_cells)}")
@@ -118,21 +129,22 @@ def verdict_lines(found: Verdict) -> list[str]:
 
 
 def text_report(study: Study) -> str:
-    capacities = Capacities(study.capacities)
     lines = [NO_HARDWARE]
-    for cell in main_cells(capacities.cells):
-        table = Headline(capacities, cell)
-        rows = [["policy", *table.columns]]
-        rows += [[p, *(f"{v} ± {h}" if h else v for v, h in table.row(p))] for p in table.policies]
-        lines += ["", cell_name(cell), *aligned(rows, underlined=True)]
-    cells = _cell_rows(capacities)
-    if len(cells) > 1:
-        lines += ["", *aligned(cells, underlined=True)]
-    for target in capacities.targets:
-        found = verdict(capacities, target)
-        if found is not None:
-            lines += ["", *verdict_lines(found)]
-    if not capacities.cells:
+    apart = by_objective(study.capacities)
+    for capacities in apart.values():
+        for cell in main_cells(capacities.cells):
+            table = Headline(capacities, cell)
+            rows = [["policy", *table.columns]]
+            rows += [[p, *(f"{v} ± {h}" if h else v for v, h in table.row(p))] for p in table.policies]
+            lines += ["", cell_name(cell), *aligned(rows, underlined=True)]
+        cells = _cell_rows(capacities)
+        if len(cells) > 1:
+            lines += ["", *aligned(cells, underlined=True)]
+        for target in capacities.targets:
+            found = verdict(capacities, target)
+            if found is not None:
+                lines += ["", *verdict_lines(found)]
+    if not apart:
         lines.append(
             f"{len(study.runs)} runs and {len(study.costs)} decision costs, no capacities: see the page (--html)."
         )
@@ -166,23 +178,25 @@ def _cell_rows(capacities: Capacities) -> list[list[str]]:
 
 def markdown_report(study: Study) -> str:
     """The same numbers for a README. dualmap's rows are bold, the bound's are in italics."""
-    capacities = Capacities(study.capacities)
-    lines = [NO_HARDWARE + (f" {_seeds(capacities)}" if capacities.cells else ""), ""]
-    for cell in main_cells(capacities.cells):
-        table = Headline(capacities, cell)
-        rows = []
-        for policy in table.policies:
-            style = {DUALMAP: "**", BOUND: "*"}.get(policy, "")
-            shown = [policy, *(f"{v} ± {h}" if h else v for v, h in table.row(policy))]
-            rows.append([f"{style}{value}{style}" for value in map(_plain, shown)])
-        lines += [f"{_plain(cell_name(cell))}:", "", _markdown(["policy", *table.columns], rows), ""]
-    cells = _cell_rows(capacities)
-    if len(cells) > 1:
-        lines += [f"Capacity at {TARGETS[0]:.0%}, all cells:", "", _markdown(cells[0], cells[1:]), ""]
-    found = verdict(capacities, TARGETS[0])
-    if found is not None:
-        head, *rest = verdict_lines(found)
-        lines += [_plain(head), "", *(f"- {_plain(line)}" for line in rest), ""]
+    every = Capacities(study.capacities)
+    lines = [NO_HARDWARE + (f" {_seeds(every)}" if every.cells else ""), ""]
+    for objective, capacities in by_objective(study.capacities).items():
+        for cell in main_cells(capacities.cells):
+            table = Headline(capacities, cell)
+            rows = []
+            for policy in table.policies:
+                style = {DUALMAP: "**", BOUND: "*"}.get(policy, "")
+                shown = [policy, *(f"{v} ± {h}" if h else v for v, h in table.row(policy))]
+                rows.append([f"{style}{value}{style}" for value in map(_plain, shown)])
+            lines += [f"{_plain(cell_name(cell))}:", "", _markdown(["policy", *table.columns], rows), ""]
+        cells = _cell_rows(capacities)
+        if len(cells) > 1:
+            by = "" if objective == TTFT else f", by {_plain(objective)}"
+            lines += [f"Capacity at {TARGETS[0]:.0%}, all cells{by}:", "", _markdown(cells[0], cells[1:]), ""]
+        found = verdict(capacities, TARGETS[0])
+        if found is not None:
+            head, *rest = verdict_lines(found)
+            lines += [_plain(head), "", *(f"- {_plain(line)}" for line in rest), ""]
     return "\n".join(lines)
 
 

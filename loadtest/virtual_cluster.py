@@ -74,9 +74,9 @@ class VirtualCluster:
         self._sent: list[list[tuple[str, tuple[int, ...]]]] = [[] for _ in self.cores]
 
     def run(
-        self, *, give_up: Callable[[int, float], bool] | None = None, progress: Callable[[int], None] | None = None
+        self, *, give_up: Callable[[int, bool], bool] | None = None, progress: Callable[[int], None] | None = None
     ) -> ClusterRun:
-        """give_up(index, ttft_s) is told each first token, and each failure with an infinite TTFT; True ends the run.
+        """give_up(index, ended) is told each first token and each end, when the outcome has it; True ends the run.
         progress is told how many requests have ended."""
         self._give_up = give_up
         self._stopped = False
@@ -138,7 +138,7 @@ class VirtualCluster:
             str(index),
             self._prompt_blocks(index),
             request.prompt_tokens,
-            request.output_tokens,
+            request.output_tokens if self.settings.told_output == "exact" else 0,
             block_tokens=self.workload.block_tokens,
         )
         self._tell(self._gateway_of(index), RequestArrived(told))
@@ -157,7 +157,7 @@ class VirtualCluster:
         outcome = self.outcomes[index]
         outcome.ok = ok
         self._left -= 1
-        if not ok and self._give_up is not None and self._give_up(index, float("inf")):
+        if self._give_up is not None and self._give_up(index, True):
             self._stopped = True
         for follower in self._followers.pop(index, ()):
             self.clock.at(self.clock.now + self.workload.requests[follower].think_s, self._arrive, follower)
@@ -250,7 +250,7 @@ class VirtualCluster:
         outcome = self.outcomes[index]
         outcome.first_token_s = self.clock.now
         outcome.cached_tokens = cached_tokens
-        if self._give_up is not None and self._give_up(index, self.clock.now - outcome.arrived_s):
+        if self._give_up is not None and self._give_up(index, False):
             self._stopped = True
         self._tell(self._gateway_of(index), FirstToken(request_id, attempt))
 

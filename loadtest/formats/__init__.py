@@ -1,7 +1,8 @@
-"""Readers of trace formats, one file each, into `loadtest.workload.Workload`."""
+"""Readers of trace formats, one file each, into `loadtest.workload.Workload`; and names of what needs no trace."""
 
 from pathlib import Path
 
+from loadtest.hot_prefix import is_synthetic, synthetic
 from loadtest.trace import TraceError
 from loadtest.workload import Workload
 
@@ -10,13 +11,15 @@ _HEAD_BYTES = 65536
 
 
 def read_workload(path: str | Path, format: str = "auto", *, turns: bool = False, seed: int = 0) -> Workload:
-    """Any trace.
+    """Any trace, or one of the workloads of loadtest.hot_prefix by its name, such as synth:hot.
 
     format: one of FORMATS, or auto to tell by the content.
     turns: for formats that have arrivals only, let a follow-up wait for the turn before; agent traces always do.
     seed: for what a format leaves open and has to be made up (azure).
     Raises TraceError, which names the file, the line and what is wrong.
     """
+    if is_synthetic(str(path)):
+        return synthetic(str(path), seed=seed)
     if format == "auto":
         format = detect(path)
     match format:  # each reader is imported when it is needed: `dualmap trace --help` needs none

@@ -77,6 +77,27 @@ def test_prints_capacities_and_their_ratio_to_the_best(trace: Path, capsys: pyte
     assert lines[0].split()[-1] == "1.000"
 
 
+def test_another_objective_is_another_cell(trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "study.jsonl"
+    for more in ((), ("--objective", "ttft+tpot"), ("--objective", "ttft+tpot", "--tpot", "0.01")):
+        assert simulate_command(trace, "--qps", "3", "--out", out, "--resume", *more) == 0
+    found = read_studies([out])
+    assert [run.objective for run in found.runs] == ["ttft", "ttft+tpot", "ttft+tpot"]
+    assert len({contender_key(run) for run in found.runs}) == 3
+    assert [run.attainment for run in found.runs] == [run.kept[run.objective] for run in found.runs]
+    assert found.runs[2].attainment < found.runs[1].attainment
+    headings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("policy")]
+    assert ["within SLO" in headings[0], *("within ttft+tpot" in line for line in headings[1:])] == [True] * 3
+    assert simulate_command(trace, "--capacity", "--attainment", "0.5", "--objective", "itl+e2e") == 0
+    assert capsys.readouterr().out.startswith("capacity in requests/s, 4 instances, within itl+e2e\n")
+
+
+def test_a_workload_is_named_where_there_is_no_trace(tmp_path: Path) -> None:
+    out = tmp_path / "study.jsonl"
+    assert simulate_command(Path("synth:hot-60"), "--qps", "2", "--out", out) == 0
+    assert [(row["trace"], row["requests"]) for row in rows(out)[1:]] == [("synth:hot-60", 250)]
+
+
 def test_the_file_is_a_study_that_the_report_reads(trace: Path, tmp_path: Path) -> None:
     out = tmp_path / "study.jsonl"
     assert simulate_command(trace, "--capacity", "--attainment", "0.9,0.95", "--seeds", "2", "--out", out) == 0
@@ -163,6 +184,7 @@ def test_ctrl_c_ends_all_workers_and_keeps_what_is_finished(trace: Path, tmp_pat
         (["--qps", "1", "--bound", "--disturbance", "lose-one"], "the bound is for"),
         (["--qps", "1", "--warmup", "300"], "--warmup must be below"),
         (["--qps", "1", "--slo", "-1"], "--slo must be above 0"),
+        (["--qps", "1", "--tpot", "0"], "--tpot must be above 0"),
         (["--qps", "1", "--max-input-tokens", "3"], "no request with a prompt of at most 3 tokens"),
         (["--capacity", "--attainment", "90"], "--attainment must be above 0 and below 1"),
         (["--capacity", "--journal", "j.jsonl"], "--journal is for a single run"),
@@ -289,6 +311,27 @@ def test_study_cells_have_names_of_their_own_and_settings_that_exist() -> None:
     assert {type(job) for cell in cells for job in cell.jobs} == {RateJob, CapacityJob}
     keys = [(type(job), job_key(job)) for cell in cells for job in cell.jobs if isinstance(job, CapacityJob)]
     assert len(keys) == len(set(keys))
+
+
+def test_hot_prefixes_are_compared_with_policies_that_spread_them() -> None:
+    for cell in study_cells(Path("traces")):
+        if "synth:hot" in cell.name:
+            assert {"dualmap", "round_robin", "least_loaded"} <= {job.contender.policy for job in cell.jobs}, cell.name
+
+
+def test_the_study_has_cells_of_each_kind() -> None:
+    names = [cell.name for cell in study_cells(Path("traces"))]
+    for expected in (
+        "capacity synth:hot full 8 seed-0",
+        "capacity synth:hot full 64 seed-0",
+        "capacity synth:low-reuse full 8 seed-0",
+        "capacity mooncake_conversation full 8 signals-50ms seed-0",
+        "capacity mooncake_conversation full 8 signals-200ms seed-0",
+        "capacity mooncake_conversation full 8 told-answers seed-0",
+        "capacity mooncake_conversation prefill-only 8 itl+e2e seed-0",
+        "capacity weka_agentic full 8 ttft+tpot seed-0",
+    ):
+        assert expected in names
 
 
 def test_the_study_lists_its_cells(capsys: pytest.CaptureFixture[str]) -> None:

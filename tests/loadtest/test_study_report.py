@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from html.parser import HTMLParser
 from itertools import pairwise
 from math import isnan, nan
@@ -11,12 +12,16 @@ import msgspec
 import pytest
 
 from loadtest import report_cli
+from loadtest.disturbances import DISTURBANCES
 from loadtest.study_charts import spread
+from loadtest.study_figures import equal_load
 from loadtest.study_file import Study, StudyCapacity, StudyFileError, StudyRun, is_study, read_studies
+from loadtest.study_guide import advice, sentence, work_words
 from loadtest.study_page import study_page
 from loadtest.study_tables import (
     Capacities,
     at_rate,
+    by_objective,
     common_rate,
     curve,
     estimate,
@@ -190,7 +195,8 @@ class Page(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
-        self.loads += [value for name, value in attrs if name in ("src", "href", "srcset")]
+        named = [value for name, value in attrs if name in ("src", "href", "srcset")]
+        self.loads += [value for value in named if not value.startswith("#")]
         self.loads += [tag] if tag in ("script", "link", "img", "iframe") else []
         self.open += [] if tag in ("meta", "br") else [tag]
 
@@ -255,6 +261,110 @@ def test_a_study_of_almost_nothing_still_has_its_reports_and_says_what_would_fil
     assert "Not in these files" in page.text
     assert "nan" not in page.text
     assert "nan" not in text_report(study(*rows)) + markdown_report(study(*rows))
+
+
+OBJECTIVE_ROWS = [
+    *(capacity(p, q, trace="one") for p, q in (("dualmap", 8), ("a", 4), ("b", 10))),
+    *(capacity(p, q, trace="one", objective="itl+e2e") for p, q in (("dualmap", 9), ("a", 3), ("b", 2))),
+]
+
+
+def test_capacities_of_two_objectives_are_apart_and_the_first_token_comes_first():
+    apart = by_objective(reversed(OBJECTIVE_ROWS))
+    assert list(apart) == ["ttft", "itl+e2e"]
+    found = {name: verdict(capacities, 0.9) for name, capacities in apart.items()}
+    assert {name: (v.peer, v.to_peer, v.cells) for name, v in found.items()} == {
+        "ttft": ("b", 0.8, 1),
+        "itl+e2e": ("a", pytest.approx(3.0), 1),
+    }
+    cells = [row.cell for row in OBJECTIVE_ROWS]
+    assert [cell.objective for cell in main_cells(cells)] == ["ttft"]
+    assert by_objective([]) == {}
+
+
+def test_a_cell_of_another_objective_has_it_in_its_name_in_every_report():
+    rows = study(*OBJECTIVE_ROWS)
+    for shown in (text_report(rows), markdown_report(rows), Page(study_page(rows)).text):
+        assert "one · m · 8 instances · itl+e2e" in shown
+        assert "one · m · 8 instances · ttft" not in shown
+    assert "Capacity at 90% within itl+e2e, over 1 cell" in text_report(rows)
+    assert "All cells, by itl+e2e" in Page(study_page(rows)).text
+
+
+def test_the_guide_names_the_best_policy_of_each_kind_of_work():
+    rows = [
+        *(capacity(p, q, trace="synth:hot", hit_rate=q / 10) for p, q in (("dualmap", 8), ("a", 4), ("bound", 10))),
+        *(capacity(p, q, trace="one") for p, q in (("dualmap", 8), ("a", 4), ("b", 10))),
+        capacity("a", 4, trace="without dualmap"),
+    ]
+    one, hot = advice(Capacities(rows), 0.9)
+    assert (one.cell.trace, one.best, one.peer, one.to_peer.mean) == ("one", "b", "b", 0.8)
+    assert isnan(one.hit_rate)
+    assert (hot.best, hot.peer, hot.to_peer.mean, hot.hit_rate, hot.peer_hit_rate) == ("dualmap", "a", 2.0, 0.8, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"trace": "mooncake_conversation", "model": "full"}, "chats"),
+        ({"trace": "weka_agentic", "model": "full", "slo_s": 20.0}, "coding agents with long contexts, SLO 20 s"),
+        (
+            {"trace": "synth:hot", "model": "full", "instances": 64},
+            "one system prompt for all, other words after it, 64 instances",
+        ),
+        (
+            {"trace": "mine", "model": "small", "disturbance": "signals-200ms", "gateways": 4},
+            "mine, small, 4 gateways, signals 200 ms old",
+        ),
+        ({"trace": "mine", "model": "full", "gateways": 3}, "mine, 3 gateways"),
+    ],
+)
+def test_cells_are_named_in_plain_words(fields, words):
+    assert work_words(capacity("a", 1, **fields).cell) == words
+
+
+def test_every_disturbance_has_plain_words():
+    for name in DISTURBANCES:
+        words = work_words(capacity("a", 1, disturbance=name).cell).split(", ")
+        assert name not in words
+
+
+def test_the_sentence_has_the_numbers_of_every_objective_and_their_worst_cells():
+    said = sentence(by_objective(OBJECTIVE_ROWS), 0.9)
+    assert said == (
+        "Over 1 cell a fleet behind dualmap bears 0.80 times the traffic of b, the best single peer, and at worst 0.80 "
+        "times that of b (one, m); by itl+e2e, over 1 cell, 3.00 times the traffic of a, the best single peer, and at "
+        "worst 3.00 times that of a (one, m)."
+    )
+    assert sentence({}, 0.9) == ""
+
+
+def test_the_contents_link_to_sections_of_the_page(full_study):
+    html = study_page(read_studies([full_study]))
+    links = re.findall('href="#([^"]*)"', html)
+    assert len(links) > 5
+    assert sorted(links) == sorted(set(re.findall('<section id="([^"]*)"', html)))
+    assert links[0] == "which-router-for-my-work"
+
+
+def test_bars_at_equal_load_show_other_objectives_where_runs_have_them():
+    runs = [run(p, 1, 0.9, kept={"itl+e2e": share}) for p, share in (("dualmap", 0.5), ("a", 0.75))]
+    (within,) = [f for f in equal_load(study(*runs), {"dualmap": "dualmap", "a": "other"}) if "itl+e2e" in f]
+    assert within.index("a: 75.0%") < within.index("dualmap: 50.0%")
+
+
+def test_a_file_without_objectives_is_judged_by_the_first_token(tmp_path):
+    (tmp_path / "old").write_text(
+        HEADER
+        + "\n"
+        + '{"kind":"run","trace":"t","policy":"a","instances":8,"seed":0,"model":"m","slo_s":5.0,"qps":1.0,'
+        '"requests":10,"attainment":0.9}\n{"kind":"capacity","trace":"t","policy":"a","instances":8,"seed":0,'
+        '"model":"m","slo_s":5.0,"attainment":0.9,"qps":1.0}\n'
+    )
+    found = read_studies([tmp_path / "old"])
+    assert found.runs[0].cell == found.capacities[0].cell
+    assert found.runs[0].cell.objective == "ttft"
+    assert (found.runs[0].kept, found.runs[0].token_goodput) == ({}, None)
 
 
 def test_ablations_are_measured_against_all_on():

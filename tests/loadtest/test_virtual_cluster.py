@@ -146,7 +146,7 @@ def test_a_follow_up_starts_its_think_time_after_the_end_of_the_turn_before() ->
 def test_give_up_ends_the_run() -> None:
     cluster = VirtualCluster(chats(100), settings(2))
     seen: list[int] = []
-    done = cluster.run(give_up=lambda index, ttft_s: seen.append(index) or len(seen) == 10)
+    done = cluster.run(give_up=lambda index, ended: seen.append(index) or len(seen) == 10)
     assert done.stopped
     assert len(seen) == 10
     assert not all(o.ok for o in done.outcomes)
