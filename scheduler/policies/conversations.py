@@ -1,0 +1,57 @@
+"""Which earlier turn a prompt continues, and where that ran: what a session id says, for policies that need one.
+
+A conversation is known by its blocks: a prompt continues the one whose blocks it begins with. What many different
+prompts begin with, such as a system prompt, is nobody's turn, so few other blocks may have followed the last one known.
+"""
+
+from collections import OrderedDict
+
+from scheduler.record import record
+
+# Different blocks after one. After the last full block of a turn come one or two: its own short one, and the next turn's.
+CROWD = 3
+MAX_BLOCKS = 2**18  # remembered in all: hours of chats, so that it decides nothing
+
+
+@record
+class _Seen:
+    """instance_id: where the last prompt with this block ran. followers: blocks seen after it, up to CROWD."""
+
+    instance_id: str
+    followers: tuple[int, ...] = ()
+
+
+class Conversations:
+    def __init__(self) -> None:
+        self._seen: OrderedDict[int, _Seen] = OrderedDict()  # by block, least recent first, the tail before its root
+
+    def earlier_turn(self, blocks: tuple[int, ...]) -> tuple[int, str]:
+        """How many leading blocks of the prompt are those of an earlier turn, and the instance that turn ran at. 0 and
+        no instance for a first turn."""
+        depth, last = 0, None
+        for block in blocks:
+            seen = self._seen.get(block)
+            if seen is None:
+                break
+            depth += 1
+            last = seen
+        return (depth, last.instance_id) if last is not None and len(last.followers) < CROWD else (0, "")
+
+    def note(self, blocks: tuple[int, ...], instance_id: str) -> None:
+        """The prompt of these blocks runs there."""
+        seen = self._seen
+        follower: int | None = None
+        for block in reversed(blocks):
+            known = seen.pop(block, None)
+            followers = known.followers if known is not None else ()
+            if follower is not None and follower not in followers and len(followers) < CROWD:
+                followers = (*followers, follower)
+            seen[block] = _Seen(instance_id, followers)
+            follower = block
+        while len(seen) > MAX_BLOCKS:
+            seen.popitem(last=False)
+
+    def forget(self, instance_id: str) -> None:
+        """What ran last at an instance that is gone continues nowhere."""
+        for block in [block for block, seen in self._seen.items() if seen.instance_id == instance_id]:
+            del self._seen[block]
