@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 from scheduler.record import record
 
-# Different blocks after one. After the last full block of a turn come one or two: its own short one, and the next turn's.
+# Different blocks after one. After a turn's last full block come one or two: its own short one, and the next turn's.
 CROWD = 3
 MAX_BLOCKS = 2**18  # remembered in all: hours of chats, so that it decides nothing
 

@@ -85,7 +85,8 @@ class DynamoKv:
         return chosen
 
     def _chosen(self, request: Request, chosen: _ActiveBlocks) -> Placement:
-        if request.id in chosen.prompts:  # its attempt there has failed, and it is tried there again
+        # A request that is known there already is one whose attempt there has failed, and that is tried there again.
+        if request.id in chosen.prompts or len(chosen.prompts) != len(chosen.view.running):
             chosen.drop_ended()
         chosen.start(request)
         chosen_id = chosen.view.instance_id

@@ -63,6 +63,7 @@ def test_a_kv_cache_in_use_to_four_fifths_leaves_an_instance_out(script, kv_usag
     core = script("a", "b", policy="cache_aware_balanced", capacity={"kv_tokens": 100_000})
     core.send(BlocksStored("a", (1, 2, 3, 4)))
     core.arrive("large", int(kv_usage * 100_000) - 1, max_output_tokens=1, only=("a",))
+    core.now += kv_usage * 100  # as configured, so that the pace stays what it is
     core.first_token("large")
     assert core.view("a").booked_kv_tokens == int(kv_usage * 100_000)
     assert (where(core.arrive("r", 2048, blocks=(1, 2, 3, 4))) == "a") is stays

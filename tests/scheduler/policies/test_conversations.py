@@ -3,7 +3,7 @@
 import pytest
 
 from scheduler.policies import conversations
-from scheduler.policies.conversations import CROWD, Conversations
+from scheduler.policies.conversations import Conversations
 
 FIRST_TURN = (0, "")
 
@@ -26,7 +26,7 @@ def test_a_prompt_continues_the_turn_whose_blocks_it_begins_with(earlier, later,
 
 def test_what_many_different_prompts_begin_with_is_no_turn():
     known = Conversations()
-    for chat in range(CROWD):
+    for chat in range(3):  # after two, it may still be one that was asked something else
         assert known.earlier_turn((1, 2, 100 + chat)) == (FIRST_TURN if chat == 0 else (2, "a"))
         known.note((1, 2, 100 + chat), "a")
     assert known.earlier_turn((1, 2, 999)) == FIRST_TURN
@@ -35,7 +35,7 @@ def test_what_many_different_prompts_begin_with_is_no_turn():
 
 def test_a_crowd_is_counted_by_its_different_prompts():
     known = Conversations()
-    for _ in range(2 * CROWD):
+    for _ in range(9):
         known.note((1, 2, 3), "a")
     assert known.earlier_turn((1, 2, 4)) == (2, "a")
 

@@ -86,6 +86,14 @@ def test_beyond_the_most_that_is_told_apart_instances_are_used_in_turn(script, m
     assert [where(core.arrive(f"s{i}", 100)) for i in range(4)] == list("abab")
 
 
+def test_warm_instances_are_kept_beyond_the_most_that_is_told_apart(script, monkeypatch):
+    monkeypatch.setattr(llm_d_optimized, "QUEUE_THRESHOLD_TOKENS", 1000)
+    core = script("a", "b", policy="llm_d_optimized")
+    core.arrive("r0", 100, only=("b",))
+    core.arrive("r1", 5000, blocks=PROMPT[:4], only=("a",))
+    assert where(core.arrive("r2", 2048, blocks=PROMPT[:4])) == "a"
+
+
 def test_prompts_that_have_a_token_are_no_work(script):
     core = script("a", "b", policy="llm_d_optimized")
     for i in range(3):

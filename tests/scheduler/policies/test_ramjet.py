@@ -26,7 +26,7 @@ def test_a_request_in_flight_outweighs_less_than_four_blocks(script, cached: int
 
 
 @pytest.mark.parametrize(
-    ("prompt_tokens", "units"), [(100, 1), (8192, 1), (8193, 2), (16_384, 2), (57_345, 8), (500_000, 8)]
+    ("prompt_tokens", "units"), [(0, 1), (8192, 1), (8193, 2), (16_384, 2), (57_345, 8), (500_000, 8)]
 )
 def test_a_request_is_a_unit_for_each_begun_8192_tokens_and_eight_at_most(script, prompt_tokens: int, units: int):
     for cached, stays in ((4 * units, True), (4 * units - 1, False)):

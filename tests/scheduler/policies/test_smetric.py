@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduler.events import BlocksRemoved
+from scheduler.events import BlocksRemoved, BlocksStored
 
 
 def where(commands) -> str:
@@ -54,6 +54,13 @@ def test_a_first_turn_goes_by_work_and_requests_whoever_has_the_system_prompt(sc
     for i in range(chats):
         chat_on(core, "a", (1, 2, 3, 10 + i), f"chat{i}")
     assert (where(core.arrive("next", 2048, blocks=(1, 2, 3, 99))) == "a") is stays
+
+
+def test_of_several_with_as_much_of_it_the_one_least_recently_chosen_takes_a_later_turn(script):
+    core = script("a", "b", "c", policy="smetric")
+    chat_on(core, "a", (1, 2, 3, 4))
+    core.send(BlocksStored("b", (1, 2, 3, 4)))
+    assert where(core.arrive("next", 2560, blocks=(1, 2, 3, 4, 5))) == "b"
 
 
 @pytest.mark.parametrize(("left", "stays"), [(3, True), (2, False)])

@@ -69,10 +69,24 @@ def test_a_conversation_leaves_an_instance_that_is_lost(script):
     core = script("a", "b", policy="sticky_bounded")
     chat_on(core, "a", (1, 2))
     core.lose("a")
-    assert where(core.arrive("next", 1536, blocks=(1, 2, 3))) == "b"
-    core.finish("next")
     core.join("a", 2)
+    assert where(core.arrive("next", 1536, blocks=(1, 2, 3))) == "b"  # the one that was not chosen longest
+
+
+def test_a_turn_that_failed_at_its_instance_is_tried_elsewhere_and_stays_there(script):
+    core = script("a", "b", policy="sticky_bounded")
+    chat_on(core, "a", (1, 2))
+    assert where(core.arrive("next", 1536, blocks=(1, 2, 3))) == "a"
+    assert where(core.fail("next")) == "b"
+    core.finish("next", 2)
     assert where(core.arrive("more", 2048, blocks=(1, 2, 3, 4))) == "b"
+
+
+def test_turns_that_have_ended_are_active_no_more_though_no_first_turn_comes(script):
+    core = script("a", "b", policy="sticky_bounded")
+    chat_on(core, "a", *(tuple(range(turn + 1)) for turn in range(30)))
+    active = core.core.policy._active["a"]
+    assert len(active.prompts) <= 1  # an end that is not yet noticed
 
 
 def test_an_idle_fleet_is_used_in_turn(script):
