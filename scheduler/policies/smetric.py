@@ -54,8 +54,8 @@ class SMetric(TiesInTurn):
                 warmest, most, warmest_meets = view, hit, meets
         if chosen is None or warmest is None:
             return None
-        reusable, _ = self._conversations.earlier_turn(blocks)
+        reusable, _ = self._conversations.earlier_turn(request)
         if reusable and most > HIT_RATIO * reusable and (warmest_meets or not any_meets):
             chosen = warmest
-        self._conversations.note(blocks, chosen.instance_id)
+        self._conversations.note(request, chosen.instance_id)
         return self._chosen(chosen.estimate_ttft(request))

@@ -30,13 +30,13 @@ class StickyBounded(DynamoKv):
         self._conversations.forget(view.instance_id)
 
     def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
-        _, bound_to = self._conversations.earlier_turn(request.blocks)
+        _, bound_to = self._conversations.earlier_turn(request)
         chosen = self._active.get(bound_to) if bound_to not in avoid else None
         if chosen is None or len(chosen.view.running) > LOAD_FACTOR * self._mean_active(avoid):
             chosen = self._cheapest(request, avoid)
         if chosen is None:
             return None
-        self._conversations.note(request.blocks, chosen.view.instance_id)
+        self._conversations.note(request, chosen.view.instance_id)
         return self._chosen(request, chosen)
 
     def _mean_active(self, avoid: Set[str]) -> float:
