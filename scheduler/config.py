@@ -18,6 +18,13 @@ POLICY_NAMES = (
     "llm_d",
     "lmetric",
     "ray_prefix_affinity",
+    "llm_d_precise",
+    "llm_d_optimized",
+    "ramjet",
+    "smetric",
+    "two_tier",
+    "sticky_bounded",
+    "cache_aware_balanced",
     "dualmap_paper",
 )
 

@@ -57,6 +57,10 @@ class DynamoKv:
         del self._active[view.instance_id]
 
     def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
+        chosen = self._cheapest(request, avoid)
+        return None if chosen is None else self._chosen(request, chosen)
+
+    def _cheapest(self, request: Request, avoid: Set[str]) -> _ActiveBlocks | None:
         blocks = request.blocks
         block_tokens = request.block_tokens or self._block_tokens
         chosen: _ActiveBlocks | None = None
@@ -78,9 +82,11 @@ class DynamoKv:
             cost = PREFILL_LOAD_SCALE * max(0.0, prefill - OVERLAP_SCORE_CREDIT * cached) + decode
             if chosen is None or cost < lowest:
                 chosen, lowest = active, cost
-        if chosen is None:
-            return None
-        if request.id in chosen.prompts:  # its attempt there has failed, and it is tried there again
+        return chosen
+
+    def _chosen(self, request: Request, chosen: _ActiveBlocks) -> Placement:
+        # A request that is known there already is one whose attempt there has failed, and that is tried there again.
+        if request.id in chosen.prompts or len(chosen.prompts) != len(chosen.view.running):
             chosen.drop_ended()
         chosen.start(request)
         chosen_id = chosen.view.instance_id

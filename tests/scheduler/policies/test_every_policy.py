@@ -5,7 +5,7 @@ from collections import deque
 import pytest
 
 from scheduler.config import POLICY_NAMES
-from scheduler.policies import cache_aware, preble_e2, ray_prefix_affinity
+from scheduler.policies import cache_aware, conversations, preble_e2, ray_prefix_affinity
 from scheduler.request import ChoiceReason
 
 PEERS = [name for name in POLICY_NAMES if not name.startswith("dualmap")]
@@ -133,6 +133,7 @@ def test_without_an_instance_there_is_no_place(script, policy: str):
 def test_state_is_bounded(script, policy: str, monkeypatch):
     monkeypatch.setattr(cache_aware, "MAX_TREE_BLOCKS", 200)
     monkeypatch.setattr(ray_prefix_affinity, "MAX_BLOCKS", 200)
+    monkeypatch.setattr(conversations, "MAX_BLOCKS", 600)
     monkeypatch.setattr(preble_e2, "WINDOW_S", 10.0)
     core = script(*"abc", policy=policy, capacity={"kv_tokens": 200 * 512})
     sizes = []

@@ -1,5 +1,7 @@
 """ray_prefix_affinity: the longest match, or the smallest trees; of these the shortest queue."""
 
+from math import inf
+
 from scheduler import InstanceCapacity, Request, SchedulerConfig
 from scheduler.holders import Holders
 from scheduler.instance_view import InstanceView
@@ -11,6 +13,10 @@ from scheduler.ttft import FleetPace
 def where(commands) -> str:
     (dispatch,) = commands
     return dispatch.instance_id
+
+
+def test_the_registered_policy_has_rays_own_default_which_never_falls_back_for_imbalance(script):
+    assert script("a", policy="ray_prefix_affinity").core.policy._imbalanced_threshold == inf
 
 
 def test_by_default_no_queue_is_too_long_for_a_match(script):
