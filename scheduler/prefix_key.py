@@ -89,9 +89,9 @@ class PrefixKeys:
         return RingKey(path[-1], depth, depth - 1 if len(path) > 1 else 0, PAIR)
 
     def agree(self, epoch: int, depths: Iterable[tuple[int, int]], homes: Iterable[tuple[int, int]]) -> bool:
-        """Use these depths and homes from now on, as all gateways do. What is found here is used until all agree on it: a
-        crowd that comes in a burst is all there before the others have heard of it. False if they are older than those
-        in use."""
+        """Use these depths and homes from now on, as all gateways do. What is found here is used until all agree on
+        it: a crowd that comes in a burst is all there before the others have heard of it. False if they are older than
+        those in use."""
         if epoch <= self.epoch:
             return False
         self.epoch = epoch
