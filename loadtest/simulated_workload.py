@@ -25,6 +25,7 @@ class Setup:
     model, disturbance: names or files, see loadtest.models and loadtest.disturbances.
     limit: requests of the trace, for up to 8 instances; larger clusters get copies of it. warmup: of these, so many are
         not counted. max_prompt_tokens: longer ones are left out; 0: none is, but for the model's own limit.
+    cells: the instances are divided into so many, with a gateway each and one in front of all; 1: they are not.
     scale: the least and the most instances of a cluster that scales itself; a new one takes start_s.
     """
 
@@ -35,6 +36,7 @@ class Setup:
     model: str = "full"
     disturbance: str = "none"
     gateways: int = 1
+    cells: int = 1
     network_s: float = 0.0005
     slo_s: float = 5.0
     limit: int = 8000
@@ -61,7 +63,8 @@ class Setup:
     def in_words(self) -> str:
         longest = f", prompts up to {self.max_prompt_tokens} tokens" if self.max_prompt_tokens else ""
         scaled = "" if self.scale is None else ", {} to {} instances".format(*self.scale) + f" in {self.start_s:g} s"
-        return f"{self.limit * self.copies} requests, {self.warmup_requests} of them warm-up{longest}{scaled}"
+        cells = f", {self.cells} cells" if self.cells > 1 else ""
+        return f"{self.limit * self.copies} requests, {self.warmup_requests} of them warm-up{longest}{scaled}{cells}"
 
 
 def workload_of(setup: Setup, qps: float, seed: int) -> Workload:

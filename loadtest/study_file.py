@@ -68,7 +68,7 @@ class _InCell(msgspec.Struct, frozen=True, kw_only=True):
 
 class StudyRun(_InCell, frozen=True, kw_only=True, tag_field="kind", tag="run"):
     """None where nothing was measured, as in a run without a first token. instance_s, plans: as in ClusterRun, of a
-    cluster that scales itself."""
+    cluster that scales itself. busiest_cell: its requests against those of the mean cell, where there are several."""
 
     qps: float
     requests: int
@@ -93,6 +93,7 @@ class StudyRun(_InCell, frozen=True, kw_only=True, tag_field="kind", tag="run"):
     cpu_s: float | None = None
     instance_s: float | None = None
     plans: list[tuple[float, str]] = []
+    busiest_cell: float | None = None
 
 
 class StudyCapacity(_InCell, frozen=True, kw_only=True, tag_field="kind", tag="capacity"):

@@ -7,6 +7,7 @@ apart by the first block in which they differ. When its share has fallen well be
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil
 
 HOT_SHARE = 0.5  # of one instance's fair share of the requests; a key has two instances to run on
 COOL_SHARE = 0.25  # of the hot threshold; far enough below it that keys do not flap
@@ -66,6 +67,14 @@ class PrefixKeys:
         if self._adaptive:
             self._count(path, blocks)
         return path[-1], depth
+
+    def pairs(self, key: int) -> int:
+        """How many pairs of instances the requests of the key need: more than one where it is hot and nothing tells its
+        requests apart."""
+        share = self._shares.get(key)
+        if share is None or share.ends <= self.hot_count:
+            return 1
+        return ceil(share.ends * self._instances / len(self._window))
 
     def agree(self, epoch: int, depths: Iterable[tuple[int, int]]) -> bool:
         """Use these depths from now on, as all gateways do, and look for none of our own. False if they are older than
