@@ -70,11 +70,9 @@ class PrefixKeys:
 
     def pairs(self, key: int) -> int:
         """How many pairs of instances the requests of the key need: more than one where it is hot and nothing tells its
-        requests apart."""
+        requests apart, so that none of the pairs is hot."""
         share = self._shares.get(key)
-        if share is None or share.ends <= self.hot_count:
-            return 1
-        return ceil(share.ends * self._instances / len(self._window))
+        return 1 if share is None else max(1, ceil(share.ends / self.hot_count))
 
     def agree(self, epoch: int, depths: Iterable[tuple[int, int]]) -> bool:
         """Use these depths from now on, as all gateways do, and look for none of our own. False if they are older than
