@@ -21,7 +21,7 @@ from loadtest.study_file import DecisionCost
 from loadtest.study_log import StudyLog
 from scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
 from scheduler.blocks import hash_text, hash_trace_ids
-from scheduler.cells import CellRouter, load_of
+from scheduler.cells import CellLoad, CellRouter
 from scheduler.config import POLICY_NAMES
 from scheduler.events import FirstToken, InstanceJoined, RequestArrived, RequestFinished
 
@@ -39,6 +39,11 @@ def _core(size: int, policy: str) -> Scheduler:
     return core
 
 
+def _end(core: Scheduler, request: Request, now: float) -> None:
+    core.handle(FirstToken(request.id, 1), now + 0.01)
+    core.handle(RequestFinished(request.id, 1, 200), now + 0.02)
+
+
 class _Flat:
     def __init__(self, size: int, policy: str) -> None:
         self._core = _core(size, policy)
@@ -47,33 +52,27 @@ class _Flat:
         (_dispatch,) = self._core.handle(RequestArrived(request), now)
 
     def end(self, request: Request, now: float) -> None:
-        self._core.handle(FirstToken(request.id, 1), now + 0.01)
-        self._core.handle(RequestFinished(request.id, 1, 200), now + 0.02)
+        _end(self._core, request, now)
 
 
 class _Cells:
+    """The core of one cell stands for all: in a deployment each is a process of its own, and so is what chooses it."""
+
     def __init__(self, size: int) -> None:
-        self._cores = {str(i): _core(min(size, CELL_INSTANCES), "dualmap") for i in range(-(-size // CELL_INSTANCES))}
+        self._core = _core(min(size, CELL_INSTANCES), "dualmap")
         self._router = CellRouter()
-        for name, core in self._cores.items():
-            self._router.join(name, len(core.instances), 0.0)
-        self._used = ""
-        self._reported = 0.0
+        self._names = [str(number) for number in range(-(-size // CELL_INSTANCES))]
+        for name in self._names:
+            self._router.join(name, len(self._core.instances), 0.0)
 
     def decide(self, request: Request, now: float) -> None:
-        choice = self._router.choose(request.blocks, request.id, now)
-        assert choice is not None
-        self._used = choice.cell
-        (_dispatch,) = self._cores[choice.cell].handle(RequestArrived(request), now)
+        self._router.choose(request.blocks, request.id, now)
+        (_dispatch,) = self._core.handle(RequestArrived(request), now)
 
     def end(self, request: Request, now: float) -> None:
-        core = self._cores[self._used]
-        core.handle(FirstToken(request.id, 1), now + 0.01)
-        core.handle(RequestFinished(request.id, 1, 200), now + 0.02)
-        if now - self._reported >= 1.0:
-            self._reported = now
-            for name, each in self._cores.items():
-                self._router.report(name, load_of(each), now)
+        _end(self._core, request, now)
+        for name in self._names:
+            self._router.report(name, CellLoad(len(self._core.instances)), now)
 
 
 class _Cluster:
