@@ -6,6 +6,7 @@ DualMap, one level up: the prefix names two candidates, what is known of them pi
 them is followed.
 """
 
+from collections import deque
 from collections.abc import Set
 from enum import StrEnum
 
@@ -29,11 +30,13 @@ BLOCK_WORTH_S = 0.16  # of waiting, a block that need not be computed again: twi
 @record
 class CellLoad:
     """What a cell says of itself. instances: those that are ready. backlog_s: seconds of prefill that wait at one, on
-    average. used: share of the room that is in use, 0 to 1. full: it would refuse a request. age_s: since it was so."""
+    average. used: share of the room that is in use, 0 to 1. request_s: prefill of a mean request there. full: it would
+    refuse a request. age_s: since it was so."""
 
     instances: int
     backlog_s: float = 0.0
     used: float = 0.0
+    request_s: float = 0.0
     full: bool = False
     age_s: float = 0.0
 
@@ -58,17 +61,34 @@ class CellChoice:
 
 
 class _Cell:
-    __slots__ = ("heard_at", "load", "name", "refused_until")
+    """sent: when it was given requests since it was heard of; the oldest first."""
+
+    __slots__ = ("heard_at", "load", "name", "refused_until", "sent")
 
     def __init__(self, name: str, load: CellLoad, now: float) -> None:
         self.name = name
         self.load = load
         self.heard_at = now
         self.refused_until = now
+        self.sent: deque[float] = deque()
 
-    @property
-    def load_s(self) -> float:
-        return self.load.backlog_s + USED_S * self.load.used
+    def load_s(self, now: float) -> float:
+        """As it is by now: what it was given since has come, and what it has worked off is gone."""
+        load = self.load
+        backlog_s = load.backlog_s + len(self.sent) * load.request_s / max(1, load.instances) - (now - self.heard_at)
+        return max(0.0, backlog_s) + USED_S * load.used
+
+    def hear(self, load: CellLoad, now: float) -> None:
+        self.load, self.heard_at = load, now - load.age_s
+        self._forget_sent(self.heard_at)
+
+    def send(self, now: float) -> None:
+        self.sent.append(now)
+        self._forget_sent(now - SILENT_S)
+
+    def _forget_sent(self, until: float) -> None:
+        while self.sent and self.sent[0] <= until:
+            self.sent.popleft()
 
     def takes_requests(self, now: float) -> bool:
         return not self.load.full and now >= self.refused_until and now - self.heard_at <= SILENT_S
@@ -113,7 +133,7 @@ class CellRouter:
         cell = self._cells.get(name)
         if cell is None or now - load.age_s < cell.heard_at:
             return
-        cell.load, cell.heard_at = load, now - load.age_s
+        cell.hear(load, now)
         if load.instances and load.instances != self._weights[name]:
             self._weigh(name, load.instances)
 
@@ -147,9 +167,10 @@ class CellRouter:
         home, given = self._home(blocks, depth)
         if home is not None and home.name not in names and self._follows(home, given, depth, pairs, tried, now):
             names = (*names, home.name)
-        chosen = min(names, key=lambda name: self._cost_s(name, home, given))  # a tie goes to the first candidate
+        chosen = min(names, key=lambda name: self._cost_s(name, home, given, now))  # a tie goes to the first candidate
         cell = self._cells[chosen]
         self._given.give(blocks, depth, cell)
+        cell.send(now)
         if len(names) == 1:
             reason = CellReason.ONLY_ONE
         elif home is None:
@@ -158,10 +179,10 @@ class CellRouter:
             reason = CellReason.WARM if cell is home else CellReason.SWITCHED
         return CellChoice(chosen, reason, names, given if cell is home else 0)
 
-    def _cost_s(self, name: str, home: _Cell | None, given: int) -> float:
+    def _cost_s(self, name: str, home: _Cell | None, given: int, now: float) -> float:
         """What is waited for there, less what is saved there."""
         cell = self._cells[name]
-        return cell.load_s - (BLOCK_WORTH_S * given if cell is home else 0.0)
+        return cell.load_s(now) - (BLOCK_WORTH_S * given if cell is home else 0.0)
 
     def _candidates(self, place: int, tried: Set[str], now: float) -> tuple[str, ...]:
         """Two that take requests; where no cell does, two of all."""
@@ -205,5 +226,7 @@ def load_of(core: Scheduler) -> CellLoad:
         running / max(1, sum(view.capacity.max_running for view in ready)),
         kv_tokens / max(1, sum(view.capacity.kv_tokens for view in ready)),
     )
+    arrived = core.stats.arrived
+    request_s = core.stats.arrived_work_tokens / arrived * ready[0].seconds_per_token if arrived and ready else 0.0
     full = not ready or len(core.attempts) >= core.config.max_in_flight
-    return CellLoad(len(ready), core.loads.mean_s, min(1.0, used), full)
+    return CellLoad(len(ready), core.loads.mean_s, min(1.0, used), request_s, full)

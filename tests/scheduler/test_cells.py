@@ -145,6 +145,20 @@ def test_of_two_cells_that_were_given_nothing_the_less_loaded_one_is_chosen():
         assert (choice.cell, choice.reason) == (min(choice.candidates), CellReason.BALANCED)
 
 
+def test_what_a_cell_was_given_since_it_reported_counts_and_what_it_has_worked_off_does_not():
+    router = router_of("a", "b")
+    router.report("a", CellLoad(10, 0.5, request_s=1.0), 0.0)
+    router.report("b", CellLoad(10, 1.0, request_s=1.0), 0.0)
+    cells = [router.choose(blocks, str(i), 0.0).cell for i, blocks in enumerate(strangers(45))]
+    assert cells[:5] == ["a"] * 5, "ten requests are a second of backlog"
+    assert Counter(cells)["a"] == pytest.approx(Counter(cells)["b"] + 5, abs=1)
+    router.report("b", CellLoad(10, 9.0, request_s=1.0, age_s=1.0), 2.0)
+    router.report("a", CellLoad(10, 7.5, request_s=1.0, age_s=0.0), 2.0)
+    assert router.choose(prompt(length=3), "r", 2.0).cell == "a", "7.5 s against 9 s less one that has passed"
+    router.report("a", CellLoad(10, 9.0, request_s=1.0), 2.0)
+    assert router.choose(prompt(length=3), "r", 2.0).cell == "b"
+
+
 def test_a_tie_goes_to_the_first_candidate_which_is_no_cell_more_often_than_another():
     router = router_of(*NAMES)
     choices = [router.choose(blocks, str(i), 0.0) for i, blocks in enumerate(strangers(2000))]
@@ -313,7 +327,7 @@ def test_a_core_says_how_its_cell_does():
     for name in "ab":
         core.handle(InstanceJoined(name, 0, capacity), 0.0)
     core.handle(RequestArrived(Request("r", prompt(length=2), 1024)), 0.0)
-    assert load_of(core) == CellLoad(2, backlog_s=1.024 / 2, used=1 / 8)
+    assert load_of(core) == CellLoad(2, backlog_s=1.024 / 2, used=1 / 8, request_s=1.024)
     core.handle(InstanceDraining("b", 0), 0.0)
     assert load_of(core).instances == 1
 
