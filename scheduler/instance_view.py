@@ -27,6 +27,7 @@ LEAST_RAMP = 0.1  # of the load of an instance in full service: what it starts w
 # until the other gateway hears that it has room.
 YIELD_AFTER_S = 0.3
 MAX_YIELDS = 5  # times in a row that room is left to another gateway that does not use it
+RUNNING_S = 0.02  # about a step of the engine, which each request that runs may take part in
 FEW_DECODING = 2  # requests: for so few a step is not filled
 SAVED_MEMORY_S = (
     300.0  # time over which what a cache saved counts: prefixes that are not used any more are worth nothing
@@ -151,6 +152,11 @@ class InstanceView:
         """Seconds until a request that arrives now would start its prefill, if it went behind all others. It looks
         longer than it is while the instance is new."""
         return self.backlog_tokens * self.speed.seconds_per_token / self.ramp
+
+    @property
+    def load_s(self) -> float:
+        """By which instances are compared before any estimate is made: the backlog, and a little for each request."""
+        return self.backlog_s + RUNNING_S * self.booked_running
 
     def ahead_tokens(self, request: Request) -> int:
         """Prefill work that would come before such a request if it were placed here now. Of what other gateways have

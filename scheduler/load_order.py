@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 BUSY_BACKLOG_S = 1.0  # from which an instance counts as busy
 
-_Load = tuple[float, int, str]
+_Load = tuple[float, str, float]  # seconds of load, instance id, seconds of backlog
 
 
 class LoadOrder:
-    """Sorted by (seconds of backlog, running requests, instance id). Each view tells it when one of these has changed:
-    O(log n) and a memory move.
+    """Sorted by (InstanceView.load_s, instance id). Each view tells it when its load has changed: O(log n) and a memory
+    move.
 
     waiting: requests that wait in the gateway, for whichever instance. rivals: where other gateways send to these
     instances, too: how many prompts they sent before they last said so; None where there are none.
@@ -49,13 +49,13 @@ class LoadOrder:
         load = self._loads[view.instance_id] = _load_of(view)
         self._views[view.instance_id] = view
         insort(self._order, load)
-        self._count(load[0], 0.0)
+        self._count(load[-1], 0.0)
 
     def remove(self, view: InstanceView) -> None:
         del self._views[view.instance_id]
         load = self._loads.pop(view.instance_id)
         del self._order[bisect_left(self._order, load)]
-        self._count(0.0, load[0])
+        self._count(0.0, load[-1])
         if not self._order:
             self._total_s = self._busy_s = 0.0  # no rounding is left over
 
@@ -71,20 +71,20 @@ class LoadOrder:
             order = self._order
             del order[bisect_left(order, old)]
             insort(order, new)
-            self._count(new[0], old[0])
+            self._count(new[-1], old[-1])
 
     def _count(self, new_s: float, old_s: float) -> None:
         self._total_s += new_s - old_s
         self._busy_s += min(new_s, BUSY_BACKLOG_S) - min(old_s, BUSY_BACKLOG_S)
 
     def coolest(self) -> Iterator[InstanceView]:
-        """Least backlog first, and of those without any, who runs least."""
-        return (self._views[instance_id] for _, _, instance_id in self._order)
+        """Least load first."""
+        return (self._views[instance_id] for _, instance_id, _ in self._order)
 
     def hottest(self) -> Iterator[InstanceView]:
-        """Most backlog first."""
-        return (self._views[instance_id] for _, _, instance_id in reversed(self._order))
+        """Most load first."""
+        return (self._views[instance_id] for _, instance_id, _ in reversed(self._order))
 
 
 def _load_of(view: InstanceView) -> _Load:
-    return view.backlog_s, view.booked_running, view.instance_id
+    return view.load_s, view.instance_id, view.backlog_s

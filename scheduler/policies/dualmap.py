@@ -92,11 +92,11 @@ class DualMap:
         with what it knew a moment ago, must not all find the same one: each request draws one of a few."""
         rivals = self._loads.rivals
         few = 1 if rivals is None else min(2 + rivals, MAX_COOLEST)
-        least = min((view.backlog_s, view.booked_running) for view in views)
+        least_s = min(view.load_s for view in views)
         cool = [
             view
             for view in islice(self._loads.coolest(), few + len(avoid))
-            if (view.backlog_s, view.booked_running) < least and view.instance_id not in avoid
+            if view.load_s < least_s and view.instance_id not in avoid
         ][:few]
         return cool[xxh3_64_intdigest(request.id.encode()) % len(cool)] if cool else None
 
@@ -119,7 +119,7 @@ class DualMap:
             mask &= ~view.bit
         if mask.bit_count() <= FEW_HOLDERS:
             holders = [self._views[i] for i in self._holders.instances(mask) if i in self._views and i not in avoid]
-            views += sorted(holders, key=lambda view: (view.backlog_s, view.booked_running))[:MAX_HOLDERS]
+            views += sorted(holders, key=lambda view: view.load_s)[:MAX_HOLDERS]
         else:
             cool = islice(self._loads.coolest(), COOL_HOLDERS + len(avoid))
             views += [v for v in cool if v.bit & mask and v.instance_id not in avoid][:MAX_HOLDERS]

@@ -550,8 +550,8 @@ class Fleet:
         views = core.instances.values()
         ready = [view for view in views if not view.draining]
         assert core.loads.waiting == sum(len(view.waiting) for view in views)
-        assert core.loads._order == sorted((v.backlog_s, v.booked_running, v.instance_id) for v in ready)
-        assert list(core.loads.coolest()) == sorted(ready, key=lambda v: (v.backlog_s, v.booked_running, v.instance_id))
+        assert core.loads._order == sorted((v.load_s, v.instance_id, v.backlog_s) for v in ready)
+        assert list(core.loads.coolest()) == sorted(ready, key=lambda v: (v.load_s, v.instance_id))
         mean_s = sum(view.backlog_s for view in ready) / len(ready) if ready else 0.0
         assert core.loads.mean_s == pytest.approx(mean_s, abs=1e-6)
         masks = Counter[int]()

@@ -1,4 +1,4 @@
-"""Instances in the order of their backlog, against a plain sort."""
+"""Instances in the order of their load, against a plain sort."""
 
 import random
 
@@ -121,10 +121,10 @@ def test_the_order_is_that_of_a_sort_after_any_change(seed: int):
             case 5 if running:
                 view, attempt = running.pop(rng.randrange(len(running)))
                 view.release(attempt)
-        in_order = sorted((views[i].backlog_s, views[i].running_count, i) for i in ready)
-        assert [v.instance_id for v in loads.coolest()] == [i for _, _, i in in_order]
-        assert [v.instance_id for v in loads.hottest()] == [i for _, _, i in in_order][::-1]
-        expected = [(s, i) for s, _, i in in_order]
+        in_order = sorted((views[i].load_s, i) for i in ready)
+        assert [v.instance_id for v in loads.coolest()] == [i for _, i in in_order]
+        assert [v.instance_id for v in loads.hottest()] == [i for _, i in in_order][::-1]
+        expected = [(views[i].backlog_s, i) for i in ready]
         assert loads.mean_s == pytest.approx(sum(s for s, _ in expected) / len(expected) if expected else 0.0, abs=1e-9)
         busy = sum(min(s, BUSY_BACKLOG_S) for s, _ in expected) / BUSY_BACKLOG_S / len(expected) if expected else 0.0
         assert loads.busy == pytest.approx(busy, abs=1e-9)
