@@ -186,7 +186,7 @@ def test_one_leaves_at_a_time_and_it_is_the_one_whose_cache_is_worth_least():
         (steady(ready(3), 1700), "hold: prefill load up to 1.70 instances: 3 wanted in the last 40 s"),
         (steady(ready(3), 1500), "hold: prefill load up to 1.50 instances: 3 wanted in the last 40 s"),
         (steady(ready(3), 100, slo_kept=1, slo_missed=1), "hold: 50% in time in the last 40 s"),
-        (slow_until(85), "hold: 50% of answers at their pace in the last 40 s"),
+        (slow_until(85), "hold: 62% of answers at their pace in the last 40 s"),
         (steady(ready(3, running=7), 100), "hold: 21 requests run, 10 at an instance: 3 wanted in the last 40 s"),
     ],
 )
