@@ -15,6 +15,7 @@ from scheduler.scaling_config import ScalingConfig
 SURE = 3.0  # standard deviations of a count by which arrivals must grow to count as growing
 SETTLING = 3.0  # at least this part of the up window lies between two starts
 TELLING_ANSWERS = 20  # of fewer, a late one is more than the share that may be late
+DOWN_SLOW = 0.5  # of the share of slow answers that asks for one more: with no more of them one may leave
 DOWN_MARGIN = 0.9  # of the target load: with fewer instances less is found cached, and there is more to compute
 
 
@@ -158,17 +159,17 @@ def _need_now(history: Sequence[ScalingSample], config: ScalingConfig, start_s: 
     kept, missed = sum(s.slo_kept for s in window), sum(s.slo_missed for s in window)
     if kept < config.attainment * (kept + missed) and backlog_s > ready:
         needs.append(_Need(ready + 1, f"{kept / (kept + missed):.0%} in time over {config.up_window_s:g} s"))
-    at_pace = _few_at_pace(window, config)
+    at_pace = _few_at_pace(window, config.attainment)
     if at_pace is not None and _newest_s(now) >= config.up_window_s:  # else they may be from before the last one came
         needs.append(_Need(ready + 1, f"{at_pace:.0%} of answers at their pace over {config.up_window_s:g} s"))
     most = max(needs, key=lambda need: need.replicas)
     return _Need(most.replicas, f"{most.reason}: {most.replicas} wanted")
 
 
-def _few_at_pace(window: Sequence[ScalingSample], config: ScalingConfig) -> float | None:
+def _few_at_pace(window: Sequence[ScalingSample], wanted: float) -> float | None:
     """Share of answers at the pace of their objective; None where that is enough, or too few ended to tell."""
     kept, missed = sum(s.tpot_kept for s in window), sum(s.tpot_missed for s in window)
-    if kept + missed < TELLING_ANSWERS or kept >= config.attainment * (kept + missed):
+    if kept + missed < TELLING_ANSWERS or kept >= wanted * (kept + missed):
         return None
     return kept / (kept + missed)
 
@@ -198,8 +199,9 @@ def _most_needed(history: Sequence[ScalingSample], config: ScalingConfig) -> _Ne
     kept, missed = sum(s.slo_kept for s in window), sum(s.slo_missed for s in window)
     if kept < config.attainment * (kept + missed):
         return _Need(len(history[-1].instances), f"{kept / (kept + missed):.0%} in time")
-    if (at_pace := _few_at_pace(window, config)) is not None:
-        return _Need(len(history[-1].instances), f"{at_pace:.0%} of answers at their pace")
+    for part in (window, parts[-1]):
+        if (at_pace := _few_at_pace(part, 1 - DOWN_SLOW * (1 - config.attainment))) is not None:
+            return _Need(len(history[-1].instances), f"{at_pace:.0%} of answers at their pace")
     needs = [_need(load, config.target_load * DOWN_MARGIN, f"prefill load up to {load:.2f} instances")]
     needs += [need for sample in parts[-1] for need in _pressures(sample, config)]
     most = max(needs, key=lambda need: need.replicas)

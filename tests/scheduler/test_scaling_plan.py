@@ -165,9 +165,12 @@ def test_decoding_and_the_kv_cache_can_each_ask_for_more(load: dict[str, int], s
 # Downwards.
 
 
-def slow_until(at_s: int) -> list[ScalingSample]:
-    """Half of the answers are slow, up to 15 s ago."""
-    return [replace(s, tpot_kept=1, tpot_missed=int(s.at_s < at_s)) for s in steady(ready(3), 100)]
+def slow(seconds: range, instances: int = 3) -> list[ScalingSample]:
+    """Of the answers, two a second, one is slow in each of these seconds."""
+    return [
+        replace(s, tpot_kept=2 - (s.at_s in seconds), tpot_missed=int(s.at_s in seconds))
+        for s in steady(ready(instances), 100)
+    ]
 
 
 def test_one_leaves_at_a_time_and_it_is_the_one_whose_cache_is_worth_least():
@@ -186,7 +189,9 @@ def test_one_leaves_at_a_time_and_it_is_the_one_whose_cache_is_worth_least():
         (steady(ready(3), 1700), "hold: prefill load up to 1.70 instances: 3 wanted in the last 40 s"),
         (steady(ready(3), 1500), "hold: prefill load up to 1.50 instances: 3 wanted in the last 40 s"),
         (steady(ready(3), 100, slo_kept=1, slo_missed=1), "hold: 50% in time in the last 40 s"),
-        (slow_until(85), "hold: 62% of answers at their pace in the last 40 s"),
+        (slow(range(97, 101), instances=6), "hold: 82% of answers at their pace in the last 40 s"),
+        (slow(range(70, 73)), "hold: 96% of answers at their pace in the last 40 s"),
+        (slow(range(85)), "hold: 70% of answers at their pace in the last 40 s"),
         (steady(ready(3, running=7), 100), "hold: 21 requests run, 10 at an instance: 3 wanted in the last 40 s"),
     ],
 )
@@ -194,6 +199,10 @@ def test_nobody_leaves_while(history: list[ScalingSample], said: str):
     found = plan(history)
     assert (found.start, found.drain) == (0, ())
     assert found.reason == said
+
+
+def test_one_leaves_though_a_few_answers_were_slow():
+    assert plan(slow(range(70, 72))).drain
 
 
 def test_a_peak_in_the_down_window_keeps_the_instances():
