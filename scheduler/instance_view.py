@@ -267,16 +267,16 @@ class InstanceView:
 
     def has_room(self, window_s: float) -> bool:
         """Whether it could begin with another prompt now: while it has less prefill than that to do, or, where others
-        decode, whose tokens each step of its own would hold up, less than a full step. One that idles takes anything,
-        whatever it reports."""
+        decode, whose tokens each step of its own would hold up, less than a full step, unless others' prompts take
+        turns with them. One that idles takes anything, whatever it reports."""
         if not self.booked_running:
             return True
         if self.reported.stale or self._all_running >= self.capacity.max_running * self.ramp:
             return False
-        if self._decoding > FEW_DECODING:
-            window_s = max(window_s, self.capacity.step_tokens * self.speed.seconds_per_token)
         if self._shares.several:
             window_s *= SHARED_WINDOW
+        elif self._decoding > FEW_DECODING:
+            window_s = max(window_s, self.capacity.step_tokens * self.speed.seconds_per_token)
         return not self.prefilling_tokens or self.prefilling_s < window_s
 
     def next_waiting(self, now: float) -> Attempt | None:

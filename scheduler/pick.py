@@ -28,7 +28,7 @@ def pick_instance(
     estimates: list[TtftEstimate],
     slo_aware: bool,
     recompute_price: float,
-    decode_price_s: float,
+    decode_price_s: float | None,
     answer_tokens: float = 0.0,
 ) -> tuple[TtftEstimate, ChoiceReason]:
     """Go where the time to the first token, the price of what is computed again, and that of decoding among others are
@@ -36,18 +36,13 @@ def pick_instance(
 
     estimates: one or more, the key's own candidates first; which these are depends on the key alone, so that order may
     break ties without favouring an instance. slo_aware: False keeps the prefix where it is cached at any cost.
-    decode_price_s: seconds, for each request that runs at the instance. answer_tokens: how long answers are; where
+    decode_price_s: seconds, for each request that runs at the instance; None: who decodes where does not count.
+    answer_tokens: how long answers are; where
     its tokens would come later than the objective there, it loses that much for each.
     """
     if len(estimates) == 1:
         return estimates[0], ChoiceReason.ONLY_ONE
-    costs = [
-        e.total_s
-        - e.shared_s
-        + e.running * (decode_price_s + STALL_SHARE * (e.prefill_s - e.shared_s))
-        + answer_tokens * _late_s(e)
-        for e in estimates
-    ]
+    costs = [e.total_s - e.shared_s + _decoding_s(e, decode_price_s, answer_tokens) for e in estimates]
     held_tokens = max(e.held_tokens for e in estimates)
     warm, warm_s = _cheapest(
         (e, cost_s) for e, cost_s in zip(estimates, costs, strict=True) if e.held_tokens == held_tokens
@@ -65,9 +60,14 @@ def pick_instance(
     return best, ChoiceReason.WARM if best is warm else ChoiceReason.SWITCHED
 
 
-def _late_s(estimate: TtftEstimate) -> float:
-    """Seconds per token beyond the strictest objective of those who would decode there."""
-    return max(0.0, estimate.tpot_s - estimate.tpot_slo_s) if estimate.tpot_slo_s else 0.0
+def _decoding_s(estimate: TtftEstimate, decode_price_s: float | None, answer_tokens: float) -> float:
+    """What it costs to decode there, of this request and of those that it holds up."""
+    if decode_price_s is None:
+        return 0.0
+    cost_s = estimate.running * (decode_price_s + STALL_SHARE * (estimate.prefill_s - estimate.shared_s))
+    if estimate.tpot_slo_s:
+        cost_s += answer_tokens * max(0.0, estimate.tpot_s - estimate.tpot_slo_s)
+    return cost_s
 
 
 def _cheapest(priced: Iterable[tuple[TtftEstimate, float]]) -> tuple[TtftEstimate, float]:

@@ -74,7 +74,7 @@ class DualMap:
                 estimates.append(coolest.estimate_ttft(request, shared_blocks, tpot_slo_s))
         price = recompute_price(self._loads.busy, self.config)
         # Where it goes ahead of a crowd, how many of the crowd run at which instance is chance.
-        decode_price_s = 0.0 if goes_ahead else self.config.decode_s_per_request * self._answers.mean_tokens
+        decode_price_s = None if goes_ahead else self.config.decode_s_per_request * self._answers.mean_tokens
         estimate, reason = pick_instance(
             estimates, self.config.slo_aware, price, decode_price_s, self._answers.mean_tokens
         )
