@@ -27,7 +27,6 @@ LEAST_RAMP = 0.1  # of the load of an instance in full service: what it starts w
 # until the other gateway hears that it has room.
 YIELD_AFTER_S = 0.3
 MAX_YIELDS = 5  # times in a row that room is left to another gateway that does not use it
-RUNNING_S = 0.02  # about a step of the engine, which each request that runs may take part in
 FEW_DECODING = 2  # requests: for so few a step is not filled
 SAVED_MEMORY_S = (
     300.0  # time over which what a cache saved counts: prefixes that are not used any more are worth nothing
@@ -41,6 +40,7 @@ class InstanceView:
     waiting_tokens: prefill work of what waits in the gateway. booked_prefill_tokens: dispatched, not yet computed.
     Both in tokens of a short prompt: what a long one's attention costs is in them (`work_tokens`).
     others: what other gateways had booked here at `others_at`. reported: what the instance itself says.
+    load_s: by which instances are compared before any estimate is made; LoadOrder keeps it.
     ramp: share of its load that it is given; below 1 after it has joined others at work.
     answered_at, usage_at: when something of an answer last came from it, and when one said what was cached, in seconds;
     usage_at is None until one did.
@@ -91,6 +91,7 @@ class InstanceView:
         self._block_tokens = config.block_tokens
         self._attention_tokens = capacity.attention_tokens
         self._loads = loads
+        self.load_s = 0.0
         self._holders = holders
         self.bit = holders.join(instance_id)
         self.cache = CacheView((capacity.cache_tokens or capacity.kv_tokens) // config.block_tokens, holders, self.bit)
@@ -152,11 +153,6 @@ class InstanceView:
         """Seconds until a request that arrives now would start its prefill, if it went behind all others. It looks
         longer than it is while the instance is new."""
         return self.backlog_tokens * self.speed.seconds_per_token / self.ramp
-
-    @property
-    def load_s(self) -> float:
-        """By which instances are compared before any estimate is made: the backlog, and a little for each request."""
-        return self.backlog_s + RUNNING_S * self.booked_running
 
     def ahead_tokens(self, request: Request) -> int:
         """Prefill work that would come before such a request if it were placed here now. Of what other gateways have
@@ -242,6 +238,7 @@ class InstanceView:
         wait_s = self.ahead_s(request)
         if request.adapter and not self.adapters.is_loaded(request.adapter):
             wait_s += self._adapter_load_s
+        slo_s = self.strictest_tpot_slo(tpot_slo_s)
         return TtftEstimate(
             self.instance_id,
             cached,
@@ -252,8 +249,8 @@ class InstanceView:
             wait_s + prefill_s,
             max(cached, cached_tokens(request, shared_blocks, self._block_tokens)) if shared_blocks else cached,
             prefill_s - self._own_work(request, shared_blocks, work) * seconds_per_token if shared_blocks else 0.0,
-            self.tpot_with(request.prompt_tokens),
-            self.strictest_tpot_slo(tpot_slo_s),
+            self.tpot_with(request.prompt_tokens) if slo_s else 0.0,
+            slo_s,
         )
 
     def enqueue(self, attempt: Attempt) -> None:

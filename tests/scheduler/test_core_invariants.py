@@ -42,6 +42,7 @@ from scheduler.events import (
     Tick,
 )
 from scheduler.instance_view import OTHERS_FRESH_S, OTHERS_KEPT_S, InstanceView
+from scheduler.load_order import RUNNING_S
 from scheduler.policies.dualmap import DualMap
 from scheduler.prefix_key import MIN_WINDOW, WINDOW_PER_INSTANCE
 from scheduler.rebalance import plan_rebalance
@@ -550,7 +551,8 @@ class Fleet:
         views = core.instances.values()
         ready = [view for view in views if not view.draining]
         assert core.loads.waiting == sum(len(view.waiting) for view in views)
-        assert core.loads._order == sorted((v.load_s, v.instance_id, v.backlog_s) for v in ready)
+        loads_s = ((v.backlog_s + RUNNING_S * v.booked_running, v.instance_id, v.backlog_s) for v in ready)
+        assert core.loads._order == sorted(loads_s)
         assert list(core.loads.coolest()) == sorted(ready, key=lambda v: (v.load_s, v.instance_id))
         mean_s = sum(view.backlog_s for view in ready) / len(ready) if ready else 0.0
         assert core.loads.mean_s == pytest.approx(mean_s, abs=1e-6)
