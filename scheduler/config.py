@@ -79,7 +79,7 @@ class SchedulerConfig:
     adapter_load_s: float = 0.2  # what a request waits where its LoRA adapter has to be loaded first
     virtual_nodes: int = 128  # per instance of weight 1 on each ring: about 9 % spread of arc length
     key_blocks: int = 1  # depth of a key before any deepening
-    max_key_blocks: int = 64  # deepening stops here: a longer common prefix is one conversation, not a crowd
+    max_key_blocks: int = 512  # deepening stops here: a longer common prefix is not compared
 
     # Seconds of waiting that leaving a cached prefix must save for each second of recomputation it causes: on an idle
     # cluster, and on a busy one, where that second delays all who wait there.

@@ -19,7 +19,7 @@ WINDOW_PER_INSTANCE = (
 )
 MIN_WINDOW = 256  # so that a few chats on a small cluster do not come and go as crowds
 MIN_CROWD = 8  # while the window fills, so that a cold start does not wait for 32 requests on one pair of instances
-SAMPLE_BLOCKS = 64  # blocks compared to find where requests differ
+SAMPLE_BLOCKS = 512  # blocks compared to find where requests differ
 PAIR = 2  # homes of a key that is not spread
 
 
