@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import product
+from math import isnan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,7 +125,7 @@ def table(model: str, points: Sequence[Point], rates: Sequence[float]) -> list[s
         cells += [f"{qps:.2f}" for qps in point.capacities]
         for run in point.tails:
             within, p99_s, tpot_s = (number(getattr(run, name)) for name in _SHOWN)
-            cells += [f"{within:.1%}", f"{p99_s:.2f}", f"{tpot_s * 1000:.0f}"]
+            cells += [f"{within:.1%}", f"{p99_s:.2f}", "" if isnan(tpot_s) else f"{tpot_s * 1000:.0f}"]
         rows.append([*cells, "*" if _is_best(point, points) else ""])
     return aligned(rows)
 

@@ -1,6 +1,7 @@
 """Who waited past three objectives while others of the same size that came later began."""
 
 from math import nan
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,8 @@ from loadtest.cluster_run import ClusterRun, RequestOutcome
 from loadtest.cluster_settings import ClusterSettings, InstanceSpec
 from loadtest.hot_prefix import low_reuse
 from loadtest.overtaken import Overtaken, overtaken
+from loadtest.simulated_workload import Setup
+from loadtest.simulation import Contender, simulate
 from loadtest.virtual_cluster import VirtualCluster
 from loadtest.workload import Workload, WorkRequest
 from loadtest.workload_scale import at_rate
@@ -77,3 +80,9 @@ def test_nobody_who_shares_nothing_is_overtaken_after_three_objectives(qps: floa
 def test_where_instances_keep_what_waits_for_them_many_are_overtaken() -> None:
     workload, done = run(3.1, taking=False)
     assert len(overtaken(workload.requests, done.outcomes, SLO_S, EngineProfile(block_size=512))) > 100
+
+
+def test_no_request_of_agents_is_lost_while_the_fleet_serves_others_that_came_later(agent_traces: Path) -> None:
+    """Sessions that start cold: prompts of 10 s and more, which wait for up to 100 s. First come, first served loses 3."""
+    setup = Setup(str(agent_traces), max_prompt_tokens=65_536, slo_s=20.0, limit=4000, warmup=0)
+    assert simulate(setup, Contender("dualmap", seed=1), 5.0).failed == 0
