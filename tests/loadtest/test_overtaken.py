@@ -83,6 +83,6 @@ def test_where_instances_keep_what_waits_for_them_many_are_overtaken() -> None:
 
 
 def test_no_request_of_agents_is_lost_while_the_fleet_serves_others_that_came_later(agent_traces: Path) -> None:
-    """Sessions that start cold: prompts of 10 s and more, which wait for up to 100 s. First come, first served loses 3."""
+    """Sessions start cold: prompts of 10 s and more wait for up to 100 s. First come, first served loses three."""
     setup = Setup(str(agent_traces), max_prompt_tokens=65_536, slo_s=20.0, limit=4000, warmup=0)
     assert simulate(setup, Contender("dualmap", seed=1), 5.0).failed == 0
