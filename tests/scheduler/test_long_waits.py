@@ -45,7 +45,7 @@ def test_who_waits_no_more_is_forgotten_and_who_moved_is_there_once():
 
 
 def two_queues(script, **config):
-    """At 7.5 s `old` waits for a, since 0.01 s, and `new` for b, since 7 s; neither instance has room."""
+    """Neither instance has room: what comes waits."""
     core = script("a", "b", ttft_slo_s=SLO_S, slo_aware=False, rebalancing=False, escape=False, **config)
     core.arrive("at-a", 30_000, blocks=core.prompt("a", "b"), ttft_slo_s=1000.0)
     core.arrive("at-b", 30_000, blocks=core.prompt("b", "a"), ttft_slo_s=1000.0)
