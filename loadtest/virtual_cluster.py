@@ -178,6 +178,7 @@ class VirtualCluster:
     def _apply(self, gateway: int, command: Command) -> None:
         match command:
             case Dispatch():
+                self.outcomes[int(command.request_id)].sent_s = self.clock.now
                 if len(self._gateways) > 1:
                     self._sent[gateway].append((command.instance_id, self._prompt_blocks(int(command.request_id))))
                 self.clock.at(self._reaches_engine_s(command.instance_id), self._deliver, gateway, command)
