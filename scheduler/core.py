@@ -603,7 +603,7 @@ class Scheduler:
         if not may_take or view.draining or view.instance_id in self._suspects:
             return False
         for attempt in overdue_to_take(view, own, self._long_waits, now):
-            if self._can_start(view, attempt.request):
+            if self._can_start(view, attempt, now):
                 self._take(attempt, self.instances[attempt.instance_id], view, now, commands)
                 return True
         return False
