@@ -99,8 +99,8 @@ class SchedulerConfig:
     decode_s_per_request: float = 0.0006
 
     # The next prompt is sent when the instance has less prefill work than this. The engine shares a step among all the
-    # prompts it has, and all of them wait for its end: one after the other, each has its first token sooner. Where
-    # others decode there, each step of its own delays them all, so that a step is filled.
+    # prompts it has, and all of them wait for its end: one after the other, each has its first token sooner. But each
+    # step of its own delays all who decode there, so short prompts go together.
     release_window_s: float = 0.4
     # How much later than it came a prompt takes its place in the queue, in units of its own prefill time.
     length_handicap: float = 2.0

@@ -27,7 +27,6 @@ LEAST_RAMP = 0.1  # of the load of an instance in full service: what it starts w
 # until the other gateway hears that it has room.
 YIELD_AFTER_S = 0.3
 MAX_YIELDS = 5  # times in a row that room is left to another gateway that does not use it
-FEW_DECODING = 2  # requests: for so few a step is not filled
 SAVED_MEMORY_S = (
     300.0  # time over which what a cache saved counts: prefixes that are not used any more are worth nothing
 )
@@ -73,7 +72,6 @@ class InstanceView:
         self.running: dict[str, Attempt] = {}  # by request id
         self.speed = PrefillSpeed(capacity.prefill_tokens_per_s, pace)
         self.token_pace = TokenPace(pace.tokens)
-        self._decoding = 0  # requests
         self._context_tokens = 0  # prompts of what runs
         self._tpot_slos: dict[float, int] = {}  # objective -> running requests that have it
         self.waiting_tokens = 0
@@ -269,17 +267,13 @@ class InstanceView:
         self._loads.changed(self)
 
     def has_room(self, window_s: float) -> bool:
-        """Whether it could begin with another prompt now: while it has less prefill than that to do, or, where others
-        decode, whose tokens each step of its own would hold up, less than a full step, unless others' prompts take
-        turns with them. One that idles takes anything, whatever it reports."""
+        """Whether it could begin with another prompt now. One that idles takes anything, whatever it reports."""
         if not self.booked_running:
             return True
         if self.reported.stale or self._all_running >= self.capacity.max_running * self.ramp:
             return False
         if self._shares.several:
             window_s *= SHARED_WINDOW
-        elif self._decoding > FEW_DECODING:
-            window_s = max(window_s, self.capacity.step_tokens * self.speed.seconds_per_token)
         return not self.prefilling_tokens or self.prefilling_s < window_s
 
     def next_waiting(self, now: float) -> Attempt | None:
@@ -357,7 +351,6 @@ class InstanceView:
     def prefilled(self, attempt: Attempt) -> None:
         """Its first token was seen, or is assumed."""
         attempt.state = AttemptState.DECODING
-        self._decoding += 1
         self.booked_prefill_tokens -= attempt.work_tokens
         self._loads.changed(self)
 
@@ -398,8 +391,6 @@ class InstanceView:
         self._shares.give_back(request.tenant, attempt.own_kv_tokens + len(request.blocks) * block_tokens)
         if attempt.state is AttemptState.PREFILLING:
             self.booked_prefill_tokens -= attempt.work_tokens
-        else:
-            self._decoding -= 1
         self._loads.changed(self)
 
     def hear_of_others(self, load: InstanceLoad | None, at: float, window_s: float) -> None:

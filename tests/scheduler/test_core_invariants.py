@@ -500,7 +500,6 @@ class Fleet:
     def _check_kv(self, view: InstanceView, running: list[Attempt]) -> None:
         """A block is booked once, with the size that the first to use it gave it."""
         assert view._context_tokens == sum(a.request.prompt_tokens for a in running)
-        assert view._decoding == sum(a.state is AttemptState.DECODING for a in running)
         assert view._tpot_slos == Counter(a.tpot_slo_s for a in running if a.tpot_slo_s)
         uses = Counter(block for a in running for block in a.request.blocks)
         assert view.kv._users == uses
