@@ -19,6 +19,7 @@ WINDOW_PER_INSTANCE = (
 )
 MIN_WINDOW = 256  # so that a few chats on a small cluster do not come and go as crowds
 MIN_CROWD = 8  # while the window fills, so that a cold start does not wait for 32 requests on one pair of instances
+MIN_ALIKE = 4  # the same of requests that nothing tells apart: a chat ends in the same block a few times in a row
 SAMPLE_BLOCKS = 512  # blocks compared to find where requests differ
 PAIR = 2  # homes of a key that is not spread
 
@@ -126,8 +127,8 @@ class PrefixKeys:
         hot_count = self.hot_count
         if share.ends > hot_count:
             self._deepen(path[-1], share)
-        if self._alike[last] > PAIR * hot_count:
-            self._spread(last, hot_count)
+        if self._alike[last] > PAIR * MIN_ALIKE:
+            self._spread(last)
         while len(self._window) > self._window_size:
             self._forget(*self._window.popleft())
 
@@ -136,9 +137,14 @@ class PrefixKeys:
         if share.splits_at is not None and share.splits_at < self._max_key_blocks:
             self.depths[key] = min(share.splits_at + 1, self.depths.get(key, self._max_key_blocks))
 
-    def _spread(self, last: int, hot_count: float) -> None:
+    @property
+    def _alike_count(self) -> float:
+        """So many of the requests remembered ask for a home."""
+        return max(MIN_ALIKE, HOT_SHARE * len(self._window) / self._instances)
+
+    def _spread(self, last: int) -> None:
         """A key has two homes; a prompt that asks for more of them gets twice as many, as often as that takes."""
-        needed = self._alike[last] / hot_count
+        needed = self._alike[last] / self._alike_count
         homes = self.homes.get(last, PAIR)
         if needed > homes:
             self.homes[last] = 2 * homes
@@ -150,7 +156,7 @@ class PrefixKeys:
         else:
             del self._alike[last]
         homes = self.homes.get(last)
-        if homes is not None and count < COOL_SHARE * homes * self.hot_count:
+        if homes is not None and count < COOL_SHARE * homes * self._alike_count:
             if homes > 2 * PAIR:
                 self.homes[last] = homes // 2
             else:

@@ -23,6 +23,7 @@ MAX_COOLEST = 8  # of which one is drawn where there are several gateways
 AHEAD = 0.9  # share of the work at an instance
 SPREAD = 0x9E3779B97F4A7C15  # odd, so that its multiples lie far apart
 MAX_HASH = 2**64 - 1
+MAX_TURNS = 1024  # hot prompts whose turns are remembered
 FEW_HOLDERS = 16  # all of which are looked at; of more, those among the coolest instances
 COOL_HOLDERS = 64
 MAX_HOLDERS = 2  # a prefix has rarely more homes, and one that has is cheap to compute again: it serves many
@@ -40,14 +41,18 @@ class DualMap:
         self.rings = DualRing(config.virtual_nodes, dual=config.dual_mapping)
         self.keys = PrefixKeys(config.key_blocks, config.max_key_blocks, adaptive=config.adaptive_key)
         self._views: dict[str, InstanceView] = {}
+        self._ids: list[str] = []  # of these
+        self._turns: dict[int, int] = {}  # last block of a prompt that is spread -> its requests so far
 
     def add(self, view: InstanceView) -> None:
         self._views[view.instance_id] = view
+        self._ids.append(view.instance_id)
         self.rings.add(view.instance_id, view.capacity.ring_weight)
         self.keys.resize(len(self.rings))
 
     def remove(self, view: InstanceView) -> None:
         del self._views[view.instance_id]
+        self._ids.remove(view.instance_id)
         self.rings.remove(view.instance_id)
         self.keys.resize(len(self.rings))
 
@@ -56,10 +61,11 @@ class DualMap:
         if request.blocks:
             key, key_depth, shared_blocks, homes = self.keys.observe(request.blocks)
             if homes > PAIR:
-                key = self._one_of(key, homes, request)
-        else:
-            key = xxh3_64_intdigest(request.id.encode())  # no prefix to reuse: any two instances will do
-        candidates = self.rings.candidates(key, avoid)
+                candidates = self._homes_in_turn(key, homes, request, avoid)
+            else:
+                candidates = self.rings.candidates(key, avoid)
+        else:  # no prefix to reuse: any two instances will do
+            candidates = self.rings.candidates(xxh3_64_intdigest(request.id.encode()), avoid)
         if not candidates:
             return None
         views = [self._views[instance_id] for instance_id in candidates]
@@ -80,12 +86,20 @@ class DualMap:
         )
         return Placement(estimate, candidates, reason, estimates, shared_blocks)
 
-    def _one_of(self, key: int, homes: int, request: Request) -> int:
-        """The key of one of the pairs of instances that are the homes of a hot prompt; where all are homes, of any."""
+    def _homes_in_turn(self, key: int, homes: int, request: Request, avoid: Set[str]) -> tuple[str, ...]:
+        """One of the pairs of instances that are the homes of a hot prompt. Where all are homes: each in its turn, so
+        that idle ones get equal shares, and beside it another one."""
+        last = request.blocks[-1]
         draw = xxh3_64_intdigest(request.id.encode())
-        if homes >= len(self.rings):
-            return draw
-        return key ^ (draw % (homes // PAIR) * SPREAD & MAX_HASH)
+        turn = self._turns.pop(last, draw) + 1  # several gateways begin at different places
+        self._turns[last] = turn
+        if len(self._turns) > MAX_TURNS:
+            del self._turns[next(iter(self._turns))]
+        if homes < len(self._ids):
+            return self.rings.candidates(key ^ (turn % (homes // PAIR) * SPREAD & MAX_HASH), avoid)
+        candidates = self.rings.candidates(draw, avoid)
+        first = self._ids[turn % len(self._ids)]
+        return candidates if first in avoid else (first, *[i for i in candidates if i != first][:1])
 
     def _coolest(self, views: list[InstanceView], request: Request, avoid: Set[str]) -> InstanceView | None:
         """Where all the others have to wait, or to decode beside others, somebody else may not. Several gateways, each
