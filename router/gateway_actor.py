@@ -5,6 +5,8 @@ import logging
 import os
 import time
 from collections import deque
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import RayError
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SYNC_INTERVAL_S = 0.1  # membership is at most this old; a dead instance's own connections show it sooner
+LEAST_GAP_S = 0.005  # between an answer and the next call, however much there is to tell
 PLAN_TIMEOUT_S = 2.0  # a plan that takes longer is of no use
 MAX_UNSENT = 10_000  # prompts of about ten busy seconds
 BIND_RETRY_S = 0.2
@@ -73,6 +76,8 @@ class GatewayActor:
         self._tell_depths = False
         self._unsent: deque[Sent] = deque(maxlen=MAX_UNSENT)  # prompts that Fleet has not been told of for sure
         self._informed = asyncio.Event()
+        self._to_tell = asyncio.Event()
+        self._gateway.driver.tell_others = self._to_tell.set
         self._started = asyncio.create_task(self._start())
         self._background = [asyncio.create_task(self._follow()), asyncio.create_task(self._plan_moves())]
 
@@ -127,9 +132,14 @@ class GatewayActor:
                 await self._sync()
             except Exception:  # a fault here must not leave the gateway with the members of this moment for good
                 logger.exception("the gateway goes on without this round of news")
-            await asyncio.sleep(SYNC_INTERVAL_S)
+            await asyncio.sleep(LEAST_GAP_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SYNC_INTERVAL_S - LEAST_GAP_S):
+                    await self._to_tell.wait()
+            self._to_tell.clear()
 
     async def _sync(self) -> None:
+        said_at = time.monotonic()
         news = await self._fleet.sync(self._report())
         if news is None:
             return  # what was sent is told again
@@ -146,7 +156,7 @@ class GatewayActor:
         gateway.note_fleet(news.gateways, news.plans)
         gateway.share_sent(news.others is not None)
         if news.others is not None:
-            gateway.hear_others(news.others)
+            gateway.hear_others(replace(news.others, told_s=time.monotonic() - said_at))
         if news.depths:
             self._depth_epoch = max(depths.epoch for depths in news.depths.values())
             gateway.agree(news.depths)

@@ -21,7 +21,7 @@ from scheduler.admission import (
     reject_too_many,
 )
 from scheduler.answer_lengths import AnswerLengths
-from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason
+from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason, TellOthers
 from scheduler.config import LIVE_SETTINGS, SchedulerConfig
 from scheduler.errors import ContractError
 from scheduler.events import (
@@ -63,11 +63,13 @@ from scheduler.steal import request_to_take
 from scheduler.take_snapshot import take_snapshot
 from scheduler.time_outs import TimeOuts
 from scheduler.ttft import FleetPace
+from scheduler.untold import SETTLING_S, SHORT_S, Untold
 
 # An instance that shuts down aborts each new request at once: it would look idle and attract more. Not ERROR, which a
 # request may bring about wherever it runs.
 SUSPICIOUS = (FailureCause.CONNECT, FailureCause.ABORTED)
 NOBODY: frozenset[str] = frozenset()
+TELL_OTHERS = TellOthers()
 CHECK_INTERVAL_S = 1.0  # how often what instances say, and how fast they are, is looked at without any event
 
 
@@ -91,6 +93,7 @@ class Scheduler:
         self._slow: list[InstanceView] = []  # those that have joined others at work
         self._assumed: list[tuple[float, str, int]] = []  # heap of (time, request id, attempt): first tokens not seen
         self._time_outs = TimeOuts(config.queue_timeout_s, self.attempts)
+        self._untold = Untold()
         self._next_check = 0.0
         self._handlers: dict[type[Event], Callable[[Any, float, list[Command]], None]] = {
             InstanceJoined: self._instance_joined,
@@ -178,6 +181,8 @@ class Scheduler:
             else:
                 view.speed.starts(now)  # what is seen is the end of its answer, not that of its prefill
             view.prefilled(attempt)
+            if view.others_wait:
+                self._tell_others(commands)
             self._release(view, now, commands)
 
     def _served_elsewhere(self, event: ServedElsewhere, now: float, commands: list[Command]) -> None:
@@ -368,7 +373,37 @@ class Scheduler:
         loads = {load.instance_id: load for load in event.loads}
         for view in self.instances.values():
             view.hear_of_others(loads.get(view.instance_id), now - event.age_s, self.config.release_window_s)
+        for attempt in self._untold.heard(event.told_s if event.loads else None, now):
+            self._settle(attempt, now, commands)
+        for view in self.instances.values():
             self._release(view, now, commands)
+
+    def _settle(self, attempt: Attempt, now: float, commands: list[Command]) -> None:
+        """The others know where it waits. If they have work there themselves, another instance may be better."""
+        view = self.instances.get(attempt.instance_id)
+        if view is None or self.attempts.get(attempt.request.id) is not attempt or not view.others_work:
+            return
+        if attempt.state is not AttemptState.WAITING or now - attempt.arrived_at > SETTLING_S:
+            return
+        view.take_out(attempt)
+        placement = self._choose(attempt.request, attempt.tried, now)
+        if placement is not None and placement.estimate.instance_id != view.instance_id:
+            target = self.instances[placement.estimate.instance_id]
+            if not queue_is_full(target, self.config):
+                attempt.place_at(placement.estimate, placement.reason, now)
+                view = target
+                self._tell_of(attempt, now, commands)
+        view.enqueue(attempt)
+
+    def _tell_of(self, attempt: Attempt, now: float, commands: list[Command]) -> None:
+        """It waits where the other gateways do not know of it."""
+        if self._untold.asks:
+            self._untold.add(attempt, now)
+            self._tell_others(commands)
+
+    def _tell_others(self, commands: list[Command]) -> None:
+        if self._untold.asks and TELL_OTHERS not in commands:
+            commands.append(TELL_OTHERS)
 
     def _prefix_depths(self, event: PrefixDepths, now: float, commands: list[Command]) -> None:
         if not (isinstance(self.policy, DualMap) and self.policy.keys.agree(event.epoch, event.depths, event.homes)):
@@ -396,6 +431,7 @@ class Scheduler:
         source.take_out(attempt)
         attempt.place_at(estimate, ChoiceReason.MOVED, now)
         target.enqueue(attempt)
+        self._tell_of(attempt, now, commands)
         self._release(target, now, commands)
         self._release(source, now, commands)
         return True
@@ -406,6 +442,9 @@ class Scheduler:
         self._suspects = {i for i in self._suspects if self.instances[i].suspect_until > now}
         if self.loads.rivals is not None:
             self._age_others(now, commands)
+        if self._untold.is_unanswered(now):
+            for view in self.instances.values():
+                self._release(view, now, commands)
         if self._slow:
             self._ramp_up(now, commands)
         if now >= self._next_check:
@@ -514,13 +553,16 @@ class Scheduler:
         )
         self.attempts[request.id] = attempt
         first = not len(view.waiting) and not view.others_wait
-        if not self.policy.holds_requests or (first and self._can_start(view, request)):
+        untold = self._untold.asks and attempt.work_tokens * view.seconds_per_token >= SHORT_S
+        if not self.policy.holds_requests or (first and not untold and self._can_start(view, request)):
             self._dispatch(view, attempt, now, commands)
             if request.timeout_s is not None:
                 self._time_outs.watch(attempt)
             return
         view.enqueue(attempt)
         self._time_outs.watch(attempt)
+        if untold:
+            self._tell_of(attempt, now, commands)
         self._release(view, now, commands)
 
     def _choose(self, request: Request, tried: frozenset[str], now: float) -> Placement | None:
@@ -551,7 +593,7 @@ class Scheduler:
         """Dispatch what the instance can start: from its own queue, then, if it would idle, from another's."""
         while len(view.waiting) and view.has_room(self.config.release_window_s):
             attempt = view.next_waiting(now)
-            if attempt is None or view.yields(attempt, now):
+            if attempt is None or self._untold.keeps(attempt, now) or view.yields(attempt, now):
                 return
             if not view.has_kv(attempt.request, self.answers.expected(attempt.request)):
                 return
@@ -574,6 +616,11 @@ class Scheduler:
             source.take_out(attempt)
             attempt.place_at(view.estimate_ttft(attempt.request), ChoiceReason.TAKEN, now)
             self.stats.requests_taken += 1
+            if self._untold.asks:
+                view.enqueue(attempt)
+                self._tell_of(attempt, now, commands)
+                self._release(source, now, commands)
+                return
             self._dispatch(view, attempt, now, commands)
             self._release(source, now, commands)  # where it stood first, the next may fit
 
@@ -602,6 +649,8 @@ class Scheduler:
                 attempt.number >= self.config.max_attempts,
             )
         )
+        if attempt.work_tokens * view.seconds_per_token >= SHORT_S:
+            self._tell_others(commands)
 
     def _reject(self, rejected: Reject, commands: list[Command]) -> None:
         self.stats.slo_missed += 1
