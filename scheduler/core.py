@@ -94,6 +94,7 @@ class Scheduler:
         self._assumed: list[tuple[float, str, int]] = []  # heap of (time, request id, attempt): first tokens not seen
         self._time_outs = TimeOuts(config.queue_timeout_s, self.attempts)
         self._untold = Untold()
+        self._hears_others = False
         self._next_check = 0.0
         self._handlers: dict[type[Event], Callable[[Any, float, list[Command]], None]] = {
             InstanceJoined: self._instance_joined,
@@ -369,11 +370,13 @@ class Scheduler:
         for instance_id, blocks in event.sent:
             if instance_id in self.instances:
                 self.instances[instance_id].cache.use(blocks)
-        self.loads.rivals = len(event.sent) if event.loads else None
         loads = {load.instance_id: load for load in event.loads}
         for view in self.instances.values():
             view.hear_of_others(loads.get(view.instance_id), now - event.age_s, self.config.release_window_s)
-        for attempt in self._untold.heard(event.told_s if event.loads else None, now):
+        told = self._untold.heard(event.told_s if event.loads else None, now)
+        self._hears_others = bool(event.loads)
+        self.loads.rivals = len(event.sent) if event.loads and not self._untold.asks else None
+        for attempt in told:
             self._settle(attempt, now, commands)
         for view in self.instances.values():
             self._release(view, now, commands)
@@ -385,14 +388,16 @@ class Scheduler:
             return
         if attempt.state is not AttemptState.WAITING or now - attempt.arrived_at > SETTLING_S:
             return
+        placed_at = view.instance_id
         view.take_out(attempt)
         placement = self._choose(attempt.request, attempt.tried, now)
-        if placement is not None and placement.estimate.instance_id != view.instance_id:
+        if placement is not None and placement.estimate.instance_id != placed_at:
             target = self.instances[placement.estimate.instance_id]
             if not queue_is_full(target, self.config):
                 attempt.place_at(placement.estimate, placement.reason, now)
                 view = target
-                self._tell_of(attempt, now, commands)
+        if view.instance_id != placed_at or (view.others_wait and view.has_room(self.config.release_window_s)):
+            self._tell_of(attempt, now, commands)  # who said first that it waits there goes now
         view.enqueue(attempt)
 
     def _tell_of(self, attempt: Attempt, now: float, commands: list[Command]) -> None:
@@ -440,7 +445,7 @@ class Scheduler:
         self._end_timed_out(now, commands)  # before anything starts: none of these shall
         self._assume_first_tokens(now, commands)
         self._suspects = {i for i in self._suspects if self.instances[i].suspect_until > now}
-        if self.loads.rivals is not None:
+        if self._hears_others:
             self._age_others(now, commands)
         if self._untold.is_unanswered(now):
             for view in self.instances.values():
@@ -469,6 +474,7 @@ class Scheduler:
                 self._release(view, now, commands)
         if all(view.others is None for view in self.instances.values()):
             self.loads.rivals = None
+            self._hears_others = False
 
     def _assume_first_tokens(self, now: float, commands: list[Command]) -> None:
         """An answer that is not streamed shows no first token: its prefill is taken to end when estimated."""

@@ -17,7 +17,7 @@ class LoadOrder:
     memory move.
 
     waiting: requests that wait in the gateway, for whichever instance. rivals: where other gateways send to these
-    instances, too: how many prompts they sent before they last said so; None where there are none.
+    instances, too, and say so late: how many prompts they sent before they last did; None elsewhere.
     """
 
     def __init__(self) -> None:
