@@ -12,7 +12,9 @@ from scheduler.core import Scheduler
 from scheduler.events import Event, PrefixDepths
 from scheduler.prefix_key import PrefixKeys
 
-LEAST_GAP_S = 0.005  # between an answer and the next call, as in the live gateway
+# As in the live gateway.
+LEAST_GAP_S = 0.005  # between an answer and the next call
+LISTEN_INTERVAL_S = 0.03  # while requests wait
 
 
 class VirtualExchange:
@@ -73,7 +75,8 @@ class VirtualExchange:
             news = replace(loads, age_s=loads.age_s + late_s, told_s=late_s)
             self._clock.at(now + late_s, self._tell, gateway, news)
         self._agree_on_depths(gateway, sent)
-        self._clock.at(now + self._interval_s, self._call_when_due, gateway, self._calls[gateway])
+        interval_s = min(self._interval_s, LISTEN_INTERVAL_S) if core.listens else self._interval_s
+        self._clock.at(now + interval_s, self._call_when_due, gateway, self._calls[gateway])
 
     def _agree_on_depths(self, gateway: int, sent: tuple[Sent, ...]) -> None:
         """As Fleet does, from what all gateways have sent."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SYNC_INTERVAL_S = 0.1  # membership is at most this old; a dead instance's own connections show it sooner
+LISTEN_INTERVAL_S = 0.03  # while requests wait: an instance that others have left idles until it is heard of
 LEAST_GAP_S = 0.005  # between an answer and the next call, however much there is to tell
 PLAN_TIMEOUT_S = 2.0  # a plan that takes longer is of no use
 MAX_UNSENT = 10_000  # prompts of about ten busy seconds
@@ -134,7 +135,8 @@ class GatewayActor:
                 logger.exception("the gateway goes on without this round of news")
             await asyncio.sleep(LEAST_GAP_S)
             with suppress(TimeoutError):
-                async with asyncio.timeout(SYNC_INTERVAL_S - LEAST_GAP_S):
+                interval_s = LISTEN_INTERVAL_S if self._gateway.listens else SYNC_INTERVAL_S
+                async with asyncio.timeout(interval_s - LEAST_GAP_S):
                     await self._to_tell.wait()
             self._to_tell.clear()
 

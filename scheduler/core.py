@@ -147,6 +147,12 @@ class Scheduler:
             for i, view in self.instances.items()
         )
 
+    @property
+    def listens(self) -> bool:
+        """Whether news of the other gateways is wanted soon: requests wait, and what they wait for may be where others
+        have just been served."""
+        return self._untold.asks and self.loads.waiting > 0
+
     # Requests.
 
     def _request_arrived(self, event: RequestArrived, now: float, commands: list[Command]) -> None:

@@ -133,3 +133,38 @@ def test_a_request_that_is_cancelled_meanwhile_is_forgotten(script):
     assert core.arrive("r", LONG) == [TellOthers()]
     assert [c.request_id for c in answer(core) if isinstance(c, Dispatch)] == ["r"]
     assert core.books("a") == (0, 1, 0, LONG, LONG + 256)
+
+
+def test_news_is_wanted_soon_while_a_request_waits(script):
+    core = among_others(script, "a")
+    assert not core.core.listens
+    core.arrive("r0", LONG)
+    answer(core)
+    core.arrive("r1", LONG)
+    answer(core)
+    assert core.core.listens
+    answer(core, told_s=None)
+    assert not core.core.listens
+
+
+def test_the_least_loaded_instance_is_found_where_the_others_are_heard_in_time(script):
+    """c has a little less to do than d."""
+    core = script(*"abcd", rebalancing=False, taking=False)
+    loads = [InstanceLoad(i, 1, tokens, 0, 0) for i, tokens in (("a", 20_000), ("b", 20_000), ("d", 1))]
+    answer(core, *loads)
+    found = set()
+    for i in range(20):
+        core.arrive(f"r{i}", 10, core.prompt("a", "b", blocks=1, other_than=i))
+        found.add(core.attempt(f"r{i}").instance_id)
+        core.cancel(f"r{i}")
+    assert found == {"c"}
+
+
+def test_who_stays_behind_another_leaves_it_the_room(script):
+    """What the other is about to send is longer and so has the later place, but it said first that it waits."""
+    core = among_others(script, "a")
+    core.arrive("r", 1000)
+    first = InstanceLoad("a", 0, 0, LONG, 0, waiting=1, head_age_s=-2 * LONG / 1000)
+    assert answer(core, first) == [TellOthers()]
+    assert answer(core, InstanceLoad("a", 1, LONG, 0, 0)) == []
+    assert core.attempt("r").state is AttemptState.WAITING
