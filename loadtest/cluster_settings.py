@@ -41,7 +41,7 @@ class ClusterSettings:
     length of an answer, nothing or the truth, where no request is on record. scaling: only min_replicas of the
     instances are there at first, the others are started by plans, which takes start_s. ticks, plans: when gateways tick
     and when moves are planned, where that is on record; after the last tick, and otherwise from 0 on, every TICK_S, and
-    without plans with each tick."""
+    without plans with each tick. cells: more than one for VirtualCells."""
 
     config: SchedulerConfig
     instances: Sequence[InstanceSpec]
@@ -56,3 +56,4 @@ class ClusterSettings:
     start_s: float = 30.0
     ticks: Sequence[float] = ()
     plans: Sequence[float] = ()
+    cells: int = 1

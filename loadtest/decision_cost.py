@@ -2,7 +2,8 @@
 
 A decision is RequestArrived -> Dispatch, hashing excluded; the first token and the end of each request are handled
 too, untimed, so that queues stay as they would be. Prompts are chats of 12,000 tokens over 64 system prompts. Sizes
-are measured in turns within one run, so that the ratios hold on a noisy machine.
+are measured in turns within one run, so that the ratios hold on a noisy machine. `cells` is the choice of a cell of up
+to 64 instances, and the default policy's decision in it.
 """
 
 import argparse
@@ -20,19 +21,63 @@ from loadtest.study_file import DecisionCost
 from loadtest.study_log import StudyLog
 from scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
 from scheduler.blocks import hash_text, hash_trace_ids
+from scheduler.cells import CellLoad, CellRouter
 from scheduler.config import POLICY_NAMES
 from scheduler.events import FirstToken, InstanceJoined, RequestArrived, RequestFinished
 
 SIZES = (8, 64, 512, 4096)
 BLOCKS = 24
 ROUND_REQUESTS = 500
+CELLS = "cells"
+CELL_INSTANCES = 64
+
+
+def _core(size: int, policy: str) -> Scheduler:
+    core = Scheduler(SchedulerConfig(policy=policy))
+    for i in range(size):
+        core.handle(InstanceJoined(f"instance-{i}", 0, InstanceCapacity()), 0.0)
+    return core
+
+
+def _end(core: Scheduler, request: Request, now: float) -> None:
+    core.handle(FirstToken(request.id, 1), now + 0.01)
+    core.handle(RequestFinished(request.id, 1, 200), now + 0.02)
+
+
+class _Flat:
+    def __init__(self, size: int, policy: str) -> None:
+        self._core = _core(size, policy)
+
+    def decide(self, request: Request, now: float) -> None:
+        (_dispatch,) = self._core.handle(RequestArrived(request), now)
+
+    def end(self, request: Request, now: float) -> None:
+        _end(self._core, request, now)
+
+
+class _Cells:
+    """The core of one cell stands for all: in a deployment each is a process of its own, and so is what chooses it."""
+
+    def __init__(self, size: int) -> None:
+        self._core = _core(min(size, CELL_INSTANCES), "dualmap")
+        self._router = CellRouter()
+        self._names = [str(number) for number in range(-(-size // CELL_INSTANCES))]
+        for name in self._names:
+            self._router.join(name, len(self._core.instances), 0.0)
+
+    def decide(self, request: Request, now: float) -> None:
+        self._router.choose(request.blocks, request.id, now)
+        (_dispatch,) = self._core.handle(RequestArrived(request), now)
+
+    def end(self, request: Request, now: float) -> None:
+        _end(self._core, request, now)
+        for name in self._names:
+            self._router.report(name, CellLoad(len(self._core.instances)), now)
 
 
 class _Cluster:
     def __init__(self, size: int, seed: int, policy: str) -> None:
-        self.scheduler = Scheduler(SchedulerConfig(policy=policy))
-        for i in range(size):
-            self.scheduler.handle(InstanceJoined(f"instance-{i}", 0, InstanceCapacity()), 0.0)
+        self._decides = _Cells(size) if policy == CELLS else _Flat(size, policy)
         self._random = random.Random(seed)
         self._now = 0.0
         self._sent = 0
@@ -54,10 +99,9 @@ class _Cluster:
                 self._chats[position] = self._chat()
             request = Request(str(self._sent), self._chats[position], BLOCKS * 512)
             start = time.process_time_ns()
-            (_dispatch,) = self.scheduler.handle(RequestArrived(request), self._now)
+            self._decides.decide(request, self._now)
             taken.append(time.process_time_ns() - start)
-            self.scheduler.handle(FirstToken(request.id, 1), self._now + 0.01)
-            self.scheduler.handle(RequestFinished(request.id, 1, 200), self._now + 0.02)
+            self._decides.end(request, self._now)
         return median(taken) / 1e9
 
 
@@ -91,12 +135,12 @@ def hash_cost(prompt_bytes: int, rounds: int) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.decision_cost", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20, help=f"rounds of {ROUND_REQUESTS} requests a cluster size")
-    parser.add_argument("--policy", default="dualmap", metavar="A,B", help="policies to measure")
+    parser.add_argument("--policy", default="dualmap", metavar="A,B", help=f"policies to measure, or {CELLS}")
     parser.add_argument("--study", type=Path, metavar="FILE", help="add the result to a study, for its report")
     args = parser.parse_args()
     policies = args.policy.split(",")
-    if unknown := sorted(set(policies) - set(POLICY_NAMES)):
-        parser.error(f"--policy must be of {', '.join(POLICY_NAMES)}, not {', '.join(unknown)}")
+    if unknown := sorted(set(policies) - {*POLICY_NAMES, CELLS}):
+        parser.error(f"--policy must be of {', '.join(POLICY_NAMES)}, {CELLS}, not {', '.join(unknown)}")
     costs = decision_costs(policies, args.rounds)
     if args.study is not None:
         with StudyLog(args.study, resume=True) as log:

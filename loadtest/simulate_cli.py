@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-input-tokens", type=int, default=20480, metavar="N", help="leave out longer prompts (20480; 0: none)")
     add("--warmup", type=int, default=500, metavar="N", help="of them not counted (default 500)")
     add("--gateways", type=int, default=1, metavar="G", help="gateways that share the cluster (default 1)")
+    add("--cells", type=int, default=1, metavar="C", help="divide them into cells, chosen by prefix (default 1: none)")
     add("--network-ms", type=float, default=0.5, metavar="MS", help="from gateway to instance (default 0.5)")
     add("--disturbance", default="none", metavar="NAME", help="what goes wrong: a name or a file (default none)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the scheduler; repeatable")
@@ -87,7 +88,7 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
 
     if args.resume and args.out is None:
         raise ValueError("--resume needs the file, --out")
-    for name in ("seeds", "limit", "gateways", "jobs"):
+    for name in ("seeds", "limit", "gateways", "cells", "jobs"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, not {getattr(args, name)}")
     for name in ("warmup", "max_input_tokens", "network_ms"):
@@ -112,6 +113,7 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
             model=args.model,
             disturbance=args.disturbance,
             gateways=args.gateways,
+            cells=args.cells,
             network_s=args.network_ms / 1000,
             slo_s=args.slo,
             objective=args.objective,

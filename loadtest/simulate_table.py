@@ -33,14 +33,18 @@ def run_table(runs: Sequence[StudyRun]) -> list[str]:
         groups[run.instances, run.qps, run.policy].append(run)
     scaled = any(run.instance_s is not None for run in runs)
     objective = runs[0].objective if runs else TTFT
+    in_cells = any(run.busiest_cell is not None for run in runs)
     headings = [_within(objective), *(heading for heading, _, _ in _RUN_COLUMNS[1:])]
     headings += ["instance-hours", "plans"] if scaled else []
+    headings += ["cell max/mean"] if in_cells else []
     rows = [["policy", "instances", "requests/s", *headings]]
     for (instances, qps, policy), same in sorted(groups.items(), key=lambda item: item[0][:2]):
         cells = [_shown(estimate(number(getattr(r, name)) for r in same), name, n) for _, name, n in _RUN_COLUMNS]
         if scaled:
             cells.append(amount(estimate(number(run.instance_s) / 3600 for run in same), 3))
             cells.append(amount(estimate(len(run.plans) for run in same), 1))
+        if in_cells:
+            cells.append(amount(estimate(number(run.busiest_cell) for run in same), 3))
         rows.append([policy, str(instances), f"{qps:g}", *cells])
     return aligned(rows)
 

@@ -31,6 +31,7 @@ class Setup:
         model's own limit.
     objective: what a run is judged by, one of loadtest.objectives.OBJECTIVES; tpot_s: seconds a token, for those that
         have such a limit of the user's.
+    cells: the instances are divided into so many, with a gateway each and one in front of all; 1: they are not.
     scale: the least and the most instances of a cluster that scales itself; a new one takes start_s.
     """
 
@@ -41,6 +42,7 @@ class Setup:
     model: str = "full"
     disturbance: str = "none"
     gateways: int = 1
+    cells: int = 1
     network_s: float = 0.0005
     slo_s: float = 5.0
     objective: str = TTFT
@@ -70,7 +72,10 @@ class Setup:
         longest = f", prompts up to {self.max_prompt_tokens} tokens" if self.max_prompt_tokens else ""
         scaled = "" if self.scale is None else ", {} to {} instances".format(*self.scale) + f" in {self.start_s:g} s"
         pace = "" if self.tpot_s == TPOT_S else f", {self.tpot_s:g} s a token"
-        return f"{self.limit * self.copies} requests, {self.warmup_requests} of them warm-up{longest}{scaled}{pace}"
+        cells = f", {self.cells} cells" if self.cells > 1 else ""
+        return (
+            f"{self.limit * self.copies} requests, {self.warmup_requests} of them warm-up{longest}{scaled}{pace}{cells}"
+        )
 
 
 def workload_of(setup: Setup, qps: float, seed: int) -> Workload:

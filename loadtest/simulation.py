@@ -18,6 +18,7 @@ from loadtest.shared_cache_bound import make_bound
 from loadtest.simulated_workload import Setup, workload_of
 from loadtest.study_file import QUANTILES, Experiment, StudyRun
 from loadtest.study_tables import BOUND
+from loadtest.virtual_cells import VirtualCells
 from loadtest.virtual_cluster import VirtualCluster
 from loadtest.workload import Workload
 from scheduler.config import SchedulerConfig
@@ -66,7 +67,8 @@ def simulate(
 
     settings = cluster_settings(setup, contender, workload)
     make_core = make_bound if contender.policy == BOUND else Scheduler
-    cluster = VirtualCluster(workload, settings, wrap=wrap, make_core=make_core)
+    cluster_of = VirtualCells if settings.cells > 1 else VirtualCluster
+    cluster = cluster_of(workload, settings, wrap=wrap, make_core=make_core)
     done = cluster.run(give_up=give_up)
     return StudyRun(
         trace=setup.title,
@@ -88,6 +90,7 @@ def simulate(
         cpu_s=round(time.process_time() - began_s, 2),
         instance_s=None if settings.scaling is None else done.instance_s,
         plans=done.plans,
+        busiest_cell=_known(cluster.busiest) if isinstance(cluster, VirtualCells) else None,
         **(_kept(setup, promises, workload, done) if not done.stopped else {}),
         **_measured(workload, done, warmup),
     )
@@ -99,6 +102,11 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
     bound = contender.policy == BOUND
     if bound and (setup.gateways > 1 or setup.scale or not can_bound(disturbance)):
         raise ValueError("the bound is for one gateway and instances that stay: leave it out here")
+    gateways = max(setup.gateways, disturbance.gateways)
+    if not 1 <= setup.cells <= setup.instances:
+        raise ValueError(f"cells must be at least 1 and at most instances={setup.instances}, not {setup.cells}")
+    if setup.cells > 1 and (bound or setup.scale or gateways > 1):
+        raise ValueError("cells have one gateway each and do not scale; the bound has none: leave them out here")
     config = SchedulerConfig(
         **{
             "policy": SchedulerConfig().policy if bound else contender.policy,
@@ -116,7 +124,7 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
     return ClusterSettings(
         config,
         [_instance(name, profile, disturbance, fast=place < fast) for place, name in enumerate(names)],
-        gateways=max(setup.gateways, disturbance.gateways),
+        gateways=gateways,
         network_s=setup.network_s,
         digest_s=disturbance.digest_s,
         changes=changes,
@@ -125,6 +133,7 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
         told_output="exact" if disturbance.tell_output or bound else "none",
         scaling=ScalingConfig(*setup.scale) if setup.scale else None,
         start_s=setup.start_s,
+        cells=setup.cells,
     )
 
 

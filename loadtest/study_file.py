@@ -77,6 +77,7 @@ class StudyRun(_InCell, frozen=True, kw_only=True, tag_field="kind", tag="run"):
     attainment: the share within the objective of the cell; kept: under each objective, of a run that was not stopped.
     token_goodput: of the tokens of prompts and answers, the share in requests within the objective.
     instance_s, plans: as in ClusterRun, of a cluster that scales itself.
+    busiest_cell: its requests against those of the mean cell, where there are several.
     """
 
     qps: float
@@ -104,6 +105,7 @@ class StudyRun(_InCell, frozen=True, kw_only=True, tag_field="kind", tag="run"):
     cpu_s: float | None = None
     instance_s: float | None = None
     plans: list[tuple[float, str]] = []
+    busiest_cell: float | None = None
 
 
 class StudyCapacity(_InCell, frozen=True, kw_only=True, tag_field="kind", tag="capacity"):

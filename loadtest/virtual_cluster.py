@@ -5,7 +5,7 @@ calls it, engines take the time their profile gives, messages take `network_s` e
 are equal to the last bit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isnan
 from typing import Any
 
@@ -100,7 +100,7 @@ class VirtualCluster:
             for when in self.settings.plans:
                 self.clock.at(when, self._plan, gateway)
         if len(self._gateways) > 1:
-            self._exchange.begin()
+            self._begin_exchange()
         reported = self._left
         while self._left and not self._stopped:
             self.clock.step()
@@ -122,6 +122,9 @@ class VirtualCluster:
             scaling.plans if scaling else [],
         )
 
+    def _begin_exchange(self) -> None:
+        self._exchange.begin()
+
     def _scaling(self) -> VirtualScaling | None:
         settings = self.settings
         if settings.scaling is None:
@@ -131,8 +134,11 @@ class VirtualCluster:
     # The clients.
 
     def _arrive(self, index: int) -> None:
-        request = self.workload.requests[index]
         self.outcomes[index].arrived_s = self.clock.now
+        self._send(index)
+
+    def _send(self, index: int) -> None:
+        request = self.workload.requests[index]
         told = request.told or Request(
             str(index),
             self._prompt_blocks(index),
@@ -151,6 +157,10 @@ class VirtualCluster:
 
     def _gateway_of(self, index: int) -> int:
         return self.workload.requests[index].session % len(self._gateways)
+
+    def _gateways_before(self, instance_id: str) -> Sequence[int]:
+        """Those that send to the instance."""
+        return range(len(self._gateways))
 
     def _ended(self, index: int, ok: bool) -> None:
         outcome = self.outcomes[index]
@@ -265,7 +275,7 @@ class VirtualCluster:
         """It gets no new request."""
         incarnation = self._instances.incarnation(instance_id)
         if incarnation is not None:
-            for gateway in range(len(self._gateways)):
+            for gateway in self._gateways_before(instance_id):
                 self._tell(gateway, InstanceDraining(instance_id, incarnation))
 
     def leave(self, instance_id: str) -> None:
@@ -273,7 +283,7 @@ class VirtualCluster:
         self._lose(instance_id)
 
     def _leave_when_idle(self, instance_id: str) -> None:
-        if any(core.instances[instance_id].running for core in self.cores):
+        if any(self.cores[gateway].instances[instance_id].running for gateway in self._gateways_before(instance_id)):
             self.clock.at(self.clock.now + TICK_S, self._leave_when_idle, instance_id)
         else:
             self.leave(instance_id)
@@ -282,7 +292,7 @@ class VirtualCluster:
         incarnation = self._instances.start(instance_id)
         if incarnation is not None:
             capacity = self.capacity(instance_id)
-            for gateway in range(len(self._gateways)):
+            for gateway in self._gateways_before(instance_id):
                 self._tell(gateway, InstanceJoined(instance_id, incarnation, capacity))
 
     def _lose(self, instance_id: str) -> None:
@@ -295,5 +305,5 @@ class VirtualCluster:
             tokens_sent = 0 if isnan(self.outcomes[index].first_token_s) else 1
             failed = RequestFailed(request_id, attempt, tokens_sent, FailureCause.BROKEN)
             self.clock.at(noticed_s, self._tell, self._gateway_of(index), failed)
-        for gateway in range(len(self._gateways)):
+        for gateway in self._gateways_before(instance_id):
             self.clock.at(noticed_s, self._tell, gateway, InstanceLost(instance_id, incarnation, "lost"))

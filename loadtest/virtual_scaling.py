@@ -13,6 +13,7 @@ from scheduler.scaling import InstanceSample, ScalingSample, plan_scaling
 from scheduler.scaling_config import ScalingConfig
 
 SAMPLE_S = 1.0  # as in the live Autoscaler
+COUNTED = ("arrived", "arrived_work_tokens", "slo_kept", "slo_missed", "tpot_kept", "tpot_missed")  # of SchedulerStats
 
 
 class ScaledCluster(Protocol):
@@ -42,7 +43,7 @@ class VirtualScaling:
         self._start_s = start_s
         window_s = config.down_window_s + config.up_window_s
         self._history: deque[ScalingSample] = deque(maxlen=round(window_s / SAMPLE_S) + 2)
-        self._counted = (0, 0, 0, 0)
+        self._counted = (0,) * len(COUNTED)
         self._since: dict[str, float] = {}
         self.states: dict[str, str] = {}
         self.instance_s = 0.0
@@ -94,16 +95,11 @@ class VirtualScaling:
             load.instance_id: load for load in summed(x for core in self._cluster.cores for x in core.own_loads(now))
         }
         stats = [core.stats for core in self._cluster.cores]
-        counted = (
-            sum(s.arrived for s in stats),
-            sum(s.arrived_work_tokens for s in stats),
-            sum(s.slo_kept for s in stats),
-            sum(s.slo_missed for s in stats),
-        )
-        new = [after - before for after, before in zip(counted, self._counted, strict=True)]
+        counted = tuple(sum(getattr(s, name) for s in stats) for name in COUNTED)
+        new = {name: after - before for name, after, before in zip(COUNTED, counted, self._counted, strict=True)}
         self._counted = counted
         instances = (self._instance(i, state, loads.get(i), now) for i, state in self.states.items())
-        return ScalingSample(now, tuple(instances), *new)
+        return ScalingSample(now, tuple(instances), **new)
 
     def _instance(self, instance_id: str, state: str, load: InstanceLoad | None, now: float) -> InstanceSample:
         load = load or InstanceLoad(instance_id, 0, 0, 0, 0)

@@ -60,11 +60,13 @@ def explained(decision: dict[str, Any]) -> str:
         f" {decision['cached_tokens']} tokens believed to be cached",
         f"candidates of its prefix: {', '.join(decision['candidates'])}",
     ]
+    if decision["tpot_slo_s"]:
+        lines.append(f"objective for each output token: {_milliseconds(decision['tpot_slo_s'])}")
     if decision["moves"]:
         lines.append(f"moved {decision['moves']} times while it waited")
     if decision["failed_on"]:
         lines.append(f"had failed on {', '.join(decision['failed_on'])}")
-    rows = [("INSTANCE", "CACHED", "TO COMPUTE", "PREFILL", "FIRST TOKEN", "RUNNING")]
+    rows = [("INSTANCE", "CACHED", "TO COMPUTE", "PREFILL", "FIRST TOKEN", "PER TOKEN", "OBJECTIVE", "RUNNING")]
     rows += [
         (
             one["instance_id"],
@@ -72,6 +74,8 @@ def explained(decision: dict[str, Any]) -> str:
             str(one["uncached_tokens"]),
             f"{one['prefill_s']:.2f} s",
             f"{one['total_s']:.2f} s",
+            _milliseconds(one["tpot_s"]),
+            _milliseconds(one["tpot_slo_s"]),
             str(one["running"]),
         )
         for one in decision["considered"]
@@ -81,3 +85,8 @@ def explained(decision: dict[str, Any]) -> str:
         lines += ["", "when it was placed:"]
         lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
+
+
+def _milliseconds(seconds: float) -> str:
+    """Empty for 0: not known, or none."""
+    return f"{seconds * 1000:.0f} ms" if seconds else ""

@@ -1,6 +1,7 @@
 """What gateways tell Fleet, and what Fleet knows of the whole deployment."""
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from operator import add, sub
 
 from router.membership import Member, Membership
 from router.signals import SignalNews
@@ -11,13 +12,20 @@ Sent = tuple[str, tuple[int, ...]]  # instance id, blocks of a prompt dispatched
 
 @dataclass(frozen=True, slots=True)
 class PoolTotals:
-    """Of one pool, since the start: requests placed for the first time, their prefill work, first tokens within the
-    objective, and those that were late or never came."""
+    """Of one pool, since the start. Each is a counter of SchedulerStats, and of ScalingSample."""
 
     arrived: int = 0
     arrived_work_tokens: int = 0
     slo_kept: int = 0
     slo_missed: int = 0
+    tpot_kept: int = 0
+    tpot_missed: int = 0
+
+    def __add__(self, other: "PoolTotals") -> "PoolTotals":
+        return PoolTotals(*map(add, astuple(self), astuple(other)))
+
+    def __sub__(self, other: "PoolTotals") -> "PoolTotals":
+        return PoolTotals(*map(sub, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,7 +215,15 @@ class Gateway:
         """Counters since the start, by pool."""
         stats = {name: pool.scheduler.stats for name, pool in self.pools.items()}
         return {
-            name: PoolTotals(s.arrived, s.arrived_work_tokens, s.slo_kept, s.slo_missed) for name, s in stats.items()
+            name: PoolTotals(
+                arrived=s.arrived,
+                arrived_work_tokens=s.arrived_work_tokens,
+                slo_kept=s.slo_kept,
+                slo_missed=s.slo_missed,
+                tpot_kept=s.tpot_kept,
+                tpot_missed=s.tpot_missed,
+            )
+            for name, s in stats.items()
         }
 
     def share_sent(self, wanted: bool) -> None:
@@ -331,6 +339,7 @@ class Gateway:
                     "prefill_tokens": view.booked_prefill_tokens,
                     "kv_tokens": view.booked_kv_tokens,
                     "seconds_per_token": view.seconds_per_token,
+                    "tpot_s": view.tpot_with(0),
                     "adapters_loaded": view.adapters.loaded,
                     "signals": signals.get(member.instance_id, {}),
                 }

@@ -17,7 +17,9 @@ FORWARDED_TOO = frozenset(
         b"authorization",
         b"x-dualmap-tenant",
         b"x-dualmap-timeout-ms",
+        b"x-dualmap-tpot-slo-ms",
         b"x-dualmap-ttft-slo-ms",
+        b"x-llm-d-slo-tpot-ms",
         b"x-llm-d-slo-ttft-ms",
     }
 )

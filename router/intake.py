@@ -12,7 +12,8 @@ from router.routes import Route
 from router.token_ratio import PRIOR_BYTES_PER_TOKEN, TokenRatio
 from scheduler.request import Request
 
-SLO_HEADERS = (b"x-dualmap-ttft-slo-ms", b"x-llm-d-slo-ttft-ms")  # the first one present counts
+TTFT_SLO_HEADERS = (b"x-dualmap-ttft-slo-ms", b"x-llm-d-slo-ttft-ms")  # the first one present counts
+TPOT_SLO_HEADERS = (b"x-dualmap-tpot-slo-ms", b"x-llm-d-slo-tpot-ms")
 TIMEOUT_HEADER = b"x-dualmap-timeout-ms"
 TENANT_HEADER = b"x-dualmap-tenant"
 MAX_TENANT_BYTES = 128
@@ -27,7 +28,8 @@ def take_in(
 ) -> Request:
     """Read what the core needs, and note in the exchange what its end will need. isolate_tenants: no two of them share
     a cached prefix. Raises RequestRefusedError (400)."""
-    ttft_slo_s = _seconds(exchange.request, *SLO_HEADERS)
+    ttft_slo_s = _seconds(exchange.request, *TTFT_SLO_HEADERS)
+    tpot_slo_s = _seconds(exchange.request, *TPOT_SLO_HEADERS)
     timeout_s = _seconds(exchange.request, TIMEOUT_HEADER)
     tenant = _tenant(exchange.request)
     body = exchange.body
@@ -35,7 +37,14 @@ def take_in(
         tokens = max(1, min(int(len(body) / PRIOR_BYTES_PER_TOKEN), MAX_UNREAD_TOKENS))
         exchange.prompt_tokens = tokens
         return Request(
-            exchange.id, (), tokens, ttft_slo_s=ttft_slo_s, tenant=tenant, streams=False, timeout_s=timeout_s
+            exchange.id,
+            (),
+            tokens,
+            ttft_slo_s=ttft_slo_s,
+            tenant=tenant,
+            streams=False,
+            timeout_s=timeout_s,
+            tpot_slo_s=tpot_slo_s,
         )
     apart = tenant if isolate_tenants else ""
     peeked = peek_chat(body, block_tokens, apart) if route is Route.CHAT else peek_completion(body, block_tokens, apart)
@@ -61,6 +70,7 @@ def take_in(
         peeked.stream,
         round(prompt_tokens * block_bytes / peeked.prompt_bytes) or 1,
         timeout_s=timeout_s,
+        tpot_slo_s=tpot_slo_s,
     )
 
 

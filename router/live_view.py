@@ -33,6 +33,7 @@ def live_view(gateway: "Gateway", pool_name: str, rings_known: str, now: float) 
         "pool": pool_name,
         "policy": scheduler.config.policy,
         "ttft_slo_s": scheduler.config.ttft_slo_s,
+        "tpot_slo_s": scheduler.config.tpot_slo_s,
         "epoch": gateway.membership.epoch,
         "uptime_s": gateway.uptime_s,
         "in_flight": len(scheduler.attempts),
@@ -60,7 +61,8 @@ def live_view(gateway: "Gateway", pool_name: str, rings_known: str, now: float) 
 def _instance(
     member: Member, scheduler: Scheduler, signals: dict[str, dict[str, Any]], mean_work_tokens: float, now: float
 ) -> dict[str, Any]:
-    """ttft_s: of a request that came now and had as much to compute as recent ones had."""
+    """ttft_s: of a request that came now and had as much to compute as recent ones had. tpot_s: per output token if one
+    more ran; 0: not known yet."""
     row: dict[str, Any] = {
         "instance_id": member.instance_id,
         "incarnation": member.incarnation,
@@ -80,6 +82,7 @@ def _instance(
         "waiting_tokens": view.waiting_tokens,
         "work_s": (view.booked_prefill_tokens + view.waiting_tokens) * view.seconds_per_token,
         "ttft_s": view.backlog_s + mean_work_tokens * view.seconds_per_token,
+        "tpot_s": view.tpot_with(0),
         "tokens_per_s": 1 / view.seconds_per_token,
         "kv_booked": view.booked_kv_tokens / view.capacity.kv_tokens,
         "kv_used": signals.get("metrics", {}).get("kv_used"),

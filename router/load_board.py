@@ -77,10 +77,4 @@ class LoadBoard:
             old = before.get(pool, PoolTotals())
             if old.arrived > totals.arrived:
                 old = PoolTotals()
-            sum_ = self._totals.get(pool, PoolTotals())
-            self._totals[pool] = PoolTotals(
-                sum_.arrived + totals.arrived - old.arrived,
-                sum_.arrived_work_tokens + totals.arrived_work_tokens - old.arrived_work_tokens,
-                sum_.slo_kept + totals.slo_kept - old.slo_kept,
-                sum_.slo_missed + totals.slo_missed - old.slo_missed,
-            )
+            self._totals[pool] = self._totals.get(pool, PoolTotals()) + (totals - old)

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from router.distribution import Distribution
+from router.distribution import TOKEN_BOUNDS, Distribution
 from router.fleet_state import PoolPlan
 from router.membership import Membership, MemberState
 from router.reloads import Reloads
@@ -51,6 +51,7 @@ class GatewayMetrics(Collector):
         self.time_to_first_token_s = Distribution()
         self.queue_s = Distribution()
         self.end_to_end_s = Distribution()
+        self.time_per_output_token_s = Distribution(TOKEN_BOUNDS)
         self.estimated_ttft_s = Distribution()
         self.estimate_error_s = Distribution()
         self.prompt_tokens = 0
@@ -107,6 +108,11 @@ class GatewayMetrics(Collector):
             "dualmap_time_to_first_token_seconds",
             "Streams only: from the complete request to the first byte of the answer's body.",
             self.time_to_first_token_s,
+        )
+        yield _histogram(
+            "dualmap_time_per_output_token_seconds",
+            "Streams only: from the first token of a complete answer to its last byte, for each further token.",
+            self.time_per_output_token_s,
         )
         yield _histogram("dualmap_queue_seconds", "Time a dispatched request waited in the gateway.", self.queue_s)
         yield _histogram(
@@ -210,9 +216,19 @@ def _pool_metrics(schedulers: Mapping[str, Scheduler]) -> Iterable[Metric]:
     objective = GaugeMetricFamily(
         "dualmap_objective_seconds", "Time-to-first-token objective of requests that name none.", labels=["pool"]
     )
+    pace = GaugeMetricFamily(
+        "dualmap_output_token_objective_seconds",
+        "Objective for the time per output token of requests that name none; 0: there is none.",
+        labels=["pool"],
+    )
     first_tokens = CounterMetricFamily(
         "dualmap_first_tokens",
         "Requests by whether their first token came within their objective; those without one missed it.",
+        labels=["pool", "objective"],
+    )
+    answers = CounterMetricFamily(
+        "dualmap_paced_answers",
+        "Streams by whether their tokens came within their objective, of those that have one and ended.",
         labels=["pool", "objective"],
     )
     placed = CounterMetricFamily("dualmap_placed_requests", "Requests placed for the first time.", labels=["pool"])
@@ -224,11 +240,14 @@ def _pool_metrics(schedulers: Mapping[str, Scheduler]) -> Iterable[Metric]:
     for pool, scheduler in schedulers.items():
         stats = scheduler.stats
         objective.add_metric([pool], scheduler.config.ttft_slo_s)
+        pace.add_metric([pool], scheduler.config.tpot_slo_s)
         first_tokens.add_metric([pool, "kept"], stats.slo_kept)
         first_tokens.add_metric([pool, "missed"], stats.slo_missed)
+        answers.add_metric([pool, "kept"], stats.tpot_kept)
+        answers.add_metric([pool, "missed"], stats.tpot_missed)
         placed.add_metric([pool], stats.arrived)
         work.add_metric([pool], stats.arrived_work_tokens)
-    yield from (objective, first_tokens, placed, work)
+    yield from (objective, pace, first_tokens, answers, placed, work)
 
 
 def _scheduler_metrics(schedulers: Sequence[Scheduler]) -> Iterable[Metric]:
@@ -254,6 +273,11 @@ def _scheduler_metrics(schedulers: Sequence[Scheduler]) -> Iterable[Metric]:
             [v.reported.foreign.requests for v in views],
         ),
         ("prefill_seconds_per_token", "Learned time of a prompt token.", [v.seconds_per_token for v in views]),
+        (
+            "output_token_seconds",
+            "Estimated time per output token if one more request ran; 0: not known yet.",
+            [v.tpot_with(0) for v in views],
+        ),
     )
     for name, documentation, values in gauges:
         family = GaugeMetricFamily(f"dualmap_instance_{name}", documentation, labels=["instance"])

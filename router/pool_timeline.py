@@ -3,7 +3,7 @@ kept. On the request path a count is an integer; ten seconds are closed at a tim
 
 from bisect import bisect_left
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any
 
@@ -18,14 +18,16 @@ BOUNDS_S = tuple(0.001 * STEP**i for i in range(141))  # 1 ms to 10 minutes; a p
 
 @dataclass(frozen=True, slots=True)
 class _Bucket:
-    """began_at: seconds of the gateway's clock. ttft_counts: by bound, and above the last. kept, missed: as in
-    SchedulerStats."""
+    """began_at: seconds of the gateway's clock. ttft_counts: by bound, and above the last. kept, missed, tpot_kept,
+    tpot_missed: as in SchedulerStats."""
 
     began_at: float
     choices: Counter[ChoiceReason]
     ttft_counts: list[int]
     kept: int
     missed: int
+    tpot_kept: int
+    tpot_missed: int
 
 
 class PoolTimeline:
@@ -62,6 +64,8 @@ class PoolTimeline:
             "first_tokens": sum(ttft_counts),
             "kept": kept,
             "missed": missed,
+            "tpot_kept": sum(bucket.tpot_kept for bucket in buckets),
+            "tpot_missed": sum(bucket.tpot_missed for bucket in buckets),
             "p50_s": percentile_s(ttft_counts, 0.5),
             "p90_s": percentile_s(ttft_counts, 0.9),
             "choices": {reason.value: choices[reason] for reason in ChoiceReason},
@@ -81,11 +85,19 @@ class PoolTimeline:
         self._began_at = now
         self._choices: Counter[ChoiceReason] = Counter(dict.fromkeys(ChoiceReason, 0))
         self._ttft_counts = [0] * (len(BOUNDS_S) + 1)
-        self._kept_before, self._missed_before = self._stats.slo_kept, self._stats.slo_missed
+        self._before = replace(self._stats)
 
     def _bucket(self) -> _Bucket:
-        kept, missed = self._stats.slo_kept - self._kept_before, self._stats.slo_missed - self._missed_before
-        return _Bucket(self._began_at, self._choices, self._ttft_counts, kept, missed)
+        stats, before = self._stats, self._before
+        return _Bucket(
+            began_at=self._began_at,
+            choices=self._choices,
+            ttft_counts=self._ttft_counts,
+            kept=stats.slo_kept - before.slo_kept,
+            missed=stats.slo_missed - before.slo_missed,
+            tpot_kept=stats.tpot_kept - before.tpot_kept,
+            tpot_missed=stats.tpot_missed - before.tpot_missed,
+        )
 
 
 def percentile_s(counts: list[int], quantile: float) -> float | None:

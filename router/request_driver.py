@@ -219,10 +219,13 @@ class RequestDriver:
         output_tokens = 0
         prompt_tokens = cached_tokens = None
         if status < FIRST_ERROR_STATUS:
-            metrics.end_to_end_s.observe(self._clock() - exchange.arrived_at)
+            now = self._clock()
+            metrics.end_to_end_s.observe(now - exchange.arrived_at)
             prompt_tokens, output_tokens_seen, cached_tokens = exchange.usage()
             output_tokens = exchange.pieces if output_tokens_seen is None else output_tokens_seen
             metrics.output_tokens += output_tokens
+            if exchange.event_stream and output_tokens > 1:
+                metrics.time_per_output_token_s.observe((now - exchange.first_byte_at) / (output_tokens - 1))
             if prompt_tokens is not None:
                 metrics.prompt_tokens += prompt_tokens
                 metrics.cached_prompt_tokens += cached_tokens or 0

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 
 from router.fleet_state import FleetState, PoolTotals
 from router.membership import Member, MemberState
@@ -50,16 +51,7 @@ class ScalingHistory:
         totals = state.totals.get(self._pool_name, PoolTotals())
         before = self._totals if totals.arrived >= self._totals.arrived else PoolTotals()  # Fleet was restarted
         self._totals = totals
-        self._samples.append(
-            ScalingSample(
-                now,
-                tuple(found),
-                totals.arrived - before.arrived,
-                totals.arrived_work_tokens - before.arrived_work_tokens,
-                totals.slo_kept - before.slo_kept,
-                totals.slo_missed - before.slo_missed,
-            )
-        )
+        self._samples.append(ScalingSample(now, tuple(found), **asdict(totals - before)))
         while self._samples[0].at_s < now - self._kept_s:
             self._samples.popleft()
 

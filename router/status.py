@@ -21,7 +21,7 @@ def format_status(status: dict[str, Any]) -> str:
         f"  in flight {status['in_flight']}  client connections {status['client_connections']}"
     )
     several = len(status["pools"]) > 1
-    counted = ("RUNNING", "WAITING", "BACKLOG", "KV TOKENS", "MODELS", "SIGNALS")
+    counted = ("RUNNING", "WAITING", "BACKLOG", "PER TOKEN", "KV TOKENS", "MODELS", "SIGNALS")
     rows = [("INSTANCE", *(["POOL"] if several else []), "STATE", "ADDRESS", *counted)]
     for member in status["members"]:
         backlog_s = ""
@@ -29,12 +29,13 @@ def format_status(status: dict[str, Any]) -> str:
             tokens = member["prefill_tokens"] + member["waiting_tokens"]
             backlog_s = f"{tokens * member['seconds_per_token']:.2f} s"
         counts = (str(member.get(name, "")) for name in ("running", "waiting"))
+        per_token = f"{member['tpot_s'] * 1000:.0f} ms" if member.get("tpot_s") else ""
         kv_tokens = str(member.get("kv_tokens", ""))
         models = ", ".join(member["models"])
         signals = format_signals(member["signals"]) if "signals" in member else ""
         pool = [member["pool"] or "(first)"] if several else []
         place = (member["instance_id"], *pool, member["state"], member["address"])
-        rows.append((*place, *counts, backlog_s, kv_tokens, models, signals))
+        rows.append((*place, *counts, backlog_s, per_token, kv_tokens, models, signals))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     beside = [f"journal {status['journal']}"] if status.get("journal") else []

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser, serves_http: bool = True) -> 
     parser.add_argument("--admin-port", type=int, help="port of /metrics and /admin (8081)")
     parser.add_argument("--policy", help=f"{', '.join(POLICY_NAMES)} (dualmap)")
     parser.add_argument("--slo", type=float, metavar="S", help="time-to-first-token objective in seconds (5)")
+    parser.add_argument("--tpot", type=float, metavar="S", help="objective for the time per output token (none)")
     parser.add_argument("--journal", type=Path, metavar="FILE", help="write every event and what was decided")
     parser.add_argument("--log-format", choices=("console", "json"), help="of the gateways' log files (console)")
     parser.add_argument("--log-requests", action="store_true", default=None, help="a line for each request")
@@ -110,7 +111,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
         "gateway": _given(
             host=args.host, port=getattr(args, "port", None), admin_port=args.admin_port, journal=args.journal
         ),
-        "scheduler": _given(policy=args.policy, ttft_slo_s=args.slo),
+        "scheduler": _given(policy=args.policy, ttft_slo_s=args.slo, tpot_slo_s=args.tpot),
         "simulate": _given(count=args.simulate),
         "vllm": _given(
             model=args.model,

@@ -31,6 +31,7 @@ POLICY_NAMES = (
 # What the default policy's core takes over while it runs: it reads these anew for each decision.
 LIVE_SETTINGS = (
     "ttft_slo_s",
+    "tpot_slo_s",
     "slo_aware",
     "rebalancing",
     "find_holders",
@@ -58,6 +59,8 @@ class SchedulerConfig:
 
     policy: str = "dualmap"  # or a comparison policy, see scheduler/policies
     ttft_slo_s: float = 5.0  # objective for requests that name none (arXiv 2602.06502, section 4.1)
+    # Objective for the mean time per output token after the first, for requests that name none; 0: there is none.
+    tpot_slo_s: float = 0.0
     block_tokens: int = 512  # unit of prefix identity; finer finds little more and costs more per decision
 
     # The five techniques.
@@ -96,8 +99,8 @@ class SchedulerConfig:
     decode_s_per_request: float = 0.0006
 
     # The next prompt is sent when the instance has less prefill work than this. The engine shares a step among all the
-    # prompts it has, and all of them wait for its end: one after the other, each has its first token sooner. But each
-    # step of its own delays all who decode there, so short prompts go together.
+    # prompts it has, and all of them wait for its end: one after the other, each has its first token sooner. Where
+    # others decode there, each step of its own delays them all, so that a step is filled.
     release_window_s: float = 0.4
     # How much later than it came a prompt takes its place in the queue, in units of its own prefill time.
     length_handicap: float = 2.0
@@ -123,6 +126,7 @@ class SchedulerConfig:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be greater than 0, not {getattr(self, name)!r}")
         for name in (
+            "tpot_slo_s",
             "min_move_gain_s",
             "recompute_price_idle",
             "recompute_price_busy",

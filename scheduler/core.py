@@ -70,6 +70,9 @@ from scheduler.untold import SETTLING_S, SHORT_S, Untold
 SUSPICIOUS = (FailureCause.CONNECT, FailureCause.ABORTED)
 NOBODY: frozenset[str] = frozenset()
 TELL_OTHERS = TellOthers()
+# Of its objective for the first token: so long a request waits at the most that would slow others' tokens down beyond
+# their objective. Longer, and what is held back comes all at once, and late.
+HELD_SHARE = 0.1
 CHECK_INTERVAL_S = 1.0  # how often what instances say, and how fast they are, is looked at without any event
 
 
@@ -90,6 +93,7 @@ class Scheduler:
         self.version = 0  # counts changes of membership
         self._suspects: set[str] = set()
         self._unable: dict[str, frozenset[str]] = {}  # by adapter; forgotten when an instance comes
+        self._holding: set[str] = set()  # instances where one waits so that others have their tokens in time
         self._slow: list[InstanceView] = []  # those that have joined others at work
         self._assumed: list[tuple[float, str, int]] = []  # heap of (time, request id, attempt): first tokens not seen
         self._time_outs = TimeOuts(config.queue_timeout_s, self.attempts)
@@ -176,8 +180,7 @@ class Scheduler:
             self.stats.late_events += 1
             return
         view = self.instances[attempt.instance_id]
-        attempt.started = True
-        view.answered_at = now
+        view.began(attempt, now)
         if now <= attempt.deadline_s:
             self.stats.slo_kept += 1
         else:
@@ -216,7 +219,12 @@ class Scheduler:
             return
         self.answers.observe(event.output_tokens)
         view = self.instances[attempt.instance_id]
-        view.answered_at = now
+        tpot_s = view.answered(attempt, event.output_tokens, now)
+        if tpot_s is not None and attempt.tpot_slo_s:
+            if tpot_s <= attempt.tpot_slo_s:
+                self.stats.tpot_kept += 1
+            else:
+                self.stats.tpot_missed += 1
         if event.cached_tokens is not None and event.prompt_tokens is not None:
             view.learn_from_usage(attempt, event.prompt_tokens, event.cached_tokens, now)
         self._end(attempt, now, commands)
@@ -458,6 +466,10 @@ class Scheduler:
                 self._release(view, now, commands)
         if self._slow:
             self._ramp_up(now, commands)
+        if self._holding:
+            holding, self._holding = sorted(self._holding), set()
+            for view in filter(None, map(self.instances.get, holding)):
+                self._release(view, now, commands)
         if now >= self._next_check:
             self._next_check = now + CHECK_INTERVAL_S
             for view in self.instances.values():
@@ -562,11 +574,12 @@ class Scheduler:
             tried,
             considered=placement.considered,
             shared_blocks=placement.shared_blocks,
+            tpot_slo_s=self.config.tpot_slo_s if request.tpot_slo_s is None else request.tpot_slo_s,
         )
         self.attempts[request.id] = attempt
         first = not len(view.waiting) and not view.others_wait
         untold = self._untold.asks and attempt.work_tokens * view.seconds_per_token >= SHORT_S
-        if not self.policy.holds_requests or (first and not untold and self._can_start(view, request)):
+        if not self.policy.holds_requests or (first and not untold and self._can_start(view, attempt, now)):
             self._dispatch(view, attempt, now, commands)
             if request.timeout_s is not None:
                 self._time_outs.watch(attempt)
@@ -609,6 +622,9 @@ class Scheduler:
                 return
             if not view.has_kv(attempt.request, self.answers.expected(attempt.request)):
                 return
+            if not self._may_decode(view, attempt, now):
+                self._holding.add(view.instance_id)
+                return
             view.take_out(attempt, starts=True)
             self._dispatch(view, attempt, now, commands)
         nobody_waits = not len(view.waiting) and not view.others_wait
@@ -623,7 +639,7 @@ class Scheduler:
             if found is None:
                 return
             source, attempt = found
-            if not self._can_start(view, attempt.request):
+            if not self._can_start(view, attempt, now):
                 return
             source.take_out(attempt)
             attempt.place_at(view.estimate_ttft(attempt.request), ChoiceReason.TAKEN, now)
@@ -636,10 +652,18 @@ class Scheduler:
             self._dispatch(view, attempt, now, commands)
             self._release(source, now, commands)  # where it stood first, the next may fit
 
-    def _can_start(self, view: InstanceView, request: Request) -> bool:
+    def _can_start(self, view: InstanceView, attempt: Attempt, now: float) -> bool:
+        request = attempt.request
         if not view.has_room(self.config.release_window_s) or request.tenant in view.crowding():
             return False
-        return view.has_kv(request, self.answers.expected(request))
+        return view.has_kv(request, self.answers.expected(request)) and self._may_decode(view, attempt, now)
+
+    def _may_decode(self, view: InstanceView, attempt: Attempt, now: float) -> bool:
+        """Whether nobody's tokens would be late by it, or it has waited for that long enough."""
+        held_s = HELD_SHARE * (attempt.deadline_s - attempt.arrived_at)
+        if now - attempt.arrived_at >= held_s:
+            return True
+        return view.keeps_pace(attempt.request.prompt_tokens, attempt.tpot_slo_s)
 
     def _price(self) -> float:
         return recompute_price(self.loads.busy, self.config)

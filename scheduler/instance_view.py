@@ -15,6 +15,7 @@ from scheduler.load_order import LoadOrder
 from scheduler.reported_load import ForeignLoad, ReportedLoad
 from scheduler.request import Attempt, AttemptState, Request
 from scheduler.tenant_shares import SHARED_WINDOW, TenantShares
+from scheduler.token_pace import SEQUENCE_TOKENS, TokenPace
 from scheduler.ttft import FleetPace, PrefillSpeed, TtftEstimate, cached_tokens
 from scheduler.wait_queues import WaitQueue
 
@@ -26,6 +27,8 @@ LEAST_RAMP = 0.1  # of the load of an instance in full service: what it starts w
 # until the other gateway hears that it has room.
 YIELD_AFTER_S = 0.3
 MAX_YIELD_S = 0.2  # that room is left to another gateway, as far as is heard, and it does not use it
+RUNNING_S = 0.02  # about a step of the engine, which each request that runs may take part in
+FEW_DECODING = 2  # requests: for so few a step is not filled
 SAVED_MEMORY_S = (
     300.0  # time over which what a cache saved counts: prefixes that are not used any more are worth nothing
 )
@@ -69,6 +72,10 @@ class InstanceView:
         self.waiting = WaitQueue(by_deadline=config.deadline_order, patience_slos=config.patience_slos)
         self.running: dict[str, Attempt] = {}  # by request id
         self.speed = PrefillSpeed(capacity.prefill_tokens_per_s, pace)
+        self.token_pace = TokenPace(pace.tokens)
+        self._decoding = 0  # requests
+        self._context_tokens = 0  # prompts of what runs
+        self._tpot_slos: dict[float, int] = {}  # objective -> running requests that have it
         self.waiting_tokens = 0
         self.booked_prefill_tokens = 0
         self.kv = KvBooking()
@@ -146,6 +153,11 @@ class InstanceView:
         longer than it is while the instance is new."""
         return self.backlog_tokens * self.speed.seconds_per_token / self.ramp
 
+    @property
+    def load_s(self) -> float:
+        """By which instances are compared before any estimate is made: the backlog, and a little for each request."""
+        return self.backlog_s + RUNNING_S * self.booked_running
+
     def ahead_tokens(self, request: Request) -> int:
         """Prefill work that would come before such a request if it were placed here now. Of what other gateways have
         waiting, neither priorities nor tenants are known: all of it."""
@@ -195,8 +207,34 @@ class InstanceView:
         shared = cached_tokens(request, shared_blocks, self._block_tokens)
         return min(work_tokens, self.work_tokens(request.prompt_tokens, shared))
 
-    def estimate_ttft(self, request: Request, shared_blocks: int = 0) -> TtftEstimate:
-        """For the request if it were placed here now. shared_blocks: leading blocks that many share."""
+    @property
+    def decode_load(self) -> float:
+        """Tokens of context that are read for one token of all who run here, whoever sent them; a sequence more counts
+        as some tokens more."""
+        others = self.others.kv_tokens if self.others is not None else 0
+        context_tokens = self._context_tokens + others + self.reported.foreign.kv_tokens
+        return context_tokens + SEQUENCE_TOKENS * self._all_running
+
+    def tpot_with(self, prompt_tokens: int) -> float:
+        """Seconds per output token here if one more request with such a prompt ran; 0 where nothing is known yet."""
+        return self.token_pace.gap_s(self.decode_load + prompt_tokens + SEQUENCE_TOKENS)
+
+    def strictest_tpot_slo(self, tpot_slo_s: float) -> float:
+        """Of those that run here and one with this objective; 0 where nobody has any."""
+        if not self._tpot_slos:
+            return tpot_slo_s
+        strictest_s = min(self._tpot_slos)
+        return min(strictest_s, tpot_slo_s) if tpot_slo_s else strictest_s
+
+    def keeps_pace(self, prompt_tokens: int, tpot_slo_s: float) -> bool:
+        """Whether all who run here and one more, with this objective, would have their tokens in time. An idle instance
+        takes anything."""
+        slo_s = self.strictest_tpot_slo(tpot_slo_s)
+        return not slo_s or not self.running or self.tpot_with(prompt_tokens) <= slo_s
+
+    def estimate_ttft(self, request: Request, shared_blocks: int = 0, tpot_slo_s: float = 0.0) -> TtftEstimate:
+        """For the request if it were placed here now. shared_blocks: leading blocks that many share. tpot_slo_s: its
+        objective; 0: it has none."""
         cached = self._cached_tokens(request)
         work = self.work_tokens(request.prompt_tokens, cached)
         seconds_per_token = self.speed.seconds_per_token
@@ -214,6 +252,8 @@ class InstanceView:
             wait_s + prefill_s,
             max(cached, cached_tokens(request, shared_blocks, self._block_tokens)) if shared_blocks else cached,
             prefill_s - self._own_work(request, shared_blocks, work) * seconds_per_token if shared_blocks else 0.0,
+            self.tpot_with(request.prompt_tokens),
+            self.strictest_tpot_slo(tpot_slo_s),
         )
 
     def enqueue(self, attempt: Attempt) -> None:
@@ -232,13 +272,17 @@ class InstanceView:
         self._loads.changed(self)
 
     def has_room(self, window_s: float) -> bool:
-        """Whether it could begin with another prompt now. One that idles takes anything, whatever it reports."""
-        if not self._booked_running:
+        """Whether it could begin with another prompt now: while it has less prefill than that to do, or, where others
+        decode, whose tokens each step of its own would hold up, less than a full step, unless others' prompts take
+        turns with them. One that idles takes anything, whatever it reports."""
+        if not self.booked_running:
             return True
         if self.reported.stale or self._all_running >= self.capacity.max_running * self.ramp:
             return False
         if self._shares.several:
             window_s *= SHARED_WINDOW
+        elif self._decoding > FEW_DECODING:
+            window_s = max(window_s, self.capacity.step_tokens * self.speed.seconds_per_token)
         return not self.prefilling_tokens or self.prefilling_s < window_s
 
     def next_waiting(self, now: float) -> Attempt | None:
@@ -303,6 +347,9 @@ class InstanceView:
         attempt.own_kv_tokens = request.prompt_tokens - len(request.blocks) * block_tokens + answer_tokens
         attempt.state = AttemptState.PREFILLING
         self.running[request.id] = attempt
+        self._context_tokens += request.prompt_tokens
+        if attempt.tpot_slo_s:
+            self._tpot_slos[attempt.tpot_slo_s] = self._tpot_slos.get(attempt.tpot_slo_s, 0) + 1
         self._saved_tokens += attempt.cached_tokens
         if not self.booked_prefill_tokens:
             self.speed.starts(now)
@@ -318,8 +365,25 @@ class InstanceView:
     def prefilled(self, attempt: Attempt) -> None:
         """Its first token was seen, or is assumed."""
         attempt.state = AttemptState.DECODING
+        self._decoding += 1
         self.booked_prefill_tokens -= attempt.work_tokens
         self._loads.changed(self)
+
+    def began(self, attempt: Attempt, now: float) -> None:
+        """Its first token was seen."""
+        attempt.started = True
+        attempt.began_at = now
+        attempt.began_load = self.decode_load
+        self.answered_at = now
+
+    def answered(self, attempt: Attempt, output_tokens: int, now: float) -> float | None:
+        """Its answer is complete: seconds per token after the first; None where that was not to be seen."""
+        self.answered_at = now
+        if not attempt.started or not attempt.request.streams or output_tokens < 2:
+            return None
+        gap_s = (now - attempt.began_at) / (output_tokens - 1)
+        self.token_pace.observe(gap_s, (attempt.began_load + self.decode_load) / 2, output_tokens - 1)
+        return gap_s
 
     def work_done_with(self, attempt: Attempt) -> int:
         """What the instance has computed since the prompt before this one: its own work, and what other gateways had
@@ -332,12 +396,19 @@ class InstanceView:
         """The attempt runs here no more, however it ended."""
         request = attempt.request
         del self.running[request.id]
+        self._context_tokens -= request.prompt_tokens
+        if attempt.tpot_slo_s:
+            self._tpot_slos[attempt.tpot_slo_s] -= 1
+            if not self._tpot_slos[attempt.tpot_slo_s]:
+                del self._tpot_slos[attempt.tpot_slo_s]
         self.kv.give_back(request.blocks, attempt.own_kv_tokens)
         block_tokens = self._kv_block_tokens(request)
         self._shares.give_back(request.tenant, attempt.own_kv_tokens + len(request.blocks) * block_tokens)
         if attempt.state is AttemptState.PREFILLING:
             self.booked_prefill_tokens -= attempt.work_tokens
-            self._loads.changed(self)
+        else:
+            self._decoding -= 1
+        self._loads.changed(self)
 
     def hear_of_others(self, load: InstanceLoad | None, at: float, window_s: float) -> None:
         """What other gateways had booked here at that moment, as they said. None: nothing."""
@@ -368,7 +439,7 @@ class InstanceView:
         """What the instance says of its load."""
         kv_tokens = int(report.kv_used * self.capacity.kv_tokens)
         there = ForeignLoad(report.running + report.waiting, report.waiting, kv_tokens)
-        self.reported.hear(there, self._booked_running, self._all_kv_tokens, now - report.age_s)
+        self.reported.hear(there, self.booked_running, self._all_kv_tokens, now - report.age_s)
         self.reported.check(self.answered_at, now)
         for adapter in report.adapters:
             self.adapters.use(adapter)
@@ -383,12 +454,13 @@ class InstanceView:
         self.cache.was_right(attempt.cached_tokens < cached_tokens + block_tokens)
 
     @property
-    def _booked_running(self) -> int:
+    def booked_running(self) -> int:
+        """Requests that this gateway and others have sent here and that have not ended."""
         return len(self.running) + (self.others.running if self.others is not None else 0)
 
     @property
     def _all_running(self) -> int:
-        return self._booked_running + self.reported.foreign.requests
+        return self.booked_running + self.reported.foreign.requests
 
     @property
     def _all_kv_tokens(self) -> int:

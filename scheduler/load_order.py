@@ -1,4 +1,4 @@
-"""Ready instances in the order of their backlog: the coolest and the hottest are found without looking at all."""
+"""Ready instances in the order of their load: the coolest and the hottest are found without looking at all."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ if TYPE_CHECKING:
 
 BUSY_BACKLOG_S = 1.0  # from which an instance counts as busy
 
+_Load = tuple[float, str, float]  # seconds of load, instance id, seconds of backlog
+
 
 class LoadOrder:
-    """Sorted by (seconds of backlog, instance id). Each view tells it when its backlog has changed: O(log n) and a
-    memory move.
+    """Sorted by (InstanceView.load_s, instance id). Each view tells it when its load has changed: O(log n) and a memory
+    move.
 
     waiting: requests that wait in the gateway, for whichever instance. rivals: where other gateways send to these
     instances, too, and say so late: how many prompts they sent before they last did; None elsewhere.
@@ -23,9 +25,9 @@ class LoadOrder:
     def __init__(self) -> None:
         self.waiting = 0
         self.rivals: int | None = None
-        self._order: list[tuple[float, str]] = []
+        self._order: list[_Load] = []
         self._views: dict[str, InstanceView] = {}
-        self._backlogs: dict[str, float] = {}
+        self._loads: dict[str, _Load] = {}
         self._total_s = 0.0
         self._busy_s = 0.0
 
@@ -44,40 +46,45 @@ class LoadOrder:
         return max(0.0, self._busy_s) / (BUSY_BACKLOG_S * len(self._order)) if self._order else 0.0
 
     def add(self, view: InstanceView) -> None:
-        instance_id, backlog_s = view.instance_id, view.backlog_s
-        self._views[instance_id] = view
-        self._backlogs[instance_id] = backlog_s
-        insort(self._order, (backlog_s, instance_id))
-        self._total_s += backlog_s
-        self._busy_s += min(backlog_s, BUSY_BACKLOG_S)
+        load = self._loads[view.instance_id] = _load_of(view)
+        self._views[view.instance_id] = view
+        insort(self._order, load)
+        self._count(load[-1], 0.0)
 
     def remove(self, view: InstanceView) -> None:
-        instance_id = view.instance_id
-        del self._views[instance_id]
-        backlog_s = self._backlogs.pop(instance_id)
-        del self._order[bisect_left(self._order, (backlog_s, instance_id))]
-        self._total_s = self._total_s - backlog_s if self._order else 0.0  # no rounding is left over
-        self._busy_s = self._busy_s - min(backlog_s, BUSY_BACKLOG_S) if self._order else 0.0
+        del self._views[view.instance_id]
+        load = self._loads.pop(view.instance_id)
+        del self._order[bisect_left(self._order, load)]
+        self._count(0.0, load[-1])
+        if not self._order:
+            self._total_s = self._busy_s = 0.0  # no rounding is left over
 
     def changed(self, view: InstanceView) -> None:
-        """Its backlog may be another. An instance that is not ready is none of ours."""
+        """Its load may be another. An instance that is not ready is none of ours."""
         instance_id = view.instance_id
-        old_s = self._backlogs.get(instance_id)
-        if old_s is None or self._views[instance_id] is not view:
+        old = self._loads.get(instance_id)
+        if old is None or self._views[instance_id] is not view:
             return
-        new_s = view.backlog_s
-        if new_s != old_s:
-            self._backlogs[instance_id] = new_s
+        new = _load_of(view)
+        if new != old:
+            self._loads[instance_id] = new
             order = self._order
-            del order[bisect_left(order, (old_s, instance_id))]
-            insort(order, (new_s, instance_id))
-            self._total_s += new_s - old_s
-            self._busy_s += min(new_s, BUSY_BACKLOG_S) - min(old_s, BUSY_BACKLOG_S)
+            del order[bisect_left(order, old)]
+            insort(order, new)
+            self._count(new[-1], old[-1])
+
+    def _count(self, new_s: float, old_s: float) -> None:
+        self._total_s += new_s - old_s
+        self._busy_s += min(new_s, BUSY_BACKLOG_S) - min(old_s, BUSY_BACKLOG_S)
 
     def coolest(self) -> Iterator[InstanceView]:
-        """Least backlog first."""
-        return (self._views[instance_id] for _, instance_id in self._order)
+        """Least load first."""
+        return (self._views[instance_id] for _, instance_id, _ in self._order)
 
     def hottest(self) -> Iterator[InstanceView]:
-        """Most backlog first."""
-        return (self._views[instance_id] for _, instance_id in reversed(self._order))
+        """Most load first."""
+        return (self._views[instance_id] for _, instance_id, _ in reversed(self._order))
+
+
+def _load_of(view: InstanceView) -> _Load:
+    return view.load_s, view.instance_id, view.backlog_s

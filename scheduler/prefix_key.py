@@ -54,13 +54,15 @@ class PrefixKeys:
         self._key_blocks = key_blocks
         self._max_key_blocks = max_key_blocks
         self._adaptive = adaptive
-        self.epoch = 0  # of the depths that the gateways have agreed on; 0: this one finds its own
+        self.epoch = 0  # of what the gateways have agreed on; 0: nothing yet
         self.resize(1)
         self._window: deque[tuple[tuple[int, ...], int]] = deque()  # of each recent request: keys passed, last block
         self._shares: dict[int, _Share] = {}
         self._alike: dict[int, int] = {}  # last block of a prompt -> requests in the window whose blocks are the same
         self.depths: dict[int, int] = {}  # a deepened key -> how many blocks form the keys below it
         self.homes: dict[int, int] = {}  # last block of a prompt that is spread -> on how many instances, a power of 2
+        self._agreed_depths: dict[int, int] = {}
+        self._agreed_homes: dict[int, int] = {}
 
     def resize(self, instances: int) -> None:
         """The window and the threshold follow the number of instances."""
@@ -81,23 +83,20 @@ class PrefixKeys:
         path, depth = self._path(blocks)
         if self._adaptive:
             self._count(path, blocks)
-        homes = self.homes.get(blocks[-1])
+        homes = self._agreed_homes.get(blocks[-1]) or self.homes.get(blocks[-1])
         if homes is not None:
             return RingKey(path[-1], depth, len(blocks), homes)
         return RingKey(path[-1], depth, depth - 1 if len(path) > 1 else 0, PAIR)
 
     def agree(self, epoch: int, depths: Iterable[tuple[int, int]], homes: Iterable[tuple[int, int]]) -> bool:
-        """Use these depths and homes from now on, as all gateways do, and look for none of our own. False if they are
-        older than those in use."""
+        """Use these depths and homes from now on, as all gateways do. What is found here is used until all agree on
+        it: a crowd that comes in a burst is all there before the others have heard of it. False if they are older than
+        those in use."""
         if epoch <= self.epoch:
             return False
         self.epoch = epoch
-        self.depths = dict(depths)
-        self.homes = dict(homes)
-        self._adaptive = False
-        self._window.clear()
-        self._shares.clear()
-        self._alike.clear()
+        self._agreed_depths = dict(depths)
+        self._agreed_homes = dict(homes)
         return True
 
     def _path(self, blocks: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
@@ -106,7 +105,7 @@ class PrefixKeys:
         depth = min(self._key_blocks, len(blocks))
         key = blocks[depth - 1]
         path = [key]
-        while (deeper := self.depths.get(key)) is not None and deeper <= len(blocks):
+        while (deeper := self._agreed_depths.get(key) or self.depths.get(key)) is not None and deeper <= len(blocks):
             depth = deeper
             key = blocks[depth - 1]
             path.append(key)

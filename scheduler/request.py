@@ -23,6 +23,7 @@ class Request:
     prompt_tokens: length of the prompt in tokens, an estimate where the driver has no tokenizer.
     max_output_tokens: the most tokens the client asked for; 0 where it did not say.
     ttft_slo_s: time-to-first-token objective in seconds; None takes the configured one.
+    tpot_slo_s: objective for the mean time per output token after the first, in seconds; None takes the configured one.
     priority: lower is served sooner, as in vLLM.
     tenant: whose request it is; empty where clients are not told apart.
     block_tokens: tokens that a block stands for, where the driver knows better than the configuration; 0: it does not.
@@ -45,6 +46,7 @@ class Request:
     adapter: str = ""
     timeout_s: float | None = None
     only: tuple[str, ...] = ()
+    tpot_slo_s: float | None = None
 
 
 class AttemptState(StrEnum):
@@ -79,6 +81,8 @@ class Attempt:
     moved_from: where it waited before its last move; empty where it never moved.
     tried: instances on which earlier attempts of the request failed.
     considered: the estimates by which it was placed. shared_blocks: leading blocks of its prompt that many share.
+    tpot_slo_s: its objective; 0: it has none. began_at, began_load: when its first token was seen, and how much its
+    instance had to read for each token then (InstanceView.decode_load).
     """
 
     request: Request
@@ -100,6 +104,9 @@ class Attempt:
     started: bool = False
     considered: Sequence[TtftEstimate] = ()
     shared_blocks: int = 0
+    tpot_slo_s: float = 0.0
+    began_at: float = 0.0
+    began_load: float = 0.0
 
     def place_at(self, estimate: TtftEstimate, reason: ChoiceReason, now: float) -> None:
         """It waits elsewhere from now on, as estimated there."""

@@ -1,8 +1,8 @@
 """How many instances a fleet needs, from what it had to do lately, and which of them can leave.
 
 The load is prefill work that was not cached, against what the instances were seen to compute; the backlog, running
-requests, KV cache and missed objectives can each ask for more. Work that is coming is forecast for as long as an
-instance takes to start, no longer.
+requests, KV cache and missed objectives, for first tokens and for those after, can each ask for more. Work that is
+coming is forecast for as long as an instance takes to start, no longer.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,8 @@ from scheduler.scaling_config import ScalingConfig
 
 SURE = 3.0  # standard deviations of a count by which arrivals must grow to count as growing
 SETTLING = 3.0  # at least this part of the up window lies between two starts
+TELLING_ANSWERS = 20  # of fewer, a late one is more than the share that may be late
+DOWN_SLOW = 0.5  # of the share of slow answers that asks for one more: with no more of them one may leave
 DOWN_MARGIN = 0.9  # of the target load: with fewer instances less is found cached, and there is more to compute
 
 
@@ -39,7 +41,8 @@ class InstanceSample:
 @record
 class ScalingSample:
     """at_s: on any monotonic clock. The counters are since the sample before: requests placed for the first time, their
-    prefill work, first tokens within the objective, and those that were late or never came."""
+    prefill work, first tokens within the objective, and those that were late or never came; answers whose tokens came
+    at the pace of their objective, and slower ones."""
 
     at_s: float
     instances: tuple[InstanceSample, ...]
@@ -47,6 +50,8 @@ class ScalingSample:
     arrived_work_tokens: int = 0
     slo_kept: int = 0
     slo_missed: int = 0
+    tpot_kept: int = 0
+    tpot_missed: int = 0
 
 
 @record
@@ -154,8 +159,19 @@ def _need_now(history: Sequence[ScalingSample], config: ScalingConfig, start_s: 
     kept, missed = sum(s.slo_kept for s in window), sum(s.slo_missed for s in window)
     if kept < config.attainment * (kept + missed) and backlog_s > ready:
         needs.append(_Need(ready + 1, f"{kept / (kept + missed):.0%} in time over {config.up_window_s:g} s"))
+    at_pace = _few_at_pace(window, config.attainment)
+    if at_pace is not None and _newest_s(now) >= config.up_window_s:  # else they may be from before the last one came
+        needs.append(_Need(ready + 1, f"{at_pace:.0%} of answers at their pace over {config.up_window_s:g} s"))
     most = max(needs, key=lambda need: need.replicas)
     return _Need(most.replicas, f"{most.reason}: {most.replicas} wanted")
+
+
+def _few_at_pace(window: Sequence[ScalingSample], wanted: float) -> float | None:
+    """Share of answers at the pace of their objective; None where that is enough, or too few ended to tell."""
+    kept, missed = sum(s.tpot_kept for s in window), sum(s.tpot_missed for s in window)
+    if kept + missed < TELLING_ANSWERS or kept >= wanted * (kept + missed):
+        return None
+    return kept / (kept + missed)
 
 
 def _work_rates(window: Sequence[ScalingSample], ahead_s: float) -> tuple[float, float]:
@@ -183,6 +199,9 @@ def _most_needed(history: Sequence[ScalingSample], config: ScalingConfig) -> _Ne
     kept, missed = sum(s.slo_kept for s in window), sum(s.slo_missed for s in window)
     if kept < config.attainment * (kept + missed):
         return _Need(len(history[-1].instances), f"{kept / (kept + missed):.0%} in time")
+    for part in (window, parts[-1]):
+        if (at_pace := _few_at_pace(part, 1 - DOWN_SLOW * (1 - config.attainment))) is not None:
+            return _Need(len(history[-1].instances), f"{at_pace:.0%} of answers at their pace")
     needs = [_need(load, config.target_load * DOWN_MARGIN, f"prefill load up to {load:.2f} instances")]
     needs += [need for sample in parts[-1] for need in _pressures(sample, config)]
     most = max(needs, key=lambda need: need.replicas)
@@ -242,6 +261,11 @@ def _seen_s(history: Sequence[ScalingSample]) -> float:
 
 def _ids(sample: ScalingSample) -> frozenset[str]:
     return frozenset(i.instance_id for i in sample.instances if i.state != "draining")
+
+
+def _newest_s(sample: ScalingSample) -> float:
+    """Since the last of those that are ready became so; 0 without any."""
+    return min((i.since_s for i in sample.instances if i.state == "ready"), default=0.0)
 
 
 def _since_change_s(history: Sequence[ScalingSample]) -> float:

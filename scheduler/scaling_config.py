@@ -11,7 +11,8 @@ class ScalingConfig:
 
     target_load: share of the prefill capacity that may be asked for; what is above keeps bursts within the objective.
     decode_load, kv_load: shares of the places for running requests and of the KV cache that may be taken.
-    attainment: share of first tokens within the objective below which one more instance is wanted.
+    attainment: share of first tokens within the objective, or of answers at the pace of theirs, below which one more
+    instance is wanted.
     up_window_s, down_window_s: over which the load must call for more, or for fewer.
     cool_down_s: after any change, until the next one downwards. max_step: instances started at once.
     clear_backlog_s: a backlog is to be worked off within this time, besides what arrives.

@@ -15,4 +15,6 @@ class SchedulerStats:
     arrived: int = 0  # requests placed for the first time
     arrived_work_tokens: int = 0  # their prefill work, where they were placed
     slo_kept: int = 0  # first tokens within the objective
+    tpot_kept: int = 0  # answers whose tokens came within the objective, of those that have one
+    tpot_missed: int = 0
     slo_missed: int = 0  # later ones, and requests that never had one: rejected, or failed

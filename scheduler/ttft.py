@@ -7,6 +7,7 @@ prompt, as far as not cached.
 
 from scheduler.record import record
 from scheduler.request import Request
+from scheduler.token_pace import FleetTokenPace
 
 PRIOR_TOKENS = 65_536.0  # weight of the configured speed, and of the fleet's, against observations
 MEMORY_TOKENS = 262_144.0  # observations older than this many tokens fade: a few dozen long prompts
@@ -16,10 +17,11 @@ MIN_OBSERVED_TOKENS = 2048  # below this a step's fixed cost, not the tokens, is
 
 class FleetPace:
     """How the instances compare with what was configured, all together: the ratio of observed to configured seconds.
-    Where nothing of an instance was seen yet, it is taken to be as the others are."""
+    Where nothing of an instance was seen yet, it is taken to be as the others are. tokens: how fast they decode."""
 
     def __init__(self) -> None:
         self.ratio = 1.0
+        self.tokens = FleetTokenPace()
         self._observed = PRIOR_TOKENS
         self._configured = PRIOR_TOKENS
 
@@ -94,6 +96,8 @@ class TtftEstimate:
     running: requests dispatched to the instance and not ended: they slow each other's answers.
     held_tokens: cached_tokens, and not less than what is common to a hot prefix, which soon is everywhere. shared_s: of
     prefill_s, what computes such a prefix.
+    tpot_s: seconds per output token there once this request decodes, too; tpot_slo_s: the strictest objective of those
+    that would; 0 where nothing is known, and where there is none.
     """
 
     instance_id: str
@@ -105,6 +109,8 @@ class TtftEstimate:
     total_s: float
     held_tokens: int
     shared_s: float = 0.0
+    tpot_s: float = 0.0
+    tpot_slo_s: float = 0.0
 
 
 def cached_tokens(request: Request, cached_blocks: int, block_tokens: int) -> int:

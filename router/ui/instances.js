@@ -1,7 +1,7 @@
 // A row for each instance.
 
 import { bar, element, named, showEmpty, table } from "./elements.js";
-import { NOTHING, count, percent, seconds } from "./numbers.js";
+import { NOTHING, count, milliseconds, percent, seconds } from "./numbers.js";
 
 const HEADINGS = [
   ["Instance", "name"], ["State", "state"], ["Running", "number"], ["Waiting", "number"], ["Prefill booked", "number"],
@@ -32,7 +32,7 @@ function cells(instance, shares) {
     [count(instance.running), ...small(elsewhere ? `and ${count(elsewhere)} of others` : "")],
     count(instance.waiting),
     [seconds(instance.work_s), ...small(`${count(instance.prefill_tokens + instance.waiting_tokens)} tokens`)],
-    seconds(instance.ttft_s),
+    [seconds(instance.ttft_s), ...small(instance.tpot_s ? `then ${milliseconds(instance.tpot_s)} a token` : "")],
     [bar(kv, kv > 0.9 ? "full" : ""), element("span", { class: "beside" }, percent(kv)), ...small(instance.kv_used === null ? "as booked" : "")],
     shares.length ? shares.map((ring) => percent(ring[instance.instance_id] ?? 0)).join(" and ") : NOTHING,
     signals(instance.signals),

@@ -1,7 +1,7 @@
 // Summary, choices, moves, gateways.
 
 import { bar, element, named, showEmpty, table } from "./elements.js";
-import { clock, count, percent, percentKept, seconds } from "./numbers.js";
+import { clock, count, milliseconds, percent, percentKept, seconds } from "./numbers.js";
 
 const REASONS = {
   warm: "held more of the prompt, and was soon enough",
@@ -19,6 +19,8 @@ export function showSummary(parent, live) {
   const ready = instances.filter((instance) => instance.state === "ready").length;
   const facts = [
     ["Within the objective", percentKept(timeline.kept, timeline.missed), `first token in ${seconds(live.ttft_slo_s)}`],
+    ...(live.tpot_slo_s || timeline.tpot_kept + timeline.tpot_missed
+      ? [["Tokens at their pace", percentKept(timeline.tpot_kept, timeline.tpot_missed), pace(live.tpot_slo_s)]] : []),
     ["First token, median", seconds(timeline.p50_s), "of streams"],
     ["First token, P90", seconds(timeline.p90_s), "of streams"],
     ["In flight", count(live.in_flight), "requests, here"],
@@ -26,6 +28,11 @@ export function showSummary(parent, live) {
   ];
   parent.replaceChildren(...facts.map(([name, value, unit]) =>
     element("div", {}, element("dt", {}, name), element("dd", {}, value, element("small", {}, unit)))));
+}
+
+// Requests may have objectives of their own where the pool has none.
+function pace(objectiveS) {
+  return objectiveS ? `${milliseconds(objectiveS)} a token` : "of streams with an objective";
 }
 
 export function showChoices(parent, choices) {

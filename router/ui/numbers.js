@@ -19,6 +19,10 @@ export function seconds(value) {
   return `${Math.floor(all / 3600)} h ${Math.floor((all % 3600) / 60)} min`;
 }
 
+export function milliseconds(value) {
+  return `${count(value * 1000)} ms`;
+}
+
 export function percent(share, digits = 0) {
   if (share === null || share === undefined) return NOTHING;
   return share > 0 && share < 0.005 ? "< 1 %" : `${(share * 100).toFixed(digits)} %`;

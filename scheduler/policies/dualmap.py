@@ -65,16 +65,19 @@ class DualMap:
         views = [self._views[instance_id] for instance_id in candidates]
         if self.config.find_holders:
             self._add_holders(views, request, key_depth, avoid)
-        estimates = [view.estimate_ttft(request, shared_blocks) for view in views]
+        tpot_slo_s = self.config.tpot_slo_s if request.tpot_slo_s is None else request.tpot_slo_s
+        estimates = [view.estimate_ttft(request, shared_blocks, tpot_slo_s) for view in views]
         goes_ahead = self._loads.waiting > 0 and any(map(_goes_ahead, estimates, views))
         if self.config.escape:
             coolest = self._soonest(views, request, avoid) if goes_ahead else self._coolest(views, request, avoid)
             if coolest is not None:
-                estimates.append(coolest.estimate_ttft(request, shared_blocks))
+                estimates.append(coolest.estimate_ttft(request, shared_blocks, tpot_slo_s))
         price = recompute_price(self._loads.busy, self.config)
         # Where it goes ahead of a crowd, how many of the crowd run at which instance is chance.
-        decode_price_s = 0.0 if goes_ahead else self.config.decode_s_per_request * self._answers.mean_tokens
-        estimate, reason = pick_instance(estimates, self.config.slo_aware, price, decode_price_s)
+        decode_price_s = None if goes_ahead else self.config.decode_s_per_request * self._answers.mean_tokens
+        estimate, reason = pick_instance(
+            estimates, self.config.slo_aware, price, decode_price_s, self._answers.mean_tokens
+        )
         return Placement(estimate, candidates, reason, estimates, shared_blocks)
 
     def _one_of(self, key: int, homes: int, request: Request) -> int:
@@ -85,15 +88,15 @@ class DualMap:
         return key ^ (draw % (homes // PAIR) * SPREAD & MAX_HASH)
 
     def _coolest(self, views: list[InstanceView], request: Request, avoid: Set[str]) -> InstanceView | None:
-        """Where all the others have to wait, somebody else may not. Several gateways, each with what it knew a moment
-        ago, must not all find the same one: each request draws one of a few."""
+        """Where all the others have to wait, or to decode beside others, somebody else may not. Several gateways, each
+        with what it knew a moment ago, must not all find the same one: each request draws one of a few."""
         rivals = self._loads.rivals
         few = 1 if rivals is None else min(2 + rivals, MAX_COOLEST)
-        least_s = min(view.backlog_s for view in views)
+        least_s = min(view.load_s for view in views)
         cool = [
             view
             for view in islice(self._loads.coolest(), few + len(avoid))
-            if view.backlog_s < least_s and view.instance_id not in avoid
+            if view.load_s < least_s and view.instance_id not in avoid
         ][:few]
         return cool[xxh3_64_intdigest(request.id.encode()) % len(cool)] if cool else None
 
@@ -116,7 +119,7 @@ class DualMap:
             mask &= ~view.bit
         if mask.bit_count() <= FEW_HOLDERS:
             holders = [self._views[i] for i in self._holders.instances(mask) if i in self._views and i not in avoid]
-            views += sorted(holders, key=lambda view: (view.backlog_s, view.running_count))[:MAX_HOLDERS]
+            views += sorted(holders, key=lambda view: view.load_s)[:MAX_HOLDERS]
         else:
             cool = islice(self._loads.coolest(), COOL_HOLDERS + len(avoid))
             views += [v for v in cool if v.bit & mask and v.instance_id not in avoid][:MAX_HOLDERS]

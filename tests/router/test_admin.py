@@ -3,6 +3,7 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from scheduler import SchedulerConfig
 from tests.router.conftest import CHAT, STREAM, Conversation
 
 
@@ -52,6 +53,19 @@ async def test_metrics_tell_what_happened(fleet):
         assert samples["dualmap_instance_running_requests", "i0"] == 0
         assert samples["dualmap_requests_in_flight",] == 0
         assert samples["dualmap_moves_applied_total",] == 0
+
+
+async def test_answers_are_counted_by_the_pace_of_their_tokens(fleet):
+    async with fleet(stream, config=SchedulerConfig(tpot_slo_s=60.0)) as f:
+        client = await f.client()
+        for headers in ("", "", "x-dualmap-tpot-slo-ms: 1e-9\r\n"):
+            await client.post("/v1/chat/completions", STREAM, headers)
+        samples = await scrape(f)
+        assert samples["dualmap_paced_answers_total", "", "kept"] == 2
+        assert samples["dualmap_paced_answers_total", "", "missed"] == 1
+        assert samples["dualmap_output_token_objective_seconds", ""] == 60
+        assert samples["dualmap_time_per_output_token_seconds_count",] == 3
+        assert samples["dualmap_instance_output_token_seconds", "i0"] == 0
 
 
 async def test_the_outcome_of_an_error_of_the_instance_has_its_own_label(fleet):

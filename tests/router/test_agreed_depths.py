@@ -44,14 +44,14 @@ def test_prompts_of_instances_that_are_gone_do_not_count():
     assert agreed_on("nobody").news(0) == {}
 
 
-def test_gateways_that_agree_form_the_same_keys_whatever_each_has_seen():
+def test_gateways_form_the_same_keys_of_what_they_agreed_on_whatever_each_has_seen():
     news = agreed_on().news(0)[""]
     saw_nothing, saw_others = PrefixKeys(1, 64), PrefixKeys(1, 64)
     for i in range(4 * MIN_CROWD):
         saw_others.observe(tuple(hash_trace_ids([7, 300 + i])))
     for keys in (saw_nothing, saw_others):
         assert keys.agree(news.epoch, news.depths, news.homes)
-    for ids in ([0, 1], [0, 2], [7, 1], [7, 2], [5]):
+    for ids in ([0, 1], [0, 2], [5]):
         prompt = tuple(hash_trace_ids(ids))
         assert saw_nothing.observe(prompt) == saw_others.observe(prompt)
     assert saw_nothing.observe(tuple(hash_trace_ids([0, 1])))[1] == 2

@@ -21,6 +21,7 @@ def test_every_command_explains_itself(command, capsys):
         (["up", "--simulate", "-1"], "simulate.count: Input should be greater than or equal to 0, not -1"),
         (["up", "--simulate", "1", "--policy", "best"], "policy must be one of"),
         (["up", "--simulate", "1", "--slo", "0"], "ttft_slo_s must be greater than 0"),
+        (["up", "--simulate", "1", "--tpot", "-1"], "tpot_slo_s must be at least 0, not -1.0"),
         (["up", "--simulate", "1", "--port", "99999"], "gateway.port"),
         (["up", "--instance", "127.0.0.1:8000"], "http://HOST:PORT"),
         (["up", "missing.yaml"], "missing.yaml"),
@@ -56,7 +57,7 @@ def test_status_shows_load_only_of_instances_that_serve():
         "models_served_twice": [],
         "gateways": [],
         "members": [
-            {**member, **load, "seconds_per_token": 0.0005, "signals": signals},
+            {**member, **load, "seconds_per_token": 0.0005, "tpot_s": 0.0314, "signals": signals},
             {**member, "instance_id": "b", "state": "lost", "models": []},
         ],
     }
@@ -64,7 +65,7 @@ def test_status_shows_load_only_of_instances_that_serve():
     assert "policy dualmap" in head
     assert "epoch 7" in head
     assert journal == "journal /runs/j.jsonl: 5 bytes"
-    load_shown = ["a", "ready", "127.0.0.1:1", "2", "3", "2.00", "s", "5000", "m"]
+    load_shown = ["a", "ready", "127.0.0.1:1", "2", "3", "2.00", "s", "31", "ms", "5000", "m"]
     assert serving.endswith("m       metrics 0.4 s (stale), kv events none yet (exact)")
     assert serving.split()[: len(load_shown)] == load_shown
     assert lost.split() == ["b", "lost", "127.0.0.1:1"]

@@ -38,7 +38,7 @@ def changed(**sections: object) -> dict:
         (changed(pools=BASE["pools"] | {"code": {"instances": [C, "http://10.0.0.9:8000"]}}), []),
         (changed(pools=BASE["pools"] | {"sims": {"simulate": {"count": 2}, "scaling": {"max_replicas": 9}}}), []),
         (changed(gateway={"port": 8090}), ["gateway.port cannot change while it runs: 8080 -> 8090"]),
-        (changed(scheduler={"ttft_slo_s": 2.0, "max_waiting": 7}), []),
+        (changed(scheduler={"ttft_slo_s": 2.0, "tpot_slo_s": 0.05, "max_waiting": 7}), []),
         (changed(limits={"max_body_bytes": 1000}), []),
         (
             changed(pools=BASE["pools"] | {"sims": {"simulate": {"count": 3}, "scaling": {"max_replicas": 4}}}),

@@ -1,5 +1,7 @@
 """Why a request went where it went: the gateway remembers, and the command tells."""
 
+import pytest
+
 from router.explain_cli import explained
 from tests.router.conftest import CHAT, Conversation, answer_hello
 
@@ -27,6 +29,21 @@ async def test_a_request_is_found_by_either_id_with_what_was_compared(fleet):
         assert "none held more of the prompt than another" in told
         generated = await client.post("/v1/chat/completions", CHAT)
         assert len(await decisions_of(f, generated.headers["x-request-id"])) == 1
+
+
+async def test_the_pace_of_tokens_is_told_where_it_is_known_and_wanted(fleet):
+    async with fleet(answer_hello) as f:
+        client = await f.client()
+        await client.post("/v1/chat/completions", CHAT, "x-request-id: before\r\n")
+        f.gateway.scheduler.pace.tokens.observe(gap_s=0.03, load=1000, tokens=2000)
+        await client.post("/v1/chat/completions", CHAT, "x-request-id: after\r\nx-dualmap-tpot-slo-ms: 50\r\n")
+        (before,), (after,) = [await decisions_of(f, request_id) for request_id in ("before", "after")]
+        assert (before["tpot_slo_s"], after["tpot_slo_s"]) == (0.0, 0.05)
+        assert [one["tpot_s"] for one in after["considered"]] == [pytest.approx(0.03)]
+        assert "objective for each output token: 50 ms" in explained(after)
+        assert "30 ms      50 ms" in explained(after).splitlines()[-1]
+        assert " ms" not in explained(before)
+        assert f.gateway.status()["members"][0]["tpot_s"] == pytest.approx(0.03)
 
 
 async def test_each_attempt_is_told_with_where_the_one_before_failed(fleet):

@@ -47,8 +47,21 @@ def test_a_client_says_how_long_it_waits(route: Route, header, timeout_s):
     assert taken_in(route, **header).timeout_s == timeout_s
 
 
+@pytest.mark.parametrize("route", [Route.CHAT, Route.PASSED_THROUGH])
+@pytest.mark.parametrize("kind", ["ttft", "tpot"])
+@pytest.mark.parametrize(
+    ("values", "slo_s"),
+    [((None, None), None), ((b"40", None), 0.04), ((None, b"0.5"), 0.0005), ((b"40", b"50"), 0.04)],
+)
+def test_a_client_says_its_objectives_under_either_name(route: Route, kind: str, values, slo_s):
+    names = (f"x_dualmap_{kind}_slo_ms", f"x_llm_d_slo_{kind}_ms")
+    headers = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+    request = taken_in(route, **headers)
+    assert {"ttft": request.ttft_slo_s, "tpot": request.tpot_slo_s} == {"ttft": None, "tpot": None, kind: slo_s}
+
+
 @pytest.mark.parametrize("value", [b"0", b"-1", b"nan", b"inf", b"soon", b""])
-@pytest.mark.parametrize("header", ["x_dualmap_timeout_ms", "x_dualmap_ttft_slo_ms"])
+@pytest.mark.parametrize("header", ["x_dualmap_timeout_ms", "x_dualmap_ttft_slo_ms", "x_dualmap_tpot_slo_ms"])
 def test_times_that_are_none_are_refused(header: str, value: bytes):
     with pytest.raises(RequestRefusedError) as refused:
         taken_in(**{header: value})

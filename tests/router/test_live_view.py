@@ -44,6 +44,7 @@ async def test_an_idle_fleet_is_shown_with_its_rings_and_without_numbers_that_no
         assert shown["moves"] == shown["prefixes"] == []
         assert [i["instance_id"] for i in shown["instances"]] == ["i0", "i1"]
         assert all(i["state"] == "ready" and i["ttft_s"] == 0 and i["load_share"] == 1 for i in shown["instances"])
+        assert (shown["tpot_slo_s"], {i["tpot_s"] for i in shown["instances"]}) == (0.0, {0.0})
         for ring in shown["rings"]:
             assert set(ring["owners"]) == {"i0", "i1"}
             assert sum(ring["shares"].values()) == pytest.approx(1)

@@ -85,7 +85,7 @@ def test_a_gateway_that_has_heard_nothing_yet_is_not_told_the_past(board):
 def test_totals_go_on_over_the_restart_of_a_gateway(board):
     for arrived in (5, 8, 2, 3):  # restarted after 8
         board.put(GatewayReport("g0", totals={"": PoolTotals(arrived, 10 * arrived, arrived, 0)}))
-    board.put(GatewayReport("g1", totals={"": PoolTotals(7, 70, 0, 7)}))
-    board.put(GatewayReport("g1", totals={"": PoolTotals(9, 90, 0, 9)}))
+    board.put(GatewayReport("g1", totals={"": PoolTotals(7, 70, 0, 7, 4, 3)}))
+    board.put(GatewayReport("g1", totals={"": PoolTotals(9, 90, 0, 9, 5, 4)}))
     arrived = (8 - 5) + 3 + (9 - 7)  # what a gateway had when it was first heard of may be long ago
-    assert board.totals() == {"": PoolTotals(arrived, 10 * arrived, 6, 2)}
+    assert board.totals() == {"": PoolTotals(arrived, 10 * arrived, 6, 2, 1, 1)}

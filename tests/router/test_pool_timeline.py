@@ -43,10 +43,13 @@ def test_each_bucket_has_what_happened_in_it():
     timeline.advance(1000.0 + BUCKET_S - 0.1)
     timeline.advance(1000.0 + BUCKET_S)
     stats.slo_missed += 1
+    stats.tpot_kept += 2
+    stats.tpot_missed += 1
     timeline.note_choice(ChoiceReason.MOVED)
     shown = timeline.describe(1000.0 + BUCKET_S + 2.0)
     assert [(b["age_s"], b["kept"], b["missed"]) for b in shown["buckets"]] == [(BUCKET_S + 2.0, 3, 0), (2.0, 0, 1)]
     assert (shown["kept"], shown["missed"]) == (3, 1)
+    assert (shown["tpot_kept"], shown["tpot_missed"]) == (2, 1)
     assert {reason: n for reason, n in shown["choices"].items() if n} == {"warm": 1, "moved": 1}
 
 

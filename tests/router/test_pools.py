@@ -125,7 +125,7 @@ simulate: {count: 2, model: chat}
 pools:
   code:
     simulate: {count: 1, model: coder}
-    scheduler: {ttft_slo_s: 2}
+    scheduler: {ttft_slo_s: 2, tpot_slo_s: 0.05}
     scaling: {min_replicas: 1, max_replicas: 3}
 """
 
@@ -144,7 +144,8 @@ def test_instances_are_named_by_their_pool(tmp_path):
     prefix = scaled_prefix("code", config.all_pools()["code"])
     assert [is_scaled(i, prefix) for i in ("code-sim-1", "sim-1", "code-sim-x")] == [True, False, False]
     assert scaled_spec(config, "code", 0.0, "code-sim-2").spec.pool == "code"
-    assert config.all_pools()["code"].scheduler.ttft_slo_s == 2.0
+    scheduler = config.all_pools()["code"].scheduler
+    assert (scheduler.ttft_slo_s, scheduler.tpot_slo_s) == (2.0, 0.05)
 
 
 def test_pools_can_stand_alone(tmp_path):

@@ -69,7 +69,7 @@ async def test_a_bad_body_gets_400_that_names_what_is_wrong_and_the_connection_g
 
 
 @pytest.mark.parametrize("value", ["abc", "-5", "0", "nan", "inf", ""])
-@pytest.mark.parametrize("header", ["x-dualmap-ttft-slo-ms", "x-llm-d-slo-ttft-ms"])
+@pytest.mark.parametrize("header", ["x-dualmap-ttft-slo-ms", "x-llm-d-slo-ttft-ms", "x-llm-d-slo-tpot-ms"])
 async def test_a_bad_objective_gets_400(fleet, header, value):
     async with fleet() as f:
         client = await f.client()
@@ -102,11 +102,11 @@ async def test_the_core_is_told_what_the_client_asked_for(fleet, overheard):
         requests = overheard(f.gateway)
         client = await f.client()
         body = CHAT | {"max_completion_tokens": 7, "max_tokens": 9, "priority": -3, "stream": None}
-        await client.post("/v1/chat/completions", body, "x-dualmap-ttft-slo-ms: 1500\r\n")
+        await client.post("/v1/chat/completions", body, "x-dualmap-ttft-slo-ms: 1500\r\nx-dualmap-tpot-slo-ms: 40\r\n")
         (request,) = requests
         assert request.max_output_tokens == 7
         assert request.priority == -3
-        assert request.ttft_slo_s == 1.5
+        assert (request.ttft_slo_s, request.tpot_slo_s) == (1.5, 0.04)
         assert not request.streams
         assert len(request.blocks) == 1
 

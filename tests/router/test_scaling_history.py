@@ -1,5 +1,7 @@
 """Samples for the scaling plan, made from what Fleet knows."""
 
+from dataclasses import asdict
+
 from router.fleet_state import FleetState, PoolTotals
 from router.membership import Member, MemberState
 from router.scaling_history import LOST_S, ScalingHistory
@@ -65,10 +67,11 @@ def test_loads_are_those_of_fleet_and_others_than_ours_are_left_out():
 
 def test_counters_are_since_the_sample_before_also_when_they_begin_anew():
     history = ScalingHistory("", CONFIG)
-    for at, totals in enumerate([PoolTotals(10, 100, 8, 2), PoolTotals(15, 160, 12, 3), PoolTotals(4, 40, 4, 0)]):
+    counted = [PoolTotals(10, 100, 8, 2, 6, 1), PoolTotals(15, 160, 12, 3, 8, 2), PoolTotals(4, 40, 4, 0, 3, 0)]
+    for at, totals in enumerate(counted):
         history.add(float(at), fleet({}, totals={"": totals}), [], [], None)
-    found = [(s.arrived, s.arrived_work_tokens, s.slo_kept, s.slo_missed) for s in history.samples()]
-    assert found == [(10, 100, 8, 2), (5, 60, 4, 1), (4, 40, 4, 0)]
+    found = [PoolTotals(**{name: getattr(s, name) for name in asdict(PoolTotals())}) for s in history.samples()]
+    assert found == [counted[0], PoolTotals(5, 60, 4, 1, 2, 1), counted[2]]
 
 
 def test_samples_are_kept_for_both_windows():

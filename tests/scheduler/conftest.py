@@ -47,7 +47,12 @@ class Script:
     def __init__(self, *instance_ids: str, capacity: dict[str, float] | None = None, **config: object) -> None:
         self.core = Scheduler(SchedulerConfig(**(TUNED | config)))
         self.now = 100.0
-        self._capacity = {"prefill_tokens_per_s": 1000.0, "kv_tokens": 1_000_000, "max_running": 8} | (capacity or {})
+        self._capacity = {
+            "prefill_tokens_per_s": 1000.0,
+            "kv_tokens": 1_000_000,
+            "max_running": 8,
+            "step_tokens": 1,
+        } | (capacity or {})
         for instance_id in instance_ids:
             self.join(instance_id)
 

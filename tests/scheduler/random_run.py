@@ -105,6 +105,7 @@ class RandomRun:
             timeout_s=rng.choice((None, None, None, 0.5, 4.0)),
             adapter=rng.choice(("", "", "", "sql", "poems")),
             only=rng.choice(((), (), (), ("a", "b"))),
+            tpot_slo_s=rng.choice((None, None, 0.0, 0.01, 1e-6)),
         )
         self._send(RequestArrived(request))
 

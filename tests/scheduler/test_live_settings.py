@@ -14,7 +14,11 @@ def test_every_live_setting_is_taken_over_and_no_other(script):
     other = replace(
         before,
         **{
-            field.name: not value if isinstance(value, bool) else value / 2 if isinstance(value, float) else value + 1
+            field.name: not value
+            if isinstance(value, bool)
+            else value / 2 or 1.0
+            if isinstance(value, float)
+            else value + 1
             for field in fields(SchedulerConfig)
             if not isinstance(value := getattr(before, field.name), str)
         },

@@ -1,4 +1,4 @@
-"""Instances in the order of their backlog, against a plain sort."""
+"""Instances in the order of their load, against a plain sort."""
 
 import random
 
@@ -24,6 +24,21 @@ def test_the_coolest_comes_first_and_ties_go_by_name():
     assert (ids(loads.coolest()), ids(loads.hottest())) == ("bca", "acb")
     assert loads.mean_s == pytest.approx(1.0 / 3)
     assert loads.waiting == 1
+
+
+def test_of_those_without_a_backlog_who_runs_least_is_coolest():
+    loads = LoadOrder()
+    views = {i: view_of(i, loads=loads) for i in "abc"}
+    attempts = [attempt_of(Request(f"r{n}", (), 100)) for n in range(3)]
+    for view in views.values():
+        loads.add(view)
+    for instance_id, attempt in zip("aab", attempts, strict=True):
+        views[instance_id].dispatch(attempt, 100, 0.0)
+        views[instance_id].prefilled(attempt)
+    assert ids(loads.coolest()) == "cba"
+    views["a"].release(attempts[0])
+    views["a"].release(attempts[1])
+    assert ids(loads.coolest()) == "acb"
 
 
 def test_seconds_count_not_tokens():
@@ -106,9 +121,10 @@ def test_the_order_is_that_of_a_sort_after_any_change(seed: int):
             case 5 if running:
                 view, attempt = running.pop(rng.randrange(len(running)))
                 view.release(attempt)
-        expected = sorted((views[i].backlog_s, i) for i in ready)
-        assert [(v.backlog_s, v.instance_id) for v in loads.coolest()] == expected
-        assert [(v.backlog_s, v.instance_id) for v in loads.hottest()] == expected[::-1]
+        in_order = sorted((views[i].load_s, i) for i in ready)
+        assert [v.instance_id for v in loads.coolest()] == [i for _, i in in_order]
+        assert [v.instance_id for v in loads.hottest()] == [i for _, i in in_order][::-1]
+        expected = [(views[i].backlog_s, i) for i in ready]
         assert loads.mean_s == pytest.approx(sum(s for s, _ in expected) / len(expected) if expected else 0.0, abs=1e-9)
         busy = sum(min(s, BUSY_BACKLOG_S) for s, _ in expected) / BUSY_BACKLOG_S / len(expected) if expected else 0.0
         assert loads.busy == pytest.approx(busy, abs=1e-9)

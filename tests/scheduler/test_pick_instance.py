@@ -159,21 +159,49 @@ def test_each_request_that_runs_at_an_instance_costs_time_there(
     decode_price_s, first_running, second_running, expected
 ):
     # The first would give the first token half a second sooner.
-    candidates = [
-        estimate("first", 0, 1.0, prefill_s=1.0, running=first_running),
-        estimate("second", 0, 1.5, prefill_s=1.0, running=second_running),
-    ]
+    candidates = [estimate("first", 0, 1.0, running=first_running), estimate("second", 0, 1.5, running=second_running)]
     assert pick_instance(candidates, True, 0.0, decode_price_s)[0].instance_id == expected
 
 
 @pytest.mark.parametrize(("running", "expected"), [(0, "warm"), (18, "warm"), (20, "cold")])
 def test_also_where_the_prefix_is_cached(running: int, expected: str):
-    # 0.1 + 0.1 for each that runs there, against 1.1 and 1.0 of recomputation at a price of 0.9.
+    # 0.1 for each that runs there, against 1.0 and 1.0 of recomputation at a price of 0.9.
     candidates = [
-        estimate("warm", 4096, 0.1, prefill_s=0.1, running=running),
-        estimate("cold", 0, 1.1, prefill_s=1.1),
+        estimate("warm", 4096, 0.0, running=running),
+        estimate("cold", 0, 1.0, prefill_s=1.0),
     ]
     assert pick_instance(candidates, True, 0.9, 0.1)[0].instance_id == expected
+
+
+@pytest.mark.parametrize(
+    ("prefill_s", "shared_s", "running", "expected"),
+    [
+        # Half of what the prompt takes to compute, for each request whose tokens it holds up meanwhile.
+        (1.0, 0.0, 0, "first"),
+        (1.0, 0.0, 1, "first"),
+        (1.0, 0.0, 2, "second"),
+        (0.1, 0.0, 11, "first"),
+        (0.1, 0.0, 13, "second"),
+        (1.0, 1.0, 50, "first"),  # a hot prefix: others save what this one computes
+    ],
+)
+def test_a_prompt_pays_for_the_tokens_that_it_holds_up(prefill_s, shared_s, running, expected):
+    candidates = [
+        estimate("first", 0, 1.0, prefill_s=prefill_s, running=running, shared=512, shared_s=shared_s),
+        estimate("second", 0, 1.6, prefill_s=prefill_s, shared=512, shared_s=shared_s),
+    ]
+    assert pick_instance(candidates, True, 0.0, 0.0)[0].instance_id == expected
+
+
+@pytest.mark.parametrize(
+    ("tpot_s", "slo_s", "expected"),
+    [(0.02, 0.05, "first"), (0.05, 0.05, "first"), (0.06, 0.05, "second"), (0.06, 0.0, "first")],
+)
+def test_an_instance_that_would_be_too_slow_for_its_answer_costs_what_that_loses(tpot_s, slo_s, expected):
+    # 0.01 s of each of 100 tokens, against 0.5 s until the first.
+    first = TtftEstimate("first", 0, 0, 0, 0, 0.0, 1.0, 0, 0.0, tpot_s, slo_s)
+    second = TtftEstimate("second", 0, 0, 0, 0, 0.0, 1.5, 0, 0.0, 0.01, slo_s)
+    assert pick_instance([first, second], True, 0.0, 0.0, 100.0)[0].instance_id == expected
 
 
 @pytest.mark.parametrize(("busy", "price"), [(0.0, 2.0), (0.25, 4.0), (0.5, 6.0), (1.0, 10.0)])

@@ -287,11 +287,22 @@ def test_who_is_too_short_to_be_told_apart_is_spread_beside_those_who_are():
     assert short.homes > PAIR
 
 
-def test_agreed_homes_replace_what_one_gateway_saw():
+def test_what_all_agreed_on_goes_before_what_one_gateway_found():
     keys = make_keys()
     alike, other = prompt(1, length=12), prompt(2, length=12)
     observe(keys, [alike] * WINDOW)
-    assert keys.agree(1, (), ((other[-1], 4),))
-    assert (keys.observe(alike).homes, keys.observe(other).homes) == (PAIR, 4)
-    observe(keys, [alike] * WINDOW)
-    assert keys.observe(alike).homes == PAIR
+    found = keys.observe(alike).homes
+    assert found > 4
+    assert keys.agree(1, (), ((alike[-1], 4), (other[-1], 4)))
+    assert (keys.observe(alike).homes, keys.observe(other).homes) == (4, 4)
+    assert not keys.agree(1, (), ())
+    assert keys.agree(2, (), ())
+    assert (keys.observe(alike).homes, keys.observe(other).homes) == (found, PAIR)
+
+
+def test_a_burst_is_told_apart_before_all_have_agreed_on_it():
+    keys = make_keys()
+    assert keys.agree(1, ((prompt(7)[0], 3),), ())
+    prompts = crowd(HOT + 10, 12, length=15)
+    assert observe(keys, prompts)[-1] == prompts[-1][12]
+    assert keys.key(prompt(7, 1, 2, length=4)) == prompt(7, 1, 2, length=4)[2]

@@ -1,5 +1,7 @@
 """How many instances are wanted, and why. An instance computes 1,000 tokens a second."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -126,6 +128,32 @@ def test_missed_objectives_ask_for_one_more_while_work_waits():
 
 
 @pytest.mark.parametrize(
+    ("kept", "missed", "reason"),
+    [
+        (93, 7, "93% of answers at their pace over 10 s: 3 wanted"),
+        (0, 20, "0% of answers at their pace over 10 s: 3 wanted"),
+        (95, 5, "hold: 95% of answers at their pace in the last 40 s"),
+        (0, 19, "hold: prefill load up to 1.00 instances: 2 wanted in the last 40 s"),
+    ],
+)
+def test_slow_answers_ask_for_one_more_once_there_are_enough_to_tell(kept: int, missed: int, reason: str):
+    history = steady(ready(2), 1000)
+    found = plan([*history[:-1], replace(history[-1], tpot_kept=kept, tpot_missed=missed)])
+    assert (found.start, found.reason) == (int("3 wanted" in reason), reason)
+
+
+@pytest.mark.parametrize(("since_s", "started"), [(9.0, 0), (10.0, 1)])
+def test_answers_from_before_the_last_instance_came_ask_for_no_more(since_s: float, started: int):
+    instances = (*ready(2), instance("new", since_s=since_s))
+    assert plan(steady(instances, 1000, tpot_missed=20)).start == started
+
+
+def test_one_that_starts_is_waited_for_before_slow_answers_ask_for_another():
+    instances = (*ready(2), instance("new", "starting", 1.0))
+    assert plan(steady(instances, 1000, tpot_missed=20)).start == 0
+
+
+@pytest.mark.parametrize(
     ("load", "said"), [({"running": 9}, "18 requests run, 10 at an instance"), ({"kv_tokens": 9500}, "1.90 instances")]
 )
 def test_decoding_and_the_kv_cache_can_each_ask_for_more(load: dict[str, int], said: str):
@@ -135,6 +163,14 @@ def test_decoding_and_the_kv_cache_can_each_ask_for_more(load: dict[str, int], s
 
 
 # Downwards.
+
+
+def slow(seconds: range, instances: int = 3) -> list[ScalingSample]:
+    """Of the answers, two a second, one is slow in each of these seconds."""
+    return [
+        replace(s, tpot_kept=2 - (s.at_s in seconds), tpot_missed=int(s.at_s in seconds))
+        for s in steady(ready(instances), 100)
+    ]
 
 
 def test_one_leaves_at_a_time_and_it_is_the_one_whose_cache_is_worth_least():
@@ -153,6 +189,9 @@ def test_one_leaves_at_a_time_and_it_is_the_one_whose_cache_is_worth_least():
         (steady(ready(3), 1700), "hold: prefill load up to 1.70 instances: 3 wanted in the last 40 s"),
         (steady(ready(3), 1500), "hold: prefill load up to 1.50 instances: 3 wanted in the last 40 s"),
         (steady(ready(3), 100, slo_kept=1, slo_missed=1), "hold: 50% in time in the last 40 s"),
+        (slow(range(99, 101), instances=6), "hold: 91% of answers at their pace in the last 40 s"),
+        (slow(range(70, 73)), "hold: 96% of answers at their pace in the last 40 s"),
+        (slow(range(85)), "hold: 70% of answers at their pace in the last 40 s"),
         (steady(ready(3, running=7), 100), "hold: 21 requests run, 10 at an instance: 3 wanted in the last 40 s"),
     ],
 )
@@ -160,6 +199,10 @@ def test_nobody_leaves_while(history: list[ScalingSample], said: str):
     found = plan(history)
     assert (found.start, found.drain) == (0, ())
     assert found.reason == said
+
+
+def test_one_leaves_though_a_few_answers_were_slow():
+    assert plan(slow(range(70, 72))).drain
 
 
 def test_a_peak_in_the_down_window_keeps_the_instances():
@@ -197,7 +240,8 @@ INSTANCES = st.lists(
     ),
     max_size=8,
 ).map(tuple)
-COUNTERS = st.tuples(st.integers(0, 50), st.integers(0, 20_000), st.integers(0, 50), st.integers(0, 50))
+FEW = st.integers(0, 50)
+COUNTERS = st.tuples(FEW, st.integers(0, 20_000), FEW, FEW, FEW, FEW)
 CONFIGS = st.builds(
     lambda least, more, step: ScalingConfig(
         least, max(1, least + more), up_window_s=5, down_window_s=15, cool_down_s=10, max_step=step

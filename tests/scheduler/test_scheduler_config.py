@@ -17,7 +17,7 @@ POSITIVE = ["ttft_slo_s", "block_tokens", "virtual_nodes", "key_blocks", "max_ke
 POSITIVE += ["max_moves_per_request", "release_window_s", "max_waiting", "max_in_flight", "queue_timeout_s"]
 POSITIVE += ["max_attempts", "patience_slos"]
 NOT_NEGATIVE = ["min_move_gain_s", "recompute_price_idle", "recompute_price_busy", "suspect_s", "length_handicap"]
-NOT_NEGATIVE += ["decode_s_per_request", "slow_start_s", "adapter_load_s"]
+NOT_NEGATIVE += ["decode_s_per_request", "slow_start_s", "adapter_load_s", "tpot_slo_s"]
 FRACTIONS = ["hot_slo_fraction", "escape_slo_fraction"]
 SWITCHES = ["dual_mapping", "adaptive_key", "slo_aware", "gateway_queue", "rebalancing"]
 SWITCHES += ["find_holders", "escape", "deadline_order", "taking"]
@@ -46,7 +46,7 @@ def test_deepening_cannot_stop_before_the_depth_it_starts_from():
         SchedulerConfig(key_blocks=5, max_key_blocks=4)
 
 
-@pytest.mark.parametrize("name", ["prefill_tokens_per_s", "kv_tokens", "max_running", "weight"])
+@pytest.mark.parametrize("name", ["prefill_tokens_per_s", "kv_tokens", "max_running", "step_tokens", "weight"])
 @pytest.mark.parametrize("value", [0, -1, math.nan])
 def test_an_instance_without_capacity_is_refused(name: str, value: float):
     with pytest.raises(ConfigError, match=f"{name} must be greater than 0, not {value}"):
