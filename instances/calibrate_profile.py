@@ -79,7 +79,7 @@ def residuals(result: Calibrated) -> list[str]:
 
 def capacity_line(capacity: InstanceCapacity) -> str:
     """For an instance in the gateway's configuration."""
-    names = ("prefill_tokens_per_s", "kv_tokens", "max_running", "attention_tokens", "step_tokens")
+    names = ("prefill_tokens_per_s", "kv_tokens", "max_running", "attention_tokens")
     return "capacity: {" + ", ".join(f"{name}: {round(getattr(capacity, name))}" for name in names) + "}"
 
 

@@ -17,6 +17,5 @@ def truthful_capacity(profile: EngineProfile) -> InstanceCapacity:
         kv_tokens=profile.kv_tokens,
         max_running=profile.max_num_seqs,
         cache_tokens=cached_by(profile),
-        step_tokens=profile.max_num_batched_tokens,
         attention_tokens=round(token_s / pair_s) if pair_s else 0,
     )

@@ -7,7 +7,8 @@ from math import exp, log, nan
 
 @dataclass(slots=True)
 class RequestOutcome:
-    """Times in seconds from the start of the run; nan where it did not come to that. ok: the answer is complete."""
+    """Times in seconds from the start of the run; nan where it did not come to that. ok: the answer is complete.
+    sent_s: when it was last sent to an instance."""
 
     arrived_s: float
     first_token_s: float = nan
@@ -16,6 +17,7 @@ class RequestOutcome:
     instance_id: str = ""
     cached_tokens: int = 0
     attempts: int = 0
+    sent_s: float = nan
 
 
 class GapHistogram:

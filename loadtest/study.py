@@ -6,7 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from loadtest.study_cells import StudyCell, study_cells
+from loadtest.option_lists import policies
+from loadtest.study_cells import StudyCell, half, only_of, study_cells
 from loadtest.study_log import StudyLog
 from loadtest.work_off import work_off
 from loadtest.workers import JobError
@@ -22,10 +23,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/study.jsonl"), metavar="FILE")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
     parser.add_argument("--only", metavar="PATTERN", help="cells whose name contains it; * and ? as in file names")
+    parser.add_argument("--policy", metavar="A,B", help="these alone (default: those that each cell names)")
+    parser.add_argument("--half", action="store_true", help="half of the requests where a cell has 8,000")
     parser.add_argument("--quick", action="store_true", help="a tenth of the requests, one seed, no large cluster")
     parser.add_argument("--list", action="store_true", help="print the cells' names and do nothing")
     args = parser.parse_args(argv)
+    try:
+        named = policies(args.policy) if args.policy else None
+    except ValueError as error:
+        print(f"study: {error}", file=sys.stderr)
+        return 2
     cells = [cell for cell in study_cells(args.traces, quick=args.quick) if _wanted(cell, args.only)]
+    if args.half:
+        cells = [half(cell) for cell in cells]
+    if named is not None:
+        cells = [only_of(cell, named) for cell in cells]
     if not cells:
         print(f"study: no cell is called like {args.only!r}; --list names them", file=sys.stderr)
         return 2

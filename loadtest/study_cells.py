@@ -77,6 +77,16 @@ def study_cells(traces: Path, *, quick: bool = False) -> list[StudyCell]:
     return list(_quick(_cells(traces)) if quick else _cells(traces))
 
 
+def half(cell: StudyCell) -> StudyCell:
+    """With half of the requests where it has many."""
+    return replace(cell, jobs=[replace(job, setup=_shorter(job.setup)) for job in cell.jobs])
+
+
+def only_of(cell: StudyCell, policies: Sequence[str]) -> StudyCell:
+    """Without the jobs of other policies."""
+    return replace(cell, jobs=[job for job in cell.jobs if job.contender.policy in policies])
+
+
 def _cells(traces: Path) -> Iterator[StudyCell]:
     full = _setup(traces, MAIN_TRACE, "full")
     prefill_only = _setup(traces, MAIN_TRACE, "prefill-only")

@@ -180,6 +180,7 @@ class VirtualCluster:
     def _apply(self, gateway: int, command: Command) -> None:
         match command:
             case Dispatch():
+                self.outcomes[int(command.request_id)].sent_s = self.clock.now
                 if len(self._gateways) > 1:
                     blocks = self._prompt_blocks(int(command.request_id))
                     self._exchange.sent[gateway].append((command.instance_id, blocks))

@@ -9,13 +9,6 @@ from instances.vllm_command import KV_TOPIC, find_vllm, number_of, serve_command
 from router.config import DualMapConfig, ExternalInstance, PoolSettings
 from scheduler.events import InstanceCapacity
 
-# Arguments of `vllm serve`, and what they say of an instance's capacity.
-ENGINE_LIMITS = (
-    ("--max-num-seqs", "max_running"),
-    ("--max-loras", "max_adapters"),
-    ("--max-num-batched-tokens", "step_tokens"),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class PlacedSpec:
@@ -86,7 +79,7 @@ def _weighed(capacity: InstanceCapacity, pool: PoolSettings) -> InstanceCapacity
 def _simulated(config: DualMapConfig, pool_name: str, number: int) -> PlacedSpec:
     pool = config.all_pools()[pool_name]
     simulate = pool.simulate
-    capacity = replace(_weighed(simulate.capacity, pool), step_tokens=simulate.max_num_batched_tokens)
+    capacity = _weighed(simulate.capacity, pool)
     command = (
         *(sys.executable, "-m", "instances.sim_cli", "--port", "0", "--model", simulate.model),
         *("--prefill-tokens-per-s", str(capacity.prefill_tokens_per_s)),
@@ -115,7 +108,7 @@ def _vllm(config: DualMapConfig, pool_name: str, cluster_gpus: float, number: in
         kv_events=vllm.kv_events,
     )
     capacity = _weighed(vllm.capacity, pool)
-    for flag, name in ENGINE_LIMITS:
+    for flag, name in (("--max-num-seqs", "max_running"), ("--max-loras", "max_adapters")):
         if value := number_of(vllm.engine_args, flag):
             capacity = replace(capacity, **{name: value})
     block_tokens = _named_block_tokens(config, pool_name)

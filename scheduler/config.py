@@ -79,7 +79,7 @@ class SchedulerConfig:
     adapter_load_s: float = 0.2  # what a request waits where its LoRA adapter has to be loaded first
     virtual_nodes: int = 128  # per instance of weight 1 on each ring: about 9 % spread of arc length
     key_blocks: int = 1  # depth of a key before any deepening
-    max_key_blocks: int = 64  # deepening stops here: a longer common prefix is one conversation, not a crowd
+    max_key_blocks: int = 512  # deepening stops here: a longer common prefix is not compared
 
     # Seconds of waiting that leaving a cached prefix must save for each second of recomputation it causes: on an idle
     # cluster, and on a busy one, where that second delays all who wait there.
@@ -99,8 +99,8 @@ class SchedulerConfig:
     decode_s_per_request: float = 0.0006
 
     # The next prompt is sent when the instance has less prefill work than this. The engine shares a step among all the
-    # prompts it has, and all of them wait for its end: one after the other, each has its first token sooner. Where
-    # others decode there, each step of its own delays them all, so that a step is filled.
+    # prompts it has, and all of them wait for its end: one after the other, each has its first token sooner. But each
+    # step of its own delays all who decode there, so short prompts go together.
     release_window_s: float = 0.4
     # How much later than it came a prompt takes its place in the queue, in units of its own prefill time.
     length_handicap: float = 2.0

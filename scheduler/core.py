@@ -50,6 +50,7 @@ from scheduler.events import (
 from scheduler.holders import Holders
 from scheduler.instance_view import InstanceView
 from scheduler.load_order import LoadOrder
+from scheduler.long_waits import LongWaits
 from scheduler.pick import recompute_price
 from scheduler.placement import Placement
 from scheduler.policies import configured_for, make_policy
@@ -59,11 +60,11 @@ from scheduler.recovery import Fate, decide_fate
 from scheduler.request import Attempt, AttemptState, ChoiceReason, Request
 from scheduler.snapshot import Move, Snapshot
 from scheduler.stats import SchedulerStats
-from scheduler.steal import request_to_take
+from scheduler.steal import overdue_to_take, request_to_take
 from scheduler.take_snapshot import take_snapshot
 from scheduler.time_outs import TimeOuts
 from scheduler.ttft import FleetPace
-from scheduler.untold import SETTLING_S, SHORT_S, Untold
+from scheduler.untold import SHORT_S, UNTOLD_SHARE, Untold
 
 # An instance that shuts down aborts each new request at once: it would look idle and attract more. Not ERROR, which a
 # request may bring about wherever it runs.
@@ -97,8 +98,9 @@ class Scheduler:
         self._slow: list[InstanceView] = []  # those that have joined others at work
         self._assumed: list[tuple[float, str, int]] = []  # heap of (time, request id, attempt): first tokens not seen
         self._time_outs = TimeOuts(config.queue_timeout_s, self.attempts)
-        self._untold = Untold()
+        self._untold = Untold(config.ttft_slo_s)
         self._hears_others = False
+        self._long_waits = LongWaits(config.patience_slos, self.attempts)
         self._next_check = 0.0
         self._handlers: dict[type[Event], Callable[[Any, float, list[Command]], None]] = {
             InstanceJoined: self._instance_joined,
@@ -249,6 +251,7 @@ class Scheduler:
     def _settings_changed(self, event: SettingsChanged, now: float, commands: list[Command]) -> None:
         given = configured_for(event.config)
         self.config = replace(self.config, **{name: getattr(given, name) for name in LIVE_SETTINGS})
+        self._untold.most_s = UNTOLD_SHARE * self.config.ttft_slo_s
         if isinstance(self.policy, DualMap):
             self.policy.config = self.config
 
@@ -400,7 +403,7 @@ class Scheduler:
         view = self.instances.get(attempt.instance_id)
         if view is None or self.attempts.get(attempt.request.id) is not attempt or not view.others_work:
             return
-        if attempt.state is not AttemptState.WAITING or now - attempt.arrived_at > SETTLING_S:
+        if attempt.state is not AttemptState.WAITING or now - attempt.arrived_at > self._untold.most_s:
             return
         placed_at = view.instance_id
         view.take_out(attempt)
@@ -459,11 +462,11 @@ class Scheduler:
         self._end_timed_out(now, commands)  # before anything starts: none of these shall
         self._assume_first_tokens(now, commands)
         self._suspects = {i for i in self._suspects if self.instances[i].suspect_until > now}
-        if self._hears_others:
-            self._age_others(now, commands)
         if self._untold.is_unanswered(now):
             for view in self.instances.values():
                 self._release(view, now, commands)
+        if self._hears_others:
+            self._age_others(now, commands)
         if self._slow:
             self._ramp_up(now, commands)
         if self._holding:
@@ -586,6 +589,7 @@ class Scheduler:
             return
         view.enqueue(attempt)
         self._time_outs.watch(attempt)
+        self._long_waits.watch(attempt)
         if untold:
             self._tell_of(attempt, now, commands)
         self._release(view, now, commands)
@@ -615,11 +619,14 @@ class Scheduler:
         return unable
 
     def _release(self, view: InstanceView, now: float, commands: list[Command]) -> None:
-        """Dispatch what the instance can start: from its own queue, then, if it would idle, from another's."""
+        """Dispatch what the instance can start: of its own queue and of those that have waited for too long elsewhere;
+        then, if it would idle, from another's queue."""
         while len(view.waiting) and view.has_room(self.config.release_window_s):
             attempt = view.next_waiting(now)
             if attempt is None or self._untold.keeps(attempt, now) or view.yields(attempt, now):
                 return
+            if self._take_overdue(view, attempt, now, commands):
+                continue
             if not view.has_kv(attempt.request, self.answers.expected(attempt.request)):
                 return
             if not self._may_decode(view, attempt, now):
@@ -635,22 +642,45 @@ class Scheduler:
         if view.instance_id in self._suspects or view.reported.stale:
             return
         while view.has_room(self.config.release_window_s):
+            if self._take_overdue(view, None, now, commands):
+                continue
             found = request_to_take(view, self.loads, self._price(), self.config.min_move_gain_s)
             if found is None:
                 return
             source, attempt = found
             if not self._can_start(view, attempt, now):
                 return
-            source.take_out(attempt)
-            attempt.place_at(view.estimate_ttft(attempt.request), ChoiceReason.TAKEN, now)
-            self.stats.requests_taken += 1
             if self._untold.asks:
-                view.enqueue(attempt)
+                self._bring(attempt, source, view, now)
                 self._tell_of(attempt, now, commands)
                 self._release(source, now, commands)
                 return
-            self._dispatch(view, attempt, now, commands)
-            self._release(source, now, commands)  # where it stood first, the next may fit
+            self._take(attempt, source, view, now, commands)
+
+    def _take_overdue(self, view: InstanceView, own: Attempt | None, now: float, commands: list[Command]) -> bool:
+        """Dispatch who has waited for too long elsewhere, instead of its own next, if any."""
+        may_take = self.config.taking and self.config.deadline_order
+        if not may_take or view.draining or view.instance_id in self._suspects:
+            return False
+        for attempt in overdue_to_take(view, own, self._long_waits, now):
+            if self._can_start(view, attempt, now):
+                self._take(attempt, self.instances[attempt.instance_id], view, now, commands)
+                return True
+        return False
+
+    def _take(
+        self, attempt: Attempt, source: InstanceView, view: InstanceView, now: float, commands: list[Command]
+    ) -> None:
+        self._bring(attempt, source, view, now)
+        view.take_out(attempt, starts=True)  # a turn of its tenant
+        self._dispatch(view, attempt, now, commands)
+        self._release(source, now, commands)  # where it stood first, the next may fit
+
+    def _bring(self, attempt: Attempt, source: InstanceView, view: InstanceView, now: float) -> None:
+        source.take_out(attempt)
+        attempt.place_at(view.estimate_ttft(attempt.request), ChoiceReason.TAKEN, now)
+        self.stats.requests_taken += 1
+        view.enqueue(attempt)
 
     def _can_start(self, view: InstanceView, attempt: Attempt, now: float) -> bool:
         request = attempt.request

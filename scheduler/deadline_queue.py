@@ -34,6 +34,7 @@ class DeadlineQueue:
         self._punctual: list[_Order] = []
         self._late: list[_Order] = []
         self._late_tokens = 0
+        self._by_patience: list[_Order] = []  # all of them, by when their patience ends
         self._orders: dict[str, _Order] = {}
         self._attempts: dict[str, Attempt] = {}
 
@@ -57,15 +58,15 @@ class DeadlineQueue:
 
     @property
     def oldest(self) -> Attempt:
-        """Who has waited longest, of one or more; handicaps and objectives of their own left out of account."""
-        heads = [self._attempts[order[0][1]] for order in (self._punctual, self._late) if order]
-        return min(heads, key=lambda attempt: (attempt.arrived_at, attempt.request.id))
+        """Whose patience ends first, of one or more."""
+        return self._attempts[self._by_patience[0][1]]
 
     def add(self, attempt: Attempt, handicap_s: float) -> None:
         """handicap_s: how much later than it came it takes its place."""
         request_id = attempt.request.id
         order = (attempt.arrived_at + handicap_s, request_id)
         insort(self._punctual, order)
+        insort(self._by_patience, self._patience_order(attempt))
         self._orders[request_id] = order
         self._attempts[request_id] = attempt
         self.work_tokens += attempt.work_tokens
@@ -75,6 +76,7 @@ class DeadlineQueue:
         order = self._orders.pop(request_id)
         del self._attempts[request_id]
         self.work_tokens -= attempt.work_tokens
+        del self._by_patience[bisect_left(self._by_patience, self._patience_order(attempt))]
         position = bisect_left(self._punctual, order)
         if position < len(self._punctual) and self._punctual[position] == order:
             del self._punctual[position]
@@ -87,10 +89,9 @@ class DeadlineQueue:
         attempts = self._attempts
         if not self._by_deadline:
             return attempts[self._punctual[0][1]]
-        if self._late:
-            due_s, request_id = self._late[0]
-            if now >= due_s:
-                return attempts[request_id]
+        patience_ends_s, request_id = self._by_patience[0]
+        if now >= patience_ends_s:
+            return attempts[request_id]
         slack_s = self._put_late_aside(start_s, seconds_per_token)
         if not self._punctual:
             return attempts[self._late[0][1]]
@@ -108,10 +109,13 @@ class DeadlineQueue:
             if slack_s >= 0:
                 return slack_s
             attempt = self._attempts[self._punctual.pop(longest)[1]]
-            order = (patience_ends_s(attempt, self._patience_slos), attempt.request.id)
+            order = self._patience_order(attempt)
             insort(self._late, order)
             self._late_tokens += attempt.work_tokens
             self._orders[attempt.request.id] = order
+
+    def _patience_order(self, attempt: Attempt) -> _Order:
+        return patience_ends_s(attempt, self._patience_slos), attempt.request.id
 
     def _schedule(self, start_s: float, seconds_per_token: float) -> tuple[float, int]:
         """The slack up to the first that would be late, and the position of the longest up to there."""

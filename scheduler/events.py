@@ -20,7 +20,6 @@ class InstanceCapacity:
     max_running: requests it runs at once (vLLM: max_num_seqs).
     attention_tokens: length of context at which a token's attention costs as much as all else of it; 0: the cost of a
         token is taken to be the same at any length.
-    step_tokens: prompt tokens it computes in one step (vLLM: max_num_batched_tokens).
     max_adapters: LoRA adapters it has loaded at once (vLLM: max_loras).
     weight: share of the rings, relative to the other instances; None: nobody said, which counts as 1.
     The defaults describe a 7B-class model on one accelerator (arXiv 2602.06502: 0.00016 s a prefill token).
@@ -33,10 +32,9 @@ class InstanceCapacity:
     cache_tokens: int = 0
     attention_tokens: int = 0
     max_adapters: int = 1
-    step_tokens: int = 8192
 
     def __post_init__(self) -> None:
-        for name in ("prefill_tokens_per_s", "kv_tokens", "max_running", "max_adapters", "step_tokens", "weight"):
+        for name in ("prefill_tokens_per_s", "kv_tokens", "max_running", "max_adapters", "weight"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be greater than 0, not {getattr(self, name)!r}")
         for name in ("cache_tokens", "attention_tokens"):

@@ -27,8 +27,6 @@ LEAST_RAMP = 0.1  # of the load of an instance in full service: what it starts w
 # until the other gateway hears that it has room.
 YIELD_AFTER_S = 0.3
 MAX_YIELD_S = 0.2  # that room is left to another gateway, as far as is heard, and it does not use it
-RUNNING_S = 0.02  # about a step of the engine, which each request that runs may take part in
-FEW_DECODING = 2  # requests: for so few a step is not filled
 SAVED_MEMORY_S = (
     300.0  # time over which what a cache saved counts: prefixes that are not used any more are worth nothing
 )
@@ -41,6 +39,7 @@ class InstanceView:
     waiting_tokens: prefill work of what waits in the gateway. booked_prefill_tokens: dispatched, not yet computed.
     Both in tokens of a short prompt: what a long one's attention costs is in them (`work_tokens`).
     others: what other gateways had booked here at `others_at`. reported: what the instance itself says.
+    load_s: by which instances are compared before any estimate is made; LoadOrder keeps it.
     ramp: share of its load that it is given; below 1 after it has joined others at work.
     answered_at, usage_at: when something of an answer last came from it, and when one said what was cached, in seconds;
     usage_at is None until one did.
@@ -73,7 +72,6 @@ class InstanceView:
         self.running: dict[str, Attempt] = {}  # by request id
         self.speed = PrefillSpeed(capacity.prefill_tokens_per_s, pace)
         self.token_pace = TokenPace(pace.tokens)
-        self._decoding = 0  # requests
         self._context_tokens = 0  # prompts of what runs
         self._tpot_slos: dict[float, int] = {}  # objective -> running requests that have it
         self.waiting_tokens = 0
@@ -91,6 +89,7 @@ class InstanceView:
         self._block_tokens = config.block_tokens
         self._attention_tokens = capacity.attention_tokens
         self._loads = loads
+        self.load_s = 0.0
         self._holders = holders
         self.bit = holders.join(instance_id)
         self.cache = CacheView((capacity.cache_tokens or capacity.kv_tokens) // config.block_tokens, holders, self.bit)
@@ -152,11 +151,6 @@ class InstanceView:
         """Seconds until a request that arrives now would start its prefill, if it went behind all others. It looks
         longer than it is while the instance is new."""
         return self.backlog_tokens * self.speed.seconds_per_token / self.ramp
-
-    @property
-    def load_s(self) -> float:
-        """By which instances are compared before any estimate is made: the backlog, and a little for each request."""
-        return self.backlog_s + RUNNING_S * self.booked_running
 
     def ahead_tokens(self, request: Request) -> int:
         """Prefill work that would come before such a request if it were placed here now. Of what other gateways have
@@ -242,6 +236,7 @@ class InstanceView:
         wait_s = self.ahead_s(request)
         if request.adapter and not self.adapters.is_loaded(request.adapter):
             wait_s += self._adapter_load_s
+        slo_s = self.strictest_tpot_slo(tpot_slo_s)
         return TtftEstimate(
             self.instance_id,
             cached,
@@ -252,8 +247,8 @@ class InstanceView:
             wait_s + prefill_s,
             max(cached, cached_tokens(request, shared_blocks, self._block_tokens)) if shared_blocks else cached,
             prefill_s - self._own_work(request, shared_blocks, work) * seconds_per_token if shared_blocks else 0.0,
-            self.tpot_with(request.prompt_tokens),
-            self.strictest_tpot_slo(tpot_slo_s),
+            self.tpot_with(request.prompt_tokens) if slo_s else 0.0,
+            slo_s,
         )
 
     def enqueue(self, attempt: Attempt) -> None:
@@ -272,17 +267,13 @@ class InstanceView:
         self._loads.changed(self)
 
     def has_room(self, window_s: float) -> bool:
-        """Whether it could begin with another prompt now: while it has less prefill than that to do, or, where others
-        decode, whose tokens each step of its own would hold up, less than a full step, unless others' prompts take
-        turns with them. One that idles takes anything, whatever it reports."""
+        """Whether it could begin with another prompt now. One that idles takes anything, whatever it reports."""
         if not self.booked_running:
             return True
         if self.reported.stale or self._all_running >= self.capacity.max_running * self.ramp:
             return False
         if self._shares.several:
             window_s *= SHARED_WINDOW
-        elif self._decoding > FEW_DECODING:
-            window_s = max(window_s, self.capacity.step_tokens * self.speed.seconds_per_token)
         return not self.prefilling_tokens or self.prefilling_s < window_s
 
     def next_waiting(self, now: float) -> Attempt | None:
@@ -365,7 +356,6 @@ class InstanceView:
     def prefilled(self, attempt: Attempt) -> None:
         """Its first token was seen, or is assumed."""
         attempt.state = AttemptState.DECODING
-        self._decoding += 1
         self.booked_prefill_tokens -= attempt.work_tokens
         self._loads.changed(self)
 
@@ -406,8 +396,6 @@ class InstanceView:
         self._shares.give_back(request.tenant, attempt.own_kv_tokens + len(request.blocks) * block_tokens)
         if attempt.state is AttemptState.PREFILLING:
             self.booked_prefill_tokens -= attempt.work_tokens
-        else:
-            self._decoding -= 1
         self._loads.changed(self)
 
     def hear_of_others(self, load: InstanceLoad | None, at: float, window_s: float) -> None:

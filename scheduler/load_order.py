@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from scheduler.instance_view import InstanceView
 
+RUNNING_S = 0.02  # about a step of the engine, which each request that runs may take part in
 BUSY_BACKLOG_S = 1.0  # from which an instance counts as busy
 
 _Load = tuple[float, str, float]  # seconds of load, instance id, seconds of backlog
 
 
 class LoadOrder:
-    """Sorted by (InstanceView.load_s, instance id). Each view tells it when its load has changed: O(log n) and a memory
-    move.
+    """Sorted by (InstanceView.load_s, instance id): seconds of backlog, and a little for each request that runs there.
+    Each view tells it when one of these has changed: O(log n) and a memory move.
 
     waiting: requests that wait in the gateway, for whichever instance. rivals: where other gateways send to these
     instances, too, and say so late: how many prompts they sent before they last did; None elsewhere.
@@ -71,7 +72,8 @@ class LoadOrder:
             order = self._order
             del order[bisect_left(order, old)]
             insort(order, new)
-            self._count(new[-1], old[-1])
+            if new[-1] != old[-1]:
+                self._count(new[-1], old[-1])
 
     def _count(self, new_s: float, old_s: float) -> None:
         self._total_s += new_s - old_s
@@ -87,4 +89,6 @@ class LoadOrder:
 
 
 def _load_of(view: InstanceView) -> _Load:
-    return view.load_s, view.instance_id, view.backlog_s
+    backlog_s = view.backlog_s
+    view.load_s = backlog_s + RUNNING_S * view.booked_running
+    return view.load_s, view.instance_id, backlog_s

@@ -1,6 +1,6 @@
 """Choice between the candidates of a key by what each would cost (arXiv 2602.06502, section 3.3)."""
 
-from collections.abc import Iterable
+from math import inf
 
 from scheduler.config import SchedulerConfig
 from scheduler.request import ChoiceReason
@@ -42,36 +42,44 @@ def pick_instance(
     """
     if len(estimates) == 1:
         return estimates[0], ChoiceReason.ONLY_ONE
-    costs = [e.total_s - e.shared_s + _decoding_s(e, decode_price_s, answer_tokens) for e in estimates]
-    held_tokens = max(e.held_tokens for e in estimates)
-    warm, warm_s = _cheapest(
-        (e, cost_s) for e, cost_s in zip(estimates, costs, strict=True) if e.held_tokens == held_tokens
-    )
-    if min(e.held_tokens for e in estimates) == held_tokens:
+    costs: list[float] = []
+    most = least = estimates[0].held_tokens
+    for e in estimates:
+        cost_s = e.total_s - e.shared_s
+        if decode_price_s is not None:
+            cost_s += e.running * (decode_price_s + STALL_SHARE * (e.prefill_s - e.shared_s))
+            if e.tpot_slo_s and e.tpot_s > e.tpot_slo_s:
+                cost_s += answer_tokens * (e.tpot_s - e.tpot_slo_s)
+        costs.append(cost_s)
+        if e.held_tokens > most:
+            most = e.held_tokens
+        elif e.held_tokens < least:
+            least = e.held_tokens
+    warm, warm_s = _cheapest(estimates, costs, most)
+    if most == least:
         return warm, ChoiceReason.BALANCED
     if not slo_aware:
         return warm, ChoiceReason.WARM
     own_s = warm.prefill_s - warm.shared_s
     best, best_s = warm, warm_s
     for e, cost_s in zip(estimates, costs, strict=True):
-        cost_s += recompute_price * max(0.0, e.prefill_s - e.shared_s - own_s)
         if cost_s < best_s:
-            best, best_s = e, cost_s
+            cost_s += recompute_price * max(0.0, e.prefill_s - e.shared_s - own_s)
+            if cost_s < best_s:
+                best, best_s = e, cost_s
     return best, ChoiceReason.WARM if best is warm else ChoiceReason.SWITCHED
 
 
-def _decoding_s(estimate: TtftEstimate, decode_price_s: float | None, answer_tokens: float) -> float:
-    """What it costs to decode there, of this request and of those that it holds up."""
-    if decode_price_s is None:
-        return 0.0
-    cost_s = estimate.running * (decode_price_s + STALL_SHARE * (estimate.prefill_s - estimate.shared_s))
-    if estimate.tpot_slo_s:
-        cost_s += answer_tokens * max(0.0, estimate.tpot_s - estimate.tpot_slo_s)
-    return cost_s
-
-
-def _cheapest(priced: Iterable[tuple[TtftEstimate, float]]) -> tuple[TtftEstimate, float]:
-    """Of those whose costs are equal, as far as estimates can tell, the one that runs least; of these, the first."""
-    priced = list(priced)
-    limit_s = min(cost_s for _, cost_s in priced) + TIE_S
-    return min((each for each in priced if each[1] <= limit_s), key=lambda each: each[0].running)
+def _cheapest(estimates: list[TtftEstimate], costs: list[float], held_tokens: int) -> tuple[TtftEstimate, float]:
+    """Of those that hold so much, and whose costs are equal as far as estimates can tell, the one that runs least; of
+    these, the first."""
+    limit_s = inf
+    for e, cost_s in zip(estimates, costs, strict=True):
+        if e.held_tokens == held_tokens and cost_s + TIE_S < limit_s:
+            limit_s = cost_s + TIE_S
+    found: tuple[TtftEstimate, float] | None = None
+    for e, cost_s in zip(estimates, costs, strict=True):
+        if e.held_tokens == held_tokens and cost_s <= limit_s and (found is None or e.running < found[0].running):
+            found = e, cost_s
+    assert found is not None
+    return found

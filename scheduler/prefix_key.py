@@ -19,7 +19,7 @@ WINDOW_PER_INSTANCE = (
 )
 MIN_WINDOW = 256  # so that a few chats on a small cluster do not come and go as crowds
 MIN_CROWD = 8  # while the window fills, so that a cold start does not wait for 32 requests on one pair of instances
-SAMPLE_BLOCKS = 64  # blocks compared to find where requests differ
+SAMPLE_BLOCKS = 512  # blocks compared to find where requests differ
 PAIR = 2  # homes of a key that is not spread
 
 
@@ -123,9 +123,11 @@ class PrefixKeys:
         share = self._shares[path[-1]]
         share.ends += 1
         _compare(share, blocks)
-        if share.ends > self.hot_count:
+        hot_count = self.hot_count
+        if share.ends > hot_count:
             self._deepen(path[-1], share)
-        self._spread(last)
+        if self._alike[last] > PAIR * hot_count:
+            self._spread(last, hot_count)
         while len(self._window) > self._window_size:
             self._forget(*self._window.popleft())
 
@@ -134,9 +136,9 @@ class PrefixKeys:
         if share.splits_at is not None and share.splits_at < self._max_key_blocks:
             self.depths[key] = min(share.splits_at + 1, self.depths.get(key, self._max_key_blocks))
 
-    def _spread(self, last: int) -> None:
+    def _spread(self, last: int, hot_count: float) -> None:
         """A key has two homes; a prompt that asks for more of them gets twice as many, as often as that takes."""
-        needed = self._alike[last] / self.hot_count
+        needed = self._alike[last] / hot_count
         homes = self.homes.get(last, PAIR)
         if needed > homes:
             self.homes[last] = 2 * homes

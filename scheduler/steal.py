@@ -1,18 +1,25 @@
-"""An instance that would idle takes a request that waits for another, where that pays.
+"""An instance that would idle takes a request that waits for another, where that pays; and any instance takes who has
+waited for too long elsewhere before it goes on with those that came later.
 
 Rebalancing plans ahead and in the background; this is decided at the moment an instance runs out of work, when it is
 certain that the request starts there at once.
 """
 
+from collections.abc import Iterator
 from itertools import islice
 
 from scheduler.instance_view import InstanceView
 from scheduler.load_order import LoadOrder
+from scheduler.long_waits import LongWaits
 from scheduler.pick import leaving_gain_s
 from scheduler.request import Attempt
 
 MAX_SOURCES = 4  # hottest instances that are looked at
 MAX_LOOKED_AT = 32  # requests looked at in a queue
+MAX_OVERDUE = 8  # of those that wait elsewhere, the longest overdue
+# Who has waited for too long leaves only for an instance where it is hardly more work: under overload, each token that
+# is computed again makes everybody wait longer.
+HARDLY_MORE = 1.25
 
 
 def request_to_take(
@@ -43,3 +50,19 @@ def _best_of(source: InstanceView, view: InstanceView, recompute_price: float, m
                 best, best_gain_s = attempt, gain_s
         ahead += attempt.work_tokens
     return best
+
+
+def overdue_to_take(view: InstanceView, own: Attempt | None, waits: LongWaits, now: float) -> Iterator[Attempt]:
+    """Who waits elsewhere, has waited for too long, and comes before `own`, the next of those that wait for `view`: of
+    the same tenant and priority, since their order is not one of age. own: None where nobody waits."""
+    elsewhere = (attempt for attempt in waits.overdue(now) if attempt.instance_id != view.instance_id)
+    for attempt in islice(elsewhere, MAX_OVERDUE):
+        request = attempt.request
+        if own is not None:
+            if waits.overdue_s(attempt) >= waits.overdue_s(own):
+                return
+            if (request.tenant, request.priority) != (own.request.tenant, own.request.priority):
+                continue
+        may_run = view.instance_id not in attempt.tried and view.can_run(request)
+        if may_run and view.work_there(request) <= HARDLY_MORE * attempt.work_tokens:
+            yield attempt

@@ -97,7 +97,7 @@ class TtftEstimate:
     held_tokens: cached_tokens, and not less than what is common to a hot prefix, which soon is everywhere. shared_s: of
     prefill_s, what computes such a prefix.
     tpot_s: seconds per output token there once this request decodes, too; tpot_slo_s: the strictest objective of those
-    that would; 0 where nothing is known, and where there is none.
+    that would; 0 where there is none.
     """
 
     instance_id: str

@@ -4,15 +4,17 @@ been told, and what they told before is known."""
 
 from scheduler.request import Attempt
 
-MAX_UNTOLD_S = 0.15  # nobody waits longer for news: an answer takes milliseconds, else gateways go on by what they know
-SETTLING_S = 0.15  # after it came, a request goes elsewhere as often as others turn out to have been there before it
+# Of the objective for a first token: nobody waits longer for news. An answer takes milliseconds, else gateways go on by
+# what they know.
+UNTOLD_SHARE = 0.1
 SHORT_S = 0.05  # a prompt with less work than this is in nobody's way
 
 
 class Untold:
-    """asks: whether there are others, and their answers come soon enough to wait for them."""
+    """most_s: that anybody waits. asks: whether there are others whose answers come soon enough to wait for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, ttft_slo_s: float) -> None:
+        self.most_s = UNTOLD_SHARE * ttft_slo_s
         self.asks = False
         self._attempts: dict[str, tuple[Attempt, float]] = {}  # by request id, and since when
 
@@ -23,12 +25,12 @@ class Untold:
     def keeps(self, attempt: Attempt, now: float) -> bool:
         """Whether it must not start yet."""
         known, since = self._attempts.get(attempt.request.id, (None, 0.0))
-        return known is attempt and now - since < MAX_UNTOLD_S
+        return known is attempt and now - since < self.most_s
 
     def heard(self, told_s: float | None, now: float) -> list[Attempt]:
         """The others have answered what was said `told_s` ago; None: there are none, or it is not known when they hear
         it. Those that nobody has to wait for any more, in the order in which they were placed."""
-        self.asks = told_s is not None and 2 * told_s <= MAX_UNTOLD_S  # one may just miss a call and wait for two
+        self.asks = told_s is not None and 2 * told_s <= self.most_s  # one may just miss a call and wait for two
         if told_s is None or not self.asks:
             return self._all()
         told = [attempt for attempt, since in self._attempts.values() if since <= now - told_s]
@@ -38,7 +40,7 @@ class Untold:
 
     def is_unanswered(self, now: float) -> bool:
         """Whether an answer is overdue. Nobody waits for another until there is one."""
-        if not any(now - since >= MAX_UNTOLD_S for _, since in self._attempts.values()):
+        if not any(now - since >= self.most_s for _, since in self._attempts.values()):
             return False
         self.asks = False
         self._attempts.clear()

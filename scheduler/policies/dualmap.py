@@ -92,7 +92,7 @@ class DualMap:
         with what it knew a moment ago, must not all find the same one: each request draws one of a few."""
         rivals = self._loads.rivals
         few = 1 if rivals is None else min(2 + rivals, MAX_COOLEST)
-        least_s = min(view.load_s for view in views)
+        least_s = min([view.load_s for view in views])
         cool = [
             view
             for view in islice(self._loads.coolest(), few + len(avoid))

@@ -28,6 +28,14 @@ def mooncake_trace() -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def agent_traces() -> Path:
+    path = TRACES / "weka_agentic"
+    if not path.exists():
+        pytest.skip(f"no public traces at {path}")
+    return path
+
+
 @dataclass
 class Call:
     """One request at the server. Requests are told apart by their max_tokens, which is the trace's output_length."""

@@ -18,7 +18,7 @@ from loadtest.simulation import Contender, simulate
 from loadtest.simulation_jobs import CapacityJob, RateJob, job_key
 from loadtest.steady_sessions import steady_sessions
 from loadtest.study import main as study
-from loadtest.study_cells import study_cells
+from loadtest.study_cells import half, study_cells
 from loadtest.study_file import StudyCapacity, StudyRun, read_studies
 from loadtest.study_log import StudyLog, contender_key
 from loadtest.synth import SynthConfig, synthesise
@@ -348,3 +348,13 @@ def test_a_log_without_a_path_keeps_rows_in_memory() -> None:
         log.add(row)
         assert log.capacities_of(contender_key(row)) == [row]
         assert log.capacities_in(row.cell) == [row]
+
+
+def test_a_study_can_be_of_some_policies_and_half_of_the_requests(tmp_path: Path, capsys) -> None:
+    named = ["--traces", str(tmp_path), "--only", "capacity synth:hot full 8 seed-0", "--policy", "dualmap,round_robin"]
+    assert study([*named, "--half", "--list"]) == 0
+    assert capsys.readouterr().out == "capacity synth:hot full 8 seed-0: 2 jobs\n"
+    assert study(["--traces", str(tmp_path), "--policy", "fastest"]) == 2
+    assert "no policy 'fastest'" in capsys.readouterr().err
+    (cell,) = [cell for cell in study_cells(tmp_path) if cell.name == "capacity synth:hot full 8 seed-0"]
+    assert {job.setup.limit for job in half(cell).jobs} == {4000}

@@ -37,21 +37,10 @@ def test_a_replica_asks_ray_for_what_it_takes(vllm, options, cluster_gpus, bundl
     assert ("OMP_NUM_THREADS" in placed[0].spec.env) is ("GPU" not in bundle)
 
 
-def test_what_it_runs_at_once_and_in_a_step_is_what_its_arguments_say(vllm):
-    engine_args = "--max-num-seqs 16 --max-num-batched-tokens=4096"
+def test_the_requests_it_runs_at_once_are_those_of_its_arguments(vllm):
+    engine_args = "--max-num-seqs 16"
     (placed,) = specs(vllm={"model": "m", "executable": str(vllm), "engine_args": engine_args})
-    assert (placed.spec.capacity.max_running, placed.spec.capacity.step_tokens) == (16, 4096)
-
-
-def test_a_step_is_as_configured_where_the_arguments_do_not_say(vllm):
-    capacity = {"step_tokens": 16384}
-    placed = specs(
-        vllm={"model": "m", "executable": str(vllm), "capacity": capacity},
-        instances=[{"url": "http://127.0.0.1:1", "capacity": capacity}],
-        simulate={"count": 1, "max_num_batched_tokens": 2048, "capacity": capacity},
-    )
-    steps = {p.kind: p.spec.capacity.step_tokens for p in placed}
-    assert steps == {"vLLM": 16384, "external": 16384, "simulated": 2048}
+    assert placed.spec.capacity.max_running == 16
 
 
 @pytest.mark.parametrize(("tokenizer", "block_tokens"), [(None, 0), ("m", 128)])

@@ -51,7 +51,6 @@ class Script:
             "prefill_tokens_per_s": 1000.0,
             "kv_tokens": 1_000_000,
             "max_running": 8,
-            "step_tokens": 1,
         } | (capacity or {})
         for instance_id in instance_ids:
             self.join(instance_id)

@@ -171,6 +171,34 @@ def test_nobody_is_put_off_for_longer_than_the_patience(now: float, expected: st
     assert start(queue, now) == expected
 
 
+@pytest.mark.parametrize(("now", "expected"), [(8.0, "a"), (9.0, "b")])
+def test_whose_patience_has_ended_goes_first_whether_it_was_put_aside_or_not(now: float, expected: str):
+    """b, which is long, takes its place behind c by its handicap; a was put aside; all are due 5 s after they came."""
+    queue = queue_of(waiting("a", 0.0, work_tokens=6000), waiting("p", 0.1))
+    assert start(queue, 0.2) == "p"
+    queue.remove(queue._attempts["p"])
+    queue.add(waiting("b", 1.0, work_tokens=3000), 6.0)
+    queue.add(waiting("c", 3.0, work_tokens=3000), 0.0)
+    if expected != "a":
+        queue.remove(queue._attempts["a"])
+        queue.add(waiting("d", 2.0, work_tokens=9000, slo_s=60.0), 0.0)
+    assert start(queue, now) == expected
+
+
+def test_those_whose_patience_has_ended_start_in_the_order_they_came():
+    rng = random.Random(4)
+    attempts = [waiting(f"{i:03}", i / 10, rng.randrange(1, 4000)) for i in range(80)]
+    queue = queue_of(*attempts, handicap=4.0)
+    started = []
+    now = 20.0
+    while len(queue):
+        attempt = queue.next(now, now, SECONDS_PER_TOKEN)
+        queue.remove(attempt)
+        started.append(attempt)
+        now += attempt.work_tokens * SECONDS_PER_TOKEN
+    assert started == attempts
+
+
 @pytest.mark.parametrize(("slack_s", "expected"), [(-0.001, "b"), (0.001, "a")])
 @pytest.mark.parametrize("others", [0, 2])
 def test_a_late_one_goes_first_where_that_leaves_the_punctual_ones_slack(slack_s: float, expected: str, others: int):

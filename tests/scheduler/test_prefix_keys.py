@@ -48,9 +48,9 @@ def observe(keys: PrefixKeys, prompts: list[tuple[int, ...]]) -> list[int]:
     return [keys.observe(blocks)[0] for blocks in prompts]
 
 
-@pytest.mark.parametrize("shared", [1, 2, 10, 40, 63])
+@pytest.mark.parametrize("shared", [1, 2, 10, 40, 63, 300])
 def test_a_hot_prefix_is_told_apart_by_the_first_block_in_which_its_requests_differ(shared: int):
-    keys = make_keys()
+    keys = make_keys(max_key_blocks=512)
     prompts = crowd(HOT + 10, shared, length=shared + 3)
     used = observe(keys, prompts)
     assert used[: HOT + 1] == [prompts[0][0]] * (HOT + 1)

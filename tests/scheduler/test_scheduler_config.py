@@ -46,7 +46,7 @@ def test_deepening_cannot_stop_before_the_depth_it_starts_from():
         SchedulerConfig(key_blocks=5, max_key_blocks=4)
 
 
-@pytest.mark.parametrize("name", ["prefill_tokens_per_s", "kv_tokens", "max_running", "step_tokens", "weight"])
+@pytest.mark.parametrize("name", ["prefill_tokens_per_s", "kv_tokens", "max_running", "weight"])
 @pytest.mark.parametrize("value", [0, -1, math.nan])
 def test_an_instance_without_capacity_is_refused(name: str, value: float):
     with pytest.raises(ConfigError, match=f"{name} must be greater than 0, not {value}"):

@@ -6,10 +6,11 @@ import pytest
 from scheduler.commands import Dispatch, TellOthers
 from scheduler.events import GatewayLoads, InstanceLoad
 from scheduler.request import AttemptState, ChoiceReason
-from scheduler.untold import MAX_UNTOLD_S, SETTLING_S, SHORT_S
+from scheduler.untold import SHORT_S, UNTOLD_SHARE
 
 SOON_S = 0.002
 LONG = 3000
+MOST_S = UNTOLD_SHARE * 5.0  # of the default objective
 SHORT = int(SHORT_S * 1000) - 1
 NOTHING = InstanceLoad("a", 0, 0, 0, 0)
 FREE = {"recompute_price_idle": 0.0, "recompute_price_busy": 0.0}
@@ -42,7 +43,7 @@ def test_an_answer_to_what_was_said_before_it_came_is_not_waited_for(script):
     assert [c.request_id for c in answer(core) if isinstance(c, Dispatch)] == ["r"]
 
 
-@pytest.mark.parametrize("told_s", [None, MAX_UNTOLD_S / 2 + 0.001])
+@pytest.mark.parametrize("told_s", [None, MOST_S / 2 + 0.001])
 def test_nobody_waits_for_others_that_answer_late_or_not_at_all(script, told_s):
     core = script("a")
     answer(core, told_s=told_s)
@@ -66,7 +67,7 @@ def test_a_short_prompt_is_in_nobodys_way(script):
 def test_when_no_answer_comes_requests_start_and_the_next_do_not_wait(script):
     core = among_others(script, "a", "b")
     core.arrive("r0", LONG, core.prompt("a", "b"))
-    core.now += MAX_UNTOLD_S - 0.001
+    core.now += MOST_S - 0.001
     assert core.tick() == []
     core.now += 0.001
     assert [c.request_id for c in core.tick()] == ["r0"]
@@ -99,7 +100,7 @@ def test_who_is_second_and_stays_waits_without_more_ado(script):
 def test_who_came_a_while_ago_stays_where_it_was_placed(script):
     core = among_others(script, "a", "b", rebalancing=False, taking=False, **FREE)
     core.arrive("r", LONG, core.prompt("a", "b"))
-    core.now += SETTLING_S
+    core.now += MOST_S
     answer(core, InstanceLoad("a", 1, 9000, 0, 0))
     assert core.attempt("r").instance_id == "a"
 

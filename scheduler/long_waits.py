@@ -1,0 +1,48 @@
+"""Who has waited for very long, wherever it waits."""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+
+from scheduler.deadline_queue import patience_ends_s
+from scheduler.request import Attempt, AttemptState
+
+OVERDUE_SLOS = 3.0  # times its objective; where patience lasts longer, its end
+
+
+class LongWaits:
+    """attempts: by request id, every request in flight."""
+
+    def __init__(self, patience_slos: float, attempts: Mapping[str, Attempt]) -> None:
+        self._overdue_slos = max(OVERDUE_SLOS, patience_slos)
+        self._attempts = attempts
+        self._order: list[tuple[float, str]] = []  # (overdue from, request id), also of requests that wait no more
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def watch(self, attempt: Attempt) -> None:
+        """It waits from now on; it may move."""
+        entry = (self.overdue_s(attempt), attempt.request.id)
+        position = bisect_left(self._order, entry)
+        if self._order[position : position + 1] != [entry]:
+            self._order.insert(position, entry)
+
+    def overdue_s(self, attempt: Attempt) -> float:
+        """From when on it is."""
+        return patience_ends_s(attempt, self._overdue_slos)
+
+    def overdue(self, now: float) -> Iterator[Attempt]:
+        """The longest so first; meanwhile none may be added."""
+        position = 0
+        while position < len(self._order) and self._order[position][0] <= now:
+            overdue_s, request_id = self._order[position]
+            attempt = self._attempts.get(request_id)
+            if attempt is not None and self._holds(attempt, overdue_s):
+                yield attempt
+                position += 1
+            else:
+                del self._order[position]
+
+    def _holds(self, attempt: Attempt, overdue_s: float) -> bool:
+        """It waits, and is the one that the entry is about: ids may come again."""
+        return attempt.state is AttemptState.WAITING and self.overdue_s(attempt) == overdue_s
