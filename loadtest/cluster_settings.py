@@ -36,12 +36,12 @@ class Change:
 @dataclass(frozen=True, slots=True)
 class ClusterSettings:
     """gateways: each has its own core and takes its turn of the sessions; they learn of each other's load every
-    digest_s, so much late as digest_delay_s says (None: network_s). shared_cache: all instances have one offload tier,
-    as large as all of theirs together; what one computed, each reads back. told_output: what gateways are told of the
-    length of an answer, nothing or the truth, where no request is on record. scaling: only min_replicas of the
-    instances are there at first, the others are started by plans, which takes start_s. ticks, plans: when gateways tick
-    and when moves are planned, where that is on record; after the last tick, and otherwise from 0 on, every TICK_S, and
-    without plans with each tick. cells: more than one for VirtualCells."""
+    digest_s, and when a core asks, so much late as digest_delay_s says (None: network_s). shared_cache: all instances
+    have one offload tier, as large as all of theirs together; what one computed, each reads back. told_output: what
+    gateways are told of the length of an answer, nothing or the truth, where no request is on record. scaling: only
+    min_replicas of the instances are there at first, the others are started by plans, which takes start_s. ticks,
+    plans: when gateways tick and when moves are planned, where that is on record; after the last tick, and otherwise
+    from 0 on, every TICK_S, and without plans with each tick. cells: more than one for VirtualCells."""
 
     config: SchedulerConfig
     instances: Sequence[InstanceSpec]

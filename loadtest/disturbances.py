@@ -14,8 +14,8 @@ class Disturbance:
     """Shares and counts are of instances; moments are shares of the time in which requests arrive.
 
     told_s_per_token: seconds a prompt token that the gateways are told, against the truth.
-    gateways: so many at least. digest_s, digest_delay_s: how often they tell each other their load, and how late that
-        comes; None: at once.
+    gateways: so many at least. digest_s, digest_delay_s: how often they tell each other their load, besides when it is
+        wanted at once, and how late the answer comes; None: at once.
     slow_count, slow_factor: these take so much longer for each step, from the start, and nobody is told.
     fast_share, fast_factor: these are so much faster; the gateways are told, and weight them accordingly.
     burst_factor, burst_s, burst_period_s: rate of arrival against the mean, for burst_s in each period; between the

@@ -78,13 +78,17 @@ class VirtualCells(VirtualCluster):
         self._tried[index] = self._tried.get(index, NONE) | {cell}
         self._send(index)
 
+    def _begin_exchange(self) -> None:
+        self.clock.at(0.0, self._exchange_loads)
+
     def _exchange_loads(self) -> None:
         """Cells tell each other nothing; the front gateway hears from all."""
         late_s = self._delay if self.settings.digest_delay_s is None else self.settings.digest_delay_s
         for number, core in enumerate(self.cores):
             load = replace(load_of(core), age_s=late_s)
             self.clock.at(self.clock.now + late_s, self._hear, str(number), load)
-        self._sent = [[] for _ in self.cores]
+        for sent in self._exchange.sent:
+            sent.clear()
         self.clock.at(self.clock.now + self.settings.digest_s, self._exchange_loads)
 
     def _hear(self, name: str, load: CellLoad) -> None:

@@ -6,7 +6,6 @@ are equal to the last bit.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import chain
 from math import isnan
 from typing import Any
 
@@ -14,30 +13,27 @@ from instances.engine_types import EngineRequest
 from loadtest.cluster_run import ClusterRun, RequestOutcome
 from loadtest.cluster_settings import Change, ClusterSettings
 from loadtest.virtual_clock import VirtualClock
+from loadtest.virtual_exchange import VirtualExchange
 from loadtest.virtual_instances import VirtualInstances
 from loadtest.virtual_scaling import VirtualScaling
 from loadtest.workload import Workload
-from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject
+from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, TellOthers
 from scheduler.config import SchedulerConfig
 from scheduler.core import Scheduler
 from scheduler.events import (
     Event,
     FailureCause,
     FirstToken,
-    GatewayLoads,
     InstanceCapacity,
     InstanceDraining,
     InstanceJoined,
     InstanceLost,
     MovesProposed,
-    PrefixDepths,
     RequestArrived,
     RequestFailed,
     RequestFinished,
     Tick,
 )
-from scheduler.gateway_loads import summed
-from scheduler.prefix_key import PrefixKeys
 from scheduler.rebalance import plan_rebalance
 from scheduler.request import Request
 
@@ -66,12 +62,15 @@ class VirtualCluster:
         self._left = len(workload.requests)
         self._followers: dict[int, list[int]] = {}
         self._delay = settings.network_s
-        self._keys = PrefixKeys(
-            settings.config.key_blocks, settings.config.max_key_blocks, adaptive=settings.config.adaptive_key
+        late_s = settings.digest_delay_s
+        self._exchange = VirtualExchange(
+            self.clock,
+            self.cores,
+            self._tell,
+            config=settings.config,
+            interval_s=settings.digest_s,
+            answer_s=self._delay if late_s is None else late_s,
         )
-        self._agreed = PrefixDepths(0, ())  # by the gateways
-        # By gateway, since the last digest.
-        self._sent: list[list[tuple[str, tuple[int, ...]]]] = [[] for _ in self.cores]
 
     def run(
         self, *, give_up: Callable[[int, bool], bool] | None = None, progress: Callable[[int], None] | None = None
@@ -101,7 +100,7 @@ class VirtualCluster:
             for when in self.settings.plans:
                 self.clock.at(when, self._plan, gateway)
         if len(self._gateways) > 1:
-            self.clock.at(0.0, self._exchange_loads)
+            self._begin_exchange()
         reported = self._left
         while self._left and not self._stopped:
             self.clock.step()
@@ -122,6 +121,9 @@ class VirtualCluster:
             scaling.timeline if scaling else [],
             scaling.plans if scaling else [],
         )
+
+    def _begin_exchange(self) -> None:
+        self._exchange.begin()
 
     def _scaling(self) -> VirtualScaling | None:
         settings = self.settings
@@ -180,13 +182,16 @@ class VirtualCluster:
             case Dispatch():
                 self.outcomes[int(command.request_id)].sent_s = self.clock.now
                 if len(self._gateways) > 1:
-                    self._sent[gateway].append((command.instance_id, self._prompt_blocks(int(command.request_id))))
+                    blocks = self._prompt_blocks(int(command.request_id))
+                    self._exchange.sent[gateway].append((command.instance_id, blocks))
                 self.clock.at(self._reaches_engine_s(command.instance_id), self._deliver, gateway, command)
             case Reject() | FailStream():
                 self._ended(int(command.request_id), ok=False)
             case Abort():
                 reaches_s = self._reaches_engine_s(command.instance_id)
                 self.clock.at(reaches_s, self._instances.abort, command.instance_id, command.request_id)
+            case TellOthers():
+                self._exchange.ask(gateway)
 
     def _reaches_engine_s(self, instance_id: str) -> float:
         """When what is sent to it is in its engine."""
@@ -211,31 +216,6 @@ class VirtualCluster:
             moves = tuple(plan_rebalance(snapshot, self.cores[gateway].config))
             if moves:
                 self._tell(gateway, MovesProposed(moves, snapshot.version))
-
-    def _exchange_loads(self) -> None:
-        late_s = self.settings.digest_delay_s
-        delay_s = self._delay if late_s is None else late_s
-        digests = [core.own_loads(self.clock.now) for core in self.cores]
-        for gateway in range(len(self.cores)):
-            others = chain.from_iterable(digest for i, digest in enumerate(digests) if i != gateway)
-            sent = tuple(prompt for i, prompts in enumerate(self._sent) if i != gateway for prompt in prompts)
-            self.clock.at(self.clock.now + delay_s, self._tell, gateway, GatewayLoads(summed(others), sent, delay_s))
-        self._agree_on_depths(delay_s)
-        self._sent = [[] for _ in self.cores]
-        self.clock.at(self.clock.now + self.settings.digest_s, self._exchange_loads)
-
-    def _agree_on_depths(self, delay_s: float) -> None:
-        """As Fleet does, from what all gateways have sent."""
-        self._keys.resize(len(self._instances))
-        for prompts in self._sent:
-            for _, blocks in prompts:
-                if blocks:
-                    self._keys.observe(blocks)
-        agreed = PrefixDepths(self._agreed.epoch + 1, tuple(self._keys.depths.items()), tuple(self._keys.homes.items()))
-        if (agreed.depths, agreed.homes) != (self._agreed.depths, self._agreed.homes) or not self._agreed.epoch:
-            self._agreed = agreed
-            for gateway in range(len(self.cores)):
-                self.clock.at(self.clock.now + delay_s, self._tell, gateway, agreed)
 
     # Between gateways and instances.
 

@@ -236,6 +236,11 @@ class Gateway:
         self._sent.clear()
         return sent
 
+    @property
+    def listens(self) -> bool:
+        """Whether a core wants news of the other gateways soon."""
+        return any(pool.scheduler.listens for pool in self.pools.values())
+
     def hear_others(self, loads: GatewayLoads) -> None:
         """What the other gateways have booked and sent."""
         for pool in self.pools.values():

@@ -5,6 +5,8 @@ import logging
 import os
 import time
 from collections import deque
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import RayError
@@ -13,7 +15,7 @@ from router.actor_by_name import REBALANCER, actor_by_name, autoscaler_name
 from router.collect_less import collect_less
 from router.config import DualMapConfig, GatewaySettings
 from router.fleet_client import FleetClient
-from router.fleet_state import GatewayReport, Sent
+from router.fleet_state import FleetNews, GatewayReport, Sent
 from router.gateway import Gateway
 from router.journal import open_journal, path_for
 from router.limits import HttpLimits
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SYNC_INTERVAL_S = 0.1  # membership is at most this old; a dead instance's own connections show it sooner
+LISTEN_INTERVAL_S = 0.03  # while requests wait: an instance that others have left idles until it is heard of
+LEAST_GAP_S = 0.005  # between an answer and the next call, however much there is to tell
+SYNC_SHARE = 0.1  # of this process's time at the most: the books of a large fleet take long to tell and to hear
 PLAN_TIMEOUT_S = 2.0  # a plan that takes longer is of no use
 MAX_UNSENT = 10_000  # prompts of about ten busy seconds
 BIND_RETRY_S = 0.2
@@ -73,6 +78,8 @@ class GatewayActor:
         self._tell_depths = False
         self._unsent: deque[Sent] = deque(maxlen=MAX_UNSENT)  # prompts that Fleet has not been told of for sure
         self._informed = asyncio.Event()
+        self._to_tell = asyncio.Event()
+        self._gateway.driver.tell_others = self._to_tell.set
         self._started = asyncio.create_task(self._start())
         self._background = [asyncio.create_task(self._follow()), asyncio.create_task(self._plan_moves())]
 
@@ -123,16 +130,32 @@ class GatewayActor:
         """Keep up with the fleet."""
         await self._started
         while True:
+            spent_s = 0.0
             try:
-                await self._sync()
+                spent_s = await self._sync()
             except Exception:  # a fault here must not leave the gateway with the members of this moment for good
                 logger.exception("the gateway goes on without this round of news")
-            await asyncio.sleep(SYNC_INTERVAL_S)
+            gap_s = max(LEAST_GAP_S, spent_s / SYNC_SHARE)
+            await asyncio.sleep(gap_s)
+            with suppress(TimeoutError):
+                interval_s = LISTEN_INTERVAL_S if self._gateway.listens else SYNC_INTERVAL_S
+                async with asyncio.timeout(max(0.0, interval_s - gap_s)):
+                    await self._to_tell.wait()
 
-    async def _sync(self) -> None:
-        news = await self._fleet.sync(self._report())
-        if news is None:
-            return  # what was sent is told again
+    async def _sync(self) -> float:
+        """Seconds that it took here, without Fleet's."""
+        began_at = time.monotonic()
+        self._to_tell.clear()
+        report = self._report()
+        asked_at = time.monotonic()
+        news = await self._fleet.sync(report)
+        heard_at = time.monotonic()
+        if news is not None:  # else what was sent is told again
+            self._hear(news, told_s=heard_at - began_at)
+        return time.monotonic() - heard_at + asked_at - began_at
+
+    def _hear(self, news: FleetNews, told_s: float) -> None:
+        """told_s: since the report was begun that this answers."""
         self._unsent.clear()
         self._heard = news.heard
         self._tell_depths = news.tell_depths
@@ -146,7 +169,7 @@ class GatewayActor:
         gateway.note_fleet(news.gateways, news.plans)
         gateway.share_sent(news.others is not None)
         if news.others is not None:
-            gateway.hear_others(news.others)
+            gateway.hear_others(replace(news.others, told_s=told_s))
         if news.depths:
             self._depth_epoch = max(depths.epoch for depths in news.depths.values())
             gateway.agree(news.depths)

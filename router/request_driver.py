@@ -37,7 +37,7 @@ from router.token_arrival import TokenArrival
 from router.token_blocks import TokenBlocks
 from router.token_ratio import TokenRatio
 from router.upstream_pool import UpstreamPool
-from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject
+from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, TellOthers
 from scheduler.events import (
     Event,
     FailureCause,
@@ -58,7 +58,8 @@ class RequestDriver:
     """clients: open connections. exchanges: requests that the core knows, by id. models, ready: as of the membership in
     use. stopping: requests that still come are turned away. dispatched: is told of each request that goes out.
     watchers: of each that comes and ends.
-    first_token_came: of each stream that begins, and how many seconds after its request."""
+    first_token_came: of each stream that begins, and how many seconds after its request.
+    tell_others: a core wants the other gateways to know of its books at once."""
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class RequestDriver:
         self.stopping = False
         self.dispatched: Callable[[Dispatch], None] = lambda dispatch: None
         self.first_token_came: Callable[[Dispatch, float], None] = lambda dispatch, ttft_s: None
+        self.tell_others: Callable[[], None] = lambda: None
         self._cores = cores
         self._first_core = next(iter(cores.values()))
         self._limits = limits
@@ -103,6 +105,7 @@ class RequestDriver:
             Reject: self._reject,
             Abort: self._abort,
             FailStream: self._fail_stream,
+            TellOthers: lambda command: self.tell_others(),
         }
 
     def handle(self, event: Event, core: Core) -> None:

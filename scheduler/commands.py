@@ -61,4 +61,10 @@ class FailStream:
     cause: FailureCause
 
 
-Command = Dispatch | Reject | Abort | FailStream
+@record
+class TellOthers:
+    """Tell the other gateways at once what is booked here, and hear what they have, instead of when it is time for it.
+    GatewayLoads is the answer."""
+
+
+Command = Dispatch | Reject | Abort | FailStream | TellOthers

@@ -21,7 +21,7 @@ from scheduler.admission import (
     reject_too_many,
 )
 from scheduler.answer_lengths import AnswerLengths
-from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason
+from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason, TellOthers
 from scheduler.config import LIVE_SETTINGS, SchedulerConfig
 from scheduler.errors import ContractError
 from scheduler.events import (
@@ -64,11 +64,13 @@ from scheduler.steal import overdue_to_take, request_to_take
 from scheduler.take_snapshot import take_snapshot
 from scheduler.time_outs import TimeOuts
 from scheduler.ttft import FleetPace
+from scheduler.untold import SHORT_S, UNTOLD_SHARE, Untold
 
 # An instance that shuts down aborts each new request at once: it would look idle and attract more. Not ERROR, which a
 # request may bring about wherever it runs.
 SUSPICIOUS = (FailureCause.CONNECT, FailureCause.ABORTED)
 NOBODY: frozenset[str] = frozenset()
+TELL_OTHERS = TellOthers()
 # Of its objective for the first token: so long a request waits at the most that would slow others' tokens down beyond
 # their objective. Longer, and what is held back comes all at once, and late.
 HELD_SHARE = 0.1
@@ -96,6 +98,8 @@ class Scheduler:
         self._slow: list[InstanceView] = []  # those that have joined others at work
         self._assumed: list[tuple[float, str, int]] = []  # heap of (time, request id, attempt): first tokens not seen
         self._time_outs = TimeOuts(config.queue_timeout_s, self.attempts)
+        self._untold = Untold(config.ttft_slo_s)
+        self._hears_others = False
         self._long_waits = LongWaits(config.patience_slos, self.attempts)
         self._next_check = 0.0
         self._handlers: dict[type[Event], Callable[[Any, float, list[Command]], None]] = {
@@ -149,6 +153,12 @@ class Scheduler:
             for i, view in self.instances.items()
         )
 
+    @property
+    def listens(self) -> bool:
+        """Whether news of the other gateways is wanted soon: requests wait, and what they wait for may be where others
+        have just been served."""
+        return self._untold.asks and self.loads.waiting > 0
+
     # Requests.
 
     def _request_arrived(self, event: RequestArrived, now: float, commands: list[Command]) -> None:
@@ -183,6 +193,8 @@ class Scheduler:
             else:
                 view.speed.starts(now)  # what is seen is the end of its answer, not that of its prefill
             view.prefilled(attempt)
+            if view.others_wait:
+                self._tell_others(commands)
             self._release(view, now, commands)
 
     def _served_elsewhere(self, event: ServedElsewhere, now: float, commands: list[Command]) -> None:
@@ -239,6 +251,7 @@ class Scheduler:
     def _settings_changed(self, event: SettingsChanged, now: float, commands: list[Command]) -> None:
         given = configured_for(event.config)
         self.config = replace(self.config, **{name: getattr(given, name) for name in LIVE_SETTINGS})
+        self._untold.most_s = UNTOLD_SHARE * self.config.ttft_slo_s
         if isinstance(self.policy, DualMap):
             self.policy.config = self.config
 
@@ -374,11 +387,45 @@ class Scheduler:
         for instance_id, blocks in event.sent:
             if instance_id in self.instances:
                 self.instances[instance_id].cache.use(blocks)
-        self.loads.rivals = len(event.sent) if event.loads else None
         loads = {load.instance_id: load for load in event.loads}
         for view in self.instances.values():
             view.hear_of_others(loads.get(view.instance_id), now - event.age_s, self.config.release_window_s)
+        told = self._untold.heard(event.told_s if event.loads else None, now)
+        self._hears_others = bool(event.loads)
+        self.loads.rivals = len(event.sent) if event.loads and not self._untold.asks else None
+        for attempt in told:
+            self._settle(attempt, now, commands)
+        for view in self.instances.values():
             self._release(view, now, commands)
+
+    def _settle(self, attempt: Attempt, now: float, commands: list[Command]) -> None:
+        """The others know where it waits. If they have work there themselves, another instance may be better."""
+        view = self.instances.get(attempt.instance_id)
+        if view is None or self.attempts.get(attempt.request.id) is not attempt or not view.others_work:
+            return
+        if attempt.state is not AttemptState.WAITING or now - attempt.arrived_at > self._untold.most_s:
+            return
+        placed_at = view.instance_id
+        view.take_out(attempt)
+        placement = self._choose(attempt.request, attempt.tried, now)
+        if placement is not None and placement.estimate.instance_id != placed_at:
+            target = self.instances[placement.estimate.instance_id]
+            if not queue_is_full(target, self.config):
+                attempt.place_at(placement.estimate, placement.reason, now)
+                view = target
+        if view.instance_id != placed_at or (view.others_wait and view.has_room(self.config.release_window_s)):
+            self._tell_of(attempt, now, commands)  # who said first that it waits there goes now
+        view.enqueue(attempt)
+
+    def _tell_of(self, attempt: Attempt, now: float, commands: list[Command]) -> None:
+        """It waits where the other gateways do not know of it."""
+        if self._untold.asks:
+            self._untold.add(attempt, now)
+            self._tell_others(commands)
+
+    def _tell_others(self, commands: list[Command]) -> None:
+        if self._untold.asks and TELL_OTHERS not in commands:
+            commands.append(TELL_OTHERS)
 
     def _prefix_depths(self, event: PrefixDepths, now: float, commands: list[Command]) -> None:
         if not (isinstance(self.policy, DualMap) and self.policy.keys.agree(event.epoch, event.depths, event.homes)):
@@ -406,6 +453,7 @@ class Scheduler:
         source.take_out(attempt)
         attempt.place_at(estimate, ChoiceReason.MOVED, now)
         target.enqueue(attempt)
+        self._tell_of(attempt, now, commands)
         self._release(target, now, commands)
         self._release(source, now, commands)
         return True
@@ -414,7 +462,10 @@ class Scheduler:
         self._end_timed_out(now, commands)  # before anything starts: none of these shall
         self._assume_first_tokens(now, commands)
         self._suspects = {i for i in self._suspects if self.instances[i].suspect_until > now}
-        if self.loads.rivals is not None:
+        if self._untold.is_unanswered(now):
+            for view in self.instances.values():
+                self._release(view, now, commands)
+        if self._hears_others:
             self._age_others(now, commands)
         if self._slow:
             self._ramp_up(now, commands)
@@ -444,6 +495,7 @@ class Scheduler:
                 self._release(view, now, commands)
         if all(view.others is None for view in self.instances.values()):
             self.loads.rivals = None
+            self._hears_others = False
 
     def _assume_first_tokens(self, now: float, commands: list[Command]) -> None:
         """An answer that is not streamed shows no first token: its prefill is taken to end when estimated."""
@@ -529,7 +581,8 @@ class Scheduler:
         )
         self.attempts[request.id] = attempt
         first = not len(view.waiting) and not view.others_wait
-        if not self.policy.holds_requests or (first and self._can_start(view, attempt, now)):
+        untold = self._untold.asks and attempt.work_tokens * view.seconds_per_token >= SHORT_S
+        if not self.policy.holds_requests or (first and not untold and self._can_start(view, attempt, now)):
             self._dispatch(view, attempt, now, commands)
             if request.timeout_s is not None:
                 self._time_outs.watch(attempt)
@@ -537,6 +590,8 @@ class Scheduler:
         view.enqueue(attempt)
         self._time_outs.watch(attempt)
         self._long_waits.watch(attempt)
+        if untold:
+            self._tell_of(attempt, now, commands)
         self._release(view, now, commands)
 
     def _choose(self, request: Request, tried: frozenset[str], now: float) -> Placement | None:
@@ -568,7 +623,7 @@ class Scheduler:
         then, if it would idle, from another's queue."""
         while len(view.waiting) and view.has_room(self.config.release_window_s):
             attempt = view.next_waiting(now)
-            if attempt is None or view.yields(attempt, now):
+            if attempt is None or self._untold.keeps(attempt, now) or view.yields(attempt, now):
                 return
             if self._take_overdue(view, attempt, now, commands):
                 continue
@@ -595,6 +650,11 @@ class Scheduler:
             source, attempt = found
             if not self._can_start(view, attempt, now):
                 return
+            if self._untold.asks:
+                self._bring(attempt, source, view, now)
+                self._tell_of(attempt, now, commands)
+                self._release(source, now, commands)
+                return
             self._take(attempt, source, view, now, commands)
 
     def _take_overdue(self, view: InstanceView, own: Attempt | None, now: float, commands: list[Command]) -> bool:
@@ -611,13 +671,16 @@ class Scheduler:
     def _take(
         self, attempt: Attempt, source: InstanceView, view: InstanceView, now: float, commands: list[Command]
     ) -> None:
+        self._bring(attempt, source, view, now)
+        view.take_out(attempt, starts=True)  # a turn of its tenant
+        self._dispatch(view, attempt, now, commands)
+        self._release(source, now, commands)  # where it stood first, the next may fit
+
+    def _bring(self, attempt: Attempt, source: InstanceView, view: InstanceView, now: float) -> None:
         source.take_out(attempt)
         attempt.place_at(view.estimate_ttft(attempt.request), ChoiceReason.TAKEN, now)
         self.stats.requests_taken += 1
         view.enqueue(attempt)
-        view.take_out(attempt, starts=True)  # a turn of its tenant
-        self._dispatch(view, attempt, now, commands)
-        self._release(source, now, commands)  # where it stood first, the next may fit
 
     def _can_start(self, view: InstanceView, attempt: Attempt, now: float) -> bool:
         request = attempt.request
@@ -652,6 +715,8 @@ class Scheduler:
                 attempt.number >= self.config.max_attempts,
             )
         )
+        if attempt.work_tokens * view.seconds_per_token >= SHORT_S:
+            self._tell_others(commands)
 
     def _reject(self, rejected: Reject, commands: list[Command]) -> None:
         self.stats.slo_missed += 1

@@ -195,11 +195,13 @@ class InstanceLoad:
 @record
 class GatewayLoads:
     """What the other gateways together had booked when they last said so, which replaces what was said before, and the
-    prompts they have sent since then, as (instance id, blocks). age_s: since they said it."""
+    prompts they have sent since then, as (instance id, blocks). age_s: since they said it. told_s: since this gateway
+    said what it had booked itself, which they will hear before their next news; None where it cannot be told when."""
 
     loads: tuple[InstanceLoad, ...]
     sent: tuple[tuple[str, tuple[int, ...]], ...] = ()
     age_s: float = 0.0
+    told_s: float | None = None
 
 
 @record

@@ -26,7 +26,7 @@ LEAST_RAMP = 0.1  # of the load of an instance in full service: what it starts w
 # A request that came so much earlier in another gateway goes first. For less, an instance is not left without work
 # until the other gateway hears that it has room.
 YIELD_AFTER_S = 0.3
-MAX_YIELDS = 5  # times in a row that room is left to another gateway that does not use it
+MAX_YIELD_S = 0.2  # that room is left to another gateway, as far as is heard, and it does not use it
 SAVED_MEMORY_S = (
     300.0  # time over which what a cache saved counts: prefixes that are not used any more are worth nothing
 )
@@ -64,7 +64,7 @@ class InstanceView:
         self.others: InstanceLoad | None = None
         self.others_at = 0.0
         self._aged_at = 0.0  # until when the work that others had here is counted as done
-        self._yielded = 0
+        self._unused_since = inf  # when room that others could use was heard of
         self.reported = ReportedLoad()
         self.answered_at = -inf
         self.usage_at: float | None = None
@@ -302,11 +302,16 @@ class InstanceView:
         """Requests wait for it in other gateways."""
         return self.others is not None and self.others.waiting > 0
 
+    @property
+    def others_work(self) -> bool:
+        """Requests of other gateways wait for it, or compute their prompts there."""
+        return self.others_wait or (self.others is not None and self.others.prefilling_tokens > 0)
+
     def yields(self, attempt: Attempt, now: float) -> bool:
         """Whether the room there is belongs to a request that waits in another gateway and comes before this one. After
         a while without anybody using it, it does not."""
         others = self.others
-        if others is None or others.head_age_s is None or self._yielded >= MAX_YIELDS:
+        if others is None or others.head_age_s is None or self.others_at - self._unused_since > MAX_YIELD_S:
             return False
         age_s = self._age_s(attempt, now)
         return age_s is None or age_s + YIELD_AFTER_S < others.head_age_s + now - self.others_at
@@ -399,7 +404,7 @@ class InstanceView:
         self.others_at = at
         self._aged_at = at + OTHERS_FRESH_S
         unused = self.others_wait and len(self.waiting) and self.has_room(window_s)
-        self._yielded = self._yielded + 1 if unused else 0
+        self._unused_since = min(self._unused_since, at) if unused else inf
         self._loads.changed(self)
 
     def age_others(self, now: float) -> bool:

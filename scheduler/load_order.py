@@ -20,7 +20,7 @@ class LoadOrder:
     Each view tells it when one of these has changed: O(log n) and a memory move.
 
     waiting: requests that wait in the gateway, for whichever instance. rivals: where other gateways send to these
-    instances, too: how many prompts they sent before they last said so; None where there are none.
+    instances, too, and say so late: how many prompts they sent before they last did; None elsewhere.
     """
 
     def __init__(self) -> None:

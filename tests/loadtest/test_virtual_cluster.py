@@ -128,6 +128,17 @@ def test_gateways_book_the_load_that_others_report() -> None:
     assert waits["told"] < waits["deaf"]
 
 
+@pytest.mark.parametrize("gateways", [2, 4])
+def test_gateways_that_get_requests_in_the_same_moment_share_the_idle_instances_out(gateways: int) -> None:
+    requests = [
+        WorkRequest(1.03 + 5.0 * (n // 4), 9000, 1, tuple(range(100 * n, 100 * n + 17)), session=n) for n in range(80)
+    ]
+    done = run(Workload("bursts", requests), settings(4, gateways=gateways))
+    for first in range(0, 80, 4):
+        assert len({o.instance_id for o in done.outcomes[first : first + 4]}) == 4
+    assert max(o.first_token_s - o.arrived_s for o in done.outcomes) < 1.1 * 9000 * PROFILE.prefill_s_per_token
+
+
 def test_news_among_gateways_can_be_late() -> None:
     chosen = settings(2, "min_ttft", gateways=2, digest_s=0.05)
     on_time, late = (run(chats(100, 0.05), c) for c in (chosen, replace(chosen, digest_delay_s=5.0)))

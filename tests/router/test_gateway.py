@@ -7,7 +7,7 @@ import pytest
 from router.membership import Member, Membership, MemberState
 from router.membership_events import membership_events
 from scheduler import InstanceCapacity, SchedulerConfig
-from scheduler.events import InstanceDraining, InstanceJoined, InstanceLost
+from scheduler.events import GatewayLoads, InstanceDraining, InstanceJoined, InstanceLoad, InstanceLost
 from scheduler.rebalance import plan_rebalance
 from tests.router.conftest import CHAT, STREAM, Conversation, Instance, answer_hello, post
 
@@ -273,4 +273,23 @@ async def test_waiting_requests_move_by_a_proposed_plan(fleet):
         await f.until(lambda: len(f.instances[1].received) > 0)
         release.set()
         assert {(await client.answer()).status for client in clients} == {200}
+        f.check_books_are_empty()
+
+
+async def test_where_others_answer_a_long_prompt_is_sent_when_they_know_of_it(fleet):
+    async with fleet(answer_hello) as f:
+        f.apply(f.member(0))
+        loads = (InstanceLoad("i0", 0, 0, 0, 0),)
+        said = []
+
+        def others_hear() -> None:
+            said.append([load.waiting for load in f.gateway.own_loads()])
+            asyncio.get_running_loop().call_soon(f.gateway.hear_others, GatewayLoads(loads, told_s=0.0))
+
+        f.gateway.driver.tell_others = others_hear
+        f.gateway.hear_others(GatewayLoads(loads, told_s=0.0))
+        client = await f.client()
+        long = {**CHAT, "messages": [{"role": "user", "content": "word " * 4000}]}
+        assert (await client.post("/v1/chat/completions", long)).status == 200
+        assert said[0] == [1]
         f.check_books_are_empty()

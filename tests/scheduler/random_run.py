@@ -170,7 +170,8 @@ class RandomRun:
         rng = self._random
         loads = (InstanceLoad(i, 1, rng.randrange(3000), rng.randrange(2000), 5000) for i in IDS if rng.random() < 0.5)
         sent = [(rng.choice(IDS), hash_trace_ids([0, *range(rng.randrange(4))])) for _ in range(rng.randrange(3))]
-        self._send(GatewayLoads(tuple(loads), tuple(sent), rng.choice((0.0, 0.1))))
+        told_s = rng.choice((None, 0.0, 0.002, 0.2))
+        self._send(GatewayLoads(tuple(loads), tuple(sent), rng.choice((0.0, 0.1)), told_s))
         if rng.random() < 0.1:
             deepened, spread = hash_trace_ids([0])[0], hash_trace_ids([0, 0])[-1]
             homes = ((spread, rng.choice((4, 8))),) if rng.random() < 0.5 else ()

@@ -3,7 +3,7 @@
 import pytest
 
 from scheduler.events import GatewayLoads, InstanceLoad
-from scheduler.instance_view import MAX_YIELDS, OTHERS_FRESH_S, OTHERS_KEPT_S
+from scheduler.instance_view import MAX_YIELD_S, OTHERS_FRESH_S, OTHERS_KEPT_S
 from scheduler.rebalance import plan_rebalance
 from scheduler.request import AttemptState, ChoiceReason
 
@@ -59,12 +59,12 @@ def test_room_that_another_gateway_does_not_use_is_taken_after_a_while(script):
     core = script("a")
     hear(core, waiting_elsewhere(30.0))
     core.arrive("r", 10, ttft_slo_s=PATIENT_S)
-    released = []
-    for _ in range(MAX_YIELDS):
-        assert not released
-        core.now += 0.1
-        released = hear(core, waiting_elsewhere(30.0))
-    assert [c.request_id for c in released] == ["r"]
+    core.now += 0.1
+    assert not hear(core, waiting_elsewhere(30.0))
+    core.now += MAX_YIELD_S - 0.001
+    assert not hear(core, waiting_elsewhere(30.0))
+    core.now += 0.002
+    assert [c.request_id for c in hear(core, waiting_elsewhere(30.0))] == ["r"]
 
 
 def test_what_others_had_counts_less_the_longer_nothing_is_heard_of_them(script):
