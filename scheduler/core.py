@@ -644,7 +644,8 @@ class Scheduler:
         while view.has_room(self.config.release_window_s):
             if self._take_overdue(view, None, now, commands):
                 continue
-            found = request_to_take(view, self.loads, self._price(), self.config.min_move_gain_s)
+            decode_price_s = self.config.decode_s_per_request * self.answers.mean_tokens
+            found = request_to_take(view, self.loads, self._price(), decode_price_s, self.config.min_move_gain_s)
             if found is None:
                 return
             source, attempt = found

@@ -23,12 +23,14 @@ HARDLY_MORE = 1.25
 
 
 def request_to_take(
-    view: InstanceView, loads: LoadOrder, recompute_price: float, min_gain_s: float
+    view: InstanceView, loads: LoadOrder, recompute_price: float, decode_price_s: float, min_gain_s: float
 ) -> tuple[InstanceView, Attempt] | None:
-    """Where it waits, and the request that gains most by running on `view` now; None if none gains min_gain_s."""
+    """Where it waits, and the request that gains most by running on `view` now; None if none gains min_gain_s.
+    decode_price_s: for each request that runs on `view` beyond those where it waits."""
     for source in islice(loads.hottest(), MAX_SOURCES):
         if source is not view and source.waiting_count:
-            attempt = _best_of(source, view, recompute_price, min_gain_s)
+            more_running = max(0, view.booked_running - source.booked_running)
+            attempt = _best_of(source, view, recompute_price, min_gain_s + decode_price_s * more_running)
             if attempt is not None:
                 return source, attempt
     return None

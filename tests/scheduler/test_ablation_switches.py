@@ -46,7 +46,7 @@ def test_the_gateway_queue_holds_what_the_instance_cannot_start(script, on: bool
 
 @pytest.mark.parametrize("on", [True, False])
 def test_rebalancing_lets_what_waits_move(script, on: bool):
-    core = script("a", "b", slo_aware=False, rebalancing=on)
+    core = script("a", "b", slo_aware=False, adaptive_key=False, rebalancing=on)
     for i in range(10):
         core.arrive(f"r{i}", 2000, blocks=core.prompt("a", blocks=1))
     assert (core.core.snapshot(core.now) is not None) is on

@@ -12,7 +12,7 @@ FREE = {"recompute_price_idle": 0.0, "recompute_price_busy": 0.0}  # recomputati
 
 def loaded(script, *waiting: tuple[str, int], now: int = 5000, **config):
     """a computes `now`; the requests of `waiting` wait there, 1024 tokens of each cached. b runs `other`."""
-    core = script("a", "b", **{"slo_aware": False} | config)
+    core = script("a", "b", **{"slo_aware": False, "adaptive_key": False} | config)
     shared = core.prompt("a", "b")
     core.arrive("now", now, blocks=shared, ttft_slo_s=PATIENT_S)
     for request_id, tokens in waiting:
@@ -149,3 +149,20 @@ def test_load_that_other_gateways_put_on_an_instance_is_a_reason_to_take_from_it
 def test_taking_can_be_switched_off(script, on: bool):
     core = loaded(script, ("r", 3024), taking=on, **FREE)
     assert bool(core.finish("other")) is on
+
+
+@pytest.mark.parametrize(("decode_s_per_request", "taken"), [(0.0, 1), (0.0006, 1), (0.006, 0)])
+def test_an_instance_where_many_decode_does_not_take_what_gains_less_than_that_costs(
+    script, decode_s_per_request, taken
+):
+    core = script("a", "b", slo_aware=False, adaptive_key=False, decode_s_per_request=decode_s_per_request, **FREE)
+    for i in range(7):  # at 256 tokens an answer each of them costs 0.15 s, or 1.5 s
+        core.arrive(f"decodes{i}", 10, only=("b",))
+        core.now += 0.01
+        core.first_token(f"decodes{i}")
+    assert core.view("b").running_count == 7
+    core.arrive("now", 5000, only=("a",))
+    core.arrive("r", 3000, blocks=core.prompt("a", blocks=1))
+    core.now += 0.5
+    core.finish("decodes0")
+    assert core.core.stats.requests_taken == taken
