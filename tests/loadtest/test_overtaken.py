@@ -83,7 +83,7 @@ def test_where_instances_keep_what_waits_for_them_many_are_overtaken() -> None:
 
 
 def test_no_request_of_agents_is_lost_while_the_fleet_serves_others_that_came_later(agent_traces: Path) -> None:
-    """Sessions start cold: prompts of 10 s and more wait for up to 100 s. First come, first served loses none here, either;
+    """Sessions start cold: prompts of 10 s and more wait for up to 100 s. First come, first served loses none, either;
     instances that each serve their own queue only lost seven."""
     setup = Setup(str(agent_traces), max_prompt_tokens=65_536, slo_s=20.0, limit=4000, warmup=0)
     assert simulate(setup, Contender("dualmap", seed=3), 4.75).failed == 0
