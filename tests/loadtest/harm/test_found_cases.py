@@ -24,6 +24,10 @@ FOUND = {
         '{"instances":16,"gateways":2,"utilisation":0.253,"burst_factor":2.84,"hot_share":0.859,"hot_blocks":30}'
         # 5.6, first token
     ),
+    "two gateways, long answers to one hot prompt": (
+        '{"gateways":2,"hot_share":1.0,"hot_blocks":26,"tail_tokens":68,"answer_tokens":2475,"utilisation":0.67}'
+        # 7.2, per token: one instance took what waited for news of the other gateway
+    ),
     "many instances, a hot prefix beside others": (
         '{"instances":62,"hot_share":0.665,"tail_tokens":1500,"answer_tokens":29,"answer_spread":0.747}'
         # 2.4, per token
