@@ -196,6 +196,10 @@ class InstanceView:
         """Whether the request may run here at all."""
         return self.adapters.can_run(request.adapter) and (not request.only or self.instance_id in request.only)
 
+    def own_s(self, attempt: Attempt, work_tokens: int) -> float:
+        """Seconds of the attempt's work here, without what computes a prefix that many share."""
+        return work_tokens * self.speed.seconds_per_token - self.shared_s(attempt, work_tokens)
+
     def _own_work(self, request: Request, shared_blocks: int, work_tokens: int) -> int:
         """Of the request's work here, what does not compute a prefix that many share: its first `shared_blocks`."""
         shared = cached_tokens(request, shared_blocks, self._block_tokens)

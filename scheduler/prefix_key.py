@@ -124,8 +124,7 @@ class PrefixKeys:
         share = self._shares[path[-1]]
         share.ends += 1
         _compare(share, blocks)
-        hot_count = self.hot_count
-        if share.ends > hot_count:
+        if share.ends > self.hot_count:
             self._deepen(path[-1], share)
         if self._alike[last] > PAIR * MIN_ALIKE:
             self._spread(last)

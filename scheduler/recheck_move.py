@@ -21,8 +21,7 @@ def recheck_move(
         return None
     ahead = source.prefilling_tokens + source.waiting.tokens_ahead(attempt) + attempt.work_tokens
     estimate = target.estimate_ttft(attempt.request)
-    extra_s = estimate.prefill_s - target.shared_s(attempt, estimate.work_tokens)
-    extra_s -= attempt.work_tokens * source.seconds_per_token - source.shared_s(attempt, attempt.work_tokens)
+    extra_s = target.own_s(attempt, estimate.work_tokens) - source.own_s(attempt, attempt.work_tokens)
     here_s = ahead * source.seconds_per_token
     gain_s = leaving_gain_s(here_s, estimate.total_s, extra_s, recompute_price)
     return estimate if gain_s >= config.min_move_gain_s else None

@@ -45,8 +45,7 @@ def _best_of(source: InstanceView, view: InstanceView, recompute_price: float, m
         if view.instance_id not in attempt.tried and view.can_run(attempt.request):
             work_there = view.work_there(attempt.request)
             here_s, there_s = attempt.work_tokens * source_spt, work_there * view_spt
-            extra_s = there_s - view.shared_s(attempt, work_there)
-            extra_s -= here_s - source.shared_s(attempt, attempt.work_tokens)
+            extra_s = view.own_s(attempt, work_there) - source.own_s(attempt, attempt.work_tokens)
             gain_s = leaving_gain_s(ahead * source_spt + here_s, view.prefilling_s + there_s, extra_s, recompute_price)
             if gain_s > best_gain_s:
                 best, best_gain_s = attempt, gain_s
