@@ -23,7 +23,11 @@ pytestmark = [
     pytest.mark.skipif(PROMETHEUS is None, reason="prometheus: Debian's package"),
 ]
 
-CONFIG = "simulate: {count: 2}\ngateway: {count: 2, prometheus_targets: prometheus/targets.json}\n"
+CONFIG = """\
+simulate: {count: 2}
+gateway: {count: 2, prometheus_targets: prometheus/targets.json}
+scheduler: {tpot_slo_s: 0.5}
+"""
 
 
 @pytest.fixture(scope="module")
