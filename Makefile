@@ -49,7 +49,7 @@ check: $(STAMP)  ## formatting, lint, types
 	$(BIN)/mypy
 
 overhead: $(STAMP)  ## CPU per request and per relayed chunk, nginx as the yardstick
-	$(BIN)/python -m loadtest.overhead $(ARGS)
+	$(BIN)/python -m dualmap.loadtest.overhead $(ARGS)
 
 clean:
 	rm -rf .venv $(VLLM) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

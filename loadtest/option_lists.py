@@ -1,7 +1,7 @@
 """Lists as options of a command line give them, with commas between. Each function raises ValueError, with the option
 and what it takes."""
 
-from scheduler.config import POLICY_NAMES
+from dualmap.scheduler.config import POLICY_NAMES
 
 
 def policies(text: str) -> list[str]:

@@ -1,6 +1,6 @@
 """How long answers are: what a request will take of the KV cache, and for how long it will decode."""
 
-from scheduler.request import Request
+from dualmap.scheduler.request import Request
 
 FIRST_GUESS_TOKENS = 256.0  # before any answer was seen
 MEMORY = 0.02  # weight of each answer in the mean: the last 50 or so count

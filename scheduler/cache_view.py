@@ -7,7 +7,7 @@ eviction, as in vLLM, takes the tail of a prefix before its root.
 from collections import deque
 from collections.abc import Iterable
 
-from scheduler.holders import Holders
+from dualmap.scheduler.holders import Holders
 
 LEAST_SHARE = 0.25  # of its size that a cache is taken to keep, however often it was found to have less
 SHRINK = 0.98  # for each prompt of which less was cached than believed

@@ -12,11 +12,11 @@ from enum import StrEnum
 
 from xxhash import xxh3_64_intdigest
 
-from scheduler.core import Scheduler
-from scheduler.dual_ring import DualRing
-from scheduler.given_prefixes import GivenPrefixes
-from scheduler.prefix_key import PAIR, SAMPLE_BLOCKS, PrefixKeys
-from scheduler.record import record
+from dualmap.scheduler.core import Scheduler
+from dualmap.scheduler.dual_ring import DualRing
+from dualmap.scheduler.given_prefixes import GivenPrefixes
+from dualmap.scheduler.prefix_key import PAIR, SAMPLE_BLOCKS, PrefixKeys
+from dualmap.scheduler.record import record
 
 CELL_SEED = 0x63656C6C  # "cell": keys of one cell must not be neighbours on the rings within it
 POINTS_PER_INSTANCE = 4  # on each ring: with 64 instances a cell has 256 points, about 6 % spread of arc length

@@ -2,9 +2,9 @@
 
 from enum import StrEnum
 
-from scheduler.events import FailureCause
-from scheduler.record import record
-from scheduler.request import ChoiceReason
+from dualmap.scheduler.events import FailureCause
+from dualmap.scheduler.record import record
+from dualmap.scheduler.request import ChoiceReason
 
 
 class RejectReason(StrEnum):

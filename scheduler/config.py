@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scheduler.errors import ConfigError
+from dualmap.scheduler.errors import ConfigError
 
 POLICY_NAMES = (
     "dualmap",

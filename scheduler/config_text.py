@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import fields
 from typing import Any
 
-from scheduler.config import SchedulerConfig
-from scheduler.errors import ConfigError
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.errors import ConfigError
 
 _SWITCHES = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
 

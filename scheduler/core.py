@@ -10,7 +10,7 @@ from dataclasses import replace
 from heapq import heappop, heappush
 from typing import Any
 
-from scheduler.admission import (
+from dualmap.scheduler.admission import (
     least_important,
     place_with_room,
     queue_is_full,
@@ -20,11 +20,11 @@ from scheduler.admission import (
     reject_timed_out,
     reject_too_many,
 )
-from scheduler.answer_lengths import AnswerLengths
-from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason, TellOthers
-from scheduler.config import LIVE_SETTINGS, SchedulerConfig
-from scheduler.errors import ContractError
-from scheduler.events import (
+from dualmap.scheduler.answer_lengths import AnswerLengths
+from dualmap.scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason, TellOthers
+from dualmap.scheduler.config import LIVE_SETTINGS, SchedulerConfig
+from dualmap.scheduler.errors import ContractError
+from dualmap.scheduler.events import (
     BlocksRemoved,
     BlocksStored,
     CacheCleared,
@@ -47,24 +47,24 @@ from scheduler.events import (
     SettingsChanged,
     Tick,
 )
-from scheduler.holders import Holders
-from scheduler.instance_view import InstanceView
-from scheduler.load_order import LoadOrder
-from scheduler.long_waits import LongWaits
-from scheduler.pick import recompute_price
-from scheduler.placement import Placement
-from scheduler.policies import configured_for, make_policy
-from scheduler.policies.dualmap import DualMap
-from scheduler.recheck_move import recheck_move
-from scheduler.recovery import Fate, decide_fate
-from scheduler.request import Attempt, AttemptState, ChoiceReason, Request
-from scheduler.snapshot import Move, Snapshot
-from scheduler.stats import SchedulerStats
-from scheduler.steal import overdue_to_take, request_to_take
-from scheduler.take_snapshot import take_snapshot
-from scheduler.time_outs import TimeOuts
-from scheduler.ttft import FleetPace
-from scheduler.untold import SHORT_S, UNTOLD_SHARE, Untold
+from dualmap.scheduler.holders import Holders
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.load_order import LoadOrder
+from dualmap.scheduler.long_waits import LongWaits
+from dualmap.scheduler.pick import recompute_price
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.policies import configured_for, make_policy
+from dualmap.scheduler.policies.dualmap import DualMap
+from dualmap.scheduler.recheck_move import recheck_move
+from dualmap.scheduler.recovery import Fate, decide_fate
+from dualmap.scheduler.request import Attempt, AttemptState, ChoiceReason, Request
+from dualmap.scheduler.snapshot import Move, Snapshot
+from dualmap.scheduler.stats import SchedulerStats
+from dualmap.scheduler.steal import overdue_to_take, request_to_take
+from dualmap.scheduler.take_snapshot import take_snapshot
+from dualmap.scheduler.time_outs import TimeOuts
+from dualmap.scheduler.ttft import FleetPace
+from dualmap.scheduler.untold import SHORT_S, UNTOLD_SHARE, Untold
 
 # An instance that shuts down aborts each new request at once: it would look idle and attract more. Not ERROR, which a
 # request may bring about wherever it runs.

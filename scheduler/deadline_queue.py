@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from itertools import chain
 
-from scheduler.request import Attempt
+from dualmap.scheduler.request import Attempt
 
 LOOK_AHEAD = 64  # attempts looked at in a decision: who is further behind waits for minutes anyway
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Set
 
-from scheduler.ring import HashRing
+from dualmap.scheduler.ring import HashRing
 
 FIRST_SEED = 0x6475616C  # "dual"
 SECOND_SEED = 0x6D617070  # "mapp"

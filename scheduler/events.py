@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scheduler.config import SchedulerConfig
-from scheduler.errors import ConfigError
-from scheduler.record import record
-from scheduler.request import Request
-from scheduler.snapshot import Move
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.errors import ConfigError
+from dualmap.scheduler.record import record
+from dualmap.scheduler.request import Request
+from dualmap.scheduler.snapshot import Move
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from scheduler.events import InstanceLoad
+from dualmap.scheduler.events import InstanceLoad
 
 
 def summed(loads: Iterable[InstanceLoad]) -> tuple[InstanceLoad, ...]:

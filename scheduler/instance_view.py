@@ -5,19 +5,19 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 from math import inf
 
-from scheduler.adapters import Adapters
-from scheduler.cache_view import CacheView
-from scheduler.config import SchedulerConfig
-from scheduler.events import InstanceCapacity, InstanceLoad, LoadReported
-from scheduler.holders import Holders
-from scheduler.kv_booking import KvBooking
-from scheduler.load_order import LoadOrder
-from scheduler.reported_load import ForeignLoad, ReportedLoad
-from scheduler.request import Attempt, AttemptState, Request
-from scheduler.tenant_shares import SHARED_WINDOW, TenantShares
-from scheduler.token_pace import SEQUENCE_TOKENS, TokenPace
-from scheduler.ttft import FleetPace, PrefillSpeed, TtftEstimate, cached_tokens
-from scheduler.wait_queues import WaitQueue
+from dualmap.scheduler.adapters import Adapters
+from dualmap.scheduler.cache_view import CacheView
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.events import InstanceCapacity, InstanceLoad, LoadReported
+from dualmap.scheduler.holders import Holders
+from dualmap.scheduler.kv_booking import KvBooking
+from dualmap.scheduler.load_order import LoadOrder
+from dualmap.scheduler.reported_load import ForeignLoad, ReportedLoad
+from dualmap.scheduler.request import Attempt, AttemptState, Request
+from dualmap.scheduler.tenant_shares import SHARED_WINDOW, TenantShares
+from dualmap.scheduler.token_pace import SEQUENCE_TOKENS, TokenPace
+from dualmap.scheduler.ttft import FleetPace, PrefillSpeed, TtftEstimate, cached_tokens
+from dualmap.scheduler.wait_queues import WaitQueue
 
 WORK_MEMORY = 16.0  # prompts over which the mean work of one is taken
 OTHERS_FRESH_S = 0.3  # three times the interval at which gateways tell each other what they have booked

@@ -3,10 +3,10 @@
 from collections.abc import Sequence, Set
 from typing import Protocol
 
-from scheduler.instance_view import InstanceView
-from scheduler.record import record
-from scheduler.request import ChoiceReason, Request
-from scheduler.ttft import TtftEstimate
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.record import record
+from dualmap.scheduler.request import ChoiceReason, Request
+from dualmap.scheduler.ttft import TtftEstimate
 
 
 @record

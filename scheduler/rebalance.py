@@ -6,9 +6,9 @@ or, when that is hot too, to a third instance that is nearly idle. Requests whos
 
 from dataclasses import dataclass
 
-from scheduler.config import SchedulerConfig
-from scheduler.pick import leaving_gain_s
-from scheduler.snapshot import InstanceSnapshot, Move, Snapshot, WaitingSnapshot
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.pick import leaving_gain_s
+from dualmap.scheduler.snapshot import InstanceSnapshot, Move, Snapshot, WaitingSnapshot
 
 
 @dataclass(slots=True)

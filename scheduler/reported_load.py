@@ -5,7 +5,7 @@ An instance that used to say how it does and has fallen silent is taken to be bu
 
 from collections import deque
 
-from scheduler.record import record
+from dualmap.scheduler.record import record
 
 REPORTS_COMPARED = 3  # a report is a moment older than the books: what really is there shows in each of so many
 STALE_AFTER_S = 5.0  # five reports missed

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from scheduler.record import record
+from dualmap.scheduler.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from scheduler.ttft import TtftEstimate
+    from dualmap.scheduler.ttft import TtftEstimate
 
 
 @record

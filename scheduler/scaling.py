@@ -8,9 +8,9 @@ coming is forecast for as long as an instance takes to start, no longer.
 from collections.abc import Sequence
 from math import ceil, sqrt
 
-from scheduler.events import InstanceCapacity
-from scheduler.record import record
-from scheduler.scaling_config import ScalingConfig
+from dualmap.scheduler.events import InstanceCapacity
+from dualmap.scheduler.record import record
+from dualmap.scheduler.scaling_config import ScalingConfig
 
 SURE = 3.0  # standard deviations of a count by which arrivals must grow to count as growing
 SETTLING = 3.0  # at least this part of the up window lies between two starts

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from scheduler.errors import ConfigError
+from dualmap.scheduler.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@ processes."""
 
 from dataclasses import field
 
-from scheduler.record import record
+from dualmap.scheduler.record import record
 
 
 @record

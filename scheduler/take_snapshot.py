@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from itertools import islice
 
-from scheduler.config import SchedulerConfig
-from scheduler.instance_view import InstanceView
-from scheduler.load_order import LoadOrder
-from scheduler.pick import recompute_price
-from scheduler.snapshot import InstanceSnapshot, Snapshot, WaitingSnapshot
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.load_order import LoadOrder
+from dualmap.scheduler.pick import recompute_price
+from dualmap.scheduler.snapshot import InstanceSnapshot, Snapshot, WaitingSnapshot
 
 MAX_HOT_SHOWN = 4  # the hottest ones; a plan has few moves, and the others are shown when these have cooled
 MAX_WAITING_SHOWN = 128  # for each, the first to be released; with the line above: at most 2 ms for snapshot or plan

@@ -5,9 +5,9 @@ tokens are those of prompts dispatched and not yet prefilled, of prompts waiting
 prompt, as far as not cached.
 """
 
-from scheduler.record import record
-from scheduler.request import Request
-from scheduler.token_pace import FleetTokenPace
+from dualmap.scheduler.record import record
+from dualmap.scheduler.request import Request
+from dualmap.scheduler.token_pace import FleetTokenPace
 
 PRIOR_TOKENS = 65_536.0  # weight of the configured speed, and of the fleet's, against observations
 MEMORY_TOKENS = 262_144.0  # observations older than this many tokens fade: a few dozen long prompts

@@ -37,7 +37,7 @@ class Deployment:
         ports = (port_flag, str(self.port), "--admin-port", str(self.admin_port))
         self.directory = directory
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "router.cli", command, *ports, *arguments],
+            [sys.executable, "-m", "dualmap", command, *ports, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

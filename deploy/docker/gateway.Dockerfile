@@ -2,6 +2,7 @@
 FROM python:3.11-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
+COPY src src
 COPY scheduler scheduler
 COPY router router
 COPY instances instances

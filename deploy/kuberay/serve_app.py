@@ -19,7 +19,7 @@ ON_THE_HEAD = {"num_cpus": 0, "resources": {"gateway": 0.01}}  # where the servi
 @serve.deployment(num_replicas=1, ray_actor_options=ON_THE_HEAD, graceful_shutdown_timeout_s=STOP_TIMEOUT_S)
 class DualMap:
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "router.cli", "up", "--ray-address", "auto", CONFIG]
+        command = [sys.executable, "-m", "dualmap", "up", "--ray-address", "auto", CONFIG]
         self._process = subprocess.Popen(command)
 
     def check_health(self) -> None:

@@ -1,17 +1,17 @@
-"""Readers of trace formats, one file each, into `loadtest.workload.Workload`; and names of what needs no trace."""
+"""Readers of trace formats, one file each, into a Workload (traces/workload.py); and names of what needs no trace."""
 
 from pathlib import Path
 
-from loadtest.hot_prefix import is_synthetic, synthetic
-from loadtest.trace import TraceError
-from loadtest.workload import Workload
+from dualmap.loadtest.traces.hot_prefix import is_synthetic, synthetic
+from dualmap.loadtest.traces.trace import TraceError
+from dualmap.loadtest.traces.workload import Workload
 
 FORMATS = ("mooncake", "weka", "lmcache", "azure", "run")
 _HEAD_BYTES = 65536
 
 
 def read_workload(path: str | Path, format: str = "auto", *, turns: bool = False, seed: int = 0) -> Workload:
-    """Any trace, or one of the workloads of loadtest.hot_prefix by its name, such as synth:hot.
+    """Any trace, or one of the workloads of dualmap.loadtest.traces.hot_prefix by its name, such as synth:hot.
 
     format: one of FORMATS, or auto to tell by the content.
     turns: for formats that have arrivals only, let a follow-up wait for the turn before; agent traces always do.
@@ -24,23 +24,23 @@ def read_workload(path: str | Path, format: str = "auto", *, turns: bool = False
         format = detect(path)
     match format:  # each reader is imported when it is needed: `dualmap trace --help` needs none
         case "mooncake":
-            from loadtest.formats.mooncake import read_mooncake
+            from dualmap.loadtest.formats.mooncake import read_mooncake
 
             return read_mooncake(path, turns=turns)
         case "weka":
-            from loadtest.formats.weka import read_weka
+            from dualmap.loadtest.formats.weka import read_weka
 
             return read_weka(path)
         case "lmcache":
-            from loadtest.formats.lmcache import read_lmcache
+            from dualmap.loadtest.formats.lmcache import read_lmcache
 
             return read_lmcache(path)
         case "azure":
-            from loadtest.formats.azure import read_azure
+            from dualmap.loadtest.formats.azure import read_azure
 
             return read_azure(path, seed=seed, turns=turns)
         case "run":
-            from loadtest.formats.run_log import read_run_log
+            from dualmap.loadtest.formats.run_log import read_run_log
 
             return read_run_log(path)
     raise TraceError(f"{path}: unknown format {format!r}; known are {', '.join(FORMATS)}")

@@ -24,10 +24,10 @@ from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
 
-from loadtest.synth import Lognormal
-from loadtest.trace import BLOCK_TOKENS, TraceError
-from loadtest.workload import Workload, WorkRequest, fill_answer_blocks
-from scheduler.blocks import hash_trace_ids, root_hash
+from dualmap.loadtest.traces.synth import Lognormal
+from dualmap.loadtest.traces.trace import BLOCK_TOKENS, TraceError
+from dualmap.loadtest.traces.workload import Workload, WorkRequest, fill_answer_blocks
+from dualmap.scheduler.blocks import hash_trace_ids, root_hash
 
 CONTINUES = 0.6
 MIN_GAP_S = 5.0
@@ -49,7 +49,7 @@ class _Chat:
 
 
 def read_azure(path: str | Path, *, seed: int = 0, turns: bool = False) -> Workload:
-    """turns: let follow-ups wait for the turn before, as in `loadtest.formats.mooncake`. Raises TraceError."""
+    """turns: let follow-ups wait for the turn before, as in `dualmap.loadtest.formats.mooncake`. Raises TraceError."""
     rng = random.Random(seed)
     prompts = [
         hash_trace_ids(

@@ -17,9 +17,9 @@ what is beyond the quickest calls' pace is thinking.
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from loadtest.trace import BLOCK_TOKENS, TraceError, read_objects
-from loadtest.workload import Workload, WorkRequest, in_order
-from scheduler.blocks import hash_text
+from dualmap.loadtest.traces.trace import BLOCK_TOKENS, TraceError, read_objects
+from dualmap.loadtest.traces.workload import Workload, WorkRequest, in_order
+from dualmap.scheduler.blocks import hash_text
 
 BYTES_PER_TOKEN = 4
 TOOL_CALL_TOKENS = 32  # what fits into the 0.2 s of the quickest calls without text

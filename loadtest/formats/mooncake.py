@@ -1,7 +1,7 @@
-"""Mooncake's format (`loadtest.trace`) as a workload.
+"""Mooncake's format (`dualmap.loadtest.traces.trace`) as a workload.
 
 The trace has arrivals and no sessions, so by default every request arrives by its own clock, as in the experiments of
-arXiv 2602.06502. With `turns` a request waits for the turn that it continues (`loadtest.sessions`); the trace does not
+arXiv 2602.06502. With `turns` a request waits for the turn that it continues (traces/sessions.py); the trace does not
 say how long an answer took, so the whole gap between the two arrivals counts as thinking: served faster or slower, the
 conversation moves with it.
 
@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
-from loadtest.sessions import predecessors
-from loadtest.trace import BLOCK_TOKENS, TraceRequest, read_trace
-from loadtest.workload import Workload, WorkRequest, fill_answer_blocks
-from scheduler.blocks import hash_trace_ids
+from dualmap.loadtest.traces.sessions import predecessors
+from dualmap.loadtest.traces.trace import BLOCK_TOKENS, TraceRequest, read_trace
+from dualmap.loadtest.traces.workload import Workload, WorkRequest, fill_answer_blocks
+from dualmap.scheduler.blocks import hash_trace_ids
 
 
 def read_mooncake(path: str | Path, *, turns: bool = False) -> Workload:

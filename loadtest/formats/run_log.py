@@ -1,4 +1,4 @@
-"""The run file of `dualmap replay` (`loadtest.run_file`) as a workload: the same load, served by something else.
+"""The run file of `dualmap replay` (replay/run_file.py) as a workload: the same load, served by something else.
 
 Requests come when the trace wanted them; a follow-up's think time is what passed in the run between the end of the
 turn before and its own release. Requests that failed are part of the load too. Answers have the length that the server
@@ -7,10 +7,10 @@ gave them, or else what the trace asked for.
 
 from pathlib import Path
 
-from loadtest.run_file import RequestRow, RunFileError, read_run
-from loadtest.trace import BLOCK_TOKENS, TraceError
-from loadtest.workload import Workload, WorkRequest, fill_answer_blocks, in_order
-from scheduler.blocks import hash_trace_ids
+from dualmap.loadtest.replay.run_file import RequestRow, RunFileError, read_run
+from dualmap.loadtest.traces.trace import BLOCK_TOKENS, TraceError
+from dualmap.loadtest.traces.workload import Workload, WorkRequest, fill_answer_blocks, in_order
+from dualmap.scheduler.blocks import hash_trace_ids
 
 
 def read_run_log(path: str | Path) -> Workload:

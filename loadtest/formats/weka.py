@@ -13,7 +13,7 @@ A sub-agent's `t` is when it ended, in seconds of its parent's clock; duration_m
 parent's request that called it, and from there its own requests count their `t`. Sub-agents of one call run side by
 side. The parent's next request waits for the one that ended last; one that was still running by then is not waited
 for. Sub-agents on another model are treated as if they ran on the same. All sessions start at second 0; spread them
-with `loadtest.workload_scale.resample_sessions`.
+with `dualmap.loadtest.traces.workload_scale.resample_sessions`.
 """
 
 import json
@@ -22,9 +22,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from loadtest.trace import BLOCK_TOKENS, TraceError
-from loadtest.workload import Workload, WorkRequest, fill_answer_blocks, in_order
-from scheduler.blocks import hash_text, root_hash
+from dualmap.loadtest.traces.trace import BLOCK_TOKENS, TraceError
+from dualmap.loadtest.traces.workload import Workload, WorkRequest, fill_answer_blocks, in_order
+from dualmap.scheduler.blocks import hash_text, root_hash
 
 _SUBAGENT = "subagent"
 _TOKEN_TIME_S = 0.03  # of an answer, in a file that times none

@@ -1,4 +1,6 @@
-"""Looks for workloads on which a policy does harm: `python -m loadtest.harm --minutes 10 --out runs/harm.jsonl`.
+"""Looks for workloads on which a policy does harm.
+
+    python -m dualmap.loadtest.harm --minutes 10 --out runs/harm.jsonl
 
 `--case '{...}'` measures one case, all policies side by side.
 """
@@ -14,16 +16,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from loadtest.harm.case import Case, case_from, case_of
-from loadtest.harm.case_log import CaseLog, Quest
-from loadtest.harm.harm import Evaluate, evaluate
-from loadtest.harm.harm_table import command, evaluation_lines, search_lines
-from loadtest.harm.measure import measure
-from loadtest.harm.search import search
-from loadtest.harm.simplify import simplified
-from loadtest.option_lists import policies
-from router.journal import JournaledScheduler, JournalWriter, path_for
-from scheduler.core import Scheduler
+from dualmap.loadtest.harm.case import Case, case_from, case_of
+from dualmap.loadtest.harm.case_log import CaseLog, Quest
+from dualmap.loadtest.harm.harm import Evaluate, evaluate
+from dualmap.loadtest.harm.harm_table import command, evaluation_lines, search_lines
+from dualmap.loadtest.harm.measure import measure
+from dualmap.loadtest.harm.search import search
+from dualmap.loadtest.harm.simplify import simplified
+from dualmap.loadtest.option_lists import policies
+from dualmap.router.journal.writer import JournaledScheduler, JournalWriter, path_for
+from dualmap.scheduler.core import Scheduler
 
 JOURNAL_REQUESTS = 300  # a journal is to be read, and kept beside a test
 
@@ -40,15 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _one(args, policy, judge)
         return _search(args, policy, judge)
     except (ValueError, OSError) as error:
-        print(f"loadtest.harm: {error}", file=sys.stderr)
+        print(f"dualmap.loadtest.harm: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("loadtest.harm: interrupted; --resume goes on", file=sys.stderr)
+        print("dualmap.loadtest.harm: interrupted; --resume goes on", file=sys.stderr)
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.harm", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m dualmap.loadtest.harm", description=__doc__)
     add = parser.add_argument
     add("--policy", default="dualmap", metavar="NAME", help="which is judged (default dualmap)")
     add("--peers", default="", metavar="A,B", help="policies that are measured beside it, and not judged")

@@ -13,7 +13,7 @@ class Case:
     """The defaults are the plainest case: single prompts that share nothing, on eight equal instances.
 
     seed: of prompts, lengths and arrivals. requests: at most; fewer where an engine would take too many steps.
-    speed: of all instances, as a multiple of that of `loadtest.models`' full model.
+    speed: of all instances, as a multiple of that of `dualmap.loadtest.virtual.models`' full model.
     slow_share: share of the instances that take slow_factor as long for everything; told: 1 if the gateways know the
         speed of each instance, 0 if they believe that all are of the full model's.
     kv_tokens, offload_tokens: what an instance's cache holds, and the tier behind it.

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
-from instances.engine_profile import EngineProfile
-from instances.profile_capacity import truthful_capacity
-from loadtest.cluster_settings import ClusterSettings, InstanceSpec
-from loadtest.harm.case import BLOCK_TOKENS, LONGEST_TOKENS, Case
-from loadtest.models import load_model
-from scheduler.config import SchedulerConfig
+from dualmap.instances.simulated.engine_profile import EngineProfile
+from dualmap.instances.simulated.profile_capacity import truthful_capacity
+from dualmap.loadtest.harm.case import BLOCK_TOKENS, LONGEST_TOKENS, Case
+from dualmap.loadtest.virtual.cluster_settings import ClusterSettings, InstanceSpec
+from dualmap.loadtest.virtual.models import load_model
+from dualmap.scheduler.config import SchedulerConfig
 
 
 def profile_of(case: Case, slowness: float = 1.0) -> EngineProfile:

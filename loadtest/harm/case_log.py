@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from loadtest.harm.case import case_from, changed
-from loadtest.harm.harm import Evaluation
-from loadtest.harm.measure import Measures
+from dualmap.loadtest.harm.case import case_from, changed
+from dualmap.loadtest.harm.harm import Evaluation
+from dualmap.loadtest.harm.measure import Measures
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ import random
 from collections.abc import Iterator
 from math import exp, floor
 
-from loadtest.harm.case import BLOCK_TOKENS, LONGEST_TOKENS, Case
-from loadtest.harm.case_cluster import cache_blocks, fleet_speed, profile_of, request_s
-from loadtest.workload import Workload, WorkRequest, in_order
+from dualmap.loadtest.harm.case import BLOCK_TOKENS, LONGEST_TOKENS, Case
+from dualmap.loadtest.harm.case_cluster import cache_blocks, fleet_speed, profile_of, request_s
+from dualmap.loadtest.traces.workload import Workload, WorkRequest, in_order
 
 SAMPLE = 300  # sessions by which the work of a request is estimated
 MAX_STEPS = 150_000  # of all engines together: about three seconds of computing

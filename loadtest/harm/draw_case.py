@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import exp, log
 from typing import Any
 
-from loadtest.harm.case import DEFAULT, Case
+from dualmap.loadtest.harm.case import DEFAULT, Case
 
 
 @dataclass(frozen=True, slots=True)

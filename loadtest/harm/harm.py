@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from loadtest.harm.case import Case
-from loadtest.harm.measure import Measures, measure
+from dualmap.loadtest.harm.case import Case
+from dualmap.loadtest.harm.measure import Measures, measure
 
 BASES = ("round_robin", "least_loaded")  # what does no harm: neither looks at prefixes
 BORNE = 0.99  # of the requests within the objective with the better base: less is overload

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from statistics import median
 
-from loadtest.aligned_rows import aligned
-from loadtest.harm.case import as_json
-from loadtest.harm.harm import BAR, BASES, Evaluate, Evaluation
-from loadtest.harm.kinds import Group, kind_of, overloaded, worst_of_kinds
-from loadtest.harm.measure import Measures
+from dualmap.loadtest.harm.case import as_json
+from dualmap.loadtest.harm.harm import BAR, BASES, Evaluate, Evaluation
+from dualmap.loadtest.harm.kinds import Group, kind_of, overloaded, worst_of_kinds
+from dualmap.loadtest.harm.measure import Measures
+from dualmap.loadtest.reports.aligned_rows import aligned
 
 WORDS = {"ttft_p90_s": "TTFT P90", "e2e_p50_s": "E2E P50", "tpot_p90_s": "TPOT P90"}
 _COLUMNS = (
@@ -76,7 +76,7 @@ def _case_lines(one: Checked) -> Iterator[str]:
 def command(found: Evaluation) -> str:
     """Which measures the case again."""
     policy = "" if found.policy == "dualmap" else f" --policy {found.policy}"
-    return f"python -m loadtest.harm{policy} --case '{as_json(found.case)}'"
+    return f"python -m dualmap.loadtest.harm{policy} --case '{as_json(found.case)}'"
 
 
 def evaluation_lines(found: Evaluation) -> list[str]:

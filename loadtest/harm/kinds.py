@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
-from loadtest.harm.case import BLOCK_TOKENS, Case
-from loadtest.harm.harm import MAY_MISS, Evaluation
+from dualmap.loadtest.harm.case import BLOCK_TOKENS, Case
+from dualmap.loadtest.harm.harm import MAY_MISS, Evaluation
 
 HOT_SHARE = 0.1  # of the sessions: less is no hot prefix
 LONG_ANSWER_TOKENS = 400

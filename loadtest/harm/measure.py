@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.cluster_run import ClusterRun, RequestOutcome
-from loadtest.describe import quantile
-from loadtest.harm.case import Case
-from loadtest.harm.case_cluster import cluster_of
-from loadtest.harm.case_sessions import workload_of
-from loadtest.virtual_cluster import VirtualCluster
-from loadtest.workload import Workload
+from dualmap.loadtest.harm.case import Case
+from dualmap.loadtest.harm.case_cluster import cluster_of
+from dualmap.loadtest.harm.case_sessions import workload_of
+from dualmap.loadtest.traces.describe import quantile
+from dualmap.loadtest.traces.workload import Workload
+from dualmap.loadtest.virtual.cluster import VirtualCluster
+from dualmap.loadtest.virtual.cluster_run import ClusterRun, RequestOutcome
 
 WARMUP_SHARE = 0.2  # of the requests: caches fill meanwhile, and they are not counted
 FAILED_S = 3600.0  # what a failed request counts as having taken: longer than anybody waits

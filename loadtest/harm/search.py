@@ -9,11 +9,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from loadtest.harm.case import Case
-from loadtest.harm.case_log import CaseLog, Quest
-from loadtest.harm.draw_case import draw_case, mutated
-from loadtest.harm.harm import BAR, Evaluate, Evaluation
-from loadtest.harm.kinds import Group, worst_of_kinds
+from dualmap.loadtest.harm.case import Case
+from dualmap.loadtest.harm.case_log import CaseLog, Quest
+from dualmap.loadtest.harm.draw_case import draw_case, mutated
+from dualmap.loadtest.harm.harm import BAR, Evaluate, Evaluation
+from dualmap.loadtest.harm.kinds import Group, worst_of_kinds
 
 GENERATION = 10  # cases
 RANDOM_GENERATIONS = 8  # the first ones

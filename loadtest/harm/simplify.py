@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from loadtest.harm.case import DEFAULT, Case, changed
-from loadtest.harm.harm import BAR, Evaluate, Evaluation
+from dualmap.loadtest.harm.case import DEFAULT, Case, changed
+from dualmap.loadtest.harm.harm import BAR, Evaluate, Evaluation
 
 KEPT_SHARE = 0.8  # of what the harm was above none
 NO_HARM = 1.0

@@ -2,32 +2,32 @@
 
 from collections.abc import Callable
 
-from scheduler.answer_lengths import AnswerLengths
-from scheduler.config import SchedulerConfig
-from scheduler.holders import Holders
-from scheduler.load_order import LoadOrder
-from scheduler.placement import Policy
-from scheduler.policies.cache_affinity import CacheAffinity
-from scheduler.policies.cache_aware import CacheAware
-from scheduler.policies.cache_aware_balanced import CacheAwareBalanced
-from scheduler.policies.chwbl import Chwbl
-from scheduler.policies.dualmap import DualMap
-from scheduler.policies.dualmap_paper import DualMapPaper, as_published
-from scheduler.policies.dynamo_kv import DynamoKv
-from scheduler.policies.least_loaded import LeastLoaded
-from scheduler.policies.llm_d import LlmD
-from scheduler.policies.llm_d_optimized import LlmDOptimized
-from scheduler.policies.llm_d_precise import LlmDPrecise
-from scheduler.policies.lmetric import LMetric
-from scheduler.policies.min_ttft import MinTtft
-from scheduler.policies.power_of_two import PowerOfTwo
-from scheduler.policies.preble_e2 import PrebleE2
-from scheduler.policies.ramjet import Ramjet
-from scheduler.policies.ray_prefix_affinity import RayPrefixAffinity
-from scheduler.policies.round_robin import RoundRobin
-from scheduler.policies.smetric import SMetric
-from scheduler.policies.sticky_bounded import StickyBounded
-from scheduler.policies.two_tier import TwoTier
+from dualmap.scheduler.answer_lengths import AnswerLengths
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.holders import Holders
+from dualmap.scheduler.load_order import LoadOrder
+from dualmap.scheduler.placement import Policy
+from dualmap.scheduler.policies.cache_affinity import CacheAffinity
+from dualmap.scheduler.policies.cache_aware import CacheAware
+from dualmap.scheduler.policies.cache_aware_balanced import CacheAwareBalanced
+from dualmap.scheduler.policies.chwbl import Chwbl
+from dualmap.scheduler.policies.dualmap import DualMap
+from dualmap.scheduler.policies.dualmap_paper import DualMapPaper, as_published
+from dualmap.scheduler.policies.dynamo_kv import DynamoKv
+from dualmap.scheduler.policies.least_loaded import LeastLoaded
+from dualmap.scheduler.policies.llm_d import LlmD
+from dualmap.scheduler.policies.llm_d_optimized import LlmDOptimized
+from dualmap.scheduler.policies.llm_d_precise import LlmDPrecise
+from dualmap.scheduler.policies.lmetric import LMetric
+from dualmap.scheduler.policies.min_ttft import MinTtft
+from dualmap.scheduler.policies.power_of_two import PowerOfTwo
+from dualmap.scheduler.policies.preble_e2 import PrebleE2
+from dualmap.scheduler.policies.ramjet import Ramjet
+from dualmap.scheduler.policies.ray_prefix_affinity import RayPrefixAffinity
+from dualmap.scheduler.policies.round_robin import RoundRobin
+from dualmap.scheduler.policies.smetric import SMetric
+from dualmap.scheduler.policies.sticky_bounded import StickyBounded
+from dualmap.scheduler.policies.two_tier import TwoTier
 
 PEERS: dict[str, Callable[[SchedulerConfig], Policy]] = {
     "dualmap_paper": DualMapPaper,

@@ -7,11 +7,11 @@ from collections.abc import Set
 
 from xxhash import xxh3_64_intdigest
 
-from scheduler.config import SchedulerConfig
-from scheduler.instance_view import InstanceView
-from scheduler.placement import Placement
-from scheduler.request import ChoiceReason, Request
-from scheduler.ring import HashRing
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.request import ChoiceReason, Request
+from dualmap.scheduler.ring import HashRing
 
 SEED = 0x61666669  # "affi"
 KEY_BLOCKS = 2  # with 1, all requests of the Mooncake conversation trace would share one key

@@ -9,11 +9,11 @@ versions, and the head comment to this day, take the instance with the smallest 
 
 from collections.abc import Set
 
-from scheduler.instance_view import InstanceView
-from scheduler.placement import Placement
-from scheduler.policies.placed_blocks import PlacedBlocks
-from scheduler.policies.ties_in_turn import TiesInTurn
-from scheduler.request import Request
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.policies.placed_blocks import PlacedBlocks
+from dualmap.scheduler.policies.ties_in_turn import TiesInTurn
+from dualmap.scheduler.request import Request
 
 # Defaults of the command line (router_args.py); those of the library are 0.5, 32 and 1.1.
 CACHE_THRESHOLD = 0.3

@@ -7,11 +7,11 @@ included. Where none may, the owner takes it.
 
 from collections.abc import Set
 
-from scheduler.instance_view import InstanceView
-from scheduler.placement import Placement
-from scheduler.policies.cache_affinity import KEY_BLOCKS, prefix_key
-from scheduler.request import ChoiceReason, Request
-from scheduler.ring import HashRing
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.policies.cache_affinity import KEY_BLOCKS, prefix_key
+from dualmap.scheduler.request import ChoiceReason, Request
+from dualmap.scheduler.ring import HashRing
 
 SEED = 0x63687762  # "chwb"
 LOAD_FACTOR = 1.25  # kubeai api/k8s/v1 model_types.go: prefixHash.meanLoadPercentage = 125

@@ -7,8 +7,8 @@ known, and the prompt must be longer than all that ended there.
 
 from collections import OrderedDict
 
-from scheduler.record import record
-from scheduler.request import Request
+from dualmap.scheduler.record import record
+from dualmap.scheduler.request import Request
 
 # Different blocks after one. After a turn's last full block come one or two: its own short one, and the next turn's.
 CROWD = 3

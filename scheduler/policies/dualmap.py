@@ -7,17 +7,17 @@ from itertools import islice
 
 from xxhash import xxh3_64_intdigest
 
-from scheduler.answer_lengths import AnswerLengths
-from scheduler.config import SchedulerConfig
-from scheduler.dual_ring import DualRing
-from scheduler.holders import Holders
-from scheduler.instance_view import InstanceView
-from scheduler.load_order import LoadOrder
-from scheduler.pick import pick_instance, recompute_price
-from scheduler.placement import Placement
-from scheduler.prefix_key import PAIR, PrefixKeys
-from scheduler.request import Request
-from scheduler.ttft import TtftEstimate
+from dualmap.scheduler.answer_lengths import AnswerLengths
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.dual_ring import DualRing
+from dualmap.scheduler.holders import Holders
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.load_order import LoadOrder
+from dualmap.scheduler.pick import pick_instance, recompute_price
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.prefix_key import PAIR, PrefixKeys
+from dualmap.scheduler.request import Request
+from dualmap.scheduler.ttft import TtftEstimate
 
 MAX_COOLEST = 8  # of which one is drawn where there are several gateways
 AHEAD = 0.9  # share of the work at an instance

@@ -12,12 +12,12 @@ from dataclasses import replace
 
 from xxhash import xxh3_64_intdigest
 
-from scheduler.config import SchedulerConfig
-from scheduler.dual_ring import DualRing
-from scheduler.instance_view import InstanceView
-from scheduler.placement import Placement
-from scheduler.policies.block_uses import remove_uses
-from scheduler.request import ChoiceReason, Request
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.dual_ring import DualRing
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.policies.block_uses import remove_uses
+from dualmap.scheduler.request import ChoiceReason, Request
 
 WINDOW = 200  # requests over which a prefix's share is taken, at any number of instances
 HOT_SHARE = 0.06  # of those; a prefix with more is made longer by a block, one that falls below is made shorter again

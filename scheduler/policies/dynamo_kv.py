@@ -13,11 +13,11 @@ tokens) is left out: it holds a request only where all instances are hopelessly 
 
 from collections.abc import Set
 
-from scheduler.config import SchedulerConfig
-from scheduler.instance_view import InstanceView
-from scheduler.placement import Placement
-from scheduler.policies.block_uses import add_uses, remove_uses
-from scheduler.request import ChoiceReason, Request
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.policies.block_uses import add_uses, remove_uses
+from dualmap.scheduler.request import ChoiceReason, Request
 
 PREFILL_LOAD_SCALE = 1.0  # --router-prefill-load-scale; up to v1.0 overlap_score_weight, 1.0 as well
 OVERLAP_SCORE_CREDIT = 1.0  # --router-kv-overlap-score-credit; no decay (overlap_score_credit_decay = 0)

@@ -2,9 +2,9 @@
 
 from collections.abc import Set
 
-from scheduler.placement import Placement
-from scheduler.policies.ties_in_turn import TiesInTurn
-from scheduler.request import Request
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.policies.ties_in_turn import TiesInTurn
+from dualmap.scheduler.request import Request
 
 
 class LeastLoaded(TiesInTurn):

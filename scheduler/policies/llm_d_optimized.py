@@ -15,11 +15,11 @@ the core's cache view is exact, as with llm-d's precise-prefix-cache-producer.
 
 from collections.abc import Sequence, Set
 
-from scheduler.config import SchedulerConfig
-from scheduler.instance_view import InstanceView
-from scheduler.placement import Placement
-from scheduler.policies.ties_in_turn import TiesInTurn
-from scheduler.request import Request
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.policies.ties_in_turn import TiesInTurn
+from dualmap.scheduler.request import Request
 
 AFFINITY_THRESHOLD = 0.8  # affinityThreshold
 MAX_TTFT_PENALTY_S = 18.0  # maxTTFTPenaltyMs; 0: warm ones always

@@ -5,7 +5,7 @@ kv-cache-utilization-scorer 1, max-score-picker. KV events tell it which blocks 
 core's cache view does. The scorer's weight for absolute lengths, min(1, tokens / 8192) squared, is 0 as there.
 """
 
-from scheduler.policies.llm_d import LlmD
+from dualmap.scheduler.policies.llm_d import LlmD
 
 QUEUE_WEIGHT = 1.0
 KV_CACHE_UTILIZATION_WEIGHT = 1.0

@@ -7,10 +7,10 @@ cached blocks between instances, which needs its own storage, and without its ea
 
 from collections.abc import Set
 
-from scheduler.placement import Placement
-from scheduler.policies.ties_in_turn import TiesInTurn
-from scheduler.request import Request
-from scheduler.ttft import TtftEstimate
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.policies.ties_in_turn import TiesInTurn
+from dualmap.scheduler.request import Request
+from dualmap.scheduler.ttft import TtftEstimate
 
 
 class MinTtft(TiesInTurn):

@@ -9,9 +9,9 @@ from collections.abc import Sequence, Set
 
 from xxhash import xxh3_64_intdigest
 
-from scheduler.instance_view import InstanceView
-from scheduler.placement import Placement
-from scheduler.request import ChoiceReason, Request
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.request import ChoiceReason, Request
 
 SEED = 0x706F7732  # "pow2"
 

@@ -18,12 +18,12 @@ from collections import OrderedDict, deque
 from collections.abc import Set
 from dataclasses import dataclass, field
 
-from scheduler.config import SchedulerConfig
-from scheduler.instance_view import InstanceView
-from scheduler.placement import Placement
-from scheduler.policies.block_uses import add_uses, remove_uses
-from scheduler.policies.placed_blocks import PlacedBlocks
-from scheduler.request import ChoiceReason, Request
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.policies.block_uses import add_uses, remove_uses
+from dualmap.scheduler.policies.placed_blocks import PlacedBlocks
+from dualmap.scheduler.request import ChoiceReason, Request
 
 WINDOW_S = 180.0  # SlidingWindowHistogram and TTFTWindowedOverloadedDetector: window_duration = 3 minutes
 TH_BAL = 1.5  # HIGH_LOAD_THRESHOLD

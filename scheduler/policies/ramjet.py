@@ -14,11 +14,11 @@ token, and what is cached is known by KV events, here by the core's cache view.
 
 from collections.abc import Set
 
-from scheduler.config import SchedulerConfig
-from scheduler.instance_view import InstanceView
-from scheduler.placement import Placement
-from scheduler.policies.ties_in_turn import TiesInTurn
-from scheduler.request import Request
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.policies.ties_in_turn import TiesInTurn
+from dualmap.scheduler.request import Request
 
 ALPHA = 4  # RJ_ROUTE_LOAD_ALPHA
 BLOCK_TOKENS = 512  # 2,048 bytes of the prompt

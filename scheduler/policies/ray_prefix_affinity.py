@@ -10,12 +10,12 @@ one with the shortest queue takes the request.
 from collections.abc import Sequence, Set
 from math import inf
 
-from scheduler.instance_view import InstanceView
-from scheduler.placement import Placement
-from scheduler.policies.placed_blocks import PlacedBlocks
-from scheduler.policies.power_of_two import two_at_random
-from scheduler.policies.ties_in_turn import TiesInTurn
-from scheduler.request import Request
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.policies.placed_blocks import PlacedBlocks
+from dualmap.scheduler.policies.power_of_two import two_at_random
+from dualmap.scheduler.policies.ties_in_turn import TiesInTurn
+from dualmap.scheduler.request import Request
 
 SEED = 0x72617970  # "rayp"
 IMBALANCED_THRESHOLD = inf  # difference in queue lengths; the default never falls back

@@ -2,9 +2,9 @@
 
 from collections.abc import Set
 
-from scheduler.instance_view import InstanceView
-from scheduler.placement import Placement
-from scheduler.request import ChoiceReason, Request
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.request import ChoiceReason, Request
 
 
 class RoundRobin:

@@ -16,11 +16,11 @@ a chat there, by the blocks of the turn before here (see conversations).
 
 from collections.abc import Set
 
-from scheduler.instance_view import InstanceView
-from scheduler.placement import Placement
-from scheduler.policies.conversations import Conversations
-from scheduler.policies.ties_in_turn import TiesInTurn
-from scheduler.request import Request
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.policies.conversations import Conversations
+from dualmap.scheduler.policies.ties_in_turn import TiesInTurn
+from dualmap.scheduler.request import Request
 
 HIT_RATIO = 0.1
 

@@ -8,12 +8,12 @@ map; here a turn is known by the blocks of the one before (see conversations).
 
 from collections.abc import Set
 
-from scheduler.config import SchedulerConfig
-from scheduler.instance_view import InstanceView
-from scheduler.placement import Placement
-from scheduler.policies.conversations import Conversations
-from scheduler.policies.dynamo_kv import DynamoKv
-from scheduler.request import Request
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.policies.conversations import Conversations
+from dualmap.scheduler.policies.dynamo_kv import DynamoKv
+from dualmap.scheduler.request import Request
 
 LOAD_FACTOR = 1.25
 

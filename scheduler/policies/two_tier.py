@@ -10,10 +10,10 @@ chosen here. Blocks held in a tier behind the pool, weighted there, are held for
 
 from collections.abc import Set
 
-from scheduler.instance_view import InstanceView
-from scheduler.placement import Placement
-from scheduler.policies.ties_in_turn import TiesInTurn
-from scheduler.request import Request
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.policies.ties_in_turn import TiesInTurn
+from dualmap.scheduler.request import Request
 
 BALANCE_ABS_THRESHOLD = 32
 BALANCE_REL_THRESHOLD = 1.1

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from instances.engine import Engine
-from instances.engine_profile import EngineProfile
-from instances.engine_types import EngineRequest, FinishedRequest, FirstToken, StepOutput
+from dualmap.instances.simulated.engine import Engine
+from dualmap.instances.simulated.engine_profile import EngineProfile
+from dualmap.instances.simulated.engine_types import EngineRequest, FinishedRequest, FirstToken, StepOutput
 
 WAIT_S = 20.0  # only a broken test waits so long
 SMALL = {  # 16 blocks; a step of prompts only takes 0.1 s a token
@@ -94,10 +94,10 @@ def stepped() -> Callable[..., SteppedEngine]:
 
 
 class SimProcess:
-    """`python -m instances.sim_cli` on a free port."""
+    """`python -m dualmap.instances.simulated.cli` on a free port."""
 
     def __init__(self, *flags: str) -> None:
-        command = [sys.executable, "-m", "instances.sim_cli", "--port", "0", *flags]
+        command = [sys.executable, "-m", "dualmap.instances.simulated.cli", "--port", "0", *flags]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         line = self.process.stdout.readline()
         assert line.startswith("listening on http://127.0.0.1:"), line

@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from loadtest.replay import ReplayOptions
-from loadtest.run_file import RequestRow, RunHeader, read_run
-from loadtest.trace import TraceRequest, write_trace
+from dualmap.loadtest.replay.process import ReplayOptions
+from dualmap.loadtest.replay.run_file import RequestRow, RunHeader, read_run
+from dualmap.loadtest.traces.trace import TraceRequest, write_trace
 
 TRACES = Path(__file__).parents[2].parent / "shared" / "traces"
 WAIT_S = 60.0  # only reached when something is broken
@@ -160,7 +160,7 @@ def start_replay(tmp_path: Path) -> Iterator[Callable[..., ReplayProcess]]:
         trace, out = tmp_path / "trace.jsonl", tmp_path / "run.jsonl"
         write_trace(trace, requests)
         chosen = ReplayOptions(trace=str(trace), target=f"http://127.0.0.1:{port}", out=str(out), **options)
-        command = [sys.executable, "-m", "loadtest.replay", msgspec.json.encode(chosen).decode()]
+        command = [sys.executable, "-m", "dualmap.loadtest.replay.process", msgspec.json.encode(chosen).decode()]
         started.append(subprocess.Popen(command, stderr=subprocess.PIPE))
         return ReplayProcess(out, started[-1])
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import trustme
 
-from router.tls import TlsFiles
+from dualmap.router.http.tls import TlsFiles
 
 
 def write_cert(directory: Path, authority: trustme.CA, name: str = "gateway.test") -> TlsFiles:

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import uvloop
 
-from router.gateway import Gateway
-from router.journal import JournalWriter
-from router.limits import HttpLimits
-from router.membership import Member, Membership, MemberState
-from router.metrics import GatewayMetrics
-from router.pool import Pool
-from scheduler import InstanceCapacity, Scheduler, SchedulerConfig
+from dualmap.instances.member import Member, Membership, MemberState
+from dualmap.router.gateway.gateway import Gateway
+from dualmap.router.gateway.pool import Pool
+from dualmap.router.http.limits import HttpLimits
+from dualmap.router.journal.writer import JournalWriter
+from dualmap.router.observe.metrics import GatewayMetrics
+from dualmap.scheduler import InstanceCapacity, Scheduler, SchedulerConfig
 
 TEST_LIMITS = HttpLimits(sweep_interval_s=0.01)
 WAIT_S = 20.0  # only a broken test waits so long

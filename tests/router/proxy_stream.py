@@ -7,8 +7,8 @@ from typing import Any
 from envoy.config.core.v3 import base_pb2
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
-from router import ext_proc
-from router.picker import Picker
+from dualmap.router.envoy import ext_proc
+from dualmap.router.envoy.picker import Picker
 
 
 class ProxyStream:

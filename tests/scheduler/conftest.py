@@ -7,11 +7,11 @@ from itertools import count
 
 import pytest
 
-from scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
-from scheduler.blocks import hash_trace_ids
-from scheduler.commands import Command
-from scheduler.dual_ring import DualRing
-from scheduler.events import (
+from dualmap.scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
+from dualmap.scheduler.blocks import hash_trace_ids
+from dualmap.scheduler.commands import Command
+from dualmap.scheduler.dual_ring import DualRing
+from dualmap.scheduler.events import (
     Event,
     FailureCause,
     FirstToken,
@@ -25,9 +25,9 @@ from scheduler.events import (
     RequestFinished,
     Tick,
 )
-from scheduler.instance_view import InstanceView
-from scheduler.request import Attempt
-from scheduler.snapshot import Move
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.request import Attempt
+from dualmap.scheduler.snapshot import Move
 
 # What is tuned, as these tests count on it.
 TUNED = {

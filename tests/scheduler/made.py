@@ -1,11 +1,11 @@
 """Attempts and instances as the core would have made them, for tests of what is below the core."""
 
-from scheduler import InstanceCapacity, Request, SchedulerConfig
-from scheduler.holders import Holders
-from scheduler.instance_view import InstanceView
-from scheduler.load_order import LoadOrder
-from scheduler.request import Attempt, ChoiceReason
-from scheduler.ttft import FleetPace
+from dualmap.scheduler import InstanceCapacity, Request, SchedulerConfig
+from dualmap.scheduler.holders import Holders
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.load_order import LoadOrder
+from dualmap.scheduler.request import Attempt, ChoiceReason
+from dualmap.scheduler.ttft import FleetPace
 
 
 def attempt_of(

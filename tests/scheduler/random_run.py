@@ -8,11 +8,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from router.journal import JournaledScheduler, JournalWriter
-from scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
-from scheduler.blocks import hash_trace_ids
-from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject
-from scheduler.events import (
+from dualmap.router.journal.writer import JournaledScheduler, JournalWriter
+from dualmap.scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
+from dualmap.scheduler.blocks import hash_trace_ids
+from dualmap.scheduler.commands import Abort, Command, Dispatch, FailStream, Reject
+from dualmap.scheduler.events import (
     BlocksRemoved,
     BlocksStored,
     CacheCleared,
@@ -35,8 +35,8 @@ from scheduler.events import (
     SettingsChanged,
     Tick,
 )
-from scheduler.rebalance import plan_rebalance
-from scheduler.snapshot import Move
+from dualmap.scheduler.rebalance import plan_rebalance
+from dualmap.scheduler.snapshot import Move
 
 IDS = ("a", "b", "c", "d")
 SMALL = InstanceCapacity(prefill_tokens_per_s=1000.0, kv_tokens=20_000, max_running=4, cache_tokens=40_000)

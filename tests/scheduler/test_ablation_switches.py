@@ -2,11 +2,11 @@
 
 import pytest
 
-from scheduler import SchedulerConfig
-from scheduler.blocks import hash_trace_ids
-from scheduler.events import BlocksStored
-from scheduler.policies import configured_for
-from scheduler.request import ChoiceReason
+from dualmap.scheduler import SchedulerConfig
+from dualmap.scheduler.blocks import hash_trace_ids
+from dualmap.scheduler.events import BlocksStored
+from dualmap.scheduler.policies import configured_for
+from dualmap.scheduler.request import ChoiceReason
 
 
 @pytest.mark.parametrize(("on", "candidates"), [(True, ("a", "b")), (False, ("a",))])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from scheduler import Request, SchedulerConfig
-from scheduler.admission import (
+from dualmap.scheduler import Request, SchedulerConfig
+from dualmap.scheduler.admission import (
     MAX_RETRY_S,
     least_important,
     place_with_room,
@@ -13,8 +13,8 @@ from scheduler.admission import (
     reject_queue_full,
     reject_too_many,
 )
-from scheduler.commands import RejectReason
-from scheduler.instance_view import InstanceView
+from dualmap.scheduler.commands import RejectReason
+from dualmap.scheduler.instance_view import InstanceView
 from tests.scheduler.made import attempt_of, view_of
 
 CONFIG = SchedulerConfig(max_waiting=3, max_in_flight=5)

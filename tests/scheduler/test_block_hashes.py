@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from scheduler.blocks import hash_text, hash_tokens, hash_trace_ids, root_hash
+from dualmap.scheduler.blocks import hash_text, hash_tokens, hash_trace_ids, root_hash
 
 RANDOM = random.Random(7)
 TEXT = bytes(RANDOM.randrange(256) for _ in range(1000))

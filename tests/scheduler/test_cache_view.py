@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from scheduler.blocks import hash_trace_ids
-from scheduler.cache_view import USES_KEPT, CacheView
-from scheduler.holders import Holders
+from dualmap.scheduler.blocks import hash_trace_ids
+from dualmap.scheduler.cache_view import USES_KEPT, CacheView
+from dualmap.scheduler.holders import Holders
 
 CHAT = (1, 2, 3, 4)
 BRANCH = (1, 2, 7, 8)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
-from scheduler.blocks import hash_trace_ids
-from scheduler.cells import (
+from dualmap.scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
+from dualmap.scheduler.blocks import hash_trace_ids
+from dualmap.scheduler.cells import (
     BLOCK_WORTH_S,
     MARKS_PER_INSTANCE,
     REFUSED_S,
@@ -20,9 +20,9 @@ from scheduler.cells import (
     CellRouter,
     load_of,
 )
-from scheduler.dual_ring import FIRST_SEED
-from scheduler.events import InstanceDraining, InstanceJoined, RequestArrived
-from scheduler.ring import HashRing
+from dualmap.scheduler.dual_ring import FIRST_SEED
+from dualmap.scheduler.events import InstanceDraining, InstanceJoined, RequestArrived
+from dualmap.scheduler.ring import HashRing
 
 NAMES = tuple("abcdefgh")
 SIZE = 64

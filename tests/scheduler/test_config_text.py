@@ -2,8 +2,8 @@
 
 import pytest
 
-from scheduler.config_text import read_settings
-from scheduler.errors import ConfigError
+from dualmap.scheduler.config_text import read_settings
+from dualmap.scheduler.errors import ConfigError
 
 
 @pytest.mark.parametrize(

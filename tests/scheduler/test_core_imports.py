@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-import scheduler
+from dualmap import scheduler
 
 ROOT = Path(scheduler.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-ALLOWED_OUTSIDE = {"scheduler", "xxhash"}
+ALLOWED_OUTSIDE = {"dualmap", "xxhash"}
 FORBIDDEN = {"asyncio", "logging", "os", "random", "selectors", "socket", "ssl", "subprocess", "threading", "time"}
 
 

@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
-from scheduler.blocks import hash_trace_ids
-from scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason
-from scheduler.config import POLICY_NAMES
-from scheduler.deadline_queue import DeadlineQueue
-from scheduler.errors import ContractError
-from scheduler.events import (
+from dualmap.scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
+from dualmap.scheduler.blocks import hash_trace_ids
+from dualmap.scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason
+from dualmap.scheduler.config import POLICY_NAMES
+from dualmap.scheduler.deadline_queue import DeadlineQueue
+from dualmap.scheduler.errors import ContractError
+from dualmap.scheduler.events import (
     BlocksRemoved,
     BlocksStored,
     CacheCleared,
@@ -41,14 +41,14 @@ from scheduler.events import (
     SettingsChanged,
     Tick,
 )
-from scheduler.instance_view import OTHERS_FRESH_S, OTHERS_KEPT_S, InstanceView
-from scheduler.load_order import RUNNING_S
-from scheduler.policies.dualmap import DualMap
-from scheduler.prefix_key import MIN_WINDOW, WINDOW_PER_INSTANCE
-from scheduler.rebalance import plan_rebalance
-from scheduler.request import Attempt, AttemptState, ChoiceReason
-from scheduler.snapshot import Move
-from scheduler.tenant_shares import SHARED_WINDOW
+from dualmap.scheduler.instance_view import OTHERS_FRESH_S, OTHERS_KEPT_S, InstanceView
+from dualmap.scheduler.load_order import RUNNING_S
+from dualmap.scheduler.policies.dualmap import DualMap
+from dualmap.scheduler.prefix_key import MIN_WINDOW, WINDOW_PER_INSTANCE
+from dualmap.scheduler.rebalance import plan_rebalance
+from dualmap.scheduler.request import Attempt, AttemptState, ChoiceReason
+from dualmap.scheduler.snapshot import Move
+from dualmap.scheduler.tenant_shares import SHARED_WINDOW
 
 IDS = ("a", "b", "c", "d", "e")
 ADAPTERS = {"a": ("sql", "poems"), "b": ("sql",), "c": ("poems",), "d": (), "e": ()}

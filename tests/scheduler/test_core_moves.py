@@ -2,10 +2,10 @@
 
 import pytest
 
-from scheduler.commands import Dispatch
-from scheduler.events import FailureCause, MovesProposed
-from scheduler.request import AttemptState, ChoiceReason
-from scheduler.snapshot import Move
+from dualmap.scheduler.commands import Dispatch
+from dualmap.scheduler.events import FailureCause, MovesProposed
+from dualmap.scheduler.request import AttemptState, ChoiceReason
+from dualmap.scheduler.snapshot import Move
 
 PATIENT_S = 1000.0
 FREE = {"recompute_price_idle": 0.0, "recompute_price_busy": 0.0}  # recomputation is

@@ -2,11 +2,11 @@
 
 import pytest
 
-from scheduler.admission import MAX_RETRY_S
-from scheduler.commands import Abort, Dispatch, FailStream, Reject, RejectReason
-from scheduler.errors import ContractError
-from scheduler.events import FailureCause
-from scheduler.request import AttemptState
+from dualmap.scheduler.admission import MAX_RETRY_S
+from dualmap.scheduler.commands import Abort, Dispatch, FailStream, Reject, RejectReason
+from dualmap.scheduler.errors import ContractError
+from dualmap.scheduler.events import FailureCause
+from dualmap.scheduler.request import AttemptState
 
 BEFORE_THE_FIRST_TOKEN = [FailureCause.CONNECT, FailureCause.REFUSED, FailureCause.BROKEN, FailureCause.INSTANCE_LOST]
 

@@ -5,9 +5,9 @@ from itertools import combinations
 
 import pytest
 
-from scheduler import Request
-from scheduler.deadline_queue import LOOK_AHEAD, SLACK_PER_LATE_S, SLACK_S, DeadlineQueue
-from scheduler.request import Attempt
+from dualmap.scheduler import Request
+from dualmap.scheduler.deadline_queue import LOOK_AHEAD, SLACK_PER_LATE_S, SLACK_S, DeadlineQueue
+from dualmap.scheduler.request import Attempt
 from tests.scheduler.made import attempt_of
 
 SECONDS_PER_TOKEN = 0.001

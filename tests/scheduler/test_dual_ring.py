@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from scheduler.dual_ring import FIRST_SEED, SECOND_SEED, DualRing
-from scheduler.ring import HashRing
+from dualmap.scheduler.dual_ring import FIRST_SEED, SECOND_SEED, DualRing
+from dualmap.scheduler.ring import HashRing
 
 RANDOM = random.Random(11)
 KEYS = [RANDOM.getrandbits(64) for _ in range(5_000)]

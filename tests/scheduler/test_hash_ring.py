@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from scheduler.ring import HashRing
+from dualmap.scheduler.ring import HashRing
 
 RANDOM = random.Random(3)
 KEYS = [RANDOM.getrandbits(64) for _ in range(10_000)]

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from scheduler.cache_view import CacheView
-from scheduler.holders import Holders
+from dualmap.scheduler.cache_view import CacheView
+from dualmap.scheduler.holders import Holders
 
 CHAT = (1, 2, 3, 4)
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from scheduler import InstanceCapacity, Request
-from scheduler.answer_lengths import FIRST_GUESS_TOKENS, MEMORY, AnswerLengths
-from scheduler.request import AttemptState
+from dualmap.scheduler import InstanceCapacity, Request
+from dualmap.scheduler.answer_lengths import FIRST_GUESS_TOKENS, MEMORY, AnswerLengths
+from dualmap.scheduler.request import AttemptState
 from tests.scheduler.made import view_of
 
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.journal_format import EVENT_TYPES, decode_line
-from router.journal_replay import JournalReader, Replay, replay
-from router.replay_journal import describe
-from scheduler import SchedulerConfig
-from scheduler.config import POLICY_NAMES
+from dualmap.router.cli.replay_journal import describe
+from dualmap.router.journal.format import EVENT_TYPES, decode_line
+from dualmap.router.journal.replay import JournalReader, Replay, replay
+from dualmap.scheduler import SchedulerConfig
+from dualmap.scheduler.config import POLICY_NAMES
 from tests.scheduler.random_run import record
 
 FOLDER = Path(__file__).parent / "journals"
@@ -65,7 +65,7 @@ def test_a_long_run_gets_the_same_commands_in_a_process_with_another_hash_seed(p
     path = tmp_path / "run.jsonl.gz"
     record(path, SchedulerConfig(policy=policy, **BASE), seed=5, events=2000)
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
-    command = [sys.executable, "-m", "router.cli", "replay-journal", str(path)]
+    command = [sys.executable, "-m", "dualmap", "replay-journal", str(path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -2,10 +2,10 @@
 
 from dataclasses import asdict, fields, replace
 
-from scheduler import SchedulerConfig
-from scheduler.commands import Dispatch, Reject
-from scheduler.config import LIVE_SETTINGS
-from scheduler.events import SettingsChanged
+from dualmap.scheduler import SchedulerConfig
+from dualmap.scheduler.commands import Dispatch, Reject
+from dualmap.scheduler.config import LIVE_SETTINGS
+from dualmap.scheduler.events import SettingsChanged
 
 
 def test_every_live_setting_is_taken_over_and_no_other(script):

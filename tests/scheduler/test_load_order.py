@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from scheduler import Request
-from scheduler.load_order import BUSY_BACKLOG_S, LoadOrder
-from scheduler.request import AttemptState
+from dualmap.scheduler import Request
+from dualmap.scheduler.load_order import BUSY_BACKLOG_S, LoadOrder
+from dualmap.scheduler.request import AttemptState
 from tests.scheduler.made import attempt_of, view_of
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from scheduler import Request
-from scheduler.long_waits import LongWaits
-from scheduler.request import AttemptState, ChoiceReason
+from dualmap.scheduler import Request
+from dualmap.scheduler.long_waits import LongWaits
+from dualmap.scheduler.request import AttemptState, ChoiceReason
 from tests.scheduler.made import attempt_of
 
 SLO_S = 2.0

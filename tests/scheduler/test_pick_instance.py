@@ -2,10 +2,10 @@
 
 import pytest
 
-from scheduler import SchedulerConfig
-from scheduler.pick import TIE_S, leaving_gain_s, pick_instance, recompute_price
-from scheduler.request import ChoiceReason
-from scheduler.ttft import TtftEstimate
+from dualmap.scheduler import SchedulerConfig
+from dualmap.scheduler.pick import TIE_S, leaving_gain_s, pick_instance, recompute_price
+from dualmap.scheduler.request import ChoiceReason
+from dualmap.scheduler.ttft import TtftEstimate
 
 
 def estimate(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduler.request import ChoiceReason
+from dualmap.scheduler.request import ChoiceReason
 
 
 def where(commands) -> str:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from scheduler import Request
-from scheduler.ttft import (
+from dualmap.scheduler import Request
+from dualmap.scheduler.ttft import (
     MAX_DRIFT,
     MIN_OBSERVED_TOKENS,
     PRIOR_TOKENS,

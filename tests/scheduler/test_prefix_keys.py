@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from scheduler.blocks import hash_trace_ids
-from scheduler.prefix_key import MIN_CROWD, MIN_WINDOW, PAIR, WINDOW_PER_INSTANCE, PrefixKeys
+from dualmap.scheduler.blocks import hash_trace_ids
+from dualmap.scheduler.prefix_key import MIN_CROWD, MIN_WINDOW, PAIR, WINDOW_PER_INSTANCE, PrefixKeys
 
 INSTANCES = 4
 HOT = 32  # requests in the window that make a key hot, on 4 instances or more

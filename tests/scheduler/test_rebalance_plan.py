@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from scheduler import SchedulerConfig
-from scheduler.rebalance import plan_rebalance
-from scheduler.snapshot import InstanceSnapshot, Move, Snapshot, WaitingSnapshot
+from dualmap.scheduler import SchedulerConfig
+from dualmap.scheduler.rebalance import plan_rebalance
+from dualmap.scheduler.snapshot import InstanceSnapshot, Move, Snapshot, WaitingSnapshot
 
 CONFIG = SchedulerConfig()
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scheduler.errors import ConfigError
-from scheduler.events import InstanceCapacity
-from scheduler.scaling import InstanceSample, ScalingPlan, ScalingSample, plan_scaling
-from scheduler.scaling_config import ScalingConfig
+from dualmap.scheduler.errors import ConfigError
+from dualmap.scheduler.events import InstanceCapacity
+from dualmap.scheduler.scaling import InstanceSample, ScalingPlan, ScalingSample, plan_scaling
+from dualmap.scheduler.scaling_config import ScalingConfig
 
 CAPACITY = InstanceCapacity(prefill_tokens_per_s=1000.0, kv_tokens=10_000, max_running=10)
 CONFIG = ScalingConfig(1, 6, up_window_s=10, down_window_s=40, cool_down_s=20)

@@ -5,13 +5,13 @@ from dataclasses import fields
 
 import pytest
 
-from scheduler import InstanceCapacity, SchedulerConfig
-from scheduler.answer_lengths import AnswerLengths
-from scheduler.config import POLICY_NAMES
-from scheduler.errors import ConfigError
-from scheduler.holders import Holders
-from scheduler.load_order import LoadOrder
-from scheduler.policies import configured_for, make_policy
+from dualmap.scheduler import InstanceCapacity, SchedulerConfig
+from dualmap.scheduler.answer_lengths import AnswerLengths
+from dualmap.scheduler.config import POLICY_NAMES
+from dualmap.scheduler.errors import ConfigError
+from dualmap.scheduler.holders import Holders
+from dualmap.scheduler.load_order import LoadOrder
+from dualmap.scheduler.policies import configured_for, make_policy
 
 POSITIVE = ["ttft_slo_s", "block_tokens", "virtual_nodes", "key_blocks", "max_key_blocks", "max_moves"]
 POSITIVE += ["max_moves_per_request", "release_window_s", "max_waiting", "max_in_flight", "queue_timeout_s"]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from scheduler.rebalance import plan_rebalance
-from scheduler.take_snapshot import MAX_HOT_SHOWN, MAX_WAITING_SHOWN
+from dualmap.scheduler.rebalance import plan_rebalance
+from dualmap.scheduler.take_snapshot import MAX_HOT_SHOWN, MAX_WAITING_SHOWN
 
 
 @pytest.fixture

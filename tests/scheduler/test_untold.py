@@ -3,10 +3,10 @@ millisecond."""
 
 import pytest
 
-from scheduler.commands import Dispatch, TellOthers
-from scheduler.events import GatewayLoads, InstanceLoad
-from scheduler.request import AttemptState, ChoiceReason
-from scheduler.untold import SHORT_S, UNTOLD_SHARE
+from dualmap.scheduler.commands import Dispatch, TellOthers
+from dualmap.scheduler.events import GatewayLoads, InstanceLoad
+from dualmap.scheduler.request import AttemptState, ChoiceReason
+from dualmap.scheduler.untold import SHORT_S, UNTOLD_SHARE
 
 SOON_S = 0.002
 LONG = 3000

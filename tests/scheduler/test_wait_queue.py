@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
-from scheduler import Request
-from scheduler.request import Attempt
-from scheduler.wait_queues import SHARE_OF_IMPORTANT, WaitQueue
+from dualmap.scheduler import Request
+from dualmap.scheduler.request import Attempt
+from dualmap.scheduler.wait_queues import SHARE_OF_IMPORTANT, WaitQueue
 from tests.scheduler.made import attempt_of
 
 SECONDS_PER_TOKEN = 0.001

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from instances.server_metrics import ServerMetrics, read_metrics
+from dualmap.instances.server.metrics import ServerMetrics, read_metrics
 from tests.conftest import await_that, session_of
 from tests.deployment import free_port
 

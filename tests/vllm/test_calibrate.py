@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from instances.engine_profile import EngineProfile
-from instances.profile_file import read_profile
+from dualmap.instances.simulated.engine_profile import EngineProfile
+from dualmap.instances.simulated.profile_file import read_profile
 
 pytestmark = pytest.mark.vllm
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.vllm
 def test_a_real_servers_quick_measurement_loads_as_a_profile(vllm_server: Callable, tmp_path: Path) -> None:
     server = vllm_server()
     out = tmp_path / "tiny.yaml"
-    command = [sys.executable, "-m", "router.cli", "calibrate", "--url", server.url, "--quick", "--out", str(out)]
+    command = [sys.executable, "-m", "dualmap", "calibrate", "--url", server.url, "--quick", "--out", str(out)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     assert ended.returncode == 0, ended.stderr
     profile = read_profile(out, EngineProfile())

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from loadtest.synth import Lognormal, SynthConfig, synthesise
-from loadtest.trace import write_trace
+from dualmap.loadtest.traces.synth import Lognormal, SynthConfig, synthesise
+from dualmap.loadtest.traces.trace import write_trace
 from tests.conftest import await_that, session_of
 from tests.deployment import Deployment
 from tests.vllm.conftest import ENV, FLAGS, START_TIMEOUT_S, TINY, VLLM

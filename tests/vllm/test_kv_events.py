@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from instances.kv_event_stream import KvEventStream, connect_address
-from scheduler.blocks import hash_tokens, token_root
-from scheduler.events import BlocksRemoved, BlocksStored, CacheCleared
+from dualmap.instances.kv_events.stream import KvEventStream, connect_address
+from dualmap.scheduler.blocks import hash_tokens, token_root
+from dualmap.scheduler.events import BlocksRemoved, BlocksStored, CacheCleared
 from tests.conftest import await_that
 from tests.deployment import free_port
 from tests.vllm.conftest import VllmServer

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from router.token_blocks import TokenBlocks
-from scheduler.blocks import hash_tokens, token_root
+from dualmap.router.tokens.token_blocks import TokenBlocks
+from dualmap.scheduler.blocks import hash_tokens, token_root
 from tests.router.made_tokenizers import PARTS_TEMPLATE, TEXT_TEMPLATE
 from tests.vllm.conftest import TINY, VllmServer
 

@@ -6,8 +6,8 @@ was found. Kept are those that are not decided by a handful of requests.
 
 import pytest
 
-from loadtest.harm.case import case_of
-from loadtest.harm.harm import BAR, MAY_MISS, evaluate
+from dualmap.loadtest.harm.case import case_of
+from dualmap.loadtest.harm.harm import BAR, MAY_MISS, evaluate
 
 FOUND = {
     "one hot prompt, tails of some tokens": '{"hot_share":1.0,"tail_tokens":50}',  # 87, first token

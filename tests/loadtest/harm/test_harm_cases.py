@@ -1,4 +1,4 @@
-"""Cases of loadtest.harm: each field does what it says, and the same numbers make the same run."""
+"""Cases of dualmap.loadtest.harm: each field does what it says, and the same numbers make the same run."""
 
 import random
 from dataclasses import replace
@@ -6,12 +6,12 @@ from statistics import median
 
 import pytest
 
-from loadtest.harm.case import DEFAULT, LONGEST_TOKENS, NAMES, Case, as_json, case_of, changed
-from loadtest.harm.case_cluster import cluster_of, fleet_speed, request_s
-from loadtest.harm.case_sessions import request_count, requests_per_s, workload_of
-from loadtest.harm.draw_case import RANGES, draw_case, mutated
-from loadtest.harm.measure import measure
-from loadtest.workload import WorkRequest
+from dualmap.loadtest.harm.case import DEFAULT, LONGEST_TOKENS, NAMES, Case, as_json, case_of, changed
+from dualmap.loadtest.harm.case_cluster import cluster_of, fleet_speed, request_s
+from dualmap.loadtest.harm.case_sessions import request_count, requests_per_s, workload_of
+from dualmap.loadtest.harm.draw_case import RANGES, draw_case, mutated
+from dualmap.loadtest.harm.measure import measure
+from dualmap.loadtest.traces.workload import WorkRequest
 
 ALL_ALIKE = Case(prompt_spread=0.0, answer_spread=0.0, requests=300)
 

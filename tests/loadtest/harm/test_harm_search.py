@@ -1,4 +1,4 @@
-"""What loadtest.harm counts as harm, and how it looks for it."""
+"""What dualmap.loadtest.harm counts as harm, and how it looks for it."""
 
 import json
 from collections.abc import Sequence
@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.cluster_run import ClusterRun, GapHistogram, RequestOutcome
-from loadtest.harm.__main__ import main
-from loadtest.harm.case import Case, case_of
-from loadtest.harm.case_log import CaseLog, Quest
-from loadtest.harm.harm import BAR, Evaluation, evaluate, judge
-from loadtest.harm.harm_table import search_lines
-from loadtest.harm.kinds import Group, group_of, kind_of, overloaded, worst_of_kinds
-from loadtest.harm.measure import FAILED_S, Measures, measured
-from loadtest.harm.search import GENERATION, search
-from loadtest.harm.simplify import simplified
-from loadtest.workload import Workload, WorkRequest
-from router.cli import main as dualmap
+from dualmap.loadtest.harm.__main__ import main
+from dualmap.loadtest.harm.case import Case, case_of
+from dualmap.loadtest.harm.case_log import CaseLog, Quest
+from dualmap.loadtest.harm.harm import BAR, Evaluation, evaluate, judge
+from dualmap.loadtest.harm.harm_table import search_lines
+from dualmap.loadtest.harm.kinds import Group, group_of, kind_of, overloaded, worst_of_kinds
+from dualmap.loadtest.harm.measure import FAILED_S, Measures, measured
+from dualmap.loadtest.harm.search import GENERATION, search
+from dualmap.loadtest.harm.simplify import simplified
+from dualmap.loadtest.traces.workload import Workload, WorkRequest
+from dualmap.loadtest.virtual.cluster_run import ClusterRun, GapHistogram, RequestOutcome
+from dualmap.router.cli.main import main as dualmap
 
 QUICK = {"requests": 120, "instances": 4, "gateways": 1, "answer_tokens": 10, "turns": 1, "other_tokens": 300}
 
@@ -196,7 +196,9 @@ def test_the_table_has_the_worst_with_a_command_and_other_seeds() -> None:
     (row,) = (line for line in lines if "TTFT P90" in line)
     assert "1.40 (other seeds 1.40, 1.40)" in row
     assert "TTFT P90 0.140 s, round_robin 0.070 s: hot prefix, tails below a block, one for all" in row
-    assert """python -m loadtest.harm --case '{"hot_share":1.0,"tail_tokens":50}'""" in lines[lines.index(row) + 1]
+    assert (
+        """python -m dualmap.loadtest.harm --case '{"hot_share":1.0,"tail_tokens":50}'""" in lines[lines.index(row) + 1]
+    )
     assert any("no hot prefix: no harm found" in line for line in lines)
 
 

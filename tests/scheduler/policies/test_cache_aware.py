@@ -1,12 +1,12 @@
 """cache_aware: the longest match while loads are balanced, the shortest queue otherwise."""
 
-from scheduler import InstanceCapacity, Request, SchedulerConfig
-from scheduler.holders import Holders
-from scheduler.instance_view import InstanceView
-from scheduler.load_order import LoadOrder
-from scheduler.policies import cache_aware
-from scheduler.policies.cache_aware import CacheAware
-from scheduler.ttft import FleetPace
+from dualmap.scheduler import InstanceCapacity, Request, SchedulerConfig
+from dualmap.scheduler.holders import Holders
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.load_order import LoadOrder
+from dualmap.scheduler.policies import cache_aware
+from dualmap.scheduler.policies.cache_aware import CacheAware
+from dualmap.scheduler.ttft import FleetPace
 
 
 def where(commands) -> str:

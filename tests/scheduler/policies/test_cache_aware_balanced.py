@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduler.events import BlocksStored
+from dualmap.scheduler.events import BlocksStored
 
 
 def where(commands) -> str:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from scheduler import Request
-from scheduler.policies import conversations
-from scheduler.policies.conversations import Conversations
+from dualmap.scheduler import Request
+from dualmap.scheduler.policies import conversations
+from dualmap.scheduler.policies.conversations import Conversations
 
 FIRST_TURN = (0, "")
 

@@ -1,8 +1,8 @@
 """dualmap_paper: DualMap as published."""
 
-from scheduler import SchedulerConfig
-from scheduler.policies.dualmap_paper import HOT_SHARE, WINDOW, PaperKeys, as_published
-from scheduler.request import ChoiceReason
+from dualmap.scheduler import SchedulerConfig
+from dualmap.scheduler.policies.dualmap_paper import HOT_SHARE, WINDOW, PaperKeys, as_published
+from dualmap.scheduler.request import ChoiceReason
 
 
 def test_a_key_is_one_block_until_its_share_of_the_window_is_hot():

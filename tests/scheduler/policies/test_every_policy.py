@@ -4,9 +4,9 @@ from collections import deque
 
 import pytest
 
-from scheduler.config import POLICY_NAMES
-from scheduler.policies import cache_aware, conversations, preble_e2, ray_prefix_affinity
-from scheduler.request import ChoiceReason
+from dualmap.scheduler.config import POLICY_NAMES
+from dualmap.scheduler.policies import cache_aware, conversations, preble_e2, ray_prefix_affinity
+from dualmap.scheduler.request import ChoiceReason
 
 PEERS = [name for name in POLICY_NAMES if not name.startswith("dualmap")]
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from scheduler import Request, SchedulerConfig
-from scheduler.events import BlocksStored
-from scheduler.policies import llm_d_optimized
-from scheduler.policies.llm_d_optimized import LlmDOptimized
+from dualmap.scheduler import Request, SchedulerConfig
+from dualmap.scheduler.events import BlocksStored
+from dualmap.scheduler.policies import llm_d_optimized
+from dualmap.scheduler.policies.llm_d_optimized import LlmDOptimized
 from tests.scheduler.made import attempt_of, view_of
 
 PROMPT = tuple(range(10))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from scheduler.policies import preble_e2
-from scheduler.policies.preble_e2 import WINDOW_S
+from dualmap.scheduler.policies import preble_e2
+from dualmap.scheduler.policies.preble_e2 import WINDOW_S
 
 
 def where(commands) -> str:

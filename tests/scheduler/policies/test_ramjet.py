@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduler.policies.ramjet import affinity_blocks
+from dualmap.scheduler.policies.ramjet import affinity_blocks
 
 
 def where(commands) -> str:

@@ -2,12 +2,12 @@
 
 from math import inf
 
-from scheduler import InstanceCapacity, Request, SchedulerConfig
-from scheduler.holders import Holders
-from scheduler.instance_view import InstanceView
-from scheduler.load_order import LoadOrder
-from scheduler.policies.ray_prefix_affinity import RayPrefixAffinity
-from scheduler.ttft import FleetPace
+from dualmap.scheduler import InstanceCapacity, Request, SchedulerConfig
+from dualmap.scheduler.holders import Holders
+from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.load_order import LoadOrder
+from dualmap.scheduler.policies.ray_prefix_affinity import RayPrefixAffinity
+from dualmap.scheduler.ttft import FleetPace
 
 
 def where(commands) -> str:

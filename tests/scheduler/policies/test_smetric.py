@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduler.events import BlocksRemoved, BlocksStored
+from dualmap.scheduler.events import BlocksRemoved, BlocksStored
 
 
 def where(commands) -> str:

@@ -1,0 +1,98 @@
+"""What one instance says of itself: collected from its metrics and KV events, taken by the actor for its reports."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import zmq
+
+from dualmap.instances.kv_events.stream import KvEventStream, connect_address
+from dualmap.instances.server.metrics import ServerMetrics
+from dualmap.instances.signals import CacheEvent, InstanceSignals, KvEventState, LoadSample
+from dualmap.instances.spec import KvEventSource
+
+STEPS_VALID_S = 5.0  # some scrapes may fail on a busy server
+
+
+class SignalCollector:
+    """has_news: set while there are changes of the cache to be told."""
+
+    def __init__(self, instance_id: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.has_news = asyncio.Event()
+        self._instance_id = instance_id
+        self._clock = clock
+        self._load: LoadSample | None = None
+        self._steps: int | None = None
+        self._sampled_at = 0.0
+        self._events: KvEventStream | None = None
+        self._exact = False
+        self._changes: list[CacheEvent] = []
+        self._told = 0
+        self._tell_all = False
+
+    def reset(self) -> None:
+        """The server has begun a new life."""
+        self._steps = None
+        self._load = None
+        self._events = None
+        self._changes = []
+        self._told = 0
+        self._tell_all = False
+
+    @property
+    def steps(self) -> int | None:
+        """Of the engine, as last scraped; None where that is not known, or too old to tell a standstill."""
+        return self._steps if self._clock() - self._sampled_at < STEPS_VALID_S else None
+
+    def note_metrics(self, metrics: ServerMetrics) -> None:
+        self._steps = metrics.steps
+        self._load = LoadSample(
+            metrics.running, metrics.waiting, metrics.kv_used, metrics.preemptions, metrics.adapters
+        )
+        self._sampled_at = self._clock()
+
+    async def follow_kv_events(self, source: KvEventSource, host: str) -> None:
+        """Until cancelled, or until they turn out not to be had, which is no loss of the instance. host: where the
+        server runs."""
+        self._exact = source.block_tokens > 0
+        self._events = KvEventStream(
+            self._instance_id,
+            connect_address(source.endpoint, host),
+            source.replay_endpoint and connect_address(source.replay_endpoint, host),
+            source.topic,
+            source.block_tokens or 1,
+            self._exact,
+            self._note_changes,
+        )
+        try:
+            await self._events.run()
+        except zmq.ZMQError as error:
+            self._events.status.error = f"{source.endpoint}: {error}"
+
+    def take(self) -> InstanceSignals:
+        """What is to be reported; each sample and each change of the cache is handed over once."""
+        changes, told = tuple(self._changes), self._told
+        tell_all, self._tell_all = self._tell_all, False
+        if tell_all:
+            changes, told = self._events.held() if self._events is not None and self._exact else (), 0
+        self._changes = []
+        self._told = told + len(changes)
+        self.has_news.clear()
+        load, self._load = self._load, None
+        age_s = self._clock() - self._sampled_at if load is not None else 0.0
+        return InstanceSignals(self._instance_id, load, age_s, self._kv_state(), changes, told, tell_all)
+
+    def tell_all(self) -> None:
+        """What was handed over did not arrive: next time, all that is cached."""
+        self._tell_all = True
+
+    def _note_changes(self, changes: tuple[CacheEvent, ...]) -> None:
+        self._changes.extend(changes)
+        self.has_news.set()
+
+    def _kv_state(self) -> KvEventState | None:
+        if self._events is None:
+            return None
+        status = self._events.status
+        age_s = None if status.last_batch_at is None else self._clock() - status.last_batch_at
+        return KvEventState(self._exact, status.batches, status.gaps, status.resets, age_s, status.error)

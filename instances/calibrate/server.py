@@ -1,0 +1,111 @@
+"""What a vLLM server says of itself before it is measured."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from dualmap.instances.calibrate.stream import CalibrateError
+from dualmap.instances.server.http_call import http_get
+from dualmap.instances.server.metrics import ServerMetrics, read_metrics
+
+TIMEOUT_S = 10.0
+
+T = TypeVar("T")
+
+
+class _Card(msgspec.Struct):
+    id: str
+    max_model_len: int | None = None
+
+
+class _Models(msgspec.Struct):
+    data: list[_Card] = []
+
+
+class _Version(msgspec.Struct):
+    version: str = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrateTarget:
+    """Sizes in tokens, as the server told them."""
+
+    url: str
+    host: str
+    port: int
+    model: str
+    version: str
+    max_model_len: int
+    block_size: int
+    kv_tokens: int
+
+    @property
+    def longest_tokens(self) -> int:
+        """Prompt and answer of one request together."""
+        return min(self.max_model_len, self.kv_tokens)
+
+
+async def ask_target(url: str, model: str | None) -> CalibrateTarget:
+    """model: None for the only one there is. Raises CalibrateError."""
+    host, port = _address(url)
+    base = f"http://{host}:{port}"
+    metrics = await idle_metrics(base)
+    card = _card(_decode(await _get(f"{base}/v1/models"), _Models, f"{base}/v1/models").data, model, base)
+    if card.max_model_len is None:
+        raise CalibrateError(f"{base}/v1/models does not tell max_model_len: not a vLLM server?")
+    if not metrics.kv_tokens:
+        raise CalibrateError(f"{base}/metrics does not tell the size of the KV cache (vllm:cache_config_info)")
+    version = _decode(await _get(f"{base}/version"), _Version, f"{base}/version").version
+    return CalibrateTarget(
+        base, host, port, card.id, version, card.max_model_len, metrics.block_tokens, metrics.kv_tokens
+    )
+
+
+async def idle_metrics(base: str) -> ServerMetrics:
+    """Raises CalibrateError while requests are there."""
+    metrics = read_metrics((await _get(f"{base}/metrics")).decode(errors="replace"))
+    if metrics is None:
+        raise CalibrateError(f"{base}/metrics has no metrics of vLLM: this works with vLLM servers only")
+    if metrics.running or metrics.waiting:
+        raise CalibrateError(
+            f"{base} is busy: {metrics.running} requests run and {metrics.waiting} wait; a server can be measured only"
+            " while nobody else uses it"
+        )
+    return metrics
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    try:
+        port = parts.port or 80
+    except ValueError:
+        port = 0
+    if parts.scheme != "http" or not parts.hostname or not port or parts.path.strip("/") not in ("", "v1"):
+        raise CalibrateError(f"--url must be http://HOST:PORT, not {url!r}")
+    return parts.hostname, port
+
+
+async def _get(url: str) -> bytes:
+    body = await http_get(url, TIMEOUT_S)
+    if body is None:
+        raise CalibrateError(f"{url} gives no answer: is a vLLM server there?")
+    return body
+
+
+def _decode(body: bytes, kind: type[T], url: str) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CalibrateError(f"{url} is not as vLLM answers: {error}") from None
+
+
+def _card(cards: list[_Card], model: str | None, base: str) -> _Card:
+    names = ", ".join(card.id for card in cards) or "none"
+    if model is None and len(cards) != 1:
+        raise CalibrateError(f"--model is needed: {base} has {names}")
+    for card in cards:
+        if model in (None, card.id):
+            return card
+    raise CalibrateError(f"{base} has no model {model!r}; it has {names}")

@@ -1,0 +1,118 @@
+"""One server process of ours, started through the keeper so that it cannot be orphaned."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+LISTENING = re.compile(r"listening on http://([^:/\s]+):(\d+)")
+LOG_LINES_SHOWN = 6  # of the end of the server's log, in the error when a start fails
+ERROR_LINE = re.compile(r"(?:^|\s)(\w+(?:Error|Exception): .+)")  # the first is the cause, the last ones its effects
+KEEPER_KILLED = -9
+
+
+class StartError(Exception):
+    """The server did not come up; the message says why, with the last lines of its log."""
+
+
+class ServerProcess:
+    """host and port are those the server was told to listen on, or says it listens on; pid is the server's own, not the
+    keeper's."""
+
+    def __init__(
+        self,
+        command: tuple[str, ...],
+        log_path: Path,
+        stop_grace_s: float,
+        env: Mapping[str, str] | None = None,
+        address: tuple[str, int] | None = None,
+    ) -> None:
+        """env: added to our own. address: where it will listen; None if it has to say so."""
+        self._command = command
+        self._log_path = log_path
+        self._stop_grace_s = stop_grace_s
+        self._env = {**os.environ, **(env or {})}
+        self._stdin: IO[str] | None = None
+        self._ended: asyncio.Task[int] | None = None
+        self._known = asyncio.Event()  # pid and address
+        self._log_start = 0
+        self.pid = 0
+        self.host, self.port = address or ("", 0)
+
+    async def start(self, timeout_s: float) -> None:
+        """Returns when the server runs, and has said where it listens if it is to say so. Raises StartError."""
+        self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        keeper_command = [
+            sys.executable,
+            "-m",
+            "dualmap.instances.server.keeper",
+            str(self._stop_grace_s),
+            *self._command,
+        ]
+        with self._log_path.open("a") as log:
+            self._log_start = log.tell()
+            keeper = subprocess.Popen(  # noqa: ASYNC220, forks once per server start
+                keeper_command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=self._env
+            )
+        assert keeper.stdout is not None
+        self._stdin = keeper.stdin
+        self._ended = asyncio.create_task(
+            asyncio.to_thread(self._follow, keeper, keeper.stdout, asyncio.get_running_loop())
+        )
+        known = asyncio.create_task(self._known.wait())
+        await asyncio.wait((known, self._ended), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        known.cancel()
+        if self._ended.done():
+            raise self.start_error(f"exited with code {self._ended.result()}")
+        if not self._known.is_set():
+            await self.stop()
+            raise self.start_error(f"did not listen within {timeout_s:g} s")
+
+    def start_error(self, what: str) -> StartError:
+        """What went wrong, with the end of what this start wrote to the log."""
+        with self._log_path.open("rb") as log:
+            log.seek(self._log_start)
+            lines = log.read().decode(errors="replace").splitlines()
+        causes = (match[1] for line in lines if (match := ERROR_LINE.search(line)))
+        cause = next((f": {cause}" for cause in causes), "")
+        end = "\n".join(lines[-LOG_LINES_SHOWN:])
+        shown = f"the end of {self._log_path}:\n{end}" if lines else f"{self._log_path} is empty"
+        return StartError(f"{' '.join(self._command)} {what}{cause}; {shown}")
+
+    @property
+    def ended(self) -> bool:
+        return self._ended is not None and self._ended.done()
+
+    async def wait(self) -> int:
+        """Returns the exit code when the server has ended."""
+        assert self._ended is not None
+        return await asyncio.shield(self._ended)
+
+    async def stop(self) -> None:
+        """SIGTERM, the grace time, SIGKILL; returns when the process group is gone."""
+        if self._stdin is not None and self._ended is not None:
+            self._stdin.close()
+            await asyncio.shield(self._ended)  # who waits may be cancelled, what follows the server must go on
+
+    def _follow(self, keeper: subprocess.Popen[str], lines: IO[str], loop: asyncio.AbstractEventLoop) -> int:
+        """Runs in a thread: reads what keeper and server say, until both are gone. Returns the exit code."""
+        keeper.wait()  # what was started only starts the keeper
+        code = KEEPER_KILLED
+        with self._log_path.open("a", buffering=1) as log, lines:
+            for line in lines:
+                if line.startswith("pid ") and not self.pid:
+                    self.pid = int(line.split()[1])
+                    if self.port:
+                        loop.call_soon_threadsafe(self._known.set)
+                elif line.startswith("exit "):
+                    code = int(line.split()[1])
+                else:
+                    log.write(line)
+                    if not self.port and (match := LISTENING.search(line)):
+                        self.host, self.port = match[1], int(match[2])
+                        loop.call_soon_threadsafe(self._known.set)
+        return code

@@ -1,0 +1,127 @@
+"""The simulated server's /metrics, under vLLM's names and with its buckets (vllm/v1/metrics/loggers.py)."""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from dualmap.instances.simulated.engine import Engine
+from dualmap.instances.simulated.engine_types import FinishedRequest, StepOutput
+
+LABELS = ("model_name", "engine")
+ENGINE = "0"
+FINISH_REASONS = ("stop", "length", "abort")
+
+# Upper bounds in seconds.
+TTFT_BUCKETS = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0),
+    *(2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
+)
+GAP_BUCKETS = (
+    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0),
+    *(2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
+)
+REQUEST_BUCKETS = (
+    *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0),
+    *(50.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
+)
+
+
+class Durations:
+    """A histogram of seconds. Unlike the Prometheus client's it takes many equal observations at once: all sequences
+    of a step have waited equally long for their token."""
+
+    def __init__(self, name: str, what: str, bounds: tuple[float, ...]) -> None:
+        self._name = name
+        self._what = what
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum_s = 0.0
+
+    def observe(self, seconds: float, times: int = 1) -> None:
+        self._counts[bisect_left(self._bounds, seconds)] += times
+        self._sum_s += seconds * times
+
+    def metric(self, labels: tuple[str, ...]) -> Metric:
+        buckets = []
+        total = 0
+        for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
+            total += count
+            buckets.append(("+Inf" if bound == float("inf") else str(bound), float(total)))
+        family = HistogramMetricFamily(self._name, self._what, labels=LABELS)
+        family.add_metric(labels, buckets, self._sum_s)
+        return family
+
+
+class SimMetrics:
+    """Gauges and counters are read from the engine when they are asked for."""
+
+    def __init__(self, engine: Engine, model: str) -> None:
+        self._engine = engine
+        self._labels = (model, ENGINE)
+        self._ended = Counter(dict.fromkeys(FINISH_REASONS, 0))
+        self._ttft = Durations("vllm:time_to_first_token_seconds", "Arrival to first token", TTFT_BUCKETS)
+        self._gaps = Durations("vllm:inter_token_latency_seconds", "Between two tokens of a request", GAP_BUCKETS)
+        self._e2e = Durations("vllm:e2e_request_latency_seconds", "Arrival to last token", REQUEST_BUCKETS)
+        self._queue = Durations("vllm:request_queue_time_seconds", "Arrival to start", REQUEST_BUCKETS)
+        self._prefill = Durations("vllm:request_prefill_time_seconds", "Start to first token", REQUEST_BUCKETS)
+        self._decode = Durations("vllm:request_decode_time_seconds", "First token to last", REQUEST_BUCKETS)
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def stepped(self, output: StepOutput) -> None:
+        for first in output.first_tokens:
+            self._ttft.observe(first.ttft_s)
+        for gap_s, tokens in output.token_gaps_s:
+            self._gaps.observe(gap_s, tokens)
+
+    def finished(self, request: FinishedRequest, reason: str) -> None:
+        self._ended[reason] += 1
+        self._e2e.observe(request.finished_s - request.arrived_s)
+        self._queue.observe(request.started_s - request.arrived_s)
+        self._prefill.observe(request.first_token_s - request.started_s)
+        self._decode.observe(request.finished_s - request.first_token_s)
+
+    def aborted(self) -> None:
+        self._ended["abort"] += 1
+
+    def scrape(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by the registry."""
+        engine, counters = self._engine, self._engine.counters
+        yield self._gauge("vllm:num_requests_running", "Requests in the batch", engine.running)
+        yield self._gauge("vllm:num_requests_waiting", "Requests waiting to be processed", engine.waiting)
+        yield self._gauge("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1", engine.kv_usage)
+        yield self._counter("vllm:prefix_cache_queries", "Prompt tokens looked up", counters.prefix_cache_queries)
+        yield self._counter("vllm:prefix_cache_hits", "Prompt tokens found", counters.prefix_cache_hits)
+        yield self._counter("vllm:prompt_tokens", "Prompt tokens processed", counters.prompt_tokens)
+        yield self._counter("vllm:generation_tokens", "Tokens generated", counters.generation_tokens)
+        yield self._counter("vllm:num_preemptions", "Times a request lost its blocks", counters.preemptions)
+        ended = CounterMetricFamily(
+            "vllm:request_success", "Requests by how they ended", labels=(*LABELS, "finished_reason")
+        )
+        for reason, count in self._ended.items():
+            ended.add_metric((*self._labels, reason), count)
+        yield ended
+        for durations in (self._ttft, self._gaps, self._e2e, self._queue, self._prefill, self._decode):
+            yield durations.metric(self._labels)
+        profile = engine.profile
+        config = {"block_size": str(profile.block_size), "num_gpu_blocks": str(profile.pool_blocks), "engine": ENGINE}
+        info = GaugeMetricFamily("vllm:cache_config_info", "The cache's configuration", labels=list(config))
+        info.add_metric(list(config.values()), 1)
+        yield info
+
+    def _gauge(self, name: str, what: str, value: float) -> Metric:
+        family = GaugeMetricFamily(name, what, labels=LABELS)
+        family.add_metric(self._labels, value)
+        return family
+
+    def _counter(self, name: str, what: str, value: float) -> Metric:
+        family = CounterMetricFamily(name, what, labels=LABELS)
+        family.add_metric(self._labels, value)
+        return family

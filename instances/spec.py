@@ -1,0 +1,42 @@
+"""What an Instance actor is to keep: a server to start, or one that runs already."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dualmap.scheduler.events import InstanceCapacity
+
+
+@dataclass(frozen=True, slots=True)
+class KvEventSource:
+    """Where a server publishes its KV events, as it was told in --kv-events-config: an endpoint such as tcp://*:5557 is
+    looked for on the server's host. block_tokens: of the blocks that the gateway names; 0 if it has no tokenizer, so
+    that the events tell only of clears."""
+
+    endpoint: str
+    replay_endpoint: str | None = None
+    topic: str = "kv-events"
+    block_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSpec:
+    """Either `command`, a server to start, or host and port of one to watch.
+
+    In the command, {host} and {port} are replaced by what the server is to listen on; a free port is taken for each
+    start. Without {port} the server has to print `listening on http://HOST:PORT`. {kv_port} and {kv_replay_port} are
+    free ports, too, for kv_events. host: empty takes the address of the node the server is started on.
+    start_timeout_s: from its start until it answers. stop_grace_s: from SIGTERM to SIGKILL.
+    pool: which instances it serves the same models with.
+    """
+
+    instance_id: str
+    capacity: InstanceCapacity
+    log_path: Path
+    command: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    host: str = ""
+    port: int = 0
+    start_timeout_s: float = 30.0
+    stop_grace_s: float = 3.0
+    kv_events: KvEventSource | None = None
+    pool: str = ""

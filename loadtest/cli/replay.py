@@ -1,0 +1,114 @@
+"""`dualmap replay`: arguments, and the process that does the work."""
+
+import argparse
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+_GRACE_S = 15.0  # for the replay process to write its last rows
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("trace", metavar="TRACE", help="a trace in the Mooncake format")
+    parser.add_argument("--target", required=True, metavar="URL", help="the gateway, http://HOST:PORT")
+    parser.add_argument("--limit", type=_count, metavar="N", help="replay only the first N requests")
+    pace = parser.add_mutually_exclusive_group()
+    pace.add_argument("--qps", type=positive, metavar="Q", help="scale arrivals to this mean rate")
+    pace.add_argument(
+        "--speed", type=positive, default=1.0, metavar="X", help="seconds of the trace a second (default 1)"
+    )
+    parser.add_argument(
+        "--slo", type=positive, default=5.0, metavar="S", help="time-to-first-token objective, seconds (default 5)"
+    )
+    parser.add_argument("--label", default="replay", metavar="NAME", help="name of the run in reports")
+    parser.add_argument("--note", default="", metavar="TEXT", help="what serves it; reports say so")
+    parser.add_argument("--out", metavar="FILE", help="run file (default runs/LABEL-TIME.jsonl)")
+    parser.add_argument("--html", metavar="FILE", help="write a report as one HTML page")
+    parser.add_argument("--model", metavar="NAME", help="default: the first of the target's /v1/models")
+    parser.add_argument(
+        "--api", choices=("chat", "completions", "token-ids"), default="chat", help="token-ids: as completions (chat)"
+    )
+    parser.add_argument("--max-input-tokens", type=_count, metavar="N", help="leave out longer prompts")
+    parser.add_argument(
+        "--request-timeout", type=positive, default=300.0, metavar="S", help="seconds for one request (default 300)"
+    )
+    parser.add_argument(
+        "--time-limit",
+        type=positive,
+        metavar="S",
+        help="seconds for the whole run (default: the arrivals' span and two request time-outs)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """The replay's exit status (see replay/process.py); the report is shown for an interrupted run too."""
+    out = Path(args.out or f"runs/{args.label}-{datetime.now():%Y%m%d-%H%M%S}.jsonl")
+    status = run_replay(
+        args.trace,
+        args.target,
+        out=out,
+        label=args.label,
+        note=args.note,
+        qps=args.qps,
+        speed=args.speed,
+        limit=args.limit,
+        max_input_tokens=args.max_input_tokens,
+        api=args.api,
+        model=args.model,
+        slo_s=args.slo,
+        request_timeout_s=args.request_timeout,
+        time_limit_s=args.time_limit,
+    )
+    if not out.exists():
+        return status
+    from dualmap.loadtest.cli.report import show_report
+
+    print(f"run file: {out}")
+    show_report([out], html=args.html, slo_s=args.slo)
+    return status
+
+
+def run_replay(trace_path: str | Path, target: str, *, out: str | Path, **options: Any) -> int:
+    """Replay in a process of its own, whose progress goes to this process's stderr; returns its exit status.
+
+    options: further fields of ReplayOptions. On KeyboardInterrupt the replay is asked to end, which
+    leaves a complete run file, and 130 is returned.
+    """
+    import msgspec
+
+    from dualmap.loadtest.replay.process import ReplayOptions
+
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    Path(out).unlink(missing_ok=True)  # a run that cannot start must not leave another's rows
+    chosen = ReplayOptions(trace=str(trace_path), target=target, out=str(out), **options)
+    command = [sys.executable, "-m", "dualmap.loadtest.replay.process", msgspec.json.encode(chosen).decode()]
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.terminate()  # a terminal has told it already; elsewhere only we were interrupted
+            try:
+                process.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            return 130
+        except BaseException:
+            process.kill()
+            raise
+
+
+def positive(text: str) -> float:
+    """For argparse: a finite number above 0."""
+    value = float(text)
+    if not value > 0 or value == float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, found {text}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, found {text}")
+    return value

@@ -1,0 +1,176 @@
+"""A deployment as users start it, `dualmap up CONFIG`, for measurements: its addresses, its processes, its end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+MARK = "DUALMAP_MEASURED"  # in the environment of every process of the deployment, however far it has moved
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 60.0
+STARTED = "Ctrl-C stops everything"
+
+
+class DeploymentError(Exception):
+    """It did not start; the message has what it said."""
+
+
+class Deployed:
+    """port: for clients. admin_port: of the first gateway."""
+
+    def __init__(self, process: "subprocess.Popen[str]", mark: str, port: int, admin_port: int) -> None:
+        self.process = process
+        self.port = port
+        self.admin_port = admin_port
+        self._mark = mark
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def status(self, admin_port: int | None = None) -> dict[str, Any]:
+        """Raises OSError while the gateway is away."""
+        url = f"http://127.0.0.1:{admin_port or self.admin_port}/admin/status"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+    def member_states(self) -> dict[str, str]:
+        """By instance; empty while the gateway is away."""
+        try:
+            return {member["instance_id"]: member["state"] for member in self.status()["members"]}
+        except OSError:
+            return {}
+
+    def actor_pids(self, class_name: str) -> list[int]:
+        """Processes of the actors of that class, the oldest first."""
+        found = [p for p in self._processes() if p.info["cmdline"] and p.info["cmdline"][0].startswith("ray::")]
+        return [
+            p.info["pid"]
+            for p in sorted(found, key=lambda p: p.info["create_time"])
+            if p.info["cmdline"][0].removeprefix("ray::").split(".")[0] == class_name
+        ]
+
+    def command_pids(self, part: str) -> list[int]:
+        """Processes whose command line has that part."""
+        return [p.info["pid"] for p in self._processes() if part in " ".join(p.info["cmdline"] or ())]
+
+    def _processes(self) -> Iterator[psutil.Process]:
+        for process in psutil.process_iter(["pid", "cmdline", "create_time"]):
+            try:
+                if process.environ().get(MARK) == self._mark:
+                    yield process
+            except psutil.Error:
+                continue
+
+
+@contextmanager
+def deployed(config: Mapping[str, Any], folder: Path) -> Iterator[Deployed]:
+    """Free ports are chosen where the configuration says 0 or nothing. Raises DeploymentError."""
+    from dualmap.instances.server.start import free_ports
+
+    folder.mkdir(parents=True, exist_ok=True)
+    gateway = dict(config.get("gateway", {}))
+    count = gateway.get("count", 1)
+    ports = free_ports("127.0.0.1", 1 + count)
+    gateway["port"] = gateway.get("port") or ports[0]
+    gateway["admin_port"] = gateway.get("admin_port") or _run_of_free_ports(count)
+    path = folder / "dualmap.yaml"
+    path.write_text(yaml.safe_dump({**config, "gateway": gateway, "log_dir": str(folder / "logs")}))
+    mark = uuid.uuid4().hex
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dualmap", "up", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, MARK: mark},
+        start_new_session=True,
+    )
+    try:
+        _await_started(process)
+        yield Deployed(process, mark, gateway["port"], gateway["admin_port"])
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _await_started(process: "subprocess.Popen[str]") -> None:
+    """What it says later is read, too, so that it never waits for us."""
+    said: list[str] = []
+    started = threading.Event()
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said.append(line)
+            if STARTED in line:
+                started.set()
+        started.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    if not started.wait(START_TIMEOUT_S) or process.poll() is not None:
+        raise DeploymentError("dualmap up did not start:\n" + "".join(said))
+
+
+def _run_of_free_ports(count: int) -> int:
+    """The first of so many that follow each other."""
+    from dualmap.instances.server.start import free_ports
+
+    while True:
+        (first,) = free_ports("127.0.0.1", 1)
+        if first + count < 65_536 and all(_is_free(first + i) for i in range(1, count)):
+            return int(first)
+
+
+def _is_free(port: int) -> bool:
+    import socket
+
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+class StateLog:
+    """How many instances were in which state, each second, on the monotonic clock."""
+
+    def __init__(self, deployment: Deployed) -> None:
+        self.samples: list[tuple[float, dict[str, int]]] = []
+        self._deployment = deployment
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "StateLog":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(1.0):
+            states = self._deployment.member_states()
+            counts: dict[str, int] = {}
+            for state in states.values():
+                counts[state] = counts.get(state, 0) + 1
+            if counts:
+                self.samples.append((time.monotonic(), counts))

@@ -1,0 +1,147 @@
+"""One streamed answer as its client sees it: bytes and their time of arrival in, outcome and timings out. No IO."""
+
+from array import array
+
+import httptools
+import msgspec
+
+from dualmap.loadtest.replay.run_file import Outcome
+
+_TAIL_BYTES = 8192  # the last events of a stream lie in these: finish_reason, usage, error, [DONE]
+_DETAIL_CHARS = 200
+
+
+class StreamReader:
+    """Feed it what the socket gives; ask `outcome()` when `complete` or when the connection has ended.
+
+    Bodies are not decoded as they come: only their last bytes are kept and looked at once, at the end.
+    """
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._read_at = 0.0
+        self._tail = bytearray()
+        self.headers: dict[bytes, bytes] = {}
+        self.status: int | None = None
+        self.complete = False
+        self.body_bytes = 0
+        self.first_body_at: float | None = None
+        self.last_body_at: float | None = None
+        self.gaps_s = array("d")
+
+    def feed(self, data: bytes, now: float) -> None:
+        """Raises httptools.HttpParserError for what is not HTTP."""
+        self._read_at = now
+        self._parser.feed_data(data)
+
+    # httptools calls these from feed()
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+
+    def on_body(self, body: bytes) -> None:
+        if self.last_body_at is None:
+            self.first_body_at = self._read_at
+        elif self._read_at != self.last_body_at:
+            self.gaps_s.append(self._read_at - self.last_body_at)
+        self.last_body_at = self._read_at
+        self.body_bytes += len(body)
+        self._tail += body
+        if len(self._tail) > 2 * _TAIL_BYTES:
+            del self._tail[:-_TAIL_BYTES]
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+    def header(self, name: bytes) -> str | None:
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    def outcome(self) -> tuple[Outcome, str, "Usage | None"]:
+        """(outcome, detail, usage) of an answer that has ended or was cut off."""
+        if self.status is None:
+            return Outcome.BROKEN, "connection closed before a status line", None
+        if self.status in (429, 503):
+            return Outcome.SHED, _error_message(bytes(self._tail)), None
+        if self.status != 200:
+            return Outcome.HTTP_ERROR, _error_message(bytes(self._tail)), None
+        return _end_of_stream(bytes(self._tail), self.complete)
+
+    def mean_inter_token_s(self, completion_tokens: int | None) -> float | None:
+        if self.first_body_at is None or self.last_body_at is None or not completion_tokens or completion_tokens < 2:
+            return None
+        return (self.last_body_at - self.first_body_at) / (completion_tokens - 1)
+
+
+class _TokenDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class Usage(msgspec.Struct):
+    """The `usage` object of the OpenAI API; vLLM adds the details under --enable-prompt-tokens-details."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _TokenDetails | None = None
+
+    @property
+    def cached_tokens(self) -> int | None:
+        return self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: str | None = None
+
+
+class _Event(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: Usage | None = None
+    error: object = None
+
+
+class _Error(msgspec.Struct):
+    message: str = ""
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _Error
+
+
+_event_decoder = msgspec.json.Decoder(_Event)
+
+
+def _end_of_stream(tail: bytes, complete: bool) -> tuple[Outcome, str, Usage | None]:
+    """Judge the last events of a stream that began with status 200."""
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    done = False
+    for line in tail.replace(b"\r\n", b"\n").split(b"\n"):
+        if not line.startswith(b"data:"):
+            continue
+        data = line[5:].strip()
+        if data == b"[DONE]":
+            done = True
+            continue
+        try:
+            event = _event_decoder.decode(data)
+        except msgspec.MsgspecError:
+            continue  # the first event of the tail may be cut
+        if event.error is not None:
+            return Outcome.BROKEN, f"error event: {_error_message(data)}", usage
+        usage = event.usage or usage
+        finish_reason = next((c.finish_reason for c in event.choices if c.finish_reason), finish_reason)
+    if finish_reason == "abort":
+        return Outcome.BROKEN, "finish_reason abort", usage
+    if not done:
+        return Outcome.BROKEN, "ended without [DONE]" if complete else "cut off in mid-stream", usage
+    return Outcome.OK, "", usage
+
+
+def _error_message(body: bytes) -> str:
+    """The message of an OpenAI error object, or the body's first characters."""
+    try:
+        return msgspec.json.decode(body, type=_ErrorBody).error.message[:_DETAIL_CHARS]
+    except msgspec.MsgspecError:
+        return body[:_DETAIL_CHARS].decode("utf-8", "replace")

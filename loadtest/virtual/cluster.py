@@ -1,0 +1,310 @@
+"""A cluster in virtual time: clients, and the production core as gateways, in front of simulated instances.
+
+Nothing here decides anything: requests arrive as the workload says, `Scheduler.handle` is called as the live gateway
+calls it, engines take the time their profile gives, messages take `network_s` each way. Two runs with equal settings
+are equal to the last bit.
+"""
+
+from collections.abc import Callable, Sequence
+from math import isnan
+from typing import Any
+
+from dualmap.instances.simulated.engine_types import EngineRequest
+from dualmap.loadtest.traces.workload import Workload
+from dualmap.loadtest.virtual.clock import VirtualClock
+from dualmap.loadtest.virtual.cluster_run import ClusterRun, RequestOutcome
+from dualmap.loadtest.virtual.cluster_settings import Change, ClusterSettings
+from dualmap.loadtest.virtual.exchange import VirtualExchange
+from dualmap.loadtest.virtual.instances import VirtualInstances
+from dualmap.loadtest.virtual.scaling import VirtualScaling
+from dualmap.scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, TellOthers
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.core import Scheduler
+from dualmap.scheduler.events import (
+    Event,
+    FailureCause,
+    FirstToken,
+    InstanceCapacity,
+    InstanceDraining,
+    InstanceJoined,
+    InstanceLost,
+    MovesProposed,
+    RequestArrived,
+    RequestFailed,
+    RequestFinished,
+    Tick,
+)
+from dualmap.scheduler.rebalance import plan_rebalance
+from dualmap.scheduler.request import Request
+
+TICK_S = 0.1  # as in the live gateway
+DETECT_S = 0.05  # a dead server's connections break, and the gateway's client notices
+
+
+class VirtualCluster:
+    """One run. make_core: what stands in the place of a Scheduler. Cores may be wrapped (to write a journal) by
+    `wrap`."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        settings: ClusterSettings,
+        wrap: Callable[[Any], Any] = lambda core: core,
+        make_core: Callable[[SchedulerConfig], Any] = Scheduler,
+    ) -> None:
+        self.workload = workload
+        self.settings = settings
+        self.outcomes = [RequestOutcome(r.arrival_s) for r in workload.requests]
+        self.cores = [make_core(settings.config) for _ in range(settings.gateways)]
+        self._gateways = [wrap(core) for core in self.cores]
+        self.clock = VirtualClock()
+        self._instances = VirtualInstances(self.clock, settings, self._first_token, self._finished)
+        self._left = len(workload.requests)
+        self._followers: dict[int, list[int]] = {}
+        self._delay = settings.network_s
+        late_s = settings.digest_delay_s
+        self._exchange = VirtualExchange(
+            self.clock,
+            self.cores,
+            self._tell,
+            config=settings.config,
+            interval_s=settings.digest_s,
+            answer_s=self._delay if late_s is None else late_s,
+        )
+
+    def run(
+        self, *, give_up: Callable[[int, bool], bool] | None = None, progress: Callable[[int], None] | None = None
+    ) -> ClusterRun:
+        """give_up(index, ended) is told each first token and each end, when the outcome has it; True ends the run.
+        progress is told how many requests have ended."""
+        self._give_up = give_up
+        self._stopped = False
+        changes = sorted(self.settings.changes, key=lambda change: change.at_s)
+        first = {change.instance_id: change.kind for change in reversed(changes) if change.kind != "slow"}
+        scaling = self._scaling()
+        if scaling is not None:
+            scaling.begin()
+        else:
+            for spec in self.settings.instances:
+                if first.get(spec.instance_id) != "join":
+                    self.join(spec.instance_id)
+        for change in changes:
+            self.clock.at(change.at_s, self._change, change)
+        for index, request in enumerate(self.workload.requests):
+            if request.after is None:
+                self.clock.at(request.arrival_s, self._arrive, index)
+            else:
+                self._followers.setdefault(request.after, []).append(index)
+        for gateway in range(len(self._gateways)):
+            self.clock.at(self._tick_s(0), self._tick, gateway, 1)
+            for when in self.settings.plans:
+                self.clock.at(when, self._plan, gateway)
+        if len(self._gateways) > 1:
+            self._begin_exchange()
+        reported = self._left
+        while self._left and not self._stopped:
+            self.clock.step()
+            if progress is not None and reported - self._left >= 100:
+                reported = self._left
+                progress(len(self.outcomes) - self._left)
+        self._instances.counted()
+        return ClusterRun(
+            self.outcomes,
+            self._instances.token_gaps,
+            self._instances.computed_tokens,
+            self._instances.preemptions,
+            sum(core.stats.moves_applied for core in self.cores),
+            sum(core.stats.retries for core in self.cores),
+            self.clock.now,
+            self._stopped,
+            scaling.instance_s if scaling else self._instances.instance_s,
+            scaling.timeline if scaling else [],
+            scaling.plans if scaling else [],
+        )
+
+    def _begin_exchange(self) -> None:
+        self._exchange.begin()
+
+    def _scaling(self) -> VirtualScaling | None:
+        settings = self.settings
+        if settings.scaling is None:
+            return None
+        return VirtualScaling(self, settings.instances, settings.scaling, settings.start_s)
+
+    # The clients.
+
+    def _arrive(self, index: int) -> None:
+        self.outcomes[index].arrived_s = self.clock.now
+        self._send(index)
+
+    def _send(self, index: int) -> None:
+        request = self.workload.requests[index]
+        told = request.told or Request(
+            str(index),
+            self._prompt_blocks(index),
+            request.prompt_tokens,
+            request.output_tokens if self.settings.told_output == "exact" else 0,
+            block_tokens=self.workload.block_tokens,
+        )
+        self._tell(self._gateway_of(index), RequestArrived(told))
+
+    def _prompt_blocks(self, index: int) -> tuple[int, ...]:
+        """Full blocks only: a part of one is never hit."""
+        request = self.workload.requests[index]
+        if request.told:
+            return request.told.blocks
+        return request.blocks[: request.prompt_tokens // self.workload.block_tokens]
+
+    def _gateway_of(self, index: int) -> int:
+        return self.workload.requests[index].session % len(self._gateways)
+
+    def _gateways_before(self, instance_id: str) -> Sequence[int]:
+        """Those that send to the instance."""
+        return range(len(self._gateways))
+
+    def _ended(self, index: int, ok: bool) -> None:
+        outcome = self.outcomes[index]
+        outcome.ok = ok
+        self._left -= 1
+        if self._give_up is not None and self._give_up(index, True):
+            self._stopped = True
+        for follower in self._followers.pop(index, ()):
+            self.clock.at(self.clock.now + self.workload.requests[follower].think_s, self._arrive, follower)
+
+    # The gateways.
+
+    def _tell(self, gateway: int, event: Event) -> None:
+        for command in self._gateways[gateway].handle(event, self.clock.now):
+            self._apply(gateway, command)
+
+    def _apply(self, gateway: int, command: Command) -> None:
+        match command:
+            case Dispatch():
+                self.outcomes[int(command.request_id)].sent_s = self.clock.now
+                if len(self._gateways) > 1:
+                    blocks = self._prompt_blocks(int(command.request_id))
+                    self._exchange.sent[gateway].append((command.instance_id, blocks))
+                self.clock.at(self._reaches_engine_s(command.instance_id), self._deliver, gateway, command)
+            case Reject() | FailStream():
+                self._ended(int(command.request_id), ok=False)
+            case Abort():
+                reaches_s = self._reaches_engine_s(command.instance_id)
+                self.clock.at(reaches_s, self._instances.abort, command.instance_id, command.request_id)
+            case TellOthers():
+                self._exchange.ask(gateway)
+
+    def _reaches_engine_s(self, instance_id: str) -> float:
+        """When what is sent to it is in its engine."""
+        return self.clock.now + self._delay + self._instances.api_s(instance_id)
+
+    def _tick_s(self, number: int) -> float:
+        ticks = self.settings.ticks
+        if number < len(ticks):
+            return ticks[number]
+        return self.clock.now + TICK_S if number else 0.0
+
+    def _tick(self, gateway: int, number: int) -> None:
+        """number: of those that this gateway has had, this one included."""
+        self._tell(gateway, Tick())
+        if not self.settings.plans:
+            self._plan(gateway)
+        self.clock.at(self._tick_s(number), self._tick, gateway, number + 1)
+
+    def _plan(self, gateway: int) -> None:
+        snapshot = self.cores[gateway].snapshot(self.clock.now)
+        if snapshot is not None:
+            moves = tuple(plan_rebalance(snapshot, self.cores[gateway].config))
+            if moves:
+                self._tell(gateway, MovesProposed(moves, snapshot.version))
+
+    # Between gateways and instances.
+
+    def _deliver(self, gateway: int, dispatch: Dispatch) -> None:
+        index = int(dispatch.request_id)
+        request, outcome = self.workload.requests[index], self.outcomes[index]
+        outcome.attempts = dispatch.attempt
+        blocks = request.engine_blocks
+        if blocks is None:
+            blocks = self._prompt_blocks(index) + request.answer_blocks
+        asked = EngineRequest(dispatch.request_id, blocks, request.prompt_tokens, request.output_tokens)
+        if self._instances.add(dispatch.instance_id, asked, dispatch.attempt):
+            outcome.instance_id = dispatch.instance_id
+        else:
+            failed = RequestFailed(dispatch.request_id, dispatch.attempt, 0, FailureCause.CONNECT)
+            self.clock.at(self.clock.now + self._delay, self._tell, gateway, failed)
+
+    def _first_token(self, request_id: str, attempt: int, cached_tokens: int) -> None:
+        index = int(request_id)
+        outcome = self.outcomes[index]
+        outcome.first_token_s = self.clock.now
+        outcome.cached_tokens = cached_tokens
+        if self._give_up is not None and self._give_up(index, False):
+            self._stopped = True
+        self._tell(self._gateway_of(index), FirstToken(request_id, attempt))
+
+    def _finished(self, request_id: str, attempt: int) -> None:
+        index = int(request_id)
+        request, outcome = self.workload.requests[index], self.outcomes[index]
+        outcome.finished_s = self.clock.now
+        event = RequestFinished(
+            request_id, attempt, request.output_tokens, outcome.cached_tokens, request.prompt_tokens
+        )
+        self._tell(self._gateway_of(index), event)
+        self._ended(index, ok=True)
+
+    # What the script changes.
+
+    def _change(self, change: Change) -> None:
+        match change.kind:
+            case "join":
+                self.join(change.instance_id)
+            case "lose":
+                self._lose(change.instance_id)
+            case "leave":
+                self.drain(change.instance_id)
+                self._leave_when_idle(change.instance_id)
+            case "slow":
+                self._instances.slow(change.instance_id, change.factor)
+            case _:
+                raise ValueError(f"kind of change must be join, lose, leave or slow, not {change.kind!r}")
+
+    def capacity(self, instance_id: str) -> InstanceCapacity:
+        """As the gateways are told."""
+        return self._instances.capacity(instance_id)
+
+    def drain(self, instance_id: str) -> None:
+        """It gets no new request."""
+        incarnation = self._instances.incarnation(instance_id)
+        if incarnation is not None:
+            for gateway in self._gateways_before(instance_id):
+                self._tell(gateway, InstanceDraining(instance_id, incarnation))
+
+    def leave(self, instance_id: str) -> None:
+        """It stops: what still runs there fails."""
+        self._lose(instance_id)
+
+    def _leave_when_idle(self, instance_id: str) -> None:
+        if any(self.cores[gateway].instances[instance_id].running for gateway in self._gateways_before(instance_id)):
+            self.clock.at(self.clock.now + TICK_S, self._leave_when_idle, instance_id)
+        else:
+            self.leave(instance_id)
+
+    def join(self, instance_id: str) -> None:
+        incarnation = self._instances.start(instance_id)
+        if incarnation is not None:
+            capacity = self.capacity(instance_id)
+            for gateway in self._gateways_before(instance_id):
+                self._tell(gateway, InstanceJoined(instance_id, incarnation, capacity))
+
+    def _lose(self, instance_id: str) -> None:
+        incarnation = self._instances.incarnation(instance_id)
+        if incarnation is None:
+            return
+        noticed_s = self.clock.now + DETECT_S
+        for request_id, attempt in self._instances.stop(instance_id).items():
+            index = int(request_id)
+            tokens_sent = 0 if isnan(self.outcomes[index].first_token_s) else 1
+            failed = RequestFailed(request_id, attempt, tokens_sent, FailureCause.BROKEN)
+            self.clock.at(noticed_s, self._tell, self._gateway_of(index), failed)
+        for gateway in self._gateways_before(instance_id):
+            self.clock.at(noticed_s, self._tell, gateway, InstanceLost(instance_id, incarnation, "lost"))

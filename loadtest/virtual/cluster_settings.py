@@ -1,0 +1,59 @@
+"""What a cluster in virtual time is made of, and what happens to it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dualmap.instances.simulated.engine_profile import EngineProfile
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.events import InstanceCapacity
+from dualmap.scheduler.scaling_config import ScalingConfig
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSpec:
+    """capacity: what the gateways are told; None: the truth, as far as one number can tell it."""
+
+    instance_id: str
+    profile: EngineProfile
+    capacity: InstanceCapacity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """At `at_s` an instance is lost (its requests fail, its cache is gone), joins (again), or changes its speed.
+
+    kind: "lose", "join", "leave" (it drains first) or "slow"; factor: time of each step against the profile's, for
+        "slow".
+    """
+
+    at_s: float
+    kind: str
+    instance_id: str
+    factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """gateways: each has its own core and takes its turn of the sessions; they learn of each other's load every
+    digest_s, and when a core asks, so much late as digest_delay_s says (None: network_s). shared_cache: all instances
+    have one offload tier, as large as all of theirs together; what one computed, each reads back. told_output: what
+    gateways are told of the length of an answer, nothing or the truth, where no request is on record. scaling: only
+    min_replicas of the instances are there at first, the others are started by plans, which takes start_s. ticks,
+    plans: when gateways tick and when moves are planned, where that is on record; after the last tick, and otherwise
+    from 0 on, every TICK_S, and without plans with each tick. cells: more than one for VirtualCells."""
+
+    config: SchedulerConfig
+    instances: Sequence[InstanceSpec]
+    gateways: int = 1
+    network_s: float = 0.0005
+    digest_s: float = 0.1
+    changes: Sequence[Change] = ()
+    digest_delay_s: float | None = None
+    shared_cache: bool = False
+    told_output: Literal["none", "exact"] = "none"  # clients allow plenty or say nothing; none knows
+    scaling: ScalingConfig | None = None
+    start_s: float = 30.0
+    ticks: Sequence[float] = ()
+    plans: Sequence[float] = ()
+    cells: int = 1

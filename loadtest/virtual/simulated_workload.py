@@ -1,0 +1,161 @@
+"""What a simulated run is asked to do: a trace, cut, multiplied, brought to a rate, and varied by a seed."""
+
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+from math import sqrt
+from pathlib import Path
+
+from dualmap.loadtest.formats import read_workload
+from dualmap.loadtest.traces.hot_prefix import is_synthetic, synthetic
+from dualmap.loadtest.traces.steady_sessions import steady_sessions
+from dualmap.loadtest.traces.workload import Workload, in_order
+from dualmap.loadtest.traces.workload_scale import at_rate, copies, limit
+from dualmap.loadtest.virtual.disturbances import Disturbance, burst_time_s, load_disturbance
+from dualmap.loadtest.virtual.models import Model, load_model
+from dualmap.loadtest.virtual.objectives import TPOT_S, TTFT
+
+JITTER_S = 2.0  # each way, of arrivals with a seed other than 0
+BASE_INSTANCES = 8  # that `limit` and `warmup` are meant for
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """All that one cell of a study has in common.
+
+    trace: a file or directory, or a name of traces/hot_prefix.py; name: what the cell calls it, by default that without
+        its suffix.
+    model, disturbance: names or files, see models.py and disturbances.py.
+    limit: requests of the trace, for up to 8 instances; larger clusters get copies of it, or more of what is made.
+        warmup: of these, so many are not counted. max_prompt_tokens: longer ones are left out; 0: none is, but for the
+        model's own limit.
+    objective: what a run is judged by, one of OBJECTIVES; tpot_s: seconds a token, for those that
+        have such a limit of the user's.
+    cells: the instances are divided into so many, with a gateway each and one in front of all; 1: they are not.
+    scale: the least and the most instances of a cluster that scales itself; a new one takes start_s.
+    """
+
+    trace: str
+    name: str = ""
+    format: str = "auto"
+    instances: int = 8
+    model: str = "full"
+    disturbance: str = "none"
+    gateways: int = 1
+    cells: int = 1
+    network_s: float = 0.0005
+    slo_s: float = 5.0
+    objective: str = TTFT
+    tpot_s: float = TPOT_S
+    limit: int = 8000
+    max_prompt_tokens: int = 20_480
+    warmup: int = 500
+    scale: tuple[int, int] | None = None
+    start_s: float = 30.0
+
+    @property
+    def title(self) -> str:
+        return self.name or Path(self.trace).stem
+
+    @property
+    def copies(self) -> int:
+        """Fewer than in proportion: 64 instances get 4 and 256 get 8, so that a run takes minutes, not hours."""
+        times = self.instances / BASE_INSTANCES
+        return max(round(min(times, sqrt(2 * times))), 1)
+
+    @property
+    def warmup_requests(self) -> int:
+        return 0 if load_disturbance(self.disturbance).count_warmup else self.warmup * self.copies
+
+    @property
+    def in_words(self) -> str:
+        longest = f", prompts up to {self.max_prompt_tokens} tokens" if self.max_prompt_tokens else ""
+        scaled = "" if self.scale is None else ", {} to {} instances".format(*self.scale) + f" in {self.start_s:g} s"
+        pace = "" if self.tpot_s == TPOT_S else f", {self.tpot_s:g} s a token"
+        cells = f", {self.cells} cells" if self.cells > 1 else ""
+        return (
+            f"{self.limit * self.copies} requests, {self.warmup_requests} of them warm-up{longest}{scaled}{pace}{cells}"
+        )
+
+
+def workload_of(setup: Setup, qps: float, seed: int) -> Workload:
+    """The caller's own. Raises ValueError."""
+    disturbance = load_disturbance(setup.disturbance)
+    if has_sessions(setup):
+        workload = steady_sessions(_whole(setup), setup.limit * setup.copies, qps, seed)
+    else:
+        workload = at_rate(_overlaid(setup), qps)
+    return _varied(workload, disturbance, 0 if has_sessions(setup) else seed)
+
+
+def has_sessions(setup: Setup) -> bool:
+    """Whether requests wait for others: a seed draws other sessions then, where else it moves arrivals."""
+    return any(request.after is not None for request in _whole(setup).requests)
+
+
+def work_s_per_request(setup: Setup) -> float:
+    """Seconds of an instance for a mean request, were everything that came before cached."""
+    model = load_model(setup.model)
+    profile = model.profile
+    seen: set[int] = set()
+    total_s = 0.0
+    requests = (_whole(setup) if has_sessions(setup) else _overlaid(setup)).requests
+    for request in requests:
+        cached = next((i for i, block in enumerate(request.blocks) if block not in seen), len(request.blocks))
+        seen.update(request.blocks)
+        before = min(cached * 512, request.prompt_tokens - 1)
+        tokens = request.prompt_tokens - before
+        total_s += tokens * profile.prefill_s_per_token
+        total_s += tokens * (before + tokens / 2) * profile.attention_s_per_token_pair
+        per_token_s = profile.decode_s_per_seq + request.prompt_tokens * profile.decode_s_per_context_token
+        total_s += request.output_tokens * per_token_s
+    return total_s / len(requests)
+
+
+def _varied(workload: Workload, disturbance: Disturbance, seed: int) -> Workload:
+    if seed == 0 and disturbance.burst_factor == 1:
+        return workload
+    rng = random.Random(seed)
+    for request in workload.requests:
+        if request.after is None:
+            if disturbance.burst_factor != 1:
+                request.arrival_s = burst_time_s(request.arrival_s, disturbance)
+            if seed:
+                request.arrival_s = max(request.arrival_s + rng.uniform(-JITTER_S, JITTER_S), 0.0)
+    return in_order(workload.name, workload.requests)
+
+
+def _whole(setup: Setup) -> Workload:
+    wanted = setup.limit * setup.copies if is_synthetic(setup.trace) else 0
+    return _read(setup.trace, setup.format, setup.max_prompt_tokens, setup.model, wanted)
+
+
+def _overlaid(setup: Setup) -> Workload:
+    """Copies of what is made would have a hot prefix each: there is more of it instead."""
+    if is_synthetic(setup.trace):
+        return _whole(setup)
+    return _copied(setup.trace, setup.format, setup.max_prompt_tokens, setup.model, setup.limit, setup.copies)
+
+
+@lru_cache(maxsize=2)
+def _read(trace: str, format: str, max_prompt_tokens: int, model_name: str, made: int = 0) -> Workload:
+    """made: requests of a workload that is made; a trace is read as it is."""
+    model = load_model(model_name)
+    longest = model.profile.max_model_len - 1
+    found = synthetic(trace, made) if made else read_workload(trace, format)
+    whole = limit(found, max_prompt_tokens=min(max_prompt_tokens or longest, longest))
+    if not whole.requests:
+        raise ValueError(f"{trace}: no request with a prompt of at most {max_prompt_tokens or longest} tokens")
+    for request in whole.requests:
+        request.output_tokens = _output_tokens(model, request.prompt_tokens, request.output_tokens)
+    return whole
+
+
+@lru_cache(maxsize=2)
+def _copied(trace: str, format: str, max_prompt_tokens: int, model_name: str, requests: int, overlays: int) -> Workload:
+    return copies(limit(_read(trace, format, max_prompt_tokens, model_name), requests), overlays)
+
+
+def _output_tokens(model: Model, prompt_tokens: int, output_tokens: int) -> int:
+    room = model.profile.max_model_len - prompt_tokens
+    return max(min(output_tokens, room, model.max_output_tokens or room), 1)

@@ -1,0 +1,23 @@
+"""`dualmap drain`: give an instance no new requests; one that was started here stops when it has no more."""
+
+import argparse
+
+from dualmap.router.cli.follow_scaling import Scaling, add_follow_arguments, ask_and_follow
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("instance_id", metavar="ID", help="as in `dualmap status`")
+    parser.add_argument("--undo", action="store_true", help="give it requests again")
+    add_follow_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    def done(scaling: Scaling) -> bool:
+        for row in scaling["instances"]:
+            if row["instance_id"] == args.instance_id:
+                if args.undo:
+                    return bool(row["state"] == "ready")
+                return not row["leaving"] and row["state"] != "ready" and not row["running"] + row["waiting"]
+        return True
+
+    return ask_and_follow(args, "/admin/drain", {"instance_id": args.instance_id, "undo": args.undo}, done)

@@ -1,0 +1,92 @@
+"""`dualmap explain`: why a request went where it went, as long as the gateway remembers it."""
+
+import argparse
+import sys
+from typing import Any
+from urllib.parse import urlencode
+
+from dualmap.router.cli.admin_call import AdminCallError, add_admin_argument, admin_call
+
+REASONS = {
+    "warm": "it holds more of the prompt, and that was soon enough",
+    "switched": "waiting for the instance that holds more of the prompt would have cost more than computing it again",
+    "balanced": "none held more of the prompt than another; this was the soonest",
+    "only_one": "no other instance was left",
+    "moved": "moved there from an instance with too much to do",
+    "taken": "taken by an instance that had nothing else to do",
+    "policy": "so the policy chose",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("request_id", metavar="REQUEST_ID", help="the answer's x-request-id")
+    add_admin_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        decisions = find_decisions(args.admin, args.request_id)
+    except AdminCallError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if not decisions:
+        print(f"error: no gateway remembers that it sent {args.request_id} anywhere", file=sys.stderr)
+        return 1
+    print("\n\n".join(map(explained, decisions)))
+    return 0
+
+
+def find_decisions(admin: str, request_id: str) -> list[dict[str, Any]]:
+    """Of all gateways, oldest first. Raises AdminCallError if the first one does not answer."""
+    query = f"/admin/decisions?{urlencode({'request_id': request_id})}"
+    found: list[dict[str, Any]] = admin_call(admin, query)["decisions"]
+    for gateway in admin_call(admin, "/admin/status")["gateways"] if not found else ():
+        try:
+            found += admin_call(f"http://{gateway['admin']}", query)["decisions"]
+        except AdminCallError:
+            continue  # it may have been the one that has died
+    return found
+
+
+def explained(decision: dict[str, Any]) -> str:
+    """A paragraph and a table."""
+    what = [decision["model"], f"{decision['prompt_tokens']} prompt tokens"]
+    what += [f"{name} {decision[name]}" for name in ("tenant", "adapter", "priority") if decision[name]]
+    lines = [
+        f"{decision['request_id']}: {', '.join(part for part in what if part)}",
+        f"attempt {decision['attempt']} to {decision['instance_id']} after {decision['queued_s']:.2f} s in the queue:"
+        f" {REASONS[decision['reason']]}",
+        f"first token expected {decision['estimated_ttft_s']:.2f} s after arrival,"
+        f" {decision['cached_tokens']} tokens believed to be cached",
+        f"candidates of its prefix: {', '.join(decision['candidates'])}",
+    ]
+    if decision["tpot_slo_s"]:
+        lines.append(f"objective for each output token: {_milliseconds(decision['tpot_slo_s'])}")
+    if decision["moves"]:
+        lines.append(f"moved {decision['moves']} times while it waited")
+    if decision["failed_on"]:
+        lines.append(f"had failed on {', '.join(decision['failed_on'])}")
+    rows = [("INSTANCE", "CACHED", "TO COMPUTE", "PREFILL", "FIRST TOKEN", "PER TOKEN", "OBJECTIVE", "RUNNING")]
+    rows += [
+        (
+            one["instance_id"],
+            str(one["cached_tokens"]),
+            str(one["uncached_tokens"]),
+            f"{one['prefill_s']:.2f} s",
+            f"{one['total_s']:.2f} s",
+            _milliseconds(one["tpot_s"]),
+            _milliseconds(one["tpot_slo_s"]),
+            str(one["running"]),
+        )
+        for one in decision["considered"]
+    ]
+    if len(rows) > 1:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines += ["", "when it was placed:"]
+        lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines)
+
+
+def _milliseconds(seconds: float) -> str:
+    """Empty for 0: not known, or none."""
+    return f"{seconds * 1000:.0f} ms" if seconds else ""

@@ -1,0 +1,80 @@
+"""Asking a running deployment to scale, and telling how it goes until it is done."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dualmap.router.cli.admin_call import AdminCallError, add_admin_argument, admin_call
+
+POLL_S = 0.5
+PATIENCE_S = 10.0  # with a gateway that does not answer meanwhile
+
+Scaling = dict[str, Any]  # of a pool, as GET /admin/scaling answers
+
+
+def add_pool_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pool", metavar="NAME", help="where several models are served; by default the first")
+
+
+def add_follow_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-wait", action="store_true", help="return when it has been accepted")
+    add_admin_argument(parser)
+
+
+def ask_and_follow(
+    args: argparse.Namespace, path: str, body: dict[str, Any], done: Callable[[Scaling], bool] | None
+) -> int:
+    """done: may raise AdminCallError; None where there is nothing to wait for. Returns the exit code."""
+    try:
+        answer = admin_call(args.admin, path, body)
+        print(answer["message"], flush=True)
+        if done is not None and not args.no_wait:
+            return _follow(args.admin, answer["pool"], done)
+    except AdminCallError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("it goes on; only the waiting has ended", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _follow(admin: str, pool_name: str, done: Callable[[Scaling], bool]) -> int:
+    """Print each line that differs from the one before. Raises AdminCallError."""
+    line = ""
+    heard_at = time.monotonic()
+    while True:
+        try:
+            pools: list[Scaling] = admin_call(admin, "/admin/scaling")["pools"]
+            (scaling,) = (pool for pool in pools if pool["pool"] == pool_name)
+        except AdminCallError:
+            if time.monotonic() - heard_at > PATIENCE_S:
+                raise
+        else:
+            heard_at = time.monotonic()
+            if (told := progress(scaling)) != line:
+                line = told
+                print(line, flush=True)
+            if done(scaling):
+                print("done", flush=True)
+                return 0
+        time.sleep(POLL_S)
+
+
+def progress(scaling: Scaling) -> str:
+    """Where things stand, in a line."""
+    counts: dict[str, int] = {}
+    for instance in scaling["instances"]:
+        counts[instance["state"]] = counts.get(instance["state"], 0) + 1
+    parts = [", ".join(f"{count} {state}" for state, count in sorted(counts.items()))]
+    parts += [
+        f"{i['instance_id']} still has {i['running'] + i['waiting']} requests"
+        for i in scaling["instances"]
+        if i["state"] == "draining" and i["running"] + i["waiting"]
+    ]
+    restart = scaling["restart"]
+    if restart is not None and not restart["done"]:
+        parts.append(f"restarted {len(restart['finished'])} of {len(restart['ids'])}, {restart['step']}")
+    return "; ".join(parts)

@@ -1,0 +1,84 @@
+"""The gateway alone, without Ray and its actors: `python -m dualmap.router.cli.standalone --instance URL`.
+
+Its instances are taken to be ready and never change. Benchmarks and tests use it, where the request path
+alone is what matters.
+"""
+
+import argparse
+import asyncio
+import signal
+import sys
+import time
+
+import uvloop
+
+from dualmap.instances.actor.instance_actor import model_cards
+from dualmap.instances.member import Member, Membership, MemberState
+from dualmap.instances.server.http_call import http_get
+from dualmap.instances.server.process import StartError
+from dualmap.router.access.api_keys import ApiKeysError
+from dualmap.router.cli.up import add_arguments, overrides
+from dualmap.router.config.config import ConfigFileError, DualMapConfig, ExternalInstance, load_config
+from dualmap.router.gateway.collect_less import collect_less
+from dualmap.router.gateway.gateway import Gateway
+from dualmap.router.gateway.pool import Pool
+from dualmap.router.journal.writer import open_journal
+from dualmap.router.observe.metrics import GatewayMetrics
+from dualmap.router.tokens.load_tokenizer import TokenizerError
+from dualmap.router.tokens.token_blocks import load_token_blocks
+from dualmap.scheduler import Scheduler
+
+MODELS_TIMEOUT_S = 5.0
+
+
+async def serve(config: DualMapConfig) -> None:
+    """Until SIGINT or SIGTERM. Raises OSError if it cannot listen."""
+    settings = config.gateway
+    journal = open_journal(settings.journal, config.scheduler, settings.journal_max_bytes, "standalone")
+    gateway = Gateway(
+        [Pool("", Scheduler(config.scheduler), journal)],
+        config.limits,
+        GatewayMetrics(),
+        block_tokens=config.scheduler.block_tokens,
+        gateway_id="standalone",
+        admin_token=settings.admin_token(),
+        ask_for_usage=settings.ask_for_usage,
+        access=settings.access(time.monotonic),
+        isolate_tenants=settings.isolates_tenants,
+        tls=settings.tls(),
+        tokens=load_token_blocks(settings.tokenizer, config.scheduler.block_tokens),
+    )
+    gateway.apply_membership(Membership(1, tuple([await _member(instance) for instance in config.instances])))
+    await gateway.start(settings.host, settings.port, admin_host=settings.admin_host, admin_port=settings.admin_port)
+    collect_less()
+    print(f"listening on http://{settings.host}:{gateway.port}, metrics on port {gateway.admin_port}", flush=True)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+    await gateway.stop(settings.drain_s)
+
+
+async def _member(instance: ExternalInstance) -> Member:
+    """Raises StartError if the instance does not answer."""
+    models = await http_get(f"{instance.url}/v1/models", MODELS_TIMEOUT_S)
+    if models is None:
+        raise StartError(f"{instance.url} does not answer GET /v1/models")
+    return Member(instance.id, 1, *instance.address, MemberState.READY, instance.capacity, model_cards(models))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m dualmap.router.cli.standalone")
+    add_arguments(parser)
+    args = parser.parse_args()
+    try:
+        config = load_config(args.config, overrides(args))
+        uvloop.run(serve(config))
+    except (ApiKeysError, ConfigFileError, StartError, TokenizerError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

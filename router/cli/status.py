@@ -1,0 +1,91 @@
+"""`dualmap status`: what the gateway says of itself on its admin port."""
+
+import argparse
+import json
+import sys
+from contextlib import suppress
+from typing import Any
+
+from dualmap.router.cli.admin_call import AdminCallError, add_admin_argument, admin_call
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_admin_argument(parser)
+    parser.add_argument("--json", action="store_true", help="the answer as it came")
+
+
+def format_status(status: dict[str, Any]) -> str:
+    """A line for the gateway and a row for each member."""
+    head = (
+        f"{status['gateway_id']}  policy {status['policy']}  epoch {status['epoch']}  up {status['uptime_s']:.0f} s"
+        f"  in flight {status['in_flight']}  client connections {status['client_connections']}"
+    )
+    several = len(status["pools"]) > 1
+    counted = ("RUNNING", "WAITING", "BACKLOG", "PER TOKEN", "KV TOKENS", "MODELS", "SIGNALS")
+    rows = [("INSTANCE", *(["POOL"] if several else []), "STATE", "ADDRESS", *counted)]
+    for member in status["members"]:
+        backlog_s = ""
+        if "running" in member:
+            tokens = member["prefill_tokens"] + member["waiting_tokens"]
+            backlog_s = f"{tokens * member['seconds_per_token']:.2f} s"
+        counts = (str(member.get(name, "")) for name in ("running", "waiting"))
+        per_token = f"{member['tpot_s'] * 1000:.0f} ms" if member.get("tpot_s") else ""
+        kv_tokens = str(member.get("kv_tokens", ""))
+        models = ", ".join(member["models"])
+        signals = format_signals(member["signals"]) if "signals" in member else ""
+        pool = [member["pool"] or "(first)"] if several else []
+        place = (member["instance_id"], *pool, member["state"], member["address"])
+        rows.append((*place, *counts, backlog_s, per_token, kv_tokens, models, signals))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    beside = [f"journal {status['journal']}"] if status.get("journal") else []
+    if status["models_served_twice"]:
+        beside.append(f"in several pools, served by the first by name: {', '.join(status['models_served_twice'])}")
+    if len(status["gateways"]) > 1:
+        beside.append("gateways " + ", ".join(f"{g['gateway_id']} ({g['admin']})" for g in status["gateways"]))
+    return "\n".join((head, *beside, "", *lines))
+
+
+def format_scaling(scaling: dict[str, Any]) -> str:
+    """Bounds and the last plan."""
+    scales = f"scaling  {scaling['pool']}  " if scaling["pool"] else "scaling  "
+    if not scaling["scaled"]:
+        return scales + "none: the instances run on their own"
+    bounds = f"{scaling['min_replicas']} to {scaling['max_replicas']} instances"
+    how = "by load" if scaling["automatic"] else "as told by hand"
+    if scaling["automatic"] and scaling["dry_run"]:
+        how += ", dry run"
+    plans = [scaling["plans"][-1]["reason"]] if scaling["plans"] else []
+    return "; ".join((f"{scales}{bounds}, {how}", *plans, *([scaling["note"]] if scaling["note"] else [])))
+
+
+def format_signals(signals: dict[str, dict[str, Any]]) -> str:
+    """Which there are and how old: `metrics 0.4 s, usage 3.1 s`; `none` where the gateway has only its own books."""
+    texts = []
+    for name, signal in signals.items():
+        text = name.replace("_", " ")
+        text += " none yet" if signal["age_s"] is None else f" {signal['age_s']:.1f} s"
+        if signal.get("stale"):
+            text += " (stale)"
+        if signal.get("exact"):
+            text += " (exact)"
+        if signal.get("error"):
+            text += f" ({signal['error']})"
+        texts.append(text)
+    return ", ".join(texts) or "none"
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        status = admin_call(args.admin, "/admin/status")
+    except AdminCallError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if args.json:
+        print(json.dumps(status, indent=2))
+        return 0
+    print(format_status(status))
+    with suppress(AdminCallError):  # the Autoscaler is away, or there is none
+        pools = admin_call(args.admin, "/admin/scaling")["pools"]
+        print("\n" + "\n".join(map(format_scaling, pools)))
+    return 0

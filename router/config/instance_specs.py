@@ -1,0 +1,149 @@
+"""The configuration -> what each Instance actor is to keep, and what it needs of the Ray cluster. Ids stay the same
+from run to run: they are what the rings hash."""
+
+import sys
+from dataclasses import dataclass, replace
+
+from dualmap.instances.server.vllm_command import KV_TOPIC, find_vllm, number_of, serve_command, serve_env
+from dualmap.instances.spec import InstanceSpec, KvEventSource
+from dualmap.router.config.config import DualMapConfig, ExternalInstance, PoolSettings
+from dualmap.scheduler.events import InstanceCapacity
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedSpec:
+    """kind: for messages. Resources: of the actor's placement group; none where it only watches or simulates."""
+
+    kind: str
+    spec: InstanceSpec
+    cpus: float = 0.0
+    gpus: float = 0.0
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        return {name: amount for name, amount in (("CPU", self.cpus), ("GPU", self.gpus)) if amount}
+
+
+def instance_specs(config: DualMapConfig, cluster_gpus: float = 0.0) -> list[PlacedSpec]:
+    """Of all pools. cluster_gpus: of the whole Ray cluster. Raises NoVllmError."""
+    return [placed for name in config.all_pools() for placed in _pool_specs(config, name, cluster_gpus)]
+
+
+def _pool_specs(config: DualMapConfig, pool_name: str, cluster_gpus: float) -> list[PlacedSpec]:
+    pool = config.all_pools()[pool_name]
+    replicas = pool.vllm.replicas if pool.vllm.model else 0
+    return [
+        *(_simulated(config, pool_name, number) for number in range(pool.simulate.count)),
+        *(_vllm(config, pool_name, cluster_gpus, number) for number in range(replicas)),
+        *(external_spec(config, pool_name, instance) for instance in pool.instances),
+    ]
+
+
+def scaled_prefix(pool_name: str, pool: PoolSettings) -> str:
+    """With which the ids of the instances begin that scaling starts and drains; a number follows. Empty where all run
+    already."""
+    if pool.vllm.model:
+        return _prefix(pool_name, "vllm")
+    return _prefix(pool_name, "sim") if pool.simulate.count else ""
+
+
+def is_scaled(instance_id: str, prefix: str) -> bool:
+    return bool(prefix) and instance_id.startswith(prefix) and instance_id.removeprefix(prefix).isdecimal()
+
+
+def scaled_spec(config: DualMapConfig, pool_name: str, cluster_gpus: float, instance_id: str) -> PlacedSpec:
+    """Of one that scaling starts. Raises NoVllmError."""
+    pool = config.all_pools()[pool_name]
+    number = int(instance_id.removeprefix(scaled_prefix(pool_name, pool)))
+    if pool.vllm.model:
+        return _vllm(config, pool_name, cluster_gpus, number)
+    return _simulated(config, pool_name, number)
+
+
+def _prefix(pool_name: str, kind: str) -> str:
+    return f"{pool_name}-{kind}-" if pool_name else f"{kind}-"
+
+
+def _weighed(capacity: InstanceCapacity, pool: PoolSettings) -> InstanceCapacity:
+    """With its share of the rings, where none is named: as fast as it is configured to be, compared with the pool's
+    other instances. Those that scaling starts change nothing: they are as the configured ones."""
+    if capacity.weight is not None:
+        return capacity
+    replicas = pool.vllm.replicas if pool.vllm.model else 0
+    counts = [(pool.simulate.capacity, pool.simulate.count), (pool.vllm.capacity, replicas)]
+    counts += [(instance.capacity, 1) for instance in pool.instances]
+    mean = sum(c.prefill_tokens_per_s * count for c, count in counts) / sum(count for _, count in counts)
+    return replace(capacity, weight=capacity.prefill_tokens_per_s / mean)
+
+
+def _simulated(config: DualMapConfig, pool_name: str, number: int) -> PlacedSpec:
+    pool = config.all_pools()[pool_name]
+    simulate = pool.simulate
+    capacity = _weighed(simulate.capacity, pool)
+    command = (
+        *(sys.executable, "-m", "dualmap.instances.simulated.cli", "--port", "0", "--model", simulate.model),
+        *("--prefill-tokens-per-s", str(capacity.prefill_tokens_per_s)),
+        *("--kv-tokens", str(capacity.kv_tokens)),
+        *("--max-num-seqs", str(capacity.max_running)),
+        *("--max-num-batched-tokens", str(simulate.max_num_batched_tokens)),
+        *(argument for name in simulate.lora for argument in ("--lora", name)),
+    )
+    instance_id = f"{_prefix(pool_name, 'sim')}{number}"
+    log_path = config.log_dir.absolute() / f"{instance_id}.log"
+    return PlacedSpec("simulated", InstanceSpec(instance_id, capacity, log_path, command, pool=pool_name))
+
+
+def _vllm(config: DualMapConfig, pool_name: str, cluster_gpus: float, number: int) -> PlacedSpec:
+    pool = config.all_pools()[pool_name]
+    vllm = pool.vllm
+    assert vllm.model is not None
+    gpus = vllm.gpus_per_replica
+    if gpus is None:
+        gpus = float(vllm.tensor_parallel_size) if cluster_gpus else 0.0
+    command = serve_command(
+        find_vllm(vllm.executable),
+        vllm.model,
+        vllm.engine_args,
+        tensor_parallel_size=vllm.tensor_parallel_size,
+        kv_events=vllm.kv_events,
+    )
+    capacity = _weighed(vllm.capacity, pool)
+    for flag, name in (("--max-num-seqs", "max_running"), ("--max-loras", "max_adapters")):
+        if value := number_of(vllm.engine_args, flag):
+            capacity = replace(capacity, **{name: value})
+    block_tokens = _named_block_tokens(config, pool_name)
+    events = KvEventSource("tcp://*:{kv_port}", "tcp://*:{kv_replay_port}", KV_TOPIC, block_tokens)
+    instance_id = f"{_prefix(pool_name, 'vllm')}{number}"
+    spec = InstanceSpec(
+        instance_id,
+        capacity,
+        config.log_dir.absolute() / f"{instance_id}.log",
+        command,
+        serve_env(gpus, vllm.cpus_per_replica, vllm.env),
+        start_timeout_s=vllm.start_timeout_s,
+        stop_grace_s=vllm.stop_grace_s,
+        kv_events=events if vllm.kv_events else None,
+        pool=pool_name,
+    )
+    return PlacedSpec("vLLM", spec, vllm.cpus_per_replica, gpus)
+
+
+def external_spec(config: DualMapConfig, pool_name: str, instance: ExternalInstance) -> PlacedSpec:
+    """Of one that runs already."""
+    host, port = instance.address
+    events = instance.kv_events
+    source = None
+    if events is not None:
+        block_tokens = _named_block_tokens(config, pool_name)
+        source = KvEventSource(events.endpoint, events.replay_endpoint, events.topic, block_tokens)
+    log_path = config.log_dir.absolute() / f"{instance.id}.log"
+    capacity = _weighed(instance.capacity, config.all_pools()[pool_name])
+    spec = InstanceSpec(instance.id, capacity, log_path, host=host, port=port, kv_events=source, pool=pool_name)
+    return PlacedSpec("external", spec)
+
+
+def _named_block_tokens(config: DualMapConfig, pool_name: str) -> int:
+    """0: the gateway does not know blocks by their tokens, which it does with a tokenizer and in the first pool."""
+    pools = config.all_pools()
+    by_tokens = config.gateway.tokenizer and pool_name == next(iter(pools))
+    return pools[pool_name].scheduler.block_tokens if by_tokens else 0

@@ -1,0 +1,279 @@
+"""Ray and the actors of one deployment: starts them in order, and stops every one of them."""
+
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from dualmap.instances.member import Member, MemberState
+from dualmap.instances.server.vllm_command import NoVllmError
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.instance_specs import PlacedSpec, instance_specs, scaled_prefix
+from dualmap.router.config.reload import ConfigFile
+from dualmap.router.deployment.external_instances import ExternalInstances
+from dualmap.router.deployment.own_instances import NO_CPU, OwnInstances, cluster_resources
+from dualmap.router.deployment.scaled_pools import ScaledPools
+from dualmap.router.fleet.actor import Fleet
+from dualmap.router.fleet.actor_by_name import FLEET, NAMESPACE, REBALANCER, autoscaler_name
+from dualmap.router.fleet.rebalancer import Rebalancer
+from dualmap.router.gateway.gateway_actor import GatewayActor
+from dualmap.router.observe.prometheus_targets import write_targets
+from dualmap.router.scaling.autoscaler import Autoscaler, Scaled
+from dualmap.router.tokens.load_tokenizer import TokenizerError, load_tokenizer
+from dualmap.scheduler.scaling_config import ScalingConfig
+
+START_TIMEOUT_S = 120.0  # of an actor
+PLACEMENT_TIMEOUT_S = 600.0  # of a placement group: a node may have to be added first
+LOCAL_PLACEMENT_TIMEOUT_S = 10.0  # nothing will be added to this machine
+STOP_TIMEOUT_S = 15.0
+PLACE_POLL_S = 0.05
+SCALING_INTERVAL_S = 0.5
+FIRST_ANSWER_S = 3.0  # what a running instance may take to answer for the first time, its actor's start included
+LOCAL_HOST = "127.0.0.1"  # of what runs beside us; elsewhere a node is reached at its own address
+OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing large passes through Ray
+
+
+class ClusterError(Exception):
+    """The deployment could not be started; the message says what and why, for the user to read."""
+
+
+class Cluster:
+    """say: is told each step, for a person to read."""
+
+    def __init__(self, config: DualMapConfig, say: Callable[[str], None]) -> None:
+        self._config = config
+        self._say = say
+        self._fleet: Any = None
+        self._rebalancer: Any = None
+        self._gateways: list[Any] = []
+        local = config.ray_address is None
+        placement_timeout_s = LOCAL_PLACEMENT_TIMEOUT_S if local else PLACEMENT_TIMEOUT_S
+        self._instances = OwnInstances(LOCAL_HOST if local else None, placement_timeout_s, say)
+        self._scaled: ScaledPools | None = None
+        self._external: ExternalInstances | None = None
+
+    def start_instances(self) -> None:
+        """Start Ray, the background actors and the instances; returns when all that are started for us are ready.
+        Raises ClusterError."""
+        settings = self._config.gateway
+        _check_free(settings.host, settings.port)
+        _check_free(settings.admin_host, settings.admin_port)
+        if settings.tokenizer is not None:
+            _check_tokenizer(settings.tokenizer)
+        self._say("starting Ray")
+        self._start_ray()
+        try:
+            gpus = cluster_resources().get("GPU", 0.0)
+            specs = instance_specs(self._config, gpus)
+        except NoVllmError as error:
+            raise ClusterError(str(error)) from None
+        ids = tuple(placed.spec.instance_id for placed in specs)
+        configs = {name: pool.scheduler for name, pool in self._config.all_pools().items()}
+        self._fleet = _actor(Fleet, FLEET, ids, configs)
+        self._rebalancer = _actor(Rebalancer, REBALANCER)
+        self._start_own(specs)
+        self._scaled = ScaledPools(self._config, self._instances, gpus, self._say)
+        for name in configs:
+            here = [placed.spec.instance_id for placed in specs if placed.spec.pool == name and placed.spec.command]
+            self._scaled.add(name, here, self._start_autoscaler(name))
+        try:
+            self._external = ExternalInstances(self._config, self._instances, self._say)
+        except ImportError as error:
+            raise ClusterError(f"discovery needs more packages, pip install 'dualmap[kubernetes]': {error}") from None
+        self._await_instances(specs)
+
+    def _start_autoscaler(self, pool_name: str) -> Any:
+        pool = self._config.all_pools()[pool_name]
+        prefix = scaled_prefix(pool_name, pool)
+        scaled = Scaled(pool_name, prefix, pool.scaling or ScalingConfig(), pool.scaling is not None)
+        name = autoscaler_name(pool_name)
+        return _actor(Autoscaler, name, scaled, self._config.log_dir.absolute() / f"{name}.log")
+
+    def look_after(self, stop: threading.Event, file: ConfigFile) -> None:
+        """Until `stop`: start and stop instances as the Autoscalers say, follow those that run elsewhere, and take over
+        what changes in the file."""
+        while not stop.wait(SCALING_INTERVAL_S):
+            config = file.news()
+            if config is not None and self._scaled is not None and self._external is not None:
+                self._scaled.take_over(config)
+                self._external.config = config
+            if file.reloads.applied or file.reloads.refused:
+                configs = {name: pool.scheduler for name, pool in file.config.all_pools().items()}
+                for gateway in self._gateways:
+                    gateway.reconfigure.remote(configs, file.config.limits, file.reloads)
+            if self._scaled is not None and self._external is not None:
+                with suppress(RayError):  # Ray's head, or Fleet, is away: again in the next round
+                    self._external.round()
+                self._scaled.round(self._external.ids)
+
+    def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
+        """Start all gateways. Returns port, admin port and process id of the first, once they serve.
+        Raises ClusterError."""
+        first: tuple[int, int, int] | None = None
+        admin: list[str] = []
+        for node_id in self._gateway_nodes(config):
+            for place in range(config.gateway.count):
+                settings = config.gateway
+                port = settings.port if first is None else first[0]
+                admin_port = settings.admin_port + place if settings.admin_port else 0
+                chosen = settings.model_copy(update={"port": port, "admin_port": admin_port})
+                ready = self._start_one_gateway(config.model_copy(update={"gateway": chosen}), node_id)
+                first = first or ready
+                admin.append(f"{settings.admin_host}:{ready[1]}")
+        assert first is not None
+        self._tell_prometheus(admin)
+        return first
+
+    def _tell_prometheus(self, admin: list[str]) -> None:
+        """Where the gateways' metrics are. Raises ClusterError."""
+        path = self._config.gateway.prometheus_targets
+        if path is not None:
+            try:
+                write_targets(path, admin)
+            except OSError as error:
+                raise ClusterError(f"gateway.prometheus_targets: {path} cannot be written: {error.strerror}") from None
+
+    def _gateway_nodes(self, config: DualMapConfig) -> list[str]:
+        """Ids of Ray nodes, ours first."""
+        own: str = ray.get_runtime_context().get_node_id()
+        if not config.gateway.on_every_node:
+            return [own]
+        alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        return [own, *(node_id for node_id in alive if node_id != own)]
+
+    def _start_one_gateway(self, config: DualMapConfig, node_id: str) -> tuple[int, int, int]:
+        name = f"gateway-{len(self._gateways)}"
+        where = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        gateway = _actor(GatewayActor, name, name, config, scheduling_strategy=where)
+        self._gateways.append(gateway)
+        try:
+            ready: tuple[int, int, int] = ray.get(gateway.ready.remote(), timeout=START_TIMEOUT_S)
+        except RayTaskError as error:
+            settings = config.gateway
+            raise ClusterError(
+                f"cannot listen on {settings.host}:{settings.port} and {settings.admin_host}:{settings.admin_port}:"
+                f" {error.cause}"
+            ) from None
+        except RayError as error:
+            raise ClusterError(f"the gateway did not start: {error}") from None
+        return ready
+
+    def stop_gateway(self) -> None:
+        """All of them. Running answers end first, as long as configured."""
+        gateways, self._gateways = self._gateways, []
+        if gateways:
+            with suppress(ClusterError):  # a directory that has gone meanwhile
+                self._tell_prometheus([])
+        _settle([gateway.stop.remote() for gateway in gateways], self._config.gateway.drain_s + STOP_TIMEOUT_S)
+        for gateway in gateways:
+            ray.kill(gateway)
+
+    def members(self) -> list[Member]:
+        """Of all instances, as their actors know them."""
+        return [state[0] for state in ray.get([actor.state.remote() for actor in self._instances.actors()])]
+
+    def stop(self) -> None:
+        """Leaves no process behind; may be called at any time, also twice."""
+        if self._external is not None:
+            self._external.stop()
+        if not ray.is_initialized():
+            return
+        self.stop_gateway()
+        self._instances.stop()
+        for actor in (*(self._scaled.actors() if self._scaled else ()), self._rebalancer, self._fleet):
+            if actor is not None:
+                ray.kill(actor)
+        ray.shutdown()
+
+    def _start_ray(self) -> None:
+        local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            ray.init(
+                address=self._config.ray_address or "local",
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({} if self._config.ray_address else local),
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ClusterError(f"cannot start or reach Ray: {error}") from None
+        finally:
+            for number, handler in handlers.items():  # Ray puts its own in their place
+                signal.signal(number, handler)
+
+    def _start_own(self, specs: list[PlacedSpec]) -> None:
+        """Returns once each has a place and its actor is made. Raises ClusterError."""
+        for placed in specs:
+            self._instances.add(placed)
+        ids = {placed.spec.instance_id for placed in specs}
+        while not self._instances.step(ids):
+            time.sleep(PLACE_POLL_S)
+        for instance_id, why in self._instances.failed.items():
+            raise ClusterError(f"{instance_id} cannot be started: {why}")
+
+    def _await_instances(self, specs: list[PlacedSpec]) -> None:
+        """Instances of ours must come up; external ones may come later, and are said to be missing."""
+        own = [placed for placed in specs if placed.spec.command]
+        watched = [placed.spec.instance_id for placed in specs if not placed.spec.command]
+        calls = {i: self._instances.actor(i).first_state.remote() for i in watched}
+        for ready, placed in enumerate(own, start=1):
+            instance_id = placed.spec.instance_id
+            member, error = _await_ready(self._instances.actor(instance_id), placed.spec.start_timeout_s)
+            if member.state is not MemberState.READY:
+                raise ClusterError(f"{instance_id} did not start: {error}")
+            self._say(f"{placed.kind} instances ready: {ready} of {len(own)}")
+        _settle(list(calls.values()), FIRST_ANSWER_S)
+        for instance_id, answered in calls.items():
+            if not ray.wait([answered], timeout=0)[0]:
+                self._say(f"{instance_id} does not answer; it will be used as soon as it does")
+
+
+def _check_free(host: str, port: int) -> None:
+    """Spares the user the start of everything else. Raises ClusterError; the gateway itself may still find it taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ClusterError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+
+
+def _check_tokenizer(path: str) -> None:
+    """Spares the user the start of everything else. Raises ClusterError."""
+    try:
+        load_tokenizer(path)
+    except TokenizerError as error:
+        raise ClusterError(str(error)) from None
+
+
+def _actor(cls: type, name: str, *args: Any, **needs: Any) -> Any:
+    """Restarted whenever it dies; a call that was under way is not repeated. Raises ClusterError."""
+    options = {"name": name, **NO_CPU, **needs}
+    try:
+        return ray.remote(cls).options(**options).remote(*args)
+    except ValueError as error:  # the name is taken
+        raise ClusterError(f"another deployment runs on this Ray cluster: {error}") from None
+
+
+def _await_ready(actor: Any, start_timeout_s: float) -> tuple[Member, str]:
+    """The instance's state once it is ready, or has failed to start."""
+    try:
+        state: tuple[Member, str] = ray.get(actor.first_state.remote(), timeout=START_TIMEOUT_S + start_timeout_s)
+    except RayError as error:
+        raise ClusterError(f"an instance's actor did not start: {error}") from None
+    return state
+
+
+def _settle(calls: list[Any], timeout_s: float) -> None:
+    """Wait for the calls; one that fails has nothing left to do."""
+    ray.wait(calls, num_returns=len(calls), timeout=timeout_s) if calls else None

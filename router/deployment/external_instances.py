@@ -1,0 +1,152 @@
+"""Instances that were not started here, and come and go: pods of Kubernetes, and what a changed configuration names."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from time import monotonic
+from typing import Protocol
+
+import ray
+
+from dualmap.instances.member import MemberState
+from dualmap.router.config.config import DualMapConfig, ExternalInstance, KubernetesDiscovery
+from dualmap.router.config.instance_specs import PlacedSpec, external_spec
+from dualmap.router.deployment.own_instances import OwnInstances
+from dualmap.router.fleet.actor_by_name import FLEET, actor_by_name
+from dualmap.router.fleet.state import FleetState
+
+FLEET_TIMEOUT_S = 2.0
+DRAIN_DEADLINE_S = 600.0  # of one that is named no more but runs on
+
+
+class Watch(Protocol):
+    """See PodWatch."""
+
+    @property
+    def found(self) -> Mapping[str, bool] | None: ...
+
+    def stop(self) -> None: ...
+
+
+class ExternalInstances:
+    """config: names those that run anywhere; may be replaced. ids: of those whose actors there should be, and what
+    each is. instances: all that there are. say: is told who comes and goes."""
+
+    def __init__(
+        self,
+        config: DualMapConfig,
+        instances: OwnInstances,
+        say: Callable[[str], None],
+        fleet_state: Callable[[], FleetState] | None = None,
+    ) -> None:
+        """fleet_state: raises RayError; None asks Fleet."""
+        self.config = config
+        self.ids: dict[str, PlacedSpec] = {}
+        self._instances = instances
+        self._say = say
+        self._fleet_state = fleet_state or _ask_fleet
+        self._leaving: dict[str, float] = {}  # since when
+        self._ending: set[str] = set()  # of these ids, pods that were told to end
+        self._watches: dict[str, tuple[KubernetesDiscovery, Watch]] = {}  # by pool
+        for pool_name, pool in config.all_pools().items():
+            self.ids |= {instance.id: external_spec(config, pool_name, instance) for instance in pool.instances}
+        self._watch()
+
+    def stop(self) -> None:
+        for _, watch in self._watches.values():
+            watch.stop()
+
+    def round(self) -> None:
+        """Add those that came, drain those that leave, let go of those that are gone. Raises RayError."""
+        self._watch()
+        named, ending = self._named()
+        named = {i: placed for i, placed in named.items() if not self._is_another(placed)}
+        self._ending = (self._ending | ending) & self.ids.keys() - named.keys()
+        for instance_id, placed in named.items():
+            if instance_id not in self.ids:
+                if instance_id not in self._instances:  # else one of that name has not quite left
+                    self.ids[instance_id] = placed
+                    self._instances.add(placed)
+                    self._say(f"{instance_id} is known")
+            elif self._leaving.pop(instance_id, None) is not None:
+                self._tell(instance_id, "undrain")
+        unheard = {pool_name for pool_name, (_, watch) in self._watches.items() if watch.found is None}
+        unnamed = [i for i, placed in self.ids.items() if i not in named and placed.spec.pool not in unheard]
+        for instance_id in unnamed:
+            self._leaving.setdefault(instance_id, monotonic())
+            self._tell(instance_id, "drain")
+        state = self._fleet_state() if unnamed else None
+        for instance_id in unnamed:
+            # A pod that vanishes without having been told to end may run on, with other labels.
+            gone = instance_id in self._ending and instance_id not in ending
+            drained = state is not None and _is_drained(state, instance_id)
+            if gone or drained or monotonic() - self._leaving[instance_id] > DRAIN_DEADLINE_S:
+                del self.ids[instance_id], self._leaving[instance_id]
+
+    def _watch(self) -> None:
+        """As configured by now."""
+        wanted = {name: p.discovery.kubernetes for name, p in self.config.all_pools().items() if p.discovery}
+        for pool_name, (settings, watch) in list(self._watches.items()):
+            if wanted.get(pool_name) != settings:
+                watch.stop()
+                del self._watches[pool_name]
+        for pool_name, settings in wanted.items():
+            if pool_name not in self._watches:
+                self._watches[pool_name] = settings, watch_pods(settings, self._say)
+
+    def _named(self) -> tuple[dict[str, PlacedSpec], set[str]]:
+        """Those that shall get requests, and pods that are about to end."""
+        named: dict[str, PlacedSpec] = {}
+        ending: set[str] = set()
+        for pool_name, pool in self.config.all_pools().items():
+            named |= {instance.id: external_spec(self.config, pool_name, instance) for instance in pool.instances}
+            if pool_name not in self._watches:
+                continue
+            settings, watch = self._watches[pool_name]
+            capacity = settings.capacity
+            capacity = replace(capacity, weight=1.0 if capacity.weight is None else capacity.weight)
+            for address, leaves in (watch.found or {}).items():
+                pod = ExternalInstance(url=f"http://{address}", capacity=capacity)
+                if leaves:
+                    ending.add(pod.id)
+                else:
+                    named[pod.id] = external_spec(self.config, pool_name, pod)
+        return named, ending
+
+    def _is_another(self, placed: PlacedSpec) -> bool:
+        """Whether one of its name, but with other settings, still leaves."""
+        instance_id = placed.spec.instance_id
+        return instance_id in self._leaving and not _alike(self.ids[instance_id], placed)
+
+    def _tell(self, instance_id: str, method: str) -> None:
+        """Said again in each round: an actor that was restarted has forgotten it."""
+        actor = self._instances.actor(instance_id)
+        if actor is not None:
+            getattr(actor, method).remote()
+
+
+def _ask_fleet() -> FleetState:
+    state: FleetState = ray.get(actor_by_name(FLEET).state.remote(), timeout=FLEET_TIMEOUT_S)
+    return state
+
+
+def watch_pods(settings: KubernetesDiscovery, say: Callable[[str], None]) -> Watch:
+    """Needs dualmap[kubernetes]; raises ImportError without it."""
+    watch = importlib.import_module("dualmap.router.deployment.kubernetes_discovery").PodWatch(settings, say)
+    watch.start()
+    found: Watch = watch
+    return found
+
+
+def _is_drained(state: FleetState, instance_id: str) -> bool:
+    """Whether it is known to drain, or to be lost, and no gateway has a request there; or it has never answered."""
+    member = next((member for member in state.members if member.instance_id == instance_id), None)
+    if member is None:
+        return state.settled
+    return member.state is not MemberState.READY and state.is_drained(instance_id)
+
+
+def _alike(one: PlacedSpec, other: PlacedSpec) -> bool:
+    """But for the share of the rings, which depends on the pool's other instances."""
+    a, b = (replace(placed.spec, capacity=replace(placed.spec.capacity, weight=None)) for placed in (one, other))
+    return a == b

@@ -1,0 +1,144 @@
+"""The actors of instances and their placement groups, in the process that owns them: they end with it."""
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util import placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from dualmap.instances.actor.instance_actor import InstanceActor
+from dualmap.router.config.instance_specs import PlacedSpec
+from dualmap.router.fleet.actor_by_name import FLEET, actor_by_name
+from dualmap.router.fleet.client import FleetClient
+
+STOP_TIMEOUT_S = 15.0  # of an actor, and of the server it stops
+FORGET_TIMEOUT_S = 2.0
+NO_CPU = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 0}  # restarted; calls under way are not repeated
+
+
+@dataclass(slots=True)
+class _Instance:
+    """actor: None while its placement group, or the name of a predecessor, is waited for. stopped: the call that stops
+    it."""
+
+    placed: PlacedSpec
+    group: PlacementGroup | None
+    begun_at: float = field(default_factory=time.monotonic)
+    actor: Any = None
+    stopped: Any = None
+    stop_by: float = 0.0
+
+
+class OwnInstances:
+    """node_host: the address at which others reach an instance's node; None: Ray knows it. placement_timeout_s: a node
+    may have to be added first. say: is told what comes and goes."""
+
+    def __init__(self, node_host: str | None, placement_timeout_s: float, say: Callable[[str], None]) -> None:
+        self._node_host = node_host
+        self._placement_timeout_s = placement_timeout_s
+        self._say = say
+        self._instances: dict[str, _Instance] = {}
+        self.failed: dict[str, str] = {}  # instances that found no place, and why
+
+    def actor(self, instance_id: str) -> Any:
+        """None before it has a place."""
+        return self._instances[instance_id].actor if instance_id in self._instances else None
+
+    def actors(self) -> list[Any]:
+        return [instance.actor for instance in self._instances.values() if instance.actor is not None]
+
+    def add(self, placed: PlacedSpec) -> None:
+        """Have it started by the next steps. That its placement group is pending makes Ray's own autoscaler add a
+        node."""
+        group = placement_group([placed.bundle], strategy="STRICT_PACK") if placed.bundle else None
+        self._instances[placed.spec.instance_id] = _Instance(placed, group)
+
+    def __contains__(self, instance_id: str) -> bool:
+        return instance_id in self._instances
+
+    def step(self, wanted: Collection[str]) -> bool:
+        """Start those that were added, stop those that are not wanted; waits for neither. Whether all is as wanted."""
+        for instance_id, instance in list(self._instances.items()):
+            if instance_id not in wanted:
+                self._stop(instance_id, instance)
+            elif instance.actor is None:
+                self._start(instance_id, instance)
+        return all(i.actor is not None and i.stopped is None for i in self._instances.values())
+
+    def stop(self) -> None:
+        """All of them, at once."""
+        calls = [actor.stop.remote() for actor in self.actors()]
+        if calls:
+            ray.wait(calls, num_returns=len(calls), timeout=STOP_TIMEOUT_S)
+        for actor in self.actors():
+            ray.kill(actor)
+        for instance in self._instances.values():
+            if instance.group is not None:
+                remove_placement_group(instance.group)
+        self._instances.clear()
+
+    def _start(self, instance_id: str, instance: _Instance) -> None:
+        placed, group = instance.placed, instance.group
+        options: dict[str, Any] = {"name": instance_id, **NO_CPU}
+        late = time.monotonic() - instance.begun_at > self._placement_timeout_s
+        if group is not None:
+            if not group.wait(0):
+                if late:
+                    self._give_up(instance_id, instance, lacking(placed))
+                return
+            strategy = PlacementGroupSchedulingStrategy(group)
+            options |= {"scheduling_strategy": strategy, "num_gpus": placed.gpus, "num_cpus": placed.cpus}
+        try:
+            instance.actor = (
+                ray.remote(InstanceActor).options(**options).remote(placed.spec, FleetClient().report, self._node_host)
+            )
+        except ValueError as error:  # the name is taken: a predecessor has not gone yet
+            if late:
+                self._give_up(instance_id, instance, f"another deployment runs on this Ray cluster: {error}")
+
+    def _give_up(self, instance_id: str, instance: _Instance, why: str) -> None:
+        if instance.group is not None:
+            remove_placement_group(instance.group)
+        del self._instances[instance_id]
+        self.failed[instance_id] = why
+
+    def _stop(self, instance_id: str, instance: _Instance) -> None:
+        """First its server, then its actor; Fleet forgets it when neither can report any more."""
+        if instance.actor is not None:
+            if instance.stopped is None:
+                instance.stopped = instance.actor.stop.remote()
+                instance.stop_by = time.monotonic() + STOP_TIMEOUT_S
+            done, _ = ray.wait([instance.stopped], timeout=0)
+            if not done and time.monotonic() < instance.stop_by:
+                return
+            ray.kill(instance.actor)
+            try:
+                ray.get(actor_by_name(FLEET).forget.remote(instance_id), timeout=FORGET_TIMEOUT_S)
+            except RayError:
+                return  # again at the next step
+        if instance.group is not None:
+            remove_placement_group(instance.group)
+        del self._instances[instance_id]
+        self._say(f"{instance_id} has left")
+
+
+def lacking(placed: PlacedSpec) -> str:
+    """Why there is no place for it."""
+    wanted = ", ".join(f"{amount:g} {name}" for name, amount in placed.bundle.items())
+    resources = cluster_resources()
+    has = ", ".join(f"{resources.get(name, 0.0):g} {name}" for name in placed.bundle)
+    return (
+        f"it needs {wanted} on one node; the Ray cluster has {has}, taken or not: lower replicas, gpus_per_replica or"
+        " cpus_per_replica"
+    )
+
+
+def cluster_resources() -> dict[str, float]:
+    """Of the whole Ray cluster, taken or not."""
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return resources

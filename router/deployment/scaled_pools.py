@@ -1,0 +1,95 @@
+"""The pools as `dualmap up` keeps them: it asks each pool's Autoscaler which instances there should be, and starts and
+stops them accordingly."""
+
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from dualmap.instances.server.vllm_command import NoVllmError
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.instance_specs import is_scaled, scaled_prefix, scaled_spec
+from dualmap.router.deployment.own_instances import OwnInstances
+from dualmap.router.scaling.autoscaler import Wanted
+
+ANSWER_TIMEOUT_S = 2.0  # of an Autoscaler
+
+
+class ScaledPools:
+    """instances: all there are, those included that are not scaled.
+    cluster_gpus: of the whole Ray cluster. say: is told what starts."""
+
+    def __init__(
+        self, config: DualMapConfig, instances: OwnInstances, cluster_gpus: float, say: Callable[[str], None]
+    ) -> None:
+        self.config = config
+        self._instances = instances
+        self._cluster_gpus = cluster_gpus
+        self._say = say
+        self._fixed: set[str] = set()  # instances that are not scaled
+        self._autoscalers: dict[str, Any] = {}  # by pool
+        self._wanted: dict[str, Wanted] = {}  # the last answers
+        self._told: dict[str, int] = {}  # how many instances the Autoscalers are to be told
+        self._telling: dict[str, Any] = {}  # the calls that tell it
+
+    def add(self, pool_name: str, ids: Collection[str], autoscaler: Any) -> None:
+        """ids: of the instances that were started here at first."""
+        pool = self.config.all_pools()[pool_name]
+        prefix = scaled_prefix(pool_name, pool)
+        scaled_ids = {i for i in ids if is_scaled(i, prefix)}
+        self._fixed |= set(ids) - scaled_ids
+        told = len(scaled_ids) if pool.scaling is None and scaled_ids else None
+        self._wanted[pool_name] = Wanted(tuple(sorted(scaled_ids)), told)
+        self._autoscalers[pool_name] = autoscaler
+
+    def take_over(self, config: DualMapConfig) -> None:
+        """A configuration with other bounds, or other numbers of instances where there are no bounds."""
+        for pool_name, pool in config.all_pools().items():
+            if pool.replicas != self.config.all_pools()[pool_name].replicas:
+                self._told[pool_name] = pool.replicas
+                self._telling.pop(pool_name, None)
+        self.config = config
+
+    def actors(self) -> list[Any]:
+        return list(self._autoscalers.values())
+
+    def round(self, others: Collection[str]) -> None:
+        """Do what the Autoscalers say. While one is away, all it scales stays. others: instances that there should be
+        as well."""
+        for pool_name, autoscaler in self._autoscalers.items():
+            with suppress(RayError):  # it is away: asked again in the next round
+                self._ask(pool_name, autoscaler)
+            if pool_name in self._told:
+                self._tell(pool_name, autoscaler)
+        with suppress(RayError):  # Ray's head is away
+            self._instances.step(self._fixed.union(others, *(wanted.ids for wanted in self._wanted.values())))
+
+    def _tell(self, pool_name: str, autoscaler: Any) -> None:
+        """Until it is heard; it is answered only once the Autoscaler has been asked again."""
+        call = self._telling.get(pool_name)
+        if call is None:
+            self._telling[pool_name] = autoscaler.scale.remote(self._told[pool_name])
+        elif ray.wait([call], timeout=0)[0]:
+            del self._telling[pool_name]
+            with suppress(RayError):
+                ray.get(call)
+                del self._told[pool_name]
+
+    def _ask(self, pool_name: str, autoscaler: Any) -> None:
+        """Add what is missing. Raises RayError."""
+        last = self._wanted[pool_name]
+        failed = {i: why for i, why in self._instances.failed.items() if i in last.ids}
+        bounds = self.config.all_pools()[pool_name].scaling
+        wanted: Wanted = ray.get(autoscaler.wanted.remote(last, failed, bounds), timeout=ANSWER_TIMEOUT_S)
+        self._wanted[pool_name] = wanted
+        for instance_id in failed:
+            del self._instances.failed[instance_id]
+        for instance_id in wanted.ids:
+            if instance_id not in self._instances:
+                self._say(f"{instance_id} starts")
+                try:
+                    self._instances.add(scaled_spec(self.config, pool_name, self._cluster_gpus, instance_id))
+                except NoVllmError as error:
+                    self._instances.failed[instance_id] = str(error)

@@ -1,0 +1,189 @@
+"""The endpoint picker: tells a proxy that speaks Envoy's external processing protocol which instance takes a request.
+
+A proxy's message is held until the core dispatches the request, so that what waits can still move to another instance.
+"""
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from typing import Any
+
+from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
+
+from dualmap.router.apis.routes import Route, find_route
+from dualmap.router.envoy import ext_proc
+from dualmap.router.envoy.pick import Pick
+from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.http.openai_errors import HttpError, body_too_large, unavailable
+from dualmap.router.requests.request_driver import RequestDriver
+from dualmap.scheduler.commands import Dispatch
+from dualmap.scheduler.events import ServedElsewhere
+
+EVENT_STREAM = b"text/event-stream"
+
+
+class Picker:
+    """The service envoy.service.ext_proc.v3.ExternalProcessor. instances: id by IP:PORT, of those that are ready."""
+
+    def __init__(
+        self,
+        driver: RequestDriver,
+        clock: Callable[[], float],
+        max_body_bytes: int,
+        alternatives: Callable[[Dispatch], Iterable[str]],
+    ) -> None:
+        """alternatives: ids of the other instances that a request could go to, the best first."""
+        self.instances: Mapping[str, str] = {}
+        self.endpoints: Mapping[str, str] = {}  # the other way round
+        self._driver = driver
+        self._clock = clock
+        self._max_body_bytes = max_body_bytes
+        self._alternatives = alternatives
+
+    async def Process(  # noqa: N802
+        self, request_iterator: AsyncIterable[pb.ProcessingRequest], context: Any
+    ) -> AsyncIterator[pb.ProcessingResponse]:
+        """One HTTP request and its answer."""
+        carried = _Carried(self)
+        try:
+            async for message in request_iterator:
+                async for response in carried.take(message):
+                    yield response
+            carried.end()
+        finally:
+            carried.left()
+
+    def pick(self, request: HttpRequest, body: bytes, subset: tuple[str, ...] | None, read: bool) -> Pick:
+        """read: the body is there to be read."""
+        driver = self._driver
+        pick = Pick(driver, driver.next_id(), request, body, self._clock(), self._endpoints_of)
+        only = () if subset is None else tuple(self.instances[e] for e in subset if e in self.instances)
+        route = find_route(request) if read else Route.PASSED_THROUGH
+        if driver.stopping:
+            pick.answer_error(unavailable("The endpoint picker is shutting down."))
+        elif subset is not None and not only:
+            pick.answer_error(unavailable("None of the endpoints that the request may go to is ready."))
+        else:
+            driver.take(pick, route if route in (Route.CHAT, Route.COMPLETION) else Route.PASSED_THROUGH, only)
+        return pick
+
+    def request(self, headers: Mapping[str, bytes]) -> HttpRequest:
+        return ext_proc.read_request(headers, self._clock())
+
+    def body_error(self, body_bytes: int) -> HttpError | None:
+        return body_too_large(self._max_body_bytes) if body_bytes > self._max_body_bytes else None
+
+    def note_served(self, pick: Pick, endpoint: str) -> None:
+        """The proxy tells which endpoint gave the answer."""
+        instance_id = self.instances.get(endpoint)
+        if instance_id and pick.dispatch is not None and pick.dispatch.instance_id != instance_id:
+            self._driver.handle(ServedElsewhere(pick.id, pick.dispatch.attempt, instance_id), pick.core)
+
+    def _endpoints_of(self, dispatch: Dispatch) -> tuple[str, ...]:
+        ids = dict.fromkeys((dispatch.instance_id, *self._alternatives(dispatch)))
+        return tuple(self.endpoints[instance_id] for instance_id in ids if instance_id in self.endpoints)
+
+
+class _Carried:
+    """One stream of messages, which is one HTTP request."""
+
+    def __init__(self, picker: Picker) -> None:
+        self._picker = picker
+        self._pick: Pick | None = None
+        self._request: HttpRequest | None = None
+        self._subset: tuple[str, ...] | None = None
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._modes = (ext_proc.DUPLEX, ext_proc.DUPLEX)
+        self._answered = False
+
+    async def take(self, message: pb.ProcessingRequest) -> AsyncIterator[pb.ProcessingResponse]:
+        """The answers to a message, in order."""
+        match message.WhichOneof("request"):
+            case "request_headers":
+                self._modes = ext_proc.body_modes(message)
+                self._subset = ext_proc.subset_hint(message)
+                self._request = self._picker.request(ext_proc.read_headers(message.request_headers.headers))
+                ends = message.request_headers.end_of_stream
+                if self._modes[0] in ext_proc.HOLDS_BODY and not ends:
+                    yield ext_proc.nothing_to_do("request_headers")
+                elif self._modes[0] != ext_proc.DUPLEX or ends:
+                    yield await self._choose("request_headers", read=False)
+            case "request_body":
+                async for response in self._request_body(message.request_body):
+                    yield response
+            case "request_trailers":
+                if self._pick is None and self._modes[0] == ext_proc.DUPLEX:  # they end the body in place of its flag
+                    async for response in self._go_on(ends=False):
+                        yield response
+                yield ext_proc.nothing_to_do("request_trailers")
+            case "response_headers":
+                yield self._response_headers(message)
+            case "response_body":
+                for response in self._response_body(message.response_body):
+                    yield response
+            case "response_trailers":
+                self.end()
+                yield ext_proc.nothing_to_do("response_trailers")
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        if self._pick is not None and self._answered:
+            self._pick.end()
+
+    def left(self) -> None:
+        if self._pick is not None:
+            self._pick.left()
+
+    async def _request_body(self, part: pb.HttpBody) -> AsyncIterator[pb.ProcessingResponse]:
+        if self._pick is not None:  # it was picked by its headers
+            yield ext_proc.nothing_to_do("request_body")
+            return
+        self._body.append(part.body)
+        self._body_bytes += len(part.body)
+        if (error := self._picker.body_error(self._body_bytes)) is not None:
+            yield ext_proc.refusal(error)
+        elif self._modes[0] in ext_proc.HOLDS_BODY:
+            yield await self._choose("request_body", read=True)
+        elif part.end_of_stream:
+            async for response in self._go_on(ends=True):
+                yield response
+
+    async def _go_on(self, ends: bool) -> AsyncIterator[pb.ProcessingResponse]:
+        """In full-duplex mode headers and body have been held. ends: with the body, not with trailers."""
+        response = await self._choose("request_headers", read=True)
+        yield response
+        if not response.HasField("immediate_response"):
+            for piece in ext_proc.echo("request_body", b"".join(self._body), ends):
+                yield piece
+        self._body.clear()
+
+    async def _choose(self, kind: str, read: bool) -> pb.ProcessingResponse:
+        assert self._request is not None, "headers come first"
+        self._pick = self._picker.pick(self._request, b"".join(self._body), self._subset, read)
+        chosen = await self._pick.chosen
+        if isinstance(chosen, HttpError):
+            return ext_proc.refusal(chosen)
+        return ext_proc.destination(kind, chosen)
+
+    def _response_headers(self, message: pb.ProcessingRequest) -> pb.ProcessingResponse:
+        pick = self._pick
+        if pick is None or pick.dispatch is None:
+            return ext_proc.nothing_to_do("response_headers")
+        headers = ext_proc.read_headers(message.response_headers.headers)
+        endpoint = ext_proc.served_by(message)
+        self._picker.note_served(pick, endpoint)
+        instance_id = pick.dispatch.instance_id
+        self._answered = True
+        event_stream = headers.get("content-type", b"").startswith(EVENT_STREAM)
+        pick.answered(int(headers.get(":status", b"0")), event_stream, bool(endpoint))
+        if message.response_headers.end_of_stream:
+            pick.end()
+        return ext_proc.answer_headers(instance_id)
+
+    def _response_body(self, part: pb.HttpBody) -> Iterable[pb.ProcessingResponse]:
+        if self._pick is not None:
+            self._pick.take(part.body)
+            if part.end_of_stream:
+                self.end()
+        if self._modes[1] == ext_proc.DUPLEX:
+            return ext_proc.echo("response_body", part.body, part.end_of_stream)
+        return (ext_proc.nothing_to_do("response_body"),)

@@ -1,0 +1,400 @@
+"""The gateway of one process: its sockets, its members, its clock. Requests themselves are driven by RequestDriver."""
+
+import asyncio
+import dataclasses
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from dualmap.instances.member import Membership, MemberState
+from dualmap.instances.signals import SignalNews
+from dualmap.router.access.access import Access
+from dualmap.router.apis.model_list import ModelList
+from dualmap.router.fleet.membership_events import SERVING, membership_events
+from dualmap.router.fleet.state import GatewayState, PoolPlan, PoolTotals, Sent
+from dualmap.router.gateway.admin import AdminService
+from dualmap.router.gateway.front import Front, HttpFront
+from dualmap.router.gateway.pool import Pool
+from dualmap.router.http.limits import HttpLimits
+from dualmap.router.http.tls import TlsFiles
+from dualmap.router.observe.live_view import live_view
+from dualmap.router.observe.metrics import GatewayMetrics, Gauges
+from dualmap.router.observe.pool_timeline import PoolTimeline
+from dualmap.router.observe.recent_decisions import RecentDecisions
+from dualmap.router.observe.signal_ages import SignalAges
+from dualmap.router.requests.request_driver import RequestDriver
+from dualmap.router.scaling.endpoints import ScalingEndpoints
+from dualmap.router.tokens.token_blocks import TokenBlocks
+from dualmap.scheduler.commands import Dispatch
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.events import (
+    GatewayLoads,
+    InstanceLoad,
+    LoadReported,
+    MovesProposed,
+    PrefixDepths,
+    SettingsChanged,
+    Tick,
+)
+from dualmap.scheduler.request import Attempt
+from dualmap.scheduler.snapshot import Move, Snapshot
+
+TICK_S = 0.1  # assumed first tokens are late by half of it on average; a tick of an idle core costs a microsecond
+MAX_SENT = 10_000  # prompts kept for the other gateways until Fleet has been told
+
+
+class Gateway:
+    """All methods are for the thread of the event loop."""
+
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        limits: HttpLimits,
+        metrics: GatewayMetrics,
+        *,
+        block_tokens: int,
+        clock: Callable[[], float] = time.monotonic,
+        gateway_id: str = "gateway",
+        admin_token: str | None = None,
+        ask_for_usage: bool = True,
+        tokens: TokenBlocks | None = None,
+        scaling: ScalingEndpoints | None = None,
+        access: Access | None = None,
+        isolate_tenants: bool = False,
+        tls: TlsFiles | None = None,
+    ) -> None:
+        """pools: one or more; `stop` closes their journals. block_tokens: as in the config of every scheduler.
+        admin_token, scaling: see AdminService. ask_for_usage, tokens, access, isolate_tenants: see
+        RequestDriver. tls: see HttpFront."""
+        self.gateway_id = gateway_id
+        self.pools = {pool.name: pool for pool in pools}
+        self.scheduler = pools[0].scheduler
+        self.metrics = metrics
+        self.membership = Membership()
+        self.signals = SignalAges([pool.scheduler for pool in pools])
+        cores = {pool.name: pool.core for pool in pools}
+        self.driver = RequestDriver(
+            cores, limits, metrics, block_tokens, clock, gateway_id, ask_for_usage, tokens, access, isolate_tenants
+        )
+        self._tls = tls
+        self._limits = limits
+        self._clock = clock
+        self._started_at = clock()
+        self._drained = asyncio.Event()
+        self._pool_of: dict[str, Pool] = {}  # by instance
+        self.peers: tuple[GatewayState, ...] = ()  # all gateways, as Fleet knows them
+        self.plans: tuple[PoolPlan, ...] = ()
+        self.decisions = RecentDecisions()
+        self._shares_sent = False
+        self.timelines = {pool.name: PoolTimeline(pool.scheduler.stats, self._started_at) for pool in pools}
+        self.driver.dispatched = self._note_dispatch
+        self.driver.first_token_came = self._note_first_token
+        self._fleet_heard_at: float | None = None  # None: there is no Fleet
+        self._sent: deque[Sent] = deque(maxlen=MAX_SENT)
+        self._next_sweep = 0.0
+        self._ticking: asyncio.TimerHandle | None = None
+        self.front: Front = HttpFront(self.driver, limits, clock, tls)
+        self._admin = AdminService(self, limits, clock, admin_token, scaling)
+        metrics.bind(
+            {pool.name: pool.scheduler for pool in pools},
+            lambda: self.membership,
+            self._gauges,
+            lambda: self.signals.ages(self._clock()),
+            None if self.driver.by_tokens is None else self.driver.by_tokens.outcomes,
+            lambda: self.plans,
+        )
+
+    def serve_proxies(self) -> None:
+        """Pick instances for a proxy that speaks Envoy's external processing protocol, instead of serving HTTP; before
+        `start`. Needs dualmap[picker]; raises ImportError without it."""
+        from dualmap.router.envoy.picker_front import PickerFront  # not needed elsewhere, and large
+
+        tls = None if self._tls is None else self._tls.pem()
+        self.front = PickerFront(self.driver, self._limits, self._clock, self._alternatives, tls)
+
+    # Lifecycle.
+
+    async def start(
+        self,
+        host: str,
+        port: int,
+        reuse_port: bool = False,
+        admin_host: str = "127.0.0.1",
+        admin_port: int = 0,
+    ) -> None:
+        """Listen. Port 0 takes a free one; `port` and `admin_port` tell which. Raises OSError if one is taken."""
+        await self.front.listen(host, port, reuse_port)
+        try:
+            await self._admin.start(admin_host, admin_port)
+        except OSError:
+            self.front.close()
+            raise
+        self._tick()
+
+    async def stop(self, drain_s: float = 0.0) -> None:
+        """Accept no more, let running exchanges end for up to `drain_s` seconds, then abort the rest."""
+        self.front.close()
+        self.driver.stop_taking()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(drain_s):
+                await self._drained.wait()
+        await self.front.abort()
+        self._admin.stop()
+        if self._ticking is not None:
+            self._ticking.cancel()
+        for pool in self.pools.values():
+            if pool.journal is not None:
+                pool.journal.close()
+
+    @property
+    def port(self) -> int:
+        """The port that clients use, or the proxy that carries their requests."""
+        return self.front.port
+
+    @property
+    def admin_port(self) -> int:
+        return self._admin.port
+
+    # What runs in the background tells and asks.
+
+    def apply_membership(self, membership: Membership) -> None:
+        """Take over a membership, unless it is older than the one in use or the same."""
+        if membership.epoch <= self.membership.epoch:
+            return
+        old, self.membership = self.membership, membership
+        driver = self.driver
+        driver.models = ModelList(membership, next(iter(self.pools)))
+        self._pool_of = {m.instance_id: self.pools[m.pool] for m in membership.members if m.pool in self.pools}
+        self.front.apply_membership(membership)
+        driver.ready = any(member.state is MemberState.READY for member in membership.members)
+        serving = {m.instance_id: (m.host, m.port) for m in membership.members if m.state in SERVING}
+        driver.set_addresses(serving)
+        for pool in self.pools.values():
+            for event in membership_events(old.of_pool(pool.name), membership.of_pool(pool.name)):
+                driver.handle(event, pool.core)
+        driver.forget_addresses(serving.keys())
+
+    def hear(self, news: SignalNews) -> None:
+        """What instances said of themselves."""
+        now = self._clock()
+        for signals in news.signals:
+            self.signals.note(signals, now)
+            pool = self._pool_of.get(signals.instance_id)
+            if pool is not None and (load := signals.load) is not None:
+                said = (load.running, load.waiting, load.kv_used, signals.load_age_s, load.adapters)
+                self.driver.handle(LoadReported(signals.instance_id, *said), pool.core)
+        for change in news.cache:
+            if (pool := self._pool_of.get(change.instance_id)) is not None:
+                self.driver.handle(change, pool.core)
+
+    def pool_name_of(self, instance_id: str) -> str | None:
+        """None where there is no such instance."""
+        pool = self._pool_of.get(instance_id)
+        return None if pool is None else pool.name
+
+    def note_fleet(self, peers: tuple[GatewayState, ...], plans: tuple[PoolPlan, ...] = ()) -> None:
+        """Fleet has answered; all gateways that it knows, and what its Autoscalers plan."""
+        self.peers = peers
+        self.plans = plans
+        if self.driver.access is not None:
+            self.driver.access.set_gateways(len(peers))
+        self._fleet_heard_at = self._clock()
+
+    # What gateways tell each other, over Fleet.
+
+    def own_loads(self) -> tuple[InstanceLoad, ...]:
+        """What this gateway has booked on each instance."""
+        now = self._clock()
+        return tuple(load for pool in self.pools.values() for load in pool.scheduler.own_loads(now))
+
+    def totals(self) -> dict[str, PoolTotals]:
+        """Counters since the start, by pool."""
+        stats = {name: pool.scheduler.stats for name, pool in self.pools.items()}
+        return {
+            name: PoolTotals(
+                arrived=s.arrived,
+                arrived_work_tokens=s.arrived_work_tokens,
+                slo_kept=s.slo_kept,
+                slo_missed=s.slo_missed,
+                tpot_kept=s.tpot_kept,
+                tpot_missed=s.tpot_missed,
+            )
+            for name, s in stats.items()
+        }
+
+    def share_sent(self, wanted: bool) -> None:
+        """Whether there are other gateways, which want to know the prompts that this one sends."""
+        self._shares_sent = wanted
+
+    def take_sent(self) -> tuple[Sent, ...]:
+        """Prompts dispatched since the last call."""
+        sent = tuple(self._sent)
+        self._sent.clear()
+        return sent
+
+    @property
+    def listens(self) -> bool:
+        """Whether a core wants news of the other gateways soon."""
+        return any(pool.scheduler.listens for pool in self.pools.values())
+
+    def hear_others(self, loads: GatewayLoads) -> None:
+        """What the other gateways have booked and sent."""
+        for pool in self.pools.values():
+            self.driver.handle(loads if len(self.pools) == 1 else self._of_pool(loads, pool), pool.core)
+
+    def _of_pool(self, loads: GatewayLoads, pool: Pool) -> GatewayLoads:
+        return replace(
+            loads,
+            loads=tuple(load for load in loads.loads if self._pool_of.get(load.instance_id) is pool),
+            sent=tuple(sent for sent in loads.sent if self._pool_of.get(sent[0]) is pool),
+        )
+
+    def agree(self, depths: dict[str, PrefixDepths]) -> None:
+        """The depths that all gateways use from now on, by pool."""
+        for name, agreed in depths.items():
+            if (pool := self.pools.get(name)) is not None:
+                pool.depths = agreed
+                self.driver.handle(agreed, pool.core)
+
+    def depths(self) -> dict[str, PrefixDepths]:
+        """Those in use; empty where nothing was agreed on."""
+        return {name: pool.depths for name, pool in self.pools.items() if pool.depths is not None}
+
+    def _attempt_of(self, dispatch: Dispatch) -> Attempt | None:
+        """None where it is over already."""
+        pool = self._pool_of.get(dispatch.instance_id)
+        return None if pool is None else pool.scheduler.attempts.get(dispatch.request_id)
+
+    def _alternatives(self, dispatch: Dispatch) -> list[str]:
+        """Other instances that were considered, the soonest first, as many as may be tried."""
+        attempt = self._attempt_of(dispatch)
+        if attempt is None:
+            return []
+        soonest = sorted(attempt.considered, key=lambda estimate: (estimate.total_s, estimate.instance_id))
+        named = dict.fromkeys((*attempt.candidates, *(estimate.instance_id for estimate in soonest)))
+        most = self._pool_of[dispatch.instance_id].scheduler.config.max_attempts - 1
+        return [instance_id for instance_id in named if instance_id != dispatch.instance_id][:most]
+
+    def _note_dispatch(self, dispatch: Dispatch) -> None:
+        pool = self._pool_of.get(dispatch.instance_id)
+        attempt = self._attempt_of(dispatch)
+        if pool is None or attempt is None:
+            return
+        self.timelines[pool.name].note_choice(dispatch.reason)
+        exchange = self.driver.exchanges[dispatch.request_id]
+        self.decisions.note(pool.name, exchange.request_id, exchange.model, dispatch, attempt)
+        if self._shares_sent and attempt.request.blocks:
+            self._sent.append((dispatch.instance_id, attempt.request.blocks))
+
+    def _note_first_token(self, dispatch: Dispatch, ttft_s: float) -> None:
+        if (pool := self._pool_of.get(dispatch.instance_id)) is not None:
+            self.timelines[pool.name].note_first_token(ttft_s)
+
+    def reconfigure(self, configs: Mapping[str, SchedulerConfig], limits: HttpLimits) -> None:
+        """Settings that hold from now on. configs: by pool. limits: clients' open connections keep those they have."""
+        self._limits = self.front.limits = limits
+        self.driver.limit(limits)
+        for name, config in configs.items():
+            self.driver.handle(SettingsChanged(config), self.pools[name].core)
+
+    # Planning, by pool.
+
+    def snapshots(self) -> dict[str, Snapshot]:
+        """What planning needs; without the pools in which there is nothing to plan."""
+        now = self._clock()
+        found = ((name, pool.scheduler.snapshot(now)) for name, pool in self.pools.items())
+        return {name: snapshot for name, snapshot in found if snapshot is not None}
+
+    def propose(self, pool_name: str, moves: tuple[Move, ...], version: int) -> None:
+        """A plan made on the snapshot of that version."""
+        self.driver.handle(MovesProposed(moves, version), self.pools[pool_name].core)
+
+    def status(self) -> dict[str, Any]:
+        """What an operator asks first, as plain values."""
+        views = {i: view for pool in self.pools.values() for i, view in pool.scheduler.instances.items()}
+        journals = [pool.journal.state for pool in self.pools.values() if pool.journal is not None]
+        depths = self.depths().values()
+        signals = self.signals.describe(self._clock())
+        members = []
+        for member in self.membership.members:
+            row: dict[str, Any] = {
+                "instance_id": member.instance_id,
+                "incarnation": member.incarnation,
+                "address": f"{member.host}:{member.port}",
+                "state": member.state.value,
+                "pool": member.pool,
+                "pid": member.pid,
+                "models": [str(card.get("id")) for card in member.model_cards],
+            }
+            if view := views.get(member.instance_id):
+                row |= {
+                    "waiting": view.waiting_count,
+                    "running": view.running_count,
+                    "others_running": view.others.running if view.others is not None else 0,
+                    "waiting_tokens": view.waiting_tokens,
+                    "prefill_tokens": view.booked_prefill_tokens,
+                    "kv_tokens": view.booked_kv_tokens,
+                    "seconds_per_token": view.seconds_per_token,
+                    "tpot_s": view.tpot_with(0),
+                    "adapters_loaded": view.adapters.loaded,
+                    "signals": signals.get(member.instance_id, {}),
+                }
+            members.append(row)
+        return {
+            "gateway_id": self.gateway_id,
+            "pid": os.getpid(),
+            "policy": ", ".join(dict.fromkeys(pool.scheduler.config.policy for pool in self.pools.values())),
+            "pools": list(self.pools),
+            "models_served_twice": self.driver.models.twice,
+            "epoch": self.membership.epoch,
+            "uptime_s": self.uptime_s,
+            "in_flight": len(self.driver.exchanges),
+            "client_connections": len(self.driver.clients),
+            "journal": "; ".join(journals) or None,
+            "prefix_depths": {
+                "epoch": max((agreed.epoch for agreed in depths), default=0),
+                "keys": sum(len(agreed.depths) for agreed in depths),
+            },
+            "gateways": [dataclasses.asdict(peer) for peer in self.peers],
+            "members": members,
+        }
+
+    @property
+    def uptime_s(self) -> float:
+        return self._clock() - self._started_at
+
+    def live(self, pool_name: str | None, rings_known: str) -> dict[str, Any]:
+        """See live_view. None: the first pool."""
+        return live_view(self, next(iter(self.pools)) if pool_name is None else pool_name, rings_known, self._clock())
+
+    # Background.
+
+    def _tick(self) -> None:
+        interval_s = min(TICK_S, self._limits.sweep_interval_s)
+        self._ticking = asyncio.get_running_loop().call_later(interval_s, self._tick)
+        for pool in self.pools.values():
+            self.driver.handle(Tick(), pool.core)
+        if self.driver.stopping and self.driver.is_drained:
+            self._drained.set()
+        now = self._clock()
+        for timeline in self.timelines.values():
+            timeline.advance(now)
+        if now >= self._next_sweep:
+            self._next_sweep = now + self._limits.sweep_interval_s
+            self.driver.sweep(now)
+            self._admin.sweep(now)
+
+    def _gauges(self) -> Gauges:
+        gauges: dict[str, tuple[str, float]] = {
+            "requests_in_flight": ("Requests that have come and not been answered whole.", len(self.driver.exchanges)),
+            "client_connections": ("Open connections of clients.", len(self.driver.clients)),
+        }
+        if self._fleet_heard_at is not None:
+            silence_s = self._clock() - self._fleet_heard_at
+            gauges["fleet_silence_seconds"] = ("Since Fleet last answered this gateway.", silence_s)
+            gauges["gateways"] = ("Gateways, as Fleet knows them.", len(self.peers))
+        return gauges

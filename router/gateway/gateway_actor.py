@@ -1,0 +1,232 @@
+"""The gateway's process: a Ray actor that listens on its own sockets. Requests and tokens never pass through Ray."""
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ray.exceptions import RayError
+
+from dualmap.router.config.config import DualMapConfig, GatewaySettings
+from dualmap.router.fleet.actor_by_name import REBALANCER, actor_by_name, autoscaler_name
+from dualmap.router.fleet.client import FleetClient
+from dualmap.router.fleet.state import FleetNews, GatewayReport, Sent
+from dualmap.router.gateway.collect_less import collect_less
+from dualmap.router.gateway.gateway import Gateway
+from dualmap.router.gateway.pool import Pool
+from dualmap.router.http.limits import HttpLimits
+from dualmap.router.journal.writer import open_journal, path_for
+from dualmap.router.observe.log_setup import LogFile
+from dualmap.router.observe.metrics import GatewayMetrics
+from dualmap.router.observe.reloads import Reloads
+from dualmap.router.requests.request_log import RequestLog
+from dualmap.router.requests.request_watcher import RequestWatcher
+from dualmap.router.scaling.endpoints import ScalingEndpoints
+from dualmap.router.tokens.token_blocks import load_token_blocks
+from dualmap.scheduler import Scheduler, SchedulerConfig
+from dualmap.scheduler.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from dualmap.router.requests.request_traces import RequestTraces
+
+logger = logging.getLogger(__name__)
+
+SYNC_INTERVAL_S = 0.1  # membership is at most this old; a dead instance's own connections show it sooner
+LISTEN_INTERVAL_S = 0.03  # while requests wait: an instance that others have left idles until it is heard of
+LEAST_GAP_S = 0.005  # between an answer and the next call, however much there is to tell
+SYNC_SHARE = 0.1  # of this process's time at the most: the books of a large fleet take long to tell and to hear
+PLAN_TIMEOUT_S = 2.0  # a plan that takes longer is of no use
+MAX_UNSENT = 10_000  # prompts of about ten busy seconds
+BIND_RETRY_S = 0.2
+BIND_TRIES = 25  # a killed predecessor's sockets may take a moment to close
+
+
+class GatewayActor:
+    """Starts listening when it is made, and so again when Ray restarts it."""
+
+    def __init__(self, gateway_id: str, config: DualMapConfig) -> None:
+        self._config = config
+        log_path = config.log_dir.absolute() / f"{gateway_id}.log"
+        self._log = LogFile(log_path, gateway_id, config.logs.format, config.logs.level)
+        self._fleet = FleetClient()
+        settings = config.gateway
+        block_tokens = next(iter(config.all_pools().values())).scheduler.block_tokens
+        self._gateway = Gateway(
+            [_pool(name, pool.scheduler, settings, gateway_id) for name, pool in config.all_pools().items()],
+            config.limits,
+            GatewayMetrics(),
+            block_tokens=block_tokens,
+            gateway_id=gateway_id,
+            admin_token=settings.admin_token(),
+            ask_for_usage=settings.ask_for_usage,
+            access=settings.access(time.monotonic),
+            isolate_tenants=settings.isolates_tenants,
+            tls=settings.tls(),
+            tokens=load_token_blocks(settings.tokenizer, block_tokens),
+            scaling=ScalingEndpoints(_call_autoscaler, tuple(config.all_pools()), self._pool_name_of),
+        )
+        self._traces = _watch_requests(self._gateway, config)
+        if settings.picker is not None:
+            self._gateway.serve_proxies()
+        self._signals = 0  # number of the last signals heard
+        self._heard = 0  # and of the last prompts of other gateways
+        self._depth_epoch = 0
+        self._tell_depths = False
+        self._unsent: deque[Sent] = deque(maxlen=MAX_UNSENT)  # prompts that Fleet has not been told of for sure
+        self._informed = asyncio.Event()
+        self._to_tell = asyncio.Event()
+        self._gateway.driver.tell_others = self._to_tell.set
+        self._started = asyncio.create_task(self._start())
+        self._background = [asyncio.create_task(self._follow()), asyncio.create_task(self._plan_moves())]
+
+    def _pool_name_of(self, instance_id: str) -> str | None:
+        return self._gateway.pool_name_of(instance_id)
+
+    async def ready(self) -> tuple[int, int, int]:
+        """Port, admin port and process id, once it serves. Raises OSError if it cannot listen."""
+        await self._started
+        await self._informed.wait()
+        return self._gateway.port, self._gateway.admin_port, os.getpid()
+
+    async def reconfigure(self, configs: dict[str, SchedulerConfig], limits: HttpLimits, reloads: Reloads) -> None:
+        """Settings of the pools' cores, by pool. `dualmap up` calls this all the time once it has looked at a changed
+        configuration: this process may have been restarted with that of the beginning."""
+        if reloads.applied > self._gateway.metrics.reloads.applied:
+            self._gateway.reconfigure(configs, limits)
+        self._gateway.metrics.reloads = reloads
+
+    async def stop(self) -> None:
+        """Take no more requests and let the running ones end, for as long as configured."""
+        for task in self._background:
+            task.cancel()
+        await self._gateway.stop(self._config.gateway.drain_s)
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.close)
+        self._log.close()
+
+    async def _start(self) -> None:
+        settings = self._config.gateway
+        for tries_left in reversed(range(BIND_TRIES)):
+            try:
+                await self._gateway.start(
+                    settings.host,
+                    settings.port,
+                    reuse_port=settings.count > 1,
+                    admin_host=settings.admin_host,
+                    admin_port=settings.admin_port,
+                )
+                collect_less()
+                return
+            except OSError:
+                if not tries_left:
+                    raise
+                await asyncio.sleep(BIND_RETRY_S)
+
+    async def _follow(self) -> None:
+        """Keep up with the fleet."""
+        await self._started
+        while True:
+            spent_s = 0.0
+            try:
+                spent_s = await self._sync()
+            except Exception:  # a fault here must not leave the gateway with the members of this moment for good
+                logger.exception("the gateway goes on without this round of news")
+            gap_s = max(LEAST_GAP_S, spent_s / SYNC_SHARE)
+            await asyncio.sleep(gap_s)
+            with suppress(TimeoutError):
+                interval_s = LISTEN_INTERVAL_S if self._gateway.listens else SYNC_INTERVAL_S
+                async with asyncio.timeout(max(0.0, interval_s - gap_s)):
+                    await self._to_tell.wait()
+
+    async def _sync(self) -> float:
+        """Seconds that it took here, without Fleet's."""
+        began_at = time.monotonic()
+        self._to_tell.clear()
+        report = self._report()
+        asked_at = time.monotonic()
+        news = await self._fleet.sync(report)
+        heard_at = time.monotonic()
+        if news is not None:  # else what was sent is told again
+            self._hear(news, told_s=heard_at - began_at)
+        return time.monotonic() - heard_at + asked_at - began_at
+
+    def _hear(self, news: FleetNews, told_s: float) -> None:
+        """told_s: since the report was begun that this answers."""
+        self._unsent.clear()
+        self._heard = news.heard
+        self._tell_depths = news.tell_depths
+        gateway = self._gateway
+        if news.membership is not None:
+            gateway.apply_membership(news.membership)
+            self._informed.set()
+        if news.signals is not None:
+            self._signals = news.signals.number
+            gateway.hear(news.signals)
+        gateway.note_fleet(news.gateways, news.plans)
+        gateway.share_sent(news.others is not None)
+        if news.others is not None:
+            gateway.hear_others(replace(news.others, told_s=told_s))
+        if news.depths:
+            self._depth_epoch = max(depths.epoch for depths in news.depths.values())
+            gateway.agree(news.depths)
+
+    def _report(self) -> GatewayReport:
+        gateway = self._gateway
+        self._unsent.extend(gateway.take_sent())
+        return GatewayReport(
+            gateway.gateway_id,
+            gateway.membership.epoch,
+            self._signals,
+            self._heard,
+            gateway.own_loads(),
+            tuple(self._unsent),
+            gateway.totals(),
+            self._depth_epoch,
+            gateway.depths() if self._tell_depths else None,
+            f"{self._config.gateway.admin_host}:{gateway.admin_port}",
+        )
+
+    async def _plan_moves(self) -> None:
+        """Have moves planned while an instance is hot."""
+        await self._started
+        while True:
+            for pool_name, snapshot in self._gateway.snapshots().items():
+                await self._rebalance(pool_name, snapshot)
+            await asyncio.sleep(SYNC_INTERVAL_S)
+
+    async def _rebalance(self, pool_name: str, snapshot: Snapshot) -> None:
+        config = self._gateway.pools[pool_name].scheduler.config
+        try:
+            async with asyncio.timeout(PLAN_TIMEOUT_S):
+                moves = await actor_by_name(REBALANCER).plan.remote(snapshot, config)
+        except (RayError, ValueError, TimeoutError):
+            return  # what waits stays where it is until the planner is back
+        self._gateway.propose(pool_name, moves, snapshot.version)
+
+
+def _watch_requests(gateway: Gateway, config: DualMapConfig) -> "RequestTraces | None":
+    """As configured. Raises ImportError where traces are wanted and dualmap[otel] is not there."""
+    watchers: list[RequestWatcher] = [RequestLog(time.monotonic)] if config.logs.requests else []
+    traces = None
+    if config.traces is not None:
+        from dualmap.router.requests.request_traces import otlp_traces  # of an extra
+
+        settings = config.traces
+        traces = otlp_traces(settings.otlp_endpoint, gateway.gateway_id, settings.sample, time.monotonic)
+        watchers.append(traces)
+    gateway.driver.watchers = tuple(watchers)
+    return traces
+
+
+def _pool(name: str, config: SchedulerConfig, settings: GatewaySettings, gateway_id: str) -> Pool:
+    about = f"{gateway_id}.{name}" if name else gateway_id
+    path = settings.journal and path_for(settings.journal, about)
+    return Pool(name, Scheduler(config), open_journal(path, config, settings.journal_max_bytes, about))
+
+
+async def _call_autoscaler(pool_name: str, method: str, *arguments: Any) -> Any:
+    return await getattr(actor_by_name(autoscaler_name(pool_name)), method).remote(*arguments)

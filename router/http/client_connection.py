@@ -1,0 +1,214 @@
+"""One client's connection: requests in, in order; answers back, one request at a time.
+
+Requests read ahead of the one being answered wait in the reader.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.http.limits import HttpLimits
+from dualmap.router.http.openai_errors import HttpError, error_response, request_timeout, unavailable
+from dualmap.router.http.request_reader import RequestReader
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Answering(Protocol):
+    """What answers the current request over time, and is told what becomes of the client."""
+
+    def client_left(self) -> None: ...
+
+    def client_paused(self) -> None:
+        """The client takes no more for now: its write buffer is full."""
+
+    def client_resumed(self) -> None: ...
+
+
+class HttpService(Protocol):
+    """What requests are for: the gateway, or its admin endpoints."""
+
+    clients: set["ClientConnection"]
+
+    def check_head(self, request: HttpRequest) -> HttpError | None:
+        """Whether the request is refused before its body is read."""
+
+    def begin(self, request: HttpRequest, client: "ClientConnection") -> None:
+        """Answer the request: at once by `client.answer`, or over time by setting `client.answering`."""
+
+    def refused(self, error: HttpError) -> None:
+        """A request was answered with this error by the connection itself."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """answering: who answers the current request; None between requests. write_paused: the client's write buffer is
+    full."""
+
+    def __init__(self, service: HttpService, limits: HttpLimits, clock: Callable[[], float]) -> None:
+        self.answering: Answering | None = None
+        self.write_paused = False
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # set before any other callback
+        self._service = service
+        self._limits = limits
+        self._clock = clock
+        self._reader = RequestReader(limits, service.check_head, clock)
+        self._beginning = False
+        self._gone = False
+        self._reading_paused = False
+        self._quiet_since = 0.0  # end of the last answer, or since nothing could be written
+        self._unsent_bytes = 0  # at the last sweep
+
+    # The transport's callbacks.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._quiet_since = self._clock()
+        if len(self._service.clients) >= self._limits.max_connections:
+            self._reader.refuse(unavailable("Too many connections."))
+            self._begin_ready()
+        self._service.clients.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        reader = self._reader
+        reader.feed(data)
+        if reader.ready:
+            self._begin_ready()
+        if reader.request is not None:
+            self._send_continue_if_due(reader.request)
+
+    def eof_received(self) -> None:
+        self._leave()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._service.clients.discard(self)
+        self._leave()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        self._quiet_since = self._clock()
+        if self.answering is not None:
+            self.answering.client_paused()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        self._quiet_since = self._clock()
+        if self.answering is not None:
+            self.answering.client_resumed()
+
+    # What the service calls.
+
+    def answer(self, response: bytes, *, close: bool) -> None:
+        """Answer the current request with a complete response, which must say so itself if the connection closes."""
+        self.transport.write(response)
+        self.answered(close=close)
+
+    def answered(self, *, close: bool) -> None:
+        """The answer to the current request has been written whole; go on with the next."""
+        self.answering = None
+        if self._gone:
+            return
+        now = self._quiet_since = self._clock()
+        reader = self._reader
+        if close:
+            reader.stop()
+            self.transport.write_eof()  # the client closes when it has read all; `linger_s` is for those that do not
+            return
+        if reader.request is not None:
+            reader.request.begun_at = now  # it could not be read, or had no turn, while this one was answered
+        if reader.ready or self._reading_paused:
+            self._begin_ready()
+        if reader.request is not None:
+            self._send_continue_if_due(reader.request)
+
+    def close_if_idle(self) -> None:
+        """Close now if no request is being read or answered."""
+        if self.answering is None and self._reader.request is None and not self._reader.ready:
+            self.transport.close()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Some of an answer is still in the write buffer."""
+        return self.transport.get_write_buffer_size() > 0
+
+    def abort(self) -> None:
+        """Drop the connection with whatever has not been sent."""
+        self.transport.abort()
+        self._leave()
+
+    def sweep(self, now: float) -> None:
+        """Apply the time-outs; called periodically."""
+        limits = self._limits
+        quiet_s = now - self._quiet_since
+        if self.write_paused:
+            unsent_bytes = self.transport.get_write_buffer_size()
+            if unsent_bytes < self._unsent_bytes:
+                self._quiet_since = now
+            elif quiet_s > limits.write_timeout_s:
+                self.abort()
+            self._unsent_bytes = unsent_bytes
+        elif self.answering is not None:
+            pass  # the instance's time-outs apply
+        elif self._reader.stopped:
+            if quiet_s > limits.linger_s:
+                self.abort()
+        elif self._reader.request is not None:
+            self._check_reading_time(self._reader.request, now)
+        elif quiet_s > limits.idle_timeout_s:
+            self.transport.close()
+
+    # From one request to the next.
+
+    def _begin_ready(self) -> None:
+        """Begin requests until one is being answered over time. Not reentrant: answers given at once do not nest."""
+        if self._beginning:
+            return
+        ready = self._reader.ready
+        self._beginning = True
+        try:
+            while ready and self.answering is None:
+                request = ready.popleft()
+                if request.refusal is None:
+                    self._service.begin(request, self)
+                else:
+                    self._answer_refusal(request, request.refusal)
+        finally:
+            self._beginning = False
+        if len(ready) >= self._limits.max_pipelined:
+            self._reading_paused = True
+            self.transport.pause_reading()
+        elif self._reading_paused:
+            self._reading_paused = False
+            self.transport.resume_reading()
+
+    def _answer_refusal(self, request: HttpRequest, error: HttpError) -> None:
+        self._service.refused(error)
+        response = error_response(error, request_id=request.client_request_id, close=request.close)
+        self.answer(response, close=request.close)
+
+    def _check_reading_time(self, request: HttpRequest, now: float) -> None:
+        limits = self._limits
+        reading_s = now - request.begun_at
+        if not request.head_complete:
+            if reading_s > limits.header_timeout_s:
+                self._reader.refuse(request_timeout("head", limits.header_timeout_s))
+        elif reading_s > limits.header_timeout_s + limits.body_timeout_s:
+            self._reader.refuse(request_timeout("body", limits.body_timeout_s))
+        self._begin_ready()
+
+    def _send_continue_if_due(self, request: HttpRequest) -> None:
+        """Ask for the body once its turn has come; an interim answer must not stand inside another answer."""
+        if request.needs_continue and self.answering is None:
+            request.needs_continue = False
+            if not request.body_bytes:
+                self.transport.write(CONTINUE)
+
+    def _leave(self) -> None:
+        """The client is gone."""
+        if self._gone:
+            return
+        self._gone = True
+        self._reader.stop()
+        answering, self.answering = self.answering, None
+        if answering is not None:
+            answering.client_left()

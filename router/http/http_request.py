@@ -1,0 +1,149 @@
+"""One request as read from a client, and what of its head matters to the gateway."""
+
+import re
+from typing import TYPE_CHECKING
+
+from dualmap.router.http.hop_by_hop import HOP_BY_HOP, named_by_connection, without_fields
+from dualmap.router.http.openai_errors import HttpError, bad_request, expectation_failed
+
+if TYPE_CHECKING:
+    from dualmap.router.access.access import Grant
+
+_SANE_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")  # visible ASCII: it is logged and sent back
+
+# Noted fields are kept by name. Those in FORWARDED_TOO go to the instance as well; all others are forwarded unread.
+FORWARDED_TOO = frozenset(
+    {
+        b"authorization",
+        b"x-dualmap-tenant",
+        b"x-dualmap-timeout-ms",
+        b"x-dualmap-tpot-slo-ms",
+        b"x-dualmap-ttft-slo-ms",
+        b"x-llm-d-slo-tpot-ms",
+        b"x-llm-d-slo-ttft-ms",
+    }
+)
+# accept-encoding is dropped: answers are read for `usage`, and may have to be ended by an error event.
+NOTED = HOP_BY_HOP | FORWARDED_TOO | {b"host", b"content-length", b"expect", b"x-request-id", b"accept-encoding"}
+
+
+class HttpRequest:
+    """Filled by RequestReader while bytes arrive.
+
+    fields: the noted header fields by lower-case name. forwarded: header lines for the instance, in order.
+    content_length: None where the body is chunked or there is none. unparsed_bytes: received of a head that is not
+    complete. grant: what its API key allows; None where no keys are asked for. answer_lines: more of its answer's
+    head. refusal: it will be answered with this error. close: the connection ends after its answer.
+    """
+
+    __slots__ = (
+        "answer_lines",
+        "begun_at",
+        "body_bytes",
+        "body_pieces",
+        "close",
+        "content_length",
+        "fields",
+        "forwarded",
+        "grant",
+        "has_body",
+        "head_complete",
+        "http10",
+        "method",
+        "needs_continue",
+        "refusal",
+        "repeated_host",
+        "target",
+        "unparsed_bytes",
+    )
+
+    def __init__(self, begun_at: float) -> None:
+        self.begun_at = begun_at
+        self.method = ""
+        self.target = b""
+        self.http10 = False
+        self.fields: dict[bytes, bytes] = {}
+        self.forwarded: list[bytes] = []
+        self.unparsed_bytes = 0
+        self.head_complete = False
+        self.has_body = False
+        self.content_length: int | None = None
+        self.body_pieces: list[bytes] = []
+        self.body_bytes = 0
+        self.needs_continue = False
+        self.repeated_host = False
+        self.refusal: HttpError | None = None
+        self.grant: Grant | None = None
+        self.answer_lines = b""
+        self.close = False
+
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition(b"?")[0].decode("latin-1")
+
+    @property
+    def body(self) -> bytes:
+        pieces = self.body_pieces
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    @property
+    def head_bytes(self) -> int:
+        """About the size of the head as it came."""
+        noted_bytes = sum(len(name) + len(value) for name, value in self.fields.items())
+        return len(self.target) + sum(map(len, self.forwarded)) + noted_bytes
+
+    @property
+    def client_request_id(self) -> bytes:
+        """The client's x-request-id if it is short and visible ASCII, else empty."""
+        value = self.fields.get(b"x-request-id")
+        return value if value and _SANE_REQUEST_ID.fullmatch(value) else b""
+
+    def note(self, name: bytes, value: bytes) -> None:
+        """Keep a field of NOTED; name in lower case."""
+        if name in self.fields:
+            if name == b"host":
+                self.repeated_host = True
+            elif name == b"connection":
+                value = self.fields[name] + b"," + value
+        self.fields[name] = value
+        if name in FORWARDED_TOO:
+            self.forwarded.append(b"%b: %b\r\n" % (name, value))
+
+    def complete_head(self, method: str, version: str, keep_alive: bool) -> HttpError | None:
+        """Draw conclusions once all headers are in. Returns what makes the head unacceptable, if anything does.
+
+        Conflicting lengths, folded lines and bad tokens never come so far: the parser refuses them.
+        """
+        self.head_complete = True
+        self.method = method
+        self.http10 = version == "1.0"
+        self.close = not keep_alive or self.http10
+        fields = self.fields
+        if version != "1.1" and not self.http10:
+            return bad_request(f"HTTP/{version} is not supported here.")
+        if self.repeated_host or (b"host" not in fields and not self.http10):
+            return bad_request("There must be exactly one Host header.")
+        if b"content-length" in fields:
+            self.content_length = int(fields[b"content-length"])
+            self.has_body = self.content_length > 0
+        if b"transfer-encoding" in fields:
+            self.has_body = True
+            if self.http10 or fields[b"transfer-encoding"].lower() != b"chunked":
+                return bad_request("The only Transfer-Encoding can be `chunked`, and only in HTTP/1.1.")
+        if b"connection" in fields and (names := named_by_connection(fields[b"connection"])):
+            self.forwarded = without_fields(self.forwarded, names)
+        if b"expect" in fields and not self.http10:
+            if fields[b"expect"].lower() != b"100-continue":
+                return expectation_failed()
+            self.needs_continue = self.has_body
+        return None
+
+    def head_without_upgrade(self) -> bytes:
+        """The head again, for the parser, as if the client had not offered another protocol."""
+        lines = [b"%b %b HTTP/1.%d\r\n" % (self.method.encode(), self.target, 0 if self.http10 else 1)]
+        skipped = FORWARDED_TOO | {b"connection", b"upgrade"}
+        lines += [b"%b: %b\r\n" % field for field in self.fields.items() if field[0] not in skipped]
+        if self.close:
+            lines.append(b"connection: close\r\n")
+        return b"".join([*lines, *self.forwarded, b"\r\n"])

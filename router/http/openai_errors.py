@@ -1,0 +1,156 @@
+"""Errors as OpenAI error objects, and the complete answers that carry them. No other file knows the statuses of
+errors.
+
+Types and wording follow vLLM where it has an error of the kind, so that clients need to know one server only.
+"""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from math import ceil
+
+import msgspec
+
+from dualmap.scheduler.commands import Reject, RejectReason
+from dualmap.scheduler.events import FailureCause
+
+
+@dataclass(frozen=True, slots=True)
+class HttpError:
+    """An answer that is an error. param: the body field or header at fault. allow: methods the path has, for 405.
+    lines: more of its head."""
+
+    status: HTTPStatus
+    type: str
+    message: str
+    param: str | None = None
+    retry_after_s: float | None = None
+    allow: str | None = None
+    lines: bytes = b""
+
+
+class RequestRefusedError(Exception):
+    """The request is answered with `error` and goes no further."""
+
+    def __init__(self, error: HttpError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def bad_request(message: str, param: str | None = None) -> HttpError:
+    return HttpError(HTTPStatus.BAD_REQUEST, "BadRequestError", message, param)
+
+
+def unauthorized() -> HttpError:
+    return HttpError(HTTPStatus.UNAUTHORIZED, "AuthenticationError", "The bearer token is missing or wrong.")
+
+
+def unauthorized_key() -> HttpError:
+    return HttpError(HTTPStatus.UNAUTHORIZED, "AuthenticationError", "The API key is missing or not known.")
+
+
+def rate_limited(retry_after_s: float, lines: bytes) -> HttpError:
+    message = "The API key's rate limit is used up."
+    return HttpError(HTTPStatus.TOO_MANY_REQUESTS, "RateLimitError", message, retry_after_s=retry_after_s, lines=lines)
+
+
+def unknown_model(model: str) -> HttpError:
+    return HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", f"The model `{model}` does not exist.", "model")
+
+
+def unknown_path(path: str) -> HttpError:
+    return HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", f"There is nothing at `{path}`.")
+
+
+def wrong_method(method: str, path: str, allow: str) -> HttpError:
+    message = f"`{path}` takes {allow}, not {method}."
+    return HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowedError", message, allow=allow)
+
+
+def conflict(message: str) -> HttpError:
+    return HttpError(HTTPStatus.CONFLICT, "ConflictError", message)
+
+
+def request_timeout(what: str, limit_s: float) -> HttpError:
+    message = f"The request's {what} was not complete after {limit_s:g} s."
+    return HttpError(HTTPStatus.REQUEST_TIMEOUT, "RequestTimeoutError", message)
+
+
+def body_too_large(limit_bytes: int) -> HttpError:
+    message = f"The request's body is larger than {limit_bytes} bytes."
+    return HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RequestTooLargeError", message)
+
+
+def expectation_failed() -> HttpError:
+    message = "`Expect` can only be `100-continue`."
+    return HttpError(HTTPStatus.EXPECTATION_FAILED, "ExpectationFailedError", message)
+
+
+def head_too_large(limit_bytes: int) -> HttpError:
+    message = f"The request's head is larger than {limit_bytes} bytes."
+    return HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "RequestTooLargeError", message)
+
+
+def unavailable(message: str, retry_after_s: float = 1.0) -> HttpError:
+    return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailableError", message, retry_after_s=retry_after_s)
+
+
+def rejected(reject: Reject) -> HttpError:
+    """What the client is told when the core rejects its request."""
+    retry_after_s = reject.retry_after_s
+    match reject.reason:
+        case RejectReason.NO_INSTANCE:
+            return unavailable("No instance is ready to serve the request.", retry_after_s)
+        case RejectReason.ATTEMPTS_EXHAUSTED:
+            return unavailable("No instance could take the request.", retry_after_s)
+        case RejectReason.QUEUE_FULL:
+            message = "Too many requests are waiting."
+            return HttpError(HTTPStatus.TOO_MANY_REQUESTS, "RateLimitError", message, retry_after_s=retry_after_s)
+        case RejectReason.QUEUE_TIMEOUT:
+            message = "The request has waited until its time-out."
+        case RejectReason.FIRST_TOKEN_TIMEOUT:
+            message = "The instance sent no token before the request's time-out."
+    return HttpError(HTTPStatus.GATEWAY_TIMEOUT, "GatewayTimeoutError", message, retry_after_s=retry_after_s)
+
+
+def failed(cause: FailureCause) -> HttpError:
+    """What the client is told when its attempt broke and cannot be repeated."""
+    if cause is FailureCause.STALLED:
+        return HttpError(HTTPStatus.GATEWAY_TIMEOUT, "GatewayTimeoutError", "The instance stopped answering.")
+    message = "The instance failed before its answer was complete."
+    if cause is FailureCause.ABORTED:
+        message = "The instance ended the answer by itself: it shuts down, or its engine failed."
+    return HttpError(HTTPStatus.BAD_GATEWAY, "BadGatewayError", message)
+
+
+def error_body(error: HttpError) -> bytes:
+    content = {"message": error.message, "type": error.type, "param": error.param, "code": int(error.status)}
+    return msgspec.json.encode({"error": content})
+
+
+def error_response(error: HttpError, *, request_id: bytes = b"", close: bool) -> bytes:
+    """The complete answer, head and body."""
+    body = error_body(error)
+    lines = [
+        f"HTTP/1.1 {error.status.value} {error.status.phrase}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n".encode()
+    ]
+    if error.retry_after_s is not None:
+        lines.append(b"retry-after: %d\r\n" % max(1, ceil(error.retry_after_s)))
+    if error.lines:
+        lines.append(error.lines)
+    if error.allow:
+        lines.append(b"allow: " + error.allow.encode() + b"\r\n")
+    if error.status is HTTPStatus.UNAUTHORIZED:
+        lines.append(b"www-authenticate: Bearer\r\n")
+    if request_id:
+        lines.append(b"x-request-id: " + request_id + b"\r\n")
+    if close:
+        lines.append(b"connection: close\r\n")
+    lines.append(b"\r\n")
+    lines.append(body)
+    return b"".join(lines)
+
+
+def error_events(error: HttpError) -> bytes:
+    """The server-sent events that end a stream midway, as vLLM ends one whose engine died."""
+    return b"data: " + error_body(error) + b"\n\ndata: [DONE]\n\n"

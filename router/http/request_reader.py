@@ -1,0 +1,143 @@
+"""Bytes from a client -> whole requests. Anything malformed or too large becomes a last request with a refusal."""
+
+from collections import deque
+from collections.abc import Callable
+
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from dualmap.router.http.http_request import NOTED, HttpRequest
+from dualmap.router.http.limits import HttpLimits
+from dualmap.router.http.openai_errors import HttpError, bad_request, body_too_large, head_too_large
+
+
+class RequestReader:
+    """ready: requests read whole, in order. request: the one being read, None between two. stopped: after a refusal
+    that closes the connection nothing more is read, since what follows cannot be told apart from an attack."""
+
+    def __init__(
+        self, limits: HttpLimits, check_head: Callable[[HttpRequest], HttpError | None], clock: Callable[[], float]
+    ) -> None:
+        """check_head: whether a request is refused before its body is read."""
+        self.ready: deque[HttpRequest] = deque()
+        self.request: HttpRequest | None = None
+        self.stopped = False
+        self._limits = limits
+        self._check_head = check_head
+        self._clock = clock
+        self._current = HttpRequest(0.0)  # what the parser is filling, or has filled
+        self._fed_bytes = 0  # in the read at hand
+        self._replayed_head = b""
+        self._parser = HttpRequestParser(self)
+
+    def feed(self, data: bytes) -> None:
+        """Read what has arrived."""
+        if self.stopped:
+            return
+        self._fed_bytes = len(data)
+        request_before = self.request
+        ready_before = len(self.ready)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            if self._replayed_head:
+                self._go_on_without_upgrade(data[upgrade.args[0] :])
+            return
+        except HttpParserCallbackError as error:
+            raise error.__context__ or error from None
+        except HttpParserError as error:
+            self.refuse(bad_request(f"The request is not valid HTTP: {error}."))
+            return
+        request = self.request
+        if request is not None and not request.head_complete:
+            # Counted unless the head began behind another request in the same read.
+            if request is request_before or (request_before is None and len(self.ready) == ready_before):
+                request.unparsed_bytes += len(data)
+            if request.unparsed_bytes > self._limits.max_head_bytes:
+                self.refuse(head_too_large(self._limits.max_head_bytes))
+
+    def refuse(self, error: HttpError) -> None:
+        """Put an error last in the line of requests, and read no further."""
+        if self.stopped:
+            return
+        request = self.request or HttpRequest(self._clock())
+        request.refusal = error
+        request.close = True
+        request.body_pieces.clear()
+        self.stopped = True
+        self.request = None
+        self.ready.append(request)
+
+    def stop(self) -> None:
+        """Drop what has been read, and what still comes."""
+        self.stopped = True
+        self.request = None
+        self.ready.clear()
+
+    # The parser's callbacks; none may raise. After a refusal they still come until the end of the read.
+
+    def on_message_begin(self) -> None:
+        self._current = HttpRequest(self._clock())
+        if not self.stopped:
+            self.request = self._current
+
+    def on_url(self, url: bytes) -> None:
+        self._current.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        request = self._current
+        if request.head_complete:  # trailers mean nothing here
+            return
+        lower = name.lower()
+        if lower in NOTED:
+            request.note(lower, value)
+        else:
+            request.forwarded.append(b"%b: %b\r\n" % (name, value))
+
+    def on_headers_complete(self) -> None:
+        if self.stopped:
+            return
+        request = self._current
+        parser = self._parser
+        limits = self._limits
+        method = parser.get_method().decode()
+        error = request.complete_head(method, parser.get_http_version(), parser.should_keep_alive())
+        received_bytes = (
+            request.unparsed_bytes + self._fed_bytes
+        )  # no less than the head; counting it exactly costs more
+        if received_bytes > limits.max_head_bytes and request.head_bytes > limits.max_head_bytes:
+            error = head_too_large(limits.max_head_bytes)
+        elif error is None and (request.content_length or 0) > limits.max_body_bytes:
+            error = body_too_large(limits.max_body_bytes)
+        if error is None:
+            if parser.should_upgrade() and method != "CONNECT":
+                self._replayed_head = request.head_without_upgrade()
+                return
+            request.refusal = self._check_head(request)
+            if request.needs_continue or method == "CONNECT":
+                error = request.refusal
+        if error is not None:
+            self.refuse(error)
+
+    def on_body(self, piece: bytes) -> None:
+        if self.stopped:
+            return
+        request = self._current
+        request.body_bytes += len(piece)
+        if request.body_bytes > self._limits.max_body_bytes:
+            self.refuse(body_too_large(self._limits.max_body_bytes))
+        elif request.refusal is None:
+            request.body_pieces.append(piece)
+
+    def on_message_complete(self) -> None:
+        if self.stopped or self._replayed_head:
+            return
+        self.ready.append(self._current)
+        self.request = None
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """An offer to upgrade may be ignored (RFC 9110, section 7.8), but the parser then leaves the body unread: it is
+        given the head again, without the offer."""
+        head, self._replayed_head = self._replayed_head, b""
+        self.request = None
+        self._parser = HttpRequestParser(self)
+        self.feed(head + rest)

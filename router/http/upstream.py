@@ -1,0 +1,190 @@
+"""One kept-alive connection to an instance: the request's bytes out, its answer parsed and relayed as it comes."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from httptools import HttpParserCallbackError, HttpParserError, HttpResponseParser
+
+from dualmap.router.http.answer_head import NOTED, AnswerHead
+from dualmap.scheduler.events import FailureCause
+
+if TYPE_CHECKING:
+    from dualmap.router.http.upstream_pool import UpstreamPool
+    from dualmap.router.requests.exchange import Exchange
+
+JOINED_BODY_BYTES = 64 * 1024  # up to here a copy is cheaper than the bookkeeping of a gathered write
+SWITCHING_STATUS = 101
+FIRST_FINAL_STATUS = 200
+FAILED_STATUS = 500  # vLLM: its engine is dead, or it shuts down
+NO_ANSWERS = {
+    FAILED_STATUS: FailureCause.ERROR,
+    503: FailureCause.REFUSED,
+    SWITCHING_STATUS: FailureCause.BROKEN,
+}
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """Runs one exchange at a time. idle_since: when the last one ended."""
+
+    __slots__ = (
+        "_answer",
+        "_clock",
+        "_exchange",
+        "_head",
+        "_loop",
+        "_parser",
+        "_pieces",
+        "_pool",
+        "_received_any",
+        "_reused",
+        "_transport",
+        "idle_since",
+    )
+
+    def __init__(self, pool: "UpstreamPool", clock: Callable[[], float]) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # set before any other callback
+        self._parser = HttpResponseParser(self)
+        self._exchange: Exchange | None = None
+        self._head = AnswerHead()  # being read
+        self._answer: AnswerHead | None = None  # the head of a complete answer
+        self._pieces: list[bytes] = []
+        self._received_any = False
+        self._reused = False
+        self.idle_since = 0.0
+
+    # What the pool and the exchange call.
+
+    def run(self, exchange: "Exchange", head: bytes, body: bytes) -> None:
+        """Send the request; the answer goes to the exchange as it comes."""
+        self._exchange = exchange
+        self._head = AnswerHead()
+        self._answer = None
+        self._received_any = False
+        exchange.upstream = self
+        if len(body) < JOINED_BODY_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+
+    def abort(self) -> None:
+        """Drop the connection; the exchange hears no more of it."""
+        self._exchange = None
+        self._transport.abort()
+
+    def close(self) -> None:
+        """Close an idle connection."""
+        self._transport.close()
+
+    @property
+    def usable(self) -> bool:
+        return not self._transport.is_closing()
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    # The transport's callbacks.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:  # nobody asked for it
+            self._transport.abort()
+            return
+        self._received_any = True
+        pieces = self._pieces
+        try:
+            self._parser.feed_data(data)
+        except HttpParserCallbackError as error:
+            raise error.__context__ or error from None
+        except HttpParserError:
+            if self._answer is None:
+                self._fail(exchange, FailureCause.BROKEN)
+                return
+            self._answer.keep_alive = False  # it sent more than the answer
+        answer = self._answer
+        if pieces or answer is not None:
+            self._relay(exchange, pieces, answer or self._head, answer is not None)
+
+    def eof_received(self) -> None:
+        exchange = self._exchange
+        if exchange is not None and self._head.until_close and self._received_any:
+            self._relay(exchange, [], self._head, True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pool.forget(self)
+        exchange = self._exchange
+        if exchange is None:
+            return
+        self._exchange = None
+        if self._reused and not self._received_any and not exchange.retried_stale:
+            exchange.retried_stale = True
+            self._pool.open_for(exchange)
+        else:
+            exchange.attempt_failed(FailureCause.BROKEN)
+
+    # The parser's callbacks; none may raise.
+
+    def on_message_begin(self) -> None:
+        if self._answer is not None:  # a second answer to one request: kept apart, and dropped with the connection
+            self._answer.keep_alive = False
+            self._head = AnswerHead()
+            self._pieces = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        lower = name.lower()
+        if lower in NOTED:
+            self._head.note(lower, value)
+        else:
+            self._head.lines.append(b"%b: %b\r\n" % (name, value))
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        self._head.complete(parser.get_status_code(), parser.should_keep_alive())
+
+    def on_body(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+
+    def on_message_complete(self) -> None:
+        if self._head.status < FIRST_FINAL_STATUS and self._head.status != SWITCHING_STATUS:
+            self._head = AnswerHead()
+        elif self._answer is None:
+            self._answer = self._head
+
+    # How an attempt goes on and ends.
+
+    def _relay(self, exchange: "Exchange", pieces: list[bytes], head: AnswerHead, complete: bool) -> None:
+        cause = NO_ANSWERS.get(head.status)
+        if head.status == FAILED_STATUS and exchange.is_last_attempt:
+            cause = None  # it is what the client is told
+        if cause is not None and not exchange.answer_begun:
+            self._fail(exchange, cause)
+            return
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        exchange.relay(body, len(pieces), head, complete)
+        pieces.clear()
+        if complete and self._exchange is exchange:  # which may have given up on it
+            self._finish(exchange, head)
+
+    def _finish(self, exchange: "Exchange", head: AnswerHead) -> None:
+        self._exchange = None
+        transport = self._transport
+        if head.keep_alive and not transport.is_closing() and not transport.get_write_buffer_size():
+            transport.resume_reading()
+            self._reused = True
+            self.idle_since = self._clock()
+            self._pool.keep(self)
+        else:
+            transport.abort()
+        exchange.answer_complete(head)
+
+    def _fail(self, exchange: "Exchange", cause: FailureCause) -> None:
+        self.abort()
+        exchange.attempt_failed(cause)

@@ -1,0 +1,286 @@
+"""What the gateway counts, and how Prometheus sees it. On the request path a count is an integer; names, labels and the
+core's own numbers are put together when they are scraped."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from dualmap.instances.member import Membership, MemberState
+from dualmap.router.fleet.state import PoolPlan
+from dualmap.router.observe.distribution import TOKEN_BOUNDS, Distribution
+from dualmap.router.observe.reloads import Reloads
+from dualmap.scheduler.commands import RejectReason
+from dualmap.scheduler.core import Scheduler
+from dualmap.scheduler.events import FailureCause
+from dualmap.scheduler.request import ChoiceReason
+
+Gauges = Mapping[str, tuple[str, float]]  # by name without prefix: documentation and value
+
+
+class Outcome(StrEnum):
+    """How a request ended. Values are metric labels."""
+
+    OK = "ok"
+    CLIENT_ERROR = "client_error"  # answered with 4xx other than a rejection, by the gateway or the instance
+    INSTANCE_ERROR = "instance_error"  # the instance answered with 5xx, which was relayed
+    FAILED = "failed"  # its attempt broke, nothing had been sent: 502 or 504
+    FAILED_STREAM = "failed_stream"  # its attempt broke in mid-answer
+    CANCELLED = "cancelled"  # the client left
+    REJECTED_NO_INSTANCE = "rejected_no_instance"
+    REJECTED_QUEUE_FULL = "rejected_queue_full"
+    REJECTED_QUEUE_TIMEOUT = "rejected_queue_timeout"
+    REJECTED_FIRST_TOKEN_TIMEOUT = "rejected_first_token_timeout"
+    REJECTED_ATTEMPTS_EXHAUSTED = "rejected_attempts_exhausted"
+
+
+REJECTIONS = {reason: Outcome(f"rejected_{reason}") for reason in RejectReason}
+
+
+class GatewayMetrics(Collector):
+    """Counted by the gateway: attributes, in seconds and tokens. Read at the scrape: what `bind` names."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[Outcome] = Counter(dict.fromkeys(Outcome, 0))
+        self.choices: Counter[ChoiceReason] = Counter(dict.fromkeys(ChoiceReason, 0))
+        self.failures: Counter[FailureCause] = Counter(dict.fromkeys(FailureCause, 0))
+        self.time_to_first_token_s = Distribution()
+        self.queue_s = Distribution()
+        self.end_to_end_s = Distribution()
+        self.time_per_output_token_s = Distribution(TOKEN_BOUNDS)
+        self.estimated_ttft_s = Distribution()
+        self.estimate_error_s = Distribution()
+        self.prompt_tokens = 0
+        self.cached_prompt_tokens = 0
+        self.believed_prompt_tokens = 0
+        self.believed_cached_tokens = 0
+        self.output_tokens = 0
+        self.relayed_pieces = 0
+        self.reloads = Reloads()
+        self.registry = CollectorRegistry()
+        self._schedulers: Mapping[str, Scheduler] = {}  # by pool
+        self._membership: Callable[[], Membership] = Membership
+        self._gauges: Callable[[], Gauges] = dict
+        self._signal_ages: Callable[[], Mapping[str, Mapping[str, float]]] = dict
+        self._tokenized: Callable[[], Mapping[str, int]] | None = None
+        self._plans: Callable[[], Sequence[PoolPlan]] = tuple
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def bind(
+        self,
+        schedulers: Mapping[str, Scheduler],
+        membership: Callable[[], Membership],
+        gauges: Callable[[], Gauges],
+        signal_ages: Callable[[], Mapping[str, Mapping[str, float]]],
+        tokenized: Callable[[], Mapping[str, int]] | None = None,
+        plans: Callable[[], Sequence[PoolPlan]] = tuple,
+    ) -> None:
+        """Name what is read at each scrape. schedulers: by pool. gauges: of the gateway's own.
+        signal_ages: seconds, by instance and signal. tokenized: prompts by what became of their tokens; None without a
+        tokenizer. plans: of the pools that are scaled."""
+        self._schedulers = schedulers
+        self._membership = membership
+        self._gauges = gauges
+        self._signal_ages = signal_ages
+        self._tokenized = tokenized
+        self._plans = plans
+
+    def scrape(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def collect(self) -> Iterator[Metric]:
+        yield _counter("dualmap_requests", "Requests by how they ended.", "outcome", self.outcomes.items())
+        yield _counter(
+            "dualmap_choices", "Dispatches by why their instance was chosen.", "reason", self.choices.items()
+        )
+        yield _counter(
+            "dualmap_failed_attempts", "Attempts that an instance failed, by cause.", "cause", self.failures.items()
+        )
+        yield _histogram(
+            "dualmap_time_to_first_token_seconds",
+            "Streams only: from the complete request to the first byte of the answer's body.",
+            self.time_to_first_token_s,
+        )
+        yield _histogram(
+            "dualmap_time_per_output_token_seconds",
+            "Streams only: from the first token of a complete answer to its last byte, for each further token.",
+            self.time_per_output_token_s,
+        )
+        yield _histogram("dualmap_queue_seconds", "Time a dispatched request waited in the gateway.", self.queue_s)
+        yield _histogram(
+            "dualmap_end_to_end_seconds",
+            "From the complete request to the last byte of a complete answer.",
+            self.end_to_end_s,
+        )
+        yield _histogram(
+            "dualmap_estimated_time_to_first_token_seconds",
+            "Time to first token as estimated when its instance was chosen, for those observed.",
+            self.estimated_ttft_s,
+        )
+        yield _histogram(
+            "dualmap_time_to_first_token_error_seconds",
+            "Distance between the estimated and the observed time to first token.",
+            self.estimate_error_s,
+        )
+        for name, documentation in (
+            ("prompt_tokens", "Prompt tokens, as instances count them."),
+            ("cached_prompt_tokens", "Prompt tokens that instances found in a prefix cache."),
+            ("believed_prompt_tokens", "Dispatched prompt tokens, as counted before the instance did."),
+            ("believed_cached_tokens", "Dispatched prompt tokens believed to be cached."),
+            ("output_tokens", "Tokens of complete answers."),
+            ("relayed_pieces", "Pieces of answers relayed, about one a token."),
+        ):
+            yield CounterMetricFamily(f"dualmap_{name}", documentation, value=getattr(self, name))
+        for name, (documentation, value) in self._gauges().items():
+            yield GaugeMetricFamily(f"dualmap_{name}", documentation, value=value)
+        if self._tokenized is not None:
+            outcomes = CounterMetricFamily(
+                "dualmap_tokenized_prompts",
+                "Prompts by whether their tokens were found, or why not.",
+                labels=["outcome"],
+            )
+            for outcome, count in self._tokenized().items():
+                outcomes.add_metric([outcome], count)
+            yield outcomes
+        yield from _reload_metrics(self.reloads)
+        ages = GaugeMetricFamily(
+            "dualmap_instance_signal_age_seconds",
+            "Since the instance last said something of itself, by signal.",
+            labels=["instance", "signal"],
+        )
+        for instance_id, signals in self._signal_ages().items():
+            for signal, age_s in signals.items():
+                ages.add_metric([instance_id, signal], age_s)
+        yield ages
+        yield from _membership_metrics(self._membership())
+        yield _replicas(self._plans())
+        yield from _pool_metrics(self._schedulers)
+        yield from _scheduler_metrics(list(self._schedulers.values()))
+
+
+def _counter(name: str, documentation: str, label: str, values: Iterable[tuple[StrEnum, int]]) -> Metric:
+    family = CounterMetricFamily(name, documentation, labels=[label])
+    for key, value in values:
+        family.add_metric([key.value], value)
+    return family
+
+
+def _histogram(name: str, documentation: str, distribution: Distribution) -> Metric:
+    return HistogramMetricFamily(name, documentation, distribution.buckets(), distribution.total)
+
+
+def _membership_metrics(membership: Membership) -> Iterable[Metric]:
+    yield GaugeMetricFamily("dualmap_membership_epoch", "Epoch of the membership in use.", value=membership.epoch)
+    members = GaugeMetricFamily("dualmap_members", "Instances by state.", labels=["state"])
+    states = Counter(member.state for member in membership.members)
+    for state in MemberState:
+        members.add_metric([state.value], states[state])
+    yield members
+
+
+def _reload_metrics(reloads: Reloads) -> Iterable[Metric]:
+    family = CounterMetricFamily(
+        "dualmap_config_reloads", "Changed configurations by whether they were taken over.", labels=["result"]
+    )
+    family.add_metric(["applied"], reloads.applied)
+    family.add_metric(["refused"], reloads.refused)
+    yield family
+    yield GaugeMetricFamily(
+        "dualmap_config_loaded_timestamp_seconds",
+        "When the configuration in use was read, as Unix time.",
+        value=reloads.at,
+    )
+
+
+def _replicas(plans: Iterable[PoolPlan]) -> Metric:
+    family = GaugeMetricFamily(
+        "dualmap_replicas",
+        "Instances that the pool's Autoscaler wants, and the least and the most that it may.",
+        labels=["pool", "bound"],
+    )
+    for plan in plans:
+        for bound, value in (("wanted", plan.wanted), ("least", plan.least), ("most", plan.most)):
+            family.add_metric([plan.pool, bound], value)
+    return family
+
+
+def _pool_metrics(schedulers: Mapping[str, Scheduler]) -> Iterable[Metric]:
+    objective = GaugeMetricFamily(
+        "dualmap_objective_seconds", "Time-to-first-token objective of requests that name none.", labels=["pool"]
+    )
+    pace = GaugeMetricFamily(
+        "dualmap_output_token_objective_seconds",
+        "Objective for the time per output token of requests that name none; 0: there is none.",
+        labels=["pool"],
+    )
+    first_tokens = CounterMetricFamily(
+        "dualmap_first_tokens",
+        "Requests by whether their first token came within their objective; those without one missed it.",
+        labels=["pool", "objective"],
+    )
+    answers = CounterMetricFamily(
+        "dualmap_paced_answers",
+        "Streams by whether their tokens came within their objective, of those that have one and ended.",
+        labels=["pool", "objective"],
+    )
+    placed = CounterMetricFamily("dualmap_placed_requests", "Requests placed for the first time.", labels=["pool"])
+    work = CounterMetricFamily(
+        "dualmap_placed_work_tokens",
+        "Prefill work of requests placed for the first time: tokens not believed to be cached.",
+        labels=["pool"],
+    )
+    for pool, scheduler in schedulers.items():
+        stats = scheduler.stats
+        objective.add_metric([pool], scheduler.config.ttft_slo_s)
+        pace.add_metric([pool], scheduler.config.tpot_slo_s)
+        first_tokens.add_metric([pool, "kept"], stats.slo_kept)
+        first_tokens.add_metric([pool, "missed"], stats.slo_missed)
+        answers.add_metric([pool, "kept"], stats.tpot_kept)
+        answers.add_metric([pool, "missed"], stats.tpot_missed)
+        placed.add_metric([pool], stats.arrived)
+        work.add_metric([pool], stats.arrived_work_tokens)
+    yield from (objective, pace, first_tokens, answers, placed, work)
+
+
+def _scheduler_metrics(schedulers: Sequence[Scheduler]) -> Iterable[Metric]:
+    stats = [scheduler.stats for scheduler in schedulers]
+    for name, documentation in (
+        ("moves_applied", "Waiting requests moved to another instance."),
+        ("requests_taken", "Waiting requests taken by an instance that would have idled."),
+        ("moves_refused", "Proposed moves that were no longer possible or worth it."),
+        ("late_events", "Events for what was already over."),
+        ("retries", "Attempts after a request's first."),
+    ):
+        yield CounterMetricFamily(f"dualmap_{name}", documentation, value=sum(getattr(s, name) for s in stats))
+    views = [view for scheduler in schedulers for view in scheduler.instances.values()]
+    gauges: tuple[tuple[str, str, Sequence[float]], ...] = (
+        ("waiting_requests", "Requests waiting in the gateway for it.", [v.waiting_count for v in views]),
+        ("running_requests", "Requests dispatched to it and not ended.", [v.running_count for v in views]),
+        ("waiting_tokens", "Uncached prompt tokens waiting in the gateway.", [v.waiting_tokens for v in views]),
+        ("prefill_tokens", "Prompt tokens dispatched, not computed yet.", [v.booked_prefill_tokens for v in views]),
+        ("kv_tokens", "KV cache booked by what runs there.", [v.booked_kv_tokens for v in views]),
+        (
+            "foreign_requests",
+            "Requests there that no gateway has sent.",
+            [v.reported.foreign.requests for v in views],
+        ),
+        ("prefill_seconds_per_token", "Learned time of a prompt token.", [v.seconds_per_token for v in views]),
+        (
+            "output_token_seconds",
+            "Estimated time per output token if one more request ran; 0: not known yet.",
+            [v.tpot_with(0) for v in views],
+        ),
+    )
+    for name, documentation, values in gauges:
+        family = GaugeMetricFamily(f"dualmap_instance_{name}", documentation, labels=["instance"])
+        for view, gauge in zip(views, values, strict=True):
+            family.add_metric([view.instance_id], gauge)
+        yield family

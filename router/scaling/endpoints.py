@@ -1,0 +1,109 @@
+"""What people ask of the Autoscaler over the admin port: POST /admin/scale, /admin/drain, /admin/restart, and GET
+/admin/scaling."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+from ray.exceptions import RayError, RayTaskError
+
+from dualmap.router.http.client_connection import ClientConnection
+from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.http.local_answers import json_response
+from dualmap.router.http.openai_errors import HttpError, bad_request, conflict, error_response, unavailable
+from dualmap.router.scaling.autoscaler import RefusedError
+
+METHODS = {"/admin/scaling": "GET", "/admin/scale": "POST", "/admin/drain": "POST", "/admin/restart": "POST"}
+TIMEOUT_S = 15.0  # a drain calls the instance's actor in turn
+
+CallAutoscaler = Callable[..., Awaitable[Any]]
+
+
+class _Scale(msgspec.Struct, forbid_unknown_fields=True):
+    replicas: int | None
+    pool: str | None = None  # the first one
+
+
+class _Drain(msgspec.Struct, forbid_unknown_fields=True):
+    instance_id: str
+    undo: bool = False
+
+
+class _Restart(msgspec.Struct, forbid_unknown_fields=True):
+    pool: str | None = None
+
+
+class ScalingEndpoints:
+    """call: pool, name and arguments of a method that the pool's Autoscaler carries out. Raises RayError, ValueError
+    where there is none. pool_names: the first one is meant where none is named. pool_name_of: an instance's."""
+
+    def __init__(
+        self, call: CallAutoscaler, pool_names: Sequence[str], pool_name_of: Callable[[str], str | None]
+    ) -> None:
+        self._call = call
+        self._pool_names = pool_names
+        self._pool_name_of = pool_name_of
+
+    def begin(self, request: HttpRequest, client: ClientConnection) -> None:
+        """Answer over time."""
+        client.answering = _Pending(self._answer(request), client, request.close)
+
+    async def _answer(self, request: HttpRequest) -> bytes:
+        answer = await self._ask(request)
+        if isinstance(answer, HttpError):
+            return error_response(answer, close=request.close)
+        return json_response(msgspec.json.encode(answer), close=request.close)
+
+    async def _ask(self, request: HttpRequest) -> dict[str, Any] | HttpError:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                match request.path:
+                    case "/admin/scaling":
+                        pools = [await self._call(name, "describe") for name in self._pool_names]
+                        return {"pools": pools}
+                    case "/admin/scale":
+                        scale = msgspec.json.decode(request.body or b"{}", type=_Scale)
+                        return await self._order(scale.pool, "scale", scale.replicas)
+                    case "/admin/drain":
+                        drain = msgspec.json.decode(request.body or b"{}", type=_Drain)
+                        pool_name = self._pool_name_of(drain.instance_id)
+                        return await self._order(pool_name, "drain", drain.instance_id, drain.undo)
+                restart = msgspec.json.decode(request.body or b"{}", type=_Restart)
+                return await self._order(restart.pool, "restart")
+        except msgspec.MsgspecError as error:
+            return bad_request(f"The body is not as expected: {error}.")
+        except RayTaskError as error:
+            if isinstance(error.cause, RefusedError):
+                return conflict(str(error.cause))
+            return unavailable("The Autoscaler failed; try again.")
+        except (RayError, ValueError, TimeoutError):
+            return unavailable("The Autoscaler does not answer; try again.")
+
+    async def _order(self, pool_name: str | None, method: str, *arguments: Any) -> dict[str, Any] | HttpError:
+        if pool_name is None:
+            pool_name = self._pool_names[0]
+        if pool_name not in self._pool_names:
+            known = ", ".join(name or '""' for name in self._pool_names)
+            return bad_request(f"There is no pool `{pool_name}`; there are {known}.", "pool")
+        return {"message": await self._call(pool_name, method, *arguments), "pool": pool_name}
+
+
+class _Pending:
+    """The answer of one client, once there is one."""
+
+    def __init__(self, answer: Awaitable[bytes], client: ClientConnection, close: bool) -> None:
+        self._task = asyncio.ensure_future(self._send(answer, client, close))
+
+    async def _send(self, answer: Awaitable[bytes], client: ClientConnection, close: bool) -> None:
+        client.answer(await answer, close=close)
+
+    def client_left(self) -> None:
+        """What was asked for is done nevertheless; nobody is told."""
+        self._task.cancel()
+
+    def client_paused(self) -> None:
+        pass
+
+    def client_resumed(self) -> None:
+        pass

@@ -1,0 +1,111 @@
+"""All instances restarted one after the other: each is drained, its server stopped and started again, and the next one
+waits until it is ready."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from dualmap.instances.member import Member, MemberState
+from dualmap.router.fleet.state import FleetState
+
+
+class Instances(Protocol):
+    """What restarts them: the Autoscaler."""
+
+    state: FleetState | None
+
+    def member(self, instance_id: str) -> Member | None: ...
+
+    def add(self) -> str: ...
+
+    def let_go(self, instance_id: str) -> None: ...
+
+    async def call(self, instance_id: str, method: str) -> bool: ...
+
+    async def news(self) -> None: ...
+
+
+class RollingRestart:
+    """instance_id: whose turn it is. extra: one more for the time being, where there is only one."""
+
+    def __init__(self, instances: Instances, ids: Sequence[str], drain_deadline_s: float) -> None:
+        self.instance_id: str | None = None
+        self.extra: str | None = None
+        self._instances = instances
+        self._ids = ids
+        self._drain_deadline_s = drain_deadline_s
+        self._finished: list[str] = []
+        self._step = "begins"
+        self._task = asyncio.create_task(self._run())
+
+    @property
+    def done(self) -> bool:
+        return self._task.done()
+
+    def describe(self) -> dict[str, Any]:
+        error = ""
+        if self._task.done() and not self._task.cancelled() and self._task.exception() is not None:
+            error = repr(self._task.exception())
+        return {
+            "ids": list(self._ids),
+            "finished": list(self._finished),
+            "instance_id": self.instance_id,
+            "step": self._step,
+            "done": self.done,
+            "error": error,
+        }
+
+    async def _run(self) -> None:
+        if len(self._ids) == 1:
+            self.extra = self._instances.add()
+            await self._until(f"{self.extra}, for the time being, starts", lambda: self._is_ready(self.extra))
+        for instance_id in self._ids:
+            await self._restart(instance_id)
+        if self.extra is not None:
+            self._instances.let_go(self.extra)
+            self.extra = None
+        self._step = "done"
+
+    async def _restart(self, instance_id: str) -> None:
+        others = [i for i in self._ids if i != instance_id]
+        await self._until(
+            f"before {instance_id}: the others must be ready", lambda: all(self._is_ready_or_gone(i) for i in others)
+        )
+        member = self._instances.member(instance_id)
+        if member is None:
+            return  # it has left meanwhile
+        incarnation = member.incarnation
+        self.instance_id = instance_id
+        try:
+            while not await self._instances.call(instance_id, "drain"):
+                await self._instances.news()
+            deadline = time.monotonic() + self._drain_deadline_s
+            await self._until(
+                f"{instance_id} drains", lambda: self._is_drained(instance_id) or time.monotonic() > deadline
+            )
+            while not await self._instances.call(instance_id, "restart_server"):
+                await self._instances.news()
+            await self._until(f"{instance_id} starts", lambda: self._is_ready(instance_id, incarnation + 1))
+        finally:
+            self.instance_id = None
+        self._finished.append(instance_id)
+
+    async def _until(self, step: str, condition: Callable[[], bool]) -> None:
+        self._step = step
+        while not condition():
+            await self._instances.news()
+
+    def _is_drained(self, instance_id: str) -> bool:
+        """Also if it has died meanwhile."""
+        state, member = self._instances.state, self._instances.member(instance_id)
+        if state is None or member is None or member.state is MemberState.READY:
+            return False
+        return member.state is not MemberState.DRAINING or state.is_drained(instance_id)
+
+    def _is_ready(self, instance_id: str | None, incarnation: int = 0) -> bool:
+        member = self._instances.member(instance_id or "")
+        return member is not None and member.state is MemberState.READY and member.incarnation >= incarnation
+
+    def _is_ready_or_gone(self, instance_id: str) -> bool:
+        return self._instances.member(instance_id) is None or self._is_ready(instance_id)

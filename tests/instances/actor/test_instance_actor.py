@@ -1,0 +1,262 @@
+"""The Instance actor's life without Ray: real servers, and what is reported to Fleet of them."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dualmap.instances.actor import instance_actor
+from dualmap.instances.actor.instance_actor import InstanceActor
+from dualmap.instances.member import Member, MemberState
+from dualmap.instances.server import start as start_server
+from dualmap.instances.server.start import free_ports
+from dualmap.instances.signals import InstanceSignals
+from dualmap.instances.simulated.engine_profile import EngineProfile
+from dualmap.instances.simulated.server import SimServer
+from dualmap.instances.spec import InstanceSpec
+from dualmap.scheduler import InstanceCapacity
+
+WAIT_S = 40.0
+SIM = (sys.executable, "-m", "dualmap.instances.simulated.cli", "--port", "0")
+LISTENS_AND_DIES = (sys.executable, "-c", "print('listening on http://127.0.0.1:9', flush=True)")
+
+
+class Watched:
+    """An actor in the running loop, and its reports in order."""
+
+    def __init__(self, directory: Path, **spec) -> None:
+        self.reports: list[Member] = []
+        self.signals: list[InstanceSignals] = []
+        self._news = asyncio.Event()
+        self.actor = InstanceActor(InstanceSpec("i", InstanceCapacity(), directory / "i.log", **spec), self._report)
+
+    async def _report(self, member: Member, signals: InstanceSignals) -> bool:
+        self.reports.append(member)
+        self.signals.append(signals)
+        self._news.set()
+        return True
+
+    def clear(self) -> None:
+        self._news.clear()
+
+    async def wait(self) -> None:
+        """Until the next report after `clear`."""
+        await self._news.wait()
+
+    async def reported(self, wanted) -> Member:
+        """The first report, of those past or to come, that is wanted."""
+        async with asyncio.timeout(WAIT_S):
+            while not (found := [m for m in self.reports if wanted(m)]):
+                self.clear()
+                await self.wait()
+        return found[0]
+
+
+@pytest.fixture
+def life(tmp_path):
+    """Runs a test's coroutine with an actor, which is stopped whatever happens."""
+
+    def run(story, **spec) -> None:
+        async def whole() -> None:
+            watched = Watched(tmp_path, **spec)
+            try:
+                await story(watched)
+            finally:
+                await watched.actor.stop()
+
+        asyncio.run(whole())
+
+    return run
+
+
+def is_ready(member: Member) -> bool:
+    return member.state is MemberState.READY
+
+
+def test_a_started_server_is_reported_with_its_address_models_and_pid(life):
+    async def story(watched):
+        member = await watched.reported(is_ready)
+        assert watched.reports[0].state is MemberState.STARTING
+        assert member.port > 0
+        assert member.pid > 0
+        assert [card["id"] for card in member.model_cards] == ["sim"]
+        assert (await watched.actor.first_state())[0].state is MemberState.READY
+
+    life(story, command=SIM)
+
+
+def test_a_killed_server_is_lost_and_comes_back_as_a_higher_incarnation(life):
+    async def story(watched):
+        first = await watched.reported(is_ready)
+        os.kill(first.pid, signal.SIGKILL)
+        lost = await watched.reported(lambda m: m.state is MemberState.LOST)
+        assert lost.incarnation == first.incarnation
+        second = await watched.reported(lambda m: is_ready(m) and m.pid != first.pid)
+        assert second.incarnation > first.incarnation
+        assert "exited with code -9" in watched.actor.last_error
+
+    life(story, command=SIM)
+
+
+def test_stopping_reports_the_loss_and_ends_the_server(life):
+    pids = []
+
+    async def story(watched):
+        pids.append((await watched.reported(is_ready)).pid)
+        await watched.actor.stop()
+        assert watched.reports[-1].state is MemberState.LOST
+
+    life(story, command=SIM)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ((sys.executable, "-c", "import sys; sys.exit(4)"), "exited with code 4"),
+        (LISTENS_AND_DIES, "exited with code 0"),
+    ],
+)
+def test_a_server_that_does_not_come_up_is_decided_as_lost_with_the_reason(life, command, said):
+    async def story(watched):
+        async with asyncio.timeout(WAIT_S):
+            member, error = await watched.actor.first_state()
+        assert member.state in (MemberState.STARTING, MemberState.LOST)
+        assert said in error
+
+    life(story, command=command)
+
+
+def test_a_port_that_was_taken_meanwhile_is_replaced_by_another(life, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        chosen = []
+
+        def ports(host: str, count: int) -> list[int]:
+            chosen.append(taken if not chosen else free_ports(host, 1)[0])
+            return [chosen[-1], *free_ports(host, count - 1)]
+
+        monkeypatch.setattr(start_server, "free_ports", ports)
+
+        async def story(watched):
+            member = await watched.reported(is_ready)
+            assert chosen == [taken, member.port]
+            assert all(m.state is not MemberState.LOST for m in watched.reports)
+
+        life(story, command=(*SIM[:-1], "{port}"))
+
+
+def test_a_server_that_never_answers_is_stopped_and_said_to_have_been_late(life):
+    pids = []
+
+    async def story(watched):
+        async with asyncio.timeout(WAIT_S):
+            _, error = await watched.actor.first_state()
+        assert "did not answer within 1 s" in error
+        pids.append(watched.actor.member.pid)
+
+    command = (sys.executable, "-c", "import time; print('loading'); time.sleep(60)", "{port}")
+    life(story, command=command, start_timeout_s=1.0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
+def test_the_size_of_the_cache_is_asked_of_the_server(life):
+    async def story(watched):
+        member = await watched.reported(is_ready)
+        assert member.capacity.kv_tokens == 16_000
+
+    life(story, command=(*SIM, "--kv-tokens", "16000"))
+
+
+def test_load_is_reported_with_its_age(life):
+    async def story(watched):
+        await watched.reported(is_ready)
+        async with asyncio.timeout(WAIT_S):
+            while not any(signals.load for signals in watched.signals):
+                watched.clear()
+                await watched.wait()
+        sample = next(signals for signals in watched.signals if signals.load)
+        assert (sample.load.running, sample.load.waiting) == (0, 0)
+        assert 0 <= sample.load_age_s < WAIT_S
+
+    life(story, command=SIM)
+
+
+def test_a_watched_server_is_used_as_soon_as_it_answers(life, tmp_path):
+    async def story(watched):
+        await watched.reported(lambda m: m.state is MemberState.STARTING)
+        port = watched.actor.member.port
+        server = await asyncio.create_subprocess_exec(*SIM[:-1], str(port))
+        try:
+            member = await watched.reported(is_ready)
+            assert (member.host, member.port, member.pid) == ("127.0.0.1", port, 0)
+        finally:
+            server.kill()
+            await server.wait()
+        await watched.reported(lambda m: m.state is MemberState.LOST)
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    life(story, host="127.0.0.1", port=port)
+
+
+def test_a_drained_server_runs_on_and_can_be_given_requests_again(life):
+    async def story(watched):
+        first = await watched.reported(is_ready)
+        await watched.actor.drain()
+        assert watched.reports[-1] == replace(first, state=MemberState.DRAINING)
+        await watched.actor.undrain()
+        assert watched.reports[-1] == first
+
+    life(story, command=SIM)
+
+
+def test_a_server_that_dies_while_it_drains_comes_back_draining(life):
+    async def story(watched):
+        first = await watched.reported(is_ready)
+        await watched.actor.drain()
+        os.kill(first.pid, signal.SIGKILL)
+        await watched.reported(lambda m: m.state is MemberState.DRAINING and m.incarnation > first.incarnation)
+        assert not any(is_ready(m) and m.incarnation > first.incarnation for m in watched.reports)
+
+    life(story, command=SIM)
+
+
+def test_a_restarted_server_is_another_process_and_drains_no_more(life):
+    async def story(watched):
+        first = await watched.reported(is_ready)
+        await watched.actor.drain()
+        await watched.actor.restart_server()
+        second = await watched.reported(lambda m: is_ready(m) and m.incarnation > first.incarnation)
+        assert second.pid != first.pid
+        with pytest.raises(ProcessLookupError):
+            os.kill(first.pid, 0)
+
+    life(story, command=SIM)
+
+
+def test_an_adapter_that_is_loaded_while_a_server_runs_is_reported(life, monkeypatch):
+    monkeypatch.setattr(instance_actor, "MODELS_INTERVAL_S", 0.05)
+    (port,) = free_ports("127.0.0.1", 1)
+
+    async def story(watched):
+        server = SimServer(EngineProfile(), "sim", None)
+        await server.start("127.0.0.1", port)
+        try:
+            first = await watched.reported(is_ready)
+            assert first.adapters == ()
+            server.models += ("sql",)
+            second = await watched.reported(lambda m: m.adapters == ("sql",))
+            assert (second.state, second.incarnation) == (MemberState.READY, first.incarnation)
+        finally:
+            await server.stop()
+
+    life(story, host="127.0.0.1", port=port)

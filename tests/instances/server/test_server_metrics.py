@@ -1,0 +1,76 @@
+"""What is read of /metrics as vLLM 0.32 writes it, and of what other versions and servers write."""
+
+import pytest
+
+from dualmap.instances.server.metrics import ServerMetrics, read_metrics
+
+VLLM_0_32 = """\
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+process_start_time_seconds 1.79540738595e+09
+vllm:num_requests_running{engine="0",model_name="tiny"} 3.0
+vllm:num_requests_waiting{engine="0",model_name="tiny"} 2.0
+vllm:num_requests_waiting_by_reason{engine="0",model_name="tiny",reason="capacity"} 2.0
+vllm:engine_sleep_state{engine="0",model_name="tiny",sleep_state="awake"} 1.0
+vllm:engine_sleep_state{engine="0",model_name="tiny",sleep_state="weights_offloaded"} 0.0
+vllm:kv_cache_usage_perc{engine="0",model_name="tiny"} 0.25
+vllm:prefix_cache_queries_total{engine="0",model_name="tiny"} 1000.0
+vllm:prefix_cache_hits_total{engine="0",model_name="tiny"} 640.0
+vllm:num_preemptions_total{engine="0",model_name="tiny"} 7.0
+vllm:prompt_tokens_total{engine="0",model_name="tiny"} 1.2e+06
+vllm:prompt_tokens_by_source_total{engine="0",model_name="tiny",source="local_compute"} 5.0
+vllm:generation_tokens_total{engine="0",model_name="tiny"} 99.0
+vllm:iteration_tokens_total_count{engine="0",model_name="tiny"} 123.0
+vllm:iteration_tokens_total_bucket{engine="0",le="1.0",model_name="tiny"} 4.0
+vllm:cache_config_info{block_size="32",engine="0",kv_cache_size_tokens="64000",num_gpu_blocks="2000"} 1.0
+"""
+
+
+def test_every_field_is_read():
+    assert read_metrics(VLLM_0_32) == ServerMetrics(
+        running=3,
+        waiting=2,
+        kv_used=0.25,
+        preemptions=7,
+        steps=123,
+        asleep=False,
+        started_at=1.79540738595e09,
+        kv_tokens=64_000,
+        block_tokens=32,
+        prompt_tokens=1_200_000,
+        generation_tokens=99,
+        prefix_queries_tokens=1000,
+        prefix_hits_tokens=640,
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "value"),
+    [
+        ('vllm:engine_sleep_state{engine="0",sleep_state="awake"} 0.0', "asleep", True),
+        ('vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0', "kv_tokens", 1600),
+        ('vllm:cache_config_info{block_size="16",num_gpu_blocks="None"} 1.0', "kv_tokens", 0),
+        ('vllm:num_requests_waiting{engine="1",model_name="tiny"} 4.0', "waiting", 4),
+        (
+            'vllm:lora_requests_info{max_lora="2",running_lora_adapters="a",waiting_lora_adapters=""} 1.7e9\n'
+            'vllm:lora_requests_info{max_lora="2",running_lora_adapters="b,c",waiting_lora_adapters="a"} 1.8e9\n'
+            'vllm:lora_requests_info{max_lora="2",running_lora_adapters="",waiting_lora_adapters="a"} 1.6e9',
+            "adapters",
+            ("b", "c", "a"),
+        ),
+    ],
+)
+def test_fields_as_other_versions_and_states_write_them(line: str, field: str, value):
+    metrics = read_metrics(f"vllm:num_requests_running 0.0\n{line}\n")
+    assert getattr(metrics, field) == value
+
+
+def test_engines_of_a_data_parallel_server_are_summed_and_the_fullest_pool_counts():
+    second = VLLM_0_32.replace('engine="0"', 'engine="1"').replace("perc{engine", "perc{x").replace("0.25", "0.75")
+    metrics = read_metrics(VLLM_0_32 + second.replace("perc{x", "perc{engine"))
+    assert (metrics.running, metrics.waiting, metrics.kv_tokens, metrics.kv_used) == (6, 4, 128_000, 0.75)
+
+
+@pytest.mark.parametrize("text", ["", "<html>", "process_start_time_seconds 1.0\n"])
+def test_what_is_not_from_vllm_is_none(text: str):
+    assert read_metrics(text) is None

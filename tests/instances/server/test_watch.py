@@ -1,0 +1,165 @@
+"""How a server is found to be lost: by its health, its process, its sleep, its standstill. Times are shortened."""
+
+import asyncio
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from dualmap.instances.server import watch
+from dualmap.instances.server.watch import ASLEEP, answers, watch_health, watch_metrics, watch_progress
+from tests.conftest import await_that
+
+WAIT_S = 20.0
+SAMPLE = (
+    "vllm:num_requests_running 0.0\nvllm:iteration_tokens_total_count {steps}\nprocess_start_time_seconds {start}\n"
+)
+
+
+class ScriptedServer:
+    """statuses: by path; None hangs until the server is closed. metrics: the text of /metrics. bodies: of POSTs."""
+
+    def __init__(self) -> None:
+        self.statuses: dict[str, int | None] = {}
+        self.metrics = SAMPLE.format(steps=1, start=5)
+        self.bodies: list[dict] = []
+        self.asked: dict[str, int] = {}
+        self.closing = threading.Event()
+        owner = self
+
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                owner.asked[self.path] = owner.asked.get(self.path, 0) + 1
+                status = owner.statuses.get(self.path, 200)
+                if status is None:
+                    owner.closing.wait(WAIT_S)
+                    return
+                body = owner.metrics.encode() if self.path == "/metrics" else b"{}"
+                self.send_response(status)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def do_POST(self) -> None:
+                owner.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                self.do_GET()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+
+    def close(self) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    for name in ("HEALTH_INTERVAL_S", "SCRAPE_INTERVAL_S", "STILL_S"):
+        monkeypatch.setattr(watch, name, 0.02)
+    for name in ("HEALTH_TIMEOUT_S", "PROBE_TIMEOUT_S"):
+        monkeypatch.setattr(watch, name, 0.3)
+    server = ScriptedServer()
+    yield server
+    server.close()
+
+
+def end_of(watching) -> str:
+    async def limited() -> str:
+        async with asyncio.timeout(WAIT_S):
+            return await watching
+
+    return asyncio.run(limited())
+
+
+@pytest.mark.parametrize("status", [503, None])
+def test_a_server_that_misses_its_health_several_times_is_lost(server, status):
+    server.statuses["/health"] = status
+    assert end_of(watch_health(server.url)) == "/health did not answer 3 times in a row"
+    assert server.asked["/health"] == 3
+
+
+@pytest.mark.parametrize(
+    ("then", "reason"),
+    [
+        (SAMPLE.format(steps=1, start=6), "another server process answers at its address"),
+        (SAMPLE.format(steps=1, start=5) + 'vllm:engine_sleep_state{sleep_state="awake"} 0.0\n', ASLEEP),
+    ],
+)
+def test_a_server_that_is_another_or_asleep_is_lost(server, then: str, reason: str):
+    samples = []
+
+    def note(metrics) -> None:
+        samples.append(metrics)
+        server.metrics = then
+
+    assert end_of(watch_metrics(server.url, note)) == reason
+    assert len(samples) == 1
+
+
+def test_metrics_that_cannot_be_had_are_no_loss(server):
+    server.statuses["/metrics"] = 404
+    noted = []
+
+    async def some_time() -> None:
+        watching = asyncio.create_task(watch_metrics(server.url, noted.append))
+        await asyncio.to_thread(await_that, lambda: server.asked.get("/metrics", 0) >= 3, "three scrapes")
+        assert not watching.done()
+        watching.cancel()
+
+    end_of(some_time())
+    assert noted == []
+
+
+def test_an_engine_that_neither_steps_nor_answers_is_lost_whatever_its_health(server):
+    server.statuses["/v1/completions"] = None
+    assert end_of(watch_progress(server.url, "m", lambda: 7)).startswith("no token and no step of the engine")
+    assert server.bodies[0]["model"] == "m"
+    assert server.bodies[0]["max_tokens"] == 1
+
+
+def watched_until(server, steps, enough) -> None:
+    async def some_time() -> None:
+        watching = asyncio.create_task(watch_progress(server.url, "m", steps))
+        await asyncio.to_thread(await_that, enough, "enough")
+        assert not watching.done()
+        watching.cancel()
+
+    end_of(some_time())
+
+
+def test_an_idle_engine_is_asked_for_a_token_and_goes_on(server):
+    watched_until(server, lambda: 7, lambda: len(server.bodies) >= 3)
+
+
+def test_an_engine_that_steps_is_not_asked(server):
+    steps = iter(range(1000))
+    count = []
+
+    def step() -> int:
+        count.append(next(steps))
+        return count[-1]
+
+    watched_until(server, step, lambda: len(count) > 10)
+    assert server.bodies == []
+
+
+def test_one_whose_steps_are_unknown_is_not_asked(server):
+    count = []
+    watched_until(server, lambda: count.append(1), lambda: len(count) > 10)
+    assert server.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("status", "alive"), [(200, True), (400, True), (404, True), (503, True), (500, False), (None, False)]
+)
+def test_a_refusal_is_a_sign_of_life_and_an_engine_error_is_not(server, status, alive: bool):
+    server.statuses["/v1/completions"] = status
+    assert end_of(answers(server.url, "m")) is alive

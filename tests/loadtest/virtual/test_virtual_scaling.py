@@ -1,0 +1,77 @@
+"""Scaling in virtual time: instances come after their start, leave without harm, and cost what they were there."""
+
+from dataclasses import replace
+
+import pytest
+
+from dualmap.instances.simulated.engine_profile import EngineProfile
+from dualmap.loadtest.traces.workload import Workload, WorkRequest
+from dualmap.loadtest.virtual.cluster import VirtualCluster
+from dualmap.loadtest.virtual.cluster_settings import Change, ClusterSettings, InstanceSpec
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.scaling_config import ScalingConfig
+
+PROFILE = EngineProfile(prefill_s_per_token=0.001)
+START_S = 7.0
+SCALING = ScalingConfig(1, 4, up_window_s=5, down_window_s=20, cool_down_s=10)
+
+
+def requests(*spans: tuple[float, float, float], tokens: int = 500) -> Workload:
+    """From, to, and how many a second; half a second of work each."""
+    times = [since + i / rate for since, until, rate in spans for i in range(round((until - since) * rate))]
+    return Workload("made", [WorkRequest(at, tokens, 4, (i,), session=i) for i, at in enumerate(sorted(times))])
+
+
+def run(workload: Workload, scaling: ScalingConfig | None = SCALING, count: int = 4, **settings):
+    specs = [InstanceSpec(f"i{number}", PROFILE) for number in range(count)]
+    made = ClusterSettings(SchedulerConfig(), specs, scaling=scaling, start_s=START_S, **settings)
+    return VirtualCluster(workload, made).run()
+
+
+BURST = requests((0, 20, 0.5), (20, 60, 5), (60, 160, 0.2))
+
+
+def test_a_burst_brings_instances_after_their_start_and_quiet_takes_them_away():
+    done = run(BURST)
+    assert all(outcome.ok for outcome in done.outcomes)
+    there = {round(at): (ready, all_there) for at, ready, all_there in done.timeline}
+    assert there[15] == (1, 1)
+    first = next(at for at, _ in done.plans)
+    assert there[round(first) + round(START_S) - 1][0] == 1
+    assert there[round(first) + round(START_S) + 1][0] > 1
+    assert max(all_there for _, all_there in there.values()) > 2
+    assert there[max(there)][1] == 1
+    reasons = [reason for _, reason in done.plans]
+    assert any("wanted in the last 20 s" in reason for reason in reasons)
+
+
+def test_instances_count_from_the_moment_they_are_started():
+    done = run(BURST)
+    assert done.instance_s == sum(all_there for _, _, all_there in done.timeline)
+    fixed = run(BURST, scaling=None, count=2)
+    assert fixed.instance_s == pytest.approx(2 * fixed.duration_s)
+
+
+def test_the_same_run_gives_the_same_plans():
+    assert run(BURST).plans == run(BURST).plans
+
+
+def test_several_gateways_are_scaled_by_all_they_have_together():
+    done = run(BURST, gateways=3)
+    assert all(outcome.ok for outcome in done.outcomes)
+    assert max(all_there for _, _, all_there in done.timeline) > 2
+
+
+def test_a_plan_never_exceeds_the_most():
+    done = run(requests((0, 60, 20)), scaling=replace(SCALING, max_replicas=3))
+    assert max(all_there for _, _, all_there in done.timeline) == 3
+
+
+def test_an_instance_that_leaves_drains_first():
+    workload = requests((0, 30, 3))
+    done = run(workload, scaling=None, count=2, changes=[Change(9.5, "leave", "i0")])
+    assert all(outcome.ok and outcome.attempts == 1 for outcome in done.outcomes)
+    assert {outcome.instance_id for outcome in done.outcomes if outcome.arrived_s > 9.5} == {"i1"}
+    assert {outcome.instance_id for outcome in done.outcomes if outcome.arrived_s < 8.0} == {"i0", "i1"}
+    last_s = max(outcome.finished_s for outcome in done.outcomes if outcome.instance_id == "i0")
+    assert 9.5 < last_s < done.instance_s - done.duration_s < last_s + 0.2

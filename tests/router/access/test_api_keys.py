@@ -1,0 +1,220 @@
+"""API keys: who is served, as which tenant, with which models, how often; and what nobody may see."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dualmap.router.access.access import Access
+from dualmap.router.access.api_keys import ApiKeysError, find_key, hash_key, load_api_keys
+from dualmap.router.cli.main import main
+from dualmap.router.config.config import ConfigFileError, load_config
+from tests.router.conftest import CHAT, STREAM, Conversation, answer_hello
+
+A, B, ANY = "dm-key-of-a", "dm-key-of-b", "dm-key-of-a-proxy"
+CARDS = ({"id": "tiny"}, {"id": "secret-model"})
+
+
+def write_keys(path: Path, **of_b: object) -> Path:
+    keys = [
+        {"sha256": hash_key(A.encode()), "tenant": "a"},
+        {"sha256": hash_key(B.encode()), "tenant": "b", **of_b},
+        {"sha256": hash_key(ANY.encode())},
+    ]
+    path.write_text(yaml.safe_dump({"keys": keys}))
+    return path
+
+
+def bearing(key: str) -> str:
+    return f"authorization: Bearer {key}\r\n"
+
+
+@pytest.fixture
+def keyed(fleet, tmp_path):
+    """A gateway that asks for keys; those of b are as given. Its core's clock is the real one."""
+
+    def make(*scripts, isolate: bool = False, instance_key: str | None = None, **of_b):
+        path = write_keys(tmp_path / "keys.yaml", **of_b)
+        about = {"access": Access(path, time.monotonic, instance_key), "isolate_tenants": isolate}
+        return fleet(*scripts, cards=CARDS, about=about)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "headers", ["", "authorization: Bearer dm-other\r\n", f"authorization: Basic {A}\r\n", "authorization: Bearer\r\n"]
+)
+async def test_without_a_known_key_nothing_is_served_and_no_body_is_read(keyed, headers):
+    async with keyed() as f:
+        for path in ("/v1/chat/completions", "/v1/embeddings"):
+            client = await f.client()
+            answer = await client.post(path, CHAT, headers)
+            assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
+            assert answer.error["type"] == "AuthenticationError"
+        client = await f.client()
+        assert (await client.get("/v1/models", headers)).status == 401
+        assert not f.instances[0].received
+
+
+async def test_health_needs_no_key(keyed):
+    async with keyed() as f:
+        client = await f.client()
+        assert [(await client.get(path)).status for path in ("/health", "/ready")] == [200, 200]
+
+
+async def test_a_key_names_its_tenant_and_no_header_another(keyed):
+    tenants = []
+
+    async def note(conversation: Conversation) -> None:
+        tenants.extend(attempt.request.tenant for attempt in f.gateway.scheduler.attempts.values())
+        await answer_hello(conversation)
+
+    async with keyed(note) as f:
+        client = await f.client()
+        for key in (A, ANY):
+            await client.post("/v1/chat/completions", CHAT, bearing(key) + "x-dualmap-tenant: c\r\n")
+    assert tenants == ["a", "c"]
+
+
+@pytest.mark.parametrize(("instance_key", "passed_on"), [(None, None), ("for-vllm", "Bearer for-vllm")])
+async def test_instances_do_not_get_the_clients_key(keyed, instance_key, passed_on):
+    async with keyed(instance_key=instance_key) as f:
+        client = await f.client()
+        assert (await client.post("/v1/chat/completions", CHAT, bearing(A))).status == 200
+        (received,) = f.instances[0].received
+        assert received.headers.get("authorization") == passed_on
+
+
+async def test_models_that_a_key_may_not_use_are_not_there(keyed):
+    async with keyed(models=["tiny"]) as f:
+        client = await f.client()
+        for key, seen in ((A, ["secret-model", "tiny"]), (B, ["tiny"])):
+            models = (await client.get("/v1/models", bearing(key))).json["data"]
+            assert [model["id"] for model in models] == seen
+        for path in ("/v1/chat/completions", "/v1/embeddings"):
+            answer = await client.post(path, {**CHAT, "model": "secret-model"}, bearing(B))
+            assert (answer.status, answer.error["message"]) == (404, "The model `secret-model` does not exist.")
+        assert (await client.post("/v1/chat/completions", CHAT, bearing(B))).status == 200
+        f.check_books_are_empty()
+
+
+async def test_a_used_up_limit_is_429_with_when_to_come_again(keyed):
+    async with keyed(requests_per_minute=2, tokens_per_minute=100_000) as f:
+        client = await f.client()
+        for left in (1, 0):
+            answer = await client.post("/v1/chat/completions", CHAT, bearing(B))
+            assert answer.status == 200
+            assert answer.headers["x-ratelimit-limit-requests"] == "2"
+            assert answer.headers["x-ratelimit-remaining-requests"] == str(left)
+            assert int(answer.headers["x-ratelimit-remaining-tokens"]) < 100_000
+        refused = await client.post("/v1/chat/completions", CHAT, bearing(B))
+        assert (refused.status, refused.error["type"]) == (429, "RateLimitError")
+        assert 1 <= int(refused.headers["retry-after"]) <= 30
+        assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+        others = await client.post("/v1/chat/completions", CHAT, bearing(A))
+        assert others.status == 200
+        assert not any(name.startswith("x-ratelimit") for name in others.headers)
+        assert len(f.instances[0].received) == 3
+        f.check_books_are_empty()
+
+
+async def test_tenants_share_no_prefix_neither_here_nor_in_the_instance(keyed):
+    """With equal prompts and equal salts of their own."""
+    blocks = {}
+
+    async def note(conversation: Conversation) -> None:
+        for attempt in f.gateway.scheduler.attempts.values():
+            blocks[attempt.request.tenant] = attempt.request.blocks
+        await answer_hello(conversation)
+
+    async with keyed(note, isolate=True) as f:
+        client = await f.client()
+        for salt in ({}, {"cache_salt": "mine"}):
+            for key in (A, B, A):
+                assert (await client.post("/v1/chat/completions", {**CHAT, **salt}, bearing(key))).status == 200
+            assert not set(blocks["a"]) & set(blocks["b"])
+        salts = [json.loads(received.body)["cache_salt"] for received in f.instances[0].received]
+        assert salts[0] == salts[2] != salts[3] == salts[5]
+        assert len(set(salts)) == 4
+        streamed = await client.post("/v1/chat/completions", STREAM, bearing(A))
+        assert streamed.status == 200
+        body = json.loads(f.instances[0].received[-1].body)
+        assert body["cache_salt"] == salts[0]
+        assert body["stream_options"] == {"include_usage": True}
+
+
+async def test_a_changed_file_holds_within_a_second_and_a_broken_one_not_at_all(keyed, tmp_path):
+    path = tmp_path / "keys.yaml"
+    async with keyed() as f:
+        access, now = f.gateway.driver.access, time.monotonic()
+        client = await f.client()
+        path.write_text("keys: [")
+        access.sweep(now + 2.0)
+        assert (await client.post("/v1/chat/completions", CHAT, bearing(B))).status == 200
+        path.write_text(yaml.safe_dump({"keys": [{"sha256": hash_key(A.encode())}]}))
+        access.sweep(now + 4.0)
+        assert (await client.post("/v1/chat/completions", CHAT, bearing(A))).status == 200
+        client = await f.client()
+        assert (await client.post("/v1/chat/completions", CHAT, bearing(B))).status == 401
+
+
+async def test_no_key_is_seen_in_what_the_gateway_tells(keyed):
+    async with keyed() as f:
+        client = await f.client()
+        await client.post("/v1/chat/completions", CHAT, bearing(A) + "x-request-id: r1\r\n")
+        admin = await f.client(f.admin_port)
+        secret = "authorization: Bearer secret\r\n"
+        for path in ("/metrics", "/admin/status", "/admin/live", "/admin/decisions?request_id=r1"):
+            told = (await admin.get(path, secret)).body.decode()
+            assert told
+            assert A not in told
+            assert hash_key(A.encode()) not in told
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("keys: [", "expected the node content"),
+        ("", "the file"),
+        ("keys: [{tenant: a}]", "keys.0.sha256: Field required"),
+        ("keys: [{sha256: abc}]", "keys.0.sha256: String should match"),
+        (f"keys: [{{sha256: {'a' * 64}, limit: 3}}]", "keys.0.limit: Extra inputs"),
+        (f"keys: [{{sha256: {'a' * 64}, requests_per_minute: 0}}]", "keys.0.requests_per_minute: Input should be"),
+        (f"keys: [{{sha256: {'a' * 64}}}, {{sha256: {'a' * 64}}}]", "two keys have the same hash"),
+    ],
+)
+def test_a_file_of_keys_is_read_strictly(tmp_path, text, complaint):
+    path = tmp_path / "keys.yaml"
+    path.write_text(text)
+    with pytest.raises(ApiKeysError, match=complaint):
+        load_api_keys(path)
+    with pytest.raises(ConfigFileError, match=r"gateway\.api_keys_file: "):
+        load_config(None, {"simulate": {"count": 1}, "gateway": {"api_keys_file": str(path)}})
+
+
+def test_a_made_key_is_found_by_its_hash(tmp_path, capsys):
+    assert main(["key", "search"]) == 0
+    first, _, *lines = capsys.readouterr().out.splitlines()
+    key = first.rpartition(" ")[2]
+    path = tmp_path / "keys.yaml"
+    path.write_text("\n".join(["keys:", *lines]))
+    found = find_key(load_api_keys(path), b"Bearer " + key.encode())
+    assert found is not None
+    assert found.tenant == "search"
+    assert key not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("gateway", "complaint"),
+    [
+        ({"tls_cert_file": "cert.pem"}, "both, or neither"),
+        ({"tls_cert_file": "no.pem", "tls_key_file": "no.pem"}, "No such file"),
+        ({"instance_key_file": __file__}, "with api_keys_file only"),
+        ({"picker": {}, "isolate_tenants": True}, "its proxy's"),
+    ],
+)
+def test_settings_of_security_that_do_not_go_together_are_refused(gateway, complaint):
+    with pytest.raises(ConfigFileError, match=complaint):
+        load_config(None, {"simulate": {"count": 1}, "gateway": gateway})

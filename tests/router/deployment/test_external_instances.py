@@ -1,0 +1,198 @@
+"""Which instances that were not started here are used, drained and let go, round by round."""
+
+import pytest
+from ray.exceptions import GetTimeoutError, RayError
+
+from dualmap.instances.member import Member, MemberState
+from dualmap.router.config.config import load_config
+from dualmap.router.deployment import external_instances
+from dualmap.router.deployment.external_instances import ExternalInstances
+from dualmap.router.fleet.state import FleetState, GatewayState
+from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+
+A, B = "10.0.0.1:8000", "10.0.0.2:8000"
+PODS = {"kubernetes": {"label_selector": "app=vllm"}}
+
+
+class Watch:
+    """Kubernetes, as far as it has been heard."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, bool] | None = None
+        self.stopped = False
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+class Actors:
+    """In place of OwnInstances: every actor is there at once, and its server answers."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+        self.specs = {}
+        self.members: dict[str, MemberState] = {}
+        self.busy: set[str] = set()
+        self.fleet_is_away = False
+
+    def __contains__(self, instance_id: str) -> bool:
+        return instance_id in self.specs
+
+    def add(self, placed) -> None:
+        self.specs[placed.spec.instance_id] = placed.spec
+        self.members[placed.spec.instance_id] = MemberState.READY
+
+    def actor(self, instance_id: str) -> object:
+        actors = self
+
+        class Method:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def remote(self) -> None:
+                actors.told.append((instance_id, self.name))
+                actors.members[instance_id] = MemberState.DRAINING if self.name == "drain" else MemberState.READY
+
+        class Actor:
+            drain, undrain = Method("drain"), Method("undrain")
+
+        return Actor()
+
+    def state(self) -> FleetState:
+        if self.fleet_is_away:
+            raise GetTimeoutError
+        members = tuple(Member(i, 1, "", 0, state, InstanceCapacity()) for i, state in self.members.items())
+        loads = {i: InstanceLoad(i, 1, 0, 0, 0) for i in self.busy}
+        return FleetState(1, True, members, (GatewayState("gateway-0", 1, "", 0.0),), loads, {})
+
+    def step(self, wanted) -> None:
+        for instance_id in self.specs.keys() - wanted:
+            del self.specs[instance_id], self.members[instance_id]
+
+
+class Rounds:
+    """A deployment's rounds. watches: those begun, in their order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.actors = Actors()
+        self.said: list[str] = []
+        self.watches: list[Watch] = []
+        monkeypatch.setattr(external_instances, "watch_pods", self._begin)
+        self.external: ExternalInstances | None = None
+
+    def _begin(self, settings, say) -> Watch:
+        self.watches.append(Watch())
+        return self.watches[-1]
+
+    def configure(self, **values: object) -> None:
+        config = load_config(None, {"pools": {"sims": {"simulate": {"count": 1}}}, **values})
+        if self.external is None:
+            self.external = ExternalInstances(config, self.actors, self.said.append, self.actors.state)
+            for placed in self.external.ids.values():
+                self.actors.add(placed)
+        self.external.config = config
+
+    def round(self) -> set[str]:
+        """Those there are after it."""
+        self.external.round()
+        self.actors.step(self.external.ids.keys())
+        return set(self.actors.specs)
+
+
+@pytest.fixture
+def rounds(monkeypatch) -> Rounds:
+    return Rounds(monkeypatch)
+
+
+def named(*ids: str, **more: object) -> list[dict[str, object]]:
+    return [{"url": f"http://{instance_id}", **more} for instance_id in ids]
+
+
+def test_what_the_configuration_names_comes_at_once_and_leaves_when_it_is_drained(rounds):
+    rounds.configure(instances=named(A))
+    rounds.actors.busy.add(A)
+    assert rounds.round() == {A}
+    rounds.configure(instances=named(B))
+    assert rounds.round() == {A, B}
+    assert rounds.actors.told == [(A, "drain")]
+    rounds.actors.busy.clear()
+    assert rounds.round() == {B}
+
+
+def test_one_that_is_named_again_before_it_has_left_stays(rounds):
+    rounds.configure(instances=named(A, B))
+    rounds.actors.busy.add(B)
+    rounds.configure(instances=named(A))
+    rounds.round()
+    rounds.configure(instances=named(A, B))
+    assert rounds.round() == {A, B}
+    assert rounds.actors.told == [(B, "drain"), (B, "undrain")]
+
+
+def test_one_that_is_named_again_with_other_settings_first_leaves(rounds):
+    rounds.configure(instances=named(A, B))
+    rounds.actors.busy.add(B)
+    rounds.configure(instances=named(A))
+    rounds.round()
+    rounds.configure(instances=[*named(A), *named(B, capacity={"max_running": 3})])
+    assert rounds.round() == {A, B}
+    assert rounds.actors.specs[B].capacity.max_running != 3
+    rounds.actors.busy.clear()
+    rounds.round()
+    assert rounds.round() == {A, B}
+    assert rounds.actors.specs[B].capacity.max_running == 3
+
+
+def test_one_that_was_told_to_drain_while_fleet_is_away_is_told_when_it_may_stay(rounds):
+    rounds.configure(instances=named(A, B))
+    rounds.configure(instances=named(A))
+    rounds.actors.fleet_is_away = True
+    with pytest.raises(RayError):
+        rounds.round()
+    rounds.configure(instances=named(A, B))
+    rounds.round()
+    assert rounds.actors.told[-1] == (B, "undrain")
+
+
+@pytest.mark.parametrize(
+    ("vanishes_after", "left"),
+    [
+        ({A: False, B: True}, {A}),  # it was told to end: it is gone
+        ({A: False, B: False}, {A, B}),  # it may have lost its labels only: what it runs may end
+    ],
+)
+def test_a_pod_that_vanishes_is_let_go_at_once_if_it_was_told_to_end(rounds, vanishes_after, left):
+    rounds.configure(discovery=PODS)
+    (watch,) = rounds.watches
+    assert rounds.round() == set()
+    watch.found = {A: False, B: False}
+    assert rounds.round() == {A, B}
+    rounds.actors.busy.add(B)
+    watch.found = vanishes_after
+    assert rounds.round() == {A, B}
+    watch.found = {A: False}
+    assert rounds.round() == left
+    assert (B, "drain") in rounds.actors.told
+    rounds.actors.busy.clear()
+    assert rounds.round() == {A}
+
+
+def test_other_pods_are_looked_for_and_nobody_leaves_until_they_are_found(rounds):
+    rounds.configure(discovery=PODS)
+    rounds.watches[0].found = {A: False}
+    assert rounds.round() == {A}
+    rounds.configure(discovery={"kubernetes": {"label_selector": "app=other"}})
+    assert rounds.round() == {A}
+    assert rounds.watches[0].stopped
+    assert rounds.actors.told == []
+    rounds.watches[1].found = {B: False}
+    assert rounds.round() == {B}
+
+
+def test_without_discovery_its_pods_leave(rounds):
+    rounds.configure(instances=named(A), discovery=PODS)
+    rounds.watches[0].found = {B: False}
+    assert rounds.round() == {A, B}
+    rounds.configure(instances=named(A))
+    assert rounds.round() == {A}
+    assert rounds.watches[0].stopped

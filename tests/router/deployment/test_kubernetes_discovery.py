@@ -1,0 +1,196 @@
+"""Pods of Kubernetes as instances, with an API server over real HTTP."""
+
+import ssl
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import trustme
+
+from dualmap.router.config.config import ConfigFileError, KubernetesDiscovery, load_config
+from dualmap.router.deployment import kubernetes_discovery
+from dualmap.router.deployment.kubernetes_discovery import PodWatch
+from tests.conftest import await_that
+from tests.router.fake_kubernetes import NAMESPACE, FakeKubernetes
+
+SELECTOR = "app=vllm,tier in (gpu)"
+
+
+@pytest.fixture
+def kubernetes() -> Iterator[FakeKubernetes]:
+    fake = FakeKubernetes()
+    try:
+        yield fake
+    finally:
+        fake.close()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def watch(kubernetes, said, tmp_path, monkeypatch) -> Iterator[PodWatch]:
+    monkeypatch.setattr(kubernetes_discovery, "FIRST_RETRY_S", 0.01)
+    kubeconfig = kubernetes.write_kubeconfig(tmp_path / "kubeconfig")
+    watch = PodWatch(KubernetesDiscovery(label_selector=SELECTOR, port=8000, kubeconfig=kubeconfig), said.append)
+    watch.start()
+    try:
+        yield watch
+    finally:
+        watch.stop()
+
+
+def finds(watch: PodWatch, found: dict[str, bool]) -> None:
+    await_that(lambda: watch.found == found, f"{found} are found")
+
+
+def test_pods_that_run_at_an_address_are_found_as_they_come_and_go(kubernetes, watch):
+    finds(watch, {})
+    kubernetes.put("a", "10.0.0.1")
+    kubernetes.put("b", "fd00::2")
+    kubernetes.put("pending", phase="Pending")
+    kubernetes.put("done", "10.0.0.9", phase="Succeeded")
+    finds(watch, {"10.0.0.1:8000": False, "[fd00::2]:8000": False})
+    kubernetes.put("pending", "10.0.0.3")
+    kubernetes.put("a", "10.0.0.1", leaving=True)
+    finds(watch, {"10.0.0.1:8000": True, "[fd00::2]:8000": False, "10.0.0.3:8000": False})
+    kubernetes.delete("a")
+    kubernetes.put("pending", "10.0.0.3", phase="Failed")
+    finds(watch, {"[fd00::2]:8000": False})
+    assert kubernetes.selectors == {SELECTOR}
+    assert kubernetes.tokens == {"Bearer a-token"}
+
+
+def test_an_address_that_a_new_pod_has_stays_when_the_old_one_goes(kubernetes, watch):
+    kubernetes.put("old", "10.0.0.1", leaving=True)
+    finds(watch, {"10.0.0.1:8000": True})
+    kubernetes.put("new", "10.0.0.1")
+    finds(watch, {"10.0.0.1:8000": False})
+    kubernetes.delete("old")
+    kubernetes.put("other", "10.0.0.2")
+    finds(watch, {"10.0.0.1:8000": False, "10.0.0.2:8000": False})
+
+
+@pytest.mark.parametrize("error", [None, {"code": 410, "message": "too old"}, {"code": 500, "message": "etcd"}])
+def test_a_watch_that_ends_begins_again_with_what_there_is_by_then(kubernetes, watch, error):
+    kubernetes.put("a", "10.0.0.1")
+    kubernetes.put("b", "10.0.0.2")
+    finds(watch, {"10.0.0.1:8000": False, "10.0.0.2:8000": False})
+    lists = kubernetes.lists
+    await_that(lambda: kubernetes.watches > 0, "it watches")
+    kubernetes.break_watches(error)
+    await_that(lambda: kubernetes.lists > lists, "it lists again")
+    kubernetes.delete("a")
+    finds(watch, {"10.0.0.2:8000": False})
+
+
+def test_while_the_server_is_away_what_was_found_stays(kubernetes, watch, said):
+    kubernetes.put("a", "10.0.0.1")
+    finds(watch, {"10.0.0.1:8000": False})
+    await_that(lambda: kubernetes.watches > 0, "it watches")
+    kubernetes.status = 503
+    kubernetes.break_watches()
+    await_that(lambda: said, "it is said")
+    assert watch.found == {"10.0.0.1:8000": False}
+    assert said[0].startswith("Kubernetes cannot be asked for pods, those known stay: ")
+    kubernetes.status = 200
+    await_that(lambda: len(said) == 2, "its return is said, once")
+    kubernetes.delete("a")
+    finds(watch, {})
+
+
+def test_a_server_that_takes_requests_and_says_nothing_is_asked_again(kubernetes, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(kubernetes_discovery, "FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr(kubernetes_discovery, "CONNECT_S", 0.1)
+    monkeypatch.setattr(kubernetes_discovery, "TIMEOUT", httpx.Timeout(0.1))
+    kubernetes.put("a", "10.0.0.1")
+    kubernetes.silent = True
+    kubeconfig = kubernetes.write_kubeconfig(tmp_path / "kubeconfig")
+    watch = PodWatch(KubernetesDiscovery(label_selector=SELECTOR, kubeconfig=kubeconfig), said.append)
+    watch.start()
+    try:
+        await_that(lambda: said, "it is said")
+        kubernetes.silent = False
+        finds(watch, {"10.0.0.1:8000": False})
+        lists = kubernetes.lists
+        await_that(lambda: kubernetes.lists > lists, "a watch without a word for so long is given up")
+        assert watch.found == {"10.0.0.1:8000": False}
+    finally:
+        watch.stop()
+
+
+def test_a_watch_that_is_refused_leaves_what_was_listed(kubernetes, watch):
+    kubernetes.watch_status = 410
+    kubernetes.put("a", "10.0.0.1")
+    finds(watch, {"10.0.0.1:8000": False})
+    kubernetes.break_watches()
+    kubernetes.put("b", "10.0.0.2")
+    finds(watch, {"10.0.0.1:8000": False, "10.0.0.2:8000": False})
+
+
+def test_in_a_pod_its_service_account_is_used_and_its_token_may_change(said, tmp_path, monkeypatch):
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    account = tmp_path / "serviceaccount"
+    account.mkdir()
+    authority.cert_pem.write_to_path(str(account / "ca.crt"))
+    (account / "namespace").write_text(NAMESPACE)
+    (account / "token").write_text("first")
+    kubernetes = FakeKubernetes(tls)
+    kubernetes.token = "first"
+    monkeypatch.setattr(kubernetes_discovery, "SERVICE_ACCOUNT", account)
+    monkeypatch.setattr(kubernetes_discovery, "FIRST_RETRY_S", 0.01)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(kubernetes.port))
+    kubernetes.put("a", "10.0.0.1")
+    watch = PodWatch(KubernetesDiscovery(label_selector=SELECTOR), said.append)
+    watch.start()
+    try:
+        finds(watch, {"10.0.0.1:8000": False})
+        await_that(lambda: kubernetes.watches > 0, "it watches")
+        (account / "token").write_text("second")
+        kubernetes.token = "second"
+        kubernetes.break_watches()
+        kubernetes.put("b", "10.0.0.2")
+        finds(watch, {"10.0.0.1:8000": False, "10.0.0.2:8000": False})
+        assert said == []
+    finally:
+        watch.stop()
+        kubernetes.close()
+
+
+def test_a_watch_can_be_stopped_before_it_has_found_the_server(said, tmp_path):
+    gone = FakeKubernetes()
+    kubeconfig = gone.write_kubeconfig(tmp_path / "kubeconfig")
+    gone.close()
+    watch = PodWatch(KubernetesDiscovery(label_selector="a=b", kubeconfig=kubeconfig), said.append)
+    watch.start()
+    await_that(lambda: said, "it is said")
+    watch.stop()
+    assert watch.found is None
+    assert not watch._thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("discovery", "complaint"),
+    [
+        ({}, "discovery.kubernetes: Field required"),
+        ({"kubernetes": {"label_selector": ""}}, "discovery.kubernetes.label_selector"),
+        ({"kubernetes": {"label_selector": "a=b", "port": 0}}, "discovery.kubernetes.port"),
+        ({"kubernetes": {"label_selector": "a=b", "pod": 1}}, "discovery.kubernetes.pod: unknown key"),
+    ],
+)
+def test_what_is_to_be_discovered_is_read_strictly(discovery, complaint):
+    with pytest.raises(ConfigFileError, match=complaint):
+        load_config(None, {"discovery": discovery})
+
+
+def test_discovered_instances_are_not_scaled():
+    discovery = {"kubernetes": {"label_selector": "a=b"}}
+    assert not load_config(None, {"discovery": discovery}).is_empty
+    with pytest.raises(ConfigFileError, match="scaling is for instances"):
+        load_config(None, {"discovery": discovery, "scaling": {}})

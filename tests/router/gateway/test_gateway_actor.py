@@ -1,0 +1,55 @@
+"""gateway_actor.py with a Fleet of the test's own: when it calls, and what it passes on."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from logging import NullHandler
+
+import pytest
+
+from dualmap.router.config.config import load_config
+from dualmap.router.fleet.state import FleetNews, GatewayReport
+from dualmap.router.gateway import gateway_actor
+from dualmap.router.gateway.gateway_actor import GatewayActor
+from dualmap.scheduler.events import GatewayLoads, InstanceLoad
+from tests.deployment import free_port
+
+
+class Fleet:
+    def __init__(self) -> None:
+        self.calls: asyncio.Queue[GatewayReport] = asyncio.Queue()
+
+    async def sync(self, report: GatewayReport) -> FleetNews:
+        self.calls.put_nowait(report)
+        return FleetNews(others=GatewayLoads((InstanceLoad("a", 0, 0, 0, 0),)))
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    monkeypatch.setattr(gateway_actor, "FleetClient", Fleet)
+    monkeypatch.setattr(gateway_actor, "LogFile", lambda *about: NullHandler())  # of the whole process
+    monkeypatch.setattr(gateway_actor, "SYNC_INTERVAL_S", 1000.0)
+    gateway = {"port": free_port(), "admin_port": free_port()}
+    config = load_config(None, {"simulate": {"count": 1}, "log_dir": str(tmp_path), "gateway": gateway})
+
+    @asynccontextmanager
+    async def start():
+        actor = GatewayActor("g", config)
+        async with asyncio.timeout(10.0):
+            yield actor
+        await actor.stop()
+
+    return start
+
+
+async def test_a_gateway_calls_fleet_at_once_when_a_core_has_something_to_tell(started):
+    async with started() as actor:
+        await actor._fleet.calls.get()
+        actor._gateway.driver.tell_others()
+        await actor._fleet.calls.get()
+
+
+async def test_a_core_hears_how_long_ago_it_told_what_the_others_know(started, monkeypatch):
+    async with started() as actor:
+        heard = asyncio.Queue()
+        monkeypatch.setattr(actor._gateway, "hear_others", heard.put_nowait)
+        assert (await heard.get()).told_s >= 0.0

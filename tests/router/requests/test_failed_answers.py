@@ -1,0 +1,239 @@
+"""Answers that an instance ends by itself, as vLLM does when it shuts down or its engine dies: they fail, though their
+HTTP is in order. Without any of it sent, the request runs elsewhere."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from dualmap.router.requests.answer_plain import MAX_HELD_BYTES
+from dualmap.scheduler.events import FailureCause
+from tests.router.conftest import CHAT, STREAM, Conversation, Fleet, post
+
+ROLE = '{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}'
+TOKEN = '{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}'
+LAST = TOKEN.replace("null", '"stop"')
+ABORT = TOKEN.replace("null", '"abort"')
+ENGINE_DEAD = '{"error": {"message": "EngineCore died", "type": "InternalServerError", "param": null, "code": 500}}'
+CLIENTS_FAULT = '{"error": {"message": "bad grammar", "type": "BadRequestError", "param": null, "code": 400}}'
+Script = Callable[[Conversation], Awaitable[None]]
+
+
+def sse(*events: str) -> bytes:
+    return b"".join(f"data: {event}\n\n".encode() for event in events)
+
+
+def stream(*events: str, dies: bool = False) -> Script:
+    async def script(conversation: Conversation) -> None:
+        await conversation.begin_stream()
+        for event in events:
+            await conversation.send_event(event)
+        if dies:
+            conversation.writer.close()
+        else:
+            await conversation.end_stream()
+
+    return script
+
+
+async def half_an_event(conversation: Conversation) -> None:
+    await conversation.begin_stream()
+    await conversation.send(b"1e\r\n%b\r\n" % sse(TOKEN)[:30])
+    conversation.writer.close()
+
+
+def plain(finish_reason: str) -> Script:
+    async def script(conversation: Conversation) -> None:
+        await conversation.send_json({"choices": [{"text": "half", "finish_reason": finish_reason}]})
+
+    return script
+
+
+def framed(body: bytes, length: int) -> Script:
+    """A plain answer that ends before its length."""
+
+    async def script(conversation: Conversation) -> None:
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        await conversation.send(head.encode() + body)
+        conversation.writer.close()
+
+    return script
+
+
+def first_then(first: Script, others: Script) -> Script:
+    """Whichever instance is asked first fails."""
+    asked = 0
+
+    async def script(conversation: Conversation) -> None:
+        nonlocal asked
+        asked += 1
+        await (first if asked == 1 else others)(conversation)
+
+    return script
+
+
+def check_failures(f: Fleet, cause: FailureCause, count: int) -> None:
+    assert f.gateway.metrics.failures[cause] == sum(f.gateway.metrics.failures.values()) == count
+    f.check_books_are_empty()
+
+
+NOTHING_SENT = {
+    "abort at once": (stream(ABORT, "[DONE]"), FailureCause.ABORTED),
+    "abort after the role": (stream(ROLE, ABORT, "[DONE]"), FailureCause.ABORTED),
+    "error at once": (stream(ENGINE_DEAD, "[DONE]"), FailureCause.ABORTED),
+    "error after the role": (stream(ROLE, ENGINE_DEAD, "[DONE]"), FailureCause.ABORTED),
+    "death after the role": (stream(ROLE, dies=True), FailureCause.BROKEN),
+    "death in the first event": (half_an_event, FailureCause.BROKEN),
+}
+
+
+@pytest.mark.parametrize(("failing", "cause"), NOTHING_SENT.values(), ids=NOTHING_SENT)
+async def test_a_stream_that_fails_before_its_first_token_runs_elsewhere(fleet, failing, cause):
+    script = first_then(failing, stream(ROLE, TOKEN, LAST, "[DONE]"))
+    async with fleet(script, script) as f:
+        client = await f.client()
+        answer = await client.post("/v1/chat/completions", STREAM)
+        assert answer.status == 200
+        assert answer.body == sse(ROLE, TOKEN, LAST, "[DONE]")
+        assert [len(instance.received) for instance in f.instances] == [1, 1]
+        failed_at = next(i for i in f.instances if answer.headers["x-dualmap-instance"] != f"i{f.instances.index(i)}")
+        await f.until(lambda: failed_at.open_connections == 0)
+        assert f.gateway.scheduler.stats.retries == 1
+        check_failures(f, cause, 1)
+
+
+async def engine_is_dead(conversation: Conversation) -> None:
+    await conversation.send_json(json.loads(ENGINE_DEAD), "500 Internal Server Error")
+
+
+async def test_a_request_that_is_answered_with_500_runs_elsewhere(fleet):
+    script = first_then(engine_is_dead, plain("stop"))
+    async with fleet(script, script) as f:
+        client = await f.client()
+        answer = await client.post("/v1/chat/completions", CHAT)
+        assert (answer.status, answer.json["choices"][0]["finish_reason"]) == (200, "stop")
+        assert [len(instance.received) for instance in f.instances] == [1, 1]
+        check_failures(f, FailureCause.ERROR, 1)
+
+
+async def test_what_the_last_instance_that_may_be_tried_says_with_500_is_what_the_client_is_told(fleet):
+    async with fleet(engine_is_dead, engine_is_dead) as f:
+        client = await f.client()
+        answer = await client.post("/v1/chat/completions", CHAT)
+        assert (answer.status, answer.json) == (500, json.loads(ENGINE_DEAD))
+        attempts = f.gateway.scheduler.config.max_attempts
+        assert sum(len(instance.received) for instance in f.instances) == attempts
+        check_failures(f, FailureCause.ERROR, attempts - 1)
+
+
+@pytest.mark.parametrize("failing", [ABORT, ENGINE_DEAD])
+async def test_a_stream_that_fails_after_a_token_ends_with_the_error_of_the_gateway(fleet, failing):
+    first_token_there = asyncio.Event()
+
+    async def script(conversation: Conversation) -> None:
+        await conversation.begin_stream()
+        await conversation.send_event(ROLE)
+        await conversation.send_event(TOKEN)
+        await first_token_there.wait()
+        body = sse(TOKEN, failing, "[DONE]")
+        await conversation.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+
+    async with fleet(script, script) as f:
+        client = await f.client()
+        await client.send(post("/v1/chat/completions", STREAM))
+        await client.answer_head()
+        assert await client.chunk() == sse(ROLE, TOKEN)
+        first_token_there.set()
+        assert await client.chunk() == sse(TOKEN)
+        error, done, end = (await client.chunk()).split(b"\n\n")
+        assert await client.chunk() == b""
+        assert json.loads(error.removeprefix(b"data: "))["error"]["code"] == 502
+        assert b"ended the answer by itself" in error
+        assert (done, end) == (b"data: [DONE]", b"")
+        assert await client.at_end()
+        assert sum(len(instance.received) for instance in f.instances) == 1
+        assert f.gateway.metrics.outcomes["failed_stream"] == 1
+        await f.until(lambda: not any(instance.open_connections for instance in f.instances))
+        check_failures(f, FailureCause.ABORTED, 1)
+
+
+@pytest.mark.parametrize("events", [(CLIENTS_FAULT,), (ROLE, CLIENTS_FAULT), (ROLE, TOKEN, CLIENTS_FAULT)])
+async def test_an_error_that_is_the_clients_own_is_relayed_as_it_is(fleet, events):
+    async with fleet(stream(*events, "[DONE]")) as f:
+        client = await f.client()
+        answer = await client.post("/v1/chat/completions", STREAM)
+        assert answer.body == sse(*events, "[DONE]")
+        assert (await client.get("/health")).status == 200
+        assert len(f.instances[0].received) == 1
+        check_failures(f, FailureCause.ABORTED, 0)
+
+
+PLAIN = {
+    "aborted": (plain("abort"), FailureCause.ABORTED),
+    "cut in mid-body": (framed(b'{"choices":', 1000), FailureCause.BROKEN),
+}
+
+
+@pytest.mark.parametrize(("failing", "cause"), PLAIN.values(), ids=PLAIN)
+async def test_a_plain_answer_that_fails_runs_elsewhere(fleet, failing, cause):
+    script = first_then(failing, plain("stop"))
+    async with fleet(script, script) as f:
+        client = await f.client()
+        answer = await client.post("/v1/chat/completions", CHAT)
+        assert answer.json["choices"][0]["finish_reason"] == "stop"
+        assert [len(instance.received) for instance in f.instances] == [1, 1]
+        check_failures(f, cause, 1)
+
+
+@pytest.mark.parametrize(("script", "body"), [(plain("abort"), CHAT), (stream(ROLE, ABORT, "[DONE]"), STREAM)])
+async def test_an_answer_that_all_instances_abort_is_an_error(fleet, script, body):
+    async with fleet(script, script) as f:
+        client = await f.client()
+        answer = await client.post("/v1/chat/completions", body)
+        assert answer.status == 503
+        assert answer.error["message"] == "No instance could take the request."
+        assert f.gateway.metrics.outcomes["rejected_attempts_exhausted"] == 1
+        check_failures(f, FailureCause.ABORTED, f.gateway.scheduler.config.max_attempts)
+
+
+@pytest.mark.parametrize(("length", "held"), [(MAX_HELD_BYTES, True), (MAX_HELD_BYTES + 1, False)])
+async def test_a_plain_answer_is_held_until_it_is_complete_unless_it_is_large(fleet, length, held):
+    go_on = asyncio.Event()
+    body = b"x" * length
+
+    async def in_two_halves(conversation: Conversation) -> None:
+        await conversation.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (length, body[:1000]))
+        await go_on.wait()
+        await conversation.send(body[1000:])
+
+    async with fleet(in_two_halves) as f:
+        client = await f.client(limit=2 * length)
+        answering = asyncio.create_task(client.post("/v1/embeddings", b"{}"))
+        await f.until(lambda: any(e.pieces for e in f.gateway.driver.exchanges.values()))
+        (exchange,) = f.gateway.driver.exchanges.values()
+        assert exchange.answer_begun is not held
+        assert exchange.sent_pieces == (0 if held else exchange.pieces)
+        go_on.set()
+        assert (await answering).body == body
+        f.check_books_are_empty()
+
+
+async def test_a_held_answer_that_still_comes_is_no_stall(fleet):
+    go_on = asyncio.Event()
+
+    async def in_two_halves(conversation: Conversation) -> None:
+        await conversation.send(b"HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n" + b'{"ok"')
+        await go_on.wait()
+        await conversation.send(b":true}")
+
+    async with fleet(in_two_halves, sweep_interval_s=3600.0) as f:
+        client = await f.client()
+        answering = asyncio.create_task(client.post("/v1/chat/completions", CHAT))
+        await f.until(lambda: any(e.pieces for e in f.gateway.driver.exchanges.values()))
+        (exchange,) = f.gateway.driver.exchanges.values()
+        assert not exchange.is_stalled(1e9, 600.0, 60.0)
+        assert not exchange.is_stalled(1e9 + 59.0, 600.0, 60.0)
+        assert exchange.is_stalled(1e9 + 61.0, 600.0, 60.0)
+        go_on.set()
+        assert (await answering).json == {"ok": True}

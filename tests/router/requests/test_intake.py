@@ -1,0 +1,80 @@
+"""What headers tell of a request: whose it is, and how long its client waits."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from dualmap.router.apis.routes import Route
+from dualmap.router.http.http_request import NOTED, HttpRequest
+from dualmap.router.http.openai_errors import RequestRefusedError
+from dualmap.router.requests.intake import MAX_TENANT_BYTES, take_in
+from dualmap.router.tokens.token_ratio import TokenRatio
+from dualmap.scheduler.request import Request
+
+BODY = b'{"model":"m","priority":%d,"messages":[{"role":"user","content":"hi"}]}'
+
+
+def taken_in(route: Route = Route.CHAT, priority: int = 0, **headers: bytes) -> Request:
+    request = HttpRequest(0.0)
+    request.fields = {name.replace("_", "-").encode(): value for name, value in headers.items()}
+    assert request.fields.keys() <= NOTED
+    exchange = SimpleNamespace(id="r", request=request, body=BODY % priority)
+    return take_in(exchange, route, 512, TokenRatio(), ask_for_usage=False, isolate_tenants=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("route", [Route.CHAT, Route.PASSED_THROUGH])
+def test_a_tenant_is_who_the_header_says(route: Route):
+    assert taken_in(route, x_dualmap_tenant=b"team-a", authorization=b"Bearer sk-1").tenant == "team-a"
+
+
+def test_without_the_header_the_same_key_is_the_same_tenant():
+    first, again, other = (
+        taken_in(authorization=key).tenant for key in (b"Bearer sk-1", b"bearer  sk-1", b"Bearer sk-2")
+    )
+    assert first == again != other
+    assert first.startswith("key-")
+    assert "sk-1" not in first
+
+
+@pytest.mark.parametrize("headers", [{}, {"authorization": b"Basic dTpw"}, {"authorization": b"Bearer "}])
+def test_without_either_all_are_one_tenant(headers):
+    assert taken_in(**headers).tenant == ""
+
+
+@pytest.mark.parametrize("route", [Route.CHAT, Route.PASSED_THROUGH])
+@pytest.mark.parametrize(("header", "timeout_s"), [({}, None), ({"x_dualmap_timeout_ms": b"1500"}, 1.5)])
+def test_a_client_says_how_long_it_waits(route: Route, header, timeout_s):
+    assert taken_in(route, **header).timeout_s == timeout_s
+
+
+@pytest.mark.parametrize("route", [Route.CHAT, Route.PASSED_THROUGH])
+@pytest.mark.parametrize("kind", ["ttft", "tpot"])
+@pytest.mark.parametrize(
+    ("values", "slo_s"),
+    [((None, None), None), ((b"40", None), 0.04), ((None, b"0.5"), 0.0005), ((b"40", b"50"), 0.04)],
+)
+def test_a_client_says_its_objectives_under_either_name(route: Route, kind: str, values, slo_s):
+    names = (f"x_dualmap_{kind}_slo_ms", f"x_llm_d_slo_{kind}_ms")
+    headers = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+    request = taken_in(route, **headers)
+    assert {"ttft": request.ttft_slo_s, "tpot": request.tpot_slo_s} == {"ttft": None, "tpot": None, kind: slo_s}
+
+
+@pytest.mark.parametrize("value", [b"0", b"-1", b"nan", b"inf", b"soon", b""])
+@pytest.mark.parametrize("header", ["x_dualmap_timeout_ms", "x_dualmap_ttft_slo_ms", "x_dualmap_tpot_slo_ms"])
+def test_times_that_are_none_are_refused(header: str, value: bytes):
+    with pytest.raises(RequestRefusedError) as refused:
+        taken_in(**{header: value})
+    assert refused.value.error.status == 400
+    assert refused.value.error.param == header.replace("_", "-")
+
+
+def test_a_tenant_has_a_name_of_bounded_length():
+    assert len(taken_in(x_dualmap_tenant=b"t" * MAX_TENANT_BYTES).tenant) == MAX_TENANT_BYTES
+    with pytest.raises(RequestRefusedError):
+        taken_in(x_dualmap_tenant=b"t" * (MAX_TENANT_BYTES + 1))
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(-3, -3), (100, 100), (1_700_000_000, 100), (-500, -100)])
+def test_priorities_beyond_a_hundred_are_all_alike(asked: int, taken: int):
+    assert taken_in(priority=asked).priority == taken

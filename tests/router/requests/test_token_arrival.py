@@ -1,0 +1,110 @@
+"""A gateway with a tokenizer: requests are placed by their tokens once these are there, and without them in time."""
+
+import json
+from concurrent.futures import Future
+
+import pytest
+
+from dualmap.instances.signals import InstanceSignals, LoadSample, SignalNews
+from dualmap.router.requests import token_arrival
+from dualmap.router.tokens.token_blocks import Fallback, TokenizedPrompt
+from dualmap.scheduler.events import BlocksRemoved, BlocksStored
+from tests.router.conftest import CHAT, post
+
+ADAPTER_CARDS = ({"id": "tiny", "parent": None}, {"id": "tuned", "parent": "tiny"})
+
+
+class HeldTokens:
+    """Prompts as they were handed in; their tokens come when the test says so."""
+
+    def __init__(self) -> None:
+        self.prompts: list[tuple[dict, bool, str]] = []
+        self.futures: list[Future[TokenizedPrompt | None]] = []
+        self.exact = 0
+        self.fallbacks = dict.fromkeys(Fallback, 0)
+
+    def submit(self, body: bytes, chat: bool, lora_name: str) -> "Future[TokenizedPrompt | None]":
+        self.prompts.append((json.loads(body), chat, lora_name))
+        self.futures.append(Future())
+        return self.futures[-1]
+
+
+@pytest.fixture
+def tokens() -> HeldTokens:
+    return HeldTokens()
+
+
+async def test_a_request_is_known_by_its_tokens(fleet, tokens):
+    async with fleet(tokens=tokens) as f:
+        client = await f.client()
+        for turn in range(2):
+            await client.send(post("/v1/chat/completions", CHAT))
+            await f.until(lambda turn=turn: len(tokens.futures) > turn)
+            assert len(f.instances[0].received) == turn  # it waits for its tokens
+            tokens.futures[turn].set_result(TokenizedPrompt((1, 2, 3), 1700))
+            assert (await client.answer()).status == 200
+        assert f.gateway.scheduler.instances["i0"].cache.held_blocks((1, 2, 3)) == 3
+        assert f.gateway.metrics.believed_prompt_tokens == 3400
+        assert f.gateway.metrics.believed_cached_tokens == 3 * 512
+        assert tokens.prompts[0] == (CHAT, True, "")
+        f.check_books_are_empty()
+
+
+async def test_an_adapter_has_blocks_of_its_own(fleet, tokens):
+    async with fleet(tokens=tokens, cards=ADAPTER_CARDS) as f:
+        client = await f.client()
+        await client.send(post("/v1/completions", {"model": "tuned", "prompt": "x"}))
+        await f.until(lambda: bool(tokens.futures))
+        tokens.futures[0].set_result(None)
+        await client.answer()
+        assert tokens.prompts == [({"model": "tuned", "prompt": "x"}, False, "tuned")]
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_without_tokens_it_is_known_by_its_bytes(fleet, tokens, monkeypatch, late: bool):
+    monkeypatch.setattr(token_arrival, "TIMEOUT_S", 0.01 if late else 10.0)
+    async with fleet(tokens=tokens) as f:
+        client = await f.client()
+        await client.send(post("/v1/chat/completions", CHAT))
+        await f.until(lambda: bool(tokens.futures))
+        if not late:
+            tokens.futures[0].set_result(None)
+        assert (await client.answer()).status == 200
+        assert len(f.gateway.scheduler.instances["i0"].cache) == 1
+        scraped = f.gateway.metrics.scrape().decode()
+        assert f'dualmap_tokenized_prompts_total{{outcome="late"}} {float(late)}' in scraped
+
+
+async def test_a_client_that_leaves_meanwhile_costs_nothing(fleet, tokens):
+    async with fleet(tokens=tokens) as f:
+        client = await f.client()
+        await client.send(post("/v1/chat/completions", CHAT))
+        await f.until(lambda: bool(tokens.futures))
+        client.leave()
+        await f.until(lambda: not f.gateway.driver.exchanges)
+        tokens.futures[0].set_result(TokenizedPrompt((1,), 600))
+        other = await f.client()
+        await other.get("/health")
+        assert f.instances[0].received == []
+        f.check_books_are_empty()
+
+
+async def test_what_is_passed_through_has_no_tokens(fleet, tokens):
+    async with fleet(tokens=tokens) as f:
+        client = await f.client()
+        assert (await client.post("/v1/embeddings", {"input": "x"})).status == 200
+        assert tokens.futures == []
+
+
+async def test_what_instances_say_reaches_the_core_and_the_status(fleet):
+    async with fleet() as f:
+        signals = InstanceSignals("i0", LoadSample(3, 1, 0.5), 0.25)
+        changes = (BlocksStored("i0", (1, 2, 3)), BlocksRemoved("i0", (3,)), BlocksStored("gone", (9,)))
+        f.gateway.hear(SignalNews(7, (signals, InstanceSignals("gone", LoadSample(1, 1, 0.1))), changes))
+        view = f.gateway.scheduler.instances["i0"]
+        assert view.cache.held_blocks((1, 2, 3)) == 2
+        shown = f.gateway.status()["members"][0]["signals"]["metrics"]
+        assert (shown["running"], shown["waiting"], shown["kv_used"]) == (3, 1, 0.5)
+        assert 0.25 <= shown["age_s"] < 20
+        scraped = f.gateway.metrics.scrape().decode()
+        assert 'dualmap_instance_signal_age_seconds{instance="i0",signal="metrics"}' in scraped

@@ -1,0 +1,124 @@
+"""A rolling restart, step by step, with the fleet's states told by hand."""
+
+import asyncio
+
+from dualmap.instances.member import Member, MemberState
+from dualmap.router.fleet.state import FleetState, GatewayState
+from dualmap.router.scaling.rolling_restart import RollingRestart
+from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+
+READY, DRAINING, LOST = MemberState.READY, MemberState.DRAINING, MemberState.LOST
+
+
+class Instances:
+    """Calls end as `answers` says, True where it says nothing."""
+
+    def __init__(self, *ids: str) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self.answers: list[bool] = []
+        self.state: FleetState | None = None
+        self._states = dict.fromkeys(ids, (READY, 1))
+        self._news = asyncio.Event()
+        self.running: set[str] = set()
+        self.added = 0
+
+    async def tell(self, **states: tuple[MemberState, int]) -> None:
+        """Instance's state and incarnation, or None when it has left; returns when that was looked at."""
+        self._states |= states
+        loads = {i: InstanceLoad(i, 1, 0, 0, 0) for i in self.running}
+        members = tuple(member for i in self._states if (member := self.member(i)) is not None)
+        self.state = FleetState(1, True, members, (GatewayState("g", 1, "", 0.0),), loads, {})
+        self._news.set()
+        self._news = asyncio.Event()
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    def member(self, instance_id: str) -> Member | None:
+        if self._states.get(instance_id) is None:
+            return None
+        state, incarnation = self._states[instance_id]
+        return Member(instance_id, incarnation, "127.0.0.1", 80, state, InstanceCapacity())
+
+    def add(self) -> str:
+        self.added += 1
+        return "extra"
+
+    def let_go(self, instance_id: str) -> None:
+        self.calls.append((instance_id, "let_go"))
+
+    async def call(self, instance_id: str, method: str) -> bool:
+        self.calls.append((instance_id, method))
+        return self.answers.pop() if self.answers else True
+
+    async def news(self) -> None:
+        await self._news.wait()
+
+
+async def test_each_is_drained_then_restarted_and_the_next_waits_until_it_is_ready():
+    instances = Instances("a", "b")
+    restart = RollingRestart(instances, ["a", "b"], 100.0)
+    await instances.tell()
+    assert instances.calls == [("a", "drain")]
+    instances.running = {"a"}
+    await instances.tell(a=(DRAINING, 1))
+    assert instances.calls == [("a", "drain")]
+    instances.running = set()
+    await instances.tell()
+    assert instances.calls == [("a", "drain"), ("a", "restart_server")]
+    assert restart.describe()["step"] == "a starts"
+    await instances.tell(a=(READY, 1))  # not yet the new one
+    assert restart.describe()["finished"] == []
+    await instances.tell(a=(READY, 2))
+    assert restart.describe()["finished"] == ["a"]
+    await instances.tell(b=(DRAINING, 1))
+    await instances.tell(b=(READY, 7))
+    assert restart.describe()["finished"] == ["a", "b"]
+    assert restart.done
+    assert instances.added == 0
+
+
+async def test_none_is_drained_while_another_is_not_ready():
+    instances = Instances("a", "b")
+    restart = RollingRestart(instances, ["a", "b"], 100.0)
+    await instances.tell(b=(LOST, 1))
+    assert instances.calls == []
+    assert restart.describe()["step"] == "before a: the others must be ready"
+    await instances.tell(b=(READY, 2))
+    assert instances.calls == [("a", "drain")]
+
+
+async def test_one_that_has_left_is_passed_over_and_a_call_that_fails_is_made_again():
+    instances = Instances("a", "b")
+    instances.answers = [True, False]
+    restart = RollingRestart(instances, ["a", "b"], 100.0)
+    await instances.tell(a=None)
+    assert instances.calls == [("b", "drain")]
+    await instances.tell()
+    assert instances.calls == [("b", "drain"), ("b", "drain")]
+    await instances.tell(b=(DRAINING, 1))
+    await instances.tell(b=(READY, 2))
+    assert restart.describe()["finished"] == ["b"]
+
+
+async def test_what_still_runs_at_the_deadline_does_not_hold_it_up():
+    instances = Instances("a", "b")
+    RollingRestart(instances, ["a", "b"], -1.0)
+    instances.running = {"a"}
+    await instances.tell()
+    await instances.tell(a=(DRAINING, 1))
+    assert instances.calls[:2] == [("a", "drain"), ("a", "restart_server")]
+
+
+async def test_a_single_instance_is_replaced_by_another_meanwhile():
+    instances = Instances("a")
+    restart = RollingRestart(instances, ["a"], 100.0)
+    await instances.tell()
+    assert instances.added == 1
+    assert instances.calls == []
+    assert restart.extra == "extra"
+    await instances.tell(extra=(READY, 1))
+    await instances.tell(a=(DRAINING, 1))
+    await instances.tell(a=(READY, 2))
+    assert instances.calls == [("a", "drain"), ("a", "restart_server"), ("extra", "let_go")]
+    assert restart.extra is None
+    assert restart.done

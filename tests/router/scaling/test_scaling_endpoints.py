@@ -1,0 +1,145 @@
+"""Scaling over the admin port: what reaches the Autoscaler, and what people are told."""
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+from ray.exceptions import ActorUnavailableError, RayTaskError
+
+from dualmap.router.gateway.admin import AdminService
+from dualmap.router.http.limits import HttpLimits
+from dualmap.router.scaling.autoscaler import RefusedError
+from dualmap.router.scaling.endpoints import ScalingEndpoints
+from tests.router.conftest import Client, post
+
+
+class Autoscaler:
+    """What the endpoints called; each call ends with `outcome`."""
+
+    def __init__(self, outcome) -> None:
+        self.calls: list[tuple] = []
+        self.called, self.cancelled = asyncio.Event(), asyncio.Event()
+        self._outcome = outcome
+
+    async def call(self, *call):
+        self.calls.append(call)
+        self.called.set()
+        if isinstance(self._outcome, asyncio.Event):
+            try:
+                await self._outcome.wait()
+            finally:
+                self.cancelled.set()
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+
+@asynccontextmanager
+async def admin_port(outcome="as you wish", token=None, scaling=True):
+    """A client of an admin port, and the Autoscaler behind it."""
+    autoscaler = Autoscaler(outcome)
+    endpoints = ScalingEndpoints(autoscaler.call, ("", "coder"), {"sim-0": "", "a": "coder"}.get) if scaling else None
+    service = AdminService(None, HttpLimits(), time.monotonic, token, endpoints)
+    await service.start("127.0.0.1", 0)
+    client = Client(*await asyncio.open_connection("127.0.0.1", service.port))
+    try:
+        yield client, autoscaler
+    finally:
+        client.leave()
+        service.stop()
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "call"),
+    [
+        ("/admin/scale", {"replicas": 3}, ("", "scale", 3)),
+        ("/admin/scale", {"replicas": None}, ("", "scale", None)),
+        ("/admin/drain", {"instance_id": "sim-0"}, ("", "drain", "sim-0", False)),
+        ("/admin/drain", {"instance_id": "sim-0", "undo": True}, ("", "drain", "sim-0", True)),
+        ("/admin/drain", {"instance_id": "a"}, ("coder", "drain", "a", False)),
+        ("/admin/drain", {"instance_id": "nobody"}, ("", "drain", "nobody", False)),
+        ("/admin/restart", {}, ("", "restart")),
+        ("/admin/restart", {"pool": "coder"}, ("coder", "restart")),
+    ],
+)
+async def test_what_is_asked_for_reaches_the_autoscaler_and_its_answer_the_client(path, body, call):
+    async with admin_port() as (client, autoscaler):
+        answer = await client.post(path, body)
+        assert (answer.status, answer.json) == (200, {"message": "as you wish", "pool": call[0]})
+        assert autoscaler.calls == [call]
+
+
+async def test_the_state_of_scaling_can_be_read():
+    async with admin_port({"max_replicas": 4}) as (client, autoscaler):
+        assert (await client.get("/admin/scaling")).json == {"pools": [{"max_replicas": 4}] * 2}
+        assert autoscaler.calls == [("", "describe"), ("coder", "describe")]
+
+
+async def test_requests_sent_at_once_are_answered_in_order():
+    async with admin_port() as (client, autoscaler):
+        await client.send(post("/admin/scale", {"replicas": 3}) + post("/admin/drain", {"instance_id": "a"}))
+        assert [(await client.answer()).status, (await client.answer()).status] == [200, 200]
+        assert autoscaler.calls == [("", "scale", 3), ("coder", "drain", "a", False)]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/admin/scale", b"", "The body is not as expected"),
+        ("/admin/scale", b"{", "The body is not as expected"),
+        ("/admin/scale", {}, "missing required field `replicas`"),
+        ("/admin/scale", {"replicas": "three"}, "Expected `int | null`, got `str` - at `$.replicas`"),
+        ("/admin/restart", {"pool": "chat"}, 'There is no pool `chat`; there are "", coder.'),
+        ("/admin/drain", {"instance_id": "a", "undoo": True}, "unknown field `undoo`"),
+    ],
+)
+async def test_a_bad_body_is_refused_with_what_is_wrong(path, body, said):
+    async with admin_port() as (client, autoscaler):
+        answer = await client.post(path, body)
+        assert answer.status == 400
+        assert said in answer.error["message"]
+        assert autoscaler.calls == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "said"),
+    [
+        (
+            RayTaskError("scale", "traceback", RefusedError("there is no such instance")),
+            409,
+            "there is no such instance",
+        ),
+        (RayTaskError("scale", "traceback", KeyError("x")), 503, "The Autoscaler failed; try again."),
+        (ActorUnavailableError("gone", None), 503, "The Autoscaler does not answer; try again."),
+        (ValueError("no such actor"), 503, "The Autoscaler does not answer; try again."),
+    ],
+)
+async def test_a_refusal_and_an_autoscaler_that_is_away_are_told_apart(outcome, status, said):
+    async with admin_port(outcome) as (client, _):
+        answer = await client.post("/admin/scale", {"replicas": 1})
+        assert (answer.status, answer.error["message"]) == (status, said)
+
+
+async def test_the_wrong_method_and_a_missing_token_are_refused():
+    async with admin_port(token="secret") as (client, autoscaler):
+        assert (await client.get("/admin/scale")).headers["allow"] == "POST"
+        assert (await client.post("/admin/scale", {"replicas": 1})).status == 401
+        allowed = await client.post("/admin/scale", {"replicas": 1}, "authorization: Bearer secret\r\n")
+        assert allowed.status == 200
+        assert len(autoscaler.calls) == 1
+
+
+async def test_where_nothing_scales_there_is_nothing_to_ask():
+    async with admin_port(scaling=False) as (client, _):
+        assert (await client.post("/admin/scale", {"replicas": 1})).status == 404
+
+
+async def test_a_client_that_leaves_while_it_waits_harms_nobody():
+    never = asyncio.Event()
+    async with admin_port(never) as (client, autoscaler):
+        await client.send(post("/admin/scale", {"replicas": 1}))
+        await autoscaler.called.wait()
+        client.leave()
+        await autoscaler.cancelled.wait()
