@@ -334,12 +334,12 @@ class Gateway:
                 row |= {
                     "waiting": view.waiting_count,
                     "running": view.running_count,
-                    "others_running": view.others.running if view.others is not None else 0,
+                    "others_running": view.others.running,
                     "waiting_tokens": view.waiting_tokens,
                     "prefill_tokens": view.booked_prefill_tokens,
                     "kv_tokens": view.booked_kv_tokens,
                     "seconds_per_token": view.seconds_per_token,
-                    "tpot_s": view.tpot_with(0),
+                    "tpot_s": view.room.tpot_with(0),
                     "adapters_loaded": view.adapters.loaded,
                     "signals": signals.get(member.instance_id, {}),
                 }

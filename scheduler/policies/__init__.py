@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dualmap.scheduler.answer_lengths import AnswerLengths
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.holders import Holders
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.load_order import LoadOrder
 from dualmap.scheduler.placement import Policy
 from dualmap.scheduler.policies.cache_affinity import CacheAffinity
@@ -53,7 +54,9 @@ PEERS: dict[str, Callable[[SchedulerConfig], Policy]] = {
 }
 
 
-def make_policy(config: SchedulerConfig, holders: Holders, loads: LoadOrder, answers: AnswerLengths) -> Policy:
+def make_policy(
+    config: SchedulerConfig, holders: Holders, loads: LoadOrder[InstanceView], answers: AnswerLengths
+) -> Policy:
     if config.policy == "dualmap":
         return DualMap(config, holders, loads, answers)
     return PEERS[config.policy](config)
