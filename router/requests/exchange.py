@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from dualmap.router.access.access import Grant
 from dualmap.router.apis.usage import Usage, peek_usage
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.client_connection import ClientConnection
@@ -50,6 +51,7 @@ class Exchange:
         "_swept_pieces",
         "_write",
         "answer_begun",
+        "answer_lines",
         "arrived_at",
         "asked",
         "body",
@@ -58,6 +60,7 @@ class Exchange:
         "dispatch",
         "event_stream",
         "first_byte_at",
+        "grant",
         "hides_usage",
         "id",
         "model",
@@ -81,6 +84,7 @@ class Exchange:
         request: HttpRequest,
         body: bytes,
         arrived_at: float,
+        grant: Grant | None,
     ) -> None:
         self.owner = owner
         self.id = exchange_id
@@ -88,6 +92,8 @@ class Exchange:
         self.request = request
         self.request_id = request.client_request_id or exchange_id.encode()
         self.body = body
+        self.grant = grant
+        self.answer_lines = b""
         self.model = ""
         self.asked: Request | None = None
         self.core: Core  # of the pool that serves it; set before any event
@@ -260,8 +266,8 @@ class Exchange:
         if self.pool is not None and self.dispatch is not None:
             lines.append(self.pool.answer_lines)
             lines.append(b"%d\r\n" % (self.dispatch.queued_s * 1000.0))
-        if request.answer_lines:
-            lines.append(request.answer_lines)
+        if self.answer_lines:
+            lines.append(self.answer_lines)
         if request.close:
             lines.append(b"connection: close\r\n")
         lines.append(b"x-request-id: %b\r\n\r\n" % self.request_id)
