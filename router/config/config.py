@@ -19,7 +19,7 @@ from dualmap.router.http.tls import TlsFiles
 from dualmap.router.journal.writer import DEFAULT_MAX_BYTES
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import InstanceCapacity
-from dualmap.scheduler.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
 for _settings in (SchedulerConfig, ScalingConfig, InstanceCapacity, HttpLimits):

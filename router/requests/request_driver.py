@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from typing import Any
 
-from dualmap.instances.member import Membership
 from dualmap.router.access.access import Access
 from dualmap.router.apis.model_list import ModelList
 from dualmap.router.apis.peek import peek_model
@@ -47,6 +46,7 @@ from dualmap.scheduler.events import (
     RequestFailed,
     RequestFinished,
 )
+from dualmap.scheduler.fleet.member import Membership
 from dualmap.scheduler.request import Request
 
 NOT_KNOWN_YET = "No instance is known to serve the model yet."
