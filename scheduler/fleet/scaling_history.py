@@ -4,11 +4,11 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
-from dualmap.instances.member import Member, MemberState
-from dualmap.router.fleet.state import FleetState, PoolTotals
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
-from dualmap.scheduler.scaling import InstanceSample, ScalingSample
-from dualmap.scheduler.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.messages import FleetState, PoolTotals
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_plan import InstanceSample, ScalingSample
 
 FIRST_GUESS_S = 30.0  # what an instance takes to start, before one was seen to
 LOST_S = 60.0  # or twice the time of a start: an instance lost for longer does not come back by itself

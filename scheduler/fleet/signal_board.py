@@ -1,12 +1,10 @@
 """Fleet's board of signals: instances put theirs up, each gateway takes what it has not seen."""
 
-import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import replace
 
-from dualmap.instances.signals import CacheEvent, InstanceSignals, SignalNews
 from dualmap.scheduler.events import BlocksRemoved, BlocksStored, CacheCleared
+from dualmap.scheduler.fleet.signals import CacheEvent, InstanceSignals, SignalNews
 
 MAX_CHANGES_KEPT = 20_000  # a gateway that is further behind is told all that is cached
 
@@ -14,19 +12,19 @@ MAX_CHANGES_KEPT = 20_000  # a gateway that is further behind is told all that i
 class SignalBoard:
     """Changes bear numbers that only grow, also from one Fleet to the next; a gateway says the last one it knows."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._number = self._forgotten = time.time_ns()
+    def __init__(self, first_number: int) -> None:
+        """first_number: above 0, and above all that the board before this one has given."""
+        self._number = self._forgotten = first_number
         self._signals: dict[str, tuple[int, float, InstanceSignals]] = {}  # number, when it was sampled, signals
         self._changes: deque[tuple[int, CacheEvent]] = deque()
         self._cached: dict[str, dict[int, None]] = {}  # by instance: its blocks, those stored first before others
         self._told: dict[str, int] = {}  # by instance: changes of its cache it has told of
 
-    def put(self, signals: InstanceSignals) -> bool:
+    def put(self, signals: InstanceSignals, now: float) -> bool:
         """False if changes of its cache were missed: the instance has to tell all it holds."""
         instance_id = signals.instance_id
         self._number += 1
-        sampled_at = self._clock() - signals.load_age_s
+        sampled_at = now - signals.load_age_s
         self._signals[instance_id] = (self._number, sampled_at, replace(signals, cache=(), cache_complete=False))
         if not signals.cache_complete and signals.cache_from != self._told.get(instance_id, 0):
             return False
@@ -43,11 +41,10 @@ class SignalBoard:
             del self._cached[instance_id]
         self._told.pop(instance_id, None)
 
-    def news(self, known: int) -> SignalNews | None:
+    def news(self, known: int, now: float) -> SignalNews | None:
         """What is newer than the number known; None if nothing is."""
         if known == self._number:
             return None
-        now = self._clock()
         signals = tuple(
             replace(signals, load_age_s=now - sampled_at)
             for number, sampled_at, signals in self._signals.values()

@@ -4,19 +4,13 @@ import random
 
 import pytest
 
-from dualmap.instances.signals import InstanceSignals, LoadSample
-from dualmap.router.fleet import signal_board
-from dualmap.router.fleet.signal_board import SignalBoard
 from dualmap.scheduler.events import BlocksRemoved, BlocksStored, CacheCleared
+from dualmap.scheduler.fleet import signal_board
+from dualmap.scheduler.fleet.signal_board import SignalBoard
+from dualmap.scheduler.fleet.signals import InstanceSignals, LoadSample
 
 LOAD = LoadSample(1, 2, 0.5)
-
-
-class Clock:
-    now = 50.0
-
-    def __call__(self) -> float:
-        return self.now
+NOW = 50.0
 
 
 def stored(*blocks: int, instance_id: str = "a") -> BlocksStored:
@@ -24,7 +18,7 @@ def stored(*blocks: int, instance_id: str = "a") -> BlocksStored:
 
 
 def put(board: SignalBoard, *changes, told: int = 0, complete: bool = False, instance_id: str = "a") -> bool:
-    return board.put(InstanceSignals(instance_id, cache=changes, cache_from=told, cache_complete=complete))
+    return board.put(InstanceSignals(instance_id, cache=changes, cache_from=told, cache_complete=complete), NOW)
 
 
 def cached(changes, before: dict[str, set[int]] | None = None) -> dict[str, set[int]]:
@@ -43,66 +37,64 @@ def cached(changes, before: dict[str, set[int]] | None = None) -> dict[str, set[
 
 
 def test_a_gateway_hears_each_change_once_in_order():
-    board = SignalBoard()
+    board = SignalBoard(1)
     put(board, stored(1, 2))
-    first = board.news(0)
+    first = board.news(0, NOW)
     put(board, BlocksRemoved("a", (2,)), stored(3), told=1)
-    second = board.news(first.number)
+    second = board.news(first.number, NOW)
     assert cached(first.cache) == {"a": {1, 2}}
     assert second.cache == (BlocksRemoved("a", (2,)), stored(3))
-    assert board.news(second.number) is None
+    assert board.news(second.number, NOW) is None
 
 
 def test_the_age_of_a_sample_grows_while_it_lies_there():
-    clock = Clock()
-    board = SignalBoard(clock)
-    board.put(InstanceSignals("a", LOAD, load_age_s=0.2))
-    clock.now += 0.5
-    assert board.news(0).signals[0].load_age_s == pytest.approx(0.7)
+    board = SignalBoard(1)
+    board.put(InstanceSignals("a", LOAD, load_age_s=0.2), NOW)
+    assert board.news(0, NOW + 0.5).signals[0].load_age_s == pytest.approx(0.7)
 
 
 def test_an_instance_whose_changes_were_missed_is_asked_for_all():
-    board = SignalBoard()
+    board = SignalBoard(1)
     assert put(board, stored(1))
     assert not put(board, stored(3), told=2)
     assert put(board, CacheCleared("a"), stored(1, 2, 3), complete=True)
     assert put(board, stored(4), told=2)
-    assert cached(board.news(0).cache) == {"a": {1, 2, 3, 4}}
+    assert cached(board.news(0, NOW).cache) == {"a": {1, 2, 3, 4}}
 
 
 def test_a_board_that_was_restarted_asks_for_all_and_tells_all():
-    before = SignalBoard()
+    before = SignalBoard(1)
     put(before, stored(1, 2))
-    known = before.news(0).number
-    board = SignalBoard()
+    known = before.news(0, NOW).number
+    board = SignalBoard(known + 1)
     assert not put(board, stored(3), told=1)
     put(board, CacheCleared("a"), stored(1, 3), complete=True)
-    assert cached(board.news(known).cache, {"a": {1, 2}}) == {"a": {1, 3}}
+    assert cached(board.news(known, NOW).cache, {"a": {1, 2}}) == {"a": {1, 3}}
 
 
 def test_an_instance_that_was_forgotten_begins_anew():
-    board = SignalBoard()
+    board = SignalBoard(1)
     put(board, stored(1))
     board.forget("a")
-    assert board.news(0).signals == ()
+    assert board.news(0, NOW).signals == ()
     assert put(board, stored(2))
-    assert cached(board.news(0).cache) == {"a": {2}}
+    assert cached(board.news(0, NOW).cache) == {"a": {2}}
 
 
 def test_what_a_gone_instance_held_does_not_outlive_it_on_the_way_to_a_gateway():
-    board = SignalBoard()
+    board = SignalBoard(1)
     put(board, stored(0))
-    known = board.news(0).number
+    known = board.news(0, NOW).number
     put(board, stored(1), told=1)
     board.forget("a")
     put(board, stored(2))
-    assert cached(board.news(known).cache) == {"a": {2}}
+    assert cached(board.news(known, NOW).cache) == {"a": {2}}
 
 
 def test_what_is_not_of_the_cache_says_nothing_of_it():
-    board = SignalBoard()
-    board.put(InstanceSignals("a", LOAD))
-    news = board.news(0)
+    board = SignalBoard(1)
+    board.put(InstanceSignals("a", LOAD), NOW)
+    news = board.news(0, NOW)
     assert news.cache == ()
     assert news.signals[0].load == LOAD
 
@@ -110,7 +102,7 @@ def test_what_is_not_of_the_cache_says_nothing_of_it():
 def test_gateways_believe_what_instances_hold_however_seldom_they_ask(monkeypatch):
     monkeypatch.setattr(signal_board, "MAX_CHANGES_KEPT", 20)
     rng = random.Random(3)
-    board = SignalBoard()
+    board = SignalBoard(1)
     truth: dict[str, set[int]] = {"a": set(), "b": set()}
     told = {"a": 0, "b": 0}
     beliefs: list[dict[str, set[int]]] = [{}, {}]
@@ -130,6 +122,6 @@ def test_gateways_believe_what_instances_hold_however_seldom_they_ask(monkeypatc
         assert put(board, change, told=told[instance_id], instance_id=instance_id)
         told[instance_id] += 1
         for gateway, chance in enumerate((0.5, 0.02)):
-            if rng.random() < chance and (news := board.news(known[gateway])):
+            if rng.random() < chance and (news := board.news(known[gateway], NOW)):
                 known[gateway] = news.number
                 assert cached(news.cache, beliefs[gateway]) == {i: truth[i] for i in beliefs[gateway]}

@@ -2,11 +2,11 @@
 
 from dataclasses import asdict
 
-from dualmap.instances.member import Member, MemberState
-from dualmap.router.fleet.state import FleetState, PoolTotals
-from dualmap.router.scaling.history import LOST_S, ScalingHistory
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
-from dualmap.scheduler.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.messages import FleetState, PoolTotals
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_history import LOST_S, ScalingHistory
 
 CONFIG = ScalingConfig(1, 4, up_window_s=10, down_window_s=20)
 

@@ -3,9 +3,9 @@
 from dataclasses import astuple, dataclass, field
 from operator import add, sub
 
-from dualmap.instances.member import Member, Membership
-from dualmap.instances.signals import SignalNews
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad, PrefixDepths
+from dualmap.scheduler.fleet.member import Member, Membership
+from dualmap.scheduler.fleet.signals import SignalNews
 
 Sent = tuple[str, tuple[int, ...]]  # instance id, blocks of a prompt dispatched to it
 

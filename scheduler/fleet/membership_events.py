@@ -1,7 +1,7 @@
 """What a change of membership means to the core."""
 
-from dualmap.instances.member import Member, Membership, MemberState
 from dualmap.scheduler.events import Event, InstanceDraining, InstanceJoined, InstanceLost
+from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 
 SERVING = (MemberState.READY, MemberState.DRAINING)
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from math import ceil, sqrt
 
 from dualmap.scheduler.events import InstanceCapacity
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.record import record
-from dualmap.scheduler.scaling_config import ScalingConfig
 
 SURE = 3.0  # standard deviations of a count by which arrivals must grow to count as growing
 SETTLING = 3.0  # at least this part of the up window lies between two starts

@@ -1,10 +1,12 @@
 """Which depths and homes the gateways use for hot prefixes, so that all of them form the same key for the same prompt:
 Fleet watches the prompts that all of them send, and every epoch replaces the one before."""
 
-from dualmap.instances.member import Member, MemberState
-from dualmap.router.fleet.state import Sent
+from collections.abc import Mapping
+
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import PrefixDepths
+from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.messages import Sent
 from dualmap.scheduler.prefix_key import PrefixKeys
 
 
@@ -12,7 +14,7 @@ class AgreedDepths:
     """adopted: epochs go on from what the gateways have; a Fleet that was restarted must hear of it before it says
     anything."""
 
-    def __init__(self, configs: dict[str, SchedulerConfig]) -> None:
+    def __init__(self, configs: Mapping[str, SchedulerConfig]) -> None:
         """configs: of each pool."""
         self.epoch = 0
         self._keys = {

@@ -1,9 +1,9 @@
 """Depths of hot prefixes as Fleet finds them in the prompts of all gateways."""
 
-from dualmap.instances.member import Member, MemberState
-from dualmap.router.fleet.agreed_depths import AgreedDepths
 from dualmap.scheduler import InstanceCapacity, SchedulerConfig
 from dualmap.scheduler.blocks import hash_trace_ids
+from dualmap.scheduler.fleet.agreed_depths import AgreedDepths
+from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.prefix_key import MIN_CROWD, PrefixKeys
 
 
