@@ -7,6 +7,7 @@ from dualmap.router.apis.usage import Usage, peek_usage
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.answer_sink import Upstream
 from dualmap.router.http.client_connection import ClientConnection
+from dualmap.router.http.connection_phase import ConnectionPhase
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import HttpError, error_events, error_response, failed
 from dualmap.router.http.upstream import SWITCHING_STATUS
@@ -143,7 +144,7 @@ class Exchange:
 
     def is_stalled(self, now: float, first_byte_timeout_s: float, stall_timeout_s: float) -> bool:
         """Whether its instance has sent nothing for too long; called periodically."""
-        if self.upstream is None or self.client.write_paused or self.pieces != self._swept_pieces:
+        if self.upstream is None or self.client.phase is ConnectionPhase.BLOCKED or self.pieces != self._swept_pieces:
             self._swept_pieces = self.pieces
             self._quiet_since = now
             return False
@@ -280,7 +281,7 @@ class Exchange:
             if complete:
                 lines.append(LAST_CHUNK)
         self._write(b"".join(lines))
-        if self.client.write_paused:
+        if self.client.phase is ConnectionPhase.BLOCKED:
             self.client_paused()
 
 

@@ -151,7 +151,7 @@ class RequestDriver:
             client.answer(json_response(models, close=request.close), close=request.close)
         elif isinstance(route, Route):
             exchange = Exchange(self, self.next_id(), client, request, request.body, self._clock(), grant)
-            client.answering = exchange
+            client.answer_over_time(exchange)
             self.take(exchange, route)
 
     def next_id(self) -> str:

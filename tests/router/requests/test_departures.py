@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from dualmap.router.http.connection_phase import ConnectionPhase
 from dualmap.scheduler import InstanceCapacity
 from tests.router.conftest import CHAT, STREAM, Conversation, post
 
@@ -105,7 +106,9 @@ async def test_an_instance_is_not_read_faster_than_the_client_reads(fleet):
         client.writer.transport.pause_reading()
         (connection,) = f.gateway.driver.clients
         (exchange,) = f.gateway.driver.exchanges.values()
-        await f.until(lambda: connection.write_paused and not exchange.upstream._transport.is_reading())
+        await f.until(
+            lambda: connection.phase is ConnectionPhase.BLOCKED and not exchange.upstream._transport.is_reading()
+        )
         assert sent < total
         assert connection.transport.get_write_buffer_size() < 1_000_000  # the high-water mark and one read
         client.writer.transport.resume_reading()
@@ -129,7 +132,7 @@ async def test_a_paused_stream_is_no_stall(fleet):
         await client.answer_head()
         client.writer.transport.pause_reading()
         (connection,) = f.gateway.driver.clients
-        await f.until(lambda: connection.write_paused)
+        await f.until(lambda: connection.phase is ConnectionPhase.BLOCKED)
         (exchange,) = f.gateway.driver.exchanges.values()
         assert not exchange.is_stalled(1e9, 600.0, 60.0)
         assert not exchange.is_stalled(2e9, 600.0, 60.0)
