@@ -47,7 +47,7 @@ class ScalingEndpoints:
 
     def begin(self, request: HttpRequest, client: ClientConnection) -> None:
         """Answer over time."""
-        client.answering = _Pending(self._answer(request), client, request.close)
+        client.answer_over_time(_Pending(self._answer(request), client, request.close))
 
     async def _answer(self, request: HttpRequest) -> bytes:
         answer = await self._ask(request)
