@@ -9,7 +9,8 @@ from dualmap.loadtest.virtual.cluster_settings import InstanceSpec
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
-from dualmap.scheduler.fleet.scaling_plan import InstanceSample, ScalingSample, plan_scaling
+from dualmap.scheduler.fleet.scaling_plan import plan_scaling
+from dualmap.scheduler.fleet.scaling_sample import InstanceSample, ScalingSample
 from dualmap.scheduler.gateway_loads import summed
 
 SAMPLE_S = 1.0  # as in the live Autoscaler
