@@ -25,6 +25,7 @@ from dualmap.router.observe.signal_ages import SignalAges
 from dualmap.router.requests.request_driver import RequestDriver
 from dualmap.router.scaling.endpoints import ScalingEndpoints
 from dualmap.router.tokens.token_blocks import TokenBlocks
+from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import (
@@ -40,7 +41,6 @@ from dualmap.scheduler.fleet.member import Membership, MemberState
 from dualmap.scheduler.fleet.membership_events import SERVING, membership_events
 from dualmap.scheduler.fleet.messages import GatewayState, PoolPlan, PoolTotals, Sent
 from dualmap.scheduler.fleet.signals import SignalNews
-from dualmap.scheduler.request import Attempt
 from dualmap.scheduler.snapshot import Move, Snapshot
 
 TICK_S = 0.1  # assumed first tokens are late by half of it on average; a tick of an idle core costs a microsecond

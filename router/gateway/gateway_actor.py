@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ray.exceptions import RayError
 
 from dualmap.router.config.config import DualMapConfig, GatewaySettings
+from dualmap.router.config.installed_policies import register_installed_policies
 from dualmap.router.fleet.actor_by_name import REBALANCER, actor_by_name, autoscaler_name
 from dualmap.router.fleet.client import FleetClient
 from dualmap.router.gateway.collect_less import collect_less
@@ -49,6 +50,7 @@ class GatewayActor:
     """Starts listening when it is made, and so again when Ray restarts it."""
 
     def __init__(self, gateway_id: str, config: DualMapConfig) -> None:
+        register_installed_policies()
         self._config = config
         log_path = config.log_dir.absolute() / f"{gateway_id}.log"
         self._log = LogFile(log_path, gateway_id, config.logs.format, config.logs.level)

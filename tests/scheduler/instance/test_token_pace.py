@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from dualmap.scheduler.token_pace import ENOUGH_TOKENS, FleetTokenPace, TokenPace
+from dualmap.scheduler.instance.token_pace import ENOUGH_TOKENS, FleetTokenPace, TokenPace
 
 BASE_S, SLOPE_S = 0.010, 4e-8
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from dualmap.scheduler.attempt import AttemptState
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad, LoadReported, RequestFinished
-from dualmap.scheduler.reported_load import REPORTS_COMPARED, STALE_AFTER_S
-from dualmap.scheduler.request import AttemptState
+from dualmap.scheduler.instance.reported_load import REPORTS_COMPARED, STALE_AFTER_S
 
 
 def report(core, running=0, waiting=0, kv_used=0.0, times=REPORTS_COMPARED, age_s=0.0):

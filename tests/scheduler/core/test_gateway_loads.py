@@ -2,10 +2,11 @@
 
 import pytest
 
+from dualmap.scheduler.attempt import AttemptState
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad
-from dualmap.scheduler.instance_view import MAX_YIELD_S, OTHERS_FRESH_S, OTHERS_KEPT_S
+from dualmap.scheduler.instance.view import MAX_YIELD_S, OTHERS_FRESH_S, OTHERS_KEPT_S
 from dualmap.scheduler.rebalance import plan_rebalance
-from dualmap.scheduler.request import AttemptState, ChoiceReason
+from dualmap.scheduler.request import ChoiceReason
 
 PATIENT_S = 1000.0
 

@@ -2,9 +2,10 @@
 
 import pytest
 
+from dualmap.scheduler.attempt import AttemptState
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause, MovesProposed
-from dualmap.scheduler.request import AttemptState, ChoiceReason
+from dualmap.scheduler.request import ChoiceReason
 from dualmap.scheduler.snapshot import Move
 
 PATIENT_S = 1000.0

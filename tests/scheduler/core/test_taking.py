@@ -2,9 +2,10 @@
 
 import pytest
 
+from dualmap.scheduler.attempt import AttemptState
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause, GatewayLoads, InstanceLoad
-from dualmap.scheduler.request import AttemptState, ChoiceReason
+from dualmap.scheduler.request import ChoiceReason
 
 PATIENT_S = 1000.0
 FREE = {"recompute_price_idle": 0.0, "recompute_price_busy": 0.0}  # recomputation is

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from dualmap.scheduler.kv_booking import KvBooking
+from dualmap.scheduler.instance.kv_booking import KvBooking
 
 CHAT = (1, 2, 3)
 BRANCH = (1, 2, 7)

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from dualmap.scheduler.core import HELD_SHARE
+from dualmap.scheduler.attempt import AttemptState
+from dualmap.scheduler.core.gate import HELD_SHARE
 from dualmap.scheduler.events import SettingsChanged
-from dualmap.scheduler.request import AttemptState
 
 FAST_S, SLOW_S = 0.02, 0.04  # per token of one request alone, and where 4,000 tokens of context more are read
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dualmap.scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
+from dualmap.scheduler.attempt import Attempt, AttemptState
 from dualmap.scheduler.blocks import hash_trace_ids
 from dualmap.scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason
 from dualmap.scheduler.config import POLICY_NAMES
@@ -41,14 +42,14 @@ from dualmap.scheduler.events import (
     SettingsChanged,
     Tick,
 )
-from dualmap.scheduler.instance_view import OTHERS_FRESH_S, OTHERS_KEPT_S, InstanceView
+from dualmap.scheduler.instance.tenant_shares import SHARED_WINDOW
+from dualmap.scheduler.instance.view import OTHERS_FRESH_S, OTHERS_KEPT_S, InstanceView
 from dualmap.scheduler.load_order import RUNNING_S
 from dualmap.scheduler.policies.dualmap import DualMap
 from dualmap.scheduler.prefix_key import MIN_WINDOW, WINDOW_PER_INSTANCE
 from dualmap.scheduler.rebalance import plan_rebalance
-from dualmap.scheduler.request import Attempt, AttemptState, ChoiceReason
+from dualmap.scheduler.request import ChoiceReason
 from dualmap.scheduler.snapshot import Move
-from dualmap.scheduler.tenant_shares import SHARED_WINDOW
 
 IDS = ("a", "b", "c", "d", "e")
 ADAPTERS = {"a": ("sql", "poems"), "b": ("sql",), "c": ("poems",), "d": (), "e": ()}

@@ -3,9 +3,10 @@ millisecond."""
 
 import pytest
 
+from dualmap.scheduler.attempt import AttemptState
 from dualmap.scheduler.commands import Dispatch, TellOthers
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad
-from dualmap.scheduler.request import AttemptState, ChoiceReason
+from dualmap.scheduler.request import ChoiceReason
 from dualmap.scheduler.untold import SHORT_S, UNTOLD_SHARE
 
 SOON_S = 0.002

@@ -4,7 +4,7 @@ import pytest
 
 from dualmap.scheduler import InstanceCapacity, Request
 from dualmap.scheduler.answer_lengths import FIRST_GUESS_TOKENS, MEMORY, AnswerLengths
-from dualmap.scheduler.request import AttemptState
+from dualmap.scheduler.attempt import AttemptState
 from tests.scheduler.made import view_of
 
 

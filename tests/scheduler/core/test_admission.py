@@ -14,7 +14,7 @@ from dualmap.scheduler.admission import (
     reject_too_many,
 )
 from dualmap.scheduler.commands import RejectReason
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from tests.scheduler.made import attempt_of, view_of
 
 CONFIG = SchedulerConfig(max_waiting=3, max_in_flight=5)

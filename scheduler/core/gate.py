@@ -21,6 +21,7 @@ from dualmap.scheduler.admission import (
     reject_too_many,
 )
 from dualmap.scheduler.answer_lengths import AnswerLengths
+from dualmap.scheduler.attempt import Attempt, AttemptState
 from dualmap.scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason, TellOthers
 from dualmap.scheduler.config import LIVE_SETTINGS, SchedulerConfig
 from dualmap.scheduler.errors import ContractError
@@ -48,7 +49,8 @@ from dualmap.scheduler.events import (
     Tick,
 )
 from dualmap.scheduler.holders import Holders
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.pace import FleetPace
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.load_order import LoadOrder
 from dualmap.scheduler.long_waits import LongWaits
 from dualmap.scheduler.pick import recompute_price
@@ -57,13 +59,12 @@ from dualmap.scheduler.policies import configured_for, make_policy
 from dualmap.scheduler.policies.dualmap import DualMap
 from dualmap.scheduler.recheck_move import recheck_move
 from dualmap.scheduler.recovery import Fate, decide_fate
-from dualmap.scheduler.request import Attempt, AttemptState, ChoiceReason, Request
+from dualmap.scheduler.request import ChoiceReason, Request
 from dualmap.scheduler.snapshot import Move, Snapshot
 from dualmap.scheduler.stats import SchedulerStats
 from dualmap.scheduler.steal import overdue_to_take, request_to_take
 from dualmap.scheduler.take_snapshot import take_snapshot
 from dualmap.scheduler.time_outs import TimeOuts
-from dualmap.scheduler.ttft import FleetPace
 from dualmap.scheduler.untold import SHORT_S, UNTOLD_SHARE, Untold
 
 # An instance that shuts down aborts each new request at once: it would look idle and attract more. Not ERROR, which a

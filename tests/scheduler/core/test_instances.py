@@ -2,9 +2,9 @@
 
 import pytest
 
+from dualmap.scheduler.attempt import AttemptState
 from dualmap.scheduler.commands import Abort, Dispatch, FailStream, Reject, RejectReason
 from dualmap.scheduler.events import BlocksRemoved, BlocksStored, CacheCleared, FailureCause
-from dualmap.scheduler.request import AttemptState
 
 PATIENT_S = 1000.0  # a SLO so long that a request stays where its prefix is, or was placed first
 

@@ -3,10 +3,10 @@
 import pytest
 
 from dualmap.scheduler.admission import MAX_RETRY_S
+from dualmap.scheduler.attempt import AttemptState
 from dualmap.scheduler.commands import Abort, Dispatch, FailStream, Reject, RejectReason
 from dualmap.scheduler.errors import ContractError
 from dualmap.scheduler.events import FailureCause
-from dualmap.scheduler.request import AttemptState
 
 BEFORE_THE_FIRST_TOKEN = [FailureCause.CONNECT, FailureCause.REFUSED, FailureCause.BROKEN, FailureCause.INSTANCE_LOST]
 

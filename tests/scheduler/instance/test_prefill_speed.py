@@ -3,14 +3,8 @@
 import pytest
 
 from dualmap.scheduler import Request
-from dualmap.scheduler.ttft import (
-    MAX_DRIFT,
-    MIN_OBSERVED_TOKENS,
-    PRIOR_TOKENS,
-    FleetPace,
-    PrefillSpeed,
-    cached_tokens,
-)
+from dualmap.scheduler.instance.pace import MAX_DRIFT, MIN_OBSERVED_TOKENS, PRIOR_TOKENS, FleetPace, PrefillSpeed
+from dualmap.scheduler.ttft_estimate import cached_tokens
 
 CONFIGURED_S = 0.001
 

@@ -5,18 +5,20 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 from math import inf
 
-from dualmap.scheduler.adapters import Adapters
-from dualmap.scheduler.cache_view import CacheView
+from dualmap.scheduler.attempt import Attempt, AttemptState
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad, LoadReported
 from dualmap.scheduler.holders import Holders
-from dualmap.scheduler.kv_booking import KvBooking
+from dualmap.scheduler.instance.adapters import Adapters
+from dualmap.scheduler.instance.cache_view import CacheView
+from dualmap.scheduler.instance.kv_booking import KvBooking
+from dualmap.scheduler.instance.pace import FleetPace, PrefillSpeed
+from dualmap.scheduler.instance.reported_load import ForeignLoad, ReportedLoad
+from dualmap.scheduler.instance.tenant_shares import SHARED_WINDOW, TenantShares
+from dualmap.scheduler.instance.token_pace import SEQUENCE_TOKENS, TokenPace
 from dualmap.scheduler.load_order import LoadOrder
-from dualmap.scheduler.reported_load import ForeignLoad, ReportedLoad
-from dualmap.scheduler.request import Attempt, AttemptState, Request
-from dualmap.scheduler.tenant_shares import SHARED_WINDOW, TenantShares
-from dualmap.scheduler.token_pace import SEQUENCE_TOKENS, TokenPace
-from dualmap.scheduler.ttft import FleetPace, PrefillSpeed, TtftEstimate, cached_tokens
+from dualmap.scheduler.request import Request
+from dualmap.scheduler.ttft_estimate import TtftEstimate, cached_tokens
 from dualmap.scheduler.wait_queues import WaitQueue
 
 WORK_MEMORY = 16.0  # prompts over which the mean work of one is taken

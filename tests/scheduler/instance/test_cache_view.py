@@ -5,8 +5,8 @@ import random
 import pytest
 
 from dualmap.scheduler.blocks import hash_trace_ids
-from dualmap.scheduler.cache_view import USES_KEPT, CacheView
 from dualmap.scheduler.holders import Holders
+from dualmap.scheduler.instance.cache_view import USES_KEPT, CacheView
 
 CHAT = (1, 2, 3, 4)
 BRANCH = (1, 2, 7, 8)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from dualmap.scheduler.adapters import Adapters
 from dualmap.scheduler.commands import Reject, RejectReason
 from dualmap.scheduler.events import LoadReported
+from dualmap.scheduler.instance.adapters import Adapters
 
 LOAD_S = 0.2  # adapter_load_s
 
