@@ -213,18 +213,7 @@ class Gateway:
 
     def totals(self) -> dict[str, PoolTotals]:
         """Counters since the start, by pool."""
-        stats = {name: pool.scheduler.stats for name, pool in self.pools.items()}
-        return {
-            name: PoolTotals(
-                arrived=s.arrived,
-                arrived_work_tokens=s.arrived_work_tokens,
-                slo_kept=s.slo_kept,
-                slo_missed=s.slo_missed,
-                tpot_kept=s.tpot_kept,
-                tpot_missed=s.tpot_missed,
-            )
-            for name, s in stats.items()
-        }
+        return {name: PoolTotals.of(pool.scheduler.stats) for name, pool in self.pools.items()}
 
     def share_sent(self, wanted: bool) -> None:
         """Whether there are other gateways, which want to know the prompts that this one sends."""

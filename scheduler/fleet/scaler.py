@@ -42,7 +42,8 @@ class Wanted:
 
 class Scaler:
     """ids: of our instances that there should be. told: as in Wanted. state: of the fleet, as last looked at; None
-    while Fleet is away. plan: the last one; pool_plan: the same, for gateways to show.
+    while Fleet is away. plan: what was planned at the last look, if anything. pool_plan: the last plan, for gateways to
+    show.
 
     `now` is in seconds of any monotonic clock, the same one at each call."""
 
@@ -93,6 +94,7 @@ class Scaler:
         said again until they do. restarting, standing_in: of a rolling restart, the instance whose turn it is, and the
         one more for the time being."""
         self.state = state
+        self.plan = None
         if state is None or not self._begun:
             return ()
         draining = self._go_on_draining(state, now, restarting)
