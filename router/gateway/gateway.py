@@ -222,7 +222,7 @@ class Gateway:
 
     def totals(self) -> dict[str, PoolTotals]:
         """Counters since the start, by pool."""
-        return {name: pool.totals() for name, pool in self.pools.items()}
+        return {name: PoolTotals.of(pool.scheduler.stats) for name, pool in self.pools.items()}
 
     def share_sent(self, wanted: bool) -> None:
         """Whether there are other gateways, which want to know the prompts that this one sends."""
