@@ -18,12 +18,12 @@ class DualMapConfig(PoolSettings):
     """Its own instances, if there are any, are the first pool; its name is empty."""
 
     gateway: GatewaySettings = GatewaySettings()
-    limits: HttpLimits = HttpLimits()
-    pools: dict[PoolName, PoolSettings] = Field(default={})  # of other models, each by its name
-    ray_address: str | None = None  # a running Ray cluster; None starts one on this machine
-    log_dir: Path = Path("runs/logs")  # of the servers we start, and of gateways
+    limits: HttpLimits = HttpLimits()  # what one client, request or instance may take of a gateway, and for how long
+    pools: dict[PoolName, PoolSettings] = Field(default={})  # of further models, each under a name of its own
+    ray_address: str | None = None  # of a running Ray cluster to join; None: one is started on this machine
+    log_dir: Path = Path("runs/logs")  # log files of gateways, and of servers that are started here
     logs: LogSettings = LogSettings()
-    traces: TraceSettings | None = None  # None: none are made
+    traces: TraceSettings | None = None  # None: no spans are made
 
     def all_pools(self) -> dict[str, PoolSettings]:
         """By name, the first one first; one or more."""

@@ -25,25 +25,26 @@ class PickerSettings(BaseModel):
 
 
 class GatewaySettings(BaseModel):
+    """Where gateways listen, who may use them, and what they write."""
+
     model_config = STRICT
 
-    host: str = "127.0.0.1"  # 0.0.0.0 to serve other machines
-    port: Port = 8080
+    host: str = "127.0.0.1"  # address that clients reach; 0.0.0.0 to serve other machines
+    port: Port = 8080  # that clients reach; 0 takes a free one
     count: int = Field(default=1, ge=1, le=64)  # gateway processes that share the port, on each node that has some
     picker: PickerSettings | None = None  # `dualmap pick` sets it; None: the port serves OpenAI's API
-    on_every_node: bool = False  # of the Ray cluster; else on that of `dualmap up` alone
-    admin_host: str = "127.0.0.1"
-    admin_port: Port = 8081  # /metrics and /admin of the first gateway; each further one on a node takes the next
+    on_every_node: bool = False  # on each node of the Ray cluster, not only on that of `dualmap up`
+    admin_host: str = "127.0.0.1"  # address of /metrics, /admin and /ui
+    admin_port: Port = 8081  # of the first gateway; each further one on a node takes the next; 0 takes a free one
     admin_token_file: Path | None = None  # its content is required as a bearer token on /admin; None: no token is asked
-    # Who may use the fleet, see router/access/api_keys.py; None: whoever can reach us. Instances do not get these keys
-    # but, if they want one, the content of instance_key_file.
+    # Who may use the fleet, see router/access/api_keys.py; None: whoever can reach us. Instances do not get these keys.
     api_keys_file: AbsolutePath | None = None
-    instance_key_file: AbsolutePath | None = None
+    instance_key_file: AbsolutePath | None = None  # its content is the bearer token that instances want, if they do
     # Tenants share no cached prefix, so that none can tell by a first token's time what another has asked: each gets a
     # cache_salt of its own. None: where there are API keys.
     isolate_tenants: bool | None = None
-    tls_cert_file: AbsolutePath | None = None  # PEM, the whole chain; with it, HTTPS
-    tls_key_file: AbsolutePath | None = None
+    tls_cert_file: AbsolutePath | None = None  # PEM, the whole chain; with it, the port speaks HTTPS
+    tls_key_file: AbsolutePath | None = None  # PEM, without a passphrase
     # Ask each stream's instance for `usage`, and hide it from clients that did not: how much was cached, how long the
     # prompt was. Off, only plain answers and clients that ask for it tell.
     ask_for_usage: bool = True
@@ -56,7 +57,7 @@ class GatewaySettings(BaseModel):
     # Every event and the commands it gave, for `dualmap replay-journal`; gzipped if it ends in .gz. `dualmap up` puts
     # the gateway's id into the name.
     journal: AbsolutePath | None = None
-    journal_max_bytes: int = Field(default=DEFAULT_MAX_BYTES, gt=0)  # before compression; the journal stops there
+    journal_max_bytes: int = Field(default=DEFAULT_MAX_BYTES, gt=0)  # of the journal, before compression; it stops there
 
     @model_validator(mode="after")
     def _check_security(self) -> Self:
@@ -98,9 +99,9 @@ class LogSettings(BaseModel):
 
     model_config = STRICT
 
-    format: Literal["console", "json"] = "console"
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    requests: bool = False  # a line for each
+    format: Literal["console", "json"] = "console"  # of the lines; json for collectors of logs
+    level: Literal["debug", "info", "warning", "error"] = "info"  # lines below it are not written
+    requests: bool = False  # write a line for each request
 
 
 class TraceSettings(BaseModel):
@@ -111,7 +112,7 @@ class TraceSettings(BaseModel):
     otlp_endpoint: str | None = (
         None  # such as http://collector:4318/v1/traces; None: as OTEL_EXPORTER_OTLP_ENDPOINT says
     )
-    sample: float = Field(default=1.0, ge=0, le=1)  # of the traces that begin here
+    sample: float = Field(default=1.0, ge=0, le=1)  # share of the traces that begin here
 
 
 def _content(path: Path | None) -> str | None:

@@ -33,11 +33,11 @@ class SimulatedInstances(BaseModel):
 
     model_config = STRICT
 
-    count: int = Field(default=0, ge=0, le=64)
-    model: str = "sim"
-    lora: tuple[str, ...] = ()  # names of adapters
-    max_num_batched_tokens: int = Field(default=8192, gt=0)
-    capacity: InstanceCapacity = InstanceCapacity()
+    count: int = Field(default=0, ge=0, le=64)  # of instances, at first; 0: none
+    model: str = "sim"  # name under which it is served
+    lora: tuple[str, ...] = ()  # names of LoRA adapters that are served beside the model
+    max_num_batched_tokens: int = Field(default=8192, gt=0)  # computed in one step
+    capacity: InstanceCapacity = InstanceCapacity()  # of each
 
 
 class VllmInstances(BaseModel):
@@ -46,18 +46,18 @@ class VllmInstances(BaseModel):
     model_config = STRICT
 
     model: str | None = None  # a directory or a name, as for `vllm serve`
-    replicas: int = Field(default=1, ge=1, le=1024)
-    engine_args: tuple[str, ...] = ()  # of `vllm serve`; in a file also one string, split as a shell does
-    tensor_parallel_size: int = Field(default=1, ge=1)
-    # None: tensor_parallel_size where the Ray cluster has GPUs, else 0, which is for vLLM's CPU build.
+    replicas: int = Field(default=1, ge=1, le=1024)  # servers, at first
+    engine_args: tuple[str, ...] = ()  # further arguments of `vllm serve`; also one string, split as a shell does
+    tensor_parallel_size: int = Field(default=1, ge=1)  # GPUs that share a model
+    # Reserved on Ray. None: tensor_parallel_size where the Ray cluster has GPUs, else 0, which is for vLLM's CPU build.
     gpus_per_replica: float | None = Field(default=None, ge=0)
-    cpus_per_replica: float = Field(default=1.0, gt=0)
-    executable: str = "vllm"  # beside our Python, on the PATH, or a path
-    env: dict[str, str] = {}
-    start_timeout_s: float = Field(default=900.0, gt=0)  # loading and compiling a large model takes minutes
-    stop_grace_s: float = Field(default=15.0, ge=0)
+    cpus_per_replica: float = Field(default=1.0, gt=0)  # reserved on Ray
+    executable: str = "vllm"  # the command: beside our Python, on the PATH, or a path
+    env: dict[str, str] = {}  # variables of the servers' environment, besides our own
+    start_timeout_s: float = Field(default=900.0, gt=0)  # until a server answers: loading and compiling a large model takes minutes
+    stop_grace_s: float = Field(default=15.0, ge=0)  # from SIGTERM to SIGKILL
     kv_events: bool = False  # let the servers publish what is in their caches
-    capacity: InstanceCapacity = InstanceCapacity()  # the size of the KV pool is asked of the server
+    capacity: InstanceCapacity = InstanceCapacity()  # of each; the size of the KV pool is asked of the server
 
     @field_validator("model")
     @classmethod
@@ -95,9 +95,9 @@ class KvEvents(BaseModel):
 
     model_config = STRICT
 
-    endpoint: ZmqEndpoint = "tcp://*:5557"  # * is the instance's host
-    replay_endpoint: ZmqEndpoint | None = None
-    topic: str = ""
+    endpoint: ZmqEndpoint = "tcp://*:5557"  # of its publisher; * is the instance's host
+    replay_endpoint: ZmqEndpoint | None = None  # where missed events can be asked for
+    topic: str = ""  # that its events begin with
 
 
 class ExternalInstance(BaseModel):
@@ -105,9 +105,9 @@ class ExternalInstance(BaseModel):
 
     model_config = STRICT
 
-    url: Annotated[str, AfterValidator(_plain_http)]
-    capacity: InstanceCapacity = InstanceCapacity()
-    kv_events: KvEvents | None = None
+    url: Annotated[str, AfterValidator(_plain_http)]  # http://HOST:PORT
+    capacity: InstanceCapacity = InstanceCapacity()  # what the server can do
+    kv_events: KvEvents | None = None  # None: it publishes none
 
     @model_validator(mode="before")
     @classmethod
@@ -131,14 +131,16 @@ class KubernetesDiscovery(BaseModel):
 
     model_config = STRICT
 
-    label_selector: str = Field(min_length=1)  # as for `kubectl get pods -l`
+    label_selector: str = Field(min_length=1)  # of the pods, as for `kubectl get pods -l`
     namespace: str | None = None  # None: that of the pod we run in, or of the kubeconfig's context
-    port: int = Field(default=8000, ge=1, le=65535)
+    port: int = Field(default=8000, ge=1, le=65535)  # on which the pods listen
     capacity: InstanceCapacity = InstanceCapacity()  # of each
     kubeconfig: Path | None = None  # None: the pod's service account, else $KUBECONFIG or ~/.kube/config
 
 
 class Discovery(BaseModel):
+    """Instances that are found, and not named."""
+
     model_config = STRICT
 
     kubernetes: KubernetesDiscovery
@@ -149,12 +151,12 @@ class PoolSettings(BaseModel):
 
     model_config = STRICT
 
-    scheduler: SchedulerConfig = SchedulerConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()  # objectives, policy, and how requests are placed and queued
     simulate: SimulatedInstances = SimulatedInstances()
     vllm: VllmInstances = VllmInstances()
-    instances: tuple[ExternalInstance, ...] = ()
-    discovery: Discovery | None = None
-    # None: as many instances as are named, until `dualmap scale` says another number. simulate.count or vllm.replicas
+    instances: tuple[ExternalInstance, ...] = ()  # servers that run already: a URL, or one with what it can do
+    discovery: Discovery | None = None  # None: no instances are looked for
+    # The number of instances follows the load. None: as many instances as are named, until `dualmap scale` says another number. simulate.count or vllm.replicas
     # is how many there are at first.
     scaling: ScalingConfig | None = None
 
