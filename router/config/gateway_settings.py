@@ -57,7 +57,7 @@ class GatewaySettings(BaseModel):
     # Every event and the commands it gave, for `dualmap replay-journal`; gzipped if it ends in .gz. `dualmap up` puts
     # the gateway's id into the name.
     journal: AbsolutePath | None = None
-    journal_max_bytes: int = Field(default=DEFAULT_MAX_BYTES, gt=0)  # of the journal, before compression; it stops there
+    journal_max_bytes: int = Field(default=DEFAULT_MAX_BYTES, gt=0)  # before compression; the journal stops there
 
     @model_validator(mode="after")
     def _check_security(self) -> Self:

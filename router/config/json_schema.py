@@ -19,7 +19,7 @@ from dualmap.router.config.pool_settings import (
 from dualmap.router.http.limits import HttpLimits
 from dualmap.scheduler.config import POLICY_NAMES, SchedulerConfig
 from dualmap.scheduler.events import InstanceCapacity
-from dualmap.scheduler.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SECTIONS = (

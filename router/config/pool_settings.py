@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, Field, field_validator, model_va
 from dualmap.router.config.strict import STRICT
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import InstanceCapacity
-from dualmap.scheduler.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
 ZmqEndpoint = Annotated[str, Field(pattern=r"^(tcp://.+:\d+|ipc://.+)$")]
 OWN_ENGINE_ARGS = ("--host", "--port", "--tensor-parallel-size", "--kv-events-config", "--model")
@@ -54,7 +54,7 @@ class VllmInstances(BaseModel):
     cpus_per_replica: float = Field(default=1.0, gt=0)  # reserved on Ray
     executable: str = "vllm"  # the command: beside our Python, on the PATH, or a path
     env: dict[str, str] = {}  # variables of the servers' environment, besides our own
-    start_timeout_s: float = Field(default=900.0, gt=0)  # until a server answers: loading and compiling a large model takes minutes
+    start_timeout_s: float = Field(default=900.0, gt=0)  # loading and compiling a large model takes minutes
     stop_grace_s: float = Field(default=15.0, ge=0)  # from SIGTERM to SIGKILL
     kv_events: bool = False  # let the servers publish what is in their caches
     capacity: InstanceCapacity = InstanceCapacity()  # of each; the size of the KV pool is asked of the server
@@ -156,8 +156,8 @@ class PoolSettings(BaseModel):
     vllm: VllmInstances = VllmInstances()
     instances: tuple[ExternalInstance, ...] = ()  # servers that run already: a URL, or one with what it can do
     discovery: Discovery | None = None  # None: no instances are looked for
-    # The number of instances follows the load. None: as many instances as are named, until `dualmap scale` says another number. simulate.count or vllm.replicas
-    # is how many there are at first.
+    # The number of instances follows the load. None: as many as are named, until `dualmap scale` says another number.
+    # simulate.count or vllm.replicas is how many there are at first.
     scaling: ScalingConfig | None = None
 
     @property

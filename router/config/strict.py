@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from dualmap.router.http.limits import HttpLimits
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import InstanceCapacity
-from dualmap.scheduler.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
 for _settings in (SchedulerConfig, ScalingConfig, InstanceCapacity, HttpLimits):

@@ -8,7 +8,7 @@ class HttpLimits:
     """Sizes in bytes, times in seconds. Times are checked each `sweep_interval_s`, so they end up to that much late."""
 
     max_head_bytes: int = 64 * 1024  # of a request's head: nginx and Envoy allow 32-60 KiB; bearer tokens can be long
-    max_body_bytes: int = 16 * 1024 * 1024  # of a request's body: a million tokens of text, or a few images; also what a client can pin
+    max_body_bytes: int = 16 * 1024 * 1024  # a million tokens of text, or a few images; also what a client can pin
     max_pipelined: int = 8  # requests read ahead of the one being answered; then the connection is not read
     max_connections: int = 16_384  # client connections of this process; above, 503 and close
 
@@ -21,7 +21,9 @@ class HttpLimits:
     connect_timeout_s: float = 2.0  # to an instance: three SYNs inside a data centre
     first_byte_timeout_s: float = 600.0  # of an instance: a plain answer comes whole, after all its tokens
     stall_timeout_s: float = 60.0  # between two pieces of an answer; vLLM can hang in mid-stream for good
-    upstream_idle_s: float = 4.0  # an idle connection to an instance is kept: below uvicorn's keep-alive of 5 s, so that an instance seldom closes first
+    upstream_idle_s: float = (
+        4.0  # below uvicorn's keep-alive of 5 s, so that an instance seldom closes first
+    )
     max_upstream_idle: int = 256  # kept-alive connections to an instance; vLLM's default max_num_seqs
 
-    sweep_interval_s: float = 0.5  # between looks at these times: one pass over all connections; per-request timers would cost more
+    sweep_interval_s: float = 0.5  # one pass over all connections; per-request timers would cost more

@@ -2,12 +2,12 @@
 
 import pytest
 
-from dualmap.instances.member import MemberState
 from dualmap.router.cli.main import main
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.instance_specs import instance_specs, is_scaled, scaled_prefix, scaled_spec
 from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.scheduler import InstanceCapacity
+from dualmap.scheduler.fleet.member import MemberState
 from tests.conftest import await_that
 from tests.deployment import Deployment
 from tests.router.conftest import CHAT, Conversation, answer_hello
