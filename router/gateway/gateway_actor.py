@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import RayError
 
-from dualmap.router.config.config import DualMapConfig, GatewaySettings
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.gateway_settings import GatewaySettings
 from dualmap.router.config.installed_policies import register_installed_policies
 from dualmap.router.fleet.actor_by_name import REBALANCER, actor_by_name, autoscaler_name
 from dualmap.router.fleet.client import FleetClient

@@ -10,7 +10,7 @@ import trustme
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from dualmap.router.config.config import ConfigFileError, load_config
+from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.envoy import ext_proc
 from dualmap.router.gateway.gateway import Gateway
 from dualmap.router.gateway.pool import Pool
