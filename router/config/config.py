@@ -21,7 +21,7 @@ from dualmap.router.journal.writer import DEFAULT_MAX_BYTES
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.errors import ConfigError
 from dualmap.scheduler.events import InstanceCapacity
-from dualmap.scheduler.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
 for _settings in (SchedulerConfig, ScalingConfig, InstanceCapacity, HttpLimits):
