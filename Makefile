@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+DEMO_STAMP := .venv/.installed-demo
 
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
@@ -13,9 +14,14 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@ $(DEMO_STAMP)
+
+$(DEMO_STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[loadtest]'
 	touch $@
 
-demo: $(STAMP)  ## four simulated instances, round_robin against dualmap, a report
+demo: $(DEMO_STAMP)  ## four simulated instances, round_robin against dualmap, a report
 	$(BIN)/dualmap demo $(ARGS)
 
 test: $(STAMP)  ## every test that runs on simulated instances, those with a Ray cluster included
