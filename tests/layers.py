@@ -60,7 +60,6 @@ KNOWN: frozenset[tuple[str, str]] = frozenset(
         ("router/http/upstream.py", "router/http/upstream_pool.py"),
         ("router/http/upstream_pool.py", "router/requests/exchange.py"),
         ("router/requests/exchange.py", "router/requests/driven.py"),
-        ("router/observe/live_view.py", "router/gateway/gateway.py"),
         ("scheduler/load_order.py", "scheduler/instance_view.py"),
         ("scheduler/request.py", "scheduler/ttft.py"),
     }
