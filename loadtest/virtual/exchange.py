@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dualmap.loadtest.virtual.clock import VirtualClock
-from dualmap.router.fleet.load_board import LoadBoard
-from dualmap.router.fleet.state import GatewayReport, Sent
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.events import Event, PrefixDepths
+from dualmap.scheduler.fleet.load_board import LoadBoard
+from dualmap.scheduler.fleet.messages import GatewayReport, Sent
 from dualmap.scheduler.prefix_key import PrefixKeys
 
 # As in the live gateway.

@@ -7,13 +7,13 @@ from typing import Any
 
 from xxhash import xxh3_64_hexdigest
 
-from dualmap.instances.member import Member
 from dualmap.router.observe.hot_prefixes import hot_prefixes
 from dualmap.router.observe.pool_timeline import PoolTimeline
 from dualmap.router.observe.recent_decisions import Decision, RecentDecisions
 from dualmap.router.observe.ring_picture import ring_picture
 from dualmap.router.observe.signal_ages import SignalAges
 from dualmap.scheduler.core import Scheduler
+from dualmap.scheduler.fleet.member import Member
 from dualmap.scheduler.policies.dualmap import DualMap
 
 RECENT = 512  # requests over which prefixes are counted and work is averaged: a millisecond of a look
