@@ -14,10 +14,10 @@ from dualmap.scheduler.instance.cache_view import CacheView
 from dualmap.scheduler.instance.kv_booking import KvBooking
 from dualmap.scheduler.instance.pace import FleetPace, PrefillSpeed
 from dualmap.scheduler.instance.reported_load import ForeignLoad, ReportedLoad
-from dualmap.scheduler.instance.tenant_shares import SHARED_WINDOW, TenantShares
 from dualmap.scheduler.instance.token_pace import SEQUENCE_TOKENS, TokenPace
 from dualmap.scheduler.load_order import LoadOrder
 from dualmap.scheduler.request import Request
+from dualmap.scheduler.tenant_shares import SHARED_WINDOW, TenantShares
 from dualmap.scheduler.ttft_estimate import TtftEstimate, cached_tokens
 from dualmap.scheduler.wait_queues import WaitQueue
 

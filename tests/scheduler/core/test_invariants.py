@@ -42,7 +42,6 @@ from dualmap.scheduler.events import (
     SettingsChanged,
     Tick,
 )
-from dualmap.scheduler.instance.tenant_shares import SHARED_WINDOW
 from dualmap.scheduler.instance.view import OTHERS_FRESH_S, OTHERS_KEPT_S, InstanceView
 from dualmap.scheduler.load_order import RUNNING_S
 from dualmap.scheduler.policies.dualmap import DualMap
@@ -50,6 +49,7 @@ from dualmap.scheduler.prefix_key import MIN_WINDOW, WINDOW_PER_INSTANCE
 from dualmap.scheduler.rebalance import plan_rebalance
 from dualmap.scheduler.request import ChoiceReason
 from dualmap.scheduler.snapshot import Move
+from dualmap.scheduler.tenant_shares import SHARED_WINDOW
 
 IDS = ("a", "b", "c", "d", "e")
 ADAPTERS = {"a": ("sql", "poems"), "b": ("sql",), "c": ("poems",), "d": (), "e": ()}
