@@ -32,13 +32,13 @@ from dualmap.scheduler.events import (
     SettingsChanged,
     Tick,
 )
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement, Policy
 from dualmap.scheduler.policies import register_policy
 from dualmap.scheduler.rebalance import plan_rebalance
 from dualmap.scheduler.request import ChoiceReason, Request
 from dualmap.scheduler.snapshot import Move, Snapshot
-from dualmap.scheduler.ttft import TtftEstimate
+from dualmap.scheduler.ttft_estimate import TtftEstimate
 
 __all__ = [
     "Abort",

@@ -20,8 +20,8 @@ from dualmap.instances.spec import InstanceSpec
 from dualmap.scheduler import InstanceCapacity
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.signals import InstanceSignals
+from tests.conftest import WAIT_S
 
-WAIT_S = 40.0
 SIM = (sys.executable, "-m", "dualmap.instances.simulated.cli", "--port", "0")
 LISTENS_AND_DIES = (sys.executable, "-c", "print('listening on http://127.0.0.1:9', flush=True)")
 

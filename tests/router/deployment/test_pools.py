@@ -208,7 +208,6 @@ pools:
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(240)
 def test_two_models_behind_one_deployed_gateway_scale_apart(tmp_path):
     (tmp_path / "dualmap.yaml").write_text(DEPLOYED)
     deployment = Deployment("dualmap.yaml", directory=tmp_path)

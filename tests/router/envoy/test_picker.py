@@ -19,6 +19,7 @@ from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.router.requests.request_driver import RequestDriver
 from dualmap.scheduler import InstanceCapacity, Scheduler, SchedulerConfig
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
+from tests.conftest import WAIT_S
 from tests.router.certs import write_cert
 from tests.router.proxy_stream import ProxyStream
 
@@ -331,7 +332,7 @@ async def test_the_picker_serves_grpc_over_tls(tmp_path):
         async with grpc.aio.secure_channel(f"127.0.0.1:{gateway.port}", credentials) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             for service, status in (("liveness", "SERVING"), ("readiness", "NOT_SERVING")):
-                answer = await health.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
+                answer = await health.Check(health_pb2.HealthCheckRequest(service=service), timeout=WAIT_S)
                 assert health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status) == status
     finally:
         await gateway.stop()
