@@ -1,9 +1,9 @@
 """A pool of instances that serve the same models: rings, objective and books of its own."""
 
-from dualmap.router.fleet.state import PoolTotals
 from dualmap.router.journal.writer import Core, JournaledScheduler, JournalWriter
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.events import PrefixDepths
+from dualmap.scheduler.fleet.messages import PoolTotals
 
 
 class Pool:
