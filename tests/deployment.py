@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import openai
@@ -103,6 +104,22 @@ class Deployment:
                 self.process.kill()
         self.family.kill()
         self._reader.join(timeout=WAIT_S)
+
+
+@contextmanager
+def deployed(
+    *arguments: str, directory: Path, config: str | None = None, within_s: float = WAIT_S, **options
+) -> Iterator[Deployment]:
+    """A deployment that has started, and is gone in the end. config: the text of its file. options: of Deployment."""
+    if config is not None:
+        (directory / "dualmap.yaml").write_text(config)
+        arguments = ("dualmap.yaml", *arguments)
+    deployment = Deployment(*arguments, directory=directory, **options)
+    try:
+        deployment.await_started(within_s)
+        yield deployment
+    finally:
+        deployment.clean_up()
 
 
 def ask(deployment: Deployment, text: str, **options) -> str:
