@@ -81,9 +81,9 @@ def test_a_killed_instance_fails_only_the_streams_it_had_begun_and_comes_back(de
 
     def stream(number: int) -> None:
         """Records instance and outcome; the stream is long enough to be running when the instance dies."""
-        options = {"max_tokens": 400, "stream": True, "extra_body": {"ignore_eos": True}}
+        options = {"max_tokens": 600, "stream": True, "extra_body": {"ignore_eos": True}}
         messages = [{"role": "user", "content": f"{number} is my number. " * 30}]
-        raw = deployment.client().chat.completions.with_raw_response
+        raw = client.chat.completions.with_raw_response
         instance = ""
         try:
             answer = raw.create(model="sim", messages=messages, **options)
@@ -96,7 +96,7 @@ def test_a_killed_instance_fails_only_the_streams_it_had_begun_and_comes_back(de
         except openai.APIError as error:
             outcomes.append((instance, f"error: {error.message}"))
 
-    with ThreadPoolExecutor(24) as clients:
+    with deployment.client() as client, ThreadPoolExecutor(24) as clients:
         running = [clients.submit(stream, number) for number in range(12)]
         for _ in range(12):
             assert begun.acquire(timeout=WAIT_S)
