@@ -1,6 +1,8 @@
 """Everything that can be set in the core. Each default works; each technique has its own switch, for ablation."""
 
+import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from dualmap.scheduler.errors import ConfigError
 
@@ -27,6 +29,29 @@ POLICY_NAMES = (
     "cache_aware_balanced",
     "dualmap_paper",
 )
+
+_REGISTERED: dict[str, None] = {}  # names besides these, in the order in which they came
+
+
+def policy_names() -> tuple[str, ...]:
+    """The names that `SchedulerConfig.policy` may have: POLICY_NAMES, and what `register_policy` was told."""
+    return (*POLICY_NAMES, *_REGISTERED)
+
+
+def add_policy_name(name: str) -> None:
+    """For `register_policy`. Raises ConfigError for a name that DualMap uses, or that no option could name."""
+    if name in POLICY_NAMES:
+        raise ConfigError(f"policy {name!r} is DualMap's own: yours needs another name")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise ConfigError(f"the name of a policy has letters, digits, '_', '.' and '-' only, not {name!r}")
+    _REGISTERED[name] = None
+
+
+def nearest_policy(name: str) -> str:
+    """` (did you mean NAME?)`; empty where no name is like it."""
+    nearest = get_close_matches(name, policy_names(), n=1)
+    return f" (did you mean {nearest[0]}?)" if nearest else ""
+
 
 # What the default policy's core takes over while it runs: it reads these anew for each decision.
 LIVE_SETTINGS = (
@@ -57,7 +82,7 @@ LIVE_SETTINGS = (
 class SchedulerConfig:
     """Raises ConfigError with field, rule and value."""
 
-    policy: str = "dualmap"  # or a comparison policy, see scheduler/policies
+    policy: str = "dualmap"  # or a comparison policy, see scheduler/policies, or a registered one
     ttft_slo_s: float = 5.0  # objective for requests that name none (arXiv 2602.06502, section 4.1)
     # Objective for the mean time per output token after the first, for requests that name none; 0: there is none.
     tpot_slo_s: float = 0.0
@@ -116,8 +141,9 @@ class SchedulerConfig:
     suspect_s: float = 1.0  # an instance that refused a connection is left alone this long, unless no other is left
 
     def __post_init__(self) -> None:
-        if self.policy not in POLICY_NAMES:
-            raise ConfigError(f"policy must be one of {', '.join(POLICY_NAMES)}, not {self.policy!r}")
+        if self.policy not in POLICY_NAMES and self.policy not in _REGISTERED:
+            known = ", ".join(policy_names()) + nearest_policy(self.policy)
+            raise ConfigError(f"policy must be one of {known}, not {self.policy!r}")
         positive = (
             "ttft_slo_s block_tokens virtual_nodes key_blocks max_key_blocks max_moves max_moves_per_request"
             " release_window_s max_waiting max_in_flight queue_timeout_s max_attempts patience_slos"

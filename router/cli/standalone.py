@@ -13,7 +13,6 @@ import time
 import uvloop
 
 from dualmap.instances.actor.instance_actor import model_cards
-from dualmap.instances.member import Member, Membership, MemberState
 from dualmap.instances.server.http_call import http_get
 from dualmap.instances.server.process import StartError
 from dualmap.router.access.api_keys import ApiKeysError
@@ -27,6 +26,7 @@ from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.router.tokens.load_tokenizer import TokenizerError
 from dualmap.router.tokens.token_blocks import load_token_blocks
 from dualmap.scheduler import Scheduler
+from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 
 MODELS_TIMEOUT_S = 5.0
 

@@ -14,12 +14,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from dualmap.router.access.access import Access
 from dualmap.router.access.api_keys import ApiKeysError, load_api_keys
+from dualmap.router.config.installed_policies import check_policy, register_installed_policies
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.tls import TlsFiles
 from dualmap.router.journal.writer import DEFAULT_MAX_BYTES
 from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.errors import ConfigError
 from dualmap.scheduler.events import InstanceCapacity
-from dualmap.scheduler.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
 for _settings in (SchedulerConfig, ScalingConfig, InstanceCapacity, HttpLimits):
@@ -372,9 +374,15 @@ def load_config(path: Path | None, overrides: dict[str, Any]) -> DualMapConfig:
         known = values.get(section)
         values[section] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
     try:
-        return DualMapConfig.model_validate(values)
+        register_installed_policies()
+        config = DualMapConfig.model_validate(values)
+        for pool in config.all_pools().values():
+            check_policy(pool.scheduler)
     except ValidationError as error:
         raise ConfigFileError("\n".join(_describe(item, path) for item in error.errors())) from None
+    except ConfigError as error:  # of a package that provides policies
+        raise ConfigFileError(f"scheduler.policy: {error}") from None
+    return config
 
 
 def _describe(error: Any, path: Path | None) -> str:

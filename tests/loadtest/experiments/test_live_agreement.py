@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from dualmap.instances.member import Member, Membership, MemberState
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.server import SimServer
 from dualmap.loadtest.cli.demo import WORKLOAD
@@ -34,6 +33,7 @@ from dualmap.router.journal.writer import JournalWriter
 from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.scheduler import InstanceCapacity, Scheduler, SchedulerConfig
 from dualmap.scheduler.events import MovesProposed, Tick
+from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.rebalance import plan_rebalance
 from dualmap.scheduler.request import Request
 from tests.conftest import WAIT_S, ProcessFamily, await_that

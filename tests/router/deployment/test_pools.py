@@ -2,11 +2,11 @@
 
 import pytest
 
-from dualmap.instances.member import MemberState
 from dualmap.router.cli.main import main
 from dualmap.router.config.config import ConfigFileError, DualMapConfig, load_config
 from dualmap.router.config.instance_specs import instance_specs, is_scaled, scaled_prefix, scaled_spec
 from dualmap.scheduler import InstanceCapacity
+from dualmap.scheduler.fleet.member import MemberState
 from tests.conftest import await_that
 from tests.deployment import Deployment
 from tests.router.conftest import CHAT, Conversation, answer_hello

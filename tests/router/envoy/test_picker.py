@@ -10,7 +10,6 @@ import trustme
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from dualmap.instances.member import Member, Membership, MemberState
 from dualmap.router.config.config import ConfigFileError, load_config
 from dualmap.router.envoy import ext_proc
 from dualmap.router.gateway.gateway import Gateway
@@ -19,6 +18,7 @@ from dualmap.router.http.limits import HttpLimits
 from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.router.requests.request_driver import RequestDriver
 from dualmap.scheduler import InstanceCapacity, Scheduler, SchedulerConfig
+from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from tests.conftest import WAIT_S
 from tests.router.certs import write_cert
 from tests.router.proxy_stream import ProxyStream

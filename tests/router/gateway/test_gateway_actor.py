@@ -7,10 +7,10 @@ from logging import NullHandler
 import pytest
 
 from dualmap.router.config.config import load_config
-from dualmap.router.fleet.state import FleetNews, GatewayReport
 from dualmap.router.gateway import gateway_actor
 from dualmap.router.gateway.gateway_actor import GatewayActor
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad
+from dualmap.scheduler.fleet.messages import FleetNews, GatewayReport
 from tests.conftest import WAIT_S
 from tests.deployment import free_port
 

@@ -5,10 +5,10 @@ from concurrent.futures import Future
 
 import pytest
 
-from dualmap.instances.signals import InstanceSignals, LoadSample, SignalNews
 from dualmap.router.requests import token_arrival
 from dualmap.router.tokens.token_blocks import Fallback, TokenizedPrompt
 from dualmap.scheduler.events import BlocksRemoved, BlocksStored
+from dualmap.scheduler.fleet.signals import InstanceSignals, LoadSample, SignalNews
 from tests.conftest import WAIT_S
 from tests.router.conftest import CHAT, post
 
