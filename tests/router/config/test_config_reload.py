@@ -192,6 +192,7 @@ def _shows(deployment: Deployment, line: str) -> bool:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_instances_come_and_go_under_load_without_a_failed_request(tmp_path):
     there = Elsewhere(tmp_path)
     first, second, pod = (there.start(f"127.0.0.{number}") for number in (2, 3, 4))
@@ -231,6 +232,7 @@ def test_instances_come_and_go_under_load_without_a_failed_request(tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_as_many_instances_run_as_the_file_says_by_now(tmp_path):
     path = tmp_path / "dualmap.yaml"
     path.write_text("simulate: {count: 1}")

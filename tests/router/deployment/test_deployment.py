@@ -146,7 +146,7 @@ def test_requests_are_served_while_a_background_actor_is_killed(deployment, acto
     await_that(lambda: deployment.ready_count() == 2, "both instances ready again")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_stopping_leaves_no_process_behind(tmp_path, number):
     logs = ("--log-format", "json", "--log-requests")
     deployment = Deployment("--simulate", "1", "--journal", "run.jsonl.gz", *logs, directory=tmp_path)
@@ -165,6 +165,7 @@ def test_stopping_leaves_no_process_behind(tmp_path, number):
         deployment.clean_up()
 
 
+@pytest.mark.slow
 def test_a_killed_command_leaves_no_process_behind(tmp_path):
     deployment = Deployment("--simulate", "1", directory=tmp_path)
     try:
@@ -177,6 +178,7 @@ def test_a_killed_command_leaves_no_process_behind(tmp_path):
         deployment.clean_up()
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_one_clear_line_and_nothing_is_left(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

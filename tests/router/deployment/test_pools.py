@@ -208,6 +208,7 @@ pools:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_two_models_behind_one_deployed_gateway_scale_apart(tmp_path):
     (tmp_path / "dualmap.yaml").write_text(DEPLOYED)
     deployment = Deployment("dualmap.yaml", directory=tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import await_that
 from tests.deployment import Deployment, ask, held, under_load
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 CONFIG = "simulate: {count: 3}\ngateway: {count: 2}\nscheduler: {block_tokens: 64}\n"
 AWAY_S = 8.0  # longer than any time-out with which gateways or instances wait for Fleet

@@ -14,7 +14,7 @@ from dualmap.router.cli.admin_call import AdminCallError, admin_call
 from tests.conftest import WAIT_S, await_that
 from tests.deployment import Deployment, ask, held, under_load
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 CONFIG = "simulate: {count: 2}\n"
 # Each request is what an instance computes in two seconds, so that few of them, on a slow machine, are a load.
