@@ -204,6 +204,7 @@ def _shows(deployment: Deployment, line: str) -> bool:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_instances_come_and_go_under_load_without_a_failed_request(tmp_path):
     there = Elsewhere(tmp_path)
     first, second, pod = (there.start(f"127.0.0.{number}") for number in (2, 3, 4))
@@ -243,6 +244,7 @@ def test_instances_come_and_go_under_load_without_a_failed_request(tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_as_many_instances_run_as_the_file_says_by_now(tmp_path):
     path = tmp_path / "dualmap.yaml"
     with deployed(directory=tmp_path, config="simulate: {count: 1}") as deployment:

@@ -209,6 +209,7 @@ pools:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_two_models_behind_one_deployed_gateway_scale_apart(tmp_path):
     with deployed(directory=tmp_path, config=DEPLOYED) as deployment:
         admin = ("--admin", f"http://127.0.0.1:{deployment.admin_port}")
