@@ -1,15 +1,19 @@
 """Lists as options of a command line give them, with commas between. Each function raises ValueError, with the option
 and what it takes."""
 
-from dualmap.scheduler.config import POLICY_NAMES
+from dualmap.router.config.installed_policies import check_policy, register_installed_policies
+from dualmap.scheduler.config import SchedulerConfig, nearest_policy, policy_names
 
 
 def policies(text: str) -> list[str]:
-    """Names, or all."""
-    names = list(POLICY_NAMES) if text == "all" else _parts(text)
+    """Names, or all, those that other packages provide included."""
+    register_installed_policies()
+    names = list(policy_names()) if text == "all" else _parts(text)
     for name in names:
-        if name not in POLICY_NAMES:
-            raise ValueError(f"--policy: no policy {name!r}; there are {', '.join(POLICY_NAMES)}, or all")
+        if name not in policy_names():
+            nearest = nearest_policy(name)
+            raise ValueError(f"--policy: no policy {name!r}{nearest}; there are {', '.join(policy_names())}, or all")
+        check_policy(SchedulerConfig(policy=name))
     if not names:
         raise ValueError("--policy needs a name")
     return list(dict.fromkeys(names))

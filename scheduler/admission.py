@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 
+from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.commands import Reject, RejectReason
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.instance_view import InstanceView
-from dualmap.scheduler.request import Attempt, Request
-from dualmap.scheduler.ttft import TtftEstimate
+from dualmap.scheduler.instance.view import InstanceView
+from dualmap.scheduler.request import Request
+from dualmap.scheduler.ttft_estimate import TtftEstimate
 
 NO_INSTANCE_RETRY_S = 1.0  # about what it takes to notice that an instance is ready
 MAX_RETRY_S = 60.0  # a client told to wait longer would rather be told by a person

@@ -1,6 +1,8 @@
 """Everything that can be set in the core. Each default works; each technique has its own switch, for ablation."""
 
+import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from dualmap.scheduler.errors import ConfigError
 
@@ -27,6 +29,29 @@ POLICY_NAMES = (
     "cache_aware_balanced",
     "dualmap_paper",
 )
+
+_REGISTERED: dict[str, None] = {}  # names besides these, in the order in which they came
+
+
+def policy_names() -> tuple[str, ...]:
+    """The names that `SchedulerConfig.policy` may have: POLICY_NAMES, and what `register_policy` was told."""
+    return (*POLICY_NAMES, *_REGISTERED)
+
+
+def add_policy_name(name: str) -> None:
+    """For `register_policy`. Raises ConfigError for a name that DualMap uses, or that no option could name."""
+    if name in POLICY_NAMES:
+        raise ConfigError(f"policy {name!r} is DualMap's own: yours needs another name")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise ConfigError(f"the name of a policy has letters, digits, '_', '.' and '-' only, not {name!r}")
+    _REGISTERED[name] = None
+
+
+def nearest_policy(name: str) -> str:
+    """` (did you mean NAME?)`; empty where no name is like it."""
+    nearest = get_close_matches(name, policy_names(), n=1)
+    return f" (did you mean {nearest[0]}?)" if nearest else ""
+
 
 # What the default policy's core takes over while it runs: it reads these anew for each decision.
 LIVE_SETTINGS = (
@@ -57,14 +82,14 @@ LIVE_SETTINGS = (
 class SchedulerConfig:
     """Raises ConfigError with field, rule and value."""
 
-    policy: str = "dualmap"  # or a comparison policy, see scheduler/policies
-    ttft_slo_s: float = 5.0  # objective for requests that name none (arXiv 2602.06502, section 4.1)
+    policy: str = "dualmap"  # chooses instances; others are there to compare with (scheduler/policies), or installed
+    ttft_slo_s: float = 5.0  # objective for the first token of requests that name none (arXiv 2602.06502, section 4.1)
     # Objective for the mean time per output token after the first, for requests that name none; 0: there is none.
     tpot_slo_s: float = 0.0
     block_tokens: int = 512  # unit of prefix identity; finer finds little more and costs more per decision
 
     # The five techniques.
-    dual_mapping: bool = True  # off: one ring, one candidate
+    dual_mapping: bool = True  # two rings name two candidates; off: one ring, one candidate
     adaptive_key: bool = True  # off: the key is always the first key_blocks blocks
     slo_aware: bool = True  # off: always the candidate with the longer cached prefix
     gateway_queue: bool = True  # off: dispatched at once; what waits, waits in the instance and cannot move
@@ -81,10 +106,10 @@ class SchedulerConfig:
     key_blocks: int = 1  # depth of a key before any deepening
     max_key_blocks: int = 512  # deepening stops here: a longer common prefix is not compared
 
-    # Seconds of waiting that leaving a cached prefix must save for each second of recomputation it causes: on an idle
-    # cluster, and on a busy one, where that second delays all who wait there.
+    # Seconds of waiting that leaving a cached prefix must save for each second of recomputation it causes, on an idle
+    # cluster.
     recompute_price_idle: float = 2.0
-    recompute_price_busy: float = 32.0
+    recompute_price_busy: float = 32.0  # and on a busy one, where that second delays all who wait there
     # An instance is hot when its backlog is above this share of the SLO. The paper's half (arXiv 2602.06502, section
     # 3.4) moves requests that would have kept the SLO anyway, and their prefixes are computed twice.
     hot_slo_fraction: float = 1.0
@@ -116,8 +141,9 @@ class SchedulerConfig:
     suspect_s: float = 1.0  # an instance that refused a connection is left alone this long, unless no other is left
 
     def __post_init__(self) -> None:
-        if self.policy not in POLICY_NAMES:
-            raise ConfigError(f"policy must be one of {', '.join(POLICY_NAMES)}, not {self.policy!r}")
+        if self.policy not in POLICY_NAMES and self.policy not in _REGISTERED:
+            known = ", ".join(policy_names()) + nearest_policy(self.policy)
+            raise ConfigError(f"policy must be one of {known}, not {self.policy!r}")
         positive = (
             "ttft_slo_s block_tokens virtual_nodes key_blocks max_key_blocks max_moves max_moves_per_request"
             " release_window_s max_waiting max_in_flight queue_timeout_s max_attempts patience_slos"

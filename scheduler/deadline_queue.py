@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from itertools import chain
 
-from dualmap.scheduler.request import Attempt
+from dualmap.scheduler.attempt import Attempt
 
 LOOK_AHEAD = 64  # attempts looked at in a decision: who is further behind waits for minutes anyway
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dualmap.scheduler.instance_view import InstanceView
+    from dualmap.scheduler.instance.view import InstanceView
 
 RUNNING_S = 0.02  # about a step of the engine, which each request that runs may take part in
 BUSY_BACKLOG_S = 1.0  # from which an instance counts as busy

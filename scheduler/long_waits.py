@@ -3,8 +3,8 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 
+from dualmap.scheduler.attempt import Attempt, AttemptState
 from dualmap.scheduler.deadline_queue import patience_ends_s
-from dualmap.scheduler.request import Attempt, AttemptState
 
 OVERDUE_SLOS = 3.0  # times its objective; where patience lasts longer, its end
 

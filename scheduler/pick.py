@@ -4,7 +4,7 @@ from math import inf
 
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.request import ChoiceReason
-from dualmap.scheduler.ttft import TtftEstimate
+from dualmap.scheduler.ttft_estimate import TtftEstimate
 
 # Each step that computes a prompt holds up all who decode there: so much of its prefill counts for each of them. Less
 # than all of it, since who waits for a first token sees nothing else, and who reads an answer has something to read.

@@ -3,10 +3,10 @@
 from collections.abc import Sequence, Set
 from typing import Protocol
 
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.record import record
 from dualmap.scheduler.request import ChoiceReason, Request
-from dualmap.scheduler.ttft import TtftEstimate
+from dualmap.scheduler.ttft_estimate import TtftEstimate
 
 
 @record

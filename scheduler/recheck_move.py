@@ -1,10 +1,10 @@
 """A move that was planned on a snapshot, checked again on the books of this moment."""
 
+from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.pick import leaving_gain_s
-from dualmap.scheduler.request import Attempt
-from dualmap.scheduler.ttft import TtftEstimate
+from dualmap.scheduler.ttft_estimate import TtftEstimate
 
 
 def recheck_move(

@@ -2,9 +2,9 @@
 
 from enum import StrEnum
 
+from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import FailureCause
-from dualmap.scheduler.request import Attempt
 
 
 class Fate(StrEnum):

@@ -8,11 +8,11 @@ certain that the request starts there at once.
 from collections.abc import Iterator
 from itertools import islice
 
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.attempt import Attempt
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.load_order import LoadOrder
 from dualmap.scheduler.long_waits import LongWaits
 from dualmap.scheduler.pick import leaving_gain_s
-from dualmap.scheduler.request import Attempt
 
 MAX_SOURCES = 4  # hottest instances that are looked at
 MAX_LOOKED_AT = 32  # requests looked at in a queue

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import islice
 
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.load_order import LoadOrder
 from dualmap.scheduler.pick import recompute_price
 from dualmap.scheduler.snapshot import InstanceSnapshot, Snapshot, WaitingSnapshot

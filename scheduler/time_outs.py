@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from heapq import heappop, heappush
 from math import inf
 
-from dualmap.scheduler.request import Attempt, AttemptState
+from dualmap.scheduler.attempt import Attempt, AttemptState
 
 MIN_KEPT = 1024  # entries from which those of requests that are over are looked for
 

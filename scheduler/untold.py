@@ -2,7 +2,7 @@
 same instance idle, and the engine would compute their prompts side by side: so nobody starts before the others have
 been told, and what they told before is known."""
 
-from dualmap.scheduler.request import Attempt
+from dualmap.scheduler.attempt import Attempt
 
 # Of the objective for a first token: nobody waits longer for news. An answer takes milliseconds, else gateways go on by
 # what they know.

@@ -1,4 +1,5 @@
-"""What tests of whole deployments share: every process they start can be found, and is ended."""
+"""What all tests share: waits that end late, signals and examples that no clock decides; and what tests of whole
+deployments share: every process they start can be found, and is ended."""
 
 import os
 import signal
@@ -6,8 +7,23 @@ import time
 import uuid
 from pathlib import Path
 
+import hypothesis
+
 MARKER = "DUALMAP_TEST_MARK"
-WAIT_S = 60.0
+WAIT_S = 240.0  # only a broken test waits so long: beside many busy processes a Ray cluster takes minutes to start
+POLL_S = 0.05
+RAY_PATIENCE = {"RAY_gcs_server_port_wait_time_s": f"{WAIT_S:.0f}"}
+
+hypothesis.settings.register_profile(
+    "off the clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("off the clock")
+
+
+def pytest_configure() -> None:
+    """A shell lets what it starts in the background ignore SIGINT, and so would every process that a test starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class ProcessFamily:
@@ -15,7 +31,7 @@ class ProcessFamily:
 
     def __init__(self) -> None:
         self.mark = uuid.uuid4().hex
-        self.environment = {**os.environ, MARKER: self.mark}
+        self.environment = {**os.environ, **RAY_PATIENCE, MARKER: self.mark}
 
     def living(self, name: str = "") -> dict[int, str]:
         """Those whose command line contains the name: pid -> command line."""
@@ -56,5 +72,5 @@ def await_that(condition, what: str, within_s: float = WAIT_S):
     deadline = time.monotonic() + within_s
     while not (found := condition()):
         assert time.monotonic() < deadline, f"never happened: {what}"
-        time.sleep(0.1)
+        time.sleep(POLL_S)
     return found

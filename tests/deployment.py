@@ -71,14 +71,14 @@ class Deployment:
 
     def status(self, admin_port: int | None = None) -> dict:
         url = f"http://127.0.0.1:{admin_port or self.admin_port}/admin/status"
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=WAIT_S) as answer:
             return json.load(answer)
 
     def members(self) -> dict[str, dict]:
         return {member["instance_id"]: member for member in self.status()["members"]}
 
     def metrics(self) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=WAIT_S) as answer:
             return answer.read().decode()
 
     def ready_count(self) -> int:

@@ -12,7 +12,6 @@ from typing import Any
 from ray.util import get_node_ip_address
 
 from dualmap.instances.actor.instance_signals import SignalCollector
-from dualmap.instances.member import Member, MemberState
 from dualmap.instances.server.http_call import http_get
 from dualmap.instances.server.process import ServerProcess, StartError
 from dualmap.instances.server.start import start_server
@@ -25,8 +24,9 @@ from dualmap.instances.server.watch import (
     watch_metrics,
     watch_progress,
 )
-from dualmap.instances.signals import InstanceSignals
 from dualmap.instances.spec import InstanceSpec
+from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.signals import InstanceSignals
 
 READY_POLL_S = 0.5
 HEARTBEAT_S = 1.0  # reports go out at least this often: Fleet takes silence as loss

@@ -8,8 +8,8 @@ import zmq
 
 from dualmap.instances.kv_events.stream import KvEventStream, connect_address
 from dualmap.instances.server.metrics import ServerMetrics
-from dualmap.instances.signals import CacheEvent, InstanceSignals, KvEventState, LoadSample
 from dualmap.instances.spec import KvEventSource
+from dualmap.scheduler.fleet.signals import CacheEvent, InstanceSignals, KvEventState, LoadSample
 
 STEPS_VALID_S = 5.0  # some scrapes may fail on a busy server
 

@@ -11,7 +11,7 @@ from xxhash import xxh3_64_intdigest
 
 from dualmap.instances.kv_events.format import END_OF_REPLAY, SEQUENCE_BYTES, KvEventError, read_batch, read_message
 from dualmap.instances.kv_events.translation import KvTranslation
-from dualmap.instances.signals import CacheEvent
+from dualmap.scheduler.fleet.signals import CacheEvent
 
 REPLAY_TIMEOUT_S = 1.0  # of silence; vLLM looks for requests each 0.1 s
 LIVE_BATCHES_KEPT = 100_000  # those that wait in the socket while others are replayed; vLLM keeps as many

@@ -10,9 +10,9 @@ from typing import Any
 
 from dualmap.instances.kv_events.format import EngineEvent, EngineRemoved, EngineStored
 from dualmap.instances.kv_events.places import OwnBlock, Place
-from dualmap.instances.signals import CacheEvent
 from dualmap.scheduler.blocks import token_root
 from dualmap.scheduler.events import BlocksRemoved, BlocksStored, CacheCleared
+from dualmap.scheduler.fleet.signals import CacheEvent
 
 GROUPS = (None, 0)  # of a hybrid model's cache groups one is followed: a prefix is cached when all of them have it
 

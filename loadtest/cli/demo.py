@@ -19,7 +19,8 @@ from dualmap.loadtest.traces.load_level import round_robin_qps
 from dualmap.loadtest.traces.synth import Lognormal, SynthConfig, synthesise
 from dualmap.loadtest.traces.trace import TraceError, TraceRequest, read_trace, write_trace
 from dualmap.router.cli.up import stop_on_signal
-from dualmap.router.config.config import ConfigFileError, DualMapConfig, load_config
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.deployment.cluster import Cluster, ClusterError
 
 POLICIES = ("round_robin", "dualmap")

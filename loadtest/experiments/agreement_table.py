@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import isnan
 
 from dualmap.loadtest.experiments.decided import Decided
@@ -82,6 +83,9 @@ def table(found: Agreement) -> str:
         apart = f"{(there - here) / here:+.1%}" if relative and here else format(there - here, "+" + form)
         rows.append((name, format(here, form), format(there, form), apart))
 
+    def dispatched_for(reason: ChoiceReason, side: Side) -> float:
+        return side.reasons[reason]
+
     add("answered", lambda side: side.answered, "d")
     add("TTFT P50 s", lambda side: side.ttft_p50_s, ".3f", relative=True)
     add("TTFT P90 s", lambda side: side.ttft_p90_s, ".3f", relative=True)
@@ -89,7 +93,7 @@ def table(found: Agreement) -> str:
     add("hit rate", lambda side: side.hit_rate, ".2%")
     for reason in ChoiceReason:
         if found.live.reasons[reason] or found.virtual.reasons[reason]:
-            add(f"{reason.value}", lambda side, reason=reason: side.reasons[reason], "d")
+            add(f"{reason.value}", partial(dispatched_for, reason), "d")
     lines = ["|  | live | virtual | apart |", "|---|---|---|---|", *("| " + " | ".join(row) + " |" for row in rows)]
     lines.append(f"\nsame instance {found.same_instance:.1%}, same reason {found.same_reason:.1%}")
     return "\n".join(lines)

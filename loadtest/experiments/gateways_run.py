@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 def _cpu_s(deployment: Deployed) -> float:
     """Of all gateways' processes, streams relayed and background calls included."""
     times = [psutil.Process(pid).cpu_times() for pid in deployment.actor_pids("GatewayActor")]
-    return sum(t.user + t.system for t in times)
+    return float(sum(t.user + t.system for t in times))
 
 
 def _idle_share(deployment: Deployed) -> float:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """1 if it could not run, or a blow hit nothing."""
-    rows = [("", "requests", "whole", "cut off", "no answer", "shed", "P90 in the 10 s after")]
+    rows: list[Sequence[str]] = [("", "requests", "whole", "cut off", "no answer", "shed", "P90 in the 10 s after")]
     try:
         with deployed({"simulate": {"count": 4}, "gateway": {"count": 2}}, args.out) as deployment:
             for number, blow in enumerate(BLOWS):

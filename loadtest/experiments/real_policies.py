@@ -18,7 +18,6 @@ from typing import NamedTuple
 import psutil
 
 from dualmap.instances.calibrate.cpu_model import cpu_model
-from dualmap.instances.member import Member
 from dualmap.instances.server.metrics import ServerMetrics
 from dualmap.instances.server.watch import scrape
 from dualmap.loadtest.cli.replay import positive, run_replay
@@ -28,8 +27,10 @@ from dualmap.loadtest.reports.summary import RunSummary, summarise
 from dualmap.loadtest.traces.synth import Lognormal, SynthConfig, synthesise
 from dualmap.loadtest.traces.trace import write_trace
 from dualmap.router.cli.up import stop_on_signal
-from dualmap.router.config.config import ConfigFileError, DualMapConfig, load_config
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.deployment.cluster import Cluster, ClusterError
+from dualmap.scheduler.fleet.member import Member
 
 POLICIES = "round_robin,least_loaded,dualmap"
 REPLICAS = 2

@@ -134,6 +134,6 @@ class _Session:
 
     def _number(self, row: dict[str, Any], key: str, place: str) -> float:
         value = row.get(key)
-        if type(value) not in (int, float) or value < 0:
+        if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
             raise TraceError(f"{self._file}, {place}: {key} must be a number of at least 0, found {value!r}")
         return value

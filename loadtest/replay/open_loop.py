@@ -5,7 +5,7 @@ by httptools, without an HTTP client library: the client shares its cores with t
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -231,7 +231,7 @@ class OpenLoop:
 
     def _tell_locust(self, row: RequestRow, body_bytes: int) -> None:
         failure = None if row.outcome is Outcome.OK else LocustError(f"{row.outcome}: {row.detail}")
-        fire = self._environment.events.request.fire
+        fire: Callable[..., None] = self._environment.events.request.fire
         common = {"name": self._header.path, "response_length": body_bytes, "context": {"row": row}}
         fire(request_type="POST", response_time=(row.e2e_s or 0.0) * 1000, exception=failure, **common)
         if row.ttft_s is not None:

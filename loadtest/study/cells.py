@@ -118,6 +118,7 @@ def _cells(traces: Path) -> Iterator[StudyCell]:
 
 def _objectives(traces: Path) -> Iterator[StudyCell]:
     """The same work, judged by more than the first token. Who is behind there is not behind here for sure."""
+    setups: list[tuple[Setup, tuple[str, ...]]]
     setups = [(_shorter(_setup(traces, MAIN_TRACE, model)), FAR_BEHIND) for model in ("full", "prefill-only")]
     setups += [(_shorter(_setup(traces, name, "full")), FAR_BEHIND) for name in ("weka_agentic", "lmcache_agents")]
     setups.append((_setup(traces, "synth:hot", "full"), BEHIND_ON_HOT))

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from html import escape
 from math import isnan, log10
 from typing import NamedTuple
@@ -130,6 +131,10 @@ class _Measure(NamedTuple):
     sign: int = 1
 
 
+def _share_kept(objective: str, run: StudyRun) -> float | None:
+    return run.kept.get(objective)
+
+
 _EQUAL_LOAD = (
     _Measure("End to end, P50", lambda r: r.e2e_p50_s, lambda v: f"{v:.2f} s"),
     _Measure("Between tokens, P90 of all gaps", lambda r: r.itl_p90_s, lambda v: f"{v * 1000:.1f} ms"),
@@ -138,7 +143,7 @@ _EQUAL_LOAD = (
     _Measure("Prompt tokens found in a cache", lambda r: r.hit_rate, lambda v: f"{v:.1%}", sign=-1),
     _Measure("Load of the busiest instance over the mean", lambda r: r.load_skew, lambda v: f"{v:.2f}", least=1.0),
     *(
-        _Measure(f"Requests within {name}", lambda r, name=name: r.kept.get(name), lambda v: f"{v:.1%}", sign=-1)
+        _Measure(f"Requests within {name}", partial(_share_kept, name), lambda v: f"{v:.1%}", sign=-1)
         for name in OBJECTIVES
     ),
     _Measure("Tokens in requests within the objective", lambda r: r.token_goodput, lambda v: f"{v:.1%}", sign=-1),

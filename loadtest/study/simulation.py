@@ -23,7 +23,7 @@ from dualmap.loadtest.virtual.shared_cache_bound import make_bound
 from dualmap.loadtest.virtual.simulated_workload import Setup, workload_of
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.core import Scheduler
-from dualmap.scheduler.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from multiprocessing.process import BaseProcess
 from typing import NamedTuple, cast
 
 from dualmap.loadtest.study.simulation_jobs import Job, OnRow
+from dualmap.router.config.installed_policies import register_installed_policies
 
 
 class JobError(RuntimeError):
@@ -86,6 +87,7 @@ class _Crew:
 def _work(pipe: Connection) -> None:
     """Until the owner closes the pipe. A Ctrl-C is the owner's to act on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    register_installed_policies()
     try:
         while True:
             job: Job = pipe.recv()

@@ -5,7 +5,7 @@ The way from the front gateway to a cell takes `network_s`. What the front gatew
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from math import nan
 from typing import Any
@@ -32,7 +32,7 @@ class VirtualCells(VirtualCluster):
         config = settings.config
         self.router = CellRouter(key_blocks=config.key_blocks, max_key_blocks=config.max_key_blocks)
         self._chosen: dict[int, int] = {}  # request -> its cell
-        self._tried: dict[int, set[str]] = {}  # request -> cells that refused it
+        self._tried: dict[int, Set[str]] = {}  # request -> cells that refused it
         self.requests_by_cell: Counter[int] = Counter()
         self.reasons: Counter[CellReason] = Counter()
 

@@ -55,7 +55,7 @@ class VirtualCluster:
         self.workload = workload
         self.settings = settings
         self.outcomes = [RequestOutcome(r.arrival_s) for r in workload.requests]
-        self.cores = [make_core(settings.config) for _ in range(settings.gateways)]
+        self.cores: Sequence[Scheduler] = [make_core(settings.config) for _ in range(settings.gateways)]
         self._gateways = [wrap(core) for core in self.cores]
         self.clock = VirtualClock()
         self._instances = VirtualInstances(self.clock, settings, self._first_token, self._finished)

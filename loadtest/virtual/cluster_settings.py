@@ -7,7 +7,7 @@ from typing import Literal
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import InstanceCapacity
-from dualmap.scheduler.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dualmap.loadtest.virtual.clock import VirtualClock
-from dualmap.router.fleet.load_board import LoadBoard
-from dualmap.router.fleet.state import GatewayReport, Sent
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.events import Event, PrefixDepths
+from dualmap.scheduler.fleet.load_board import LoadBoard
+from dualmap.scheduler.fleet.messages import GatewayReport, Sent
 from dualmap.scheduler.prefix_key import PrefixKeys
 
 # As in the live gateway.
@@ -39,7 +39,7 @@ class VirtualExchange:
         self._answer_s = answer_s
         self._keys = PrefixKeys(config.key_blocks, config.max_key_blocks, adaptive=config.adaptive_key)
         self._agreed = PrefixDepths(1, ())
-        self._board = LoadBoard(lambda: clock.now)
+        self._board = LoadBoard(1)
         self._calls = [0 for _ in cores]
         self._asked = [False for _ in cores]
         self._may_ask_at = [0.0 for _ in cores]
@@ -68,8 +68,8 @@ class VirtualExchange:
         self._calls[gateway] += 1
         self._may_ask_at[gateway] = now + self._answer_s + LEAST_GAP_S
         sent, self.sent[gateway] = tuple(self.sent[gateway]), []
-        self._board.put(GatewayReport(str(gateway), loads=core.own_loads(now), sent=sent))
-        loads, self._heard[gateway] = self._board.others(str(gateway), self._heard[gateway])
+        self._board.put(GatewayReport(str(gateway), loads=core.own_loads(now), sent=sent), now)
+        loads, self._heard[gateway] = self._board.others(str(gateway), self._heard[gateway], now)
         if loads is not None:
             late_s = self._answer_s
             news = replace(loads, age_s=loads.age_s + late_s, told_s=late_s)

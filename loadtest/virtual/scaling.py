@@ -8,9 +8,9 @@ from dualmap.loadtest.virtual.clock import VirtualClock
 from dualmap.loadtest.virtual.cluster_settings import InstanceSpec
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_plan import InstanceSample, ScalingSample, plan_scaling
 from dualmap.scheduler.gateway_loads import summed
-from dualmap.scheduler.scaling import InstanceSample, ScalingSample, plan_scaling
-from dualmap.scheduler.scaling_config import ScalingConfig
 
 SAMPLE_S = 1.0  # as in the live Autoscaler
 COUNTED = ("arrived", "arrived_work_tokens", "slo_kept", "slo_missed", "tpot_kept", "tpot_missed")  # of SchedulerStats

@@ -7,15 +7,15 @@ idles while anything waits. It is a bound for FIFO only: another order can keep 
 
 from collections import deque
 
-from dualmap.scheduler.cache_view import CacheView
 from dualmap.scheduler.commands import Command, Dispatch
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.core import SchedulerStats
 from dualmap.scheduler.events import Event, FirstToken, InstanceJoined, InstanceLoad, RequestArrived, RequestFinished
 from dualmap.scheduler.holders import Holders
+from dualmap.scheduler.instance.cache_view import CacheView
 from dualmap.scheduler.request import ChoiceReason, Request
 from dualmap.scheduler.snapshot import Snapshot
-from dualmap.scheduler.ttft import cached_tokens
+from dualmap.scheduler.stats import SchedulerStats
+from dualmap.scheduler.ttft_estimate import cached_tokens
 
 RELEASE_WINDOW_S = 1.3  # work at an instance that still gets the next prompt: most of a step's token budget
 

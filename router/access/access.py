@@ -59,19 +59,27 @@ class Access:
         )
 
     def check(self, request: HttpRequest) -> HttpError | None:
-        """Note in the request what its key allows, and keep the key from the instance."""
-        key = find_key(self._keys, request.fields.get(b"authorization", b""))
-        if key is None:
+        """Whether the request's key is known; its instance is not told the key."""
+        if self._key_of(request) is None:
             return unauthorized_key()
-        grant = self._grants.get(key.sha256)
-        if grant is None:
-            grant = self._grants[key.sha256] = Grant(key, self._clock())
-            grant.limit.set_share(self._share)
-        request.grant = grant
         request.forwarded = [line for line in request.forwarded if not line.startswith(b"authorization:")]
         if self._instance_line:
             request.forwarded.append(self._instance_line)
         return None
+
+    def grant(self, request: HttpRequest) -> Grant:
+        """What the request's key allows. Raises RequestRefusedError (401) where the key is not known any more."""
+        key = self._key_of(request)
+        if key is None:
+            raise RequestRefusedError(unauthorized_key())
+        grant = self._grants.get(key.sha256)
+        if grant is None:
+            grant = self._grants[key.sha256] = Grant(key, self._clock())
+            grant.limit.set_share(self._share)
+        return grant
+
+    def _key_of(self, request: HttpRequest) -> ApiKey | None:
+        return find_key(self._keys, request.fields.get(b"authorization", b""))
 
     def set_gateways(self, count: int) -> None:
         """So many grant the limits together, each its part."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from dualmap.instances.member import Membership, MemberState
+from dualmap.scheduler.fleet.member import Membership, MemberState
 
 
 class ModelList:

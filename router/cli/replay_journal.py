@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dualmap.router.config.installed_policies import register_installed_policies
 from dualmap.router.journal.format import JournalError
 from dualmap.router.journal.replay import Difference, JournalReader, Replay, replay
 from dualmap.scheduler.config_text import read_settings
@@ -33,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """0 same commands, or another configuration tried; 1 other commands; 2 a file or a value that cannot be used."""
     progress = _Progress()
     try:
+        register_installed_policies()
         reader = JournalReader(args.journal)
         config = dataclasses.replace(reader.header.config, **read_settings(args.set))
         progress.reader = reader

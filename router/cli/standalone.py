@@ -13,12 +13,13 @@ import time
 import uvloop
 
 from dualmap.instances.actor.instance_actor import model_cards
-from dualmap.instances.member import Member, Membership, MemberState
 from dualmap.instances.server.http_call import http_get
 from dualmap.instances.server.process import StartError
 from dualmap.router.access.api_keys import ApiKeysError
 from dualmap.router.cli.up import add_arguments, overrides
-from dualmap.router.config.config import ConfigFileError, DualMapConfig, ExternalInstance, load_config
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.load import ConfigFileError, load_config
+from dualmap.router.config.pool_settings import ExternalInstance
 from dualmap.router.gateway.collect_less import collect_less
 from dualmap.router.gateway.gateway import Gateway
 from dualmap.router.gateway.pool import Pool
@@ -27,6 +28,7 @@ from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.router.tokens.load_tokenizer import TokenizerError
 from dualmap.router.tokens.token_blocks import load_token_blocks
 from dualmap.scheduler import Scheduler
+from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 
 MODELS_TIMEOUT_S = 5.0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from dualmap.router.config.config import ConfigFileError, load_config
+from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.config.reload import ConfigFile
 from dualmap.router.deployment.cluster import Cluster, ClusterError
 from dualmap.router.journal.writer import path_for

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from dualmap.instances.server.vllm_command import KV_TOPIC, find_vllm, number_of, serve_command, serve_env
 from dualmap.instances.spec import InstanceSpec, KvEventSource
-from dualmap.router.config.config import DualMapConfig, ExternalInstance, PoolSettings
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.pool_settings import ExternalInstance, PoolSettings
 from dualmap.scheduler.events import InstanceCapacity
 
 

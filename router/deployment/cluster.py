@@ -13,7 +13,6 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dualmap.instances.member import Member, MemberState
 from dualmap.instances.server.vllm_command import NoVllmError
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.instance_specs import PlacedSpec, instance_specs, scaled_prefix
@@ -28,7 +27,8 @@ from dualmap.router.gateway.gateway_actor import GatewayActor
 from dualmap.router.observe.prometheus_targets import write_targets
 from dualmap.router.scaling.autoscaler import Autoscaler, Scaled
 from dualmap.router.tokens.load_tokenizer import TokenizerError, load_tokenizer
-from dualmap.scheduler.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
 START_TIMEOUT_S = 120.0  # of an actor
 PLACEMENT_TIMEOUT_S = 600.0  # of a placement group: a node may have to be added first

@@ -8,12 +8,13 @@ from typing import Protocol
 
 import ray
 
-from dualmap.instances.member import MemberState
-from dualmap.router.config.config import DualMapConfig, ExternalInstance, KubernetesDiscovery
+from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.instance_specs import PlacedSpec, external_spec
+from dualmap.router.config.pool_settings import ExternalInstance, KubernetesDiscovery
 from dualmap.router.deployment.own_instances import OwnInstances
 from dualmap.router.fleet.actor_by_name import FLEET, actor_by_name
-from dualmap.router.fleet.state import FleetState
+from dualmap.scheduler.fleet.member import MemberState
+from dualmap.scheduler.fleet.messages import FleetState
 
 FLEET_TIMEOUT_S = 2.0
 DRAIN_DEADLINE_S = 600.0  # of one that is named no more but runs on

@@ -4,6 +4,7 @@ back."""
 import asyncio
 from collections.abc import Callable
 
+from dualmap.router.access.access import Grant
 from dualmap.router.apis.usage import Usage, peek_usage
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import HttpError, failed
@@ -35,6 +36,8 @@ class Pick:
         self.request = request
         self.request_id = request.client_request_id or pick_id.encode()
         self.body = body
+        self.grant: Grant | None = None  # the proxy says whose requests it carries
+        self.answer_lines = b""
         self.model = ""
         self.prompt_bytes = 0
         self.prompt_tokens = 0

@@ -8,11 +8,11 @@ import grpc
 from envoy.service.ext_proc.v3.external_processor_pb2_grpc import add_ExternalProcessorServicer_to_server
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from dualmap.instances.member import Membership, MemberState
 from dualmap.router.envoy.picker import Picker
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.requests.request_driver import RequestDriver
 from dualmap.scheduler.commands import Dispatch
+from dualmap.scheduler.fleet.member import Membership, MemberState
 
 LIVENESS = "liveness"
 SERVICES = ("", LIVENESS, "readiness", "envoy.service.ext_proc.v3.ExternalProcessor")

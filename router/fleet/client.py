@@ -5,10 +5,10 @@ from typing import Any
 
 from ray.exceptions import RayError
 
-from dualmap.instances.member import Member
-from dualmap.instances.signals import InstanceSignals
 from dualmap.router.fleet.actor_by_name import FLEET, actor_by_name
-from dualmap.router.fleet.state import FleetNews, FleetState, GatewayReport, PoolPlan
+from dualmap.scheduler.fleet.member import Member
+from dualmap.scheduler.fleet.messages import FleetNews, FleetState, GatewayReport, PoolPlan
+from dualmap.scheduler.fleet.signals import InstanceSignals
 
 TIMEOUT_S = 2.0  # a Fleet that stands still must not hold up its callers
 

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from dualmap.instances.member import Membership
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.tls import TlsFiles
 from dualmap.router.requests.request_driver import RequestDriver
+from dualmap.scheduler.fleet.member import Membership
 
 RENEW_S = 10.0  # how soon a renewed certificate is used
 LISTEN_BACKLOG = 1024  # a burst of new connections while a step of the loop runs

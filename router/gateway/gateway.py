@@ -10,12 +10,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from dualmap.instances.member import Membership, MemberState
-from dualmap.instances.signals import SignalNews
 from dualmap.router.access.access import Access
 from dualmap.router.apis.model_list import ModelList
-from dualmap.router.fleet.membership_events import SERVING, membership_events
-from dualmap.router.fleet.state import GatewayState, PoolPlan, PoolTotals, Sent
 from dualmap.router.gateway.admin import AdminService
 from dualmap.router.gateway.front import Front, HttpFront
 from dualmap.router.gateway.pool import Pool
@@ -29,6 +25,7 @@ from dualmap.router.observe.signal_ages import SignalAges
 from dualmap.router.requests.request_driver import RequestDriver
 from dualmap.router.scaling.endpoints import ScalingEndpoints
 from dualmap.router.tokens.token_blocks import TokenBlocks
+from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import (
@@ -40,7 +37,10 @@ from dualmap.scheduler.events import (
     SettingsChanged,
     Tick,
 )
-from dualmap.scheduler.request import Attempt
+from dualmap.scheduler.fleet.member import Membership, MemberState
+from dualmap.scheduler.fleet.membership_events import SERVING, membership_events
+from dualmap.scheduler.fleet.messages import GatewayState, PoolPlan, PoolTotals, Sent
+from dualmap.scheduler.fleet.signals import SignalNews
 from dualmap.scheduler.snapshot import Move, Snapshot
 
 TICK_S = 0.1  # assumed first tokens are late by half of it on average; a tick of an idle core costs a microsecond

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import RayError
 
-from dualmap.router.config.config import DualMapConfig, GatewaySettings
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.gateway_settings import GatewaySettings
+from dualmap.router.config.installed_policies import register_installed_policies
 from dualmap.router.fleet.actor_by_name import REBALANCER, actor_by_name, autoscaler_name
 from dualmap.router.fleet.client import FleetClient
-from dualmap.router.fleet.state import FleetNews, GatewayReport, Sent
 from dualmap.router.gateway.collect_less import collect_less
 from dualmap.router.gateway.gateway import Gateway
 from dualmap.router.gateway.pool import Pool
@@ -28,6 +29,7 @@ from dualmap.router.requests.request_watcher import RequestWatcher
 from dualmap.router.scaling.endpoints import ScalingEndpoints
 from dualmap.router.tokens.token_blocks import load_token_blocks
 from dualmap.scheduler import Scheduler, SchedulerConfig
+from dualmap.scheduler.fleet.messages import FleetNews, GatewayReport, Sent
 from dualmap.scheduler.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class GatewayActor:
     """Starts listening when it is made, and so again when Ray restarts it."""
 
     def __init__(self, gateway_id: str, config: DualMapConfig) -> None:
+        register_installed_policies()
         self._config = config
         log_path = config.log_dir.absolute() / f"{gateway_id}.log"
         self._log = LogFile(log_path, gateway_id, config.logs.format, config.logs.level)

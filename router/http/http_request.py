@@ -1,13 +1,9 @@
 """One request as read from a client, and what of its head matters to the gateway."""
 
 import re
-from typing import TYPE_CHECKING
 
 from dualmap.router.http.hop_by_hop import HOP_BY_HOP, named_by_connection, without_fields
 from dualmap.router.http.openai_errors import HttpError, bad_request, expectation_failed
-
-if TYPE_CHECKING:
-    from dualmap.router.access.access import Grant
 
 _SANE_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")  # visible ASCII: it is logged and sent back
 
@@ -32,12 +28,10 @@ class HttpRequest:
 
     fields: the noted header fields by lower-case name. forwarded: header lines for the instance, in order.
     content_length: None where the body is chunked or there is none. unparsed_bytes: received of a head that is not
-    complete. grant: what its API key allows; None where no keys are asked for. answer_lines: more of its answer's
-    head. refusal: it will be answered with this error. close: the connection ends after its answer.
+    complete. refusal: it will be answered with this error. close: the connection ends after its answer.
     """
 
     __slots__ = (
-        "answer_lines",
         "begun_at",
         "body_bytes",
         "body_pieces",
@@ -45,7 +39,6 @@ class HttpRequest:
         "content_length",
         "fields",
         "forwarded",
-        "grant",
         "has_body",
         "head_complete",
         "http10",
@@ -73,8 +66,6 @@ class HttpRequest:
         self.needs_continue = False
         self.repeated_host = False
         self.refusal: HttpError | None = None
-        self.grant: Grant | None = None
-        self.answer_lines = b""
         self.close = False
 
     @property

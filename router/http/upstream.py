@@ -2,52 +2,58 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpResponseParser
 
 from dualmap.router.http.answer_head import NOTED, AnswerHead
+from dualmap.router.http.answer_sink import AnswerSink
 from dualmap.scheduler.events import FailureCause
-
-if TYPE_CHECKING:
-    from dualmap.router.http.upstream_pool import UpstreamPool
-    from dualmap.router.requests.exchange import Exchange
 
 JOINED_BODY_BYTES = 64 * 1024  # up to here a copy is cheaper than the bookkeeping of a gathered write
 SWITCHING_STATUS = 101
 FIRST_FINAL_STATUS = 200
-FAILED_STATUS = 500  # vLLM: its engine is dead, or it shuts down
-NO_ANSWERS = {
-    FAILED_STATUS: FailureCause.ERROR,
-    503: FailureCause.REFUSED,
-    SWITCHING_STATUS: FailureCause.BROKEN,
-}
+
+
+class Owner(Protocol):
+    """Whose connections to one instance these are: its pool."""
+
+    def keep(self, connection: "UpstreamConnection") -> None:
+        """Take a connection that has become idle."""
+        ...
+
+    def forget(self, connection: "UpstreamConnection") -> None:
+        """Drop a connection that is closed."""
+        ...
+
+    def open_for(self, sink: AnswerSink) -> None:
+        """Send the sink's request over a new connection."""
+        ...
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """Runs one exchange at a time. idle_since: when the last one ended."""
+    """Fetches one answer at a time. idle_since: when the last one was complete."""
 
     __slots__ = (
         "_answer",
         "_clock",
-        "_exchange",
         "_head",
-        "_loop",
         "_parser",
         "_pieces",
         "_pool",
         "_received_any",
         "_reused",
+        "_sink",
         "_transport",
         "idle_since",
     )
 
-    def __init__(self, pool: "UpstreamPool", clock: Callable[[], float]) -> None:
+    def __init__(self, pool: Owner, clock: Callable[[], float]) -> None:
         self._pool = pool
         self._clock = clock
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # set before any other callback
         self._parser = HttpResponseParser(self)
-        self._exchange: Exchange | None = None
+        self._sink: AnswerSink | None = None
         self._head = AnswerHead()  # being read
         self._answer: AnswerHead | None = None  # the head of a complete answer
         self._pieces: list[bytes] = []
@@ -55,23 +61,23 @@ class UpstreamConnection(asyncio.Protocol):
         self._reused = False
         self.idle_since = 0.0
 
-    # What the pool and the exchange call.
+    # What the pool and the sink call.
 
-    def run(self, exchange: "Exchange", head: bytes, body: bytes) -> None:
-        """Send the request; the answer goes to the exchange as it comes."""
-        self._exchange = exchange
+    def run(self, sink: AnswerSink, head: bytes, body: bytes) -> None:
+        """Send the request; the answer goes to the sink as it comes."""
+        self._sink = sink
         self._head = AnswerHead()
         self._answer = None
         self._received_any = False
-        exchange.upstream = self
+        sink.upstream = self
         if len(body) < JOINED_BODY_BYTES:
             self._transport.write(head + body)
         else:
             self._transport.writelines((head, body))
 
     def abort(self) -> None:
-        """Drop the connection; the exchange hears no more of it."""
-        self._exchange = None
+        """Drop the connection; the sink hears no more of it."""
+        self._sink = None
         self._transport.abort()
 
     def close(self) -> None:
@@ -94,8 +100,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        exchange = self._exchange
-        if exchange is None:  # nobody asked for it
+        sink = self._sink
+        if sink is None:  # nobody asked for it
             self._transport.abort()
             return
         self._received_any = True
@@ -106,29 +112,28 @@ class UpstreamConnection(asyncio.Protocol):
             raise error.__context__ or error from None
         except HttpParserError:
             if self._answer is None:
-                self._fail(exchange, FailureCause.BROKEN)
+                self._fail(sink, FailureCause.BROKEN)
                 return
             self._answer.keep_alive = False  # it sent more than the answer
         answer = self._answer
         if pieces or answer is not None:
-            self._relay(exchange, pieces, answer or self._head, answer is not None)
+            self._relay(sink, pieces, answer or self._head, answer is not None)
 
     def eof_received(self) -> None:
-        exchange = self._exchange
-        if exchange is not None and self._head.until_close and self._received_any:
-            self._relay(exchange, [], self._head, True)
+        sink = self._sink
+        if sink is not None and self._head.until_close and self._received_any:
+            self._relay(sink, [], self._head, True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)
-        exchange = self._exchange
-        if exchange is None:
+        sink = self._sink
+        if sink is None:
             return
-        self._exchange = None
-        if self._reused and not self._received_any and not exchange.retried_stale:
-            exchange.retried_stale = True
-            self._pool.open_for(exchange)
+        self._sink = None
+        if self._reused and not self._received_any:  # the instance had closed it already
+            self._pool.open_for(sink)
         else:
-            exchange.attempt_failed(FailureCause.BROKEN)
+            sink.attempt_failed(FailureCause.BROKEN)
 
     # The parser's callbacks; none may raise.
 
@@ -160,21 +165,15 @@ class UpstreamConnection(asyncio.Protocol):
 
     # How an attempt goes on and ends.
 
-    def _relay(self, exchange: "Exchange", pieces: list[bytes], head: AnswerHead, complete: bool) -> None:
-        cause = NO_ANSWERS.get(head.status)
-        if head.status == FAILED_STATUS and exchange.is_last_attempt:
-            cause = None  # it is what the client is told
-        if cause is not None and not exchange.answer_begun:
-            self._fail(exchange, cause)
-            return
+    def _relay(self, sink: AnswerSink, pieces: list[bytes], head: AnswerHead, complete: bool) -> None:
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        exchange.relay(body, len(pieces), head, complete)
+        sink.relay(body, len(pieces), head, complete)
         pieces.clear()
-        if complete and self._exchange is exchange:  # which may have given up on it
-            self._finish(exchange, head)
+        if complete and self._sink is sink:  # which may have given up on it
+            self._finish(sink, head)
 
-    def _finish(self, exchange: "Exchange", head: AnswerHead) -> None:
-        self._exchange = None
+    def _finish(self, sink: AnswerSink, head: AnswerHead) -> None:
+        self._sink = None
         transport = self._transport
         if head.keep_alive and not transport.is_closing() and not transport.get_write_buffer_size():
             transport.resume_reading()
@@ -183,8 +182,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._pool.keep(self)
         else:
             transport.abort()
-        exchange.answer_complete(head)
+        sink.answer_complete(head)
 
-    def _fail(self, exchange: "Exchange", cause: FailureCause) -> None:
+    def _fail(self, sink: AnswerSink, cause: FailureCause) -> None:
         self.abort()
-        exchange.attempt_failed(cause)
+        sink.attempt_failed(cause)

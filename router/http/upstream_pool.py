@@ -2,14 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from dualmap.router.http.answer_sink import AnswerSink
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.upstream import UpstreamConnection
 from dualmap.scheduler.events import FailureCause
-
-if TYPE_CHECKING:
-    from dualmap.router.requests.exchange import Exchange
 
 
 class UpstreamPool:
@@ -36,25 +33,25 @@ class UpstreamPool:
         self._opening: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    def run(self, exchange: "Exchange") -> None:
-        """Send the exchange's request over a kept-alive connection, or a new one where there is none."""
+    def run(self, sink: AnswerSink) -> None:
+        """Send the sink's request over a kept-alive connection, or a new one where there is none."""
         idle = self._idle
         oldest = self._clock() - self.limits.upstream_idle_s
         while idle:
             connection = idle.pop()
             if connection.usable:
                 if connection.idle_since > oldest:
-                    connection.run(exchange, exchange.upstream_head(self), exchange.body)
+                    connection.run(sink, sink.head_for(self.host_line), sink.body)
                     return
                 connection.close()
-        self.open_for(exchange)
+        self.open_for(sink)
 
-    def open_for(self, exchange: "Exchange") -> None:
-        """Send the exchange's request over a new connection."""
-        task = self._loop.create_task(self._open(exchange))
+    def open_for(self, sink: AnswerSink) -> None:
+        """Send the sink's request over a new connection."""
+        task = self._loop.create_task(self._open(sink))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
-        exchange.upstream = OpeningConnection(task)
+        sink.upstream = OpeningConnection(task)
 
     def keep(self, connection: UpstreamConnection) -> None:
         """The connection has become idle."""
@@ -80,7 +77,7 @@ class UpstreamPool:
         while self._idle:
             self._idle.pop().close()
 
-    async def _open(self, exchange: "Exchange") -> None:
+    async def _open(self, sink: AnswerSink) -> None:
         host, port = self.address
         try:
             async with asyncio.timeout(self.limits.connect_timeout_s):
@@ -88,13 +85,13 @@ class UpstreamPool:
                     lambda: UpstreamConnection(self, self._clock), host, port
                 )
         except OSError:  # TimeoutError is one
-            exchange.attempt_failed(FailureCause.CONNECT)
+            sink.attempt_failed(FailureCause.CONNECT)
             return
-        connection.run(exchange, exchange.upstream_head(self), exchange.body)
+        connection.run(sink, sink.head_for(self.host_line), sink.body)
 
 
 class OpeningConnection:
-    """Stands for a connection that is being opened, so that its exchange can give up on it."""
+    """Stands for a connection that is being opened, so that its sink can give up on it."""
 
     __slots__ = ("_task",)
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from xxhash import xxh3_64_hexdigest
 
-from dualmap.instances.member import Member
 from dualmap.router.observe.hot_prefixes import hot_prefixes
 from dualmap.router.observe.recent_decisions import Decision
 from dualmap.router.observe.ring_picture import ring_picture
 from dualmap.scheduler.core import Scheduler
+from dualmap.scheduler.fleet.member import Member
 from dualmap.scheduler.policies.dualmap import DualMap
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from dualmap.instances.member import Membership, MemberState
-from dualmap.router.fleet.state import PoolPlan
 from dualmap.router.observe.distribution import TOKEN_BOUNDS, Distribution
 from dualmap.router.observe.reloads import Reloads
 from dualmap.scheduler.commands import RejectReason
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.events import FailureCause
+from dualmap.scheduler.fleet.member import Membership, MemberState
+from dualmap.scheduler.fleet.messages import PoolPlan
 from dualmap.scheduler.request import ChoiceReason
 
 Gauges = Mapping[str, tuple[str, float]]  # by name without prefix: documentation and value

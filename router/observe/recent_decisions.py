@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.commands import Dispatch
-from dualmap.scheduler.request import Attempt
 
 MOST = 4096  # of about 1 KB each
 MOST_MOVES = 50

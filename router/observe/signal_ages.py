@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from dualmap.instances.signals import InstanceSignals, KvEventState, LoadSample
 from dualmap.scheduler.core import Scheduler
+from dualmap.scheduler.fleet.signals import InstanceSignals, KvEventState, LoadSample
 
 
 class SignalAges:

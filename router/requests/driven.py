@@ -3,6 +3,7 @@ that asks where to (pick.py)."""
 
 from typing import Protocol
 
+from dualmap.router.access.access import Grant
 from dualmap.router.apis.usage import Usage
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import HttpError
@@ -15,7 +16,8 @@ from dualmap.scheduler.request import Request
 
 class Driven(Protocol):
     """id: unique in this process and the core's name for the request. request_id: what client and instance call it.
-    body: as the instance gets it. model: empty where the body was not read. prompt_bytes: see Peeked. prompt_tokens:
+    body: as the instance gets it. grant: what its API key allows; None where no keys are asked for. answer_lines: more
+    of its answer's head. model: empty where the body was not read. prompt_bytes: see Peeked. prompt_tokens:
     as told to the core. hides_usage: see AnswerEvents. core: of the pool that serves it; set before any event.
     asked: what the core was told; None where it was refused before.
     arrived_at, first_byte_at: in the gateway's clock, seconds; first_byte_at is 0 until it has come.
@@ -27,6 +29,8 @@ class Driven(Protocol):
     request: HttpRequest
     request_id: bytes
     body: bytes
+    grant: Grant | None
+    answer_lines: bytes
     model: str
     prompt_bytes: int
     prompt_tokens: int

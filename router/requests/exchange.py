@@ -2,11 +2,14 @@
 
 from typing import Protocol
 
+from dualmap.router.access.access import Grant
 from dualmap.router.apis.usage import Usage, peek_usage
 from dualmap.router.http.answer_head import AnswerHead
+from dualmap.router.http.answer_sink import Upstream
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import HttpError, error_events, error_response, failed
+from dualmap.router.http.upstream import SWITCHING_STATUS
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.journal.writer import Core
 from dualmap.router.requests.answer_events import AnswerEvents
@@ -17,16 +20,12 @@ from dualmap.scheduler.events import FailureCause
 from dualmap.scheduler.request import Request
 
 LAST_CHUNK = b"0\r\n\r\n"
-
-
-class Upstream(Protocol):
-    """The connection that runs the current attempt, open or being opened."""
-
-    def abort(self) -> None: ...
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
+FAILED_STATUS = 500  # vLLM: its engine is dead, or it shuts down
+NO_ANSWERS = {
+    FAILED_STATUS: FailureCause.ERROR,
+    503: FailureCause.REFUSED,
+    SWITCHING_STATUS: FailureCause.BROKEN,
+}
 
 
 class Answer(Protocol):
@@ -50,6 +49,7 @@ class Exchange:
         "_swept_pieces",
         "_write",
         "answer_begun",
+        "answer_lines",
         "arrived_at",
         "asked",
         "body",
@@ -58,6 +58,7 @@ class Exchange:
         "dispatch",
         "event_stream",
         "first_byte_at",
+        "grant",
         "hides_usage",
         "id",
         "model",
@@ -69,7 +70,6 @@ class Exchange:
         "prompt_tokens",
         "request",
         "request_id",
-        "retried_stale",
         "upstream",
     )
 
@@ -81,6 +81,7 @@ class Exchange:
         request: HttpRequest,
         body: bytes,
         arrived_at: float,
+        grant: Grant | None,
     ) -> None:
         self.owner = owner
         self.id = exchange_id
@@ -88,6 +89,8 @@ class Exchange:
         self.request = request
         self.request_id = request.client_request_id or exchange_id.encode()
         self.body = body
+        self.grant = grant
+        self.answer_lines = b""
         self.model = ""
         self.asked: Request | None = None
         self.core: Core  # of the pool that serves it; set before any event
@@ -99,7 +102,6 @@ class Exchange:
         self.dispatch: Dispatch | None = None
         self.pool: UpstreamPool | None = None
         self.upstream: Upstream | None = None
-        self.retried_stale = False
         self.hides_usage = False
         self.answer_begun = False
         self.pieces = 0
@@ -117,18 +119,17 @@ class Exchange:
     def start_attempt(self, dispatch: Dispatch, pool: UpstreamPool, now: float) -> None:
         self.dispatch = dispatch
         self.pool = pool
-        self.retried_stale = False
         self.pieces = 0
         self._quiet_since = now
         pool.run(self)
 
-    def upstream_head(self, pool: UpstreamPool) -> bytes:
+    def head_for(self, host_line: bytes) -> bytes:
         """The head of the request as the instance gets it."""
         request = self.request
         return b"%b %b%b%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
             request.method.encode(),
             request.target,
-            pool.host_line,
+            host_line,
             b"".join(request.forwarded),
             self.request_id,
             len(self.body),
@@ -151,7 +152,11 @@ class Exchange:
     # The answer, as the upstream connection brings it.
 
     def relay(self, body: bytes, pieces: int, head: AnswerHead, complete: bool) -> None:
-        """Some of the answer's body has come, in so many pieces; its last, which may be empty, if complete."""
+        """See AnswerSink."""
+        if not self.answer_begun and (cause := self._cause_of(head.status)) is not None:
+            self.drop_upstream()
+            self.owner.attempt_failed(self, cause)
+            return
         if not self.pieces:
             self._answer = _read_as(head, self.hides_usage)
         self.pieces += pieces
@@ -176,9 +181,11 @@ class Exchange:
         self.upstream = None
         self.owner.attempt_failed(self, cause)
 
-    @property
-    def is_last_attempt(self) -> bool:
-        return self.dispatch is not None and self.dispatch.last
+    def _cause_of(self, status: int) -> FailureCause | None:
+        """Why an answer with the status is none; None where it is one."""
+        if status == FAILED_STATUS and self.dispatch is not None and self.dispatch.last:
+            return None  # it is what the client is told
+        return NO_ANSWERS.get(status)
 
     @property
     def sent_pieces(self) -> int:
@@ -260,8 +267,8 @@ class Exchange:
         if self.pool is not None and self.dispatch is not None:
             lines.append(self.pool.answer_lines)
             lines.append(b"%d\r\n" % (self.dispatch.queued_s * 1000.0))
-        if request.answer_lines:
-            lines.append(request.answer_lines)
+        if self.answer_lines:
+            lines.append(self.answer_lines)
         if request.close:
             lines.append(b"connection: close\r\n")
         lines.append(b"x-request-id: %b\r\n\r\n" % self.request_id)

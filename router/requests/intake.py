@@ -4,6 +4,7 @@ from hashlib import blake2b
 from math import isfinite
 from secrets import token_bytes
 
+from dualmap.router.access.access import Grant
 from dualmap.router.apis.peek import BYTES_PER_BLOCK_TOKEN, peek_chat, peek_completion
 from dualmap.router.apis.routes import Route
 from dualmap.router.http.http_request import HttpRequest
@@ -31,7 +32,7 @@ def take_in(
     ttft_slo_s = _seconds(exchange.request, *TTFT_SLO_HEADERS)
     tpot_slo_s = _seconds(exchange.request, *TPOT_SLO_HEADERS)
     timeout_s = _seconds(exchange.request, TIMEOUT_HEADER)
-    tenant = _tenant(exchange.request)
+    tenant = _tenant(exchange.request, exchange.grant)
     body = exchange.body
     if route is Route.PASSED_THROUGH:
         tokens = max(1, min(int(len(body) / PRIOR_BYTES_PER_TOKEN), MAX_UNREAD_TOKENS))
@@ -102,11 +103,11 @@ def _seconds(request: HttpRequest, *names: bytes) -> float | None:
     return None
 
 
-def _tenant(request: HttpRequest) -> str:
+def _tenant(request: HttpRequest, grant: Grant | None) -> str:
     """That of its API key. Where no keys are asked for, or the key is one for many tenants: as its header says, else
     whoever has the same bearer token, which itself is kept nowhere; empty without either."""
-    if request.grant is not None and request.grant.key.tenant is not None:
-        return request.grant.key.tenant
+    if grant is not None and grant.key.tenant is not None:
+        return grant.key.tenant
     named = request.fields.get(TENANT_HEADER)
     if named:
         if len(named) > MAX_TENANT_BYTES:

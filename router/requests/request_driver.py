@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from typing import Any
 
-from dualmap.instances.member import Membership
 from dualmap.router.access.access import Access
 from dualmap.router.apis.model_list import ModelList
 from dualmap.router.apis.peek import peek_model
@@ -47,6 +46,7 @@ from dualmap.scheduler.events import (
     RequestFailed,
     RequestFinished,
 )
+from dualmap.scheduler.fleet.member import Membership
 from dualmap.scheduler.request import Request
 
 NOT_KNOWN_YET = "No instance is known to serve the model yet."
@@ -129,23 +129,30 @@ class RequestDriver:
             self._answer_error(client, request, unavailable("The gateway is shutting down."))
             return
         route = find_route(request)
-        if route in (Route.CHAT, Route.COMPLETION, Route.PASSED_THROUGH):
-            self._begin_exchange(request, client, route)
-        elif route is Route.MODELS:
-            models = self.models.body if request.grant is None else self.models.body_for(request.grant.key.models)
-            client.answer(json_response(models, close=request.close), close=request.close)
-        elif route is Route.READY and not self.ready:
+        if route is Route.READY and not self.ready:
             self._answer_error(client, request, unavailable("No instance is ready."))
-        else:
+        elif route in (Route.HEALTH, Route.READY):
             client.answer(json_response(b'{"status":"ok"}', close=request.close), close=request.close)
+        else:
+            self._begin_granted(request, client, route)
 
     def refused(self, error: HttpError) -> None:
         self._metrics.outcomes[Outcome.CLIENT_ERROR] += 1
 
-    def _begin_exchange(self, request: HttpRequest, client: ClientConnection, route: Route) -> None:
-        exchange = Exchange(self, self.next_id(), client, request, request.body, self._clock())
-        client.answering = exchange
-        self.take(exchange, route)
+    def _begin_granted(self, request: HttpRequest, client: ClientConnection, route: Route | HttpError) -> None:
+        try:
+            grant = None if self.access is None else self.access.grant(request)
+        except RequestRefusedError as refusal:
+            self.refused(refusal.error)
+            self._answer_error(client, request, refusal.error)
+            return
+        if route is Route.MODELS:
+            models = self.models.body if grant is None else self.models.body_for(grant.key.models)
+            client.answer(json_response(models, close=request.close), close=request.close)
+        elif isinstance(route, Route):
+            exchange = Exchange(self, self.next_id(), client, request, request.body, self._clock(), grant)
+            client.answering = exchange
+            self.take(exchange, route)
 
     def next_id(self) -> str:
         """For an exchange."""
@@ -161,7 +168,7 @@ class RequestDriver:
                 exchange, route, self._block_tokens, self._ratio, self._ask_for_usage, self._isolate_tenants
             )
             model = exchange.model
-            grant = exchange.request.grant
+            grant = exchange.grant
             if route is Route.PASSED_THROUGH and (len(self._cores) > 1 or grant is not None):
                 model = peek_model(exchange.body)
             if grant is not None:
@@ -174,7 +181,7 @@ class RequestDriver:
             if adapter or only:
                 core_request = replace(core_request, adapter=adapter, only=only)
             if grant is not None:
-                exchange.request.answer_lines = grant.admit(core_request.prompt_tokens, self._clock())
+                exchange.answer_lines = grant.admit(core_request.prompt_tokens, self._clock())
         except RequestRefusedError as refusal:
             self.refused(refusal.error)
             exchange.answer_error(refusal.error)
@@ -235,7 +242,7 @@ class RequestDriver:
             outcome = Outcome.CLIENT_ERROR if status < FIRST_SERVER_ERROR_STATUS else Outcome.INSTANCE_ERROR
         metrics.outcomes[outcome] += 1
         self._ended(exchange, outcome, status)
-        if (grant := exchange.request.grant) is not None:
+        if (grant := exchange.grant) is not None:
             grant.limit.tokens.take(output_tokens, self._clock())
         if exchange.dispatch is not None:
             attempt = exchange.dispatch.attempt

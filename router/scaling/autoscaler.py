@@ -15,14 +15,14 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from dualmap.instances.member import Member, MemberState
 from dualmap.router.fleet.actor_by_name import NAMESPACE
 from dualmap.router.fleet.client import FleetClient
-from dualmap.router.fleet.state import FleetState, PoolPlan
-from dualmap.router.scaling.history import ScalingHistory
 from dualmap.router.scaling.rolling_restart import RollingRestart
-from dualmap.scheduler.scaling import ScalingPlan, plan_scaling
-from dualmap.scheduler.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.messages import FleetState, PoolPlan
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_history import ScalingHistory
+from dualmap.scheduler.fleet.scaling_plan import ScalingPlan, plan_scaling
 
 logger = logging.getLogger(__name__)
 

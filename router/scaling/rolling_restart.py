@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from dualmap.instances.member import Member, MemberState
-from dualmap.router.fleet.state import FleetState
+from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.messages import FleetState
 
 
 class Instances(Protocol):

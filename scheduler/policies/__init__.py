@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from dualmap.scheduler.answer_lengths import AnswerLengths
-from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.config import SchedulerConfig, add_policy_name
+from dualmap.scheduler.errors import ConfigError
 from dualmap.scheduler.holders import Holders
 from dualmap.scheduler.load_order import LoadOrder
 from dualmap.scheduler.placement import Policy
@@ -29,7 +30,9 @@ from dualmap.scheduler.policies.smetric import SMetric
 from dualmap.scheduler.policies.sticky_bounded import StickyBounded
 from dualmap.scheduler.policies.two_tier import TwoTier
 
-PEERS: dict[str, Callable[[SchedulerConfig], Policy]] = {
+PolicyFactory = Callable[[SchedulerConfig], Policy]
+
+PEERS: dict[str, PolicyFactory] = {
     "dualmap_paper": DualMapPaper,
     "round_robin": lambda config: RoundRobin(),
     "least_loaded": lambda config: LeastLoaded(),
@@ -52,11 +55,23 @@ PEERS: dict[str, Callable[[SchedulerConfig], Policy]] = {
     "cache_aware_balanced": CacheAwareBalanced,
 }
 
+REGISTERED: dict[str, PolicyFactory] = {}  # by the driver, before a configuration names them
+
+
+def register_policy(name: str, make: PolicyFactory) -> None:
+    """Let `SchedulerConfig.policy` be `name`; each core then calls `make(config)` once. A name that was registered
+    before gets the later factory. Raises ConfigError for a name that DualMap uses."""
+    add_policy_name(name)
+    REGISTERED[name] = make
+
 
 def make_policy(config: SchedulerConfig, holders: Holders, loads: LoadOrder, answers: AnswerLengths) -> Policy:
     if config.policy == "dualmap":
         return DualMap(config, holders, loads, answers)
-    return PEERS[config.policy](config)
+    make = PEERS.get(config.policy) or REGISTERED.get(config.policy)
+    if make is None:  # the configuration was checked in another process
+        raise ConfigError(f"policy {config.policy!r} is not registered in this process")
+    return make(config)
 
 
 def configured_for(config: SchedulerConfig) -> SchedulerConfig:

@@ -8,7 +8,7 @@ from collections.abc import Set
 from xxhash import xxh3_64_intdigest
 
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.request import ChoiceReason, Request
 from dualmap.scheduler.ring import HashRing

@@ -9,7 +9,7 @@ versions, and the head comment to this day, take the instance with the smallest 
 
 from collections.abc import Set
 
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.policies.placed_blocks import PlacedBlocks
 from dualmap.scheduler.policies.ties_in_turn import TiesInTurn

@@ -18,12 +18,12 @@ from collections.abc import Set
 from math import inf
 
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.policies.llm_d import waiting_prompts
 from dualmap.scheduler.policies.ties_in_turn import TiesInTurn
 from dualmap.scheduler.request import Request
-from dualmap.scheduler.ttft import cached_tokens
+from dualmap.scheduler.ttft_estimate import cached_tokens
 
 AFFINITY_CAP_TOKENS = 16_384
 SATURATION_WAITING_REQUESTS = 8

@@ -7,7 +7,7 @@ included. Where none may, the owner takes it.
 
 from collections.abc import Set
 
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.policies.cache_affinity import KEY_BLOCKS, prefix_key
 from dualmap.scheduler.request import ChoiceReason, Request

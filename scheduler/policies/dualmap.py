@@ -11,13 +11,13 @@ from dualmap.scheduler.answer_lengths import AnswerLengths
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.dual_ring import DualRing
 from dualmap.scheduler.holders import Holders
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.load_order import LoadOrder
 from dualmap.scheduler.pick import pick_instance, recompute_price
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.prefix_key import PAIR, PrefixKeys
 from dualmap.scheduler.request import Request
-from dualmap.scheduler.ttft import TtftEstimate
+from dualmap.scheduler.ttft_estimate import TtftEstimate
 
 MAX_COOLEST = 8  # of which one is drawn where there are several gateways
 AHEAD = 0.9  # share of the work at an instance

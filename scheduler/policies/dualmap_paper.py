@@ -14,7 +14,7 @@ from xxhash import xxh3_64_intdigest
 
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.dual_ring import DualRing
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.policies.block_uses import remove_uses
 from dualmap.scheduler.request import ChoiceReason, Request

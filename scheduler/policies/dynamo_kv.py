@@ -14,7 +14,7 @@ tokens) is left out: it holds a request only where all instances are hopelessly 
 from collections.abc import Set
 
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.policies.block_uses import add_uses, remove_uses
 from dualmap.scheduler.request import ChoiceReason, Request

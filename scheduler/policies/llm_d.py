@@ -13,10 +13,11 @@ max-score-picker: ties at random there, least recently chosen here. llm-d reads 
 
 from collections.abc import Set
 
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.attempt import AttemptState
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.policies.ties_in_turn import TiesInTurn
-from dualmap.scheduler.request import AttemptState, Request
+from dualmap.scheduler.request import Request
 
 QUEUE_WEIGHT = 2.0
 KV_CACHE_UTILIZATION_WEIGHT = 2.0

@@ -16,7 +16,7 @@ the core's cache view is exact, as with llm-d's precise-prefix-cache-producer.
 from collections.abc import Sequence, Set
 
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.policies.ties_in_turn import TiesInTurn
 from dualmap.scheduler.request import Request

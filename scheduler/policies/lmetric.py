@@ -10,11 +10,11 @@ leave the queued tokens out of P-token.
 from collections.abc import Set
 
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.policies.ties_in_turn import TiesInTurn
 from dualmap.scheduler.request import Request
-from dualmap.scheduler.ttft import cached_tokens
+from dualmap.scheduler.ttft_estimate import cached_tokens
 
 
 class LMetric(TiesInTurn):

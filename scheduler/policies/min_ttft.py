@@ -10,7 +10,7 @@ from collections.abc import Set
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.policies.ties_in_turn import TiesInTurn
 from dualmap.scheduler.request import Request
-from dualmap.scheduler.ttft import TtftEstimate
+from dualmap.scheduler.ttft_estimate import TtftEstimate
 
 
 class MinTtft(TiesInTurn):

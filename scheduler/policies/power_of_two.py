@@ -9,7 +9,7 @@ from collections.abc import Sequence, Set
 
 from xxhash import xxh3_64_intdigest
 
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.request import ChoiceReason, Request
 

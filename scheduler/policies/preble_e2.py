@@ -19,7 +19,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.policies.block_uses import add_uses, remove_uses
 from dualmap.scheduler.policies.placed_blocks import PlacedBlocks

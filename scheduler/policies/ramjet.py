@@ -15,7 +15,7 @@ token, and what is cached is known by KV events, here by the core's cache view.
 from collections.abc import Set
 
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.policies.ties_in_turn import TiesInTurn
 from dualmap.scheduler.request import Request

@@ -10,7 +10,7 @@ one with the shortest queue takes the request.
 from collections.abc import Sequence, Set
 from math import inf
 
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.policies.placed_blocks import PlacedBlocks
 from dualmap.scheduler.policies.power_of_two import two_at_random

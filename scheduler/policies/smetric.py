@@ -16,7 +16,7 @@ a chat there, by the blocks of the turn before here (see conversations).
 
 from collections.abc import Set
 
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.policies.conversations import Conversations
 from dualmap.scheduler.policies.ties_in_turn import TiesInTurn

@@ -9,7 +9,7 @@ map; here a turn is known by the blocks of the one before (see conversations).
 from collections.abc import Set
 
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.policies.conversations import Conversations
 from dualmap.scheduler.policies.dynamo_kv import DynamoKv

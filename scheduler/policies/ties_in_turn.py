@@ -2,10 +2,10 @@
 
 from collections.abc import Set
 
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.request import ChoiceReason
-from dualmap.scheduler.ttft import TtftEstimate
+from dualmap.scheduler.ttft_estimate import TtftEstimate
 
 
 class TiesInTurn:

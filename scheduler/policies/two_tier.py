@@ -10,7 +10,7 @@ chosen here. Blocks held in a tier behind the pool, weighted there, are held for
 
 from collections.abc import Set
 
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.policies.ties_in_turn import TiesInTurn
 from dualmap.scheduler.request import Request

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from tests.conftest import WAIT_S
+
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm" / "dualmap"
 GO_PATH = Path("/usr/share/gocode")
@@ -38,7 +40,7 @@ def _renderer() -> str:
         "GOFLAGS": "",
         "GOCACHE": str(out.parent / "cache"),
     }
-    subprocess.run(["go", "build", "-o", str(out), "."], cwd=source, env=env, check=True, timeout=300)
+    subprocess.run(["go", "build", "-o", str(out), "."], cwd=source, env=env, check=True, timeout=WAIT_S)
     return str(out)
 
 
@@ -48,7 +50,7 @@ def rendered(values: dict[str, Any] | None = None) -> str:
         yaml.safe_dump(values or {}, file)
         file.flush()
         command = [_renderer(), str(CHART), file.name, "dualmap", "default"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

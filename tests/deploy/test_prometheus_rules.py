@@ -6,6 +6,7 @@ import subprocess
 import pytest
 import yaml
 
+from tests.conftest import WAIT_S
 from tests.deploy.metric_names import ROOT, recorded, rules, served, used
 
 FOLDER = ROOT / "deploy" / "prometheus"
@@ -20,7 +21,7 @@ needs_promtool = pytest.mark.skipif(
     "arguments", [("check", "config", "--syntax-only", "prometheus.yml"), ("test", "rules", "rules_test.yml")]
 )
 def test_promtool_finds_nothing_wrong(arguments):
-    done = subprocess.run(["promtool", *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["promtool", *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=WAIT_S)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

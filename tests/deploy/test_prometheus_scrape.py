@@ -19,7 +19,6 @@ PROMETHEUS = shutil.which("prometheus")
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.timeout(240),
     pytest.mark.skipif(PROMETHEUS is None, reason="prometheus: Debian's package"),
 ]
 
@@ -66,7 +65,7 @@ def query(prometheus: str, expression: str) -> list[dict]:
     """The result; empty while Prometheus starts."""
     url = f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=WAIT_S) as answer:
             return json.load(answer)["data"]["result"]
     except OSError:
         return []
@@ -116,7 +115,7 @@ def test_every_query_of_the_dashboards_has_an_answer(deployment, prometheus):
 
 def test_recorded_series_come_about_and_no_alert_fires(prometheus):
     await_that(lambda: query(prometheus, "dualmap:instance_backlog_seconds"), "rules are evaluated")
-    with urllib.request.urlopen(f"{prometheus}/api/v1/rules", timeout=5) as answer:
+    with urllib.request.urlopen(f"{prometheus}/api/v1/rules", timeout=WAIT_S) as answer:
         groups = json.load(answer)["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     assert {rule["health"] for rule in rules} <= {"ok", "unknown"}

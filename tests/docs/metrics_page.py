@@ -3,14 +3,14 @@
 from types import SimpleNamespace
 from typing import Any
 
-from dualmap.instances.member import Member, Membership, MemberState
-from dualmap.instances.signals import InstanceSignals, KvEventState, LoadSample, SignalNews
-from dualmap.router.fleet.state import GatewayState, PoolPlan
 from dualmap.router.gateway.gateway import Gateway
 from dualmap.router.gateway.pool import Pool
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.scheduler import InstanceCapacity, Scheduler, SchedulerConfig
+from dualmap.scheduler.fleet.member import Member, Membership, MemberState
+from dualmap.scheduler.fleet.messages import GatewayState, PoolPlan
+from dualmap.scheduler.fleet.signals import InstanceSignals, KvEventState, LoadSample, SignalNews
 
 HEAD = """# Metrics
 Each gateway serves these on its admin port, `GET /metrics`, in Prometheus' text format, beside those of its process

@@ -5,7 +5,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -15,8 +14,8 @@ import pytest
 from dualmap.instances.simulated.engine import Engine
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.engine_types import EngineRequest, FinishedRequest, FirstToken, StepOutput
+from tests.conftest import WAIT_S, await_that
 
-WAIT_S = 20.0  # only a broken test waits so long
 SMALL = {  # 16 blocks; a step of prompts only takes 0.1 s a token
     "block_size": 4,
     "kv_tokens": 64,
@@ -144,10 +143,7 @@ class SimProcess:
         raise AssertionError(f"no metric {name} with {labels}")
 
     def await_metric(self, name: str, value: float, **labels: str) -> None:
-        deadline = time.monotonic() + WAIT_S
-        while (found := self.metric(name, **labels)) != value:
-            assert time.monotonic() < deadline, f"{name} is {found}, not {value}"
-            time.sleep(0.005)
+        await_that(lambda: self.metric(name, **labels) == value, f"{name} is {value}")
 
     def clean_up(self) -> None:
         self.process.kill()

@@ -15,9 +15,9 @@ import pytest
 from dualmap.loadtest.replay.process import ReplayOptions
 from dualmap.loadtest.replay.run_file import RequestRow, RunHeader, read_run
 from dualmap.loadtest.traces.trace import TraceRequest, write_trace
+from tests.conftest import WAIT_S
 
 TRACES = Path(__file__).parents[2].parent / "shared" / "traces"
-WAIT_S = 60.0  # only reached when something is broken
 
 
 @pytest.fixture(scope="session")

@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import uvloop
 
-from dualmap.instances.member import Member, Membership, MemberState
 from dualmap.router.gateway.gateway import Gateway
 from dualmap.router.gateway.pool import Pool
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.journal.writer import JournalWriter
 from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.scheduler import InstanceCapacity, Scheduler, SchedulerConfig
+from dualmap.scheduler.fleet.member import Member, Membership, MemberState
+from tests.conftest import WAIT_S
 
 TEST_LIMITS = HttpLimits(sweep_interval_s=0.01)
-WAIT_S = 20.0  # only a broken test waits so long
 
 
 @pytest.hookimpl(tryfirst=True)

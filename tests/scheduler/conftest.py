@@ -8,6 +8,7 @@ from itertools import count
 import pytest
 
 from dualmap.scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
+from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.blocks import hash_trace_ids
 from dualmap.scheduler.commands import Command
 from dualmap.scheduler.dual_ring import DualRing
@@ -25,8 +26,7 @@ from dualmap.scheduler.events import (
     RequestFinished,
     Tick,
 )
-from dualmap.scheduler.instance_view import InstanceView
-from dualmap.scheduler.request import Attempt
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.snapshot import Move
 
 # What is tuned, as these tests count on it.

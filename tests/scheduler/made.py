@@ -1,11 +1,12 @@
 """Attempts and instances as the core would have made them, for tests of what is below the core."""
 
 from dualmap.scheduler import InstanceCapacity, Request, SchedulerConfig
+from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.holders import Holders
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.pace import FleetPace
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.load_order import LoadOrder
-from dualmap.scheduler.request import Attempt, ChoiceReason
-from dualmap.scheduler.ttft import FleetPace
+from dualmap.scheduler.request import ChoiceReason
 
 
 def attempt_of(

@@ -343,7 +343,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(STEPS, max_size=80))
 def test_whatever_happens_the_choice_is_a_cell_that_is_there_and_the_same_again(steps: list[tuple[str, str, int]]):
     """Two routers that saw the same agree; a choice is one of its candidates, and outside those tried."""

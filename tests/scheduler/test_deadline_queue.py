@@ -6,8 +6,8 @@ from itertools import combinations
 import pytest
 
 from dualmap.scheduler import Request
+from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.deadline_queue import LOOK_AHEAD, SLACK_PER_LATE_S, SLACK_S, DeadlineQueue
-from dualmap.scheduler.request import Attempt
 from tests.scheduler.made import attempt_of
 
 SECONDS_PER_TOKEN = 0.001

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 
 from dualmap.scheduler import Request
+from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.fair_queue import CREDIT_TOKENS, REMEMBERED, FairQueue
-from dualmap.scheduler.request import Attempt
 from tests.scheduler.made import attempt_of
 
 SECONDS_PER_TOKEN = 0.001

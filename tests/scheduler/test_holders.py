@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from dualmap.scheduler.cache_view import CacheView
 from dualmap.scheduler.holders import Holders
+from dualmap.scheduler.instance.cache_view import CacheView
 
 CHAT = (1, 2, 3, 4)
 

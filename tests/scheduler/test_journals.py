@@ -46,7 +46,7 @@ def test_a_recorded_run_gets_the_same_commands(path: Path):
     assert_same_commands(path)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(policy=st.sampled_from(POLICY_NAMES), changes=st.sampled_from(SWITCHES), seed=st.integers(0, 10**6))
 def test_any_run_gets_the_same_commands_again(policy, changes, seed):
     with tempfile.TemporaryDirectory() as folder:

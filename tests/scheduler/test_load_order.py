@@ -5,8 +5,8 @@ import random
 import pytest
 
 from dualmap.scheduler import Request
+from dualmap.scheduler.attempt import AttemptState
 from dualmap.scheduler.load_order import BUSY_BACKLOG_S, LoadOrder
-from dualmap.scheduler.request import AttemptState
 from tests.scheduler.made import attempt_of, view_of
 
 

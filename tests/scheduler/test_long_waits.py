@@ -3,8 +3,9 @@
 import pytest
 
 from dualmap.scheduler import Request
+from dualmap.scheduler.attempt import AttemptState
 from dualmap.scheduler.long_waits import LongWaits
-from dualmap.scheduler.request import AttemptState, ChoiceReason
+from dualmap.scheduler.request import ChoiceReason
 from tests.scheduler.made import attempt_of
 
 SLO_S = 2.0

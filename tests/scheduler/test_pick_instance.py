@@ -5,7 +5,7 @@ import pytest
 from dualmap.scheduler import SchedulerConfig
 from dualmap.scheduler.pick import TIE_S, leaving_gain_s, pick_instance, recompute_price
 from dualmap.scheduler.request import ChoiceReason
-from dualmap.scheduler.ttft import TtftEstimate
+from dualmap.scheduler.ttft_estimate import TtftEstimate
 
 
 def estimate(

@@ -3,9 +3,9 @@
 import pytest
 
 from dualmap.scheduler import Request, SchedulerConfig
+from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.events import FailureCause
 from dualmap.scheduler.recovery import Fate, decide_fate
-from dualmap.scheduler.request import Attempt
 from tests.scheduler.made import attempt_of
 
 ANY_CAUSE = [cause for cause in FailureCause if cause is not FailureCause.STALLED]

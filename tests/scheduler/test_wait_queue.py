@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from dualmap.scheduler import Request
-from dualmap.scheduler.request import Attempt
+from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.wait_queues import SHARE_OF_IMPORTANT, WaitQueue
 from tests.scheduler.made import attempt_of
 

@@ -15,7 +15,7 @@ from tests.conftest import await_that, session_of
 from tests.deployment import Deployment
 from tests.vllm.conftest import ENV, FLAGS, START_TIMEOUT_S, TINY, VLLM
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.vllm
 
 BENCH_TIMEOUT_S = 240
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import openai
 import pytest
 
-from tests.conftest import await_that
+from tests.conftest import WAIT_S, await_that
 from tests.deployment import Deployment
 from tests.vllm.conftest import VllmServer
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.vllm
 
 CONFIG = """
 instances: [{urls}]
@@ -91,7 +91,7 @@ class Fleet:
     def one_that_streams(self) -> tuple[VllmServer, Answer]:
         """A server that is in the middle of an answer."""
         answer = self.stream()
-        assert answer.begun.wait(60)
+        assert answer.begun.wait(WAIT_S)
         assert answer.error is None
         return self.servers[answer.instance], answer
 
@@ -271,7 +271,7 @@ def test_a_server_that_ends_its_requests_first_breaks_none_and_refuses_none(othe
     patient, _ = other_servers
     running = [other_fleet.stream(max_tokens=600, prompt=f"{i} " * 50) for i in range(4)]
     for answer in running:
-        assert answer.begun.wait(60)
+        assert answer.begun.wait(WAIT_S)
     os.kill(patient.pid, signal.SIGTERM)
     late = [other_fleet.stream(max_tokens=5, prompt=f"late {i} " * 50) for i in range(8)]
     assert_complete([*running, *late])

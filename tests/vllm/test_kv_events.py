@@ -17,7 +17,7 @@ from tests.conftest import await_that
 from tests.deployment import free_port
 from tests.vllm.conftest import VllmServer
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.vllm
 
 BLOCK_TOKENS = 128
 POOL_BLOCKS = 520  # of 32 tokens: 16 prompts of 1,024

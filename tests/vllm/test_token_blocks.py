@@ -7,6 +7,7 @@ import pytest
 
 from dualmap.router.tokens.token_blocks import TokenBlocks
 from dualmap.scheduler.blocks import hash_tokens, token_root
+from tests.conftest import WAIT_S
 from tests.router.made_tokenizers import PARTS_TEMPLATE, TEXT_TEMPLATE
 from tests.vllm.conftest import TINY, VllmServer
 
@@ -110,7 +111,7 @@ def answer(server: VllmServer, path: str, body: dict[str, Any]) -> Any:
 
 
 def check(blocks: TokenBlocks, body: dict[str, Any], chat: bool, ids: list[int]) -> None:
-    told = blocks.submit(json.dumps(body).encode(), chat, "").result(30)
+    told = blocks.submit(json.dumps(body).encode(), chat, "").result(WAIT_S)
     assert told is not None, blocks.fallbacks
     assert told.prompt_tokens == len(ids)
     assert told.blocks == hash_tokens(ids, BLOCK_TOKENS, parent=token_root("", ""))

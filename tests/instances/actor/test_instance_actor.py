@@ -12,16 +12,16 @@ import pytest
 
 from dualmap.instances.actor import instance_actor
 from dualmap.instances.actor.instance_actor import InstanceActor
-from dualmap.instances.member import Member, MemberState
 from dualmap.instances.server import start as start_server
 from dualmap.instances.server.start import free_ports
-from dualmap.instances.signals import InstanceSignals
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.server import SimServer
 from dualmap.instances.spec import InstanceSpec
 from dualmap.scheduler import InstanceCapacity
+from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.signals import InstanceSignals
+from tests.conftest import WAIT_S
 
-WAIT_S = 40.0
 SIM = (sys.executable, "-m", "dualmap.instances.simulated.cli", "--port", "0")
 LISTENS_AND_DIES = (sys.executable, "-c", "print('listening on http://127.0.0.1:9', flush=True)")
 

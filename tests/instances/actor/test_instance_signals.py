@@ -10,13 +10,13 @@ import zmq
 
 from dualmap.instances.actor.instance_signals import STEPS_VALID_S, SignalCollector
 from dualmap.instances.server.metrics import ServerMetrics
-from dualmap.instances.signals import InstanceSignals, KvEventState, LoadSample
 from dualmap.instances.spec import KvEventSource
 from dualmap.scheduler.blocks import hash_tokens, token_root
 from dualmap.scheduler.events import BlocksStored, CacheCleared
+from dualmap.scheduler.fleet.signals import InstanceSignals, KvEventState, LoadSample
+from tests.conftest import WAIT_S
 
 BLOCK_TOKENS = 4
-WAIT_S = 20.0
 
 
 class Clock:

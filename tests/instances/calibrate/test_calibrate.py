@@ -18,6 +18,7 @@ from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.profile_capacity import truthful_capacity
 from dualmap.instances.simulated.profile_file import profile_text, read_profile
 from dualmap.instances.simulated.server import SimServer
+from tests.conftest import WAIT_S
 from tests.loadtest.virtual_loop import VirtualLoop
 
 HOST = "127.0.0.1"
@@ -143,7 +144,7 @@ def test_one_round_in_which_all_ran_leaves_the_limit_open() -> None:
 
 def calibrate(*flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dualmap", "calibrate", *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
 
 
 def test_a_simulated_process_is_measured_and_run_again_with_what_was_found(start_sim, tmp_path: Path) -> None:

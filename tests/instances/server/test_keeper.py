@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from dualmap.instances.server.process import ServerProcess, StartError
+from tests.conftest import WAIT_S, await_that
 
 # A server with a child of its own, as vLLM has its engine: prints the child's pid, then that it listens.
 SERVER = """
@@ -32,10 +32,7 @@ def alive(pid: int) -> bool:
 
 
 def await_gone(*pids: int) -> None:
-    deadline = time.monotonic() + 20
-    while any(alive(pid) for pid in pids):
-        assert time.monotonic() < deadline, "processes are left behind"
-        time.sleep(0.02)
+    await_that(lambda: not any(alive(pid) for pid in pids), "no process is left behind")
 
 
 class Kept:
@@ -95,6 +92,7 @@ def test_a_killed_owner_takes_the_server_with_it():
     keeper = ["-m", "dualmap.instances.server.keeper", "0.3", sys.executable, "-c", SERVER.format(prelude="")]
     script = f"""
 import subprocess, sys, time
+from tests.conftest import WAIT_S
 subprocess.Popen([sys.executable, *{keeper!r}], stdin=subprocess.PIPE)
 time.sleep(600)
 """
@@ -112,7 +110,7 @@ def test_a_killed_keeper_takes_the_server_with_it(kept):
 
 def test_a_command_that_cannot_be_run_is_said_to_be():
     async def start() -> None:
-        await ServerProcess(("/no/such/server",), Path(os.devnull), stop_grace_s=0.3).start(timeout_s=20)
+        await ServerProcess(("/no/such/server",), Path(os.devnull), stop_grace_s=0.3).start(timeout_s=WAIT_S)
 
     with pytest.raises(StartError, match="/no/such/server exited with code 127"):
         asyncio.run(start())
@@ -122,7 +120,7 @@ def test_a_failed_start_tells_the_exit_code_and_the_end_of_the_log(tmp_path):
     script = "import sys; print('no such model', file=sys.stderr); sys.exit(3)"
 
     async def start() -> None:
-        await ServerProcess((sys.executable, "-c", script), tmp_path / "server.log", 0.3).start(timeout_s=20)
+        await ServerProcess((sys.executable, "-c", script), tmp_path / "server.log", 0.3).start(timeout_s=WAIT_S)
 
     with pytest.raises(StartError, match=r"exited with code 3(.|\n)*no such model"):
         asyncio.run(start())

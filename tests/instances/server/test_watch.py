@@ -9,9 +9,9 @@ import pytest
 
 from dualmap.instances.server import watch
 from dualmap.instances.server.watch import ASLEEP, answers, watch_health, watch_metrics, watch_progress
-from tests.conftest import await_that
+from tests.conftest import WAIT_S, await_that
 
-WAIT_S = 20.0
+TIMEOUTS = ("HEALTH_TIMEOUT_S", "SCRAPE_TIMEOUT_S", "PROBE_TIMEOUT_S")
 SAMPLE = (
     "vllm:num_requests_running 0.0\nvllm:iteration_tokens_total_count {steps}\nprocess_start_time_seconds {start}\n"
 )
@@ -64,11 +64,23 @@ class ScriptedServer:
 def server(monkeypatch):
     for name in ("HEALTH_INTERVAL_S", "SCRAPE_INTERVAL_S", "STILL_S"):
         monkeypatch.setattr(watch, name, 0.02)
-    for name in ("HEALTH_TIMEOUT_S", "PROBE_TIMEOUT_S"):
-        monkeypatch.setattr(watch, name, 0.3)
+    for name in TIMEOUTS:
+        monkeypatch.setattr(watch, name, WAIT_S)
     server = ScriptedServer()
     yield server
     server.close()
+
+
+@pytest.fixture
+def hangs(server, monkeypatch):
+    """Lets a path of the server hang; only then are answers not waited for."""
+
+    def hang(path: str) -> None:
+        server.statuses[path] = None
+        for name in TIMEOUTS:
+            monkeypatch.setattr(watch, name, 0.05)
+
+    return hang
 
 
 def end_of(watching) -> str:
@@ -79,11 +91,19 @@ def end_of(watching) -> str:
     return asyncio.run(limited())
 
 
-@pytest.mark.parametrize("status", [503, None])
-def test_a_server_that_misses_its_health_several_times_is_lost(server, status):
-    server.statuses["/health"] = status
-    assert end_of(watch_health(server.url)) == "/health did not answer 3 times in a row"
+LOST_HEALTH = "/health did not answer 3 times in a row"
+
+
+def test_a_server_that_refuses_its_health_several_times_is_lost(server):
+    server.statuses["/health"] = 503
+    assert end_of(watch_health(server.url)) == LOST_HEALTH
     assert server.asked["/health"] == 3
+
+
+def test_a_server_that_leaves_its_health_unanswered_several_times_is_lost(server, hangs):
+    hangs("/health")
+    assert end_of(watch_health(server.url)) == LOST_HEALTH
+    await_that(lambda: server.asked.get("/health") == 3, "it was asked three times")
 
 
 @pytest.mark.parametrize(
@@ -118,9 +138,10 @@ def test_metrics_that_cannot_be_had_are_no_loss(server):
     assert noted == []
 
 
-def test_an_engine_that_neither_steps_nor_answers_is_lost_whatever_its_health(server):
-    server.statuses["/v1/completions"] = None
+def test_an_engine_that_neither_steps_nor_answers_is_lost_whatever_its_health(server, hangs):
+    hangs("/v1/completions")
     assert end_of(watch_progress(server.url, "m", lambda: 7)).startswith("no token and no step of the engine")
+    await_that(lambda: server.bodies, "it was asked")
     assert server.bodies[0]["model"] == "m"
     assert server.bodies[0]["max_tokens"] == 1
 
@@ -157,9 +178,12 @@ def test_one_whose_steps_are_unknown_is_not_asked(server):
     assert server.bodies == []
 
 
-@pytest.mark.parametrize(
-    ("status", "alive"), [(200, True), (400, True), (404, True), (503, True), (500, False), (None, False)]
-)
+@pytest.mark.parametrize(("status", "alive"), [(200, True), (400, True), (404, True), (503, True), (500, False)])
 def test_a_refusal_is_a_sign_of_life_and_an_engine_error_is_not(server, status, alive: bool):
     server.statuses["/v1/completions"] = status
     assert end_of(answers(server.url, "m")) is alive
+
+
+def test_an_engine_that_does_not_answer_gives_no_sign_of_life(server, hangs):
+    hangs("/v1/completions")
+    assert not end_of(answers(server.url, "m"))

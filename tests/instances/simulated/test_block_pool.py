@@ -240,5 +240,5 @@ class PoolUse(RuleBasedStateMachine):
         assert all(len(set(table)) == len(table) for table in self.tables)
 
 
-PoolUse.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+PoolUse.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
 test_any_use_conserves_blocks = PoolUse.TestCase

@@ -130,11 +130,11 @@ class EngineUse(RuleBasedStateMachine):
         assert not any(self.engine._blocks_due.values())
 
 
-EngineUse.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+EngineUse.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 test_any_use_loses_neither_requests_nor_blocks = EngineUse.TestCase
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(profile=PROFILES, lengths=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=8))
 def test_equal_requests_in_equal_engines_take_equal_time(
     profile: EngineProfile, lengths: list[tuple[int, int]]

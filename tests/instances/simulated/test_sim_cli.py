@@ -8,11 +8,12 @@ import pytest
 
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.profile_file import read_profile
+from tests.conftest import WAIT_S
 
 
 def run(*flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dualmap.instances.simulated.cli", *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
 
 
 def test_a_taken_port_is_one_line_and_status_1(sim) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import WAIT_S
+
 LONG = {"prompt": "a text", "max_tokens": 100_000, "ignore_eos": True}
 HEAD_END = b"\r\n\r\n"
 
@@ -123,7 +125,7 @@ def test_a_stopped_server_ends_its_answers_with_abort(start_sim, receive, number
     assert b'"completion_tokens":0' in prefilled
     assert answer["choices"][0]["finish_reason"] == "abort"
     assert len(answer["choices"][0]["text"]) == 4 * answer["usage"]["completion_tokens"]
-    assert sim.process.wait(timeout=20) == 0
+    assert sim.process.wait(timeout=WAIT_S) == 0
     for connection in (decoding, prefilling, whole):
         connection.close()
 

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import msgspec
@@ -24,6 +23,7 @@ from dualmap.loadtest.virtual.disturbances import DISTURBANCES, burst_time_s, lo
 from dualmap.loadtest.virtual.models import MODELS, load_model
 from dualmap.loadtest.virtual.simulated_workload import Setup, workload_of
 from dualmap.router.cli.main import main as dualmap
+from tests.conftest import WAIT_S, await_that
 
 
 @pytest.fixture(scope="module")
@@ -157,11 +157,9 @@ def test_ctrl_c_ends_all_workers_and_keeps_what_is_finished(trace: Path, tmp_pat
     command = [sys.executable, "-m", "dualmap", "simulate", str(trace), "--policy", "all", "--capacity"]
     command += ["--jobs", "2", "--out", str(out), "--limit", "300", "--warmup", "50", "--seeds", "50"]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and (not out.exists() or len(out.read_text().splitlines()) < 4):
-        time.sleep(0.05)
+    await_that(lambda: out.exists() and len(out.read_text().splitlines()) >= 4, "some runs are finished")
     child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=20)
+    _, said = child.communicate(timeout=WAIT_S)
     assert child.returncode == 130
     assert "interrupted" in said
     assert read_studies([out]).runs

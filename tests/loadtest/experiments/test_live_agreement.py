@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from dualmap.instances.member import Member, Membership, MemberState
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.server import SimServer
 from dualmap.loadtest.cli.demo import WORKLOAD
@@ -34,6 +33,7 @@ from dualmap.router.journal.writer import JournalWriter
 from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.scheduler import InstanceCapacity, Scheduler, SchedulerConfig
 from dualmap.scheduler.events import MovesProposed, Tick
+from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.rebalance import plan_rebalance
 from dualmap.scheduler.request import Request
 from tests.conftest import WAIT_S, ProcessFamily, await_that
@@ -148,7 +148,6 @@ def chats(count: int, qps: float, seed: int = 1) -> list[TraceRequest]:
     return synthesise(replace(WORKLOAD, requests=count, qps=qps, seed=seed, answer=Lognormal(30, 0.6, 8, 120)))
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("policy", "slo_s", "count", "qps", "seed"),
     [
@@ -183,7 +182,6 @@ def test_virtual_time_decides_as_the_live_gateway_did(tmp_path, policy, slo_s, c
     assert replay(JournalReader(journal)).first is None, "the core alone, given the same events, repeats itself"
 
 
-@pytest.mark.timeout(120)
 def test_the_picker_decides_as_the_gateway_and_virtual_time_do(tmp_path):
     """Three drivers of one core: the same requests give the same commands, and the core alone repeats the journals of
     the two that run live."""
@@ -252,7 +250,6 @@ def test_plans_that_are_not_on_record_keep_the_period_of_those_that_are(proposed
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(240)
 def test_the_command_prints_the_table_and_leaves_no_process(tmp_path):
     """Which of the two exit statuses says whether they agreed: on a busy machine they may not."""
     family = ProcessFamily()

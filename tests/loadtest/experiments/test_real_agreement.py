@@ -9,6 +9,7 @@ import pytest
 from dualmap.instances.server.metrics import ServerMetrics
 from dualmap.loadtest.experiments.real_agreement_table import AgreementSide, holds, side, table
 from dualmap.loadtest.replay.run_file import Outcome, RequestRow, RunHeader
+from tests.conftest import WAIT_S
 
 HEADER = RunHeader(
     label="real",
@@ -93,6 +94,6 @@ def test_without_vllm_it_says_so(tmp_path: Path) -> None:
         "--model",
         str(tmp_path),
     ]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert ended.returncode == 1
     assert "'no-such-vllm' was found neither" in ended.stderr

@@ -11,11 +11,12 @@ from dualmap.instances.server.start import free_ports
 from dualmap.loadtest.overhead import __main__ as overhead
 from dualmap.loadtest.overhead.load import Load
 from dualmap.loadtest.overhead.measured_proxy import MeasuredProxy, ProxyError, backends, gateway, nginx, why_no_nginx
+from tests.conftest import WAIT_S
 
 
 def run_load(load: Load) -> dict:
     command = [sys.executable, "-m", "dualmap.loadtest.overhead.load", msgspec.json.encode(load).decode()]
-    return json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
+    return json.loads(subprocess.run(command, capture_output=True, check=True, timeout=WAIT_S).stdout)
 
 
 @pytest.mark.parametrize("stream_chunks", [0, 3])

@@ -12,6 +12,7 @@ from dualmap.loadtest.cli import replay as replay_cli
 from dualmap.loadtest.replay.run_file import Outcome, read_run
 from dualmap.loadtest.traces.text import prompt_text
 from dualmap.loadtest.traces.trace import TraceRequest, write_trace
+from tests.conftest import WAIT_S
 
 
 def chat(number: int, timestamp_ms: int = 0, input_length: int = 100) -> TraceRequest:
@@ -194,7 +195,7 @@ def test_without_a_model_name_an_absent_target_is_an_error_and_no_run(start_repl
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         replay = start_replay([chat(1)], reserved.getsockname()[1])
-        _, stderr = replay.process.communicate(timeout=60)
+        _, stderr = replay.process.communicate(timeout=WAIT_S)
     assert replay.process.returncode == 2
     assert b"/v1/models" in stderr
     assert not replay.out.exists()

@@ -44,7 +44,7 @@ def distinct_blocks(workload: Workload) -> int:
     return len({block for r in workload.requests for block in r.blocks})
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(chats, st.integers(1, 5), st.integers(0, 100))
 def test_every_result_is_a_workload_and_the_given_one_stays_as_it_was(workload, n, seed):
     before = [(r.arrival_s, r.blocks, r.session, r.after, r.think_s) for r in workload.requests]

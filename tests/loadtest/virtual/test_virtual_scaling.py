@@ -9,7 +9,7 @@ from dualmap.loadtest.traces.workload import Workload, WorkRequest
 from dualmap.loadtest.virtual.cluster import VirtualCluster
 from dualmap.loadtest.virtual.cluster_settings import Change, ClusterSettings, InstanceSpec
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
 PROFILE = EngineProfile(prefill_s_per_token=0.001)
 START_S = 7.0

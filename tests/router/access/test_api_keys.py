@@ -10,7 +10,7 @@ import yaml
 from dualmap.router.access.access import Access
 from dualmap.router.access.api_keys import ApiKeysError, find_key, hash_key, load_api_keys
 from dualmap.router.cli.main import main
-from dualmap.router.config.config import ConfigFileError, load_config
+from dualmap.router.config.load import ConfigFileError, load_config
 from tests.router.conftest import CHAT, STREAM, Conversation, answer_hello
 
 A, B, ANY = "dm-key-of-a", "dm-key-of-b", "dm-key-of-a-proxy"

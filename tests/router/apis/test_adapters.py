@@ -1,10 +1,10 @@
 """LoRA adapters through the gateway: whose requests go where, and under which key."""
 
-from dualmap.instances.member import Member, Membership, MemberState
 from dualmap.router.apis.peek import peek_chat
-from dualmap.router.fleet.membership_events import membership_events
 from dualmap.scheduler import InstanceCapacity
 from dualmap.scheduler.events import InstanceJoined
+from dualmap.scheduler.fleet.member import Member, Membership, MemberState
+from dualmap.scheduler.fleet.membership_events import membership_events
 from tests.router.conftest import CHAT, answer_hello, post
 
 BASE = {"id": "tiny", "parent": None}

@@ -17,7 +17,7 @@ from dualmap.router.journal.replay import JournalReader, replay
 from tests.conftest import WAIT_S, await_that
 from tests.deployment import Deployment
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@
 import pytest
 from ray.exceptions import GetTimeoutError, RayError
 
-from dualmap.instances.member import Member, MemberState
-from dualmap.router.config.config import load_config
+from dualmap.router.config.load import load_config
 from dualmap.router.deployment import external_instances
 from dualmap.router.deployment.external_instances import ExternalInstances
-from dualmap.router.fleet.state import FleetState, GatewayState
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.messages import FleetState, GatewayState
 
 A, B = "10.0.0.1:8000", "10.0.0.2:8000"
 PODS = {"kubernetes": {"label_selector": "app=vllm"}}

@@ -7,10 +7,11 @@ import httpx
 import pytest
 import trustme
 
-from dualmap.router.config.config import ConfigFileError, KubernetesDiscovery, load_config
+from dualmap.router.config.load import ConfigFileError, load_config
+from dualmap.router.config.pool_settings import KubernetesDiscovery
 from dualmap.router.deployment import kubernetes_discovery
 from dualmap.router.deployment.kubernetes_discovery import PodWatch
-from tests.conftest import await_that
+from tests.conftest import WAIT_S, await_that
 from tests.router.fake_kubernetes import NAMESPACE, FakeKubernetes
 
 SELECTOR = "app=vllm,tier in (gpu)"
@@ -104,7 +105,7 @@ def test_while_the_server_is_away_what_was_found_stays(kubernetes, watch, said):
 def test_a_server_that_takes_requests_and_says_nothing_is_asked_again(kubernetes, said, tmp_path, monkeypatch):
     monkeypatch.setattr(kubernetes_discovery, "FIRST_RETRY_S", 0.01)
     monkeypatch.setattr(kubernetes_discovery, "CONNECT_S", 0.1)
-    monkeypatch.setattr(kubernetes_discovery, "TIMEOUT", httpx.Timeout(0.1))
+    monkeypatch.setattr(kubernetes_discovery, "TIMEOUT", httpx.Timeout(WAIT_S, read=0.5))
     kubernetes.put("a", "10.0.0.1")
     kubernetes.silent = True
     kubeconfig = kubernetes.write_kubeconfig(tmp_path / "kubeconfig")
@@ -113,6 +114,7 @@ def test_a_server_that_takes_requests_and_says_nothing_is_asked_again(kubernetes
     try:
         await_that(lambda: said, "it is said")
         kubernetes.silent = False
+        monkeypatch.setattr(kubernetes_discovery, "CONNECT_S", WAIT_S)
         finds(watch, {"10.0.0.1:8000": False})
         lists = kubernetes.lists
         await_that(lambda: kubernetes.lists > lists, "a watch without a word for so long is given up")

@@ -6,10 +6,10 @@ import urllib.request
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.conftest import await_that
+from tests.conftest import WAIT_S, await_that
 from tests.deployment import Deployment, ask
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.ray
 
 NODE = {"include_dashboard": False, "object_store_memory": 100 * 1024 * 1024}
 CONFIG = "ray_address: '{address}'\nsimulate: {{count: 2}}\ngateway: {{count: 2, on_every_node: true}}\n"
@@ -35,7 +35,7 @@ def test_each_node_has_gateways_that_know_of_all_others(ray_address, tmp_path):
         url = line.split()[1].replace("/metrics", "/admin/status")
 
         def gateways() -> set[str]:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=WAIT_S) as answer:
                 return {gateway["gateway_id"] for gateway in json.load(answer)["gateways"]}
 
         all_four = {f"gateway-{number}" for number in range(4)}

@@ -73,7 +73,7 @@ class Proxied:
             return False
 
     def _admin(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=WAIT_S) as answer:
             return answer.read().decode()
 
     def knows_picker(self) -> bool:
@@ -176,10 +176,10 @@ def test_the_picker_tells_its_health(proxied):
     with grpc.insecure_channel(f"127.0.0.1:{proxied.picker.port}") as channel:
         health = health_pb2_grpc.HealthStub(channel)
         for service in ("", "liveness", "readiness", "envoy.service.ext_proc.v3.ExternalProcessor"):
-            status = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=5).status
+            status = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=WAIT_S).status
             assert status == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(grpc.RpcError) as refused:
-            health.Check(health_pb2.HealthCheckRequest(service="never"), timeout=5)
+            health.Check(health_pb2.HealthCheckRequest(service="never"), timeout=WAIT_S)
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 

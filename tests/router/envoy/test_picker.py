@@ -10,8 +10,7 @@ import trustme
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from dualmap.instances.member import Member, Membership, MemberState
-from dualmap.router.config.config import ConfigFileError, load_config
+from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.envoy import ext_proc
 from dualmap.router.gateway.gateway import Gateway
 from dualmap.router.gateway.pool import Pool
@@ -19,6 +18,8 @@ from dualmap.router.http.limits import HttpLimits
 from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.router.requests.request_driver import RequestDriver
 from dualmap.scheduler import InstanceCapacity, Scheduler, SchedulerConfig
+from dualmap.scheduler.fleet.member import Member, Membership, MemberState
+from tests.conftest import WAIT_S
 from tests.router.certs import write_cert
 from tests.router.proxy_stream import ProxyStream
 
@@ -331,7 +332,7 @@ async def test_the_picker_serves_grpc_over_tls(tmp_path):
         async with grpc.aio.secure_channel(f"127.0.0.1:{gateway.port}", credentials) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             for service, status in (("liveness", "SERVING"), ("readiness", "NOT_SERVING")):
-                answer = await health.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
+                answer = await health.Check(health_pb2.HealthCheckRequest(service=service), timeout=WAIT_S)
                 assert health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status) == status
     finally:
         await gateway.stop()

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from dualmap.instances.member import Member, Membership, MemberState
-from dualmap.router.fleet.membership_events import membership_events
 from dualmap.scheduler import InstanceCapacity, SchedulerConfig
 from dualmap.scheduler.events import GatewayLoads, InstanceDraining, InstanceJoined, InstanceLoad, InstanceLost
+from dualmap.scheduler.fleet.member import Member, Membership, MemberState
+from dualmap.scheduler.fleet.membership_events import membership_events
 from dualmap.scheduler.rebalance import plan_rebalance
 from tests.router.conftest import CHAT, STREAM, Conversation, Instance, answer_hello, post
 

@@ -6,11 +6,12 @@ from logging import NullHandler
 
 import pytest
 
-from dualmap.router.config.config import load_config
-from dualmap.router.fleet.state import FleetNews, GatewayReport
+from dualmap.router.config.load import load_config
 from dualmap.router.gateway import gateway_actor
 from dualmap.router.gateway.gateway_actor import GatewayActor
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad
+from dualmap.scheduler.fleet.messages import FleetNews, GatewayReport
+from tests.conftest import WAIT_S
 from tests.deployment import free_port
 
 
@@ -34,7 +35,7 @@ def started(tmp_path, monkeypatch):
     @asynccontextmanager
     async def start():
         actor = GatewayActor("g", config)
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(WAIT_S):
             yield actor
         await actor.stop()
 

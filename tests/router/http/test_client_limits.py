@@ -96,8 +96,7 @@ async def test_the_time_for_a_pipelined_request_does_not_run_while_the_one_befor
         await conversation.send_json({})
 
     now = 0.0
-    async with fleet(answer_late, sweep_interval_s=3600.0) as f:
-        f.gateway._clock = lambda: now  # for connections made from here on
+    async with fleet(answer_late, sweep_interval_s=3600.0, about={"clock": lambda: now}) as f:
         client = await f.client()
         await client.send(post("/v1/chat/completions", CHAT) + CHAT_LINE)
         await f.until(lambda: len(f.instances[0].received) == 1)
@@ -113,10 +112,13 @@ async def test_the_time_for_a_pipelined_request_does_not_run_while_the_one_befor
 
 @pytest.mark.parametrize("requests_before", [0, 1])
 async def test_a_connection_that_stays_idle_is_closed(fleet, requests_before):
-    async with fleet(idle_timeout_s=SHORT_S) as f:
+    now = 0.0
+    async with fleet(about={"clock": lambda: now}) as f:
         client = await f.client()
         for _ in range(requests_before):
             assert (await client.get("/health")).status == 200
+        await f.until(lambda: len(f.gateway.driver.clients) == 1)
+        now = 76.0
         assert await client.at_end()
         await f.until(lambda: not f.gateway.driver.clients)
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from dualmap.instances.member import MemberState
 from dualmap.scheduler import SchedulerConfig
+from dualmap.scheduler.fleet.member import MemberState
 from tests.router.conftest import CHAT, STREAM, Conversation, Instance, answer_hello, post
 
 

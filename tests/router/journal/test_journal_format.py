@@ -85,7 +85,7 @@ def exactly(value) -> object:
 
 
 @pytest.mark.parametrize("cls", EVENT_TYPES, ids=lambda cls: cls.__name__)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_every_event_comes_back_exactly(cls, data):
     record = Record(data.draw(FLOATS), data.draw(instances(cls)), ())
@@ -96,7 +96,7 @@ def test_every_event_comes_back_exactly(cls, data):
 
 
 @pytest.mark.parametrize("cls", COMMAND_TYPES, ids=lambda cls: cls.__name__)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), error=st.text())
 def test_every_command_comes_back_exactly(cls, data, error):
     commands = data.draw(st.lists(instances(cls), min_size=1, max_size=3).map(tuple))

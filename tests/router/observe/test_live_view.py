@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from dualmap.instances.member import MemberState
-from dualmap.router.fleet.state import GatewayState
 from dualmap.router.observe.ui_files import FOLDER, NAMES, UI_PATHS
 from dualmap.scheduler import InstanceCapacity, SchedulerConfig
+from dualmap.scheduler.fleet.member import MemberState
+from dualmap.scheduler.fleet.messages import GatewayState
 from dualmap.scheduler.rebalance import plan_rebalance
 from tests.router.conftest import CHAT, STREAM, Conversation, answer_hello, post
 

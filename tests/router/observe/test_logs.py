@@ -9,6 +9,7 @@ import pytest
 
 from dualmap.router.observe import log_setup
 from dualmap.router.observe.log_setup import LogFile
+from tests.conftest import WAIT_S
 
 logger = logging.getLogger("dualmap.test")
 
@@ -55,14 +56,14 @@ def test_a_disk_that_stands_still_holds_nobody_up(tmp_path, monkeypatch):
     class Disk(logging.FileHandler):
         def emit(self, record: logging.LogRecord) -> None:
             stuck.set()
-            go_on.wait(60)
+            go_on.wait(WAIT_S)
             super().emit(record)
 
     monkeypatch.setattr(logging, "FileHandler", Disk)
     log = LogFile(tmp_path / "slow.log", "gateway-0", "json", "info")
     try:
         logger.info("the first")
-        assert stuck.wait(60)
+        assert stuck.wait(WAIT_S)
         for number in range(30):
             logger.info("line %d", number)
         assert log.dropped == 20

@@ -2,11 +2,11 @@
 
 import pytest
 
-from dualmap.instances.signals import InstanceSignals, KvEventState, LoadSample
 from dualmap.router.cli.status import format_signals
 from dualmap.router.observe.signal_ages import SignalAges
 from dualmap.scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
 from dualmap.scheduler.events import FirstToken, InstanceJoined, LoadReported, RequestArrived, RequestFinished
+from dualmap.scheduler.fleet.signals import InstanceSignals, KvEventState, LoadSample
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 
 from playwright.async_api import expect
 
-from dualmap.instances.member import Member, MemberState
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.server import SimServer
-from dualmap.router.fleet.state import GatewayState
 from dualmap.router.gateway.admin import AdminService
 from dualmap.router.http.limits import HttpLimits
 from dualmap.scheduler import InstanceCapacity
+from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.messages import GatewayState
 from tests.router.conftest import Fleet, answer_hello
 from tests.router.ui_browser import CHROMIUM, PHONE, WIDE, open_page
 

@@ -18,7 +18,7 @@ def taken_in(route: Route = Route.CHAT, priority: int = 0, **headers: bytes) -> 
     request = HttpRequest(0.0)
     request.fields = {name.replace("_", "-").encode(): value for name, value in headers.items()}
     assert request.fields.keys() <= NOTED
-    exchange = SimpleNamespace(id="r", request=request, body=BODY % priority)
+    exchange = SimpleNamespace(id="r", request=request, grant=None, body=BODY % priority)
     return take_in(exchange, route, 512, TokenRatio(), ask_for_usage=False, isolate_tenants=False)  # type: ignore[arg-type]
 
 

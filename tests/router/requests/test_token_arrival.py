@@ -5,10 +5,11 @@ from concurrent.futures import Future
 
 import pytest
 
-from dualmap.instances.signals import InstanceSignals, LoadSample, SignalNews
 from dualmap.router.requests import token_arrival
 from dualmap.router.tokens.token_blocks import Fallback, TokenizedPrompt
 from dualmap.scheduler.events import BlocksRemoved, BlocksStored
+from dualmap.scheduler.fleet.signals import InstanceSignals, LoadSample, SignalNews
+from tests.conftest import WAIT_S
 from tests.router.conftest import CHAT, post
 
 ADAPTER_CARDS = ({"id": "tiny", "parent": None}, {"id": "tuned", "parent": "tiny"})
@@ -30,7 +31,8 @@ class HeldTokens:
 
 
 @pytest.fixture
-def tokens() -> HeldTokens:
+def tokens(monkeypatch) -> HeldTokens:
+    monkeypatch.setattr(token_arrival, "TIMEOUT_S", WAIT_S)
     return HeldTokens()
 
 
@@ -62,7 +64,8 @@ async def test_an_adapter_has_blocks_of_its_own(fleet, tokens):
 
 @pytest.mark.parametrize("late", [True, False])
 async def test_without_tokens_it_is_known_by_its_bytes(fleet, tokens, monkeypatch, late: bool):
-    monkeypatch.setattr(token_arrival, "TIMEOUT_S", 0.01 if late else 10.0)
+    if late:
+        monkeypatch.setattr(token_arrival, "TIMEOUT_S", 0.01)
     async with fleet(tokens=tokens) as f:
         client = await f.client()
         await client.send(post("/v1/chat/completions", CHAT))

@@ -5,12 +5,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from dualmap.instances.member import Member, MemberState
-from dualmap.router.fleet.state import FleetState, GatewayState, PoolPlan
 from dualmap.router.scaling import autoscaler as module
 from dualmap.router.scaling.autoscaler import Autoscaler, RefusedError, Scaled, Wanted
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
-from dualmap.scheduler.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.messages import FleetState, GatewayState, PoolPlan
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
 READY, DRAINING, LOST = MemberState.READY, MemberState.DRAINING, MemberState.LOST
 GATEWAY = GatewayState("g", 9, "", 0.0)
@@ -241,7 +241,7 @@ async def test_the_one_that_stands_in_during_a_restart_is_not_one_too_many(watch
 
 
 async def test_an_instance_that_does_not_come_back_makes_room_for_another(watch, monkeypatch):
-    monkeypatch.setattr("dualmap.router.scaling.history.LOST_S", -1.0)
+    monkeypatch.setattr("dualmap.scheduler.fleet.scaling_history.LOST_S", -1.0)
     async with watch(FakeFleet(sim_0=READY, sim_1=LOST)) as w:
         w.autoscaler._history.start_s = -1.0
         assert await w.look() == ("sim-0", "sim-2")

@@ -2,10 +2,10 @@
 
 import asyncio
 
-from dualmap.instances.member import Member, MemberState
-from dualmap.router.fleet.state import FleetState, GatewayState
 from dualmap.router.scaling.rolling_restart import RollingRestart
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.messages import FleetState, GatewayState
 
 READY, DRAINING, LOST = MemberState.READY, MemberState.DRAINING, MemberState.LOST
 

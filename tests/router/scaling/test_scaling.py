@@ -14,7 +14,7 @@ from dualmap.router.cli.admin_call import AdminCallError, admin_call
 from tests.conftest import WAIT_S, await_that
 from tests.deployment import Deployment, ask, under_load
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.ray
 
 CONFIG = "simulate: {count: 2}\n"
 # Each request is a fifth of what an instance computes in a second.

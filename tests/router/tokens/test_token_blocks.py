@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dualmap.router.tokens.load_tokenizer import TokenizerError
 from dualmap.router.tokens.token_blocks import MAX_BODY_BYTES, MAX_QUEUED, Fallback, TokenBlocks, TokenizedPrompt
 from dualmap.scheduler.blocks import hash_tokens, token_root
+from tests.conftest import WAIT_S
 from tests.router.made_tokenizers import BOS, PARTS_TEMPLATE, START, STOP, make_tokenizer, save_tokenizer
 
 BLOCK_TOKENS = 4
@@ -53,7 +54,7 @@ def warm(paths) -> Iterator[TokenBlocks]:
 
 def ask(blocks: TokenBlocks, body: object, chat: bool = True, lora_name: str = "") -> TokenizedPrompt | None:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return blocks.submit(raw, chat, lora_name).result(30)
+    return blocks.submit(raw, chat, lora_name).result(WAIT_S)
 
 
 def prompt_of(ids: list[int], lora_name: str = "", cache_salt: str = "") -> TokenizedPrompt:
@@ -285,7 +286,7 @@ chats = st.lists(
 
 
 @given(chat=chats, turns=st.integers(1, 6))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_chat_and_its_earlier_turns_have_the_ids_that_the_template_gives(warm, chat, turns):
     for messages in (chat[:turns], chat):
         assert ask(warm, {"messages": messages}) == prompt_of(rendered(messages))
@@ -308,7 +309,7 @@ def test_the_next_turn_tokenises_its_further_messages_alone(blocks):
 
 def test_above_the_bound_there_is_no_answer_at_once_and_below_it_there_is_again(blocks):
     gate = Event()
-    blocks._pool.submit(gate.wait, 30)
+    blocks._pool.submit(gate.wait, WAIT_S)
     body = json.dumps(CHAT).encode()
     taken = [blocks.submit(body, True, "") for _ in range(MAX_QUEUED)]
     assert blocks.queued == MAX_QUEUED
@@ -320,16 +321,16 @@ def test_above_the_bound_there_is_no_answer_at_once_and_below_it_there_is_again(
     assert blocks.queued == MAX_QUEUED - 1
     again = blocks.submit(body, True, "")
     gate.set()
-    wait([*taken, again], timeout=30)
+    wait([*taken, again], timeout=WAIT_S)
     assert again.result() == prompt_of(rendered([HELLO]))
     assert blocks.exact == MAX_QUEUED
-    blocks._pool.submit(int).result(30)
+    blocks._pool.submit(int).result(WAIT_S)
     assert blocks.queued == 0
 
 
 def test_prompts_that_wait_when_it_closes_are_cancelled_and_given_back(blocks):
     gate = Event()
-    blocks._pool.submit(gate.wait, 30)
+    blocks._pool.submit(gate.wait, WAIT_S)
     waiting = [blocks.submit(b"{}", True, "") for _ in range(5)]
     blocks.close()
     gate.set()
@@ -341,7 +342,7 @@ def test_threads_at_once_give_what_one_gives(paths):
     blocks = TokenBlocks(paths["text"], BLOCK_TOKENS, threads=4)
     asked = [[HELLO, {"role": "assistant", "content": f"{n % 9} {STOP} größer" * (n % 7)}] for n in range(200)]
     futures = [blocks.submit(json.dumps({"messages": messages}).encode(), True, "") for messages in asked]
-    assert [future.result(30) for future in futures] == [prompt_of(rendered(messages)) for messages in asked]
+    assert [future.result(WAIT_S) for future in futures] == [prompt_of(rendered(messages)) for messages in asked]
     assert blocks.exact == 200
     blocks.close()
 

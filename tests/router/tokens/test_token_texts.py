@@ -23,7 +23,7 @@ def made(build: str):
 
 @pytest.mark.parametrize("build", BUILDS)
 @given(text=texts, around=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_segments_give_the_ids_of_the_whole_text_whether_they_were_kept_or_not(build, text, around):
     tokenizer, warm, cold = made(build)
     whole = tokenizer(text, add_special_tokens=around)["input_ids"]

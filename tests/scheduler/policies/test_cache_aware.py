@@ -2,11 +2,11 @@
 
 from dualmap.scheduler import InstanceCapacity, Request, SchedulerConfig
 from dualmap.scheduler.holders import Holders
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.pace import FleetPace
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.load_order import LoadOrder
 from dualmap.scheduler.policies import cache_aware
 from dualmap.scheduler.policies.cache_aware import CacheAware
-from dualmap.scheduler.ttft import FleetPace
 
 
 def where(commands) -> str:

@@ -4,10 +4,10 @@ from math import inf
 
 from dualmap.scheduler import InstanceCapacity, Request, SchedulerConfig
 from dualmap.scheduler.holders import Holders
-from dualmap.scheduler.instance_view import InstanceView
+from dualmap.scheduler.instance.pace import FleetPace
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.load_order import LoadOrder
 from dualmap.scheduler.policies.ray_prefix_affinity import RayPrefixAffinity
-from dualmap.scheduler.ttft import FleetPace
 
 
 def where(commands) -> str:

@@ -1,0 +1,42 @@
+"""Who wants the answer to a request that goes to an instance, as the connection that fetches it sees him."""
+
+from typing import Protocol
+
+from dualmap.router.http.answer_head import AnswerHead
+from dualmap.scheduler.events import FailureCause
+
+
+class Upstream(Protocol):
+    """The connection that fetches the answer, open or being opened."""
+
+    def abort(self) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class AnswerSink(Protocol):
+    """upstream: the connection at hand, set by the connection itself. body: of the request, as the instance gets it."""
+
+    upstream: Upstream | None
+
+    @property
+    def body(self) -> bytes: ...
+
+    def head_for(self, host_line: bytes) -> bytes:
+        """Return the head of the request as the instance gets it; host_line follows the target."""
+        ...
+
+    def relay(self, body: bytes, pieces: int, head: AnswerHead, complete: bool) -> None:
+        """Take some of the answer's body, which came in so many pieces; its last, which may be empty, if complete.
+        Whoever does not want the answer aborts `upstream`."""
+        ...
+
+    def answer_complete(self, head: AnswerHead) -> None:
+        """All of the answer has been relayed, and the connection is no longer this sink's."""
+        ...
+
+    def attempt_failed(self, cause: FailureCause) -> None:
+        """The connection is gone before the answer was complete."""
+        ...

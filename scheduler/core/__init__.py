@@ -1,0 +1,5 @@
+"""The core: one gate for all events, and what each kind of them does."""
+
+from dualmap.scheduler.core.gate import Scheduler
+
+__all__ = ["Scheduler"]

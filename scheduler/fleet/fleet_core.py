@@ -1,0 +1,146 @@
+"""Fleet without its process: the one writer of membership. Instances report to it; gateways tell it what they have
+booked and ask what changed since: members, what instances said of themselves, what the others have booked, the depths
+all agree on."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.fleet.agreed_depths import AgreedDepths
+from dualmap.scheduler.fleet.load_board import LoadBoard
+from dualmap.scheduler.fleet.member import Member, Membership, MemberState
+from dualmap.scheduler.fleet.messages import FleetNews, FleetState, GatewayReport, PoolPlan
+from dualmap.scheduler.fleet.signal_board import SignalBoard
+from dualmap.scheduler.fleet.signals import InstanceSignals
+
+SILENCE_S = 5.0  # without a report an instance counts as lost; five heartbeats
+SETTLE_S = 5.0  # a restarted Fleet publishes nothing until every instance has reported, or for this long
+AWAY_S = 1.0  # nobody called for so long: it was Fleet's process that stood still, not the instances
+
+
+class FleetCore:
+    """Keeps no state that the reports of instances and gateways do not bring back: after a restart it settles, then
+    publishes an epoch higher than any a gateway knows. `now` is in seconds of any monotonic clock, the same one at each
+    call."""
+
+    def __init__(
+        self, expected: tuple[str, ...], configs: Mapping[str, SchedulerConfig], now: float, first_number: int = 1
+    ) -> None:
+        """expected: ids of the instances that will report; those that a gateway has books of are waited for, too.
+        configs: of each pool's core. first_number: see LoadBoard."""
+        self._silent = set(expected)
+        self._called_at = now
+        self._settled_at = self._sure_at = now + SETTLE_S
+        self._members: dict[str, Member] = {}
+        self._reported_at: dict[str, float] = {}
+        self._removed: dict[str, int] = {}  # instance -> its incarnation
+        self._signals = SignalBoard(first_number)
+        self._loads = LoadBoard(first_number)
+        self._depths = AgreedDepths(configs)
+        self._plans: dict[str, PoolPlan] = {}
+        self._epoch = 0
+        self._changed = True
+
+    # Instances.
+
+    def report(self, member: Member, signals: InstanceSignals | None, now: float) -> bool:
+        """An instance's state, and what it says of itself; a report of an older incarnation is dropped. False if
+        changes of its cache were missed: it has to tell all it holds."""
+        instance_id = member.instance_id
+        self._note_call(now)
+        known = self._members.get(instance_id)
+        oldest = self._removed.get(instance_id, -1) + 1 if known is None else known.incarnation
+        if member.incarnation < oldest:
+            return True
+        self._silent.discard(instance_id)
+        self._reported_at[instance_id] = now
+        if known != member:
+            self._members[instance_id] = member
+            self._members_changed()
+            if member.state is MemberState.LOST or (known is not None and member.incarnation > known.incarnation):
+                self._signals.forget(instance_id)
+        return signals is None or self._signals.put(signals, now)
+
+    def forget(self, instance_id: str) -> None:
+        """The instance is gone for good: it is no member any more, whatever it still says."""
+        member = self._members.pop(instance_id, None)
+        self._silent.discard(instance_id)
+        if member is not None:
+            self._removed[instance_id] = member.incarnation
+            self._signals.forget(instance_id)
+            self._members_changed()
+
+    # Gateways.
+
+    def sync(self, report: GatewayReport, now: float) -> FleetNews:
+        """What is newer than the gateway knows. Gateways call this each 100 ms."""
+        self._note_call(now)
+        self._loads.put(report, now)
+        self._depths.observe(report.sent, self._members)
+        if report.depths is not None:
+            self._depths.adopt(report.depth_epoch, report.depths)
+        tell_depths = report.depth_epoch > self._depths.epoch
+        if not self._is_settled(report):
+            return FleetNews(tell_depths=tell_depths)
+        self._lose_silent()
+        if self._changed or report.epoch > self._epoch:
+            self._epoch = max(self._epoch, report.epoch) + 1
+            self._changed = False
+        membership = None
+        if report.epoch != self._epoch:
+            membership = Membership(self._epoch, self._in_order())
+        others, heard = self._loads.others(report.gateway_id, report.heard, now)
+        alone = others is None and not self._depths.epoch  # a single gateway finds depths by itself, and sooner
+        return FleetNews(
+            membership=membership,
+            signals=self._signals.news(report.signals, now),
+            others=others,
+            heard=heard,
+            depths={} if alone or tell_depths else self._depths.news(report.depth_epoch),
+            tell_depths=tell_depths,
+            gateways=self._loads.gateways(now),
+            plans=tuple(self._plans.values()),
+        )
+
+    def state(self, now: float, plan: PoolPlan | None = None) -> FleetState:
+        """Of the whole deployment. plan: of the scaler that asks, for gateways to show."""
+        self._note_call(now)
+        if plan is not None:
+            self._plans[plan.pool] = plan
+        return FleetState(
+            epoch=self._epoch + self._changed,
+            settled=now >= self._sure_at,
+            members=self._in_order(),
+            gateways=self._loads.gateways(now),
+            loads=self._loads.loads(),
+            totals=self._loads.totals(),
+        )
+
+    # What these share.
+
+    def _note_call(self, now: float) -> None:
+        if now - self._called_at > AWAY_S:
+            self._reported_at = dict.fromkeys(self._reported_at, now)
+            self._sure_at = now + SETTLE_S
+        self._called_at = now
+
+    def _in_order(self) -> tuple[Member, ...]:
+        return tuple(self._members[i] for i in sorted(self._members))
+
+    def _members_changed(self) -> None:
+        self._changed = True
+        self._depths.resize(self._members)
+
+    def _is_settled(self, report: GatewayReport) -> bool:
+        if self._called_at >= self._settled_at:
+            return True
+        if report.epoch > self._epoch:  # we are the successor of a Fleet that knew more
+            self._silent |= {load.instance_id for load in report.loads} - self._members.keys() - self._removed.keys()
+        return not self._silent
+
+    def _lose_silent(self) -> None:
+        for instance_id, member in self._members.items():
+            silent_s = self._called_at - self._reported_at[instance_id]
+            if member.state is not MemberState.LOST and silent_s > SILENCE_S:
+                self._members[instance_id] = replace(member, state=MemberState.LOST)
+                self._members_changed()

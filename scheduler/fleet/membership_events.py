@@ -1,0 +1,43 @@
+"""What a change of membership means to the core."""
+
+from dualmap.scheduler.events import Event, InstanceDraining, InstanceJoined, InstanceLost
+from dualmap.scheduler.fleet.member import Member, Membership, MemberState
+
+SERVING = (MemberState.READY, MemberState.DRAINING)
+
+
+def membership_events(old: Membership, new: Membership) -> list[Event]:
+    """Joins first, so that what a lost instance had finds the instance that replaces it. A member that is first seen
+    while it drains joins when it drains no more. A higher incarnation replaces a lower one in a single event."""
+    before = {m.instance_id: m for m in old.members if m.state in SERVING}
+    after = {m.instance_id: m for m in new.members}
+    joined: list[Event] = []
+    draining: list[Event] = []
+    lost: list[Event] = []
+    for member in new.members:
+        known = before.get(member.instance_id)
+        if member.state is MemberState.READY and (
+            known is None
+            or member.incarnation > known.incarnation
+            or known.state is MemberState.DRAINING
+            or known.adapters != member.adapters
+        ):
+            joined.append(InstanceJoined(member.instance_id, member.incarnation, member.capacity, member.adapters))
+        elif member.state is MemberState.DRAINING and known is not None and known.state is MemberState.READY:
+            draining.append(InstanceDraining(member.instance_id, member.incarnation))
+    for known in before.values():
+        member_now = after.get(known.instance_id)
+        if cause := _loss(known, member_now):
+            lost.append(InstanceLost(known.instance_id, known.incarnation, cause))
+    return joined + draining + lost
+
+
+def _loss(known: Member, now: Member | None) -> str:
+    """Why the core loses a member it has; empty where it does not."""
+    if now is None:
+        return "removed"
+    if now.state not in SERVING:
+        return now.state.value
+    if now.state is MemberState.DRAINING and now.incarnation > known.incarnation:
+        return "replaced"
+    return ""

@@ -1,0 +1,107 @@
+"""What gateways tell Fleet, and what Fleet knows of the whole deployment."""
+
+from dataclasses import astuple, dataclass, field
+from operator import add, sub
+
+from dualmap.scheduler.events import GatewayLoads, InstanceLoad, PrefixDepths
+from dualmap.scheduler.fleet.member import Member, Membership
+from dualmap.scheduler.fleet.signals import SignalNews
+
+Sent = tuple[str, tuple[int, ...]]  # instance id, blocks of a prompt dispatched to it
+
+
+@dataclass(frozen=True, slots=True)
+class PoolTotals:
+    """Of one pool, since the start. Each is a counter of SchedulerStats, and of ScalingSample."""
+
+    arrived: int = 0
+    arrived_work_tokens: int = 0
+    slo_kept: int = 0
+    slo_missed: int = 0
+    tpot_kept: int = 0
+    tpot_missed: int = 0
+
+    def __add__(self, other: "PoolTotals") -> "PoolTotals":
+        return PoolTotals(*map(add, astuple(self), astuple(other)))
+
+    def __sub__(self, other: "PoolTotals") -> "PoolTotals":
+        return PoolTotals(*map(sub, astuple(self), astuple(other)))
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayReport:
+    """epoch, signals, heard: of the membership in use, of the last signals heard, and of the last prompts heard of that
+    others sent. sent: prompts dispatched since the last report. depths: the agreed depths in use, by pool; None unless
+    Fleet asked for them. admin: HOST:PORT of its admin endpoints."""
+
+    gateway_id: str
+    epoch: int = 0
+    signals: int = 0
+    heard: int = 0
+    loads: tuple[InstanceLoad, ...] = ()
+    sent: tuple[Sent, ...] = ()
+    totals: dict[str, PoolTotals] = field(default_factory=dict)
+    depth_epoch: int = 0
+    depths: dict[str, PrefixDepths] | None = None
+    admin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayState:
+    """age_s: since its last report."""
+
+    gateway_id: str
+    epoch: int
+    admin: str
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """How many instances of a pool its Autoscaler wants, and between which numbers it may choose."""
+
+    pool: str
+    wanted: int
+    least: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class FleetNews:
+    """What the gateway has not heard yet. others: None while it is the only one. heard: up to which prompt of others
+    this is. tell_depths: Fleet does not know the agreed depths; the next report has to have them. gateways: all there
+    are. plans: of the pools that are scaled."""
+
+    membership: Membership | None = None
+    signals: SignalNews | None = None
+    others: GatewayLoads | None = None
+    heard: int = 0
+    depths: dict[str, PrefixDepths] = field(default_factory=dict)
+    tell_depths: bool = False
+    gateways: tuple[GatewayState, ...] = ()
+    plans: tuple[PoolPlan, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FleetState:
+    """loads: of all gateways together, by instance. totals: by pool. settled: every instance and every gateway has
+    had the time to report."""
+
+    epoch: int
+    settled: bool
+    members: tuple[Member, ...]
+    gateways: tuple[GatewayState, ...]
+    loads: dict[str, InstanceLoad]
+    totals: dict[str, PoolTotals]
+
+    def is_drained(self, instance_id: str) -> bool:
+        """Whether every gateway knows that the instance drains (or is gone), and none has a request there. Ask once a
+        state shows it draining."""
+        load = self.loads.get(instance_id)
+        idle = load is None or not (load.running or load.waiting)
+        return (
+            self.settled
+            and idle
+            and bool(self.gateways)
+            and all(gateway.epoch >= self.epoch for gateway in self.gateways)
+        )

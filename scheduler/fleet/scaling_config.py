@@ -1,0 +1,50 @@
+"""When a fleet grows and shrinks. Each default works."""
+
+from dataclasses import dataclass, fields
+
+from dualmap.scheduler.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingConfig:
+    """Raises ConfigError with field, rule and value.
+
+    target_load: share of the prefill capacity that may be asked for; what is above keeps bursts within the objective.
+    decode_load, kv_load: shares of the places for running requests and of the KV cache that may be taken.
+    attainment: share of first tokens within the objective, or of answers at the pace of theirs, below which one more
+    instance is wanted.
+    up_window_s, down_window_s: seconds over which the load must call for more, or for fewer.
+    cool_down_s: after any change, until the next one downwards. max_step: instances started at once.
+    clear_backlog_s: a backlog is to be worked off within this time, besides what arrives.
+    drain_deadline_s: what still runs on an instance that leaves is aborted then. dry_run: plans are only told.
+    """
+
+    min_replicas: int = 1  # instances that always run
+    max_replicas: int = 1  # instances that run at the most
+    target_load: float = 0.8
+    decode_load: float = 0.85
+    kv_load: float = 0.9
+    attainment: float = 0.95
+    up_window_s: float = 30.0
+    down_window_s: float = 120.0
+    cool_down_s: float = 60.0
+    max_step: int = 2
+    clear_backlog_s: float = 20.0
+    drain_deadline_s: float = 120.0
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("target_load", "decode_load", "kv_load", "attainment"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must be greater than 0 and at most 1, not {getattr(self, name)!r}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name.endswith("_s") and not value > 0:
+                raise ConfigError(f"{field.name} must be greater than 0, not {value!r}")
+        if self.max_step < 1:
+            raise ConfigError(f"max_step must be at least 1, not {self.max_step!r}")
+        if self.min_replicas < 0:
+            raise ConfigError(f"min_replicas must be at least 0, not {self.min_replicas!r}")
+        if self.max_replicas < max(1, self.min_replicas):
+            least = max(1, self.min_replicas)
+            raise ConfigError(f"max_replicas must be at least {least}, as min_replicas is, not {self.max_replicas!r}")

@@ -1,0 +1,89 @@
+"""Fleet's states, second by second, as the scaling plan reads them."""
+
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+
+from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.messages import FleetState, PoolTotals
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_plan import InstanceSample, ScalingSample
+
+FIRST_GUESS_S = 30.0  # what an instance takes to start, before one was seen to
+LOST_S = 60.0  # or twice the time of a start: an instance lost for longer does not come back by itself
+
+
+class ScalingHistory:
+    """start_s: what the last instance took to start. lost: instances that are not counted on any more."""
+
+    def __init__(self, pool_name: str, config: ScalingConfig) -> None:
+        self._pool_name = pool_name
+        self._kept_s = config.down_window_s + config.up_window_s
+        self._samples: deque[ScalingSample] = deque()
+        self._totals = PoolTotals()
+        self._since: dict[str, tuple[str, float]] = {}  # instance -> state, since when
+        self.start_s = FIRST_GUESS_S
+        self.lost: set[str] = set()
+
+    def samples(self) -> Sequence[ScalingSample]:
+        return tuple(self._samples)
+
+    def add(
+        self, now: float, state: FleetState, ids: Collection[str], leaving: Collection[str], rolling: str | None
+    ) -> None:
+        """ids: the instances to count. leaving: of these, those that go. rolling: the one that is restarted, which is
+        coming back."""
+        members = {member.instance_id: member for member in state.members}
+        found = []
+        self.lost.clear()
+        for instance_id in ids:
+            name = _state_of(members.get(instance_id), instance_id in leaving, instance_id == rolling)
+            since_s = self._note(instance_id, name, now)
+            if name == "lost" and since_s > max(LOST_S, 2 * self.start_s):
+                self.lost.add(instance_id)
+            else:
+                load = state.loads.get(instance_id) or InstanceLoad(instance_id, 0, 0, 0, 0)
+                member = members.get(instance_id)
+                capacity = member.capacity if member else InstanceCapacity()
+                found.append(_sample(capacity, load, "starting" if name == "lost" else name, since_s))
+        self._since = {i: since for i, since in self._since.items() if i in ids}
+        totals = state.totals.get(self._pool_name, PoolTotals())
+        before = self._totals if totals.arrived >= self._totals.arrived else PoolTotals()  # Fleet was restarted
+        self._totals = totals
+        self._samples.append(ScalingSample(now, tuple(found), **asdict(totals - before)))
+        while self._samples[0].at_s < now - self._kept_s:
+            self._samples.popleft()
+
+    def _note(self, instance_id: str, state: str, now: float) -> float:
+        """How long it has been in the state."""
+        known = self._since.get(instance_id)
+        if known is None or known[0] != state:
+            if known is not None and (known[0], state) == ("starting", "ready"):
+                self.start_s = now - known[1]
+            known = self._since[instance_id] = (state, now)
+        return now - known[1]
+
+
+def _state_of(member: Member | None, leaving: bool, rolling: bool) -> str:
+    if leaving:
+        return "draining"
+    if rolling or member is None or member.state is MemberState.STARTING:
+        return "starting"
+    return {MemberState.READY: "ready", MemberState.DRAINING: "draining"}.get(member.state, "lost")
+
+
+def _sample(capacity: InstanceCapacity, load: InstanceLoad, state: str, since_s: float) -> InstanceSample:
+    return InstanceSample(
+        load.instance_id,
+        state,
+        capacity,
+        load.seconds_per_token,
+        load.prefilling_tokens,
+        load.waiting_tokens,
+        load.waiting,
+        load.running,
+        load.kv_tokens,
+        load.saved_tokens,
+        since_s,
+    )

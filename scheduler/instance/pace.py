@@ -1,0 +1,82 @@
+"""Seconds per token of prefill work: what was configured, corrected by the first tokens observed."""
+
+from dualmap.scheduler.instance.token_pace import FleetTokenPace
+
+PRIOR_TOKENS = 65_536.0  # weight of the configured speed, and of the fleet's, against observations
+MEMORY_TOKENS = 262_144.0  # observations older than this many tokens fade: a few dozen long prompts
+MAX_DRIFT = 8.0  # an observation counts within this factor of the configured speed: one hiccup must not outweigh it
+MIN_OBSERVED_TOKENS = 2048  # below this a step's fixed cost, not the tokens, is what was measured
+
+
+class FleetPace:
+    """How the instances compare with what was configured, all together: the ratio of observed to configured seconds.
+    Where nothing of an instance was seen yet, it is taken to be as the others are. tokens: how fast they decode."""
+
+    def __init__(self) -> None:
+        self.ratio = 1.0
+        self.tokens = FleetTokenPace()
+        self._observed = PRIOR_TOKENS
+        self._configured = PRIOR_TOKENS
+
+    def observe(self, tokens: int, ratio: float) -> None:
+        """So many tokens took `ratio` times what was configured."""
+        keep = min(1.0, MEMORY_TOKENS / (self._configured + tokens))
+        self._observed = (self._observed + tokens * ratio) * keep
+        self._configured = (self._configured + tokens) * keep
+        self.ratio = self._observed / self._configured
+
+
+class PrefillSpeed:
+    """Seconds per token of prefill work of one instance: the ratio of sums of observed seconds and tokens, with fading
+    memory. Observed while the instance works, decoding beside it included: what that costs is learned with the rest.
+    """
+
+    def __init__(self, prefill_tokens_per_s: float, fleet: FleetPace) -> None:
+        self._configured = 1.0 / prefill_tokens_per_s
+        self._fleet = fleet
+        self._guess_tokens = PRIOR_TOKENS  # weight of the fleet's pace; fades as the instance is observed
+        self._tokens = 0.0
+        self._seconds = 0.0
+        self._since_s = 0.0
+        self._seen_tokens = 0
+        self._seen_s = 0.0
+        self.seconds_per_token = self._configured
+        self.refresh()
+
+    @property
+    def is_known(self) -> bool:
+        """It has been observed more than the fleet's pace weighs."""
+        return self._tokens > PRIOR_TOKENS
+
+    def refresh(self) -> None:
+        """Take up what was learned of the others meanwhile."""
+        guess_s = self._guess_tokens * self._configured * self._fleet.ratio
+        self.seconds_per_token = (guess_s + self._seconds) / (self._guess_tokens + self._tokens)
+
+    def starts(self, now: float) -> None:
+        """The instance had no prefill to do until now."""
+        self._since_s = now
+
+    def observe(self, tokens: int, now: float) -> None:
+        """A prompt with so much work was computed. Prompts are computed one after the other, so the time since the
+        one before is its own; those that end in the same step count together."""
+        self._seen_tokens += tokens
+        self._seen_s += now - self._since_s
+        self._since_s = now
+        if self._seen_tokens < MIN_OBSERVED_TOKENS:
+            return
+        tokens = self._seen_tokens
+        configured_s = tokens * self._configured
+        seconds = min(max(self._seen_s, configured_s / MAX_DRIFT), configured_s * MAX_DRIFT)
+        self._seen_tokens = 0
+        self._seen_s = 0.0
+        keep = min(1.0, MEMORY_TOKENS / (self._guess_tokens + self._tokens + tokens))
+        self._guess_tokens *= keep
+        self._tokens = (self._tokens + tokens) * keep
+        self._seconds = (self._seconds + seconds) * keep
+        self._fleet.observe(tokens, seconds / configured_s)
+        self.refresh()
+
+    def correct(self, tokens: int) -> None:
+        """A prompt observed before was so much more work than was thought, or less if below 0."""
+        self._seen_tokens += tokens

@@ -1,0 +1,79 @@
+"""The order of the folders, bottom up: a file imports from its own entry and from entries before it, never from one
+behind it. tests/test_layers.py reads the imports.
+
+An entry is a folder or a file without its ending, from the root; of several that fit, the longest one counts. A file
+belongs to its own folder's entry: `scheduler` has the rules that stand flat, not what is in its folders.
+"""
+
+LAYERS = (
+    "src/dualmap/__init__",
+    "scheduler",
+    "scheduler/instance",
+    "scheduler/policies",
+    "scheduler/fleet",
+    "scheduler/core",
+    "scheduler/cells",  # in front of several cores
+    "scheduler/__init__",  # the public names: for everybody else, not for files of the scheduler
+    "router/__init__",
+    "router/http",
+    "instances",
+    "instances/kv_events",
+    "instances/simulated",
+    "instances/server",
+    "instances/calibrate",
+    "instances/actor",
+    "router/tokens",
+    "router/journal",
+    "router/fleet",
+    "router/access",
+    "router/observe",
+    "router/scaling",
+    "router/apis",
+    "router/requests",
+    "router/config",
+    "router/envoy",
+    "router/gateway",
+    "router/deployment",
+    "router/cli",
+    "loadtest",
+    "loadtest/traces",
+    "loadtest/replay",
+    "loadtest/formats",
+    "loadtest/reports",
+    "loadtest/virtual",
+    "loadtest/study",
+    "loadtest/harm",
+    "loadtest/overhead",
+    "loadtest/cli",
+    "loadtest/experiments",
+    "router/cli/main",  # names the commands of all folders, and imports one when it is called
+    "src/dualmap/__main__",
+)
+
+MOST_LINES = 400
+
+# Imports upwards or in a circle that are there still. No other may come.
+KNOWN: frozenset[tuple[str, str]] = frozenset(
+    {
+        ("router/http/http_request.py", "router/access/access.py"),
+        ("router/http/upstream.py", "router/requests/exchange.py"),
+        ("router/http/upstream.py", "router/http/upstream_pool.py"),
+        ("router/http/upstream_pool.py", "router/requests/exchange.py"),
+        ("router/requests/exchange.py", "router/requests/driven.py"),
+        ("router/observe/live_view.py", "router/gateway/gateway.py"),
+        ("scheduler/load_order.py", "scheduler/instance_view.py"),
+        ("scheduler/request.py", "scheduler/ttft.py"),
+    }
+)
+
+# Longer files that are there still.
+KNOWN_LONG: frozenset[str] = frozenset(
+    {
+        "scheduler/core.py",
+        "scheduler/instance_view.py",
+        "tests/instances/kv_events/test_kv_event_stream.py",
+        "tests/loadtest/study/test_study_report.py",
+        "tests/scheduler/test_core_invariants.py",
+        "tests/scheduler/test_core_requests.py",
+    }
+)

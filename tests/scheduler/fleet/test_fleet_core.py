@@ -1,0 +1,172 @@
+"""Fleet's epochs, by hand-made reports, the time told by hand."""
+
+from dataclasses import replace
+
+import pytest
+
+from dualmap.scheduler import InstanceCapacity, SchedulerConfig
+from dualmap.scheduler.events import InstanceLoad
+from dualmap.scheduler.fleet.fleet_core import SETTLE_S, SILENCE_S, FleetCore
+from dualmap.scheduler.fleet.member import Member, Membership, MemberState
+from dualmap.scheduler.fleet.messages import FleetState, GatewayReport, PoolPlan
+
+
+class Told:
+    """A Fleet that is told the time."""
+
+    def __init__(self, *expected: str) -> None:
+        self.now = 100.0
+        self.core = FleetCore(expected, {"": SchedulerConfig()}, self.now)
+
+    def report(self, member: Member) -> None:
+        self.core.report(member, None, self.now)
+
+    def sync(self, known_epoch: int = 0, **more) -> Membership | None:
+        return self.core.sync(GatewayReport("gateway-0", known_epoch, **more), self.now).membership
+
+    def state(self, *reports: GatewayReport) -> FleetState:
+        """After these reports of gateways."""
+        for each in reports:
+            self.core.sync(each, self.now)
+        return self.core.state(self.now)
+
+    def pass_time(self, seconds: float, *reporting: Member) -> None:
+        """As it passes where gateways ask each 100 ms and these instances report."""
+        for _ in range(round(seconds / 0.1) + 1):
+            self.now += 0.1
+            self.core.state(self.now)
+            for member in reporting:
+                self.report(member)
+
+
+def ready(instance_id: str, incarnation: int = 1) -> Member:
+    return Member(instance_id, incarnation, "127.0.0.1", 8000, MemberState.READY, InstanceCapacity())
+
+
+def test_publishes_nothing_until_every_expected_instance_has_reported():
+    fleet = Told("a", "b")
+    fleet.report(ready("a"))
+    assert fleet.sync() is None
+    fleet.report(ready("b"))
+    assert [m.instance_id for m in fleet.sync().members] == ["a", "b"]
+
+
+def test_does_not_wait_for_a_silent_instance_beyond_the_settling_time():
+    fleet = Told("a", "b")
+    fleet.report(ready("a"))
+    fleet.pass_time(SETTLE_S, ready("a"))
+    assert [m.instance_id for m in fleet.sync().members] == ["a"]
+
+
+def test_a_gateway_that_knows_the_epoch_is_told_nothing():
+    fleet = Told("a")
+    fleet.report(ready("a"))
+    epoch = fleet.sync().epoch
+    fleet.report(ready("a"))
+    assert fleet.sync(epoch) is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(ready("a"), state=MemberState.DRAINING),
+        replace(ready("a"), port=8001),
+        replace(ready("a"), incarnation=2),
+        replace(ready("a"), model_cards=({"id": "m"},)),
+    ],
+)
+def test_each_change_makes_a_higher_epoch(changed):
+    fleet = Told("a")
+    fleet.report(ready("a"))
+    before = fleet.sync()
+    fleet.report(changed)
+    after = fleet.sync(before.epoch)
+    assert after.epoch > before.epoch
+    assert after.members == (changed,)
+
+
+def test_a_report_of_an_older_incarnation_is_dropped():
+    fleet = Told("a")
+    fleet.report(ready("a", incarnation=2))
+    fleet.report(replace(ready("a", incarnation=1), state=MemberState.LOST))
+    assert fleet.sync().members == (ready("a", incarnation=2),)
+
+
+def test_a_silent_instance_is_lost_and_comes_back_with_its_next_report():
+    fleet = Told("a")
+    fleet.report(ready("a"))
+    epoch = fleet.sync().epoch
+    fleet.pass_time(SILENCE_S)
+    lost = fleet.sync(epoch)
+    assert lost.members[0].state is MemberState.LOST
+    fleet.report(ready("a"))
+    assert fleet.sync(lost.epoch).members == (ready("a"),)
+
+
+def test_a_restarted_fleet_publishes_an_epoch_above_any_a_gateway_knows():
+    fleet = Told("a")
+    fleet.report(ready("a"))
+    assert fleet.sync(known_epoch=41).epoch > 41
+
+
+def test_nobody_is_lost_because_fleet_itself_stood_still():
+    fleet = Told("a")
+    fleet.report(ready("a"))
+    epoch = fleet.sync().epoch
+    fleet.now += 10 * SILENCE_S
+    assert fleet.sync(epoch) is None
+    fleet.pass_time(SILENCE_S)
+    assert fleet.sync(epoch).members[0].state is MemberState.LOST
+
+
+def test_a_restarted_fleet_waits_for_every_instance_that_a_gateway_has_books_of():
+    fleet = Told("a")
+    fleet.report(ready("a"))
+    loads = (InstanceLoad("a", 0, 0, 0, 0), InstanceLoad("b", 1, 0, 0, 0))
+    assert fleet.sync(known_epoch=41, loads=loads) is None
+    fleet.report(ready("b"))
+    assert [m.instance_id for m in fleet.sync(known_epoch=41, loads=loads).members] == ["a", "b"]
+
+
+def test_an_instance_that_is_forgotten_is_no_member_whatever_it_still_says():
+    fleet = Told("a", "b")
+    fleet.report(ready("a"))
+    fleet.report(ready("b"))
+    epoch = fleet.sync().epoch
+    fleet.core.forget("b")
+    fleet.report(replace(ready("b"), state=MemberState.LOST))
+    after = fleet.sync(epoch)
+    assert [m.instance_id for m in after.members] == ["a"]
+    fleet.report(ready("b", incarnation=2))
+    assert [m.instance_id for m in fleet.sync(after.epoch).members] == ["a", "b"]
+
+
+def test_plans_reach_the_gateways():
+    fleet = Told("a")
+    fleet.report(ready("a"))
+    plan = PoolPlan("code", 3, 1, 4)
+    fleet.core.state(fleet.now, replace(plan, wanted=2))
+    fleet.core.state(fleet.now, plan)
+    assert fleet.core.sync(GatewayReport("gateway-0"), fleet.now).plans == (plan,)
+
+
+def test_an_instance_is_drained_once_all_gateways_know_it_and_none_has_a_request_there():
+    fleet = Told("a")
+    fleet.report(ready("a"))
+    fleet.pass_time(SETTLE_S, ready("a"))
+    epoch = fleet.sync().epoch
+    fleet.report(replace(ready("a"), state=MemberState.DRAINING))
+    first, second = GatewayReport("gateway-0", epoch + 1), GatewayReport("gateway-1", epoch + 1)
+    busy = (InstanceLoad("a", 1, 0, 0, 0),)
+    assert not fleet.state(replace(first, epoch=epoch), second).is_drained("a")
+    assert not fleet.state(first, replace(second, loads=busy)).is_drained("a")
+    assert fleet.state(first, second).is_drained("a")
+
+
+def test_nothing_counts_as_drained_before_gateways_had_the_time_to_say_what_they_have():
+    fleet = Told("a")
+    fleet.report(replace(ready("a"), state=MemberState.DRAINING))
+    assert not fleet.state().is_drained("a")
+    assert not fleet.state(GatewayReport("gateway-0", 1)).is_drained("a")
+    fleet.pass_time(SETTLE_S, replace(ready("a"), state=MemberState.DRAINING))
+    assert fleet.state(GatewayReport("gateway-0", fleet.state().epoch)).is_drained("a")

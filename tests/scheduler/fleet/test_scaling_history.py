@@ -1,0 +1,81 @@
+"""Samples for the scaling plan, made from what Fleet knows."""
+
+from dataclasses import asdict
+
+from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.messages import FleetState, PoolTotals
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_history import LOST_S, ScalingHistory
+
+CONFIG = ScalingConfig(1, 4, up_window_s=10, down_window_s=20)
+
+
+def fleet(states: dict[str, str], loads=(), totals=None) -> FleetState:
+    members = tuple(
+        Member(i, 1, "127.0.0.1", 80, MemberState(state), InstanceCapacity(kv_tokens=1000))
+        for i, state in states.items()
+    )
+    return FleetState(1, True, members, (), {load.instance_id: load for load in loads}, totals or {})
+
+
+def states_of(history: ScalingHistory) -> dict[str, tuple[str, float]]:
+    return {i.instance_id: (i.state, i.since_s) for i in history.samples()[-1].instances}
+
+
+def test_an_instance_starts_is_ready_and_drains_each_with_its_age():
+    history = ScalingHistory("", CONFIG)
+    history.add(100.0, fleet({"a": "ready"}), ["a", "b"], [], None)
+    assert states_of(history) == {"a": ("ready", 0.0), "b": ("starting", 0.0)}
+    history.add(103.0, fleet({"a": "ready", "b": "starting"}), ["a", "b"], [], None)
+    assert states_of(history) == {"a": ("ready", 3.0), "b": ("starting", 3.0)}
+    history.add(107.0, fleet({"a": "ready", "b": "ready"}), ["a", "b"], ["a"], None)
+    assert states_of(history) == {"a": ("draining", 0.0), "b": ("ready", 0.0)}
+    assert history.start_s == 7.0
+
+
+def test_an_instance_that_is_restarted_counts_as_starting():
+    history = ScalingHistory("", CONFIG)
+    history.add(0.0, fleet({"a": "lost"}), ["a"], [], "a")
+    assert states_of(history)["a"][0] == "starting"
+
+
+def test_a_lost_instance_is_counted_on_for_a_while_only():
+    history = ScalingHistory("", CONFIG)
+    for at in (0.0, LOST_S):
+        history.add(at, fleet({"a": "lost"}), ["a"], [], None)
+        assert states_of(history)["a"][0] == "starting"
+        assert history.lost == set()
+    history.add(LOST_S + 1, fleet({"a": "lost"}), ["a"], [], None)
+    assert states_of(history) == {}
+    assert history.lost == {"a"}
+
+
+def test_loads_are_those_of_fleet_and_others_than_ours_are_left_out():
+    load = InstanceLoad("a", 3, 400, 500, 600, 2, 0.001, 70, 0.0)
+    history = ScalingHistory("", CONFIG)
+    history.add(0.0, fleet({"a": "ready", "x": "ready"}, [load]), ["a"], [], None)
+    (sample,) = history.samples()[-1].instances
+    assert (sample.running, sample.waiting, sample.kv_tokens, sample.saved_tokens) == (
+        load.running,
+        load.waiting,
+        load.kv_tokens,
+        load.saved_tokens,
+    )
+    assert sample.capacity.kv_tokens == 1000
+
+
+def test_counters_are_since_the_sample_before_also_when_they_begin_anew():
+    history = ScalingHistory("", CONFIG)
+    counted = [PoolTotals(10, 100, 8, 2, 6, 1), PoolTotals(15, 160, 12, 3, 8, 2), PoolTotals(4, 40, 4, 0, 3, 0)]
+    for at, totals in enumerate(counted):
+        history.add(float(at), fleet({}, totals={"": totals}), [], [], None)
+    found = [PoolTotals(**{name: getattr(s, name) for name in asdict(PoolTotals())}) for s in history.samples()]
+    assert found == [counted[0], PoolTotals(5, 60, 4, 1, 2, 1), counted[2]]
+
+
+def test_samples_are_kept_for_both_windows():
+    history = ScalingHistory("", CONFIG)
+    for at in range(100):
+        history.add(float(at), fleet({}), [], [], None)
+    assert [s.at_s for s in history.samples()] == [float(at) for at in range(69, 100)]
