@@ -194,8 +194,15 @@ class Gateway:
             self.signals.note(signals, now)
             pool = self._pool_of.get(signals.instance_id)
             if pool is not None and (load := signals.load) is not None:
-                said = (load.running, load.waiting, load.kv_used, signals.load_age_s, load.adapters)
-                self.driver.handle(LoadReported(signals.instance_id, *said), pool.core)
+                reported = LoadReported(
+                    signals.instance_id,
+                    load.running,
+                    load.waiting,
+                    kv_used=load.kv_used,
+                    age_s=signals.load_age_s,
+                    adapters=load.adapters,
+                )
+                self.driver.handle(reported, pool.core)
         for change in news.cache:
             if (pool := self._pool_of.get(change.instance_id)) is not None:
                 self.driver.handle(change, pool.core)
