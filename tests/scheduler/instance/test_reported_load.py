@@ -91,6 +91,14 @@ class TestSilence:
         core.arrive("r", 10)
         assert core.attempt("r").state is AttemptState.PREFILLING
 
+    def test_the_end_of_an_answer_is_as_good_as_a_report(self, script):
+        core = self.silent(script)
+        core.finish("own")
+        core.tick(1.1)
+        core.arrive("next", 10)
+        core.arrive("r", 10)
+        assert core.attempt("r").state is AttemptState.PREFILLING
+
     def test_an_answer_is_as_good_as_a_report(self, script):
         core = self.silent(script)
         core.first_token("own")
