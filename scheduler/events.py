@@ -91,11 +91,15 @@ class InstanceLost:
 
 @record
 class RequestArrived:
+    """A client asks for an answer."""
+
     request: Request
 
 
 @record
 class FirstToken:
+    """The driver saw the first output of the attempt."""
+
     request_id: str
     attempt: int
 

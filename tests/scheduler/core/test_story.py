@@ -33,7 +33,7 @@ def test_a_request_that_ran_twice_tells_of_both_attempts(script):
         f"attempt 1 for {first}",
         f"attempt 2 for {second}",
     ]
-    assert f"failed before on {first}" in story
+    assert f"had failed on {first}" in story
 
 
 def test_what_nobody_asked_for_has_no_story(script):
@@ -46,4 +46,4 @@ def test_only_the_last_requests_are_remembered(script):
         core.arrive(f"r{number}", 10)
         core.cancel(f"r{number}")
     assert core.core.story("r0") == ()
-    assert ends(core.core.story("r1")) == ["over after 0.000 s: cancelled"]
+    assert ends(core.core.story("r1")) == ["over after 0.000 s: the client left"]
