@@ -65,6 +65,5 @@ KNOWN_LONG: frozenset[str] = frozenset(
     {
         "tests/instances/kv_events/test_kv_event_stream.py",
         "tests/loadtest/study/test_study_report.py",
-        "tests/scheduler/core/test_invariants.py",
     }
 )
