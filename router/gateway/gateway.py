@@ -43,7 +43,8 @@ from dualmap.scheduler.events import (
 )
 from dualmap.scheduler.fleet.member import Membership, MemberState
 from dualmap.scheduler.fleet.membership_events import SERVING, membership_events
-from dualmap.scheduler.fleet.messages import GatewayState, PoolPlan, PoolTotals, Sent
+from dualmap.scheduler.fleet.messages import GatewayState, PoolPlan, Sent
+from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.signals import SignalNews
 from dualmap.scheduler.snapshot import Move, Snapshot
 
