@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heapreplace
 
 from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.deadline_queue import DeadlineQueue
-from dualmap.scheduler.instance.tenant_shares import NOBODY
+from dualmap.scheduler.tenant_shares import NOBODY
 
 CREDIT_TOKENS = 32_768  # a few long prompts: what a tenant that has had less than its share may have at once
 REMEMBERED = 64  # tags of tenants without anything waiting that are kept before they are looked through

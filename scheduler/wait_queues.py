@@ -11,8 +11,8 @@ from collections.abc import Iterator, Set
 from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.deadline_queue import patience_ends_s
 from dualmap.scheduler.fair_queue import FairQueue
-from dualmap.scheduler.instance.tenant_shares import NOBODY
 from dualmap.scheduler.request import Request
+from dualmap.scheduler.tenant_shares import NOBODY
 
 # For each token of work that a less important request does before its turn, the more important ones do so many first:
 # a flood of the unimportant has a fifth of the instance when all of it has waited too long, and never less.

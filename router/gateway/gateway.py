@@ -332,14 +332,10 @@ class Gateway:
                     "signals": signals.get(member.instance_id, {}),
                 }
             members.append(row)
-        return {
-            "gateway_id": self.gateway_id,
+        return self._about() | {
             "pid": os.getpid(),
             "policy": ", ".join(dict.fromkeys(pool.scheduler.config.policy for pool in self.pools.values())),
-            "pools": list(self.pools),
             "models_served_twice": self.admission.models.twice,
-            "epoch": self.membership.epoch,
-            "uptime_s": self.uptime_s,
             "in_flight": len(self.driver.exchanges),
             "client_connections": len(self.service.clients),
             "journal": "; ".join(journals) or None,
@@ -347,17 +343,31 @@ class Gateway:
                 "epoch": max((agreed.epoch for agreed in depths), default=0),
                 "keys": sum(len(agreed.depths) for agreed in depths),
             },
-            "gateways": [dataclasses.asdict(peer) for peer in self.peers],
             "members": members,
         }
 
-    @property
-    def uptime_s(self) -> float:
-        return self._clock() - self._started_at
-
     def live(self, pool_name: str | None, rings_known: str) -> dict[str, Any]:
-        """See live_view. None: the first pool."""
-        return live_view(self, next(iter(self.pools)) if pool_name is None else pool_name, rings_known, self._clock())
+        """See live_view. None: the first pool. Raises KeyError if there is no such pool."""
+        name = next(iter(self.pools)) if pool_name is None else pool_name
+        return self._about() | live_view(
+            name,
+            self.pools[name].scheduler,
+            self.membership.of_pool(name).members,
+            timeline=self.timelines[name],
+            decisions=self.decisions,
+            signals=self.signals,
+            rings_known=rings_known,
+            now=self._clock(),
+        )
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "gateway_id": self.gateway_id,
+            "pools": list(self.pools),
+            "epoch": self.membership.epoch,
+            "uptime_s": self._clock() - self._started_at,
+            "gateways": [dataclasses.asdict(peer) for peer in self.peers],
+        }
 
     # Background.
 

@@ -6,8 +6,8 @@ from dualmap.scheduler.attempt import Attempt, AttemptState
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import InstanceCapacity
 from dualmap.scheduler.instance.kv_booking import KvBooking
-from dualmap.scheduler.instance.tenant_shares import TenantShares
 from dualmap.scheduler.request import Request
+from dualmap.scheduler.tenant_shares import TenantShares
 from dualmap.scheduler.wait_queues import WaitQueue
 
 

@@ -9,9 +9,9 @@ from dualmap.scheduler.instance.booked import Booked
 from dualmap.scheduler.instance.others import Others
 from dualmap.scheduler.instance.reported_load import ReportedLoad
 from dualmap.scheduler.instance.service import Service
-from dualmap.scheduler.instance.tenant_shares import SHARED_WINDOW
 from dualmap.scheduler.instance.token_pace import SEQUENCE_TOKENS
 from dualmap.scheduler.request import Request
+from dualmap.scheduler.tenant_shares import SHARED_WINDOW
 
 
 class Room:

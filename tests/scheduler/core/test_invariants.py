@@ -42,13 +42,13 @@ from dualmap.scheduler.events import (
     Tick,
 )
 from dualmap.scheduler.instance.others import FRESH_S, KEPT_S
-from dualmap.scheduler.instance.tenant_shares import SHARED_WINDOW
 from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.policies.dualmap import DualMap
 from dualmap.scheduler.prefix_key import MIN_WINDOW, WINDOW_PER_INSTANCE
 from dualmap.scheduler.rebalance import plan_rebalance
 from dualmap.scheduler.request import ChoiceReason
 from dualmap.scheduler.snapshot import Move
+from dualmap.scheduler.tenant_shares import SHARED_WINDOW
 
 IDS = ("a", "b", "c", "d", "e")
 ADAPTERS = {"a": ("sql", "poems"), "b": ("sql",), "c": ("poems",), "d": (), "e": ()}
