@@ -21,9 +21,7 @@ class HttpLimits:
     connect_timeout_s: float = 2.0  # to an instance: three SYNs inside a data centre
     first_byte_timeout_s: float = 600.0  # of an instance: a plain answer comes whole, after all its tokens
     stall_timeout_s: float = 60.0  # between two pieces of an answer; vLLM can hang in mid-stream for good
-    upstream_idle_s: float = (
-        4.0  # below uvicorn's keep-alive of 5 s, so that an instance seldom closes first
-    )
+    upstream_idle_s: float = 4.0  # below uvicorn's keep-alive of 5 s, so that an instance seldom closes first
     max_upstream_idle: int = 256  # kept-alive connections to an instance; vLLM's default max_num_seqs
 
     sweep_interval_s: float = 0.5  # one pass over all connections; per-request timers would cost more
