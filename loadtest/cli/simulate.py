@@ -100,7 +100,12 @@ def _add_cluster(group: "argparse._ArgumentGroup") -> None:
         metavar="NAME",
         help=f"{', '.join(MODELS)}, or a profile's file (default %(default)s)",
     )
-    add("--policy", default="dualmap", metavar="NAME,...", help="policies to compare, or all (default %(default)s)")
+    add(
+        "--policy",
+        default="dualmap",
+        metavar="NAME,...",
+        help="policies to compare, or all, those of installed packages too (default %(default)s)",
+    )
     add("--bound", action="store_true", help="also the upper bound: one cache shared by all, one queue (default: no)")
     add(
         "--set",

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dualmap.scheduler.config import policy_names
+from dualmap.scheduler.config import POLICY_NAMES
 
 
 def add_deployment_flags(parser: argparse.ArgumentParser, serves_http: bool = True) -> None:
@@ -38,7 +38,9 @@ def add_deployment_flags(parser: argparse.ArgumentParser, serves_http: bool = Tr
         "--admin-port", type=int, metavar="PORT", help="port of /metrics, /admin and /ui; 0: a free one (default 8081)"
     )
     objectives = parser.add_argument_group("placement")
-    objectives.add_argument("--policy", metavar="NAME", help=f"{', '.join(policy_names())} (default dualmap)")
+    objectives.add_argument(
+        "--policy", metavar="NAME", help=f"{', '.join(POLICY_NAMES)}, or an installed package's (default dualmap)"
+    )
     objectives.add_argument(
         "--slo", type=float, metavar="SECONDS", help="objective for the time to the first token (default 5)"
     )

@@ -24,8 +24,9 @@ from dualmap.router.fleet.actor_by_name import FLEET, NAMESPACE, REBALANCER, aut
 from dualmap.router.fleet.rebalancer import Rebalancer
 from dualmap.router.gateway.gateway_actor import GatewayActor
 from dualmap.router.observe.prometheus_targets import write_targets
-from dualmap.router.scaling.autoscaler import Autoscaler, Scaled
+from dualmap.router.scaling.autoscaler import Autoscaler
 from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.scaler import Scaled
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
 START_TIMEOUT_S = 120.0  # of an actor

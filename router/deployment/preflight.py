@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
 
+import dualmap
 from dualmap.instances.server.vllm_command import NoVllmError, find_vllm
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.tokens.load_tokenizer import TokenizerError, load_tokenizer
@@ -38,6 +39,9 @@ def missing_here(config: DualMapConfig) -> Iterator[str]:
 def cannot_start(config: DualMapConfig) -> Iterator[str]:
     """What is missing, and what only a start needs: ports that nobody else has, a tokenizer that can be loaded."""
     yield from missing_here(config)
+    for path in (Path("dualmap/__init__.py"), Path("dualmap.py")):  # Ray's workers import from the current folder first
+        if path.exists() and not path.samefile(dualmap.__file__):
+            yield f"{path.absolute()} hides this program from its processes: start it in another folder"
     gateway = config.gateway
     admin_ports = range(gateway.admin_port, gateway.admin_port + gateway.count) if gateway.admin_port else ()
     for host, port in ((gateway.host, gateway.port), *((gateway.admin_host, port) for port in admin_ports)):
