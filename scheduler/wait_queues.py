@@ -117,3 +117,12 @@ class WaitQueue:
     def least_priority(self) -> int:
         """That of the least important, of one or more."""
         return self._priorities[-1]
+
+    def check(self) -> None:
+        """Raise AssertionError where the levels are not those of what waits."""
+        assert self._priorities == sorted(self._levels), "priorities"
+        assert self._count == sum(len(level) for level in self._levels.values()), "how many wait"
+        for priority, level in self._levels.items():
+            assert level, f"nobody waits at priority {priority}"
+            assert all(attempt.request.priority == priority for attempt in level), f"priority {priority}"
+            level.check(priority)

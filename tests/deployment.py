@@ -10,7 +10,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import openai
@@ -129,6 +129,19 @@ def ask(deployment: Deployment, text: str, **options) -> str:
         raw = client.chat.completions.with_raw_response.create(model="sim", messages=messages, **options)
         assert raw.parse().choices[0].finish_reason in ("stop", "length")
     return "-".join(raw.headers["x-request-id"].split("-")[:2])
+
+
+@contextmanager
+def held(deployment: Deployment, count: int) -> Iterator[None]:
+    """So many streams under way until the block ends, however slow the machine is; then their clients leave."""
+    options = {"max_tokens": 20_000, "stream": True, "extra_body": {"ignore_eos": True}}
+    with ExitStack() as stack:
+        client = stack.enter_context(deployment.client())
+        for number in range(count):
+            messages = [{"role": "user", "content": f"{number} writes a book"}]
+            stream = client.chat.completions.create(model="sim", messages=messages, **options)
+            stack.callback(stream.close)
+        yield
 
 
 def under_load(deployment: Deployment, strike) -> list[str]:

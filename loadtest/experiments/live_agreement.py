@@ -25,7 +25,9 @@ from dualmap.loadtest.experiments.recorded import run_again
 from dualmap.loadtest.replay.run_file import Outcome, RunFileError, read_run
 from dualmap.loadtest.traces.synth import synthesise
 from dualmap.loadtest.traces.trace import TraceError, TraceRequest, read_trace, select, write_trace
-from dualmap.router.config.config import ConfigFileError, DualMapConfig, SimulatedInstances, load_config
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.load import ConfigFileError, load_config
+from dualmap.router.config.pool_settings import SimulatedInstances
 from dualmap.router.deployment.cluster import Cluster, ClusterError
 from dualmap.router.journal.format import JournalError
 from dualmap.router.journal.replay import JournalReader

@@ -28,7 +28,8 @@ from dualmap.loadtest.reports.summary import RunSummary, summarise
 from dualmap.loadtest.traces.synth import Lognormal, SynthConfig, synthesise
 from dualmap.loadtest.traces.trace import write_trace
 from dualmap.router.cli.up import stop_on_signal
-from dualmap.router.config.config import ConfigFileError, DualMapConfig, load_config
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.deployment.cluster import Cluster, ClusterError
 from dualmap.scheduler.fleet.member import Member
 

@@ -76,19 +76,19 @@ def _instance(
         return row
     return row | {
         "running": view.running_count,
-        "others_running": view.others.running if view.others is not None else 0,
+        "others_running": view.others.running,
         "foreign": view.reported.foreign.requests,
         "waiting": view.waiting_count,
         "prefill_tokens": view.booked_prefill_tokens,
         "waiting_tokens": view.waiting_tokens,
         "work_s": (view.booked_prefill_tokens + view.waiting_tokens) * view.seconds_per_token,
         "ttft_s": view.backlog_s + mean_work_tokens * view.seconds_per_token,
-        "tpot_s": view.tpot_with(0),
+        "tpot_s": view.room.tpot_with(0),
         "tokens_per_s": 1 / view.seconds_per_token,
         "kv_booked": view.booked_kv_tokens / view.capacity.kv_tokens,
         "kv_used": signals.get("metrics", {}).get("kv_used"),
         "left_alone_s": max(0.0, view.suspect_until - now),
-        "load_share": view.ramp,
+        "load_share": view.service.ramp,
         "signals": {name: {k: s.get(k) for k in ("age_s", "stale", "error")} for name, s in signals.items()},
     }
 

@@ -19,6 +19,7 @@ PROMETHEUS = shutil.which("prometheus")
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.slow,
     pytest.mark.skipif(PROMETHEUS is None, reason="prometheus: Debian's package"),
 ]
 

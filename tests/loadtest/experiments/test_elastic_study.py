@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from dualmap.loadtest.experiments.elastic_study import add_arguments, run
 from dualmap.loadtest.experiments.program import run_as_program
 from dualmap.loadtest.experiments.resize_runs import KEYS, MAPS, ModuloMap, changed_share, ideal_share
@@ -12,6 +14,7 @@ from dualmap.scheduler.dual_ring import DualRing
 IDS = [f"i{number}" for number in range(8)]
 
 
+@pytest.mark.slow
 def test_the_tables_name_fleets_and_maps_and_the_page_shows_the_run(tmp_path, capsys):
     trace = tmp_path / "chats.jsonl"
     write_trace(trace, synthesise(SynthConfig(requests=250, qps=2.0)))

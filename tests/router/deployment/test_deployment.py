@@ -77,9 +77,9 @@ def test_a_killed_instance_fails_only_the_streams_it_had_begun_and_comes_back(de
 
     def stream(number: int) -> None:
         """Records instance and outcome; the stream is long enough to be running when the instance dies."""
-        options = {"max_tokens": 400, "stream": True, "extra_body": {"ignore_eos": True}}
+        options = {"max_tokens": 600, "stream": True, "extra_body": {"ignore_eos": True}}
         messages = [{"role": "user", "content": f"{number} is my number. " * 30}]
-        raw = deployment.client().chat.completions.with_raw_response
+        raw = client.chat.completions.with_raw_response
         instance = ""
         try:
             answer = raw.create(model="sim", messages=messages, **options)
@@ -92,7 +92,7 @@ def test_a_killed_instance_fails_only_the_streams_it_had_begun_and_comes_back(de
         except openai.APIError as error:
             outcomes.append((instance, f"error: {error.message}"))
 
-    with ThreadPoolExecutor(24) as clients:
+    with deployment.client() as client, ThreadPoolExecutor(24) as clients:
         running = [clients.submit(stream, number) for number in range(12)]
         for _ in range(12):
             assert begun.acquire(timeout=WAIT_S)
@@ -142,7 +142,7 @@ def test_requests_are_served_while_a_background_actor_is_killed(deployment, acto
     await_that(lambda: deployment.ready_count() == 2, "both instances ready again")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_stopping_leaves_no_process_behind(tmp_path, number):
     logs = ("--log-format", "json", "--log-requests")
     with deployed("--simulate", "1", "--journal", "run.jsonl.gz", *logs, directory=tmp_path) as deployment:
@@ -157,6 +157,7 @@ def test_stopping_leaves_no_process_behind(tmp_path, number):
         assert (line["process"], line["outcome"], line["instance"]) == ("gateway-0", "ok", "sim-0")
 
 
+@pytest.mark.slow
 def test_a_killed_command_leaves_no_process_behind(tmp_path):
     with deployed("--simulate", "1", directory=tmp_path) as deployment:
         deployment.process.kill()
@@ -165,6 +166,7 @@ def test_a_killed_command_leaves_no_process_behind(tmp_path):
         await_that(lambda: not left(), "every process of ours has ended")
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_one_clear_line_and_nothing_is_left(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

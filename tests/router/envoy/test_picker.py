@@ -10,13 +10,13 @@ import trustme
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from dualmap.router.config.config import ConfigFileError, load_config
+from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.envoy import ext_proc
 from dualmap.router.gateway.gateway import Gateway
 from dualmap.router.gateway.pool import Pool
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.observe.metrics import GatewayMetrics
-from dualmap.router.requests.request_driver import RequestDriver
+from dualmap.router.requests.driver import RequestDriver
 from dualmap.scheduler import InstanceCapacity, Scheduler, SchedulerConfig
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from tests.conftest import WAIT_S
@@ -308,7 +308,7 @@ async def test_an_instance_that_is_lost_under_a_running_request_takes_it_off_the
 
 async def test_a_picker_that_stops_refuses_new_requests():
     picking = Picking("a")
-    picking.driver.stop_taking()
+    picking.gateway.admission.stopping = True
     stream = picking.stream()
     stream.ask(CHAT)
     assert (await refused(stream))[0] == 503
