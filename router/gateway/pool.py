@@ -1,6 +1,7 @@
 """A pool of instances that serve the same models: rings, objective and books of its own."""
 
-from dualmap.router.journal.writer import Core, JournaledScheduler, JournalWriter
+from dualmap.router.journal.writer import JournaledScheduler, JournalWriter
+from dualmap.router.requests.core import Core
 from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.core import Scheduler
