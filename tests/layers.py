@@ -63,9 +63,6 @@ KNOWN: frozenset[tuple[str, str]] = frozenset()
 # Longer files that are there still.
 KNOWN_LONG: frozenset[str] = frozenset(
     {
-        "scheduler/core/gate.py",
-        "scheduler/instance/view.py",
         "tests/scheduler/core/test_invariants.py",
-        "tests/scheduler/core/test_requests.py",
     }
 )
