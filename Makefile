@@ -2,20 +2,26 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+DEMO_STAMP := .venv/.installed-demo
 
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
 
-.PHONY: setup demo test test-slow test-vllm test-envoy test-browser vllm metrics-table check overhead clean
+.PHONY: setup demo test test-slow test-vllm test-envoy test-browser vllm reference check overhead clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@ $(DEMO_STAMP)
+
+$(DEMO_STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[loadtest]'
 	touch $@
 
-demo: $(STAMP)  ## four simulated instances, round_robin against dualmap, a report
+demo: $(DEMO_STAMP)  ## four simulated instances, round_robin against dualmap, a report
 	$(BIN)/dualmap demo $(ARGS)
 
 # One Ray cluster at a time, in one of the processes; the other tests are shared out.
@@ -46,8 +52,8 @@ test-envoy: $(STAMP)  ## every test with a real Envoy in front
 test-browser: $(STAMP)  ## the live page in a headless Chromium, where there is one
 	$(BIN)/pytest -m browser $(ARGS)
 
-metrics-table: $(STAMP)  ## docs/metrics.md, after a change of what /metrics serves
-	$(BIN)/python -m tests.router.metrics_table docs/metrics.md
+reference: $(STAMP)  ## the generated pages of docs/reference, after a change of what they tell
+	$(BIN)/python -m tests.docs.reference
 
 check: $(STAMP)  ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -82,14 +82,14 @@ LIVE_SETTINGS = (
 class SchedulerConfig:
     """Raises ConfigError with field, rule and value."""
 
-    policy: str = "dualmap"  # or a comparison policy, see scheduler/policies, or a registered one
-    ttft_slo_s: float = 5.0  # objective for requests that name none (arXiv 2602.06502, section 4.1)
+    policy: str = "dualmap"  # chooses instances; others are there to compare with (scheduler/policies), or installed
+    ttft_slo_s: float = 5.0  # objective for the first token of requests that name none (arXiv 2602.06502, section 4.1)
     # Objective for the mean time per output token after the first, for requests that name none; 0: there is none.
     tpot_slo_s: float = 0.0
     block_tokens: int = 512  # unit of prefix identity; finer finds little more and costs more per decision
 
     # The five techniques.
-    dual_mapping: bool = True  # off: one ring, one candidate
+    dual_mapping: bool = True  # two rings name two candidates; off: one ring, one candidate
     adaptive_key: bool = True  # off: the key is always the first key_blocks blocks
     slo_aware: bool = True  # off: always the candidate with the longer cached prefix
     gateway_queue: bool = True  # off: dispatched at once; what waits, waits in the instance and cannot move
@@ -106,10 +106,10 @@ class SchedulerConfig:
     key_blocks: int = 1  # depth of a key before any deepening
     max_key_blocks: int = 512  # deepening stops here: a longer common prefix is not compared
 
-    # Seconds of waiting that leaving a cached prefix must save for each second of recomputation it causes: on an idle
-    # cluster, and on a busy one, where that second delays all who wait there.
+    # Seconds of waiting that leaving a cached prefix must save for each second of recomputation it causes, on an idle
+    # cluster.
     recompute_price_idle: float = 2.0
-    recompute_price_busy: float = 32.0
+    recompute_price_busy: float = 32.0  # and on a busy one, where that second delays all who wait there
     # An instance is hot when its backlog is above this share of the SLO. The paper's half (arXiv 2602.06502, section
     # 3.4) moves requests that would have kept the SLO anyway, and their prefixes are computed twice.
     hot_slo_fraction: float = 1.0

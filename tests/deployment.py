@@ -106,6 +106,22 @@ class Deployment:
         self._reader.join(timeout=WAIT_S)
 
 
+@contextmanager
+def deployed(
+    *arguments: str, directory: Path, config: str | None = None, within_s: float = WAIT_S, **options
+) -> Iterator[Deployment]:
+    """A deployment that has started, and is gone in the end. config: the text of its file. options: of Deployment."""
+    if config is not None:
+        (directory / "dualmap.yaml").write_text(config)
+        arguments = ("dualmap.yaml", *arguments)
+    deployment = Deployment(*arguments, directory=directory, **options)
+    try:
+        deployment.await_started(within_s)
+        yield deployment
+    finally:
+        deployment.clean_up()
+
+
 def ask(deployment: Deployment, text: str, **options) -> str:
     """The gateway that answered. Each call is a connection of its own, which the kernel gives to one of them."""
     messages = [{"role": "user", "content": text}]

@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from dualmap.loadtest.cli.replay import positive, run_replay
+from dualmap.loadtest.cli.replay import can_replay, positive, run_replay
 from dualmap.loadtest.cli.report import show_report
 from dualmap.loadtest.replay.flush_cache import FlushError, flush_cache
 from dualmap.loadtest.traces.load_level import round_robin_qps
 from dualmap.loadtest.traces.synth import Lognormal, SynthConfig, synthesise
 from dualmap.loadtest.traces.trace import TraceError, TraceRequest, read_trace, write_trace
 from dualmap.router.cli.up import stop_on_signal
-from dualmap.router.config.config import ConfigFileError, DualMapConfig, load_config
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.deployment.cluster import Cluster, ClusterError
 
 POLICIES = ("round_robin", "dualmap")
@@ -48,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if not can_replay():
+        return 2
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     try:

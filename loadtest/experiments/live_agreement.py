@@ -20,11 +20,14 @@ from dualmap.loadtest.cli.demo import MAX_INPUT_TOKENS, WORKLOAD
 from dualmap.loadtest.cli.replay import positive, run_replay
 from dualmap.loadtest.experiments.agreement_table import compare, furthest_apart, table
 from dualmap.loadtest.experiments.decided import decided
+from dualmap.loadtest.experiments.program import run_as_program
 from dualmap.loadtest.experiments.recorded import run_again
 from dualmap.loadtest.replay.run_file import Outcome, RunFileError, read_run
 from dualmap.loadtest.traces.synth import synthesise
 from dualmap.loadtest.traces.trace import TraceError, TraceRequest, read_trace, select, write_trace
-from dualmap.router.config.config import ConfigFileError, DualMapConfig, SimulatedInstances, load_config
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.load import ConfigFileError, load_config
+from dualmap.router.config.pool_settings import SimulatedInstances
 from dualmap.router.deployment.cluster import Cluster, ClusterError
 from dualmap.router.journal.format import JournalError
 from dualmap.router.journal.replay import JournalReader
@@ -129,11 +132,5 @@ def instance_profile(simulate: SimulatedInstances) -> EngineProfile:
     )
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m dualmap.loadtest.experiments.live_agreement")
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_as_program(add_arguments, run))

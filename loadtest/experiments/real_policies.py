@@ -21,13 +21,15 @@ from dualmap.instances.calibrate.cpu_model import cpu_model
 from dualmap.instances.server.metrics import ServerMetrics
 from dualmap.instances.server.watch import scrape
 from dualmap.loadtest.cli.replay import positive, run_replay
+from dualmap.loadtest.experiments.program import run_as_program
 from dualmap.loadtest.replay.flush_cache import FlushError, flush_cache
 from dualmap.loadtest.replay.run_file import read_run
 from dualmap.loadtest.reports.summary import RunSummary, summarise
 from dualmap.loadtest.traces.synth import Lognormal, SynthConfig, synthesise
 from dualmap.loadtest.traces.trace import write_trace
 from dualmap.router.cli.up import stop_on_signal
-from dualmap.router.config.config import ConfigFileError, DualMapConfig, load_config
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.deployment.cluster import Cluster, ClusterError
 from dualmap.scheduler.fleet.member import Member
 
@@ -174,11 +176,5 @@ def table(runs: list[PolicyRun]) -> str:
     return "\n".join(rows)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m dualmap.loadtest.experiments.real_policies")
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_as_program(add_arguments, run))

@@ -17,7 +17,9 @@ from dualmap.instances.server.http_call import http_get
 from dualmap.instances.server.process import StartError
 from dualmap.router.access.api_keys import ApiKeysError
 from dualmap.router.cli.up import add_arguments, overrides
-from dualmap.router.config.config import ConfigFileError, DualMapConfig, ExternalInstance, load_config
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.load import ConfigFileError, load_config
+from dualmap.router.config.pool_settings import ExternalInstance
 from dualmap.router.gateway.collect_less import collect_less
 from dualmap.router.gateway.gateway import Gateway
 from dualmap.router.gateway.pool import Pool

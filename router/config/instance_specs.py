@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from dualmap.instances.server.vllm_command import KV_TOPIC, find_vllm, number_of, serve_command, serve_env
 from dualmap.instances.spec import InstanceSpec, KvEventSource
-from dualmap.router.config.config import DualMapConfig, ExternalInstance, PoolSettings
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.pool_settings import ExternalInstance, PoolSettings
 from dualmap.scheduler.events import InstanceCapacity
 
 
@@ -81,7 +82,7 @@ def _simulated(config: DualMapConfig, pool_name: str, number: int) -> PlacedSpec
     simulate = pool.simulate
     capacity = _weighed(simulate.capacity, pool)
     command = (
-        *(sys.executable, "-m", "dualmap.instances.simulated.cli", "--port", "0", "--model", simulate.model),
+        *(sys.executable, "-P", "-m", "dualmap.instances.simulated.cli", "--port", "0", "--model", simulate.model),
         *("--prefill-tokens-per-s", str(capacity.prefill_tokens_per_s)),
         *("--kv-tokens", str(capacity.kv_tokens)),
         *("--max-num-seqs", str(capacity.max_running)),

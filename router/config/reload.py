@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dualmap.router.config.config import ConfigFileError, DualMapConfig, load_config
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.observe.reloads import Reloads
 from dualmap.scheduler.config import LIVE_SETTINGS
 

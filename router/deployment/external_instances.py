@@ -8,8 +8,9 @@ from typing import Protocol
 
 import ray
 
-from dualmap.router.config.config import DualMapConfig, ExternalInstance, KubernetesDiscovery
+from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.instance_specs import PlacedSpec, external_spec
+from dualmap.router.config.pool_settings import ExternalInstance, KubernetesDiscovery
 from dualmap.router.deployment.own_instances import OwnInstances
 from dualmap.router.fleet.actor_by_name import FLEET, actor_by_name
 from dualmap.scheduler.fleet.member import MemberState

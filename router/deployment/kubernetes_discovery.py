@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from kr8s.asyncio import api as connect
 
-from dualmap.router.config.config import KubernetesDiscovery
+from dualmap.router.config.pool_settings import KubernetesDiscovery
 
 FIRST_RETRY_S = 1.0
 MAX_RETRY_S = 30.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class HttpLimits:
     """Sizes in bytes, times in seconds. Times are checked each `sweep_interval_s`, so they end up to that much late."""
 
-    max_head_bytes: int = 64 * 1024  # nginx and Envoy allow 32-60 KiB; bearer tokens can be long
+    max_head_bytes: int = 64 * 1024  # of a request's head: nginx and Envoy allow 32-60 KiB; bearer tokens can be long
     max_body_bytes: int = 16 * 1024 * 1024  # a million tokens of text, or a few images; also what a client can pin
     max_pipelined: int = 8  # requests read ahead of the one being answered; then the connection is not read
     max_connections: int = 16_384  # client connections of this process; above, 503 and close
@@ -18,8 +18,8 @@ class HttpLimits:
     write_timeout_s: float = 60.0  # a client that takes no byte for this long is gone, and blocks an instance's slot
     linger_s: float = 5.0  # after a refusal the rest of the request is read and dropped, else a reset would eat it
 
-    connect_timeout_s: float = 2.0  # three SYNs inside a data centre
-    first_byte_timeout_s: float = 600.0  # a plain answer comes whole, after all its tokens
+    connect_timeout_s: float = 2.0  # to an instance: three SYNs inside a data centre
+    first_byte_timeout_s: float = 600.0  # of an instance: a plain answer comes whole, after all its tokens
     stall_timeout_s: float = 60.0  # between two pieces of an answer; vLLM can hang in mid-stream for good
     upstream_idle_s: float = 4.0  # below uvicorn's keep-alive of 5 s, so that an instance seldom closes first
     max_upstream_idle: int = 256  # kept-alive connections to an instance; vLLM's default max_num_seqs

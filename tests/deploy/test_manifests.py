@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from dualmap.router.config.config import load_config
+from dualmap.router.config.load import load_config
 from tests.deploy.helm_chart import CHART, KUBERNETES, PLAIN, ROOT, can_render, manifests, plain
 
 needs_go = pytest.mark.skipif(not can_render(), reason="without Go and sprig (see helm_chart.py) nothing is rendered")

@@ -116,7 +116,7 @@ async def carry(gateway: Gateway, due_s: float, payload: bytes) -> str:
     name = f"due-{due_s}"
     stream.ask(body, CHAT_PATH, x_request_id=name)
     endpoint, *_ = await stream.endpoints()
-    (pick_id,) = (pick.id for pick in gateway.driver.exchanges.values() if pick.request_id == name.encode())
+    (pick_id,) = (i for i, pick in gateway.driver.exchanges.items() if pick.arrived.request_id == name.encode())
     for _ in range(0, len(body), PIECE_BYTES):
         await stream.response()
     host, _, port = endpoint.rpartition(":")

@@ -10,7 +10,7 @@ import yaml
 from dualmap.router.access.access import Access
 from dualmap.router.access.api_keys import ApiKeysError, find_key, hash_key, load_api_keys
 from dualmap.router.cli.main import main
-from dualmap.router.config.config import ConfigFileError, load_config
+from dualmap.router.config.load import ConfigFileError, load_config
 from tests.router.conftest import CHAT, STREAM, Conversation, answer_hello
 
 A, B, ANY = "dm-key-of-a", "dm-key-of-b", "dm-key-of-a-proxy"
@@ -148,7 +148,7 @@ async def test_tenants_share_no_prefix_neither_here_nor_in_the_instance(keyed):
 async def test_a_changed_file_holds_within_a_second_and_a_broken_one_not_at_all(keyed, tmp_path):
     path = tmp_path / "keys.yaml"
     async with keyed() as f:
-        access, now = f.gateway.driver.access, time.monotonic()
+        access, now = f.gateway.service.access, time.monotonic()
         client = await f.client()
         path.write_text("keys: [")
         access.sweep(now + 2.0)

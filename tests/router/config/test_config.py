@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dualmap.router.config.config import ConfigFileError, load_config
+from dualmap.router.config.load import ConfigFileError, load_config
 
 
 def load(tmp_path, text: str, **overrides):

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from dualmap.router.config import reload as config_reload
-from dualmap.router.config.config import load_config
+from dualmap.router.config.load import load_config
 from dualmap.router.config.reload import ConfigFile, fixed_changes
 from tests.conftest import ProcessFamily, await_that
-from tests.deployment import Deployment, ask, free_port, under_load
+from tests.deployment import Deployment, ask, deployed, free_port, under_load
 from tests.router.fake_kubernetes import FakeKubernetes
 
 ONE_REFUSED = 'dualmap_config_reloads_total{result="refused"} 1.0'
@@ -22,7 +22,10 @@ A, B, C = (f"http://10.0.0.{number}:8000" for number in (1, 2, 3))
 BASE = {
     "instances": [A, B],
     "gateway": {"port": 8080},
-    "pools": {"code": {"instances": [C]}, "sims": {"simulate": {"count": 2}, "scaling": {"max_replicas": 4}}},
+    "pools": {
+        "code": {"instances": [C]},
+        "sims": {"simulate": {"count": 2, "model": "sims"}, "scaling": {"max_replicas": 4}},
+    },
 }
 
 
@@ -36,12 +39,21 @@ def changed(**sections: object) -> dict:
         (BASE, []),
         (changed(instances=[A, "http://10.0.0.9:8000"]), []),
         (changed(pools=BASE["pools"] | {"code": {"instances": [C, "http://10.0.0.9:8000"]}}), []),
-        (changed(pools=BASE["pools"] | {"sims": {"simulate": {"count": 2}, "scaling": {"max_replicas": 9}}}), []),
+        (
+            changed(
+                pools=BASE["pools"]
+                | {"sims": {"simulate": {"count": 2, "model": "sims"}, "scaling": {"max_replicas": 9}}}
+            ),
+            [],
+        ),
         (changed(gateway={"port": 8090}), ["gateway.port cannot change while it runs: 8080 -> 8090"]),
         (changed(scheduler={"ttft_slo_s": 2.0, "tpot_slo_s": 0.05, "max_waiting": 7}), []),
         (changed(limits={"max_body_bytes": 1000}), []),
         (
-            changed(pools=BASE["pools"] | {"sims": {"simulate": {"count": 3}, "scaling": {"max_replicas": 4}}}),
+            changed(
+                pools=BASE["pools"]
+                | {"sims": {"simulate": {"count": 3, "model": "sims"}, "scaling": {"max_replicas": 4}}}
+            ),
             ["pools.sims.simulate.count cannot change while it runs: 2 -> 3"],
         ),
         (changed(simulate={"count": 1}), ["simulate.count cannot change while it runs: 0 -> 1"]),
@@ -235,14 +247,9 @@ def test_instances_come_and_go_under_load_without_a_failed_request(tmp_path):
 @pytest.mark.slow
 def test_as_many_instances_run_as_the_file_says_by_now(tmp_path):
     path = tmp_path / "dualmap.yaml"
-    path.write_text("simulate: {count: 1}")
-    deployment = Deployment(str(path), directory=tmp_path)
-    try:
-        deployment.await_started()
+    with deployed(directory=tmp_path, config="simulate: {count: 1}") as deployment:
         path.write_text("simulate: {count: 2}")
         await_that(lambda: deployment.ready_count() == 2, "the second is there")
         path.write_text("simulate: {count: 1}")
         await_that(lambda: len(deployment.members()) == 1, "one of them has left")
         ask(deployment, "Still there?", max_tokens=1)
-    finally:
-        deployment.clean_up()

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from dualmap.router.config.config import ConfigFileError, load_config
 from dualmap.router.config.installed_policies import check_policy, register_installed_policies
+from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.scheduler import ConfigError, SchedulerConfig, config, policies, policy_names
 from tests import own_policy
 

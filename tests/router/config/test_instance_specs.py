@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from dualmap.instances.server.vllm_command import NoVllmError
-from dualmap.router.config.config import load_config
 from dualmap.router.config.instance_specs import instance_specs
+from dualmap.router.config.load import load_config
 
 
 @pytest.fixture

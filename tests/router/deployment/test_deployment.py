@@ -15,7 +15,7 @@ import pytest
 
 from dualmap.router.journal.replay import JournalReader, replay
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import Deployment
+from tests.deployment import Deployment, deployed
 
 pytestmark = pytest.mark.ray
 
@@ -23,12 +23,8 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory):
     """Two simulated instances behind one gateway, shared by the tests that leave it working."""
-    deployment = Deployment("--simulate", "2", directory=tmp_path_factory.mktemp("deployment"))
-    try:
-        deployment.await_started()
+    with deployed("--simulate", "2", directory=tmp_path_factory.mktemp("deployment")) as deployment:
         yield deployment
-    finally:
-        deployment.clean_up()
 
 
 def chat(deployment: Deployment, text: str, **options):
@@ -149,9 +145,7 @@ def test_requests_are_served_while_a_background_actor_is_killed(deployment, acto
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_stopping_leaves_no_process_behind(tmp_path, number):
     logs = ("--log-format", "json", "--log-requests")
-    deployment = Deployment("--simulate", "1", "--journal", "run.jsonl.gz", *logs, directory=tmp_path)
-    try:
-        deployment.await_started()
+    with deployed("--simulate", "1", "--journal", "run.jsonl.gz", *logs, directory=tmp_path) as deployment:
         assert chat(deployment, "Hello.", max_tokens=4).choices
         assert deployment.stop(number) == 0, deployment.output
         await_that(lambda: not deployment.family.living(), "every process has ended")
@@ -161,21 +155,15 @@ def test_stopping_leaves_no_process_behind(tmp_path, number):
         lines = map(json.loads, (tmp_path / "runs" / "logs" / "gateway-0.log").read_text().splitlines())
         (line,) = (line for line in lines if line["logger"] == "dualmap.requests")
         assert (line["process"], line["outcome"], line["instance"]) == ("gateway-0", "ok", "sim-0")
-    finally:
-        deployment.clean_up()
 
 
 @pytest.mark.slow
 def test_a_killed_command_leaves_no_process_behind(tmp_path):
-    deployment = Deployment("--simulate", "1", directory=tmp_path)
-    try:
-        deployment.await_started()
+    with deployed("--simulate", "1", directory=tmp_path) as deployment:
         deployment.process.kill()
         # Ray's own two agents follow later, when they have given up on their head node.
         left = lambda: [c for c in deployment.family.living().values() if not re.match("ray::.*Agent$", c.strip())]  # noqa: E731
         await_that(lambda: not left(), "every process of ours has ended")
-    finally:
-        deployment.clean_up()
 
 
 @pytest.mark.slow

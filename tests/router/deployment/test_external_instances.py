@@ -3,7 +3,7 @@
 import pytest
 from ray.exceptions import GetTimeoutError, RayError
 
-from dualmap.router.config.config import load_config
+from dualmap.router.config.load import load_config
 from dualmap.router.deployment import external_instances
 from dualmap.router.deployment.external_instances import ExternalInstances
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad

@@ -7,7 +7,8 @@ import httpx
 import pytest
 import trustme
 
-from dualmap.router.config.config import ConfigFileError, KubernetesDiscovery, load_config
+from dualmap.router.config.load import ConfigFileError, load_config
+from dualmap.router.config.pool_settings import KubernetesDiscovery
 from dualmap.router.deployment import kubernetes_discovery
 from dualmap.router.deployment.kubernetes_discovery import PodWatch
 from tests.conftest import WAIT_S, await_that

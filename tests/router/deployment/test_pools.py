@@ -3,12 +3,13 @@
 import pytest
 
 from dualmap.router.cli.main import main
-from dualmap.router.config.config import ConfigFileError, DualMapConfig, load_config
+from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.instance_specs import instance_specs, is_scaled, scaled_prefix, scaled_spec
+from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.scheduler import InstanceCapacity
 from dualmap.scheduler.fleet.member import MemberState
 from tests.conftest import await_that
-from tests.deployment import Deployment
+from tests.deployment import deployed
 from tests.router.conftest import CHAT, Conversation, answer_hello
 
 CHAT_CARDS = ({"id": "chat"},)
@@ -149,19 +150,19 @@ def test_instances_are_named_by_their_pool(tmp_path):
 
 
 def test_pools_can_stand_alone(tmp_path):
-    config = config_of("pools: {a: {simulate: {count: 1}}, b: {simulate: {count: 1}}}", tmp_path)
+    config = config_of("pools: {a: {simulate: {count: 1, model: a}}, b: {simulate: {count: 1, model: b}}}", tmp_path)
     assert list(config.all_pools()) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("pools: {a: {}}", "pools.a has no instances"),
+        ("pools: {a: {}}", "pools.a: has no instances"),
         ("pools: {A_b: {simulate: {count: 1}}}", "pools.A_b"),
         ("simulate: {count: 1}\npools: {a: {gateway: {}}}", "pools.a.gateway: unknown key"),
         ("instances: ['http://h:1']\npools: {a: {instances: ['http://h:1']}}", "instances are named twice: h:1"),
         (
-            "simulate: {count: 1}\npools: {a: {simulate: {count: 1}, scheduler: {block_tokens: 128}}}",
+            "simulate: {count: 1}\npools: {a: {simulate: {count: 1, model: a}, scheduler: {block_tokens: 128}}}",
             "scheduler.block_tokens must be the same in all pools",
         ),
         ("pools: {a: {instances: ['http://h:1'], scaling: {max_replicas: 2}}}", "pools.a: scaling is for instances"),
@@ -210,10 +211,7 @@ pools:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_two_models_behind_one_deployed_gateway_scale_apart(tmp_path):
-    (tmp_path / "dualmap.yaml").write_text(DEPLOYED)
-    deployment = Deployment("dualmap.yaml", directory=tmp_path)
-    try:
-        deployment.await_started()
+    with deployed(directory=tmp_path, config=DEPLOYED) as deployment:
         admin = ("--admin", f"http://127.0.0.1:{deployment.admin_port}")
         assert main(["scale", "2", "--pool", "code", *admin]) == 0
         with deployment.client() as client:
@@ -233,5 +231,3 @@ def test_two_models_behind_one_deployed_gateway_scale_apart(tmp_path):
         }
         assert main(["drain", "code-sim-0", *admin]) == 0
         await_that(lambda: sorted(deployment.members()) == ["code-sim-1", "sim-0"], "it has left")
-    finally:
-        deployment.clean_up()

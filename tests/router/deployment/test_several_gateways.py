@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.conftest import await_that
-from tests.deployment import Deployment, ask, held, under_load
+from tests.deployment import Deployment, ask, deployed, held, under_load
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -18,14 +18,8 @@ AWAY_S = 8.0  # longer than any time-out with which gateways or instances wait f
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("gateways")
-    (directory / "dualmap.yaml").write_text(CONFIG)
-    deployment = Deployment("dualmap.yaml", directory=directory)
-    try:
-        deployment.await_started()
+    with deployed(directory=tmp_path_factory.mktemp("gateways"), config=CONFIG) as deployment:
         yield deployment
-    finally:
-        deployment.clean_up()
 
 
 def statuses(deployment: Deployment) -> list[dict]:

@@ -6,7 +6,7 @@ from logging import NullHandler
 
 import pytest
 
-from dualmap.router.config.config import load_config
+from dualmap.router.config.load import load_config
 from dualmap.router.gateway import gateway_actor
 from dualmap.router.gateway.gateway_actor import GatewayActor
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad

@@ -6,13 +6,13 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from dualmap.router.cli.admin_call import AdminCallError, admin_call
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import Deployment, ask, held, under_load
+from tests.deployment import Deployment, ask, deployed, held, under_load
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -29,18 +29,12 @@ SERVE = '#!/bin/sh\nexec {python} -m dualmap.instances.simulated.cli --model sim
 @pytest.fixture
 def deploy(tmp_path):
     """Starts a deployment with the configuration."""
-    started: list[Deployment] = []
+    with ExitStack() as started:
 
-    def start(config: str, *arguments: str) -> Deployment:
-        (tmp_path / "dualmap.yaml").write_text(config)
-        deployment = Deployment("dualmap.yaml", *arguments, directory=tmp_path)
-        started.append(deployment)
-        deployment.await_started()
-        return deployment
+        def start(config: str, *arguments: str) -> Deployment:
+            return started.enter_context(deployed(*arguments, directory=tmp_path, config=config))
 
-    yield start
-    for deployment in started:
-        deployment.clean_up()
+        yield start
 
 
 def dualmap(deployment: Deployment, *arguments: str) -> subprocess.CompletedProcess:
@@ -60,12 +54,8 @@ def ready_ids(deployment: Deployment) -> list[str]:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """One deployment for all tests that leave it with instances to scale."""
-    deployment = Deployment("--simulate", "2", directory=tmp_path_factory.mktemp("shared"))
-    try:
-        deployment.await_started()
+    with deployed("--simulate", "2", directory=tmp_path_factory.mktemp("shared")) as deployment:
         yield deployment
-    finally:
-        deployment.clean_up()
 
 
 @pytest.fixture
@@ -200,9 +190,7 @@ def test_an_instance_without_a_place_is_named_with_the_reason(deploy, tmp_path):
 def test_external_instances_are_drained_but_neither_started_nor_stopped(deploy, tmp_path):
     outer = deploy(CONFIG)
     addresses = [member["address"] for member in outer.members().values()]
-    inner = Deployment(*(f"--instance=http://{address}" for address in addresses), directory=tmp_path)
-    try:
-        inner.await_started()
+    with deployed(*(f"--instance=http://{address}" for address in addresses), directory=tmp_path) as inner:
         refused = dualmap(inner, "scale", "3")
         assert (refused.returncode, "they are not started here" in refused.stderr) == (1, True), refused
         first, second = inner.members()
@@ -213,5 +201,3 @@ def test_external_instances_are_drained_but_neither_started_nor_stopped(deploy, 
         await_that(lambda: ready_ids(inner) == [second], "only the other is given requests")
         assert ask(inner, "Who is there?", max_tokens=2) == "gateway-0"
         assert len(outer.family.living("dualmap.instances.simulated.cli")) == 4
-    finally:
-        inner.clean_up()

@@ -1,0 +1,119 @@
+"""Sections of a deployment file about the gateways themselves."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, Field, model_validator
+
+from dualmap.router.access.access import Access
+from dualmap.router.config.strict import STRICT, Port
+from dualmap.router.http.tls import TlsFiles
+from dualmap.router.journal.writer import DEFAULT_MAX_BYTES
+
+AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
+
+
+class PickerSettings(BaseModel):
+    """The gateway's port speaks gRPC to a proxy, and names the instance for each of its requests."""
+
+    model_config = STRICT
+
+    # queued: the proxy's message is held until the instance has room, so that requests can still move. immediate: it
+    # is answered at once, and requests wait in the instances.
+    mode: Literal["queued", "immediate"] = "queued"
+
+
+class GatewaySettings(BaseModel):
+    """Where gateways listen, who may use them, and what they write."""
+
+    model_config = STRICT
+
+    host: str = "127.0.0.1"  # address that clients reach; 0.0.0.0 to serve other machines
+    port: Port = 8080  # that clients reach; 0 takes a free one
+    count: int = Field(default=1, ge=1, le=64)  # gateway processes that share the port, on each node that has some
+    picker: PickerSettings | None = None  # `dualmap pick` sets it; None: the port serves OpenAI's API
+    on_every_node: bool = False  # on each node of the Ray cluster, not only on that of `dualmap up`
+    admin_host: str = "127.0.0.1"  # address of /metrics, /admin and /ui
+    admin_port: Port = 8081  # of the first gateway; each further one on a node takes the next; 0 takes a free one
+    admin_token_file: Path | None = None  # its content is required as a bearer token on /admin; None: no token is asked
+    # Who may use the fleet, see router/access/api_keys.py; None: whoever can reach us. Instances do not get these keys.
+    api_keys_file: AbsolutePath | None = None
+    instance_key_file: AbsolutePath | None = None  # its content is the bearer token that instances want, if they do
+    # Tenants share no cached prefix, so that none can tell by a first token's time what another has asked: each gets a
+    # cache_salt of its own. None: where there are API keys.
+    isolate_tenants: bool | None = None
+    tls_cert_file: AbsolutePath | None = None  # PEM, the whole chain; with it, the port speaks HTTPS
+    tls_key_file: AbsolutePath | None = None  # PEM, without a passphrase
+    # Ask each stream's instance for `usage`, and hide it from clients that did not: how much was cached, how long the
+    # prompt was. Off, only plain answers and clients that ask for it tell.
+    ask_for_usage: bool = True
+    # The model's tokenizer, a directory or a name, as the instances have it, and with their chat template: prompts are
+    # then known by their tokens, so that KV events say exactly who holds how much of one. Needs dualmap[tokenizer].
+    tokenizer: str | None = None
+    # A file for Prometheus' file-based discovery, kept up to date: deploy/prometheus/prometheus.yml reads it.
+    prometheus_targets: AbsolutePath | None = None
+    drain_s: float = Field(default=10.0, ge=0)  # running answers may take this long when the gateway stops
+    # Every event and the commands it gave, for `dualmap replay-journal`; gzipped if it ends in .gz. `dualmap up` puts
+    # the gateway's id into the name.
+    journal: AbsolutePath | None = None
+    journal_max_bytes: int = Field(default=DEFAULT_MAX_BYTES, gt=0)  # before compression; the journal stops there
+
+    @model_validator(mode="after")
+    def _check_security(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file are needed both, or neither")
+        if self.instance_key_file is not None and self.api_keys_file is None:
+            raise ValueError(
+                "instance_key_file is of use with api_keys_file only: else clients' own keys are passed on"
+            )
+        if self.picker is not None and (self.api_keys_file is not None or self.isolate_tenants):
+            raise ValueError("picker: API keys and cache salts are its proxy's: no api_keys_file, no isolate_tenants")
+        return self
+
+    # Secrets are read where they are needed, so that they are in no copy of the configuration.
+
+    def admin_token(self) -> str | None:
+        """Raises OSError."""
+        return _content(self.admin_token_file)
+
+    def tls(self) -> TlsFiles | None:
+        """Raises OSError."""
+        if self.tls_cert_file is None or self.tls_key_file is None:
+            return None
+        return TlsFiles(self.tls_cert_file, self.tls_key_file)
+
+    def access(self, clock: Callable[[], float]) -> Access | None:
+        """Raises ApiKeysError and OSError."""
+        if self.api_keys_file is None:
+            return None
+        return Access(self.api_keys_file, clock, _content(self.instance_key_file))
+
+    @property
+    def isolates_tenants(self) -> bool:
+        return self.api_keys_file is not None if self.isolate_tenants is None else self.isolate_tenants
+
+
+class LogSettings(BaseModel):
+    """Of what happens in the gateways' processes: a file for each in log_dir."""
+
+    model_config = STRICT
+
+    format: Literal["console", "json"] = "console"  # of the lines; json for collectors of logs
+    level: Literal["debug", "info", "warning", "error"] = "info"  # lines below it are not written
+    requests: bool = False  # write a line for each request
+
+
+class TraceSettings(BaseModel):
+    """OpenTelemetry spans of requests, exported over OTLP/HTTP as JSON. Needs dualmap[otel]."""
+
+    model_config = STRICT
+
+    otlp_endpoint: str | None = (
+        None  # such as http://collector:4318/v1/traces; None: as OTEL_EXPORTER_OTLP_ENDPOINT says
+    )
+    sample: float = Field(default=1.0, ge=0, le=1)  # share of the traces that begin here
+
+
+def _content(path: Path | None) -> str | None:
+    return None if path is None else path.read_text().strip()

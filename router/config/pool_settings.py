@@ -1,0 +1,187 @@
+"""Sections of a deployment file about a pool: the instances that serve the same models."""
+
+import shlex
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
+
+from dualmap.router.config.strict import STRICT
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.events import InstanceCapacity
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+
+ZmqEndpoint = Annotated[str, Field(pattern=r"^(tcp://.+:\d+|ipc://.+)$")]
+OWN_ENGINE_ARGS = ("--host", "--port", "--tensor-parallel-size", "--kv-events-config", "--model")
+
+
+def _plain_http(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("an instance's URL takes no user and password: they would be dropped (see instance_key_file)")
+    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("an instance's URL has the form http://HOST:PORT")
+    if parts.port == 0:
+        raise ValueError("an instance's URL has a port from 1 to 65535")
+    return url
+
+
+class SimulatedInstances(BaseModel):
+    """Servers started for us that behave as vLLM does, without a model."""
+
+    model_config = STRICT
+
+    count: int = Field(default=0, ge=0, le=64)  # of instances, at first; 0: none
+    model: str = "sim"  # name under which it is served
+    lora: tuple[str, ...] = ()  # names of LoRA adapters that are served beside the model
+    max_num_batched_tokens: int = Field(default=8192, gt=0)  # computed in one step
+    capacity: InstanceCapacity = InstanceCapacity()  # of each
+
+
+class VllmInstances(BaseModel):
+    """vLLM servers started for us, one actor in a placement group of its own for each."""
+
+    model_config = STRICT
+
+    model: str | None = None  # a directory or a name, as for `vllm serve`
+    replicas: int = Field(default=1, ge=1, le=1024)  # servers, at first
+    engine_args: tuple[str, ...] = ()  # further arguments of `vllm serve`; also one string, split as a shell does
+    tensor_parallel_size: int = Field(default=1, ge=1)  # GPUs that share a model
+    # Reserved on Ray. None: tensor_parallel_size where the Ray cluster has GPUs, else 0, which is for vLLM's CPU build.
+    gpus_per_replica: float | None = Field(default=None, ge=0)
+    cpus_per_replica: float = Field(default=1.0, gt=0)  # reserved on Ray
+    executable: str = "vllm"  # the command: beside our Python, on the PATH, or a path
+    env: dict[str, str] = {}  # variables of the servers' environment, besides our own
+    start_timeout_s: float = Field(default=900.0, gt=0)  # loading and compiling a large model takes minutes
+    stop_grace_s: float = Field(default=15.0, ge=0)  # from SIGTERM to SIGKILL
+    kv_events: bool = False  # let the servers publish what is in their caches
+    capacity: InstanceCapacity = InstanceCapacity()  # of each; the size of the KV pool is asked of the server
+
+    @field_validator("model")
+    @classmethod
+    def _absolute(cls, model: str | None) -> str | None:
+        """A directory here is meant from here, wherever the server is started."""
+        return str(Path(model).absolute()) if model and Path(model).is_dir() else model
+
+    @field_validator("engine_args", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+    @field_validator("engine_args")
+    @classmethod
+    def _check_engine_args(cls, arguments: tuple[str, ...]) -> tuple[str, ...]:
+        for argument in arguments:
+            if argument.partition("=")[0] in OWN_ENGINE_ARGS:
+                raise ValueError(f"{argument} is set by us")
+        return arguments
+
+    @property
+    def served_names(self) -> tuple[str, ...]:
+        """As clients name the model: one or more, none where there is no model."""
+        named: list[str] = []
+        for i, argument in enumerate(self.engine_args):
+            flag, _, value = argument.partition("=")
+            if flag == "--served-model-name":
+                following = takewhile(lambda other: not other.startswith("-"), self.engine_args[i + 1 :])
+                named = [value] if value else list(following)
+        return tuple(named or filter(None, [self.model]))
+
+
+class KvEvents(BaseModel):
+    """Where a running server publishes its KV events: what its --kv-events-config says."""
+
+    model_config = STRICT
+
+    endpoint: ZmqEndpoint = "tcp://*:5557"  # of its publisher; * is the instance's host
+    replay_endpoint: ZmqEndpoint | None = None  # where missed events can be asked for
+    topic: str = ""  # that its events begin with
+
+
+class ExternalInstance(BaseModel):
+    """A vLLM server that runs already."""
+
+    model_config = STRICT
+
+    url: Annotated[str, AfterValidator(_plain_http)]  # http://HOST:PORT
+    capacity: InstanceCapacity = InstanceCapacity()  # what the server can do
+    kv_events: KvEvents | None = None  # None: it publishes none
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_url(cls, value: Any) -> Any:
+        return {"url": value} if isinstance(value, str) else value
+
+    @property
+    def address(self) -> tuple[str, int]:
+        parts = urlsplit(self.url)
+        return parts.hostname or "", parts.port or 80
+
+    @property
+    def id(self) -> str:
+        """Names its place on the rings."""
+        host, port = self.address
+        return f"{host}:{port}"
+
+
+class KubernetesDiscovery(BaseModel):
+    """Pods as instances: those with these labels that run. Needs dualmap[kubernetes]."""
+
+    model_config = STRICT
+
+    label_selector: str = Field(min_length=1)  # of the pods, as for `kubectl get pods -l`
+    namespace: str | None = None  # None: that of the pod we run in, or of the kubeconfig's context
+    port: int = Field(default=8000, ge=1, le=65535)  # on which the pods listen
+    capacity: InstanceCapacity = InstanceCapacity()  # of each
+    kubeconfig: Path | None = None  # None: the pod's service account, else $KUBECONFIG or ~/.kube/config
+
+
+class Discovery(BaseModel):
+    """Instances that are found, and not named."""
+
+    model_config = STRICT
+
+    kubernetes: KubernetesDiscovery
+
+
+class PoolSettings(BaseModel):
+    """Instances that serve the same models, with rings, an objective and scaling of their own."""
+
+    model_config = STRICT
+
+    scheduler: SchedulerConfig = SchedulerConfig()  # objectives, policy, and how requests are placed and queued
+    simulate: SimulatedInstances = SimulatedInstances()
+    vllm: VllmInstances = VllmInstances()
+    instances: tuple[ExternalInstance, ...] = ()  # servers that run already: a URL, or one with what it can do
+    discovery: Discovery | None = None  # None: no instances are looked for
+    # The number of instances follows the load. None: as many as are named, until `dualmap scale` says another number.
+    # simulate.count or vllm.replicas is how many there are at first.
+    scaling: ScalingConfig | None = None
+
+    @property
+    def replicas(self) -> int:
+        """How many instances are started here, at first, of the kind that can be scaled."""
+        return self.vllm.replicas if self.vllm.model else self.simulate.count
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of those that the instances started here serve; what others serve is known when they answer."""
+        simulated = (self.simulate.model, *self.simulate.lora) if self.simulate.count else ()
+        return (*self.vllm.served_names, *simulated)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.instances or self.discovery or self.simulate.count or self.vllm.model)
+
+    @model_validator(mode="after")
+    def _check_instances(self) -> Self:
+        if self.vllm.model_fields_set and not self.vllm.model:
+            raise ValueError("vllm.model is missing: what are its replicas to serve?")
+        both = bool(self.simulate.count) == bool(self.vllm.model)
+        if self.scaling is not None and (self.instances or self.discovery or both):
+            raise ValueError(
+                "scaling is for instances of one kind that are started here: vllm, or simulate with a count"
+            )
+        return self

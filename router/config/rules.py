@@ -1,0 +1,136 @@
+"""What must hold between the settings of a deployment, each right by itself."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.faults import Fault, Place
+from dualmap.router.config.gateway_settings import GatewaySettings
+from dualmap.router.config.pool_settings import ExternalInstance, PoolSettings
+
+LAST_PORT = 65535
+EVERY_ADDRESS = ("0.0.0.0", "::", "")
+NO_INSTANCES = "no instances: name a model, one or more URLs, or simulate some"
+
+Instances = list[tuple[Place, ExternalInstance]]
+
+
+def contradictions(config: DualMapConfig) -> Iterator[Fault]:
+    """A fault for each."""
+    pools = {place_of(name): pool for name, pool in config.all_pools().items()}
+    instances = [
+        ((*place, "instances", position), instance)
+        for place, pool in pools.items()
+        for position, instance in enumerate(pool.instances)
+    ]
+    if not pools:
+        yield Fault((), NO_INSTANCES)
+    for place, pool in pools.items():
+        if pool.is_empty:
+            yield Fault(place, f"has {NO_INSTANCES}")
+    yield from _same_ports(config.gateway)
+    yield from _same_instances(instances)
+    yield from _own_addresses(config.gateway, instances)
+    yield from _same_kv_events(instances)
+    yield from _same_models(pools)
+    if config.gateway.picker is not None:
+        for place, instance in instances:
+            if not _is_ip(name := instance.address[0]):
+                yield Fault(place, f"gateway.picker: proxies know instances by IP address, not by name: {name}")
+    sizes = [pool.scheduler.block_tokens for pool in pools.values()]
+    for place, size in zip(pools, sizes, strict=True):
+        if size != sizes[0]:
+            rule = "scheduler.block_tokens must be the same in all pools"
+            yield Fault((*place, "scheduler", "block_tokens"), rule, str(size))
+
+
+def place_of(pool_name: str) -> Place:
+    """Where a pool's settings stand: those of the first one at the top."""
+    return ("pools", pool_name) if pool_name else ()
+
+
+def _same_ports(gateway: GatewaySettings) -> Iterator[Fault]:
+    first, last = gateway.admin_port, gateway.admin_port + gateway.count - 1
+    if not first:
+        return
+    place = ("gateway", "admin_port")
+    if last > LAST_PORT:
+        yield Fault(
+            place, f"{gateway.count} gateways need the ports up to {last}, and {LAST_PORT} is the last", str(first)
+        )
+    if first <= gateway.port <= last and _meet(gateway.host, gateway.admin_host):
+        ports = str(first) if first == last else f"{first} to {last}, one for each gateway,"
+        yield Fault(place, f"gateway.port and gateway.admin_port must differ: {ports} and {gateway.port}")
+
+
+def _same_instances(instances: Instances) -> Iterator[Fault]:
+    seen: dict[tuple[str, int], Place] = {}
+    for place, instance in instances:
+        first = seen.setdefault(_address(instance), place)
+        if first != place:
+            yield Fault(place, f"instances are named twice: {instance.id}, as at {_dotted(first)}")
+
+
+def _own_addresses(gateway: GatewaySettings, instances: Instances) -> Iterator[Fault]:
+    """A gateway that is its own instance would send itself each request again."""
+    own = ((gateway.host, gateway.port), (gateway.admin_host, gateway.admin_port))
+    for place, instance in instances:
+        host, port = _address(instance)
+        if any(port == taken and (host == _host(name) or _is_here(host, name)) for name, taken in own):
+            yield Fault(place, f"{instance.id} is an address of the gateway itself")
+
+
+def _same_kv_events(instances: Instances) -> Iterator[Fault]:
+    seen: dict[str, Place] = {}
+    for place, instance in instances:
+        events = instance.kv_events
+        for name in ("endpoint", "replay_endpoint") if events else ():
+            if endpoint := getattr(events, name):
+                here = (*place, "kv_events", name)
+                first = seen.setdefault(endpoint.replace("*", _address(instance)[0]), here)
+                if first != here:
+                    yield Fault(here, f"is the same as {_dotted(first)}", repr(endpoint))
+
+
+def _same_models(pools: dict[Place, PoolSettings]) -> Iterator[Fault]:
+    seen: dict[str, Place] = {}
+    for place, pool in pools.items():
+        for model in pool.models:
+            first = seen.setdefault(model, place)
+            if first != place:
+                other = _dotted(first) or "the first pool"
+                yield Fault(place, f"two pools must not serve the same model, and {other} serves {model!r}")
+
+
+def _meet(host: str, other: str) -> bool:
+    """Whether a port cannot be taken at both addresses."""
+    return _host(host) == _host(other) or host in EVERY_ADDRESS or other in EVERY_ADDRESS
+
+
+def _is_here(host: str, listening: str) -> bool:
+    return listening in EVERY_ADDRESS and _is_ip(host) and ip_address(host).is_loopback
+
+
+def _address(instance: ExternalInstance) -> tuple[str, int]:
+    host, port = instance.address
+    return _host(host), port
+
+
+def _host(name: str) -> str:
+    """The same for the same host, as far as its name says."""
+    name = name.lower().rstrip(".")
+    if name == "localhost":
+        return "127.0.0.1"
+    return ip_address(name).compressed if _is_ip(name) else name
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _dotted(place: Place) -> str:
+    return ".".join(map(str, place))
