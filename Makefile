@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
 
-.PHONY: setup demo test test-vllm test-envoy test-browser vllm metrics-table check overhead clean
+.PHONY: setup demo test test-vllm test-envoy test-browser vllm reference check overhead clean
 
 setup: $(STAMP)
 
@@ -40,8 +40,8 @@ test-envoy: $(STAMP)  ## every test with a real Envoy in front
 test-browser: $(STAMP)  ## the live page in a headless Chromium, where there is one
 	$(BIN)/pytest -m browser $(ARGS)
 
-metrics-table: $(STAMP)  ## docs/metrics.md, after a change of what /metrics serves
-	$(BIN)/python -m tests.router.metrics_table docs/metrics.md
+reference: $(STAMP)  ## the generated pages of docs/reference, after a change of what they tell
+	$(BIN)/python -m tests.docs.reference
 
 check: $(STAMP)  ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Names of series that Prometheus has: what gateways serve, by docs/metrics.md, and what rules record."""
+"""Names of series that Prometheus has: what gateways serve, by docs/reference/metrics.md, and what rules record."""
 
 import re
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ def rules() -> list[dict]:
 
 
 def served() -> set[str]:
-    table = (ROOT / "docs" / "metrics.md").read_text()
+    table = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     names = set(re.findall(r"^\| `(dualmap_\w+)` \| (?:counter|gauge)", table, re.MULTILINE))
     for name in re.findall(r"^\| `(dualmap_\w+)` \| histogram", table, re.MULTILINE):
         names |= {f"{name}_{part}" for part in ("bucket", "sum", "count")}

@@ -1,9 +1,5 @@
-"""The table of all metrics, docs/metrics.md, made from a gateway that has something to say in each:
-`python -m tests.router.metrics_table docs/metrics.md`."""
+"""The page of all metrics, made from a gateway that has something to say in each."""
 
-import asyncio
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,15 +14,15 @@ from dualmap.scheduler.fleet.signals import InstanceSignals, KvEventState, LoadS
 
 HEAD = """# Metrics
 Each gateway serves these on its admin port, `GET /metrics`, in Prometheus' text format, beside those of its process
-(`process_*`, `python_*`). Counters and histograms may be summed over gateways; gauges of instances are what one gateway
-has booked, their pace what it has learned. `make metrics-table` writes this file.
+(`process_*`, `python_*`). Counters and histograms may be summed over gateways; gauges of instances are what one
+gateway has booked, their pace what it has learned. `make reference` writes this page.
 
 | metric | type | labels | what |
 |---|---|---|---|
 """
 
 
-async def made_table() -> str:
+async def metrics_page() -> str:
     metrics = GatewayMetrics()
     pool = Pool("", Scheduler(SchedulerConfig()))
     tokens: Any = SimpleNamespace(exact=0, fallbacks={})
@@ -43,7 +39,3 @@ async def made_table() -> str:
         shown = ", ".join(f"`{name}`" for name in labels)
         rows.append(f"| `{family.name}{total}` | {family.type} | {shown} | {family.documentation} |")
     return HEAD + "\n".join(sorted(rows)) + "\n"
-
-
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(asyncio.run(made_table()))

@@ -1,0 +1,34 @@
+"""The generated pages of docs/reference say what the code says."""
+
+from collections.abc import Callable
+
+import pytest
+
+from dualmap.router.apis.routes import _GETS, _POSTS
+from dualmap.router.gateway.admin import _PATHS
+from dualmap.router.requests.intake import TENANT_HEADER, TIMEOUT_HEADER, TPOT_SLO_HEADERS, TTFT_SLO_HEADERS
+from dualmap.router.scaling.endpoints import METHODS
+from dualmap.scheduler.commands import RejectReason
+from tests.docs.configuration_page import missing_texts
+from tests.docs.errors_page import REJECTED
+from tests.docs.reference import FOLDER, PAGES
+
+
+@pytest.mark.parametrize(("name", "page"), PAGES.items())
+def test_a_generated_page_is_what_the_code_says(name: str, page: Callable[[], str]):
+    assert page() == (FOLDER / name).read_text(), "make reference"
+
+
+def test_every_key_of_the_configuration_is_explained():
+    assert missing_texts() == []
+
+
+def test_every_reason_to_reject_a_request_is_explained():
+    assert set(REJECTED) == set(RejectReason)
+
+
+def test_the_http_page_names_every_path_and_header():
+    text = (FOLDER / "http-api.md").read_text()
+    paths = [*(path.decode() for path in _POSTS), *_GETS, *METHODS, *(p for p in _PATHS if not p.startswith("/ui/"))]
+    headers = [name.decode() for name in (*TTFT_SLO_HEADERS, *TPOT_SLO_HEADERS, TENANT_HEADER, TIMEOUT_HEADER)]
+    assert [name for name in (*paths, *headers) if f"`{name}" not in text and f" {name}`" not in text] == []
