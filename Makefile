@@ -2,24 +2,36 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+DEMO_STAMP := .venv/.installed-demo
 
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
 
-.PHONY: setup demo test test-vllm test-envoy test-browser vllm reference check overhead clean
+.PHONY: setup demo test test-slow test-vllm test-envoy test-browser vllm reference check overhead clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@ $(DEMO_STAMP)
+
+$(DEMO_STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[loadtest]'
 	touch $@
 
-demo: $(STAMP)  ## four simulated instances, round_robin against dualmap, a report
+demo: $(DEMO_STAMP)  ## four simulated instances, round_robin against dualmap, a report
 	$(BIN)/dualmap demo $(ARGS)
 
-test: $(STAMP)  ## every test that runs on simulated instances, those with a Ray cluster included
-	$(BIN)/pytest -m 'not vllm and not envoy and not browser' $(ARGS)
+# One Ray cluster at a time, in one of the processes; the other tests are shared out.
+PARALLEL := -n $(shell n=$$(nproc); echo $$((n < 8 ? n : 8))) --dist loadgroup
+
+test: $(STAMP)  ## every test on simulated instances, some with a Ray cluster included, but for slow ones
+	$(BIN)/pytest $(PARALLEL) -m 'not slow and not vllm and not envoy and not browser' $(ARGS)
+
+test-slow: $(STAMP)  ## whole simulations, and most tests with a Ray cluster
+	$(BIN)/pytest $(PARALLEL) -m 'slow and not vllm and not envoy and not browser' $(ARGS)
 
 vllm: $(VLLM_STAMP)  ## vLLM's CPU build in an environment of its own, and two models made here
 

@@ -1,34 +1,74 @@
-"""One try at running a request on one instance."""
+"""One try at running a request on one instance: its states, the table of its transitions, and all that writes it.
+
+docs/architecture/core.md shows the table; tests/scheduler/core_page.py writes that page from this file.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from dualmap.scheduler.errors import ContractError
 from dualmap.scheduler.request import ChoiceReason, Request
 from dualmap.scheduler.ttft_estimate import TtftEstimate
 
 
 class AttemptState(StrEnum):
-    WAITING = "waiting"  # in the gateway, for its instance; can still move
+    WAITING = "waiting"  # in the gateway, for its instance; it can still move
     PREFILLING = "prefilling"  # dispatched, no token yet
-    DECODING = "decoding"  # first token seen (or assumed)
+    UNSEEN = "unseen"  # its answer is not streamed: its prefill is taken to be done, nothing was seen of it
+    DECODING = "decoding"  # output was seen
+    OVER = "over"  # nothing is booked for it any more
 
 
-@dataclass(slots=True)
+class Step(StrEnum):
+    MOVED = "moved"  # to another instance, to wait there
+    DISPATCHED = "dispatched"  # the driver sends it to its instance
+    ASSUMED = "assumed"  # its prefill should have ended by now
+    SEEN = "seen"  # the driver saw the first output
+    ENDED = "ended"  # its request is over, or goes on in another attempt
+
+
+TRANSITIONS = {
+    (AttemptState.WAITING, Step.MOVED): AttemptState.WAITING,
+    (AttemptState.WAITING, Step.DISPATCHED): AttemptState.PREFILLING,
+    (AttemptState.WAITING, Step.ENDED): AttemptState.OVER,
+    (AttemptState.PREFILLING, Step.ASSUMED): AttemptState.UNSEEN,
+    (AttemptState.PREFILLING, Step.SEEN): AttemptState.DECODING,
+    (AttemptState.PREFILLING, Step.ENDED): AttemptState.OVER,
+    (AttemptState.UNSEEN, Step.SEEN): AttemptState.DECODING,
+    (AttemptState.UNSEEN, Step.ENDED): AttemptState.OVER,
+    (AttemptState.DECODING, Step.ENDED): AttemptState.OVER,
+}
+
+
+class Ending(StrEnum):
+    """Why an attempt is over."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed out"
+    SHED = "shed: it made room for another request"
+    LOST = "its instance is gone"
+    LEFT = "its instance drains or is left alone: it is placed again"
+    REDIRECTED = "the proxy went on to another instance"
+
+
+@dataclass(slots=True, kw_only=True)
 class Attempt:
-    """One try at running a request on one instance, and what it has booked there. Owned by the core.
+    """Its instance's books hold what it has reserved there. Only its own methods write it.
 
     number: counts the request's dispatches, from 1; a move of a waiting request keeps it.
-    uncached_tokens: prompt tokens to compute. work_tokens: the work that is (InstanceView.work_tokens), booked as
-    waiting, then as prefilling, until the first token.
+    uncached_tokens: prompt tokens to compute. work_tokens: the work that is (Service.work_tokens), booked as waiting,
+    then as prefilling, until the first token.
     deadline_s: when its first token is due.
     own_kv_tokens: KV cache reserved on the instance from dispatch to the end, besides that of its blocks.
-    started: the driver has seen output; unlike DECODING this is never assumed.
     moved_from: where it waited before its last move; empty where it never moved.
     tried: instances on which earlier attempts of the request failed.
     considered: the estimates by which it was placed. shared_blocks: leading blocks of its prompt that many share.
-    tpot_slo_s: its objective; 0: it has none. began_at, began_load: when its first token was seen, and how much its
-    instance had to read for each token then (InstanceView.decode_load).
+    tpot_slo_s: its objective; 0: it has none.
+    began_at, began_load: when output was first seen, None until then, and how much its instance had to read for each
+    token at that moment (Room.decode_load).
     """
 
     request: Request
@@ -43,19 +83,27 @@ class Attempt:
     work_tokens: int
     deadline_s: float
     tried: frozenset[str] = frozenset()
+    considered: Sequence[TtftEstimate] = ()
+    shared_blocks: int = 0
+    tpot_slo_s: float = 0.0
     state: AttemptState = AttemptState.WAITING
     moves: int = 0
     moved_from: str = ""
     own_kv_tokens: int = 0
-    started: bool = False
-    considered: Sequence[TtftEstimate] = ()
-    shared_blocks: int = 0
-    tpot_slo_s: float = 0.0
-    began_at: float = 0.0
+    dispatched_at: float = 0.0
+    began_at: float | None = None
     began_load: float = 0.0
+    ending: Ending | None = None
+    ended_at: float = 0.0
+
+    @property
+    def started(self) -> bool:
+        """Whether output was seen, also once it is over; unlike the end of its prefill this is never assumed."""
+        return self.began_at is not None
 
     def place_at(self, estimate: TtftEstimate, reason: ChoiceReason, now: float) -> None:
         """It waits elsewhere from now on, as estimated there."""
+        self._step(Step.MOVED)
         self.moved_from = self.instance_id
         self.instance_id = estimate.instance_id
         self.reason = reason
@@ -64,3 +112,68 @@ class Attempt:
         self.work_tokens = estimate.work_tokens
         self.estimated_ttft_s = estimate.total_s + (now - self.arrived_at)
         self.moves += 1
+
+    def dispatch(self, cached_tokens: int, work_tokens: int, own_kv_tokens: int, now: float) -> None:
+        """It runs from now on, with what is cached at this moment."""
+        self._step(Step.DISPATCHED)
+        self.cached_tokens = cached_tokens
+        self.uncached_tokens = self.request.prompt_tokens - cached_tokens
+        self.work_tokens = work_tokens
+        self.own_kv_tokens = own_kv_tokens
+        self.dispatched_at = now
+
+    def assume_prefilled(self) -> None:
+        self._step(Step.ASSUMED)
+
+    def begin(self, load: float, now: float) -> None:
+        """Output was seen. load: see began_load."""
+        self._step(Step.SEEN)
+        self.began_at = now
+        self.began_load = load
+
+    def end(self, ending: Ending, now: float) -> None:
+        self._step(Step.ENDED)
+        self.ending = ending
+        self.ended_at = now
+
+    def followed(self) -> "Attempt":
+        """The request's next attempt, as if it waited where this one ran: the proxy that carries it chose another
+        instance by itself."""
+        return replace(
+            self,
+            number=self.number + 1,
+            tried=self.tried | {self.instance_id},
+            state=AttemptState.WAITING,
+            ending=None,
+        )
+
+    def _step(self, step: Step) -> None:
+        try:
+            self.state = TRANSITIONS[self.state, step]
+        except KeyError:
+            raise ContractError(
+                f"attempt {self.number} of request {self.request.id!r} is {self.state} and cannot be {step}"
+            ) from None
+
+    def story(self) -> list[str]:
+        """How it came to its state, a line for each step that is known. Seconds count from the request's arrival."""
+        request = self.request
+        lines = [
+            f"attempt {self.number} for {self.instance_id} ({self.reason}) of {', '.join(self.candidates)}: "
+            f"{self.cached_tokens} of {request.prompt_tokens} tokens cached, "
+            f"first token expected after {self.estimated_ttft_s:.3f} s, "
+            f"due after {self.deadline_s - self.arrived_at:g} s"
+        ]
+        if self.tried:
+            lines.append(f"failed before on {', '.join(sorted(self.tried))}")
+        if self.moves:
+            lines.append(f"moved {self.moves} times, last from {self.moved_from}")
+        if self.dispatched_at:
+            lines.append(f"dispatched after {self.dispatched_at - self.arrived_at:.3f} s")
+        if self.began_at is not None:
+            lines.append(f"output seen after {self.began_at - self.arrived_at:.3f} s")
+        if self.ending is None:
+            lines.append(self.state)
+        else:
+            lines.append(f"over after {self.ended_at - self.arrived_at:.3f} s: {self.ending}")
+        return lines

@@ -102,6 +102,20 @@ class DeadlineQueue:
                 return first_late
         return attempts[self._punctual[0][1]]
 
+    def check(self, where: str) -> None:
+        """Raise AssertionError where one of the orders is not that of what waits."""
+        attempts = self._attempts
+        assert self._orders == {order[-1]: order for order in (*self._punctual, *self._late)}, f"places {where}"
+        assert self._orders.keys() == attempts.keys(), f"who waits {where}"
+        assert self._punctual == sorted(self._punctual), f"order of the punctual {where}"
+        assert self._late == sorted(self._late), f"order of the late {where}"
+        assert self._by_patience == sorted(map(self._patience_order, attempts.values())), f"patience {where}"
+        assert self._late_tokens == sum(attempts[i].work_tokens for _, i in self._late), f"work of the late {where}"
+        assert self.work_tokens == sum(attempt.work_tokens for attempt in attempts.values()), f"work {where}"
+        if not self._by_deadline:
+            by_arrival = sorted((attempt.arrived_at, request_id) for request_id, attempt in attempts.items())
+            assert [i for _, i in by_arrival] == [a.request.id for a in self], f"first come, first served {where}"
+
     def _put_late_aside(self, start_s: float, seconds_per_token: float) -> float:
         """Seconds by which the punctual ones could all start later without one of them being late."""
         while True:

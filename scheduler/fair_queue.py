@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heapreplace
 
 from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.deadline_queue import DeadlineQueue
-from dualmap.scheduler.instance.tenant_shares import NOBODY
+from dualmap.scheduler.tenant_shares import NOBODY
 
 CREDIT_TOKENS = 32_768  # a few long prompts: what a tenant that has had less than its share may have at once
 REMEMBERED = 64  # tags of tenants without anything waiting that are kept before they are looked through
@@ -34,6 +34,9 @@ class FairQueue:
 
     def __bool__(self) -> bool:
         return bool(self._queues)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
 
     def __iter__(self) -> Iterator[Attempt]:
         """As they would start if nothing changed."""
@@ -128,6 +131,16 @@ class FairQueue:
     def last(self) -> Attempt:
         """Who makes room for a more important request."""
         return self._heaviest().last
+
+    def check(self, priority: int) -> None:
+        """Raise AssertionError where turns or sums are not those of what waits."""
+        where = f"at priority {priority}"
+        assert self._turns == sorted((self._tags[tenant], tenant) for tenant in self._queues), f"turns {where}"
+        assert self.work_tokens == sum(queue.work_tokens for queue in self._queues.values()), f"work {where}"
+        for tenant, queue in self._queues.items():
+            assert len(queue), f"nobody of {tenant!r} waits {where}"
+            assert all(attempt.request.tenant == tenant for attempt in queue), f"tenant {tenant!r} {where}"
+            queue.check(f"of {tenant!r} {where}")
 
     def _heaviest(self) -> DeadlineQueue:
         return max(self._queues.items(), key=lambda item: (item[1].work_tokens, item[0]))[1]

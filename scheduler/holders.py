@@ -3,7 +3,7 @@
 Bounded by the cache views it mirrors: a block that no view holds any more is forgotten.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 
 
 class Holders:
@@ -53,3 +53,13 @@ class Holders:
             instance_id = self._instance_ids[bit.bit_length() - 1]
             if instance_id is not None:
                 yield instance_id
+
+    def check(self, blocks: Mapping[int, tuple[str, Set[int]]]) -> None:
+        """Raise AssertionError where these are not, by bit, the instances there are and the blocks they hold."""
+        masks: dict[int, int] = {}
+        for bit, (_, held) in blocks.items():
+            for block in held:
+                masks[block] = masks.get(block, 0) | bit
+        assert self._masks == masks, "holders of blocks"
+        known = {1 << position: name for position, name in enumerate(self._instance_ids) if name is not None}
+        assert known == {bit: name for bit, (name, _) in blocks.items()}, "bits of instances"

@@ -1,23 +1,35 @@
 """Ready instances in the order of their load: the coolest and the hottest are found without looking at all."""
 
-from __future__ import annotations
-
 from bisect import bisect_left, insort
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from dualmap.scheduler.instance.view import InstanceView
+from collections.abc import Collection, Iterator
+from typing import Generic, Protocol, TypeVar
 
 RUNNING_S = 0.02  # about a step of the engine, which each request that runs may take part in
 BUSY_BACKLOG_S = 1.0  # from which an instance counts as busy
+ROUNDING = 1e-6  # share by which sums that are kept up may differ from sums made anew
 
 _Load = tuple[float, str, float]  # seconds of load, instance id, seconds of backlog
 
 
-class LoadOrder:
-    """Sorted by (InstanceView.load_s, instance id): seconds of backlog, and a little for each request that runs there.
-    Each view tells it when one of these has changed: O(log n) and a memory move.
+class Loaded(Protocol):
+    """load_s: written by the order alone."""
+
+    instance_id: str
+    load_s: float
+
+    @property
+    def backlog_s(self) -> float: ...
+
+    @property
+    def booked_running(self) -> int: ...
+
+
+L = TypeVar("L", bound=Loaded)
+
+
+class LoadOrder(Generic[L]):
+    """Sorted by (load_s, instance id): seconds of backlog, and a little for each request that runs there. Each instance
+    tells it when one of these has changed: O(log n) and a memory move.
 
     waiting: requests that wait in the gateway, for whichever instance. rivals: where other gateways send to these
     instances, too, and say so late: how many prompts they sent before they last did; None elsewhere.
@@ -27,7 +39,7 @@ class LoadOrder:
         self.waiting = 0
         self.rivals: int | None = None
         self._order: list[_Load] = []
-        self._views: dict[str, InstanceView] = {}
+        self._views: dict[str, L] = {}
         self._loads: dict[str, _Load] = {}
         self._total_s = 0.0
         self._busy_s = 0.0
@@ -46,13 +58,13 @@ class LoadOrder:
         hot ones do not make a busy cluster, however much waits there."""
         return max(0.0, self._busy_s) / (BUSY_BACKLOG_S * len(self._order)) if self._order else 0.0
 
-    def add(self, view: InstanceView) -> None:
+    def add(self, view: L) -> None:
         load = self._loads[view.instance_id] = _load_of(view)
         self._views[view.instance_id] = view
         insort(self._order, load)
         self._count(load[-1], 0.0)
 
-    def remove(self, view: InstanceView) -> None:
+    def remove(self, view: L) -> None:
         del self._views[view.instance_id]
         load = self._loads.pop(view.instance_id)
         del self._order[bisect_left(self._order, load)]
@@ -60,7 +72,7 @@ class LoadOrder:
         if not self._order:
             self._total_s = self._busy_s = 0.0  # no rounding is left over
 
-    def changed(self, view: InstanceView) -> None:
+    def changed(self, view: L) -> None:
         """Its load may be another. An instance that is not ready is none of ours."""
         instance_id = view.instance_id
         old = self._loads.get(instance_id)
@@ -79,16 +91,30 @@ class LoadOrder:
         self._total_s += new_s - old_s
         self._busy_s += min(new_s, BUSY_BACKLOG_S) - min(old_s, BUSY_BACKLOG_S)
 
-    def coolest(self) -> Iterator[InstanceView]:
+    def coolest(self) -> Iterator[L]:
         """Least load first."""
         return (self._views[instance_id] for _, instance_id, _ in self._order)
 
-    def hottest(self) -> Iterator[InstanceView]:
+    def hottest(self) -> Iterator[L]:
         """Most load first."""
         return (self._views[instance_id] for _, instance_id, _ in reversed(self._order))
 
+    def check(self, ready: Collection[L], waiting: int) -> None:
+        """Raise AssertionError where these are not the ready instances with their loads, or so many do not wait."""
+        assert self.waiting == waiting, "how many wait"
+        loads_s = ((v.backlog_s + RUNNING_S * v.booked_running, v.instance_id, v.backlog_s) for v in ready)
+        loads = {load[1]: load for load in loads_s}
+        assert self._views == {view.instance_id: view for view in ready}, "instances that are ready"
+        assert self._loads == loads, "loads"
+        assert self._order == sorted(loads.values()), "order of loads"
+        assert all(view.load_s == loads[view.instance_id][0] for view in ready), "load_s"
+        total_s = sum(load[-1] for load in loads.values())
+        assert abs(self._total_s - total_s) <= ROUNDING * (1.0 + total_s), "seconds of backlog"
+        busy_s = sum(min(load[-1], BUSY_BACKLOG_S) for load in loads.values())
+        assert abs(self._busy_s - busy_s) <= ROUNDING * (1.0 + busy_s), "busy instances"
 
-def _load_of(view: InstanceView) -> _Load:
+
+def _load_of(view: Loaded) -> _Load:
     backlog_s = view.backlog_s
     view.load_s = backlog_s + RUNNING_S * view.booked_running
     return view.load_s, view.instance_id, backlog_s

@@ -43,6 +43,14 @@ class LongWaits:
             else:
                 del self._order[position]
 
+    def check(self) -> None:
+        """Raise AssertionError where one that waits would not be found."""
+        assert self._order == sorted(set(self._order)), "order of long waits"
+        known = set(self._order)
+        for request_id, attempt in self._attempts.items():
+            watched = attempt.state is not AttemptState.WAITING or (self.overdue_s(attempt), request_id) in known
+            assert watched, f"{request_id!r} waits, and nobody watches how long"
+
     def _holds(self, attempt: Attempt, overdue_s: float) -> bool:
         """It waits, and is the one that the entry is about: ids may come again."""
         return attempt.state is AttemptState.WAITING and self.overdue_s(attempt) == overdue_s

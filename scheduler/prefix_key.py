@@ -7,7 +7,7 @@ Requests whose blocks are all the same (one system prompt, and what follows is s
 apart: their prompt gets more homes than the two that a key has, as many as its share of the requests asks for.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -69,6 +69,11 @@ class PrefixKeys:
         """The window and the threshold follow the number of instances."""
         self._instances = max(1, instances)
         self._window_size = max(MIN_WINDOW, WINDOW_PER_INSTANCE * self._instances)
+
+    @property
+    def remembered(self) -> int:
+        """Requests in the window."""
+        return len(self._window)
 
     @property
     def hot_count(self) -> float:
@@ -171,6 +176,16 @@ class PrefixKeys:
                 del self.depths[key]
             if share.count == 0:
                 del self._shares[key]
+
+    def check(self) -> None:
+        """Raise AssertionError where what is counted is not what the window holds."""
+        assert self._alike == Counter(last for _, last in self._window), "requests with the same prompt"
+        counts = Counter(key for path, _ in self._window for key in path)
+        assert {key: share.count for key, share in self._shares.items()} == counts, "requests of keys"
+        ends = Counter(path[-1] for path, _ in self._window)
+        assert all(share.ends == ends[key] for key, share in self._shares.items()), "requests that end at keys"
+        assert self.depths.keys() <= self._shares.keys(), "a depth of a key that nobody asks for"
+        assert self.homes.keys() <= self._alike.keys(), "homes of a prompt that nobody asks for"
 
 
 def _compare(share: _Share, blocks: tuple[int, ...]) -> None:

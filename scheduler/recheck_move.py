@@ -17,7 +17,7 @@ def recheck_move(
         return None
     if not target.can_run(attempt.request):
         return None
-    if not target.keeps_pace(attempt.request.prompt_tokens, attempt.tpot_slo_s):
+    if not target.room.for_tokens(attempt.request.prompt_tokens, attempt.tpot_slo_s):
         return None
     ahead = source.prefilling_tokens + source.waiting.tokens_ahead(attempt) + attempt.work_tokens
     estimate = target.estimate_ttft(attempt.request)

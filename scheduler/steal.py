@@ -23,7 +23,7 @@ HARDLY_MORE = 1.25
 
 
 def request_to_take(
-    view: InstanceView, loads: LoadOrder, recompute_price: float, decode_price_s: float, min_gain_s: float
+    view: InstanceView, loads: LoadOrder[InstanceView], recompute_price: float, decode_price_s: float, min_gain_s: float
 ) -> tuple[InstanceView, Attempt] | None:
     """Where it waits, and the request that gains most by running on `view` now; None if none gains min_gain_s.
     decode_price_s: for each request that runs on `view` beyond those where it waits."""

@@ -15,7 +15,7 @@ THIRD_INSTANCES = 2  # the least loaded instances, offered where both candidates
 
 
 def take_snapshot(
-    instances: Mapping[str, InstanceView], loads: LoadOrder, version: int, config: SchedulerConfig
+    instances: Mapping[str, InstanceView], loads: LoadOrder[InstanceView], version: int, config: SchedulerConfig
 ) -> Snapshot | None:
     """None while nothing that waits could gain by a move."""
     if len(loads) < 2:

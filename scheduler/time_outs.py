@@ -6,6 +6,7 @@ from math import inf
 
 from dualmap.scheduler.attempt import Attempt, AttemptState
 
+WITHOUT_TOKEN = (AttemptState.WAITING, AttemptState.PREFILLING)
 MIN_KEPT = 1024  # entries from which those of requests that are over are looked for
 
 
@@ -40,6 +41,14 @@ class TimeOuts:
                 found[request_id] = self._attempts[request_id]
         return list(found.values())
 
+    def check(self) -> None:
+        """Raise AssertionError where a request that has a time-out would not be found."""
+        known = set(self._heap)
+        for request_id, attempt in self._attempts.items():
+            due_s = self._due_s(attempt)
+            watched = (due_s, request_id) in known or due_s == inf or attempt.state not in WITHOUT_TOKEN
+            assert watched, f"the time-out of {request_id!r} is forgotten"
+
     def _due_s(self, attempt: Attempt) -> float:
         timeout_s = attempt.request.timeout_s
         if timeout_s is not None:
@@ -49,4 +58,4 @@ class TimeOuts:
     def _holds(self, due_s: float, request_id: str) -> bool:
         """Its request is in flight, without a first token, and this is its time-out: ids may come again."""
         attempt = self._attempts.get(request_id)
-        return attempt is not None and attempt.state is not AttemptState.DECODING and self._due_s(attempt) == due_s
+        return attempt is not None and attempt.state in WITHOUT_TOKEN and self._due_s(attempt) == due_s

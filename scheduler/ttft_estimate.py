@@ -11,7 +11,7 @@ from dualmap.scheduler.request import Request
 
 @record
 class TtftEstimate:
-    """work_tokens: prefill work of this prompt (InstanceView.work_tokens). prefill_s: to compute its uncached tokens;
+    """work_tokens: prefill work of this prompt (Service.work_tokens). prefill_s: to compute its uncached tokens;
     total_s: the same and all that is ahead of it.
     running: requests dispatched to the instance and not ended: they slow each other's answers.
     held_tokens: cached_tokens, and not less than what is common to a hot prefix, which soon is everywhere. shared_s: of

@@ -3,11 +3,13 @@ same instance idle, and the engine would compute their prompts side by side: so 
 been told, and what they told before is known."""
 
 from dualmap.scheduler.attempt import Attempt
+from dualmap.scheduler.commands import Command, TellOthers
 
 # Of the objective for a first token: nobody waits longer for news. An answer takes milliseconds, else gateways go on by
 # what they know.
 UNTOLD_SHARE = 0.1
 SHORT_S = 0.05  # a prompt with less work than this is in nobody's way
+TELL_OTHERS = TellOthers()
 
 
 class Untold:
@@ -18,9 +20,16 @@ class Untold:
         self.asks = False
         self._attempts: dict[str, tuple[Attempt, float]] = {}  # by request id, and since when
 
-    def add(self, attempt: Attempt, now: float) -> None:
-        """It has been placed where it waits."""
-        self._attempts[attempt.request.id] = (attempt, now)
+    def tell(self, commands: list[Command]) -> None:
+        """What is booked here has changed in a way that matters to the others, if there are any."""
+        if self.asks and TELL_OTHERS not in commands:
+            commands.append(TELL_OTHERS)
+
+    def tell_of(self, attempt: Attempt, now: float, commands: list[Command]) -> None:
+        """It waits where the other gateways do not know of it."""
+        if self.asks:
+            self._attempts[attempt.request.id] = (attempt, now)
+            self.tell(commands)
 
     def keeps(self, attempt: Attempt, now: float) -> bool:
         """Whether it must not start yet."""

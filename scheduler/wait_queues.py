@@ -11,8 +11,8 @@ from collections.abc import Iterator, Set
 from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.deadline_queue import patience_ends_s
 from dualmap.scheduler.fair_queue import FairQueue
-from dualmap.scheduler.instance.tenant_shares import NOBODY
 from dualmap.scheduler.request import Request
+from dualmap.scheduler.tenant_shares import NOBODY
 
 # For each token of work that a less important request does before its turn, the more important ones do so many first:
 # a flood of the unimportant has a fifth of the instance when all of it has waited too long, and never less.
@@ -117,3 +117,12 @@ class WaitQueue:
     def least_priority(self) -> int:
         """That of the least important, of one or more."""
         return self._priorities[-1]
+
+    def check(self) -> None:
+        """Raise AssertionError where the levels are not those of what waits."""
+        assert self._priorities == sorted(self._levels), "priorities"
+        assert self._count == sum(len(level) for level in self._levels.values()), "how many wait"
+        for priority, level in self._levels.items():
+            assert level, f"nobody waits at priority {priority}"
+            assert all(attempt.request.priority == priority for attempt in level), f"priority {priority}"
+            level.check(priority)

@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 
 import hypothesis
+import pytest
 
 MARKER = "DUALMAP_TEST_MARK"
 WAIT_S = 240.0  # only a broken test waits so long: beside many busy processes a Ray cluster takes minutes to start
@@ -24,6 +25,14 @@ def pytest_configure() -> None:
     """A shell lets what it starts in the background ignore SIGINT, and so would every process that a test starts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Clusters of Ray start one after the other, so that none takes another's ports or time."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 class ProcessFamily:

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import openai
@@ -105,6 +106,22 @@ class Deployment:
         self._reader.join(timeout=WAIT_S)
 
 
+@contextmanager
+def deployed(
+    *arguments: str, directory: Path, config: str | None = None, within_s: float = WAIT_S, **options
+) -> Iterator[Deployment]:
+    """A deployment that has started, and is gone in the end. config: the text of its file. options: of Deployment."""
+    if config is not None:
+        (directory / "dualmap.yaml").write_text(config)
+        arguments = ("dualmap.yaml", *arguments)
+    deployment = Deployment(*arguments, directory=directory, **options)
+    try:
+        deployment.await_started(within_s)
+        yield deployment
+    finally:
+        deployment.clean_up()
+
+
 def ask(deployment: Deployment, text: str, **options) -> str:
     """The gateway that answered. Each call is a connection of its own, which the kernel gives to one of them."""
     messages = [{"role": "user", "content": text}]
@@ -112,6 +129,19 @@ def ask(deployment: Deployment, text: str, **options) -> str:
         raw = client.chat.completions.with_raw_response.create(model="sim", messages=messages, **options)
         assert raw.parse().choices[0].finish_reason in ("stop", "length")
     return "-".join(raw.headers["x-request-id"].split("-")[:2])
+
+
+@contextmanager
+def held(deployment: Deployment, count: int) -> Iterator[None]:
+    """So many streams under way until the block ends, however slow the machine is; then their clients leave."""
+    options = {"max_tokens": 20_000, "stream": True, "extra_body": {"ignore_eos": True}}
+    with ExitStack() as stack:
+        client = stack.enter_context(deployment.client())
+        for number in range(count):
+            messages = [{"role": "user", "content": f"{number} writes a book"}]
+            stream = client.chat.completions.create(model="sim", messages=messages, **options)
+            stack.callback(stream.close)
+        yield
 
 
 def under_load(deployment: Deployment, strike) -> list[str]:

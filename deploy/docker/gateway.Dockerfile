@@ -7,6 +7,7 @@ COPY scheduler scheduler
 COPY router router
 COPY instances instances
 COPY loadtest loadtest
+COPY deploy deploy
 RUN python -m venv /opt/dualmap && /opt/dualmap/bin/pip install --no-cache-dir '.[picker,kubernetes]'
 
 FROM python:3.11-slim

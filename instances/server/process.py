@@ -47,8 +47,7 @@ class ServerProcess:
         """Returns when the server runs, and has said where it listens if it is to say so. Raises StartError."""
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         keeper_command = [
-            sys.executable,
-            "-m",
+            *(sys.executable, "-P", "-m"),  # -P: what lies in the current folder is not ours to import
             "dualmap.instances.server.keeper",
             str(self._stop_grace_s),
             *self._command,

@@ -129,7 +129,7 @@ class SimServer:
         self._check_queue(generation)
         kind = StreamedAnswer if generation.stream else PlainAnswer
         answer = kind(generation, client, self._forget, close=request.close)
-        client.answering = answer
+        client.answer_over_time(answer)
         requests = []
         for index, (engine_id, choice) in enumerate(zip(answer.engine_ids, generation.choices, strict=True)):
             self._answers[engine_id] = answer, index

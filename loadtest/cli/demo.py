@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from dualmap.loadtest.cli.replay import positive, run_replay
+from dualmap.loadtest.cli.replay import can_replay, positive, run_replay
 from dualmap.loadtest.cli.report import show_report
 from dualmap.loadtest.replay.flush_cache import FlushError, flush_cache
 from dualmap.loadtest.traces.load_level import round_robin_qps
@@ -49,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if not can_replay():
+        return 2
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     try:

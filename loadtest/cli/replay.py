@@ -1,6 +1,7 @@
 """`dualmap replay`: arguments, and the process that does the work."""
 
 import argparse
+import importlib.util
 import subprocess
 import sys
 from datetime import datetime
@@ -44,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The replay's exit status (see replay/process.py); the report is shown for an interrupted run too."""
+    if not can_replay():
+        return 2
     out = Path(args.out or f"runs/{args.label}-{datetime.now():%Y%m%d-%H%M%S}.jsonl")
     status = run_replay(
         args.trace,
@@ -70,6 +73,14 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
+def can_replay() -> bool:
+    """Whether the packages for it are installed; says on stderr what to do where they are not."""
+    if importlib.util.find_spec("locust") is None:
+        print("error: a replay needs more packages: pip install 'dualmap[loadtest]'", file=sys.stderr)
+        return False
+    return True
+
+
 def run_replay(trace_path: str | Path, target: str, *, out: str | Path, **options: Any) -> int:
     """Replay in a process of its own, whose progress goes to this process's stderr; returns its exit status.
 
@@ -83,7 +94,7 @@ def run_replay(trace_path: str | Path, target: str, *, out: str | Path, **option
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     Path(out).unlink(missing_ok=True)  # a run that cannot start must not leave another's rows
     chosen = ReplayOptions(trace=str(trace_path), target=target, out=str(out), **options)
-    command = [sys.executable, "-m", "dualmap.loadtest.replay.process", msgspec.json.encode(chosen).decode()]
+    command = [sys.executable, "-P", "-m", "dualmap.loadtest.replay.process", msgspec.json.encode(chosen).decode()]
     with subprocess.Popen(command) as process:
         try:
             return process.wait()

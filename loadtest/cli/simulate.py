@@ -27,7 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a trace file, a directory of agent sessions, or synth:hot, hot-short, hot-60, low-reuse",
     )
     add("--format", choices=("auto", *FORMATS), default="auto", help="its format (default: told by its content)")
-    add("--policy", default="dualmap", metavar="A,B", help="policies to compare, or all (default dualmap)")
+    add(
+        "--policy",
+        default="dualmap",
+        metavar="A,B",
+        help="policies to compare, or all, those of installed packages too (dualmap)",
+    )
     add("--bound", action="store_true", help="also the upper bound: one cache shared by all, one queue")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--instances", default="8", metavar="N,N", help="sizes of the cluster (default 8)")

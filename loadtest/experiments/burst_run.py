@@ -15,6 +15,7 @@ from pathlib import Path
 from dualmap.loadtest.cli.demo import WORKLOAD
 from dualmap.loadtest.cli.replay import positive, run_replay
 from dualmap.loadtest.experiments.deployed import DeploymentError, StateLog, deployed
+from dualmap.loadtest.experiments.program import run_as_program
 from dualmap.loadtest.replay.run_file import Outcome, read_run
 from dualmap.loadtest.reports.summary import summarise
 from dualmap.loadtest.reports.timeline_page import Served, timeline_page
@@ -101,11 +102,5 @@ def _chats(qps: float, seconds: float, seed: int) -> list[TraceRequest]:
     return [request for request in requests if request.timestamp_ms <= seconds * 1000]
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m dualmap.loadtest.experiments.burst_run")
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_as_program(add_arguments, run))

@@ -14,6 +14,7 @@ from math import isnan
 from pathlib import Path
 
 from dualmap.loadtest.cli.replay import positive
+from dualmap.loadtest.experiments.program import run_as_program
 from dualmap.loadtest.experiments.resize_runs import Resized, resize_runs
 from dualmap.loadtest.reports.aligned_rows import aligned
 from dualmap.loadtest.reports.timeline_page import Served, timeline_page
@@ -143,11 +144,5 @@ def _page(scaled: Sequence[FleetRun], best: FleetRun, setup: Setup) -> str:
     return timeline_page("A fleet that scales itself", served, one.done.timeline, verdict, setup.slo_s)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m dualmap.loadtest.experiments.elastic_study")
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_as_program(add_arguments, run))

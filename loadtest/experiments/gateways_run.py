@@ -18,6 +18,7 @@ import psutil
 from dualmap.loadtest.cli.demo import WORKLOAD
 from dualmap.loadtest.cli.replay import positive, run_replay
 from dualmap.loadtest.experiments.deployed import Deployed, DeploymentError, deployed
+from dualmap.loadtest.experiments.program import run_as_program
 from dualmap.loadtest.option_lists import whole_numbers
 from dualmap.loadtest.replay.run_file import read_run
 from dualmap.loadtest.reports.aligned_rows import aligned
@@ -106,11 +107,5 @@ def _by_gateway(request_ids: list[str]) -> list[int]:
     return [counts[gateway] for gateway in sorted(counts)]
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m dualmap.loadtest.experiments.gateways_run")
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_as_program(add_arguments, run))

@@ -19,6 +19,7 @@ from pathlib import Path
 from dualmap.loadtest.cli.demo import WORKLOAD
 from dualmap.loadtest.cli.replay import positive, run_replay
 from dualmap.loadtest.experiments.deployed import Deployed, DeploymentError, deployed
+from dualmap.loadtest.experiments.program import run_as_program
 from dualmap.loadtest.replay.run_file import Outcome, RequestRow, read_run
 from dualmap.loadtest.reports.aligned_rows import aligned
 from dualmap.loadtest.traces.describe import quantile
@@ -129,11 +130,5 @@ def _p90(rows: list[RequestRow], from_s: float, to_s: float) -> float:
     return quantile(sorted(r.ttft_s for r in rows if r.ttft_s is not None and from_s <= r.scheduled_s < to_s), 0.9)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m dualmap.loadtest.experiments.kill_run")
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_as_program(add_arguments, run))

@@ -20,6 +20,7 @@ from dualmap.loadtest.cli.demo import MAX_INPUT_TOKENS, WORKLOAD
 from dualmap.loadtest.cli.replay import positive, run_replay
 from dualmap.loadtest.experiments.agreement_table import compare, furthest_apart, table
 from dualmap.loadtest.experiments.decided import decided
+from dualmap.loadtest.experiments.program import run_as_program
 from dualmap.loadtest.experiments.recorded import run_again
 from dualmap.loadtest.replay.run_file import Outcome, RunFileError, read_run
 from dualmap.loadtest.traces.synth import synthesise
@@ -131,11 +132,5 @@ def instance_profile(simulate: SimulatedInstances) -> EngineProfile:
     )
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m dualmap.loadtest.experiments.live_agreement")
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_as_program(add_arguments, run))

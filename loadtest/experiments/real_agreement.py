@@ -31,6 +31,7 @@ from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.profile_capacity import truthful_capacity
 from dualmap.instances.simulated.profile_file import read_profile
 from dualmap.loadtest.cli.replay import positive, run_replay
+from dualmap.loadtest.experiments.program import run_as_program
 from dualmap.loadtest.experiments.real_agreement_servers import HOST, gateway, servers
 from dualmap.loadtest.experiments.real_agreement_table import AgreementSide, holds, side, table
 from dualmap.loadtest.replay.run_file import Outcome, RunFileError, read_run
@@ -184,11 +185,5 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m dualmap.loadtest.experiments.real_agreement")
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_as_program(add_arguments, run))

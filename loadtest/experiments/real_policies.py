@@ -21,6 +21,7 @@ from dualmap.instances.calibrate.cpu_model import cpu_model
 from dualmap.instances.server.metrics import ServerMetrics
 from dualmap.instances.server.watch import scrape
 from dualmap.loadtest.cli.replay import positive, run_replay
+from dualmap.loadtest.experiments.program import run_as_program
 from dualmap.loadtest.replay.flush_cache import FlushError, flush_cache
 from dualmap.loadtest.replay.run_file import read_run
 from dualmap.loadtest.reports.summary import RunSummary, summarise
@@ -175,11 +176,5 @@ def table(runs: list[PolicyRun]) -> str:
     return "\n".join(rows)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m dualmap.loadtest.experiments.real_policies")
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_as_program(add_arguments, run))

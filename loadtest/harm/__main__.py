@@ -24,6 +24,7 @@ from dualmap.loadtest.harm.measure import measure
 from dualmap.loadtest.harm.search import search
 from dualmap.loadtest.harm.simplify import simplified
 from dualmap.loadtest.option_lists import policies
+from dualmap.router.config.installed_policies import register_installed_policies
 from dualmap.router.journal.writer import JournaledScheduler, JournalWriter, path_for
 from dualmap.scheduler.core import Scheduler
 
@@ -78,7 +79,8 @@ def _search(args: argparse.Namespace, policy: str, judge: Evaluate) -> int:
             search(quest, log, judge, args.minutes * 60)
         else:
             context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
+            known = register_installed_policies
+            with ProcessPoolExecutor(args.jobs, mp_context=context, initializer=known) as pool:
                 search(quest, log, judge, args.minutes * 60, pool.map)
     finally:
         log.close()

@@ -19,10 +19,10 @@ from statistics import median
 
 from dualmap.loadtest.study.file import DecisionCost
 from dualmap.loadtest.study.log import StudyLog
-from dualmap.scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
+from dualmap.router.config.installed_policies import register_installed_policies
+from dualmap.scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig, policy_names
 from dualmap.scheduler.blocks import hash_text, hash_trace_ids
 from dualmap.scheduler.cells import CellLoad, CellRouter
-from dualmap.scheduler.config import POLICY_NAMES
 from dualmap.scheduler.events import FirstToken, InstanceJoined, RequestArrived, RequestFinished
 
 SIZES = (8, 64, 512, 4096)
@@ -141,8 +141,9 @@ def main() -> int:
     parser.add_argument("--study", type=Path, metavar="FILE", help="add the result to a study, for its report")
     args = parser.parse_args()
     policies = args.policy.split(",")
-    if unknown := sorted(set(policies) - {*POLICY_NAMES, CELLS}):
-        parser.error(f"--policy must be of {', '.join(POLICY_NAMES)}, {CELLS}, not {', '.join(unknown)}")
+    register_installed_policies()
+    if unknown := sorted(set(policies) - {*policy_names(), CELLS}):
+        parser.error(f"--policy must be of {', '.join(policy_names())}, {CELLS}, not {', '.join(unknown)}")
     costs = decision_costs(policies, args.rounds)
     if args.study is not None:
         with StudyLog(args.study, resume=True) as log:

@@ -12,7 +12,9 @@ from typing import Any
 
 from dualmap.loadtest.traces.workload import Workload
 from dualmap.loadtest.virtual.cluster import VirtualCluster
+from dualmap.loadtest.virtual.cluster_run import ClusterRun
 from dualmap.loadtest.virtual.cluster_settings import ClusterSettings
+from dualmap.loadtest.virtual.fleet import VirtualFleet
 from dualmap.scheduler.cells import CellLoad, CellReason, CellRouter, load_of
 from dualmap.scheduler.commands import Command, Reject, RejectReason
 
@@ -42,14 +44,19 @@ class VirtualCells(VirtualCluster):
         given = self.requests_by_cell
         return max(given.values()) * self.settings.cells / given.total() if given else nan
 
-    def join(self, instance_id: str) -> None:
-        super().join(instance_id)
-        number = self._cell_of[instance_id]
-        if str(number) not in self.router:
-            self.clock.at(self.clock.now, lambda: self._hear(str(number), load_of(self.cores[number])))
+    def run(self, **more: Any) -> ClusterRun:
+        self.clock.at(0.0, self._begin_hearing)
+        return super().run(**more)
 
-    def _gateways_before(self, instance_id: str) -> Sequence[int]:
-        return (self._cell_of[instance_id],)
+    def _deployments(self) -> Sequence[Sequence[int]]:
+        """Cells tell each other nothing."""
+        return [[number] for number in range(len(self.cores))]
+
+    def _fleet_of(self, instance_id: str) -> VirtualFleet:
+        return self._fleets[self._cell_of[instance_id]]
+
+    def _fleet_at(self, gateway: int) -> VirtualFleet:
+        return self._fleets[gateway]
 
     def _gateway_of(self, index: int) -> int:
         return self._chosen[index]
@@ -78,18 +85,17 @@ class VirtualCells(VirtualCluster):
         self._tried[index] = self._tried.get(index, NONE) | {cell}
         self._send(index)
 
-    def _begin_exchange(self) -> None:
-        self.clock.at(0.0, self._exchange_loads)
+    def _begin_hearing(self) -> None:
+        for number, core in enumerate(self.cores):
+            self._hear(str(number), load_of(core))
+        self._hear_all()
 
-    def _exchange_loads(self) -> None:
-        """Cells tell each other nothing; the front gateway hears from all."""
+    def _hear_all(self) -> None:
         late_s = self._delay if self.settings.digest_delay_s is None else self.settings.digest_delay_s
         for number, core in enumerate(self.cores):
             load = replace(load_of(core), age_s=late_s)
             self.clock.at(self.clock.now + late_s, self._hear, str(number), load)
-        for sent in self._exchange.sent:
-            sent.clear()
-        self.clock.at(self.clock.now + self.settings.digest_s, self._exchange_loads)
+        self.clock.at(self.clock.now + self.settings.digest_s, self._hear_all)
 
     def _hear(self, name: str, load: CellLoad) -> None:
         if not load.instances:

@@ -14,7 +14,7 @@ from dualmap.loadtest.traces.workload import Workload
 from dualmap.loadtest.virtual.clock import VirtualClock
 from dualmap.loadtest.virtual.cluster_run import ClusterRun, RequestOutcome
 from dualmap.loadtest.virtual.cluster_settings import Change, ClusterSettings
-from dualmap.loadtest.virtual.exchange import VirtualExchange
+from dualmap.loadtest.virtual.fleet import VirtualFleet
 from dualmap.loadtest.virtual.instances import VirtualInstances
 from dualmap.loadtest.virtual.scaling import VirtualScaling
 from dualmap.scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, TellOthers
@@ -24,16 +24,13 @@ from dualmap.scheduler.events import (
     Event,
     FailureCause,
     FirstToken,
-    InstanceCapacity,
-    InstanceDraining,
-    InstanceJoined,
-    InstanceLost,
     MovesProposed,
     RequestArrived,
     RequestFailed,
     RequestFinished,
     Tick,
 )
+from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.rebalance import plan_rebalance
 from dualmap.scheduler.request import Request
 
@@ -62,15 +59,7 @@ class VirtualCluster:
         self._left = len(workload.requests)
         self._followers: dict[int, list[int]] = {}
         self._delay = settings.network_s
-        late_s = settings.digest_delay_s
-        self._exchange = VirtualExchange(
-            self.clock,
-            self.cores,
-            self._tell,
-            config=settings.config,
-            interval_s=settings.digest_s,
-            answer_s=self._delay if late_s is None else late_s,
-        )
+        self._fleets = [self._fleet(gateways) for gateways in self._deployments()]
 
     def run(
         self, *, give_up: Callable[[int, bool], bool] | None = None, progress: Callable[[int], None] | None = None
@@ -88,6 +77,8 @@ class VirtualCluster:
             for spec in self.settings.instances:
                 if first.get(spec.instance_id) != "join":
                     self.join(spec.instance_id)
+        for fleet in self._fleets:
+            fleet.begin(changes=scaling is not None or bool(first))
         for change in changes:
             self.clock.at(change.at_s, self._change, change)
         for index, request in enumerate(self.workload.requests):
@@ -99,8 +90,6 @@ class VirtualCluster:
             self.clock.at(self._tick_s(0), self._tick, gateway, 1)
             for when in self.settings.plans:
                 self.clock.at(when, self._plan, gateway)
-        if len(self._gateways) > 1:
-            self._begin_exchange()
         reported = self._left
         while self._left and not self._stopped:
             self.clock.step()
@@ -122,14 +111,32 @@ class VirtualCluster:
             scaling.plans if scaling else [],
         )
 
-    def _begin_exchange(self) -> None:
-        self._exchange.begin()
+    def _deployments(self) -> Sequence[Sequence[int]]:
+        """Gateways that share a Fleet, by number."""
+        return [range(len(self.cores))]
+
+    def _fleet(self, gateways: Sequence[int]) -> VirtualFleet:
+        settings = self.settings
+        return VirtualFleet(
+            self.clock,
+            {number: self.cores[number] for number in gateways},
+            self._tell,
+            config=settings.config,
+            interval_s=settings.digest_s,
+            answer_s=settings.network_s if settings.digest_delay_s is None else settings.digest_delay_s,
+        )
+
+    def _fleet_of(self, instance_id: str) -> VirtualFleet:
+        return self._fleets[0]
+
+    def _fleet_at(self, gateway: int) -> VirtualFleet:
+        return self._fleets[0]
 
     def _scaling(self) -> VirtualScaling | None:
         settings = self.settings
         if settings.scaling is None:
             return None
-        return VirtualScaling(self, settings.instances, settings.scaling, settings.start_s)
+        return VirtualScaling(self, self._fleets[0], settings.instances, settings.scaling, settings.start_s)
 
     # The clients.
 
@@ -158,10 +165,6 @@ class VirtualCluster:
     def _gateway_of(self, index: int) -> int:
         return self.workload.requests[index].session % len(self._gateways)
 
-    def _gateways_before(self, instance_id: str) -> Sequence[int]:
-        """Those that send to the instance."""
-        return range(len(self._gateways))
-
     def _ended(self, index: int, ok: bool) -> None:
         outcome = self.outcomes[index]
         outcome.ok = ok
@@ -181,9 +184,8 @@ class VirtualCluster:
         match command:
             case Dispatch():
                 self.outcomes[int(command.request_id)].sent_s = self.clock.now
-                if len(self._gateways) > 1:
-                    blocks = self._prompt_blocks(int(command.request_id))
-                    self._exchange.sent[gateway].append((command.instance_id, blocks))
+                blocks = self._prompt_blocks(int(command.request_id))
+                self._fleet_at(gateway).note_sent(gateway, command.instance_id, blocks)
                 self.clock.at(self._reaches_engine_s(command.instance_id), self._deliver, gateway, command)
             case Reject() | FailStream():
                 self._ended(int(command.request_id), ok=False)
@@ -191,7 +193,7 @@ class VirtualCluster:
                 reaches_s = self._reaches_engine_s(command.instance_id)
                 self.clock.at(reaches_s, self._instances.abort, command.instance_id, command.request_id)
             case TellOthers():
-                self._exchange.ask(gateway)
+                self._fleet_at(gateway).ask(gateway)
 
     def _reaches_engine_s(self, instance_id: str) -> float:
         """When what is sent to it is in its engine."""
@@ -268,37 +270,35 @@ class VirtualCluster:
             case _:
                 raise ValueError(f"kind of change must be join, lose, leave or slow, not {change.kind!r}")
 
-    def capacity(self, instance_id: str) -> InstanceCapacity:
-        """As the gateways are told."""
-        return self._instances.capacity(instance_id)
+    def join(self, instance_id: str) -> None:
+        """It starts; gateways hear of it from Fleet."""
+        if self._instances.start(instance_id) is not None:
+            self._report(instance_id, MemberState.READY)
 
     def drain(self, instance_id: str) -> None:
-        """It gets no new request."""
-        incarnation = self._instances.incarnation(instance_id)
-        if incarnation is not None:
-            for gateway in self._gateways_before(instance_id):
-                self._tell(gateway, InstanceDraining(instance_id, incarnation))
+        """It is to get no new request."""
+        self._report(instance_id, MemberState.DRAINING)
 
     def leave(self, instance_id: str) -> None:
-        """It stops: what still runs there fails."""
-        self._lose(instance_id)
+        """It stops for good: what still runs there fails."""
+        self._break_off(instance_id)
+        self._fleet_of(instance_id).forget(instance_id)
 
     def _leave_when_idle(self, instance_id: str) -> None:
-        if any(self.cores[gateway].instances[instance_id].running for gateway in self._gateways_before(instance_id)):
-            self.clock.at(self.clock.now + TICK_S, self._leave_when_idle, instance_id)
-        else:
+        if self._fleet_of(instance_id).state().is_drained(instance_id):
             self.leave(instance_id)
-
-    def join(self, instance_id: str) -> None:
-        incarnation = self._instances.start(instance_id)
-        if incarnation is not None:
-            capacity = self.capacity(instance_id)
-            for gateway in self._gateways_before(instance_id):
-                self._tell(gateway, InstanceJoined(instance_id, incarnation, capacity))
+        else:
+            self.clock.at(self.clock.now + TICK_S, self._leave_when_idle, instance_id)
 
     def _lose(self, instance_id: str) -> None:
-        incarnation = self._instances.incarnation(instance_id)
-        if incarnation is None:
+        lost = self._member(instance_id, MemberState.LOST)
+        self._break_off(instance_id)
+        if lost is not None:
+            self.clock.at(self.clock.now + DETECT_S, self._fleet_of(instance_id).report, lost)
+
+    def _break_off(self, instance_id: str) -> None:
+        """It stops, if it is there."""
+        if self._instances.incarnation(instance_id) is None:
             return
         noticed_s = self.clock.now + DETECT_S
         for request_id, attempt in self._instances.stop(instance_id).items():
@@ -306,5 +306,15 @@ class VirtualCluster:
             tokens_sent = 0 if isnan(self.outcomes[index].first_token_s) else 1
             failed = RequestFailed(request_id, attempt, tokens_sent, FailureCause.BROKEN)
             self.clock.at(noticed_s, self._tell, self._gateway_of(index), failed)
-        for gateway in self._gateways_before(instance_id):
-            self.clock.at(noticed_s, self._tell, gateway, InstanceLost(instance_id, incarnation, "lost"))
+
+    def _report(self, instance_id: str, state: MemberState) -> None:
+        member = self._member(instance_id, state)
+        if member is not None:
+            self._fleet_of(instance_id).report(member)
+
+    def _member(self, instance_id: str, state: MemberState) -> Member | None:
+        """None if it is not there."""
+        incarnation = self._instances.incarnation(instance_id)
+        if incarnation is None:
+            return None
+        return Member(instance_id, incarnation, "", 0, state, self._instances.capacity(instance_id))

@@ -67,7 +67,7 @@ class SharedCacheQueue:
     def snapshot(self, now: float) -> Snapshot | None:
         return None
 
-    def own_loads(self) -> tuple[InstanceLoad, ...]:
+    def own_loads(self, now: float) -> tuple[InstanceLoad, ...]:
         return ()
 
     def _release(self, now: float) -> list[Command]:

@@ -18,6 +18,7 @@ COMMANDS = {
     "drain": ("dualmap.router.cli.drain", "give an instance no new requests; one that was started here then stops"),
     "restart": ("dualmap.router.cli.restart", "restart all instances that were started here, one after the other"),
     "key": ("dualmap.router.cli.key", "make an API key"),
+    "files": ("dualmap.router.cli.files", "write the files for Prometheus, Grafana, Kubernetes, Envoy and dualmap up"),
     "demo": ("dualmap.loadtest.cli.demo", "four simulated instances, round_robin against dualmap, and a report"),
     "replay": ("dualmap.loadtest.cli.replay", "replay a trace against a gateway, open loop"),
     "simulate": ("dualmap.loadtest.cli.simulate", "compare policies over a trace in virtual time"),

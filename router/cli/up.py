@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser, serves_http: bool = True) -> 
     if serves_http:
         parser.add_argument("--port", type=int, help="port to listen on (8080)")
     parser.add_argument("--admin-port", type=int, help="port of /metrics and /admin (8081)")
-    parser.add_argument("--policy", help=f"{', '.join(POLICY_NAMES)} (dualmap)")
+    parser.add_argument("--policy", help=f"{', '.join(POLICY_NAMES)}, or an installed package's (dualmap)")
     parser.add_argument("--slo", type=float, metavar="S", help="time-to-first-token objective in seconds (5)")
     parser.add_argument("--tpot", type=float, metavar="S", help="objective for the time per output token (none)")
     parser.add_argument("--journal", type=Path, metavar="FILE", help="write every event and what was decided")

@@ -82,7 +82,7 @@ def _simulated(config: DualMapConfig, pool_name: str, number: int) -> PlacedSpec
     simulate = pool.simulate
     capacity = _weighed(simulate.capacity, pool)
     command = (
-        *(sys.executable, "-m", "dualmap.instances.simulated.cli", "--port", "0", "--model", simulate.model),
+        *(sys.executable, "-P", "-m", "dualmap.instances.simulated.cli", "--port", "0", "--model", simulate.model),
         *("--prefill-tokens-per-s", str(capacity.prefill_tokens_per_s)),
         *("--kv-tokens", str(capacity.kv_tokens)),
         *("--max-num-seqs", str(capacity.max_running)),

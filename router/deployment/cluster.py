@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+import dualmap
 from dualmap.instances.server.vllm_command import NoVllmError
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.instance_specs import PlacedSpec, instance_specs, scaled_prefix
@@ -25,9 +27,10 @@ from dualmap.router.fleet.actor_by_name import FLEET, NAMESPACE, REBALANCER, aut
 from dualmap.router.fleet.rebalancer import Rebalancer
 from dualmap.router.gateway.gateway_actor import GatewayActor
 from dualmap.router.observe.prometheus_targets import write_targets
-from dualmap.router.scaling.autoscaler import Autoscaler, Scaled
+from dualmap.router.scaling.autoscaler import Autoscaler
 from dualmap.router.tokens.load_tokenizer import TokenizerError, load_tokenizer
 from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.scaler import Scaled
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
 START_TIMEOUT_S = 120.0  # of an actor
@@ -68,6 +71,7 @@ class Cluster:
         _check_free(settings.admin_host, settings.admin_port)
         if settings.tokenizer is not None:
             _check_tokenizer(settings.tokenizer)
+        _check_folder()
         self._say("starting Ray")
         self._start_ray()
         try:
@@ -235,6 +239,13 @@ class Cluster:
         for instance_id, answered in calls.items():
             if not ray.wait([answered], timeout=0)[0]:
                 self._say(f"{instance_id} does not answer; it will be used as soon as it does")
+
+
+def _check_folder() -> None:
+    """Ray's workers import from the current folder first. Raises ClusterError where another `dualmap` lies there."""
+    for path in (Path("dualmap/__init__.py"), Path("dualmap.py")):
+        if path.exists() and not path.samefile(dualmap.__file__):
+            raise ClusterError(f"{path.absolute()} hides this program from its processes: start it in another folder")
 
 
 def _check_free(host: str, port: int) -> None:

@@ -12,7 +12,7 @@ from dualmap.instances.server.vllm_command import NoVllmError
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.instance_specs import is_scaled, scaled_prefix, scaled_spec
 from dualmap.router.deployment.own_instances import OwnInstances
-from dualmap.router.scaling.autoscaler import Wanted
+from dualmap.scheduler.fleet.scaler import Wanted
 
 ANSWER_TIMEOUT_S = 2.0  # of an Autoscaler
 

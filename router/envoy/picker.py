@@ -13,7 +13,9 @@ from dualmap.router.envoy import ext_proc
 from dualmap.router.envoy.pick import Pick
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import HttpError, body_too_large, unavailable
-from dualmap.router.requests.request_driver import RequestDriver
+from dualmap.router.requests.admission import Admission
+from dualmap.router.requests.asked import Arrived
+from dualmap.router.requests.driver import RequestDriver
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import ServedElsewhere
 
@@ -26,6 +28,7 @@ class Picker:
     def __init__(
         self,
         driver: RequestDriver,
+        admission: Admission,
         clock: Callable[[], float],
         max_body_bytes: int,
         alternatives: Callable[[Dispatch], Iterable[str]],
@@ -34,6 +37,7 @@ class Picker:
         self.instances: Mapping[str, str] = {}
         self.endpoints: Mapping[str, str] = {}  # the other way round
         self._driver = driver
+        self._admission = admission
         self._clock = clock
         self._max_body_bytes = max_body_bytes
         self._alternatives = alternatives
@@ -54,15 +58,25 @@ class Picker:
     def pick(self, request: HttpRequest, body: bytes, subset: tuple[str, ...] | None, read: bool) -> Pick:
         """read: the body is there to be read."""
         driver = self._driver
-        pick = Pick(driver, driver.next_id(), request, body, self._clock(), self._endpoints_of)
         only = () if subset is None else tuple(self.instances[e] for e in subset if e in self.instances)
         route = find_route(request) if read else Route.PASSED_THROUGH
-        if driver.stopping:
+        pick_id = driver.next_id()
+        arrived = Arrived(
+            id=pick_id,
+            request_id=request.client_request_id or pick_id.encode(),
+            http=request,
+            route=route if route in (Route.CHAT, Route.COMPLETION) else Route.PASSED_THROUGH,
+            body=body,
+            at=self._clock(),
+            only=only,
+        )
+        pick = Pick(driver, arrived, self._endpoints_of)
+        if self._admission.stopping:
             pick.answer_error(unavailable("The endpoint picker is shutting down."))
         elif subset is not None and not only:
             pick.answer_error(unavailable("None of the endpoints that the request may go to is ready."))
         else:
-            driver.take(pick, route if route in (Route.CHAT, Route.COMPLETION) else Route.PASSED_THROUGH, only)
+            driver.take(pick)
         return pick
 
     def request(self, headers: Mapping[str, bytes]) -> HttpRequest:
@@ -74,8 +88,9 @@ class Picker:
     def note_served(self, pick: Pick, endpoint: str) -> None:
         """The proxy tells which endpoint gave the answer."""
         instance_id = self.instances.get(endpoint)
-        if instance_id and pick.dispatch is not None and pick.dispatch.instance_id != instance_id:
-            self._driver.handle(ServedElsewhere(pick.id, pick.dispatch.attempt, instance_id), pick.core)
+        if instance_id and pick.running is not None and pick.running.dispatch.instance_id != instance_id:
+            event = ServedElsewhere(pick.arrived.id, pick.running.dispatch.attempt, instance_id)
+            self._driver.handle(event, pick.asked.core)
 
     def _endpoints_of(self, dispatch: Dispatch) -> tuple[str, ...]:
         ids = dict.fromkeys((dispatch.instance_id, *self._alternatives(dispatch)))
@@ -166,12 +181,12 @@ class _Carried:
 
     def _response_headers(self, message: pb.ProcessingRequest) -> pb.ProcessingResponse:
         pick = self._pick
-        if pick is None or pick.dispatch is None:
+        if pick is None or pick.running is None:
             return ext_proc.nothing_to_do("response_headers")
         headers = ext_proc.read_headers(message.response_headers.headers)
         endpoint = ext_proc.served_by(message)
         self._picker.note_served(pick, endpoint)
-        instance_id = pick.dispatch.instance_id
+        instance_id = pick.running.dispatch.instance_id
         self._answered = True
         event_stream = headers.get("content-type", b"").startswith(EVENT_STREAM)
         pick.answered(int(headers.get(":status", b"0")), event_stream, bool(endpoint))

@@ -10,7 +10,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dualmap.router.envoy.picker import Picker
 from dualmap.router.http.limits import HttpLimits
-from dualmap.router.requests.request_driver import RequestDriver
+from dualmap.router.requests.admission import Admission
+from dualmap.router.requests.driver import RequestDriver
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.fleet.member import Membership, MemberState
 
@@ -27,6 +28,7 @@ class PickerFront:
     def __init__(
         self,
         driver: RequestDriver,
+        admission: Admission,
         limits: HttpLimits,
         clock: Callable[[], float],
         alternatives: Callable[[Dispatch], Iterable[str]],
@@ -34,8 +36,8 @@ class PickerFront:
     ) -> None:
         """alternatives: see Picker."""
         self.limits = limits
-        self._driver = driver
-        self.picker = Picker(driver, clock, limits.max_body_bytes, alternatives)
+        self._admission = admission
+        self.picker = Picker(driver, admission, clock, limits.max_body_bytes, alternatives)
         self._max_message_bytes = limits.max_body_bytes + MESSAGE_OVERHEAD_BYTES
         self._tls = tls
         self._server: Any = None
@@ -49,7 +51,7 @@ class PickerFront:
         ]
         self._server = grpc.aio.server(options=options)
         add_ExternalProcessorServicer_to_server(self.picker, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(_Health(self._driver), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(_Health(self._admission), self._server)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             if self._tls is None:
@@ -76,7 +78,6 @@ class PickerFront:
             self._closing = asyncio.create_task(self._server.stop(LONG_S))
 
     async def abort(self) -> None:
-        self._driver.abort()
         if self._server is not None:
             await self._server.stop(None)
 
@@ -84,8 +85,8 @@ class PickerFront:
 class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     """The gRPC health protocol, with the services that the endpoint-picker protocol names."""
 
-    def __init__(self, driver: RequestDriver) -> None:
-        self._driver = driver
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
 
     async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
         if request.service not in SERVICES:
@@ -105,7 +106,7 @@ class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         statuses = health_pb2.HealthCheckResponse
         if service not in SERVICES:
             return statuses(status=statuses.SERVICE_UNKNOWN)
-        serves = service == LIVENESS or (self._driver.ready and not self._driver.stopping)
+        serves = service == LIVENESS or (self._admission.ready and not self._admission.stopping)
         return statuses(status=statuses.SERVING if serves else statuses.NOT_SERVING)
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.tls import TlsFiles
-from dualmap.router.requests.request_driver import RequestDriver
+from dualmap.router.requests.service import RequestService
 from dualmap.scheduler.fleet.member import Membership
 
 RENEW_S = 10.0  # how soon a renewed certificate is used
@@ -41,9 +41,9 @@ class HttpFront:
     """OpenAI's API on a port of our own. limits: of connections to come. tls: None: plain text."""
 
     def __init__(
-        self, driver: RequestDriver, limits: HttpLimits, clock: Callable[[], float], tls: TlsFiles | None = None
+        self, service: RequestService, limits: HttpLimits, clock: Callable[[], float], tls: TlsFiles | None = None
     ) -> None:
-        self._driver = driver
+        self._service = service
         self.limits = limits
         self._clock = clock
         self._tls = tls
@@ -52,7 +52,7 @@ class HttpFront:
 
     async def listen(self, host: str, port: int, reuse_port: bool) -> None:
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: ClientConnection(self._driver, self.limits, self._clock),
+            lambda: ClientConnection(self._service, self.limits, self._clock),
             host,
             port,
             reuse_port=reuse_port,
@@ -67,7 +67,7 @@ class HttpFront:
         return listening_port(self._server)
 
     def apply_membership(self, membership: Membership) -> None:
-        """The driver knows where instances are."""
+        """The gateway knows where instances are."""
 
     def close(self) -> None:
         if self._server is not None:
@@ -76,7 +76,7 @@ class HttpFront:
             self._renewing.cancel()
 
     async def abort(self) -> None:
-        self._driver.abort()
+        self._service.abort()
 
     def _renew(self, tls: TlsFiles) -> None:
         tls.renew()

@@ -22,7 +22,11 @@ from dualmap.router.observe.metrics import GatewayMetrics, Gauges
 from dualmap.router.observe.pool_timeline import PoolTimeline
 from dualmap.router.observe.recent_decisions import RecentDecisions
 from dualmap.router.observe.signal_ages import SignalAges
-from dualmap.router.requests.request_driver import RequestDriver
+from dualmap.router.requests.admission import Admission
+from dualmap.router.requests.driver import RequestDriver
+from dualmap.router.requests.instance_connections import InstanceConnections
+from dualmap.router.requests.service import RequestService
+from dualmap.router.requests.token_arrival import TokenArrival
 from dualmap.router.scaling.endpoints import ScalingEndpoints
 from dualmap.router.tokens.token_blocks import TokenBlocks
 from dualmap.scheduler.attempt import Attempt
@@ -68,8 +72,8 @@ class Gateway:
         tls: TlsFiles | None = None,
     ) -> None:
         """pools: one or more; `stop` closes their journals. block_tokens: as in the config of every scheduler.
-        admin_token, scaling: see AdminService. ask_for_usage, tokens, access, isolate_tenants: see
-        RequestDriver. tls: see HttpFront."""
+        admin_token, scaling: see AdminService. ask_for_usage, isolate_tenants: see Admission. tokens: names the first
+        pool's prompts by their tokens. access: see RequestService. tls: see HttpFront."""
         self.gateway_id = gateway_id
         self.pools = {pool.name: pool for pool in pools}
         self.scheduler = pools[0].scheduler
@@ -77,9 +81,12 @@ class Gateway:
         self.membership = Membership()
         self.signals = SignalAges([pool.scheduler for pool in pools])
         cores = {pool.name: pool.core for pool in pools}
-        self.driver = RequestDriver(
-            cores, limits, metrics, block_tokens, clock, gateway_id, ask_for_usage, tokens, access, isolate_tenants
-        )
+        self.admission = Admission(cores, block_tokens, clock, ask_for_usage, isolate_tenants)
+        self.connections = InstanceConnections(limits, clock)
+        self.driver = RequestDriver(self.admission, self.connections, metrics, clock, gateway_id)
+        if tokens is not None:
+            self.driver.by_tokens = TokenArrival(tokens, block_tokens, pools[0].core, self.driver.arrive)
+        self.service = RequestService(self.driver, self.admission, access, clock)
         self._tls = tls
         self._limits = limits
         self._clock = clock
@@ -97,7 +104,7 @@ class Gateway:
         self._sent: deque[Sent] = deque(maxlen=MAX_SENT)
         self._next_sweep = 0.0
         self._ticking: asyncio.TimerHandle | None = None
-        self.front: Front = HttpFront(self.driver, limits, clock, tls)
+        self.front: Front = HttpFront(self.service, limits, clock, tls)
         self._admin = AdminService(self, limits, clock, admin_token, scaling)
         metrics.bind(
             {pool.name: pool.scheduler for pool in pools},
@@ -114,7 +121,7 @@ class Gateway:
         from dualmap.router.envoy.picker_front import PickerFront  # not needed elsewhere, and large
 
         tls = None if self._tls is None else self._tls.pem()
-        self.front = PickerFront(self.driver, self._limits, self._clock, self._alternatives, tls)
+        self.front = PickerFront(self.driver, self.admission, self._limits, self._clock, self._alternatives, tls)
 
     # Lifecycle.
 
@@ -138,11 +145,14 @@ class Gateway:
     async def stop(self, drain_s: float = 0.0) -> None:
         """Accept no more, let running exchanges end for up to `drain_s` seconds, then abort the rest."""
         self.front.close()
-        self.driver.stop_taking()
+        self.admission.stopping = True
+        self.service.close_idle()
+        self.driver.close_when_answered()
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
                 await self._drained.wait()
         await self.front.abort()
+        self.connections.close()
         self._admin.stop()
         if self._ticking is not None:
             self._ticking.cancel()
@@ -166,17 +176,16 @@ class Gateway:
         if membership.epoch <= self.membership.epoch:
             return
         old, self.membership = self.membership, membership
-        driver = self.driver
-        driver.models = ModelList(membership, next(iter(self.pools)))
+        self.admission.models = ModelList(membership, next(iter(self.pools)))
         self._pool_of = {m.instance_id: self.pools[m.pool] for m in membership.members if m.pool in self.pools}
         self.front.apply_membership(membership)
-        driver.ready = any(member.state is MemberState.READY for member in membership.members)
+        self.admission.ready = any(member.state is MemberState.READY for member in membership.members)
         serving = {m.instance_id: (m.host, m.port) for m in membership.members if m.state in SERVING}
-        driver.set_addresses(serving)
+        self.connections.set_addresses(serving)
         for pool in self.pools.values():
             for event in membership_events(old.of_pool(pool.name), membership.of_pool(pool.name)):
-                driver.handle(event, pool.core)
-        driver.forget_addresses(serving.keys())
+                self.driver.handle(event, pool.core)
+        self.connections.forget(serving.keys())
 
     def hear(self, news: SignalNews) -> None:
         """What instances said of themselves."""
@@ -200,8 +209,8 @@ class Gateway:
         """Fleet has answered; all gateways that it knows, and what its Autoscalers plan."""
         self.peers = peers
         self.plans = plans
-        if self.driver.access is not None:
-            self.driver.access.set_gateways(len(peers))
+        if self.service.access is not None:
+            self.service.access.set_gateways(len(peers))
         self._fleet_heard_at = self._clock()
 
     # What gateways tell each other, over Fleet.
@@ -213,18 +222,7 @@ class Gateway:
 
     def totals(self) -> dict[str, PoolTotals]:
         """Counters since the start, by pool."""
-        stats = {name: pool.scheduler.stats for name, pool in self.pools.items()}
-        return {
-            name: PoolTotals(
-                arrived=s.arrived,
-                arrived_work_tokens=s.arrived_work_tokens,
-                slo_kept=s.slo_kept,
-                slo_missed=s.slo_missed,
-                tpot_kept=s.tpot_kept,
-                tpot_missed=s.tpot_missed,
-            )
-            for name, s in stats.items()
-        }
+        return {name: PoolTotals.of(pool.scheduler.stats) for name, pool in self.pools.items()}
 
     def share_sent(self, wanted: bool) -> None:
         """Whether there are other gateways, which want to know the prompts that this one sends."""
@@ -285,8 +283,8 @@ class Gateway:
         if pool is None or attempt is None:
             return
         self.timelines[pool.name].note_choice(dispatch.reason)
-        exchange = self.driver.exchanges[dispatch.request_id]
-        self.decisions.note(pool.name, exchange.request_id, exchange.model, dispatch, attempt)
+        driven = self.driver.exchanges[dispatch.request_id]
+        self.decisions.note(pool.name, driven.arrived.request_id, driven.asked.prompt.model, dispatch, attempt)
         if self._shares_sent and attempt.request.blocks:
             self._sent.append((dispatch.instance_id, attempt.request.blocks))
 
@@ -297,7 +295,7 @@ class Gateway:
     def reconfigure(self, configs: Mapping[str, SchedulerConfig], limits: HttpLimits) -> None:
         """Settings that hold from now on. configs: by pool. limits: clients' open connections keep those they have."""
         self._limits = self.front.limits = limits
-        self.driver.limit(limits)
+        self.connections.limit(limits)
         for name, config in configs.items():
             self.driver.handle(SettingsChanged(config), self.pools[name].core)
 
@@ -334,42 +332,52 @@ class Gateway:
                 row |= {
                     "waiting": view.waiting_count,
                     "running": view.running_count,
-                    "others_running": view.others.running if view.others is not None else 0,
+                    "others_running": view.others.running,
                     "waiting_tokens": view.waiting_tokens,
                     "prefill_tokens": view.booked_prefill_tokens,
                     "kv_tokens": view.booked_kv_tokens,
                     "seconds_per_token": view.seconds_per_token,
-                    "tpot_s": view.tpot_with(0),
+                    "tpot_s": view.room.tpot_with(0),
                     "adapters_loaded": view.adapters.loaded,
                     "signals": signals.get(member.instance_id, {}),
                 }
             members.append(row)
-        return {
-            "gateway_id": self.gateway_id,
+        return self._about() | {
             "pid": os.getpid(),
             "policy": ", ".join(dict.fromkeys(pool.scheduler.config.policy for pool in self.pools.values())),
-            "pools": list(self.pools),
-            "models_served_twice": self.driver.models.twice,
-            "epoch": self.membership.epoch,
-            "uptime_s": self.uptime_s,
+            "models_served_twice": self.admission.models.twice,
             "in_flight": len(self.driver.exchanges),
-            "client_connections": len(self.driver.clients),
+            "client_connections": len(self.service.clients),
             "journal": "; ".join(journals) or None,
             "prefix_depths": {
                 "epoch": max((agreed.epoch for agreed in depths), default=0),
                 "keys": sum(len(agreed.depths) for agreed in depths),
             },
-            "gateways": [dataclasses.asdict(peer) for peer in self.peers],
             "members": members,
         }
 
-    @property
-    def uptime_s(self) -> float:
-        return self._clock() - self._started_at
-
     def live(self, pool_name: str | None, rings_known: str) -> dict[str, Any]:
-        """See live_view. None: the first pool."""
-        return live_view(self, next(iter(self.pools)) if pool_name is None else pool_name, rings_known, self._clock())
+        """See live_view. None: the first pool. Raises KeyError if there is no such pool."""
+        name = next(iter(self.pools)) if pool_name is None else pool_name
+        return self._about() | live_view(
+            name,
+            self.pools[name].scheduler,
+            self.membership.of_pool(name).members,
+            timeline=self.timelines[name],
+            decisions=self.decisions,
+            signals=self.signals,
+            rings_known=rings_known,
+            now=self._clock(),
+        )
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "gateway_id": self.gateway_id,
+            "pools": list(self.pools),
+            "epoch": self.membership.epoch,
+            "uptime_s": self._clock() - self._started_at,
+            "gateways": [dataclasses.asdict(peer) for peer in self.peers],
+        }
 
     # Background.
 
@@ -378,20 +386,22 @@ class Gateway:
         self._ticking = asyncio.get_running_loop().call_later(interval_s, self._tick)
         for pool in self.pools.values():
             self.driver.handle(Tick(), pool.core)
-        if self.driver.stopping and self.driver.is_drained:
+        if self.admission.stopping and not self.driver.exchanges and not self.service.has_unsent:
             self._drained.set()
         now = self._clock()
         for timeline in self.timelines.values():
             timeline.advance(now)
         if now >= self._next_sweep:
             self._next_sweep = now + self._limits.sweep_interval_s
-            self.driver.sweep(now)
+            self.driver.fail_stalled(now, self._limits)
+            self.service.sweep(now)
+            self.connections.sweep(now)
             self._admin.sweep(now)
 
     def _gauges(self) -> Gauges:
         gauges: dict[str, tuple[str, float]] = {
             "requests_in_flight": ("Requests that have come and not been answered whole.", len(self.driver.exchanges)),
-            "client_connections": ("Open connections of clients.", len(self.driver.clients)),
+            "client_connections": ("Open connections of clients.", len(self.service.clients)),
         }
         if self._fleet_heard_at is not None:
             silence_s = self._clock() - self._fleet_heard_at

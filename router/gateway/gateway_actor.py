@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import time
-from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,8 @@ from dualmap.router.requests.request_watcher import RequestWatcher
 from dualmap.router.scaling.endpoints import ScalingEndpoints
 from dualmap.router.tokens.token_blocks import load_token_blocks
 from dualmap.scheduler import Scheduler, SchedulerConfig
-from dualmap.scheduler.fleet.messages import FleetNews, GatewayReport, Sent
+from dualmap.scheduler.fleet.gateway_link import GatewayLink
+from dualmap.scheduler.fleet.messages import FleetNews, GatewayReport
 from dualmap.scheduler.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ LISTEN_INTERVAL_S = 0.03  # while requests wait: an instance that others have le
 LEAST_GAP_S = 0.005  # between an answer and the next call, however much there is to tell
 SYNC_SHARE = 0.1  # of this process's time at the most: the books of a large fleet take long to tell and to hear
 PLAN_TIMEOUT_S = 2.0  # a plan that takes longer is of no use
-MAX_UNSENT = 10_000  # prompts of about ten busy seconds
 BIND_RETRY_S = 0.2
 BIND_TRIES = 25  # a killed predecessor's sockets may take a moment to close
 
@@ -75,11 +74,7 @@ class GatewayActor:
         self._traces = _watch_requests(self._gateway, config)
         if settings.picker is not None:
             self._gateway.serve_proxies()
-        self._signals = 0  # number of the last signals heard
-        self._heard = 0  # and of the last prompts of other gateways
-        self._depth_epoch = 0
-        self._tell_depths = False
-        self._unsent: deque[Sent] = deque(maxlen=MAX_UNSENT)  # prompts that Fleet has not been told of for sure
+        self._link = GatewayLink(gateway_id)
         self._informed = asyncio.Event()
         self._to_tell = asyncio.Event()
         self._gateway.driver.tell_others = self._to_tell.set
@@ -159,39 +154,26 @@ class GatewayActor:
 
     def _hear(self, news: FleetNews, told_s: float) -> None:
         """told_s: since the report was begun that this answers."""
-        self._unsent.clear()
-        self._heard = news.heard
-        self._tell_depths = news.tell_depths
+        self._link.hear(news)
         gateway = self._gateway
         if news.membership is not None:
             gateway.apply_membership(news.membership)
             self._informed.set()
         if news.signals is not None:
-            self._signals = news.signals.number
             gateway.hear(news.signals)
         gateway.note_fleet(news.gateways, news.plans)
         gateway.share_sent(news.others is not None)
         if news.others is not None:
             gateway.hear_others(replace(news.others, told_s=told_s))
         if news.depths:
-            self._depth_epoch = max(depths.epoch for depths in news.depths.values())
             gateway.agree(news.depths)
 
     def _report(self) -> GatewayReport:
         gateway = self._gateway
-        self._unsent.extend(gateway.take_sent())
-        return GatewayReport(
-            gateway.gateway_id,
-            gateway.membership.epoch,
-            self._signals,
-            self._heard,
-            gateway.own_loads(),
-            tuple(self._unsent),
-            gateway.totals(),
-            self._depth_epoch,
-            gateway.depths() if self._tell_depths else None,
-            f"{self._config.gateway.admin_host}:{gateway.admin_port}",
-        )
+        self._link.note_sent(gateway.take_sent())
+        depths = gateway.depths() if self._link.tell_depths else None
+        admin = f"{self._config.gateway.admin_host}:{gateway.admin_port}"
+        return self._link.report(gateway.own_loads(), gateway.totals(), depths, admin)
 
     async def _plan_moves(self) -> None:
         """Have moves planned while an instance is hot."""

@@ -5,8 +5,9 @@ Requests read ahead of the one being answered wait in the reader.
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Protocol, assert_never, cast
 
+from dualmap.router.http.connection_phase import ANSWERED, BEGUN, LAST_ANSWERED, PAUSED, RESUMED, ConnectionPhase
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, error_response, request_timeout, unavailable
@@ -35,26 +36,24 @@ class HttpService(Protocol):
         """Whether the request is refused before its body is read."""
 
     def begin(self, request: HttpRequest, client: "ClientConnection") -> None:
-        """Answer the request: at once by `client.answer`, or over time by setting `client.answering`."""
+        """Answer the request: at once by `client.answer`, or over time by `client.answer_over_time`."""
 
     def refused(self, error: HttpError) -> None:
         """A request was answered with this error by the connection itself."""
 
 
 class ClientConnection(asyncio.Protocol):
-    """answering: who answers the current request; None between requests. write_paused: the client's write buffer is
-    full."""
+    """answering: who answers the current request over time; None where nobody does."""
 
     def __init__(self, service: HttpService, limits: HttpLimits, clock: Callable[[], float]) -> None:
         self.answering: Answering | None = None
-        self.write_paused = False
+        self.phase = ConnectionPhase.IDLE
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # set before any other callback
         self._service = service
         self._limits = limits
         self._clock = clock
         self._reader = RequestReader(limits, service.check_head, clock)
         self._beginning = False
-        self._gone = False
         self._reading_paused = False
         self._quiet_since = 0.0  # end of the last answer, or since nothing could be written
         self._unsent_bytes = 0  # at the last sweep
@@ -85,18 +84,23 @@ class ClientConnection(asyncio.Protocol):
         self._leave()
 
     def pause_writing(self) -> None:
-        self.write_paused = True
+        self.phase = PAUSED[self.phase]
         self._quiet_since = self._clock()
         if self.answering is not None:
             self.answering.client_paused()
 
     def resume_writing(self) -> None:
-        self.write_paused = False
+        self.phase = RESUMED[self.phase]
         self._quiet_since = self._clock()
         if self.answering is not None:
             self.answering.client_resumed()
 
     # What the service calls.
+
+    def answer_over_time(self, answering: Answering) -> None:
+        """Begin to answer the current request; `answered` ends it."""
+        self.phase = BEGUN[self.phase]
+        self.answering = answering
 
     def answer(self, response: bytes, *, close: bool) -> None:
         """Answer the current request with a complete response, which must say so itself if the connection closes."""
@@ -106,7 +110,8 @@ class ClientConnection(asyncio.Protocol):
     def answered(self, *, close: bool) -> None:
         """The answer to the current request has been written whole; go on with the next."""
         self.answering = None
-        if self._gone:
+        phase = self.phase = (LAST_ANSWERED if close else ANSWERED)[self.phase]
+        if phase is ConnectionPhase.GONE:
             return
         now = self._quiet_since = self._clock()
         reader = self._reader
@@ -139,23 +144,23 @@ class ClientConnection(asyncio.Protocol):
     def sweep(self, now: float) -> None:
         """Apply the time-outs; called periodically."""
         limits = self._limits
-        quiet_s = now - self._quiet_since
-        if self.write_paused:
-            unsent_bytes = self.transport.get_write_buffer_size()
-            if unsent_bytes < self._unsent_bytes:
-                self._quiet_since = now
-            elif quiet_s > limits.write_timeout_s:
-                self.abort()
-            self._unsent_bytes = unsent_bytes
-        elif self.answering is not None:
-            pass  # the instance's time-outs apply
-        elif self._reader.stopped:
-            if quiet_s > limits.linger_s:
-                self.abort()
-        elif self._reader.request is not None:
-            self._check_reading_time(self._reader.request, now)
-        elif quiet_s > limits.idle_timeout_s:
-            self.transport.close()
+        match self.phase:
+            case ConnectionPhase.ANSWERING:
+                pass  # the instance's time-outs apply
+            case ConnectionPhase.BLOCKED | ConnectionPhase.UNREAD | ConnectionPhase.CLOSING_UNREAD:
+                self._abort_unless_some_is_taken(limits.write_timeout_s, now)
+            case ConnectionPhase.GONE if self.has_unsent:
+                self._abort_unless_some_is_taken(limits.write_timeout_s, now)
+            case ConnectionPhase.CLOSING | ConnectionPhase.GONE:
+                if now - self._quiet_since > limits.linger_s:
+                    self.abort()
+            case ConnectionPhase.IDLE:
+                if self._reader.request is not None:
+                    self._check_reading_time(self._reader.request, now)
+                elif now - self._quiet_since > limits.idle_timeout_s:
+                    self.transport.close()
+            case _:
+                assert_never(self.phase)
 
     # From one request to the next.
 
@@ -186,6 +191,14 @@ class ClientConnection(asyncio.Protocol):
         response = error_response(error, request_id=request.client_request_id, close=request.close)
         self.answer(response, close=request.close)
 
+    def _abort_unless_some_is_taken(self, timeout_s: float, now: float) -> None:
+        unsent_bytes = self.transport.get_write_buffer_size()
+        if unsent_bytes < self._unsent_bytes:
+            self._quiet_since = now
+        elif now - self._quiet_since > timeout_s:
+            self.abort()
+        self._unsent_bytes = unsent_bytes
+
     def _check_reading_time(self, request: HttpRequest, now: float) -> None:
         limits = self._limits
         reading_s = now - request.begun_at
@@ -205,9 +218,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _leave(self) -> None:
         """The client is gone."""
-        if self._gone:
+        if self.phase is ConnectionPhase.GONE:
             return
-        self._gone = True
+        self.phase = ConnectionPhase.GONE
         self._reader.stop()
         answering, self.answering = self.answering, None
         if answering is not None:

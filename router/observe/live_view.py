@@ -1,53 +1,54 @@
 """What the live page shows, as plain values: GET /admin/live. Put together when somebody asks; no prompt, no key of a
 client and no token is in it."""
 
+from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xxhash import xxh3_64_hexdigest
 
 from dualmap.router.observe.hot_prefixes import hot_prefixes
-from dualmap.router.observe.recent_decisions import Decision
+from dualmap.router.observe.pool_timeline import PoolTimeline
+from dualmap.router.observe.recent_decisions import Decision, RecentDecisions
 from dualmap.router.observe.ring_picture import ring_picture
+from dualmap.router.observe.signal_ages import SignalAges
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.fleet.member import Member
 from dualmap.scheduler.policies.dualmap import DualMap
 
-if TYPE_CHECKING:
-    from dualmap.router.gateway.gateway import Gateway
-
 RECENT = 512  # requests over which prefixes are counted and work is averaged: a millisecond of a look
 
 
-def live_view(gateway: "Gateway", pool_name: str, rings_known: str, now: float) -> dict[str, Any]:
-    """Of one pool, as this gateway sees it. rings_known: the `rings_version` that the page has drawn; the rings, which
-    are most of the answer, are left out where they are the same. Raises KeyError if there is no such pool."""
-    scheduler = gateway.pools[pool_name].scheduler
-    recent = list(islice((d for d in gateway.decisions.latest() if d.pool == pool_name), RECENT))
+def live_view(
+    pool_name: str,
+    scheduler: Scheduler,
+    members: Iterable[Member],
+    *,
+    timeline: PoolTimeline,
+    decisions: RecentDecisions,
+    signals: SignalAges,
+    rings_known: str,
+    now: float,
+) -> dict[str, Any]:
+    """Of one pool, as its gateway sees it. decisions, signals: of all pools. rings_known: the `rings_version` that the
+    page has drawn; the rings, which are most of the answer, are left out where they are the same."""
+    recent = list(islice((d for d in decisions.latest() if d.pool == pool_name), RECENT))
     view: dict[str, Any] = {
-        "gateway_id": gateway.gateway_id,
-        "gateways": [
-            {"gateway_id": peer.gateway_id, "admin": peer.admin, "age_s": peer.age_s} for peer in gateway.peers
-        ],
-        "pools": list(gateway.pools),
         "pool": pool_name,
         "policy": scheduler.config.policy,
         "ttft_slo_s": scheduler.config.ttft_slo_s,
         "tpot_slo_s": scheduler.config.tpot_slo_s,
-        "epoch": gateway.membership.epoch,
-        "uptime_s": gateway.uptime_s,
         "in_flight": len(scheduler.attempts),
-        "timeline": gateway.timelines[pool_name].describe(now),
+        "timeline": timeline.describe(now),
         "recent_requests": len(recent),
-        "moves": [_move(decision) for decision in gateway.decisions.moved() if decision.pool == pool_name],
+        "moves": [_move(decision) for decision in decisions.moved() if decision.pool == pool_name],
         "moves_applied": scheduler.stats.moves_applied,
         "requests_taken": scheduler.stats.requests_taken,
     }
     mean_work_tokens = sum(d.attempt.work_tokens for d in recent) / len(recent) if recent else 0.0
-    signals = gateway.signals.describe(now)
+    signs = signals.describe(now)
     view["instances"] = [
-        _instance(member, scheduler, signals.get(member.instance_id, {}), mean_work_tokens, now)
-        for member in gateway.membership.of_pool(pool_name).members
+        _instance(member, scheduler, signs.get(member.instance_id, {}), mean_work_tokens, now) for member in members
     ]
     if isinstance(scheduler.policy, DualMap):
         view["prefixes"] = hot_prefixes(scheduler.policy, recent)
@@ -75,19 +76,19 @@ def _instance(
         return row
     return row | {
         "running": view.running_count,
-        "others_running": view.others.running if view.others is not None else 0,
+        "others_running": view.others.running,
         "foreign": view.reported.foreign.requests,
         "waiting": view.waiting_count,
         "prefill_tokens": view.booked_prefill_tokens,
         "waiting_tokens": view.waiting_tokens,
         "work_s": (view.booked_prefill_tokens + view.waiting_tokens) * view.seconds_per_token,
         "ttft_s": view.backlog_s + mean_work_tokens * view.seconds_per_token,
-        "tpot_s": view.tpot_with(0),
+        "tpot_s": view.room.tpot_with(0),
         "tokens_per_s": 1 / view.seconds_per_token,
         "kv_booked": view.booked_kv_tokens / view.capacity.kv_tokens,
         "kv_used": signals.get("metrics", {}).get("kv_used"),
         "left_alone_s": max(0.0, view.suspect_until - now),
-        "load_share": view.ramp,
+        "load_share": view.service.ramp,
         "signals": {name: {k: s.get(k) for k in ("age_s", "stale", "error")} for name, s in signals.items()},
     }
 

@@ -276,7 +276,7 @@ def _scheduler_metrics(schedulers: Sequence[Scheduler]) -> Iterable[Metric]:
         (
             "output_token_seconds",
             "Estimated time per output token if one more request ran; 0: not known yet.",
-            [v.tpot_with(0) for v in views],
+            [v.room.tpot_with(0) for v in views],
         ),
     )
     for name, documentation, values in gauges:

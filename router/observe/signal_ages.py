@@ -43,8 +43,8 @@ class SignalAges:
                     "kv_used": load.kv_used,
                     "preemptions": load.preemptions,
                 }
-            if view.usage_at is not None:
-                signals["usage"] = {"age_s": now - view.usage_at}
+            if view.service.usage_at is not None:
+                signals["usage"] = {"age_s": now - view.service.usage_at}
             heard_at, events = self._events.get(instance_id, (now, None))
             if events is not None:
                 signals["kv_events"] = {

@@ -12,6 +12,7 @@ class HeldAnswer:
     """failed: the instance aborted it."""
 
     __slots__ = ("_pieces", "failed")
+    usage_event = b""  # it is part of the whole
 
     def __init__(self) -> None:
         self.failed = False
@@ -32,6 +33,7 @@ class PassedAnswer:
 
     __slots__ = ()
     failed = False
+    usage_event = b""
 
     def feed(self, body: bytes, complete: bool) -> bytes:
         return body

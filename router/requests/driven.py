@@ -1,75 +1,76 @@
-"""A request as its driver sees it, whoever carries it to an instance: this gateway itself (exchange.py), or a proxy
-that asks where to (pick.py)."""
+"""A request as its driver sees it, whoever carries it to an instance: this gateway itself (Exchange), or a proxy that
+asks where to (Pick)."""
 
 from typing import Protocol
 
-from dualmap.router.access.access import Grant
 from dualmap.router.apis.usage import Usage
-from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.http.upstream_pool import UpstreamPool
-from dualmap.router.journal.writer import Core
+from dualmap.router.requests.asked import Arrived, Asked
+from dualmap.router.requests.phase import Phase
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
-from dualmap.scheduler.request import Request
 
 
-class Driven(Protocol):
-    """id: unique in this process and the core's name for the request. request_id: what client and instance call it.
-    body: as the instance gets it. grant: what its API key allows; None where no keys are asked for. answer_lines: more
-    of its answer's head. model: empty where the body was not read. prompt_bytes: see Peeked. prompt_tokens:
-    as told to the core. hides_usage: see AnswerEvents. core: of the pool that serves it; set before any event.
-    asked: what the core was told; None where it was refused before.
-    arrived_at, first_byte_at: in the gateway's clock, seconds; first_byte_at is 0 until it has come.
-    dispatch: the current attempt as the core ordered it. pieces: of its answer's body, in a stream one each token or
-    so. sent_pieces: how many of them the client has. event_stream: the answer is server-sent events.
+class Run(Protocol):
+    """An attempt, from its Dispatch until the next one's or the end of the request.
+
+    pieces: of the answer's body that have come, in a stream one each token or so.
+    sent_pieces: how many of them the client has.
+    event_stream: the answer is server-sent events.
+    first_byte_at: when the client was sent the first of it, in the gateway's clock, seconds; 0 until then. The driver
+    notes it.
     """
 
-    id: str
-    request: HttpRequest
-    request_id: bytes
-    body: bytes
-    grant: Grant | None
-    answer_lines: bytes
-    model: str
-    prompt_bytes: int
-    prompt_tokens: int
-    prompt_is_token_ids: bool
-    hides_usage: bool
-    core: Core
-    asked: Request | None
-    arrived_at: float
-    first_byte_at: float
-    dispatch: Dispatch | None
+    dispatch: Dispatch
     pieces: int
-    answer_begun: bool
     event_stream: bool
+    first_byte_at: float
 
     @property
     def sent_pieces(self) -> int: ...
 
+    def usage(self) -> Usage: ...
+
+
+class Driven(Protocol):
+    """asked: once it is admitted. running: the last attempt; None before the first."""
+
+    arrived: Arrived
+    asked: Asked
+    phase: Phase
+
+    @property
+    def running(self) -> Run | None: ...
+
+    def admitted(self, asked: Asked) -> None:
+        """Take what is asked for; once more where more has been learned of the prompt."""
+        ...
+
     def start_attempt(self, dispatch: Dispatch, pool: UpstreamPool, now: float) -> None: ...
 
-    def drop_upstream(self) -> None:
+    def drop_attempt(self) -> None:
         """The attempt is off the books."""
         ...
 
     def is_stalled(self, now: float, first_byte_timeout_s: float, stall_timeout_s: float) -> bool: ...
 
-    def usage(self) -> Usage: ...
+    def answer_error(self, error: HttpError) -> None:
+        """End it with an error; the client has had nothing of an answer."""
+        ...
 
-    def answer_error(self, error: HttpError) -> None: ...
-
-    def fail(self, cause: FailureCause) -> None: ...
+    def fail(self, cause: FailureCause) -> None:
+        """End it with an error, however much the client has had."""
+        ...
 
 
 class DrivenOwner(Protocol):
     """Who is told what becomes of a request, so that the books of the core follow: its driver."""
 
-    def first_byte(self, exchange: Driven) -> None: ...
+    def first_byte(self, driven: Driven, run: Run) -> None: ...
 
-    def finished(self, exchange: Driven, status: int) -> None: ...
+    def finished(self, driven: Driven, run: Run, status: int) -> None: ...
 
-    def attempt_failed(self, exchange: Driven, cause: FailureCause) -> None: ...
+    def attempt_failed(self, driven: Driven, run: Run, cause: FailureCause) -> None: ...
 
-    def cancelled(self, exchange: Driven) -> None: ...
+    def cancelled(self, driven: Driven) -> None: ...

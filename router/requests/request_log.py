@@ -4,36 +4,35 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from dualmap.router.apis.routes import Route
+from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.observe.metrics import Outcome
+from dualmap.router.requests.asked import Arrived, Prompt
 from dualmap.router.requests.driven import Driven
 
 logger = logging.getLogger("dualmap.requests")
 
 
 class RequestLog:
-    """See RequestWatcher. clock: that of the exchanges."""
+    """See RequestWatcher. clock: that of the requests."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
 
-    def begun(self, exchange: Driven, route: Route) -> None:
+    def begun(self, arrived: Arrived) -> None:
         """Told when it ends."""
 
-    def ended(self, exchange: Driven, outcome: Outcome, status: int) -> None:
-        fields: dict[str, Any] = {
-            "request_id": exchange.request_id.decode("latin-1"),
-            "outcome": outcome.value,
-            "status": status,
-            "model": exchange.model,
-            "e2e_s": round(self._clock() - exchange.arrived_at, 4),
-            "prompt_tokens": exchange.prompt_tokens,
-        }
-        if (request := exchange.asked) is not None:
-            fields |= {"tenant": request.tenant, "adapter": request.adapter, "priority": request.priority}
-        if exchange.first_byte_at:
-            fields["first_byte_s"] = round(exchange.first_byte_at - exchange.arrived_at, 4)
-        if (dispatch := exchange.dispatch) is not None:
+    def refused(self, arrived: Arrived, prompt: Prompt | None, error: HttpError) -> None:
+        tokens = 0 if prompt is None else prompt.tokens
+        logger.info("request", extra=self._fields(arrived, prompt, tokens, Outcome.CLIENT_ERROR, error.status))
+
+    def ended(self, driven: Driven, outcome: Outcome, status: int) -> None:
+        arrived, prompt, request = driven.arrived, driven.asked.prompt, driven.asked.request
+        fields = self._fields(arrived, prompt, request.prompt_tokens, outcome, status)
+        fields |= {"tenant": request.tenant, "adapter": request.adapter, "priority": request.priority}
+        if (run := driven.running) is not None:
+            if run.first_byte_at:
+                fields["first_byte_s"] = round(run.first_byte_at - arrived.at, 4)
+            dispatch, usage = run.dispatch, run.usage()
             fields |= {
                 "instance": dispatch.instance_id,
                 "reason": dispatch.reason.value,
@@ -42,11 +41,22 @@ class RequestLog:
                 "estimated_ttft_s": round(dispatch.estimated_ttft_s, 4),
                 "believed_cached_tokens": dispatch.cached_tokens,
             }
-        usage = exchange.usage()
-        if usage.prompt_tokens is not None:
-            fields |= {
-                "prompt_tokens": usage.prompt_tokens,
-                "cached_tokens": usage.cached_tokens,
-                "output_tokens": usage.completion_tokens,
-            }
+            if usage.prompt_tokens is not None:
+                fields |= {
+                    "prompt_tokens": usage.prompt_tokens,
+                    "cached_tokens": usage.cached_tokens,
+                    "output_tokens": usage.completion_tokens,
+                }
         logger.info("request", extra=fields)
+
+    def _fields(
+        self, arrived: Arrived, prompt: Prompt | None, prompt_tokens: int, outcome: Outcome, status: int
+    ) -> dict[str, Any]:
+        return {
+            "request_id": arrived.request_id.decode("latin-1"),
+            "outcome": outcome.value,
+            "status": status,
+            "model": "" if prompt is None else prompt.model,
+            "e2e_s": round(self._clock() - arrived.at, 4),
+            "prompt_tokens": prompt_tokens,
+        }

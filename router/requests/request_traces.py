@@ -13,8 +13,10 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from dualmap.router.apis.routes import Route
+from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.observe.metrics import Outcome
-from dualmap.router.requests.driven import Driven
+from dualmap.router.requests.asked import Arrived, Prompt
+from dualmap.router.requests.driven import Driven, Run
 
 NS = 1e9
 OPERATIONS = {Route.CHAT: "chat", Route.COMPLETION: "text_completion"}
@@ -23,7 +25,7 @@ FIRST_SERVER_ERROR_STATUS = 500
 
 
 class RequestTraces:
-    """See RequestWatcher. clock: that of the exchanges."""
+    """See RequestWatcher. clock: that of the requests."""
 
     def __init__(self, processor: SpanProcessor, gateway_id: str, sample: float, clock: Callable[[], float]) -> None:
         """sample: share of the traces that begin here; those that come with a parent are kept as it says."""
@@ -35,63 +37,77 @@ class RequestTraces:
         self._propagator = TraceContextTextMapPropagator()
         self._epoch_ns = time.time_ns() - int(clock() * NS)
         self._clock = clock
-        self._spans: dict[str, Span] = {}  # by exchange
+        self._spans: dict[str, Span] = {}  # by request
 
     def close(self) -> None:
         """What has ended is exported, for as long as the exporter may take."""
         self._provider.shutdown()
 
-    def begun(self, exchange: Driven, route: Route) -> None:
-        request = exchange.request
+    def begun(self, arrived: Arrived) -> None:
+        http = arrived.http
         carrier: dict[str, str] = {}
         kept = []
-        for line in request.forwarded:
+        for line in http.forwarded:
             name, _, value = line.partition(b":")
             if (field := name.decode("latin-1").lower()) in CONTEXT_FIELDS:
                 carrier[field] = value.strip().decode("latin-1")
             else:
                 kept.append(line)
         span = self._tracer.start_span(
-            f"{request.method} {request.path}",
+            f"{http.method} {http.path}",
             context=self._propagator.extract(carrier),
             kind=SpanKind.SERVER,
-            start_time=self._ns(exchange.arrived_at),
-            attributes={"http.request.method": request.method, "url.path": request.path},
+            start_time=self._ns(arrived.at),
+            attributes={"http.request.method": http.method, "url.path": http.path},
         )
-        if operation := OPERATIONS.get(route):
+        if operation := OPERATIONS.get(arrived.route):
             span.set_attribute("gen_ai.operation.name", operation)
         told: dict[str, str] = {}
         self._propagator.inject(told, set_span_in_context(span))
-        request.forwarded = [*kept, *(f"{name}: {value}\r\n".encode() for name, value in told.items())]
-        self._spans[exchange.id] = span
+        http.forwarded = [*kept, *(f"{name}: {value}\r\n".encode() for name, value in told.items())]
+        self._spans[arrived.id] = span
 
-    def ended(self, exchange: Driven, outcome: Outcome, status: int) -> None:
-        span = self._spans.pop(exchange.id, None)
+    def refused(self, arrived: Arrived, prompt: Prompt | None, error: HttpError) -> None:
+        span = self._spans.pop(arrived.id, None)
         if span is None:
             return
         end = self._clock()
         if span.is_recording():
-            self._describe(span, exchange, outcome, status)
-            self._add_phases(span, exchange, end)
+            self._describe(span, arrived, prompt, Outcome.CLIENT_ERROR, error.status)
+            self._add_phases(span, arrived, None, end)
         span.end(self._ns(end))
 
-    def _describe(self, span: Span, exchange: Driven, outcome: Outcome, status: int) -> None:
+    def ended(self, driven: Driven, outcome: Outcome, status: int) -> None:
+        arrived, run = driven.arrived, driven.running
+        span = self._spans.pop(arrived.id, None)
+        if span is None:
+            return
+        end = self._clock()
+        if span.is_recording():
+            self._describe(span, arrived, driven.asked.prompt, outcome, status)
+            if driven.asked.request.tenant:
+                span.set_attribute("dualmap.tenant", driven.asked.request.tenant)
+            if run is not None:
+                self._describe_run(span, run)
+            self._add_phases(span, arrived, run, end)
+        span.end(self._ns(end))
+
+    def _describe(self, span: Span, arrived: Arrived, prompt: Prompt | None, outcome: Outcome, status: int) -> None:
         span.set_attribute("dualmap.outcome", outcome.value)
-        span.set_attribute("dualmap.request_id", exchange.request_id.decode("latin-1"))
-        if exchange.model:
-            span.set_attribute("gen_ai.request.model", exchange.model)
+        span.set_attribute("dualmap.request_id", arrived.request_id.decode("latin-1"))
+        if prompt is not None and prompt.model:
+            span.set_attribute("gen_ai.request.model", prompt.model)
         if status:
             span.set_attribute("http.response.status_code", status)
         if status >= FIRST_SERVER_ERROR_STATUS or outcome in (Outcome.FAILED, Outcome.FAILED_STREAM):
             span.set_status(Status(StatusCode.ERROR, outcome.value))
-        if exchange.asked is not None and exchange.asked.tenant:
-            span.set_attribute("dualmap.tenant", exchange.asked.tenant)
-        if (dispatch := exchange.dispatch) is not None:
-            span.set_attribute("dualmap.instance", dispatch.instance_id)
-            span.set_attribute("dualmap.reason", dispatch.reason.value)
-            span.set_attribute("dualmap.attempts", dispatch.attempt)
-            span.set_attribute("dualmap.estimated_ttft_s", dispatch.estimated_ttft_s)
-        usage = exchange.usage()
+
+    def _describe_run(self, span: Span, run: Run) -> None:
+        dispatch, usage = run.dispatch, run.usage()
+        span.set_attribute("dualmap.instance", dispatch.instance_id)
+        span.set_attribute("dualmap.reason", dispatch.reason.value)
+        span.set_attribute("dualmap.attempts", dispatch.attempt)
+        span.set_attribute("dualmap.estimated_ttft_s", dispatch.estimated_ttft_s)
         for name, tokens in (
             ("gen_ai.usage.input_tokens", usage.prompt_tokens),
             ("gen_ai.usage.output_tokens", usage.completion_tokens),
@@ -100,15 +116,14 @@ class RequestTraces:
             if tokens is not None:
                 span.set_attribute(name, tokens)
 
-    def _add_phases(self, span: Span, exchange: Driven, end: float) -> None:
+    def _add_phases(self, span: Span, arrived: Arrived, run: Run | None, end: float) -> None:
         """Of the last attempt: until its first byte all before it counts as queue."""
-        dispatch, first = exchange.dispatch, exchange.first_byte_at
-        sent = end if dispatch is None else exchange.arrived_at + dispatch.queued_s
-        phases = [("queue", exchange.arrived_at, sent)]
-        if dispatch is not None:
-            phases.append(("prefill", sent, first or end))
-        if first:
-            phases.append(("decode", first, end))
+        sent = end if run is None else arrived.at + run.dispatch.queued_s
+        phases = [("queue", arrived.at, sent)]
+        if run is not None:
+            phases.append(("prefill", sent, run.first_byte_at or end))
+            if run.first_byte_at:
+                phases.append(("decode", run.first_byte_at, end))
         context = set_span_in_context(span)
         for name, start, stop in phases:
             child = self._tracer.start_span(name, context=context, start_time=self._ns(start))

@@ -6,26 +6,32 @@ from asyncio import wrap_future
 from collections.abc import Callable
 from dataclasses import replace
 
+from msgspec.structs import replace as replace_field
+
+from dualmap.router.apis.routes import Route
+from dualmap.router.journal.writer import Core
+from dualmap.router.requests.asked import Asked
 from dualmap.router.requests.driven import Driven
 from dualmap.router.tokens.token_blocks import TokenBlocks
-from dualmap.scheduler.request import Request
 
 TIMEOUT_S = 0.5  # a tenth of the usual objective: what waits longer is placed by its raw bytes
 
 
 class TokenArrival:
-    """arrive: takes the request to the core, unless its client has left. late: prompts whose tokens took too long."""
+    """core: whose prompts these are. arrive: takes the request to the core, unless its client has left. late: prompts
+    whose tokens took too long."""
 
-    def __init__(self, tokens: TokenBlocks, block_tokens: int, arrive: Callable[[Driven, Request], None]) -> None:
+    def __init__(self, tokens: TokenBlocks, block_tokens: int, core: Core, arrive: Callable[[Driven], None]) -> None:
         self.late = 0
+        self.core = core
         self._tokens = tokens
         self._block_tokens = block_tokens
         self._arrive = arrive
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, exchange: Driven, request: Request, chat: bool, lora_name: str) -> None:
-        """request: as it is known by its raw bytes."""
-        task = asyncio.get_running_loop().create_task(self._arrive_known(exchange, request, chat, lora_name))
+    def begin(self, driven: Driven) -> None:
+        """Look for the tokens of a prompt. driven: admitted, as it is known by its raw bytes."""
+        task = asyncio.get_running_loop().create_task(self._arrive_known(driven, driven.asked))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -34,16 +40,17 @@ class TokenArrival:
         fallbacks = {why.value: count for why, count in self._tokens.fallbacks.items()}
         return {"exact": self._tokens.exact, "late": self.late, **fallbacks}
 
-    async def _arrive_known(self, exchange: Driven, request: Request, chat: bool, lora_name: str) -> None:
+    async def _arrive_known(self, driven: Driven, asked: Asked) -> None:
         known = None
+        chat = driven.arrived.route is Route.CHAT
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                known = await wrap_future(self._tokens.submit(exchange.body, chat, lora_name))
+                known = await wrap_future(self._tokens.submit(asked.prompt.body, chat, asked.request.adapter))
         except TimeoutError:
             self.late += 1
         if known is not None:
-            exchange.prompt_tokens = known.prompt_tokens
             request = replace(
-                request, blocks=known.blocks, prompt_tokens=known.prompt_tokens, block_tokens=self._block_tokens
+                asked.request, blocks=known.blocks, prompt_tokens=known.prompt_tokens, block_tokens=self._block_tokens
             )
-        self._arrive(exchange, request)
+            driven.admitted(replace_field(asked, request=request))
+        self._arrive(driven)

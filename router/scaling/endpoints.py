@@ -12,7 +12,7 @@ from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.local_answers import json_response
 from dualmap.router.http.openai_errors import HttpError, bad_request, conflict, error_response, unavailable
-from dualmap.router.scaling.autoscaler import RefusedError
+from dualmap.scheduler.fleet.scaler import RefusedError
 
 METHODS = {"/admin/scaling": "GET", "/admin/scale": "POST", "/admin/drain": "POST", "/admin/restart": "POST"}
 TIMEOUT_S = 15.0  # a drain calls the instance's actor in turn
@@ -47,7 +47,7 @@ class ScalingEndpoints:
 
     def begin(self, request: HttpRequest, client: ClientConnection) -> None:
         """Answer over time."""
-        client.answering = _Pending(self._answer(request), client, request.close)
+        client.answer_over_time(_Pending(self._answer(request), client, request.close))
 
     async def _answer(self, request: HttpRequest) -> bytes:
         answer = await self._ask(request)

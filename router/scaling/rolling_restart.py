@@ -11,15 +11,22 @@ from dualmap.scheduler.fleet.messages import FleetState
 
 
 class Instances(Protocol):
-    """What restarts them: the Autoscaler."""
+    """Which there should be: the Scaler."""
 
     state: FleetState | None
+
+    @property
+    def drain_deadline_s(self) -> float: ...
 
     def member(self, instance_id: str) -> Member | None: ...
 
     def add(self) -> str: ...
 
-    def let_go(self, instance_id: str) -> None: ...
+    def let_go(self, instance_id: str, now: float) -> None: ...
+
+
+class Actors(Protocol):
+    """Of the instances, as the Autoscaler reaches them."""
 
     async def call(self, instance_id: str, method: str) -> bool: ...
 
@@ -29,12 +36,12 @@ class Instances(Protocol):
 class RollingRestart:
     """instance_id: whose turn it is. extra: one more for the time being, where there is only one."""
 
-    def __init__(self, instances: Instances, ids: Sequence[str], drain_deadline_s: float) -> None:
+    def __init__(self, instances: Instances, actors: Actors, ids: Sequence[str]) -> None:
         self.instance_id: str | None = None
         self.extra: str | None = None
         self._instances = instances
+        self._actors = actors
         self._ids = ids
-        self._drain_deadline_s = drain_deadline_s
         self._finished: list[str] = []
         self._step = "begins"
         self._task = asyncio.create_task(self._run())
@@ -63,7 +70,7 @@ class RollingRestart:
         for instance_id in self._ids:
             await self._restart(instance_id)
         if self.extra is not None:
-            self._instances.let_go(self.extra)
+            self._instances.let_go(self.extra, time.monotonic())
             self.extra = None
         self._step = "done"
 
@@ -78,14 +85,14 @@ class RollingRestart:
         incarnation = member.incarnation
         self.instance_id = instance_id
         try:
-            while not await self._instances.call(instance_id, "drain"):
-                await self._instances.news()
-            deadline = time.monotonic() + self._drain_deadline_s
+            while not await self._actors.call(instance_id, "drain"):
+                await self._actors.news()
+            deadline = time.monotonic() + self._instances.drain_deadline_s
             await self._until(
                 f"{instance_id} drains", lambda: self._is_drained(instance_id) or time.monotonic() > deadline
             )
-            while not await self._instances.call(instance_id, "restart_server"):
-                await self._instances.news()
+            while not await self._actors.call(instance_id, "restart_server"):
+                await self._actors.news()
             await self._until(f"{instance_id} starts", lambda: self._is_ready(instance_id, incarnation + 1))
         finally:
             self.instance_id = None
@@ -94,7 +101,7 @@ class RollingRestart:
     async def _until(self, step: str, condition: Callable[[], bool]) -> None:
         self._step = step
         while not condition():
-            await self._instances.news()
+            await self._actors.news()
 
     def _is_drained(self, instance_id: str) -> bool:
         """Also if it has died meanwhile."""

@@ -6,6 +6,7 @@ from operator import add, sub
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad, PrefixDepths
 from dualmap.scheduler.fleet.member import Member, Membership
 from dualmap.scheduler.fleet.signals import SignalNews
+from dualmap.scheduler.stats import SchedulerStats
 
 Sent = tuple[str, tuple[int, ...]]  # instance id, blocks of a prompt dispatched to it
 
@@ -20,6 +21,18 @@ class PoolTotals:
     slo_missed: int = 0
     tpot_kept: int = 0
     tpot_missed: int = 0
+
+    @classmethod
+    def of(cls, stats: SchedulerStats) -> "PoolTotals":
+        """What a core has counted."""
+        return cls(
+            arrived=stats.arrived,
+            arrived_work_tokens=stats.arrived_work_tokens,
+            slo_kept=stats.slo_kept,
+            slo_missed=stats.slo_missed,
+            tpot_kept=stats.tpot_kept,
+            tpot_missed=stats.tpot_missed,
+        )
 
     def __add__(self, other: "PoolTotals") -> "PoolTotals":
         return PoolTotals(*map(add, astuple(self), astuple(other)))

@@ -8,7 +8,7 @@ from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, PoolTotals
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
-from dualmap.scheduler.fleet.scaling_plan import InstanceSample, ScalingSample
+from dualmap.scheduler.fleet.scaling_sample import InstanceSample, ScalingSample
 
 FIRST_GUESS_S = 30.0  # what an instance takes to start, before one was seen to
 LOST_S = 60.0  # or twice the time of a start: an instance lost for longer does not come back by itself
@@ -19,12 +19,16 @@ class ScalingHistory:
 
     def __init__(self, pool_name: str, config: ScalingConfig) -> None:
         self._pool_name = pool_name
-        self._kept_s = config.down_window_s + config.up_window_s
         self._samples: deque[ScalingSample] = deque()
         self._totals = PoolTotals()
         self._since: dict[str, tuple[str, float]] = {}  # instance -> state, since when
         self.start_s = FIRST_GUESS_S
         self.lost: set[str] = set()
+        self.keep_for(config)
+
+    def keep_for(self, config: ScalingConfig) -> None:
+        """Keep the samples of both windows from now on."""
+        self._kept_s = config.down_window_s + config.up_window_s
 
     def samples(self) -> Sequence[ScalingSample]:
         return tuple(self._samples)

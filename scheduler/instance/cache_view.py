@@ -4,8 +4,8 @@ Blocks are used deepest first, so that the root of a prefix is always more recen
 eviction, as in vLLM, takes the tail of a prefix before its root.
 """
 
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Set
 
 from dualmap.scheduler.holders import Holders
 
@@ -106,6 +106,18 @@ class CacheView:
 
     def clear(self) -> None:
         self.drop(list(self._held))
+
+    def blocks(self) -> Set[int]:
+        """Those that are held or expected."""
+        return self._held.keys() | self._expected.keys()
+
+    def check(self, waiting: Iterable[tuple[int, ...]]) -> None:
+        """Raise AssertionError where more is held than may be, or what is expected is not what waits."""
+        assert len(self._held) <= self._max_blocks <= self._size, "more blocks are held than the cache has"
+        assert self._expected == Counter(block for blocks in waiting for block in blocks), "expected blocks"
+        assert self._listed == sum(len(blocks) for _, blocks in self._uses), "blocks listed"
+        last_uses = {block: use for use, blocks in self._uses for block in blocks}
+        assert all(last_uses[block] == use for block, use in self._held.items()), "a use of what is held is forgotten"
 
     def _evict(self) -> None:
         held = self._held

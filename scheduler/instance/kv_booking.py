@@ -1,5 +1,8 @@
 """KV cache that running requests take: a block that several of them share is taken once, as in the engine."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 
 class KvBooking:
     """tokens: reserved at this moment."""
@@ -36,3 +39,11 @@ class KvBooking:
             else:
                 del users[block]
                 self.tokens -= self._block_tokens.pop(block)
+
+    def check(self, booked: Sequence[tuple[tuple[int, ...], int]]) -> None:
+        """Raise AssertionError where these are not the blocks and own tokens that are booked."""
+        assert self._users == Counter(block for blocks, _ in booked for block in blocks), "users of blocks"
+        assert self._block_tokens.keys() == self._users.keys(), "sizes of blocks"
+        assert all(own_tokens >= 0 for _, own_tokens in booked), "a request takes less than its blocks"
+        own_tokens = sum(own_tokens for _, own_tokens in booked)
+        assert self.tokens == own_tokens + sum(self._block_tokens.values()), "KV cache booked"

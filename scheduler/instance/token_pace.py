@@ -13,7 +13,7 @@ SEQUENCE_TOKENS = 500  # of context that cost a step as much as one sequence mor
 
 
 class FleetTokenPace:
-    """Loads are in tokens of context that decoding reads (InstanceView.decode_load)."""
+    """Loads are in tokens of context that decoding reads (Room.decode_load)."""
 
     def __init__(self) -> None:
         self._weight = self._load = self._gap = self._load_2 = self._load_gap = 0.0

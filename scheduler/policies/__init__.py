@@ -6,6 +6,7 @@ from dualmap.scheduler.answer_lengths import AnswerLengths
 from dualmap.scheduler.config import SchedulerConfig, add_policy_name
 from dualmap.scheduler.errors import ConfigError
 from dualmap.scheduler.holders import Holders
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.load_order import LoadOrder
 from dualmap.scheduler.placement import Policy
 from dualmap.scheduler.policies.cache_affinity import CacheAffinity
@@ -65,7 +66,9 @@ def register_policy(name: str, make: PolicyFactory) -> None:
     REGISTERED[name] = make
 
 
-def make_policy(config: SchedulerConfig, holders: Holders, loads: LoadOrder, answers: AnswerLengths) -> Policy:
+def make_policy(
+    config: SchedulerConfig, holders: Holders, loads: LoadOrder[InstanceView], answers: AnswerLengths
+) -> Policy:
     if config.policy == "dualmap":
         return DualMap(config, holders, loads, answers)
     make = PEERS.get(config.policy) or REGISTERED.get(config.policy)

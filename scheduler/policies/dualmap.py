@@ -32,7 +32,9 @@ MAX_HOLDERS = 2  # a prefix has rarely more homes, and one that has is cheap to 
 class DualMap:
     """config: may be replaced by one that differs in LIVE_SETTINGS."""
 
-    def __init__(self, config: SchedulerConfig, holders: Holders, loads: LoadOrder, answers: AnswerLengths) -> None:
+    def __init__(
+        self, config: SchedulerConfig, holders: Holders, loads: LoadOrder[InstanceView], answers: AnswerLengths
+    ) -> None:
         self.holds_requests = config.gateway_queue
         self.config = config
         self._holders = holders

@@ -11,24 +11,13 @@ from xxhash import xxh3_64_intdigest
 
 from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.policies.views_by_id import ViewsById
 from dualmap.scheduler.request import ChoiceReason, Request
 
 SEED = 0x706F7732  # "pow2"
 
 
-class PowerOfTwo:
-    holds_requests = False
-
-    def __init__(self) -> None:
-        self._views: list[InstanceView] = []
-
-    def add(self, view: InstanceView) -> None:
-        self._views.append(view)
-        self._views.sort(key=lambda v: v.instance_id)  # so that the draw does not depend on the order of joining
-
-    def remove(self, view: InstanceView) -> None:
-        self._views.remove(view)
-
+class PowerOfTwo(ViewsById):
     def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
         views = [v for v in self._views if v.instance_id not in avoid] if avoid else self._views
         if not views:

@@ -2,24 +2,15 @@
 
 from collections.abc import Set
 
-from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.policies.views_by_id import ViewsById
 from dualmap.scheduler.request import ChoiceReason, Request
 
 
-class RoundRobin:
-    holds_requests = False
-
+class RoundRobin(ViewsById):
     def __init__(self) -> None:
-        self._views: list[InstanceView] = []
+        super().__init__()
         self._next = 0
-
-    def add(self, view: InstanceView) -> None:
-        self._views.append(view)
-        self._views.sort(key=lambda v: v.instance_id)
-
-    def remove(self, view: InstanceView) -> None:
-        self._views.remove(view)
 
     def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
         for _ in self._views:

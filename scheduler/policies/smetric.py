@@ -7,7 +7,7 @@ largest hit takes a later turn if its hit is more than HIT_RATIO of what could b
 none does. Else, and for a first turn, the smallest q x requests in flight. Ties rotate there, least recently chosen
 here.
 
-c_att is the model's, `InstanceCapacity.attention_tokens` here, so that the work is InstanceView.work_tokens; the rate
+c_att is the model's, `InstanceCapacity.attention_tokens` here, so that the work is Service.work_tokens; the rate
 is what an operator measured, or the 90th percentile of what was seen: here the pace that was learned. The objective is
 the request's, in place of slack x (base + so much a character), for which the paper has 1 s + 62.5 ms per 1,000 tokens.
 Its history of placed text is the core's cache view. A later turn, and what it could reuse, are told by the messages of

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import Deployment, ask, free_port
+from tests.deployment import ask, deployed, free_port
 
 DASHBOARDS = Path(__file__).parents[2] / "deploy" / "grafana"
 FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
@@ -19,6 +19,7 @@ PROMETHEUS = shutil.which("prometheus")
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.slow,
     pytest.mark.skipif(PROMETHEUS is None, reason="prometheus: Debian's package"),
 ]
 
@@ -31,14 +32,8 @@ scheduler: {tpot_slo_s: 0.5}
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("scraped")
-    (directory / "dualmap.yaml").write_text(CONFIG)
-    deployment = Deployment("dualmap.yaml", directory=directory)
-    try:
-        deployment.await_started()
+    with deployed(directory=tmp_path_factory.mktemp("scraped"), config=CONFIG) as deployment:
         yield deployment
-    finally:
-        deployment.clean_up()
 
 
 @pytest.fixture(scope="module")

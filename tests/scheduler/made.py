@@ -15,13 +15,25 @@ def attempt_of(
     """Placed on `a` and waiting there. work_tokens: None stands for the whole prompt."""
     work = request.prompt_tokens if work_tokens is None else work_tokens
     due = arrived_at + slo_s
-    return Attempt(request, number, arrived_at, "a", ("a",), ChoiceReason.BALANCED, 0.0, 0, work, work, due)
+    return Attempt(
+        request=request,
+        number=number,
+        arrived_at=arrived_at,
+        instance_id="a",
+        candidates=("a",),
+        reason=ChoiceReason.BALANCED,
+        estimated_ttft_s=0.0,
+        cached_tokens=0,
+        uncached_tokens=work,
+        work_tokens=work,
+        deadline_s=due,
+    )
 
 
 def view_of(
     instance_id: str = "a",
     holders: Holders | None = None,
-    loads: LoadOrder | None = None,
+    loads: LoadOrder[InstanceView] | None = None,
     config: SchedulerConfig | None = None,
     **capacity: float,
 ) -> InstanceView:
@@ -30,8 +42,8 @@ def view_of(
         instance_id,
         1,
         InstanceCapacity(**({"prefill_tokens_per_s": 1000.0, "kv_tokens": 1_000_000, "max_running": 8} | capacity)),
-        config or SchedulerConfig(),
-        holders if holders is not None else Holders(),
-        loads if loads is not None else LoadOrder(),
-        FleetPace(),
+        config=config or SchedulerConfig(),
+        holders=holders if holders is not None else Holders(),
+        loads=loads if loads is not None else LoadOrder(),
+        pace=FleetPace(),
     )

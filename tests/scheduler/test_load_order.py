@@ -34,7 +34,7 @@ def test_of_those_without_a_backlog_who_runs_least_is_coolest():
         loads.add(view)
     for instance_id, attempt in zip("aab", attempts, strict=True):
         views[instance_id].dispatch(attempt, 100, 0.0)
-        views[instance_id].prefilled(attempt)
+        views[instance_id].began(attempt, 0.0)
     assert ids(loads.coolest()) == "cba"
     views["a"].release(attempts[0])
     views["a"].release(attempts[1])
@@ -117,7 +117,7 @@ def test_the_order_is_that_of_a_sort_after_any_change(seed: int):
                 view, attempt = rng.choice(running)
                 if attempt.state is AttemptState.PREFILLING:
                     view.speed.observe(attempt.work_tokens, now)
-                    view.prefilled(attempt)
+                    view.began(attempt, now)
             case 5 if running:
                 view, attempt = running.pop(rng.randrange(len(running)))
                 view.release(attempt)

@@ -3,7 +3,6 @@
 import pytest
 
 from dualmap.scheduler import Request
-from dualmap.scheduler.attempt import AttemptState
 from dualmap.scheduler.long_waits import LongWaits
 from dualmap.scheduler.request import ChoiceReason
 from tests.scheduler.made import attempt_of
@@ -37,7 +36,7 @@ def test_who_waits_no_more_is_forgotten_and_who_moved_is_there_once():
     for attempt in [*found.values(), *found.values()]:
         waits.watch(attempt)
     assert len(waits) == 4
-    found["a"].state = AttemptState.PREFILLING
+    found["a"].dispatch(0, work_tokens=100, own_kv_tokens=100, now=0.0)
     del found["b"]
     found["c"] = attempt_of(Request("c", (), 100), 1.0, slo_s=SLO_S)  # another of the same id
     waits.watch(found["c"])

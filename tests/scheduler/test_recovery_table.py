@@ -13,7 +13,9 @@ ANY_CAUSE = [cause for cause in FailureCause if cause is not FailureCause.STALLE
 
 def attempt(number: int = 1, *, started: bool = False) -> Attempt:
     made = attempt_of(Request("r", (), 100), number=number)
-    made.started = started
+    if started:
+        made.dispatch(0, work_tokens=100, own_kv_tokens=100, now=0.0)
+        made.begin(0.0, now=0.1)
     return made
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import await_that
-from tests.deployment import Deployment
+from tests.deployment import Deployment, deployed
 from tests.vllm.conftest import ENV, FLAGS, START_TIMEOUT_S, TINY, VLLM, post
 
 pytestmark = pytest.mark.vllm
@@ -25,13 +25,8 @@ def deployment(tmp_path_factory) -> Iterator[Deployment]:
     if not VLLM.exists():
         pytest.skip(f"{VLLM} is missing: make vllm")
     directory = tmp_path_factory.mktemp("exact")
-    (directory / "dualmap.yaml").write_text(CONFIG)
-    deployment = Deployment("dualmap.yaml", directory=directory, env=ENV)
-    try:
-        deployment.await_started(2 * START_TIMEOUT_S)
+    with deployed(directory=directory, config=CONFIG, within_s=2 * START_TIMEOUT_S, env=ENV) as deployment:
         yield deployment
-    finally:
-        deployment.clean_up()
 
 
 def chat(deployment: Deployment, text: str):

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from tests.conftest import await_that
-from tests.deployment import Deployment
+from tests.deployment import Deployment, deployed
 from tests.vllm.conftest import ENV, FLAGS, START_TIMEOUT_S, TINY, VLLM, post
 
 pytestmark = pytest.mark.vllm
@@ -56,13 +56,9 @@ def deployment(tmp_path_factory) -> Iterator[Deployment]:
     engine_args = [*FLAGS, "--enable-lora", "--max-loras", "2", "--lora-modules", *modules]
     vllm = {"model": str(TINY), "executable": str(VLLM), "kv_events": True, "engine_args": engine_args}
     config = {"vllm": vllm, "gateway": {"tokenizer": str(TINY)}, "scheduler": {"block_tokens": BLOCK_TOKENS}}
-    (directory / "dualmap.yaml").write_text(json.dumps(config))
-    deployment = Deployment("dualmap.yaml", directory=directory, env=ENV)
-    try:
-        deployment.await_started(2 * START_TIMEOUT_S)
+    within_s = 2 * START_TIMEOUT_S
+    with deployed(directory=directory, config=json.dumps(config), within_s=within_s, env=ENV) as deployment:
         yield deployment
-    finally:
-        deployment.clean_up()
 
 
 def ask(client: openai.OpenAI, model: str, text: str) -> tuple[str, int, int]:

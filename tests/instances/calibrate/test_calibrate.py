@@ -69,7 +69,7 @@ def measured(profile: EngineProfile, *, quick: bool = False, max_prompt: int | N
         loop.close()
 
 
-@pytest.mark.parametrize("profile", [CPU, GPU], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("profile", [pytest.param(CPU, id="cpu"), pytest.param(GPU, id="gpu", marks=pytest.mark.slow)])
 def test_a_simulated_server_gives_its_profile_back(profile: EngineProfile) -> None:
     found = calibrated(target_of(profile), measured(profile, max_prompt=16_384), None, None).profile
     for name in ("block_size", "kv_tokens", "max_model_len", "max_num_seqs", "max_num_batched_tokens"):

@@ -9,7 +9,7 @@ import pytest
 
 from tests import own_policy
 from tests.conftest import WAIT_S
-from tests.deployment import Deployment, ask
+from tests.deployment import ask, deployed
 
 
 @pytest.fixture
@@ -51,10 +51,7 @@ def test_a_journal_of_it_replays(environment, tmp_path):
 @pytest.mark.ray
 @pytest.mark.timeout(240)
 def test_a_gateway_decides_by_it(environment, tmp_path):
-    deployment = Deployment("--simulate", "2", "--policy", own_policy.NAME, directory=tmp_path, env=environment)
-    try:
-        deployment.await_started()
+    arguments = ("--simulate", "2", "--policy", own_policy.NAME)
+    with deployed(*arguments, directory=tmp_path, env=environment) as deployment:
         ask(deployment, "Which one is sooner?", max_tokens=2)
         assert deployment.status()["policy"] == own_policy.NAME
-    finally:
-        deployment.clean_up()

@@ -116,7 +116,7 @@ async def carry(gateway: Gateway, due_s: float, payload: bytes) -> str:
     name = f"due-{due_s}"
     stream.ask(body, CHAT_PATH, x_request_id=name)
     endpoint, *_ = await stream.endpoints()
-    (pick_id,) = (pick.id for pick in gateway.driver.exchanges.values() if pick.request_id == name.encode())
+    (pick_id,) = (i for i, pick in gateway.driver.exchanges.items() if pick.arrived.request_id == name.encode())
     for _ in range(0, len(body), PIECE_BYTES):
         await stream.response()
     host, _, port = endpoint.rpartition(":")
@@ -151,9 +151,10 @@ def chats(count: int, qps: float, seed: int = 1) -> list[TraceRequest]:
 @pytest.mark.parametrize(
     ("policy", "slo_s", "count", "qps", "seed"),
     [
-        ("dualmap", 5.0, 120, 9.0, 1),  # busy instances: what waits is taken by those that would idle
+        # busy instances: what waits is taken by those that would idle
+        pytest.param("dualmap", 5.0, 120, 9.0, 1, marks=pytest.mark.slow),
         ("dualmap", 1.5, 160, 12.0, 2),  # more than they can bear: moves as well
-        ("round_robin", 5.0, 100, 9.0, 1),
+        pytest.param("round_robin", 5.0, 100, 9.0, 1, marks=pytest.mark.slow),
     ],
 )
 def test_virtual_time_decides_as_the_live_gateway_did(tmp_path, policy, slo_s, count, qps, seed):
@@ -182,6 +183,7 @@ def test_virtual_time_decides_as_the_live_gateway_did(tmp_path, policy, slo_s, c
     assert replay(JournalReader(journal)).first is None, "the core alone, given the same events, repeats itself"
 
 
+@pytest.mark.slow
 def test_the_picker_decides_as_the_gateway_and_virtual_time_do(tmp_path):
     """Three drivers of one core: the same requests give the same commands, and the core alone repeats the journals of
     the two that run live."""
@@ -250,6 +252,7 @@ def test_plans_that_are_not_on_record_keep_the_period_of_those_that_are(proposed
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_the_command_prints_the_table_and_leaves_no_process(tmp_path):
     """Which of the two exit statuses says whether they agreed: on a busy machine they may not."""
     family = ProcessFamily()

@@ -8,24 +8,11 @@ import pytest
 
 from dualmap.instances.server.metrics import ServerMetrics
 from dualmap.loadtest.experiments.real_agreement_table import AgreementSide, holds, side, table
-from dualmap.loadtest.replay.run_file import Outcome, RequestRow, RunHeader
+from dualmap.loadtest.replay.run_file import Outcome, RequestRow
 from tests.conftest import WAIT_S
+from tests.loadtest.made import run_header
 
-HEADER = RunHeader(
-    label="real",
-    note="",
-    started_at="2026-01-01T00:00:00+00:00",
-    target="http://127.0.0.1:1",
-    path="/v1/completions",
-    model="m",
-    trace="t.jsonl",
-    requests=10,
-    qps=1.0,
-    speed=1.0,
-    slo_s=2.0,
-    request_timeout_s=1.0,
-    time_limit_s=1.0,
-)
+HEADER = run_header(label="real", requests=10, slo_s=2.0)
 BEFORE = [ServerMetrics(prefix_queries_tokens=1000, prefix_hits_tokens=900), ServerMetrics()]
 
 

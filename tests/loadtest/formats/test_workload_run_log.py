@@ -6,31 +6,14 @@ import pytest
 
 from dualmap.loadtest.formats import detect, read_workload
 from dualmap.loadtest.formats.mooncake import to_trace
-from dualmap.loadtest.replay.run_file import Outcome, RequestRow, RunHeader, write_row
+from dualmap.loadtest.replay.run_file import Outcome, RequestRow, write_row
 from dualmap.loadtest.traces.trace import TraceError, TraceRequest
-
-
-def header() -> RunHeader:
-    return RunHeader(
-        label="night",
-        note="",
-        started_at="2026-01-01T00:00:00Z",
-        target="http://x:1",
-        path="/",
-        model="m",
-        trace="t.jsonl",
-        requests=2,
-        qps=1.0,
-        speed=1.0,
-        slo_s=5.0,
-        request_timeout_s=9.0,
-        time_limit_s=9.0,
-    )
+from tests.loadtest.made import run_header
 
 
 def run_file(path: Path, *rows: RequestRow) -> Path:
     with open(path, "wb") as file:
-        write_row(file, header())
+        write_row(file, run_header(label="night", requests=2))
         for row in rows:
             write_row(file, row)
     return path

@@ -38,7 +38,10 @@ FOUND = {
 }
 
 
-@pytest.mark.parametrize("name", FOUND)
+SLOW = {name for name in FOUND if name.startswith(("two gateways", "many instances"))}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in FOUND])
 def test_what_was_found_does_no_harm_any_more(name: str) -> None:
     found = evaluate(case_of(FOUND[name]))
     assert found.borne

@@ -11,25 +11,11 @@ from dualmap.loadtest.replay.run_file import Outcome, RequestRow, RunFileError, 
 from dualmap.loadtest.reports.page import page
 from dualmap.loadtest.reports.summary import summarise
 from dualmap.loadtest.reports.table import text_table
+from tests.loadtest.made import run_header
 
 
-def header(label: str = "a", requests: int = 4, **other: object) -> RunHeader:
-    return RunHeader(
-        label=label,
-        note="4 simulated instances",
-        started_at="2026-01-01T00:00:00+00:00",
-        target="http://127.0.0.1:1",
-        path="/v1/completions",
-        model="m",
-        trace="t.jsonl",
-        requests=requests,
-        qps=1.0,
-        speed=1.0,
-        slo_s=5.0,
-        request_timeout_s=1.0,
-        time_limit_s=1.0,
-        **other,
-    )
+def header(label: str = "a", requests: int = 4) -> RunHeader:
+    return run_header(label=label, requests=requests)
 
 
 def ok(index: int, ttft_s: float, prompt: int = 100, cached: int = 0, instance: str = "i-0") -> RequestRow:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.loadtest.study.simulation import Contender, simulate
 from dualmap.loadtest.traces.synth import SynthConfig, synthesise
 from dualmap.loadtest.traces.trace import write_trace
@@ -18,21 +17,14 @@ from dualmap.loadtest.virtual.cluster_run import ClusterRun
 from dualmap.loadtest.virtual.cluster_settings import Change, ClusterSettings, InstanceSpec
 from dualmap.loadtest.virtual.simulated_workload import Setup
 from dualmap.scheduler.config import SchedulerConfig
+from tests.loadtest.made import ROUND_PROFILE
 
-PROFILE = EngineProfile(
-    block_size=512,
-    kv_tokens=200_000,
-    prefill_s_per_token=0.0001,
-    step_base_s=0.01,
-    decode_s_per_seq=0.0,
-    decode_s_per_context_token=0.0,
-)
 CELLS, SIZE = 4, 3
 CELL_OF = {f"i{number}": number // SIZE for number in range(CELLS * SIZE)}
 
 
 def settings(**values: object) -> ClusterSettings:
-    specs = [InstanceSpec(instance_id, PROFILE) for instance_id in CELL_OF]
+    specs = [InstanceSpec(instance_id, ROUND_PROFILE) for instance_id in CELL_OF]
     return ClusterSettings(SchedulerConfig(), specs, network_s=0.001, cells=CELLS, **values)
 
 

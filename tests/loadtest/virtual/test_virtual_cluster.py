@@ -6,27 +6,19 @@ from math import isnan
 
 import pytest
 
-from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.loadtest.traces.workload import Workload, WorkRequest
 from dualmap.loadtest.virtual.cluster import VirtualCluster
 from dualmap.loadtest.virtual.cluster_run import ClusterRun
 from dualmap.loadtest.virtual.cluster_settings import Change, ClusterSettings, InstanceSpec
 from dualmap.loadtest.virtual.shared_cache_bound import make_bound
 from dualmap.scheduler.config import POLICY_NAMES, SchedulerConfig
+from tests.loadtest.made import ROUND_PROFILE
 
-PROFILE = EngineProfile(
-    block_size=512,
-    kv_tokens=200_000,
-    prefill_s_per_token=0.0001,
-    step_base_s=0.01,
-    decode_s_per_seq=0.0,
-    decode_s_per_context_token=0.0,
-)
 NETWORK_S = 0.001
 
 
 def settings(count: int, policy: str = "dualmap", **values: object) -> ClusterSettings:
-    specs = [InstanceSpec(f"i{number}", PROFILE) for number in range(count)]
+    specs = [InstanceSpec(f"i{number}", ROUND_PROFILE) for number in range(count)]
     return ClusterSettings(SchedulerConfig(policy=policy), specs, network_s=NETWORK_S, **values)
 
 
@@ -136,7 +128,7 @@ def test_gateways_that_get_requests_in_the_same_moment_share_the_idle_instances_
     done = run(Workload("bursts", requests), settings(4, gateways=gateways))
     for first in range(0, 80, 4):
         assert len({o.instance_id for o in done.outcomes[first : first + 4]}) == 4
-    assert max(o.first_token_s - o.arrived_s for o in done.outcomes) < 1.1 * 9000 * PROFILE.prefill_s_per_token
+    assert max(o.first_token_s - o.arrived_s for o in done.outcomes) < 1.1 * 9000 * ROUND_PROFILE.prefill_s_per_token
 
 
 def test_news_among_gateways_can_be_late() -> None:

@@ -148,7 +148,7 @@ async def test_tenants_share_no_prefix_neither_here_nor_in_the_instance(keyed):
 async def test_a_changed_file_holds_within_a_second_and_a_broken_one_not_at_all(keyed, tmp_path):
     path = tmp_path / "keys.yaml"
     async with keyed() as f:
-        access, now = f.gateway.driver.access, time.monotonic()
+        access, now = f.gateway.service.access, time.monotonic()
         client = await f.client()
         path.write_text("keys: [")
         access.sweep(now + 2.0)

@@ -13,7 +13,7 @@ from dualmap.router.config import reload as config_reload
 from dualmap.router.config.load import load_config
 from dualmap.router.config.reload import ConfigFile, fixed_changes
 from tests.conftest import ProcessFamily, await_that
-from tests.deployment import Deployment, ask, free_port, under_load
+from tests.deployment import Deployment, ask, deployed, free_port, under_load
 from tests.router.fake_kubernetes import FakeKubernetes
 
 ONE_REFUSED = 'dualmap_config_reloads_total{result="refused"} 1.0'
@@ -204,6 +204,7 @@ def _shows(deployment: Deployment, line: str) -> bool:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_instances_come_and_go_under_load_without_a_failed_request(tmp_path):
     there = Elsewhere(tmp_path)
     first, second, pod = (there.start(f"127.0.0.{number}") for number in (2, 3, 4))
@@ -243,16 +244,12 @@ def test_instances_come_and_go_under_load_without_a_failed_request(tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_as_many_instances_run_as_the_file_says_by_now(tmp_path):
     path = tmp_path / "dualmap.yaml"
-    path.write_text("simulate: {count: 1}")
-    deployment = Deployment(str(path), directory=tmp_path)
-    try:
-        deployment.await_started()
+    with deployed(directory=tmp_path, config="simulate: {count: 1}") as deployment:
         path.write_text("simulate: {count: 2}")
         await_that(lambda: deployment.ready_count() == 2, "the second is there")
         path.write_text("simulate: {count: 1}")
         await_that(lambda: len(deployment.members()) == 1, "one of them has left")
         ask(deployment, "Still there?", max_tokens=1)
-    finally:
-        deployment.clean_up()

@@ -15,7 +15,7 @@ import pytest
 
 from dualmap.router.journal.replay import JournalReader, replay
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import Deployment
+from tests.deployment import Deployment, deployed
 
 pytestmark = pytest.mark.ray
 
@@ -23,12 +23,8 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory):
     """Two simulated instances behind one gateway, shared by the tests that leave it working."""
-    deployment = Deployment("--simulate", "2", directory=tmp_path_factory.mktemp("deployment"))
-    try:
-        deployment.await_started()
+    with deployed("--simulate", "2", directory=tmp_path_factory.mktemp("deployment")) as deployment:
         yield deployment
-    finally:
-        deployment.clean_up()
 
 
 def chat(deployment: Deployment, text: str, **options):
@@ -81,9 +77,9 @@ def test_a_killed_instance_fails_only_the_streams_it_had_begun_and_comes_back(de
 
     def stream(number: int) -> None:
         """Records instance and outcome; the stream is long enough to be running when the instance dies."""
-        options = {"max_tokens": 400, "stream": True, "extra_body": {"ignore_eos": True}}
+        options = {"max_tokens": 600, "stream": True, "extra_body": {"ignore_eos": True}}
         messages = [{"role": "user", "content": f"{number} is my number. " * 30}]
-        raw = deployment.client().chat.completions.with_raw_response
+        raw = client.chat.completions.with_raw_response
         instance = ""
         try:
             answer = raw.create(model="sim", messages=messages, **options)
@@ -96,7 +92,7 @@ def test_a_killed_instance_fails_only_the_streams_it_had_begun_and_comes_back(de
         except openai.APIError as error:
             outcomes.append((instance, f"error: {error.message}"))
 
-    with ThreadPoolExecutor(24) as clients:
+    with deployment.client() as client, ThreadPoolExecutor(24) as clients:
         running = [clients.submit(stream, number) for number in range(12)]
         for _ in range(12):
             assert begun.acquire(timeout=WAIT_S)
@@ -146,12 +142,10 @@ def test_requests_are_served_while_a_background_actor_is_killed(deployment, acto
     await_that(lambda: deployment.ready_count() == 2, "both instances ready again")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_stopping_leaves_no_process_behind(tmp_path, number):
     logs = ("--log-format", "json", "--log-requests")
-    deployment = Deployment("--simulate", "1", "--journal", "run.jsonl.gz", *logs, directory=tmp_path)
-    try:
-        deployment.await_started()
+    with deployed("--simulate", "1", "--journal", "run.jsonl.gz", *logs, directory=tmp_path) as deployment:
         assert chat(deployment, "Hello.", max_tokens=4).choices
         assert deployment.stop(number) == 0, deployment.output
         await_that(lambda: not deployment.family.living(), "every process has ended")
@@ -161,22 +155,18 @@ def test_stopping_leaves_no_process_behind(tmp_path, number):
         lines = map(json.loads, (tmp_path / "runs" / "logs" / "gateway-0.log").read_text().splitlines())
         (line,) = (line for line in lines if line["logger"] == "dualmap.requests")
         assert (line["process"], line["outcome"], line["instance"]) == ("gateway-0", "ok", "sim-0")
-    finally:
-        deployment.clean_up()
 
 
+@pytest.mark.slow
 def test_a_killed_command_leaves_no_process_behind(tmp_path):
-    deployment = Deployment("--simulate", "1", directory=tmp_path)
-    try:
-        deployment.await_started()
+    with deployed("--simulate", "1", directory=tmp_path) as deployment:
         deployment.process.kill()
         # Ray's own two agents follow later, when they have given up on their head node.
         left = lambda: [c for c in deployment.family.living().values() if not re.match("ray::.*Agent$", c.strip())]  # noqa: E731
         await_that(lambda: not left(), "every process of ours has ended")
-    finally:
-        deployment.clean_up()
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_one_clear_line_and_nothing_is_left(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

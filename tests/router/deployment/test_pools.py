@@ -9,7 +9,7 @@ from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.scheduler import InstanceCapacity
 from dualmap.scheduler.fleet.member import MemberState
 from tests.conftest import await_that
-from tests.deployment import Deployment
+from tests.deployment import deployed
 from tests.router.conftest import CHAT, Conversation, answer_hello
 
 CHAT_CARDS = ({"id": "chat"},)
@@ -209,11 +209,9 @@ pools:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_two_models_behind_one_deployed_gateway_scale_apart(tmp_path):
-    (tmp_path / "dualmap.yaml").write_text(DEPLOYED)
-    deployment = Deployment("dualmap.yaml", directory=tmp_path)
-    try:
-        deployment.await_started()
+    with deployed(directory=tmp_path, config=DEPLOYED) as deployment:
         admin = ("--admin", f"http://127.0.0.1:{deployment.admin_port}")
         assert main(["scale", "2", "--pool", "code", *admin]) == 0
         with deployment.client() as client:
@@ -233,5 +231,3 @@ def test_two_models_behind_one_deployed_gateway_scale_apart(tmp_path):
         }
         assert main(["drain", "code-sim-0", *admin]) == 0
         await_that(lambda: sorted(deployment.members()) == ["code-sim-1", "sim-0"], "it has left")
-    finally:
-        deployment.clean_up()

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.conftest import WAIT_S, await_that
-from tests.deployment import Deployment, ask, under_load
+from tests.conftest import await_that
+from tests.deployment import Deployment, ask, deployed, held, under_load
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 CONFIG = "simulate: {count: 3}\ngateway: {count: 2}\nscheduler: {block_tokens: 64}\n"
 AWAY_S = 8.0  # longer than any time-out with which gateways or instances wait for Fleet
@@ -18,14 +18,8 @@ AWAY_S = 8.0  # longer than any time-out with which gateways or instances wait f
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("gateways")
-    (directory / "dualmap.yaml").write_text(CONFIG)
-    deployment = Deployment("dualmap.yaml", directory=directory)
-    try:
-        deployment.await_started()
+    with deployed(directory=tmp_path_factory.mktemp("gateways"), config=CONFIG) as deployment:
         yield deployment
-    finally:
-        deployment.clean_up()
 
 
 def statuses(deployment: Deployment) -> list[dict]:
@@ -53,23 +47,19 @@ def test_both_gateways_serve_the_port_and_use_the_same_epoch(deployment):
 
 def test_each_gateway_knows_what_the_other_has_booked(deployment):
     await_that(lambda: both_serve(deployment), "both gateways know all instances")
-    options = {"max_tokens": 300, "extra_body": {"ignore_eos": True}}
-    with ThreadPoolExecutor(8) as clients:
-        running = [clients.submit(ask, deployment, f"{i} long answers, please", **options) for i in range(8)]
 
-        def seen() -> bool:
-            own, others = zip(
-                *[
-                    [sum(m[which] for m in s["members"]) for which in ("running", "others_running")]
-                    for s in statuses(deployment)
-                ],
-                strict=True,
-            )
-            return min(own) > 0 and own == others[::-1]
+    def seen() -> bool:
+        own, others = zip(
+            *[
+                [sum(m[which] for m in s["members"]) for which in ("running", "others_running")]
+                for s in statuses(deployment)
+            ],
+            strict=True,
+        )
+        return min(own) > 0 and own == others[::-1]
 
+    with held(deployment, 8):
         await_that(seen, "what runs for the one is known to the other")
-        for done in running:
-            done.result(timeout=WAIT_S)
 
 
 def test_a_hot_prefix_gets_the_same_depth_in_both(deployment):

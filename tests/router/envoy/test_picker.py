@@ -16,7 +16,7 @@ from dualmap.router.gateway.gateway import Gateway
 from dualmap.router.gateway.pool import Pool
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.observe.metrics import GatewayMetrics
-from dualmap.router.requests.request_driver import RequestDriver
+from dualmap.router.requests.driver import RequestDriver
 from dualmap.scheduler import InstanceCapacity, Scheduler, SchedulerConfig
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from tests.conftest import WAIT_S
@@ -201,13 +201,19 @@ async def test_a_request_that_is_shed_gets_429_with_a_retry_after():
     picking.check_books_are_empty()
 
 
-async def test_a_request_is_held_until_its_instance_has_room():
+async def one_runs_and_one_waits() -> tuple[Picking, ProxyStream, ProxyStream, asyncio.Future[list[str]]]:
+    """On an instance with room for one: the stream that runs, the one that is held, and what it will be told."""
     picking = Picking("a", max_running=1)
     running, _ = await picking.asked()
     held = picking.stream()
     held.ask(CHAT)
     waiting = asyncio.ensure_future(held.endpoints())
     await until(lambda: picking.scheduler.instances["a"].waiting_count == 1)
+    return picking, running, held, waiting
+
+
+async def test_a_request_is_held_until_its_instance_has_room():
+    picking, running, held, waiting = await one_runs_and_one_waits()
     assert not waiting.done()
     running.send_answer_head()
     running.send_answer(PLAIN_USAGE)
@@ -226,12 +232,7 @@ async def test_in_immediate_mode_nothing_is_held():
 
 
 async def test_what_is_held_for_an_instance_that_is_lost_goes_elsewhere():
-    picking = Picking("a", max_running=1)
-    running, _ = await picking.asked()
-    held = picking.stream()
-    held.ask(CHAT)
-    waiting = asyncio.ensure_future(held.endpoints())
-    await until(lambda: picking.scheduler.instances["a"].waiting_count == 1)
+    picking, running, held, waiting = await one_runs_and_one_waits()
     picking.apply("b")
     await running.leave()
     assert await waiting == [ENDPOINTS["b"]]
@@ -240,12 +241,7 @@ async def test_what_is_held_for_an_instance_that_is_lost_goes_elsewhere():
 
 
 async def test_a_proxy_that_leaves_while_its_request_is_held_frees_its_place():
-    picking = Picking("a", max_running=1)
-    running, _ = await picking.asked()
-    held = picking.stream()
-    held.ask(CHAT)
-    waiting = asyncio.ensure_future(held.endpoints())
-    await until(lambda: picking.scheduler.instances["a"].waiting_count == 1)
+    picking, running, _, waiting = await one_runs_and_one_waits()
     waiting.cancel()
     await asyncio.wait([waiting])
     assert picking.scheduler.instances["a"].waiting_count == 0
@@ -312,7 +308,7 @@ async def test_an_instance_that_is_lost_under_a_running_request_takes_it_off_the
 
 async def test_a_picker_that_stops_refuses_new_requests():
     picking = Picking("a")
-    picking.driver.stop_taking()
+    picking.gateway.admission.stopping = True
     stream = picking.stream()
     stream.ask(CHAT)
     assert (await refused(stream))[0] == 503

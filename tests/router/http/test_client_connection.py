@@ -21,7 +21,7 @@ async def test_one_connection_serves_many_requests(fleet):
         for number in range(5):
             answer = await client.post("/v1/chat/completions", CHAT, f"x-request-id: r{number}\r\n")
             assert answer.json == {"id": f"r{number}"}
-        assert len(f.gateway.driver.clients) == 1
+        assert len(f.gateway.service.clients) == 1
 
 
 async def test_pipelined_requests_are_answered_in_order(fleet):
@@ -47,7 +47,7 @@ async def test_reading_stops_while_more_is_pipelined_than_allowed_and_goes_on_la
         client = await f.client()
         for _ in range(4):
             await client.send(post("/v1/chat/completions", CHAT))
-        (connection,) = f.gateway.driver.clients
+        (connection,) = f.gateway.service.clients
         await f.until(lambda: not connection.transport.is_reading())
         release.set()
         for _ in range(4):
@@ -102,7 +102,7 @@ async def test_connection_close_is_honoured(fleet):
         answer = await client.post("/v1/chat/completions", CHAT, "Connection: close\r\n")
         assert answer.headers["connection"] == "close"
         assert await client.at_end()
-        await f.until(lambda: not f.gateway.driver.clients)
+        await f.until(lambda: not f.gateway.service.clients)
 
 
 async def test_a_body_is_asked_for_where_the_client_expects_that(fleet):

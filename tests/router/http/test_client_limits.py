@@ -100,7 +100,7 @@ async def test_the_time_for_a_pipelined_request_does_not_run_while_the_one_befor
         client = await f.client()
         await client.send(post("/v1/chat/completions", CHAT) + CHAT_LINE)
         await f.until(lambda: len(f.instances[0].received) == 1)
-        (connection,) = f.gateway.driver.clients
+        (connection,) = f.gateway.service.clients
         now = 300.0
         connection.sweep(now)
         release.set()
@@ -117,10 +117,10 @@ async def test_a_connection_that_stays_idle_is_closed(fleet, requests_before):
         client = await f.client()
         for _ in range(requests_before):
             assert (await client.get("/health")).status == 200
-        await f.until(lambda: len(f.gateway.driver.clients) == 1)
+        await f.until(lambda: len(f.gateway.service.clients) == 1)
         now = 76.0
         assert await client.at_end()
-        await f.until(lambda: not f.gateway.driver.clients)
+        await f.until(lambda: not f.gateway.service.clients)
 
 
 async def test_a_client_that_reads_nothing_for_too_long_is_dropped_and_its_booking_freed(fleet):
@@ -134,7 +134,7 @@ async def test_a_client_that_reads_nothing_for_too_long_is_dropped_and_its_booki
         await client.send(post("/v1/chat/completions", CHAT | {"stream": True}))
         await client.answer_head()
         client.writer.transport.pause_reading()
-        await f.until(lambda: not f.gateway.driver.clients)
+        await f.until(lambda: not f.gateway.service.clients)
         f.check_books_are_empty()
         await f.until(lambda: f.instances[0].open_connections == 0)
 
@@ -144,7 +144,7 @@ async def test_a_client_that_keeps_an_ended_connection_open_is_cut_off(fleet):
         client = await f.client()
         await client.send(b"garbage\r\n\r\n")
         assert (await client.answer()).status == 400
-        await f.until(lambda: not f.gateway.driver.clients)
+        await f.until(lambda: not f.gateway.service.clients)
 
 
 async def test_connections_above_the_limit_get_503(fleet):

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from dualmap.router.requests.phase import Phase
 from dualmap.scheduler import SchedulerConfig
 from dualmap.scheduler.fleet.member import MemberState
 from tests.router.conftest import CHAT, STREAM, Conversation, Instance, answer_hello, post
@@ -221,7 +222,7 @@ async def test_a_plain_answer_relayed_as_it_comes_is_visibly_cut_short_where_it_
         await conversation.send(
             f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{framing}\r\n\r\n5\r\n{{".encode()
         )
-        await f.until(lambda: any(e.answer_begun for e in f.gateway.driver.exchanges.values()))
+        await f.until(lambda: any(e.phase is Phase.ANSWERING for e in f.gateway.driver.exchanges.values()))
         conversation.reset()
 
     async with fleet(die_midway) as f:

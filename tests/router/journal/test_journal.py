@@ -67,7 +67,7 @@ async def test_a_live_gateways_journal_gives_the_same_commands(fleet, tmp_path, 
         await waiting.send(post("/v1/chat/completions", CHAT))
         await f.until(lambda: received() == 5)
         (exchange,) = f.gateway.driver.exchanges.values()
-        failed = int(exchange.dispatch.instance_id[1:])
+        failed = int(exchange.running.dispatch.instance_id[1:])
         f.instances[1 - failed].script = hello_stream
         f.instances[failed].stop()
         assert (await waiting.answer()).status == 200

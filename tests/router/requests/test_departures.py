@@ -5,6 +5,8 @@ import socket
 
 import pytest
 
+from dualmap.router.http.connection_phase import ConnectionPhase
+from dualmap.router.requests.phase import Phase
 from dualmap.scheduler import InstanceCapacity
 from tests.router.conftest import CHAT, STREAM, Conversation, post
 
@@ -103,9 +105,13 @@ async def test_an_instance_is_not_read_faster_than_the_client_reads(fleet):
         await client.send(post("/v1/chat/completions", STREAM))
         await client.answer_head()
         client.writer.transport.pause_reading()
-        (connection,) = f.gateway.driver.clients
+        (connection,) = f.gateway.service.clients
         (exchange,) = f.gateway.driver.exchanges.values()
-        await f.until(lambda: connection.write_paused and not exchange.upstream._transport.is_reading())
+        await f.until(
+            lambda: (
+                connection.phase is ConnectionPhase.BLOCKED and not exchange.running.upstream._transport.is_reading()
+            )
+        )
         assert sent < total
         assert connection.transport.get_write_buffer_size() < 1_000_000  # the high-water mark and one read
         client.writer.transport.resume_reading()
@@ -128,8 +134,8 @@ async def test_a_paused_stream_is_no_stall(fleet):
         await client.send(post("/v1/chat/completions", STREAM))
         await client.answer_head()
         client.writer.transport.pause_reading()
-        (connection,) = f.gateway.driver.clients
-        await f.until(lambda: connection.write_paused)
+        (connection,) = f.gateway.service.clients
+        await f.until(lambda: connection.phase is ConnectionPhase.BLOCKED)
         (exchange,) = f.gateway.driver.exchanges.values()
         assert not exchange.is_stalled(1e9, 600.0, 60.0)
         assert not exchange.is_stalled(2e9, 600.0, 60.0)
@@ -158,12 +164,12 @@ async def test_the_next_answer_respects_a_client_that_is_still_slow(fleet):
     async with fleet(stream) as f:
         client = await f.client()
         assert (await client.get("/health")).status == 200
-        (connection,) = f.gateway.driver.clients
+        (connection,) = f.gateway.service.clients
         connection.pause_writing()  # as the transport would have, for what came before
         await client.send(post("/v1/chat/completions", STREAM))
-        await f.until(lambda: any(e.answer_begun for e in f.gateway.driver.exchanges.values()))
+        await f.until(lambda: any(e.phase is Phase.ANSWERING for e in f.gateway.driver.exchanges.values()))
         (exchange,) = f.gateway.driver.exchanges.values()
-        assert not exchange.upstream._transport.is_reading()
+        assert not exchange.running.upstream._transport.is_reading()
         connection.resume_writing()
         assert len((await client.answer()).body) == 100 * 50_008
         f.check_books_are_empty()

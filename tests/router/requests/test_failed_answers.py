@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from dualmap.router.observe.metrics import Outcome
 from dualmap.router.requests.answer_plain import MAX_HELD_BYTES
+from dualmap.router.requests.phase import Phase
 from dualmap.scheduler.events import FailureCause
 from tests.router.conftest import CHAT, STREAM, Conversation, Fleet, post
 
@@ -210,10 +212,10 @@ async def test_a_plain_answer_is_held_until_it_is_complete_unless_it_is_large(fl
     async with fleet(in_two_halves) as f:
         client = await f.client(limit=2 * length)
         answering = asyncio.create_task(client.post("/v1/embeddings", b"{}"))
-        await f.until(lambda: any(e.pieces for e in f.gateway.driver.exchanges.values()))
+        await f.until(lambda: any(e.running and e.running.pieces for e in f.gateway.driver.exchanges.values()))
         (exchange,) = f.gateway.driver.exchanges.values()
-        assert exchange.answer_begun is not held
-        assert exchange.sent_pieces == (0 if held else exchange.pieces)
+        assert (exchange.phase is Phase.ANSWERING) is not held
+        assert exchange.running.sent_pieces == (0 if held else exchange.running.pieces)
         go_on.set()
         assert (await answering).body == body
         f.check_books_are_empty()
@@ -230,10 +232,30 @@ async def test_a_held_answer_that_still_comes_is_no_stall(fleet):
     async with fleet(in_two_halves, sweep_interval_s=3600.0) as f:
         client = await f.client()
         answering = asyncio.create_task(client.post("/v1/chat/completions", CHAT))
-        await f.until(lambda: any(e.pieces for e in f.gateway.driver.exchanges.values()))
+        await f.until(lambda: any(e.running and e.running.pieces for e in f.gateway.driver.exchanges.values()))
         (exchange,) = f.gateway.driver.exchanges.values()
         assert not exchange.is_stalled(1e9, 600.0, 60.0)
         assert not exchange.is_stalled(1e9 + 59.0, 600.0, 60.0)
         assert exchange.is_stalled(1e9 + 61.0, 600.0, 60.0)
         go_on.set()
         assert (await answering).json == {"ok": True}
+
+
+async def test_a_plain_answer_that_has_begun_goes_on_nowhere_else_when_its_instance_is_lost(fleet):
+    length = MAX_HELD_BYTES + 1
+
+    async def half(conversation: Conversation) -> None:
+        await conversation.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (length, b"x" * 1000))
+        await conversation.closed_by_gateway()
+
+    async with fleet(half, half) as f:
+        client = await f.client()
+        await client.send(post("/v1/embeddings", {"input": "x"}))
+        assert (await client.answer_head()).status == 200
+        (exchange,) = f.gateway.driver.exchanges.values()
+        lost = exchange.running.dispatch.instance_id
+        f.apply(*(f.member(i) for i in range(2) if f"i{i}" != lost))
+        assert len(await client.reader.read()) < length  # the connection ends in mid-answer
+        assert sum(len(instance.received) for instance in f.instances) == 1
+        assert f.gateway.metrics.outcomes[Outcome.FAILED_STREAM] == 1
+        f.check_books_are_empty()

@@ -1,25 +1,26 @@
 """What headers tell of a request: whose it is, and how long its client waits."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from dualmap.router.apis.routes import Route
 from dualmap.router.http.http_request import NOTED, HttpRequest
 from dualmap.router.http.openai_errors import RequestRefusedError
-from dualmap.router.requests.intake import MAX_TENANT_BYTES, take_in
-from dualmap.router.tokens.token_ratio import TokenRatio
+from dualmap.router.requests.admission import Admission
+from dualmap.router.requests.asked import Arrived
+from dualmap.router.requests.intake import MAX_TENANT_BYTES
+from dualmap.scheduler import Scheduler, SchedulerConfig
 from dualmap.scheduler.request import Request
 
 BODY = b'{"model":"m","priority":%d,"messages":[{"role":"user","content":"hi"}]}'
 
 
 def taken_in(route: Route = Route.CHAT, priority: int = 0, **headers: bytes) -> Request:
-    request = HttpRequest(0.0)
-    request.fields = {name.replace("_", "-").encode(): value for name, value in headers.items()}
-    assert request.fields.keys() <= NOTED
-    exchange = SimpleNamespace(id="r", request=request, grant=None, body=BODY % priority)
-    return take_in(exchange, route, 512, TokenRatio(), ask_for_usage=False, isolate_tenants=False)  # type: ignore[arg-type]
+    http = HttpRequest(0.0)
+    http.fields = {name.replace("_", "-").encode(): value for name, value in headers.items()}
+    assert http.fields.keys() <= NOTED
+    admission = Admission({"": Scheduler(SchedulerConfig())}, 512, lambda: 0.0)
+    arrived = Arrived(id="r", request_id=b"r", http=http, route=route, body=BODY % priority, at=0.0)
+    return admission.admit(arrived).request
 
 
 @pytest.mark.parametrize("route", [Route.CHAT, Route.PASSED_THROUGH])

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from dualmap.router.requests.phase import Phase
 from tests.router.conftest import CHAT, STREAM, Conversation, post
 
 
@@ -107,7 +108,7 @@ async def test_the_head_of_a_stream_is_held_back_until_its_first_byte(fleet):
         await client.send(post("/v1/chat/completions", STREAM))
         await f.until(lambda: len(f.instances[0].received) == 1)
         (exchange,) = f.gateway.driver.exchanges.values()
-        assert not exchange.answer_begun
+        assert exchange.phase is Phase.RUNNING
         go_on.set()
         assert (await client.answer()).chunks == [b"data: [DONE]\n\n"]
 

@@ -123,8 +123,8 @@ async def test_the_length_of_a_token_is_learned_from_usage(fleet, overheard):
         assert [requests[0].prompt_tokens, requests[0].block_tokens] == [25_000, 512]
         assert requests[-1].prompt_tokens == pytest.approx(50_000, rel=0.05)
         assert requests[-1].block_tokens == pytest.approx(1024, rel=0.05), "a block is as many bytes as ever"
-        assert f.gateway.driver._ratio.prompt_tokens("tiny", 1000) == pytest.approx(500, rel=0.05)
-        assert f.gateway.driver._ratio.prompt_tokens("other", 1000) == 250
+        assert f.gateway.admission.ratio.prompt_tokens("tiny", 1000) == pytest.approx(500, rel=0.05)
+        assert f.gateway.admission.ratio.prompt_tokens("other", 1000) == 250
 
 
 def chat(messages, **fields):

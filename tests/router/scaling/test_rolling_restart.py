@@ -21,6 +21,7 @@ class Instances:
         self._news = asyncio.Event()
         self.running: set[str] = set()
         self.added = 0
+        self.drain_deadline_s = 100.0
 
     async def tell(self, **states: tuple[MemberState, int]) -> None:
         """Instance's state and incarnation, or None when it has left; returns when that was looked at."""
@@ -43,7 +44,7 @@ class Instances:
         self.added += 1
         return "extra"
 
-    def let_go(self, instance_id: str) -> None:
+    def let_go(self, instance_id: str, now: float) -> None:
         self.calls.append((instance_id, "let_go"))
 
     async def call(self, instance_id: str, method: str) -> bool:
@@ -56,7 +57,7 @@ class Instances:
 
 async def test_each_is_drained_then_restarted_and_the_next_waits_until_it_is_ready():
     instances = Instances("a", "b")
-    restart = RollingRestart(instances, ["a", "b"], 100.0)
+    restart = RollingRestart(instances, instances, ["a", "b"])
     await instances.tell()
     assert instances.calls == [("a", "drain")]
     instances.running = {"a"}
@@ -79,7 +80,7 @@ async def test_each_is_drained_then_restarted_and_the_next_waits_until_it_is_rea
 
 async def test_none_is_drained_while_another_is_not_ready():
     instances = Instances("a", "b")
-    restart = RollingRestart(instances, ["a", "b"], 100.0)
+    restart = RollingRestart(instances, instances, ["a", "b"])
     await instances.tell(b=(LOST, 1))
     assert instances.calls == []
     assert restart.describe()["step"] == "before a: the others must be ready"
@@ -90,7 +91,7 @@ async def test_none_is_drained_while_another_is_not_ready():
 async def test_one_that_has_left_is_passed_over_and_a_call_that_fails_is_made_again():
     instances = Instances("a", "b")
     instances.answers = [True, False]
-    restart = RollingRestart(instances, ["a", "b"], 100.0)
+    restart = RollingRestart(instances, instances, ["a", "b"])
     await instances.tell(a=None)
     assert instances.calls == [("b", "drain")]
     await instances.tell()
@@ -102,7 +103,8 @@ async def test_one_that_has_left_is_passed_over_and_a_call_that_fails_is_made_ag
 
 async def test_what_still_runs_at_the_deadline_does_not_hold_it_up():
     instances = Instances("a", "b")
-    RollingRestart(instances, ["a", "b"], -1.0)
+    instances.drain_deadline_s = -1.0
+    RollingRestart(instances, instances, ["a", "b"])
     instances.running = {"a"}
     await instances.tell()
     await instances.tell(a=(DRAINING, 1))
@@ -111,7 +113,7 @@ async def test_what_still_runs_at_the_deadline_does_not_hold_it_up():
 
 async def test_a_single_instance_is_replaced_by_another_meanwhile():
     instances = Instances("a")
-    restart = RollingRestart(instances, ["a"], 100.0)
+    restart = RollingRestart(instances, instances, ["a"])
     await instances.tell()
     assert instances.added == 1
     assert instances.calls == []

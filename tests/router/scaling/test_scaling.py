@@ -6,18 +6,18 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from dualmap.router.cli.admin_call import AdminCallError, admin_call
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import Deployment, ask, under_load
+from tests.deployment import Deployment, ask, deployed, held, under_load
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 CONFIG = "simulate: {count: 2}\n"
-# Each request is a fifth of what an instance computes in a second.
+# Each request is what an instance computes in two seconds, so that few of them, on a slow machine, are a load.
 ELASTIC = """
 simulate: {count: 1, capacity: {prefill_tokens_per_s: 2000}}
 scaling: {min_replicas: 1, max_replicas: 3, up_window_s: 2, down_window_s: 4, cool_down_s: 1}
@@ -29,18 +29,12 @@ SERVE = '#!/bin/sh\nexec {python} -m dualmap.instances.simulated.cli --model sim
 @pytest.fixture
 def deploy(tmp_path):
     """Starts a deployment with the configuration."""
-    started: list[Deployment] = []
+    with ExitStack() as started:
 
-    def start(config: str, *arguments: str) -> Deployment:
-        (tmp_path / "dualmap.yaml").write_text(config)
-        deployment = Deployment("dualmap.yaml", *arguments, directory=tmp_path)
-        started.append(deployment)
-        deployment.await_started()
-        return deployment
+        def start(config: str, *arguments: str) -> Deployment:
+            return started.enter_context(deployed(*arguments, directory=tmp_path, config=config))
 
-    yield start
-    for deployment in started:
-        deployment.clean_up()
+        yield start
 
 
 def dualmap(deployment: Deployment, *arguments: str) -> subprocess.CompletedProcess:
@@ -60,12 +54,8 @@ def ready_ids(deployment: Deployment) -> list[str]:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """One deployment for all tests that leave it with instances to scale."""
-    deployment = Deployment("--simulate", "2", directory=tmp_path_factory.mktemp("shared"))
-    try:
-        deployment.await_started()
+    with deployed("--simulate", "2", directory=tmp_path_factory.mktemp("shared")) as deployment:
         yield deployment
-    finally:
-        deployment.clean_up()
 
 
 @pytest.fixture
@@ -109,7 +99,7 @@ def test_scaling_by_hand_up_and_down_fails_no_request(pair):
 
 def test_a_drained_instance_ends_its_streams_and_leaves(pair):
     deployment, leaving, staying = pair
-    with streams(deployment, 8, 200):
+    with streams(deployment, 8, 500):
         done = dualmap(deployment, "drain", leaving)
         assert done.returncode == 0, done
         assert f"{leaving} is given no new requests and stops when those it has are done" in done.stdout
@@ -121,7 +111,7 @@ def test_a_drained_instance_ends_its_streams_and_leaves(pair):
 
 def test_a_drain_can_be_undone_and_the_last_instance_stays(pair):
     deployment, first, second = pair
-    with streams(deployment, 8, 300):
+    with held(deployment, 8), streams(deployment, 8, 300):
         assert dualmap(deployment, "drain", first, "--no-wait").returncode == 0
         await_that(lambda: ready_ids(deployment) == [second], "it drains")
         refused = dualmap(deployment, "drain", second)
@@ -147,7 +137,7 @@ def test_a_rolling_restart_replaces_every_server_and_fails_no_request(pair, coun
 def test_a_killed_autoscaler_goes_on_with_a_drain_and_with_what_it_was_told(pair):
     deployment, leaving, _ = pair
     assert dualmap(deployment, "scale", "3").returncode == 0
-    with streams(deployment, 9, 150):
+    with held(deployment, 9), streams(deployment, 9, 150):
         assert dualmap(deployment, "drain", leaving, "--no-wait").returncode == 0
         (autoscaler,) = deployment.family.living("ray::Autoscaler")
         os.kill(autoscaler, signal.SIGKILL)
@@ -166,7 +156,7 @@ def _described(deployment: Deployment) -> dict:
 def test_load_brings_instances_and_quiet_takes_them_away(deploy):
     deployment = deploy(ELASTIC)
     stop_at = time.monotonic() + WAIT_S
-    prompt = "The quick brown fox jumps over the lazy dog. " * 40
+    prompt = "The quick brown fox jumps over the lazy dog. " * 400
 
     def client(number: int) -> None:
         count = 0
@@ -200,9 +190,7 @@ def test_an_instance_without_a_place_is_named_with_the_reason(deploy, tmp_path):
 def test_external_instances_are_drained_but_neither_started_nor_stopped(deploy, tmp_path):
     outer = deploy(CONFIG)
     addresses = [member["address"] for member in outer.members().values()]
-    inner = Deployment(*(f"--instance=http://{address}" for address in addresses), directory=tmp_path)
-    try:
-        inner.await_started()
+    with deployed(*(f"--instance=http://{address}" for address in addresses), directory=tmp_path) as inner:
         refused = dualmap(inner, "scale", "3")
         assert (refused.returncode, "they are not started here" in refused.stderr) == (1, True), refused
         first, second = inner.members()
@@ -213,5 +201,3 @@ def test_external_instances_are_drained_but_neither_started_nor_stopped(deploy, 
         await_that(lambda: ready_ids(inner) == [second], "only the other is given requests")
         assert ask(inner, "Who is there?", max_tokens=2) == "gateway-0"
         assert len(outer.family.living("dualmap.instances.simulated.cli")) == 4
-    finally:
-        inner.clean_up()

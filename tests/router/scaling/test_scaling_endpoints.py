@@ -9,8 +9,8 @@ from ray.exceptions import ActorUnavailableError, RayTaskError
 
 from dualmap.router.gateway.admin import AdminService
 from dualmap.router.http.limits import HttpLimits
-from dualmap.router.scaling.autoscaler import RefusedError
 from dualmap.router.scaling.endpoints import ScalingEndpoints
+from dualmap.scheduler.fleet.scaler import RefusedError
 from tests.router.conftest import Client, post
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from dualmap.scheduler.attempt import AttemptState
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad
-from dualmap.scheduler.instance.view import MAX_YIELD_S, OTHERS_FRESH_S, OTHERS_KEPT_S
+from dualmap.scheduler.instance.others import FRESH_S, KEPT_S, MAX_YIELD_S
 from dualmap.scheduler.rebalance import plan_rebalance
 from dualmap.scheduler.request import ChoiceReason
 
@@ -71,21 +71,21 @@ def test_room_that_another_gateway_does_not_use_is_taken_after_a_while(script):
 def test_what_others_had_counts_less_the_longer_nothing_is_heard_of_them(script):
     core = script("a")
     hear(core, InstanceLoad("a", 1, 2000, 0, 0))
-    core.now += OTHERS_FRESH_S
+    core.now += FRESH_S
     core.tick()
     assert core.view("a").backlog_tokens == 2000
     core.now += 0.5
     core.tick()
     assert core.view("a").backlog_tokens == pytest.approx(1500, abs=1)
-    core.now += OTHERS_KEPT_S
+    core.now += KEPT_S
     core.tick()
-    assert core.view("a").others is None
+    assert core.view("a").others.load is None
     assert core.core.loads.rivals is None
 
 
 def test_news_that_is_old_already_counts_as_old(script):
     core = script("a")
-    core.send(GatewayLoads((InstanceLoad("a", 1, 2000, 0, 0),), age_s=OTHERS_FRESH_S + 0.5))
+    core.send(GatewayLoads((InstanceLoad("a", 1, 2000, 0, 0),), age_s=FRESH_S + 0.5))
     core.tick()
     assert core.view("a").backlog_tokens == pytest.approx(1500, abs=1)
 
@@ -115,7 +115,7 @@ def test_each_report_replaces_the_one_before_and_what_is_not_reported_is_gone(sc
     assert (core.view("a").backlog_tokens, core.view("b").backlog_tokens) == (570, 0)
     assert [v.instance_id for v in core.core.loads.hottest()] == ["a", "b"]
     hear(core)
-    assert core.view("a").others is None
+    assert core.view("a").others.load is None
     assert core.core.loads.mean_s == 0.0
 
 

@@ -249,14 +249,14 @@ def at_work(script, **config):
 
 def test_instances_that_join_together_start_at_once(script):
     core = script("a", "b", slow_start_s=10.0)
-    assert [core.view(i).ramp for i in "ab"] == [1.0, 1.0]
+    assert [core.view(i).service.ramp for i in "ab"] == [1.0, 1.0]
 
 
 def test_an_instance_that_joins_others_at_work_is_given_load_by_and_by(script):
     core = at_work(script)
     for after_s, ramp in ((0.0, 0.1), (0.5, 0.1), (2.0, 0.25), (2.5, 0.5), (6.0, 1.0)):
         core.tick(after_s)
-        assert core.view("b").ramp == pytest.approx(ramp)
+        assert core.view("b").service.ramp == pytest.approx(ramp)
 
 
 def test_what_waits_for_a_new_instance_looks_longer_than_it_is(script):

@@ -18,7 +18,6 @@ from dualmap.scheduler.attempt import Attempt, AttemptState
 from dualmap.scheduler.blocks import hash_trace_ids
 from dualmap.scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason
 from dualmap.scheduler.config import POLICY_NAMES
-from dualmap.scheduler.deadline_queue import DeadlineQueue
 from dualmap.scheduler.errors import ContractError
 from dualmap.scheduler.events import (
     BlocksRemoved,
@@ -42,14 +41,14 @@ from dualmap.scheduler.events import (
     SettingsChanged,
     Tick,
 )
-from dualmap.scheduler.instance.tenant_shares import SHARED_WINDOW
-from dualmap.scheduler.instance.view import OTHERS_FRESH_S, OTHERS_KEPT_S, InstanceView
-from dualmap.scheduler.load_order import RUNNING_S
+from dualmap.scheduler.instance.others import FRESH_S, KEPT_S
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.policies.dualmap import DualMap
 from dualmap.scheduler.prefix_key import MIN_WINDOW, WINDOW_PER_INSTANCE
 from dualmap.scheduler.rebalance import plan_rebalance
 from dualmap.scheduler.request import ChoiceReason
 from dualmap.scheduler.snapshot import Move
+from dualmap.scheduler.tenant_shares import SHARED_WINDOW
 
 IDS = ("a", "b", "c", "d", "e")
 ADAPTERS = {"a": ("sql", "poems"), "b": ("sql",), "c": ("poems",), "d": (), "e": ()}
@@ -299,7 +298,9 @@ class Fleet:
     def tick(self, after_s: float) -> None:
         self.now += after_s
         self._send(Tick())
-        assert all(due >= self.now for due, _, _ in self.core._assumed)  # what a tick dispatches may be due at once
+        assert all(
+            due >= self.now for due, _, _ in self.core.books.assumed
+        )  # what a tick dispatches may be due at once
         self._check_time_outs()
 
     def end_all(self) -> None:
@@ -313,14 +314,13 @@ class Fleet:
                 self.cancel(turn)
         self.tick(1e6)
         assert not self.core.attempts
-        assert not self.core._assumed
-        assert not len(self.core._time_outs)
-        assert not self.core._suspects
+        assert not self.core.books.assumed
+        assert not len(self.core.books.time_outs)
+        assert not self.core.books.suspects
         for view in self.core.instances.values():
             assert not view.waiting_count
             assert not view.running_count
             assert (view.waiting_tokens, view.booked_prefill_tokens, view.booked_kv_tokens) == (0, 0, 0)
-            assert not view.cache._expected
 
     # The driver's half of the contract.
 
@@ -383,6 +383,7 @@ class Fleet:
 
     def _check_books(self) -> None:
         core = self.core
+        core.check()
         assert core.attempts.keys() == self.requests.keys()
         assert core.instances.keys() == self.members.keys()
         at: dict[str, list[Attempt]] = {i: [] for i in self.members}
@@ -434,7 +435,7 @@ class Fleet:
         attempt = self.core.attempts[request_id]
         assert attempt.moves > 0
         assert attempt.instance_id == instance_id
-        assert instance_id not in attempt.tried | self.draining | self.core._suspects
+        assert instance_id not in attempt.tried | self.draining | self.core.books.suspects
         self.taken += 1
 
     def _check_view(self, view: InstanceView, attempts: list[Attempt]) -> None:
@@ -447,9 +448,8 @@ class Fleet:
             0 <= a.work_tokens >= a.uncached_tokens == a.request.prompt_tokens - a.cached_tokens for a in running
         )
         self._check_others(view)
-        self._check_queue(view, waiting)
-        self._check_kv(view, running)
-        assert view.cache._expected == Counter(block for a in waiting for block in a.request.blocks)
+        assert len(view.waiting) == len(waiting)
+        assert {id(a) for a in view.waiting} == {id(a) for a in waiting}
         cache_tokens = view.capacity.cache_tokens or view.capacity.kv_tokens
         assert len(view.cache) <= max(1, cache_tokens // self.config.block_tokens)
         assert view.waiting_count <= self.config.max_waiting
@@ -464,73 +464,32 @@ class Fleet:
     def _check_others(self, view: InstanceView) -> None:
         """As they were said, or less, where that was a while ago."""
         said = self.others.get(view.instance_id)
-        if view.others is None or said is None or view.others == said:
-            assert view.others == said or self.now > view.others_at + OTHERS_KEPT_S
+        load = view.others.load
+        if load is None or said is None or load == said:
+            assert load == said or self.now > view.others.heard_at + KEPT_S
             return
-        assert self.now > view.others_at + OTHERS_FRESH_S
-        assert 0 <= view.others.prefilling_tokens <= said.prefilling_tokens
-        aged = replace(said, prefilling_tokens=view.others.prefilling_tokens, head_age_s=None)
-        assert view.others == aged
-
-    def _check_queue(self, view: InstanceView, waiting: list[Attempt]) -> None:
-        by_tenant: dict[tuple[int, str], dict[str, Attempt]] = {}
-        for attempt in waiting:
-            request = attempt.request
-            by_tenant.setdefault((request.priority, request.tenant), {})[request.id] = attempt
-        queue = view.waiting
-        assert len(queue) == len(waiting)
-        assert {id(a) for a in queue} == {id(a) for a in waiting}
-        assert queue._priorities == sorted(queue._levels)
-        assert by_tenant.keys() == {(p, tenant) for p, level in queue._levels.items() for tenant in level._queues}
-        for priority, level in queue._levels.items():
-            assert level._turns == sorted((level._tags[tenant], tenant) for tenant in level._queues)
-            assert level.work_tokens == sum(own.work_tokens for own in level._queues.values())
-            for tenant, own in level._queues.items():
-                self._check_tenant(own, by_tenant[priority, tenant])
-
-    def _check_tenant(self, queue: DeadlineQueue, by_id: dict[str, Attempt]) -> None:
-        assert queue._attempts == by_id
-        assert queue._orders == {order[-1]: order for order in (*queue._punctual, *queue._late)}
-        assert queue._punctual == sorted(queue._punctual)
-        assert queue._late == sorted(queue._late)
-        assert queue._late_tokens == sum(by_id[request_id].work_tokens for _, request_id in queue._late)
-        assert queue.work_tokens == sum(a.work_tokens for a in by_id.values())
-        if not self.core.config.deadline_order:
-            assert list(queue) == sorted(by_id.values(), key=lambda a: (a.arrived_at, a.request.id))
-
-    def _check_kv(self, view: InstanceView, running: list[Attempt]) -> None:
-        """A block is booked once, with the size that the first to use it gave it."""
-        assert view._context_tokens == sum(a.request.prompt_tokens for a in running)
-        assert view._tpot_slos == Counter(a.tpot_slo_s for a in running if a.tpot_slo_s)
-        uses = Counter(block for a in running for block in a.request.blocks)
-        assert view.kv._users == uses
-        assert view.kv._block_tokens.keys() == uses.keys()
-        assert all(a.own_kv_tokens >= 0 for a in running)
-        own_tokens = sum(a.own_kv_tokens for a in running)
-        assert view.booked_kv_tokens == own_tokens + sum(view.kv._block_tokens.values())
-        assert view._shares._running == Counter(a.request.tenant for a in running)
-        for tenant in view._shares._running:
-            own = [a for a in running if a.request.tenant == tenant]
-            tokens = sum(a.own_kv_tokens + len(a.request.blocks) * view._kv_block_tokens(a.request) for a in own)
-            assert view._shares._kv[tenant] == tokens
+        assert self.now > view.others.heard_at + FRESH_S
+        assert 0 <= load.prefilling_tokens <= said.prefilling_tokens
+        aged = replace(said, prefilling_tokens=load.prefilling_tokens, head_age_s=None)
+        assert load == aged
 
     def _check_waits_for_a_reason(self, view: InstanceView) -> None:
         """No room for another, or one of those that wait, which may be the one whose turn it is, does not fit, or only
         such wait that have to leave room for other tenants."""
         assert self.core.policy.holds_requests
-        others = view.others or InstanceLoad(view.instance_id, 0, 0, 0, 0)
+        others = view.others.load or InstanceLoad(view.instance_id, 0, 0, 0, 0)
         assert view.running or others.running or others.waiting
         prefilling_s = (view.booked_prefill_tokens + others.prefilling_tokens) * view.seconds_per_token
         foreign = view.reported.foreign
         free = view.capacity.kv_tokens - view.booked_kv_tokens - others.kv_tokens - foreign.kv_tokens
         assert (
             view.reported.stale
-            or view.running_count + others.running + foreign.requests >= view.capacity.max_running * view.ramp
+            or view.running_count + others.running + foreign.requests >= view.capacity.max_running * view.service.ramp
             or (prefilling_s and prefilling_s >= self._window_s(view))
             or others.head_age_s is not None
             or any(self._most_kv_tokens(view, a.request) > free for a in view.waiting)
-            or all(a.request.tenant in view.crowding() for a in view.waiting)
-            or view.instance_id in self.core._holding
+            or all(a.request.tenant in view.room.crowding() for a in view.waiting)
+            or view.instance_id in self.core.books.holding
         )
 
     def _window_s(self, view: InstanceView) -> float:
@@ -538,7 +497,8 @@ class Fleet:
         return self.core.config.release_window_s * (SHARED_WINDOW if len(tenants) > 1 else 1.0)
 
     def _most_kv_tokens(self, view: InstanceView, request: Request) -> int:
-        in_use = sum(block in view.kv._users for block in request.blocks)
+        used = {block for attempt in view.running.values() for block in attempt.request.blocks}
+        in_use = sum(block in used for block in request.blocks)
         block_tokens = request.block_tokens or self.config.block_tokens
         if request.blocks:
             block_tokens = min(block_tokens, request.prompt_tokens // len(request.blocks))
@@ -551,18 +511,9 @@ class Fleet:
         views = core.instances.values()
         ready = [view for view in views if not view.draining]
         assert core.loads.waiting == sum(len(view.waiting) for view in views)
-        loads_s = ((v.backlog_s + RUNNING_S * v.booked_running, v.instance_id, v.backlog_s) for v in ready)
-        assert core.loads._order == sorted(loads_s)
         assert list(core.loads.coolest()) == sorted(ready, key=lambda v: (v.load_s, v.instance_id))
         mean_s = sum(view.backlog_s for view in ready) / len(ready) if ready else 0.0
         assert core.loads.mean_s == pytest.approx(mean_s, abs=1e-6)
-        masks = Counter[int]()
-        for view in views:
-            for block in view.cache._held.keys() | view.cache._expected.keys():
-                masks[block] += view.bit
-        assert core.holders._masks == masks
-        ids = {1 << i: instance_id for i, instance_id in enumerate(core.holders._instance_ids) if instance_id}
-        assert ids == {view.bit: view.instance_id for view in views}
 
     def _check_choices(self) -> None:
         """Of the attempts placed by this event: distinct candidates, all ready, and none tried while others are."""
@@ -580,23 +531,18 @@ class Fleet:
             assert len(set(attempt.candidates)) == len(attempt.candidates) <= 2
             assert attempt.instance_id not in attempt.tried or able <= attempt.tried
             if isinstance(self.core.policy, DualMap) and self.config.dual_mapping and not attempt.tried:
-                assert len(attempt.candidates) == 2 or len(able - self.core._suspects) < 2
+                assert len(attempt.candidates) == 2 or len(able - self.core.books.suspects) < 2
 
     def _check_tables(self) -> None:
         core = self.core
         assert len(core.attempts) <= self.config.max_in_flight
-        assert core._suspects <= core.instances.keys()
         for attempt in core.attempts.values():
             forced = (ChoiceReason.TAKEN, ChoiceReason.REDIRECTED)
             taken = attempt.state is not AttemptState.WAITING and attempt.reason in forced
             assert attempt.moves <= self.config.max_moves_per_request + taken
         self._check_fleet_tables()
         if isinstance(core.policy, DualMap):
-            keys = core.policy.keys
-            assert len(keys._window) <= max(MIN_WINDOW, WINDOW_PER_INSTANCE * self.most_members)
-            assert keys.depths.keys() <= keys._shares.keys()
-            assert len(keys._shares) <= sum(len(path) for path, _ in keys._window)
-            assert keys.homes.keys() <= keys._alike.keys() or keys.epoch
+            assert core.policy.keys.remembered <= max(MIN_WINDOW, WINDOW_PER_INSTANCE * self.most_members)
 
 
 def _pick(ids, index: int) -> str:

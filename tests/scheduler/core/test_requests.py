@@ -274,7 +274,7 @@ def test_time_outs_of_requests_that_are_over_are_forgotten(script):
     for i in range(5000):
         core.arrive(f"r{i}", 1, timeout_s=1e6)
         core.cancel(f"r{i}")
-    assert len(core.core._time_outs) < 1100
+    assert len(core.core.books.time_outs) < 1100
 
 
 def test_a_flood_leaves_places_for_the_answers_of_others(script):
@@ -310,7 +310,7 @@ def test_an_answer_that_is_not_streamed_is_taken_to_be_prefilled_when_estimated(
     assert core.tick(1.9) == []
     assert core.attempt("r0").state is AttemptState.PREFILLING
     assert ids(core.tick(0.1)) == ["r1"]
-    assert core.attempt("r0").state is AttemptState.DECODING
+    assert core.attempt("r0").state is AttemptState.UNSEEN
     core.first_token("r0")
     assert core.attempt("r0").started
     assert core.core.stats.late_events == 0
@@ -323,7 +323,7 @@ def test_an_assumed_first_token_waits_for_the_prefills_ahead_of_it(script):
     core.tick(1.9)
     assert core.attempt("r1").state is AttemptState.PREFILLING
     core.tick(0.1)
-    assert core.attempt("r1").state is AttemptState.DECODING
+    assert core.attempt("r1").state is AttemptState.UNSEEN
 
 
 def test_an_answer_that_ended_before_its_assumed_first_token_leaves_nothing_behind(script, empty_books):
@@ -335,7 +335,7 @@ def test_an_answer_that_ended_before_its_assumed_first_token_leaves_nothing_behi
     core.cancel("r")
     assert core.tick(100.0) == []
     assert core.books("a") == empty_books
-    assert not core.core._assumed
+    assert not core.core.books.assumed
 
 
 def test_the_estimate_learns_from_first_tokens(script):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from dualmap.scheduler.attempt import AttemptState
-from dualmap.scheduler.core.gate import HELD_SHARE
+from dualmap.scheduler.core.release import HELD_SHARE
 from dualmap.scheduler.events import SettingsChanged
 
 FAST_S, SLOW_S = 0.02, 0.04  # per token of one request alone, and where 4,000 tokens of context more are read
@@ -33,9 +33,9 @@ def decoding(core, request_id: str, instance_id: str, prompt_tokens: int = 1000,
 
 def test_the_estimate_says_what_one_more_request_does_to_the_tokens(script):
     core = taught(script, "a")
-    assert core.view("a").tpot_with(1000) == pytest.approx(FAST_S)
+    assert core.view("a").room.tpot_with(1000) == pytest.approx(FAST_S)
     decoding(core, "r0", "a", 3500)
-    assert core.view("a").tpot_with(1000) == pytest.approx(SLOW_S)
+    assert core.view("a").room.tpot_with(1000) == pytest.approx(SLOW_S)
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,10 @@ def test_the_strictest_objective_of_those_that_decode_counts(script, objectives,
     core = taught(script, "a", tpot_slo_s=0.04)
     for n, tpot_slo_s in enumerate(objectives):
         decoding(core, f"r{n}", "a", 10, tpot_slo_s=tpot_slo_s)
-    assert core.view("a").strictest_tpot_slo(0.0) == strictest_s
+    assert core.view("a").booked.strictest_tpot_slo(0.0) == strictest_s
     for n in range(len(objectives)):
         core.finish(f"r{n}")
-    assert core.view("a").strictest_tpot_slo(0.0) == 0.0
+    assert core.view("a").booked.strictest_tpot_slo(0.0) == 0.0
 
 
 @pytest.mark.parametrize(("tpot_slo_s", "expected"), [(0.0, "a"), (0.06, "a"), (0.03, "b")])

@@ -24,13 +24,13 @@ from tests.scheduler.made import view_of
     ],
 )
 def test_the_attention_of_a_long_prompt_is_work_too(prompt_tokens, cached, attention_tokens, work):
-    assert view_of(attention_tokens=attention_tokens).work_tokens(prompt_tokens, cached) == work
+    assert view_of(attention_tokens=attention_tokens).service.work_tokens(prompt_tokens, cached) == work
 
 
 def test_computing_a_prompt_in_two_parts_is_as_much_work_as_at_once():
     view = view_of(attention_tokens=5000)
     for cut in (0, 1000, 5000, 9000):
-        assert view.work_tokens(cut, 0) + view.work_tokens(10_000, cut) == pytest.approx(20_000, abs=1)
+        assert view.service.work_tokens(cut, 0) + view.service.work_tokens(10_000, cut) == pytest.approx(20_000, abs=1)
 
 
 def test_estimates_and_books_are_of_work_and_cached_tokens_of_tokens(script, empty_books):

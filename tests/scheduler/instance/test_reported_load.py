@@ -39,7 +39,7 @@ def test_prompts_of_others_that_wait_in_the_instance_are_ahead_of_a_request(scri
     core.first_token("own")
     before_s = core.view("a").backlog_s
     report(core, running=4, waiting=3)
-    mean_s = core.view("a")._mean_work_tokens / 1000.0
+    mean_s = core.view("a").service.mean_work_tokens / 1000.0
     assert mean_s > 0
     assert core.view("a").backlog_s - before_s == pytest.approx(3 * mean_s, abs=0.002)
 
@@ -147,4 +147,4 @@ class TestUsage:
         core.arrive("r", 1000)
         core.first_token("r")
         core.finish("r")
-        assert core.view("a").usage_at is None
+        assert core.view("a").service.usage_at is None

@@ -59,7 +59,15 @@ def test_early_versions_send_what_matches_little_to_the_smallest_tree(script):
     config, holders, loads = SchedulerConfig(), Holders(), LoadOrder()
     for instance_id in "ab":
         policy.add(
-            InstanceView(instance_id, 1, InstanceCapacity(1000.0, 100_000, 8), config, holders, loads, FleetPace())
+            InstanceView(
+                instance_id,
+                1,
+                InstanceCapacity(1000.0, 100_000, 8),
+                config=config,
+                holders=holders,
+                loads=loads,
+                pace=FleetPace(),
+            )
         )
 
     def place(name: str, *blocks: int) -> str:

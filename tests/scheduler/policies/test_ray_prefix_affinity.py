@@ -54,7 +54,15 @@ def test_an_imbalance_above_the_threshold_falls_back_to_two_random_choices():
     config, holders, loads = SchedulerConfig(), Holders(), LoadOrder()
     for instance_id in "abcd":
         policy.add(
-            InstanceView(instance_id, 1, InstanceCapacity(1000.0, 100_000, 8), config, holders, loads, FleetPace())
+            InstanceView(
+                instance_id,
+                1,
+                InstanceCapacity(1000.0, 100_000, 8),
+                config=config,
+                holders=holders,
+                loads=loads,
+                pace=FleetPace(),
+            )
         )
     placed = {
         policy.place(Request(f"r{i}", (1, 2), 1024), 5.0, frozenset(), 0.0).estimate.instance_id for i in range(50)

@@ -2,7 +2,8 @@
 them to others: prompts take turns (fair_queue.py), but answers stay, and a flood would soon fill all places with its
 own."""
 
-from collections.abc import Set
+from collections import Counter
+from collections.abc import Sequence, Set
 
 # Of the release window, where tenants share an instance: what one has sent ahead, another waits for.
 SHARED_WINDOW = 0.25
@@ -48,3 +49,10 @@ class TenantShares:
         if kv_tokens > self._kv_tokens * (1.0 - RESERVED):
             found |= {tenant for tenant, own in self._kv.items() if own * tenants > self._kv_tokens}
         return found
+
+    def check(self, taken: Sequence[tuple[str, int]]) -> None:
+        """Raise AssertionError where these are not the tenants and KV tokens that are taken."""
+        assert self._running == Counter(tenant for tenant, _ in taken), "running requests of tenants"
+        assert self._kv.keys() == self._running.keys(), "tenants"
+        for tenant, tokens in self._kv.items():
+            assert tokens == sum(own for name, own in taken if name == tenant), f"KV cache of tenant {tenant!r}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dualmap.scheduler.instance.tenant_shares import TenantShares
+from dualmap.scheduler.tenant_shares import TenantShares
 
 MAX_RUNNING, KV_TOKENS = 100, 10_000
 

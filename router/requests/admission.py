@@ -1,0 +1,100 @@
+"""Which requests come in: what a request says is read and checked, and what it asks for is made of it."""
+
+from collections.abc import Callable, Mapping
+
+from dualmap.router.apis.model_list import ModelList
+from dualmap.router.apis.peek import peek_model
+from dualmap.router.apis.routes import Route
+from dualmap.router.http.openai_errors import HttpError, RequestRefusedError, unavailable, unknown_model
+from dualmap.router.journal.writer import Core
+from dualmap.router.requests.asked import Arrived, Asked, Prompt
+from dualmap.router.requests.intake import (
+    TIMEOUT_HEADERS,
+    TPOT_SLO_HEADERS,
+    TTFT_SLO_HEADERS,
+    read_prompt,
+    read_seconds,
+    read_tenant,
+)
+from dualmap.router.tokens.token_ratio import TokenRatio
+from dualmap.scheduler.fleet.member import Membership
+from dualmap.scheduler.request import Request
+
+NOT_KNOWN_YET = "No instance is known to serve the model yet."
+
+
+class NotAdmittedError(RequestRefusedError):
+    """prompt: None where the request could not be read."""
+
+    def __init__(self, error: HttpError, prompt: Prompt | None) -> None:
+        super().__init__(error)
+        self.prompt = prompt
+
+
+class Admission:
+    """models, ready: as of the membership in use. ready: some instance is. stopping: requests that still come are
+    turned away. ratio: what is learned of the bytes of a token."""
+
+    def __init__(
+        self,
+        cores: Mapping[str, Core],
+        block_tokens: int,
+        clock: Callable[[], float],
+        ask_for_usage: bool = True,
+        isolate_tenants: bool = False,
+    ) -> None:
+        """cores: by pool, the first one first. ask_for_usage: streams whose client says nothing of `stream_options`
+        report it to the gateway alone. isolate_tenants: no two of them share a cached prefix."""
+        self.models = ModelList(Membership(), next(iter(cores)))
+        self.ready = False
+        self.stopping = False
+        self.ratio = TokenRatio()
+        self._cores = cores
+        self._block_tokens = block_tokens
+        self._clock = clock
+        self._ask_for_usage = ask_for_usage
+        self._isolate_tenants = isolate_tenants
+
+    def admit(self, arrived: Arrived) -> Asked:
+        """Raises NotAdmittedError with what the client is told."""
+        prompt = None
+        try:
+            http, grant = arrived.http, arrived.grant
+            ttft_slo_s = read_seconds(http, TTFT_SLO_HEADERS)
+            tpot_slo_s = read_seconds(http, TPOT_SLO_HEADERS)
+            timeout_s = read_seconds(http, TIMEOUT_HEADERS)
+            tenant = read_tenant(arrived)
+            apart = tenant if self._isolate_tenants else ""
+            prompt = read_prompt(arrived, self._block_tokens, self.ratio, self._ask_for_usage, apart)
+            model = prompt.model
+            if arrived.route is Route.PASSED_THROUGH and (len(self._cores) > 1 or grant is not None):
+                model = peek_model(prompt.body)
+            if grant is not None:
+                grant.check_model(model)
+            core = self._core_of(model)
+            answer_lines = b"" if grant is None else grant.admit(prompt.tokens, self._clock())
+        except RequestRefusedError as refusal:
+            raise NotAdmittedError(refusal.error, prompt) from None
+        request = Request(
+            arrived.id,
+            prompt.blocks,
+            prompt.tokens,
+            prompt.max_output_tokens,
+            ttft_slo_s,
+            prompt.priority,
+            tenant,
+            prompt.streams,
+            prompt.block_tokens,
+            self.models.lora_name(model),
+            timeout_s,
+            arrived.only,
+            tpot_slo_s,
+        )
+        return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines)
+
+    def _core_of(self, model: str) -> Core:
+        """The pool that serves the model. Raises RequestRefusedError (404, 503)."""
+        pool = self.models.pool_of(model)
+        if pool is None:
+            raise RequestRefusedError(unavailable(NOT_KNOWN_YET) if self.models.silent else unknown_model(model))
+        return self._cores[pool]

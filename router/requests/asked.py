@@ -1,0 +1,68 @@
+"""What a client asks: as it came, and as the core and an instance get it. Neither is changed once it is there."""
+
+import msgspec
+
+from dualmap.router.access.access import Grant
+from dualmap.router.apis.routes import Route
+from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.journal.writer import Core
+from dualmap.scheduler.request import Request
+
+
+class Arrived(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A request as it came.
+
+    id: unique in this process, and the core's name for the request.
+    request_id: what client and instance call it.
+    body: as the client sent it.
+    at: when it had come whole, in the gateway's clock, seconds.
+    grant: what its API key allows; None where no keys are asked for.
+    only: ids of the instances that it may run on; empty: any.
+    """
+
+    id: str
+    request_id: bytes
+    http: HttpRequest
+    route: Route
+    body: bytes
+    at: float
+    grant: Grant | None = None
+    only: tuple[str, ...] = ()
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What was read of a request's body.
+
+    body: as the instance gets it.
+    model: empty where the body was not read.
+    blocks: see scheduler.blocks.
+    tokens: length of the prompt, an estimate unless it is token ids. size_bytes: see prompt_bytes of Peeked.
+    block_tokens, max_output_tokens, priority, streams: see scheduler.Request.
+    hides_usage: see AnswerEvents.
+    """
+
+    body: bytes
+    tokens: int
+    model: str = ""
+    blocks: tuple[int, ...] = ()
+    size_bytes: int = 0
+    is_token_ids: bool = False
+    block_tokens: int = 0
+    max_output_tokens: int = 0
+    priority: int = 0
+    streams: bool = False
+    hides_usage: bool = False
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A request that was admitted.
+
+    request: what the core is told.
+    core: of the pool that serves it.
+    answer_lines: what the head of its answer says of its API key.
+    """
+
+    prompt: Prompt
+    request: Request
+    core: Core
+    answer_lines: bytes = b""

@@ -1,0 +1,221 @@
+"""Requests and the core: what clients and instances do becomes events, commands become requests and answers.
+
+Everything between an event and its commands is synchronous; nothing on a request's path is awaited.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dualmap.router.apis.routes import Route
+from dualmap.router.http.limits import HttpLimits
+from dualmap.router.http.openai_errors import failed, rejected
+from dualmap.router.journal.writer import Core
+from dualmap.router.observe.metrics import REJECTIONS, GatewayMetrics, Outcome
+from dualmap.router.requests.admission import Admission, NotAdmittedError
+from dualmap.router.requests.driven import Driven, Run
+from dualmap.router.requests.instance_connections import InstanceConnections
+from dualmap.router.requests.phase import Phase
+from dualmap.router.requests.request_watcher import RequestWatcher
+from dualmap.router.requests.token_arrival import TokenArrival
+from dualmap.scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, TellOthers
+from dualmap.scheduler.events import (
+    Event,
+    FailureCause,
+    FirstToken,
+    RequestArrived,
+    RequestCancelled,
+    RequestFailed,
+    RequestFinished,
+)
+
+FIRST_ERROR_STATUS = 400
+FIRST_SERVER_ERROR_STATUS = 500
+
+
+class RequestDriver:
+    """exchanges: requests that the core knows, or soon will, by id. dispatched: is told of each request that goes out.
+    watchers: of each that comes and ends. first_token_came: of each stream that begins, and how many seconds after its
+    request. tell_others: a core wants the other gateways to know of its books at once. by_tokens: names the prompts of
+    a core by their tokens; None: all are known by their raw bytes."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        connections: InstanceConnections,
+        metrics: GatewayMetrics,
+        clock: Callable[[], float],
+        gateway_id: str,
+    ) -> None:
+        self.exchanges: dict[str, Driven] = {}
+        self.dispatched: Callable[[Dispatch], None] = lambda dispatch: None
+        self.first_token_came: Callable[[Dispatch, float], None] = lambda dispatch, ttft_s: None
+        self.tell_others: Callable[[], None] = lambda: None
+        self.watchers: tuple[RequestWatcher, ...] = ()
+        self.by_tokens: TokenArrival | None = None
+        self._admission = admission
+        self._connections = connections
+        self._metrics = metrics
+        self._clock = clock
+        self._id_prefix = f"{gateway_id}-{time.time_ns():x}-"
+        self._id_count = 0
+        self._apply: dict[type[Command], Callable[[Any], None]] = {
+            Dispatch: self._dispatch,
+            Reject: self._reject,
+            Abort: self._abort,
+            FailStream: self._fail_stream,
+            TellOthers: lambda command: self.tell_others(),
+        }
+
+    def handle(self, event: Event, core: Core) -> None:
+        """Give the core of a pool an event, and carry out what it orders."""
+        for command in core.handle(event, self._clock()):
+            self._apply[type(command)](command)
+
+    # Requests, as the service or the picker brings them.
+
+    def next_id(self) -> str:
+        """Return an id for a request."""
+        self._id_count += 1
+        return self._id_prefix + str(self._id_count)
+
+    def take(self, driven: Driven) -> None:
+        """Take a request to the core, or answer it with an error."""
+        arrived = driven.arrived
+        for watcher in self.watchers:
+            watcher.begun(arrived)
+        try:
+            asked = self._admission.admit(arrived)
+        except NotAdmittedError as refusal:
+            self.note_refused()
+            driven.answer_error(refusal.error)
+            for watcher in self.watchers:
+                watcher.refused(arrived, refusal.prompt, refusal.error)
+            return
+        driven.admitted(asked)
+        self.exchanges[arrived.id] = driven
+        by_tokens = self.by_tokens
+        if by_tokens is None or arrived.route is Route.PASSED_THROUGH or asked.core is not by_tokens.core:
+            self.handle(RequestArrived(asked.request), asked.core)
+        else:
+            by_tokens.begin(driven)
+
+    def arrive(self, driven: Driven) -> None:
+        """Take a request to the core whose tokens were looked for, unless its client has left."""
+        if driven.phase is not Phase.OVER:
+            self.handle(RequestArrived(driven.asked.request), driven.asked.core)
+
+    def note_refused(self) -> None:
+        """Count a request that was answered with an error of the client's."""
+        self._metrics.outcomes[Outcome.CLIENT_ERROR] += 1
+
+    # What becomes of them (DrivenOwner).
+
+    def first_byte(self, driven: Driven, run: Run) -> None:
+        now = run.first_byte_at = self._clock()
+        if not run.event_stream:  # a plain answer comes whole: this is not its first token
+            return
+        metrics = self._metrics
+        dispatch, arrived = run.dispatch, driven.arrived
+        ttft_s = now - arrived.at
+        metrics.time_to_first_token_s.observe(ttft_s)
+        metrics.estimated_ttft_s.observe(dispatch.estimated_ttft_s)
+        metrics.estimate_error_s.observe(abs(dispatch.estimated_ttft_s - ttft_s))
+        self.first_token_came(dispatch, ttft_s)
+        self.handle(FirstToken(arrived.id, dispatch.attempt), driven.asked.core)
+
+    def finished(self, driven: Driven, run: Run, status: int) -> None:
+        arrived, asked = driven.arrived, driven.asked
+        del self.exchanges[arrived.id]
+        metrics = self._metrics
+        metrics.relayed_pieces += run.pieces
+        outcome = Outcome.OK
+        output_tokens = 0
+        prompt_tokens = cached_tokens = None
+        if status < FIRST_ERROR_STATUS:
+            now = self._clock()
+            metrics.end_to_end_s.observe(now - arrived.at)
+            prompt_tokens, output_tokens_seen, cached_tokens = run.usage()
+            output_tokens = run.pieces if output_tokens_seen is None else output_tokens_seen
+            metrics.output_tokens += output_tokens
+            if run.event_stream and output_tokens > 1:
+                metrics.time_per_output_token_s.observe((now - run.first_byte_at) / (output_tokens - 1))
+            if prompt_tokens is not None:
+                metrics.prompt_tokens += prompt_tokens
+                metrics.cached_prompt_tokens += cached_tokens or 0
+                prompt = asked.prompt
+                if not prompt.is_token_ids:
+                    self._admission.ratio.observe(prompt.model, prompt.size_bytes, prompt_tokens)
+        else:
+            outcome = Outcome.CLIENT_ERROR if status < FIRST_SERVER_ERROR_STATUS else Outcome.INSTANCE_ERROR
+        metrics.outcomes[outcome] += 1
+        self._ended(driven, outcome, status)
+        if (grant := arrived.grant) is not None:
+            grant.limit.tokens.take(output_tokens, self._clock())
+        done = RequestFinished(arrived.id, run.dispatch.attempt, output_tokens, cached_tokens, prompt_tokens)
+        self.handle(done, asked.core)
+
+    def attempt_failed(self, driven: Driven, run: Run, cause: FailureCause) -> None:
+        self._metrics.failures[cause] += 1
+        event = RequestFailed(driven.arrived.id, run.dispatch.attempt, run.sent_pieces, cause)
+        self.handle(event, driven.asked.core)
+
+    def cancelled(self, driven: Driven) -> None:
+        del self.exchanges[driven.arrived.id]
+        self._metrics.outcomes[Outcome.CANCELLED] += 1
+        self._ended(driven, Outcome.CANCELLED, 0)
+        self.handle(RequestCancelled(driven.arrived.id), driven.asked.core)
+
+    # What the core orders.
+
+    def _dispatch(self, command: Dispatch) -> None:
+        driven = self.exchanges[command.request_id]
+        if driven.phase is Phase.ANSWERING:  # of a plain answer the core has not been told that it has begun
+            self._fail_stream(FailStream(command.request_id, FailureCause.INSTANCE_LOST))
+            self.handle(RequestCancelled(command.request_id), driven.asked.core)
+            return
+        metrics = self._metrics
+        metrics.choices[command.reason] += 1
+        metrics.queue_s.observe(command.queued_s)
+        metrics.believed_prompt_tokens += driven.asked.request.prompt_tokens
+        metrics.believed_cached_tokens += command.cached_tokens
+        self.dispatched(command)
+        driven.start_attempt(command, self._connections.to(command.instance_id), self._clock())
+
+    def _reject(self, command: Reject) -> None:
+        driven = self.exchanges.pop(command.request_id)
+        error = rejected(command)
+        self._metrics.outcomes[REJECTIONS[command.reason]] += 1
+        driven.answer_error(error)
+        self._ended(driven, REJECTIONS[command.reason], error.status)
+
+    def _abort(self, command: Abort) -> None:
+        self.exchanges[command.request_id].drop_attempt()
+
+    def _fail_stream(self, command: FailStream) -> None:
+        driven = self.exchanges.pop(command.request_id)
+        outcome = Outcome.FAILED_STREAM if driven.phase is Phase.ANSWERING else Outcome.FAILED
+        self._metrics.outcomes[outcome] += 1
+        if driven.running is not None:
+            self._metrics.relayed_pieces += driven.running.sent_pieces
+        driven.fail(command.cause)
+        self._ended(driven, outcome, failed(command.cause).status)
+
+    def _ended(self, driven: Driven, outcome: Outcome, status: int) -> None:
+        for watcher in self.watchers:
+            watcher.ended(driven, outcome, status)
+
+    # What the gateway calls.
+
+    def fail_stalled(self, now: float, limits: HttpLimits) -> None:
+        """Fail the attempts whose instances have sent nothing for too long; called periodically."""
+        for driven in list(self.exchanges.values()):
+            if driven.is_stalled(now, limits.first_byte_timeout_s, limits.stall_timeout_s):
+                driven.drop_attempt()
+                if driven.running is not None:
+                    self.attempt_failed(driven, driven.running, FailureCause.STALLED)
+
+    def close_when_answered(self) -> None:
+        """Let each client's connection end with its answer."""
+        for driven in self.exchanges.values():
+            driven.arrived.http.close = True

@@ -1,0 +1,48 @@
+"""The connections to all instances, by instance."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Set
+
+from dualmap.router.http.limits import HttpLimits
+from dualmap.router.http.upstream_pool import UpstreamPool
+
+
+class InstanceConnections:
+    def __init__(self, limits: HttpLimits, clock: Callable[[], float]) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._pools: dict[str, UpstreamPool] = {}
+
+    def to(self, instance_id: str) -> UpstreamPool:
+        """Return the connections to an instance whose address is set."""
+        return self._pools[instance_id]
+
+    def limit(self, limits: HttpLimits) -> None:
+        """Set the limits that hold from now on."""
+        self._limits = limits
+        for pool in self._pools.values():
+            pool.limits = limits
+
+    def set_addresses(self, addresses: Mapping[str, tuple[str, int]]) -> None:
+        """Take where instances are reached, by id; before the core learns of them."""
+        loop = asyncio.get_running_loop()
+        for instance_id, address in addresses.items():
+            pool = self._pools.get(instance_id)
+            if pool is None or pool.address != address:
+                self._pools[instance_id] = UpstreamPool(loop, instance_id, *address, self._limits, self._clock)
+                if pool is not None:
+                    pool.close()
+
+    def forget(self, kept: Set[str]) -> None:
+        """Forget the instances that are not among those kept; the core has lost them."""
+        for instance_id in self._pools.keys() - kept:
+            self._pools.pop(instance_id).close()
+
+    def sweep(self, now: float) -> None:
+        """Close what has been idle for long; called periodically."""
+        for pool in self._pools.values():
+            pool.sweep(now)
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()

@@ -1,0 +1,37 @@
+"""The plans of an Autoscaler, for people: the last ones, and a log file of those that start or drain."""
+
+import logging
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from dualmap.scheduler.fleet.scaling_plan import ScalingPlan
+
+logger = logging.getLogger(__name__)
+
+PLANS_KEPT = 50
+
+
+class PlanLog:
+    """plans: as plain values, the last one last. at: seconds since 1970."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.plans: deque[dict[str, Any]] = deque(maxlen=PLANS_KEPT)
+
+    def note(self, plan: ScalingPlan, dry_run: bool) -> None:
+        """A plan that does the same as the one before only replaces its reason."""
+        done = {"replicas": plan.replicas, "start": plan.start, "drain": list(plan.drain)}
+        if self.plans and all(self.plans[-1][name] == value for name, value in done.items()):
+            self.plans[-1]["reason"] = plan.reason
+            return
+        self.plans.append({"at": time.time(), **done, "reason": plan.reason})
+        if plan.start or plan.drain:
+            what = f"start {plan.start}" if plan.start else f"drain {', '.join(plan.drain)}"
+            only = "dry run: " if dry_run else ""
+            try:
+                with self._path.open("a") as log:
+                    log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {only}{what}: {plan.reason}\n")
+            except OSError:
+                logger.exception("a plan is not in %s", self._path)

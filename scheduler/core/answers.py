@@ -1,0 +1,99 @@
+"""What the driver tells of an attempt that runs: its first output, its end, its failure.
+
+Each function says whether the event was about an attempt that is not over; if not, nothing has happened.
+"""
+
+from dualmap.scheduler.attempt import AttemptState, Ending
+from dualmap.scheduler.commands import Command
+from dualmap.scheduler.core.arrival import recover
+from dualmap.scheduler.core.books import Books
+from dualmap.scheduler.core.membership import suspect
+from dualmap.scheduler.core.release import dispatch, end, release
+from dualmap.scheduler.events import (
+    FailureCause,
+    FirstToken,
+    RequestCancelled,
+    RequestFailed,
+    RequestFinished,
+    ServedElsewhere,
+)
+from dualmap.scheduler.request import ChoiceReason
+
+# An instance that shuts down aborts each new request at once: it would look idle and attract more. Not ERROR, which a
+# request may bring about wherever it runs.
+SUSPICIOUS = (FailureCause.CONNECT, FailureCause.ABORTED)
+
+
+def first_token(books: Books, event: FirstToken, now: float, commands: list[Command]) -> bool:
+    attempt = books.running(event.request_id, event.attempt)
+    if attempt is None or attempt.started:
+        return False
+    if now <= attempt.deadline_s:
+        books.stats.slo_kept += 1
+    else:
+        books.stats.slo_missed += 1
+    view = books.instances[attempt.instance_id]
+    if attempt.state is AttemptState.PREFILLING:
+        if attempt.request.streams:
+            view.speed.observe(view.work_done_with(attempt), now)
+        else:
+            view.speed.starts(now)  # what is seen is the end of its answer, not that of its prefill
+        view.began(attempt, now)
+        if view.others.waiting:
+            books.untold.tell(commands)
+        release(books, view, now, commands)
+    else:
+        view.began(attempt, now)
+    return True
+
+
+def served_elsewhere(books: Books, event: ServedElsewhere, now: float, commands: list[Command]) -> bool:
+    attempt = books.running(event.request_id, event.attempt)
+    view = books.instances.get(event.instance_id)
+    if attempt is None or view is None or attempt.started or attempt.instance_id == event.instance_id:
+        return False
+    unreached = books.instances[attempt.instance_id]
+    suspect(books, unreached, now, commands)
+    books.give_back(attempt, unreached, Ending.REDIRECTED, now)
+    attempt = books.attempts[event.request_id] = attempt.followed()
+    attempt.place_at(view.estimate_ttft(attempt.request), ChoiceReason.REDIRECTED, now)
+    dispatch(books, view, attempt, now, commands)
+    release(books, unreached, now, commands)
+    return True
+
+
+def request_finished(books: Books, event: RequestFinished, now: float, commands: list[Command]) -> bool:
+    attempt = books.running(event.request_id, event.attempt)
+    if attempt is None:
+        return False
+    books.answers.observe(event.output_tokens)
+    view = books.instances[attempt.instance_id]
+    tpot_s = view.answered(attempt, event.output_tokens, now)
+    if tpot_s is not None and attempt.tpot_slo_s:
+        if tpot_s <= attempt.tpot_slo_s:
+            books.stats.tpot_kept += 1
+        else:
+            books.stats.tpot_missed += 1
+    if event.cached_tokens is not None and event.prompt_tokens is not None:
+        view.learn_from_usage(attempt, event.prompt_tokens, event.cached_tokens, now)
+    end(books, attempt, Ending.FINISHED, now, commands)
+    return True
+
+
+def request_failed(books: Books, event: RequestFailed, now: float, commands: list[Command]) -> bool:
+    attempt = books.running(event.request_id, event.attempt)
+    if attempt is None:
+        return False
+    if event.cause in SUSPICIOUS:
+        suspect(books, books.instances[attempt.instance_id], now, commands)
+    end(books, attempt, Ending.FAILED, now, commands)
+    recover(books, attempt, event.tokens_sent, event.cause, now, commands)
+    return True
+
+
+def request_cancelled(books: Books, event: RequestCancelled, now: float, commands: list[Command]) -> bool:
+    attempt = books.attempts.get(event.request_id)
+    if attempt is None:
+        return False
+    end(books, attempt, Ending.CANCELLED, now, commands)
+    return True

@@ -1,0 +1,165 @@
+"""A request gets its place: when it comes, and again where its attempt failed or its instance is gone."""
+
+from collections.abc import Set
+
+from dualmap.scheduler.admission import (
+    least_important,
+    place_with_room,
+    queue_is_full,
+    reject_exhausted,
+    reject_no_instance,
+    reject_queue_full,
+    reject_too_many,
+)
+from dualmap.scheduler.attempt import Attempt, Ending
+from dualmap.scheduler.commands import Command, FailStream, Reject
+from dualmap.scheduler.core.books import Books
+from dualmap.scheduler.core.release import can_start, dispatch, end, release
+from dualmap.scheduler.errors import ContractError
+from dualmap.scheduler.events import FailureCause, RequestArrived
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.recovery import Fate, decide_fate
+from dualmap.scheduler.request import ChoiceReason, Request
+from dualmap.scheduler.untold import SHORT_S
+
+NOBODY: frozenset[str] = frozenset()
+
+
+def request_arrived(books: Books, event: RequestArrived, now: float, commands: list[Command]) -> None:
+    request = event.request
+    if request.id in books.attempts:
+        raise ContractError(f"request id {request.id!r} is in flight already")
+    books.stats.arrived += 1
+    if len(books.attempts) >= books.config.max_in_flight:
+        shed = least_important(request, books.instances.values())
+        if shed is None:
+            reject(books, reject_too_many(request.id, books.loads.mean_s), commands)
+            return
+        _shed(books, shed, now, commands)
+    _place(books, request, now, commands, number=1, arrived_at=now)
+    if (attempt := books.attempts.get(request.id)) is not None:
+        books.stats.arrived_work_tokens += attempt.work_tokens
+
+
+def recover(
+    books: Books, attempt: Attempt, tokens_sent: int, cause: FailureCause, now: float, commands: list[Command]
+) -> None:
+    """Decide on a request whose attempt failed; the attempt has been taken off the books."""
+    match decide_fate(attempt, tokens_sent, cause, books.config):
+        case Fate.FAIL:
+            if not attempt.started:
+                books.stats.slo_missed += 1
+            commands.append(FailStream(attempt.request.id, cause))
+        case Fate.GIVE_UP:
+            reject(books, reject_exhausted(attempt.request.id), commands)
+        case Fate.RETRY:
+            books.stats.retries += 1
+            tried = attempt.tried | {attempt.instance_id}
+            place_again(books, attempt, now, commands, number=attempt.number + 1, tried=tried)
+
+
+def place_again(
+    books: Books, attempt: Attempt, now: float, commands: list[Command], *, number: int, tried: frozenset[str]
+) -> None:
+    _place(books, attempt.request, now, commands, number=number, arrived_at=attempt.arrived_at, tried=tried)
+
+
+def reject(books: Books, rejected: Reject, commands: list[Command]) -> None:
+    books.stats.slo_missed += 1
+    commands.append(rejected)
+
+
+def choose(books: Books, request: Request, tried: frozenset[str], now: float) -> Placement | None:
+    """Avoid suspects and instances that failed the request, as long as others are left; always those that cannot
+    run it."""
+    slo_s = request.ttft_slo_s or books.config.ttft_slo_s
+    suspects = books.suspects
+    unable = _without(books, request.adapter) if request.adapter else NOBODY
+    if request.only:
+        unable |= books.instances.keys() - set(request.only)
+    avoid: Set[str] = suspects | tried | unable if suspects or tried or unable else tried
+    placement = books.policy.place(request, slo_s, avoid, now)
+    if placement is None and suspects:
+        placement = books.policy.place(request, slo_s, tried | unable, now)
+    if placement is None and tried:
+        placement = books.policy.place(request, slo_s, unable, now)
+    return placement
+
+
+def _without(books: Books, adapter: str) -> frozenset[str]:
+    """Instances that cannot run the adapter."""
+    unable = books.unable.get(adapter)
+    if unable is None:
+        views = books.instances.values()
+        unable = frozenset(view.instance_id for view in views if not view.adapters.can_run(adapter))
+        books.unable[adapter] = unable
+    return unable
+
+
+def _place(
+    books: Books,
+    request: Request,
+    now: float,
+    commands: list[Command],
+    *,
+    number: int,
+    arrived_at: float,
+    tried: frozenset[str] = frozenset(),
+) -> None:
+    config = books.config
+    placement = choose(books, request, tried, now)
+    if placement is None:
+        reject(books, reject_no_instance(request.id), commands)
+        return
+    estimate, reason = placement.estimate, placement.reason
+    deadline_s = arrived_at + (request.ttft_slo_s or config.ttft_slo_s)
+    view = books.instances[estimate.instance_id]
+    if queue_is_full(view, config):
+        candidates = [books.instances[instance_id] for instance_id in placement.candidates]
+        elsewhere = place_with_room(request, candidates, config)
+        if elsewhere is not None:
+            estimate, reason = elsewhere, ChoiceReason.SWITCHED
+            view = books.instances[estimate.instance_id]
+        else:
+            in_time = now + estimate.total_s <= deadline_s
+            shed = view.waiting.least_important(request, estimate.work_tokens, in_time)
+            if shed is None:
+                reject(books, reject_queue_full(request, view), commands)
+                return
+            _shed(books, shed, now, commands)
+    attempt = books.attempts[request.id] = Attempt(
+        request=request,
+        number=number,
+        arrived_at=arrived_at,
+        instance_id=estimate.instance_id,
+        candidates=placement.candidates,
+        reason=reason,
+        estimated_ttft_s=estimate.total_s + (now - arrived_at),
+        cached_tokens=estimate.cached_tokens,
+        uncached_tokens=estimate.uncached_tokens,
+        work_tokens=estimate.work_tokens,
+        deadline_s=deadline_s,
+        tried=tried,
+        considered=placement.considered,
+        shared_blocks=placement.shared_blocks,
+        tpot_slo_s=config.tpot_slo_s if request.tpot_slo_s is None else request.tpot_slo_s,
+    )
+    first = not len(view.waiting) and not view.others.waiting
+    untold = books.untold.asks and attempt.work_tokens * view.seconds_per_token >= SHORT_S
+    if not books.policy.holds_requests or (first and not untold and can_start(books, view, attempt, now)):
+        dispatch(books, view, attempt, now, commands)
+        if request.timeout_s is not None:
+            books.time_outs.watch(attempt)
+        return
+    view.enqueue(attempt)
+    books.time_outs.watch(attempt)
+    books.long_waits.watch(attempt)
+    if untold:
+        books.untold.tell_of(attempt, now, commands)
+    release(books, view, now, commands)
+
+
+def _shed(books: Books, attempt: Attempt, now: float, commands: list[Command]) -> None:
+    """One that waits makes room for another."""
+    reject(books, reject_queue_full(attempt.request, books.instances[attempt.instance_id]), commands)
+    end(books, attempt, Ending.SHED, now, commands)

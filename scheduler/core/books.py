@@ -1,0 +1,100 @@
+"""What the core keeps of requests and instances, and how a request's attempt is taken off it."""
+
+from collections import deque
+
+from dualmap.scheduler.answer_lengths import AnswerLengths
+from dualmap.scheduler.attempt import Attempt, AttemptState, Ending
+from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.holders import Holders
+from dualmap.scheduler.instance.pace import FleetPace
+from dualmap.scheduler.instance.view import InstanceView
+from dualmap.scheduler.load_order import LoadOrder
+from dualmap.scheduler.long_waits import LongWaits
+from dualmap.scheduler.pick import recompute_price
+from dualmap.scheduler.policies import configured_for, make_policy
+from dualmap.scheduler.policies.dualmap import DualMap
+from dualmap.scheduler.stats import SchedulerStats
+from dualmap.scheduler.time_outs import TimeOuts
+from dualmap.scheduler.untold import Untold
+
+REMEMBERED = 256  # attempts that are over, for stories: each has the blocks of its prompt
+
+
+class Books:
+    """config: LIVE_SETTINGS of it may change. version: counts changes of membership.
+    loads: of ready instances. attempts: by request id, every request in flight. ended: the last that are over.
+    suspects: instances that are left alone for a while. unable: instances without an adapter, by adapter.
+    holding: instances where one waits so that others have their tokens in time. slow: those that have joined others at
+    work. assumed: heap of (time, request id, attempt number): first tokens that will not be seen.
+    hears_others: whether other gateways have said what they booked. looked_at: when instances were last looked at
+    without any event.
+    """
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self.config = config = configured_for(config)
+        self.holders = Holders()
+        self.loads: LoadOrder[InstanceView] = LoadOrder()
+        self.pace = FleetPace()
+        self.answers = AnswerLengths()
+        self.policy = make_policy(config, self.holders, self.loads, self.answers)
+        self.instances: dict[str, InstanceView] = {}
+        self.attempts: dict[str, Attempt] = {}
+        self.ended: deque[Attempt] = deque(maxlen=REMEMBERED)
+        self.stats = SchedulerStats()
+        self.version = 0
+        self.suspects: set[str] = set()
+        self.unable: dict[str, frozenset[str]] = {}
+        self.holding: set[str] = set()
+        self.slow: list[InstanceView] = []
+        self.assumed: list[tuple[float, str, int]] = []
+        self.time_outs = TimeOuts(config.queue_timeout_s, self.attempts)
+        self.untold = Untold(config.ttft_slo_s)
+        self.long_waits = LongWaits(config.patience_slos, self.attempts)
+        self.hears_others = False
+        self.looked_at: float | None = None
+
+    def running(self, request_id: str, number: int) -> Attempt | None:
+        """The attempt, if it is the request's current one and has been dispatched."""
+        attempt = self.attempts.get(request_id)
+        if attempt is None or attempt.number != number or attempt.state is AttemptState.WAITING:
+            return None
+        return attempt
+
+    def recompute_price(self) -> float:
+        return recompute_price(self.loads.busy, self.config)
+
+    def give_back(self, attempt: Attempt, view: InstanceView, ending: Ending, now: float) -> None:
+        """The request is over, or its next attempt comes: the books are as without this one."""
+        del self.attempts[attempt.request.id]
+        if attempt.state is AttemptState.WAITING:
+            view.take_out(attempt)
+        else:
+            if attempt.state is AttemptState.PREFILLING:
+                view.speed.starts(now)  # the time it took is nobody else's
+            view.release(attempt)
+        attempt.end(ending, now)
+        self.ended.append(attempt)
+
+    def check(self) -> None:
+        """Raise AssertionError that names the book and what is wrong in it; cost: all that is kept is looked at."""
+        views = self.instances.values()
+        for view in views:
+            try:
+                view.check()
+            except AssertionError as wrong:
+                raise AssertionError(f"instance {view.instance_id!r}: {wrong}") from wrong
+        booked = [attempt for view in views for attempt in (*view.waiting, *view.running.values())]
+        assert all(self.attempts.get(a.request.id) is a for a in booked), "an instance has what is not in flight"
+        assert len(self.attempts) == len(booked), "one is in flight without an instance, or at two"
+        assert self.suspects <= self.instances.keys(), "a suspect that is gone"
+        assert all(attempt.state is AttemptState.OVER for attempt in self.ended), "one that ended is not over"
+        due = {(request_id, number) for _, request_id, number in self.assumed}
+        for request_id, attempt in self.attempts.items():
+            unseen = attempt.state is AttemptState.PREFILLING and not attempt.request.streams
+            assert not unseen or (request_id, attempt.number) in due, f"the prefill of {request_id!r} never ends"
+        self.loads.check([v for v in views if not v.draining], sum(len(v.waiting) for v in views))
+        self.holders.check({view.bit: (view.instance_id, view.cache.blocks()) for view in views})
+        self.time_outs.check()
+        self.long_waits.check()
+        if isinstance(self.policy, DualMap):
+            self.policy.keys.check()

@@ -1,0 +1,127 @@
+"""Instances come and go. Each function that returns a truth value says whether the event was about an incarnation that
+is there; if not, nothing has happened."""
+
+from dualmap.scheduler.attempt import Ending
+from dualmap.scheduler.commands import Abort, Command
+from dualmap.scheduler.core.arrival import place_again, recover
+from dualmap.scheduler.core.books import Books
+from dualmap.scheduler.core.release import release
+from dualmap.scheduler.events import FailureCause, InstanceDraining, InstanceJoined, InstanceLost
+from dualmap.scheduler.instance.view import InstanceView
+from dualmap.scheduler.request import Request
+
+
+def instance_joined(books: Books, event: InstanceJoined, now: float, commands: list[Command]) -> bool:
+    known = books.instances.get(event.instance_id)
+    books.unable.clear()
+    if known is not None:
+        if event.incarnation == known.incarnation and _joined_again(books, known, event):
+            release(books, known, now, commands)
+            return True
+        if event.incarnation <= known.incarnation:
+            return False
+        _forget(books, known)
+    view = InstanceView(
+        event.instance_id,
+        event.incarnation,
+        event.capacity,
+        config=books.config,
+        holders=books.holders,
+        loads=books.loads,
+        pace=books.pace,
+        adapters=event.adapters,
+    )
+    if any(other.service.has_answered for other in books.instances.values()):
+        view.service.start_slowly(now)
+        books.slow.append(view)
+    books.instances[event.instance_id] = view
+    _ready(books, view)
+    books.version += 1
+    if known is not None:
+        _evacuate(books, known, now, commands)
+    return True
+
+
+def instance_draining(books: Books, event: InstanceDraining, now: float, commands: list[Command]) -> bool:
+    view = books.instances.get(event.instance_id)
+    if view is None or view.draining or event.incarnation != view.incarnation:
+        return False
+    _not_ready(books, view)
+    books.version += 1
+    if any(not other.draining for other in books.instances.values()):
+        _replace_waiting(books, view, now, commands)  # else they are served here, as nobody else can
+    return True
+
+
+def instance_lost(books: Books, event: InstanceLost, now: float, commands: list[Command]) -> bool:
+    view = books.instances.get(event.instance_id)
+    if view is None or event.incarnation != view.incarnation:
+        return False
+    _forget(books, view)
+    _evacuate(books, view, now, commands)
+    return True
+
+
+def suspect(books: Books, view: InstanceView, now: float, commands: list[Command]) -> None:
+    """Leave the instance alone for a while; what waits for it does not try it one after the other."""
+    books.suspects.add(view.instance_id)
+    view.suspect_until = now + books.config.suspect_s
+    if any(not v.draining and v.instance_id not in books.suspects for v in books.instances.values()):
+        _replace_waiting(books, view, now, commands)
+
+
+def _joined_again(books: Books, view: InstanceView, event: InstanceJoined) -> bool:
+    """Whether that changes anything."""
+    changed = view.adapters.set_able(event.adapters)
+    if view.draining:
+        view.draining = False
+        _ready(books, view)
+        changed = True
+    if changed:
+        books.version += 1
+    return changed
+
+
+def _ready(books: Books, view: InstanceView) -> None:
+    books.policy.add(view)
+    books.loads.add(view)
+
+
+def _not_ready(books: Books, view: InstanceView) -> None:
+    view.draining = True
+    books.policy.remove(view)
+    books.loads.remove(view)
+
+
+def _forget(books: Books, view: InstanceView) -> None:
+    if not view.draining:
+        _not_ready(books, view)
+    del books.instances[view.instance_id]
+    books.suspects.discard(view.instance_id)
+    books.version += 1
+
+
+def _evacuate(books: Books, view: InstanceView, now: float, commands: list[Command]) -> None:
+    """Everything a forgotten instance had goes elsewhere, or fails where the client has part of the answer."""
+    for attempt in list(view.running.values()):
+        commands.append(Abort(attempt.request.id, attempt.number, view.instance_id))
+        books.give_back(attempt, view, Ending.LOST, now)
+        recover(books, attempt, 0, FailureCause.INSTANCE_LOST, now, commands)
+    _replace_waiting(books, view, now, commands)
+    view.forget()
+
+
+def _replace_waiting(books: Books, view: InstanceView, now: float, commands: list[Command]) -> None:
+    gone = books.instances.get(view.instance_id) is not view
+    attempts = [a for a in view.waiting if gone or _runs_elsewhere(books, a.request, view)]
+    for attempt in attempts:  # all of them first: placing one lets instances take others
+        books.give_back(attempt, view, Ending.LEFT, now)
+    for attempt in attempts:
+        place_again(books, attempt, now, commands, number=attempt.number, tried=attempt.tried)
+
+
+def _runs_elsewhere(books: Books, request: Request, view: InstanceView) -> bool:
+    """Whether another instance that takes requests can run it."""
+    return not (request.adapter or request.only) or any(
+        other is not view and not other.draining and other.can_run(request) for other in books.instances.values()
+    )
