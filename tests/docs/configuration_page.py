@@ -24,6 +24,11 @@ HEAD = """# Configuration
 an error that names its path. Flags of the command line override the file.
 [deploy/dualmap.yaml](../../deploy/dualmap.yaml) is an example with comments.
 
+- `dualmap check FILE.yaml` says what is wrong with a file, or that the file is good, without starting anything;
+  `--elsewhere` checks a file of another machine.
+- `dualmap check --schema > dualmap.schema.json` writes the JSON schema, with which editors complete and check keys.
+- `${NAME}` in a value is the environment variable of that name, which must be set; `$${` is a plain `${`.
+
 Names end in their unit: `_s` is seconds, `_ms` milliseconds, `_tokens` tokens, `_blocks` blocks, `_bytes` bytes,
 `_per_s` a number each second. *Reload* says whether a changed file is taken over while the deployment runs
 ([how](../how-to/reload.md)); a change of any other key needs a restart. `make reference` writes this page.
