@@ -134,7 +134,7 @@ def _about(hint: Any) -> str:
 
 def _sentence(text: str) -> str:
     first, _, _ = text.partition(" ")
-    capital = text[:1].upper() if first.isalpha() and first.islower() else text[:1]
+    capital = text[:1].upper() if first.rstrip(",;").isalpha() and first.islower() else text[:1]
     return capital + text[1:] + ("" if text.endswith((".", "?")) else ".")
 
 
