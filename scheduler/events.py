@@ -21,7 +21,7 @@ class InstanceCapacity:
     attention_tokens: length of context at which a token's attention costs as much as all else of it; 0: the cost of a
         token is taken to be the same at any length.
     max_adapters: LoRA adapters it has loaded at once (vLLM: max_loras).
-    weight: share of the rings, relative to the other instances; None: nobody said, which counts as 1.
+    weight: share of the rings, relative to the other instances; None: by speed, where the other instances' is known.
     The defaults describe a 7B-class model on one accelerator (arXiv 2602.06502: 0.00016 s a prefill token).
     """
 

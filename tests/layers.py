@@ -61,9 +61,4 @@ MOST_LINES = 400
 KNOWN: frozenset[tuple[str, str]] = frozenset()
 
 # Longer files that are there still.
-KNOWN_LONG: frozenset[str] = frozenset(
-    {
-        "tests/instances/kv_events/test_kv_event_stream.py",
-        "tests/loadtest/study/test_study_report.py",
-    }
-)
+KNOWN_LONG: frozenset[str] = frozenset()

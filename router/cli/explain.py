@@ -17,10 +17,15 @@ REASONS = {
     "redirected": "the proxy that carries it could not reach its instance and chose this one",
     "policy": "so the policy chose",
 }
+EXAMPLES = (
+    "dualmap explain gateway-0-17",
+    "dualmap explain gateway-0-17 --admin http://10.0.0.1:8081",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("request_id", metavar="REQUEST_ID", help="the answer's x-request-id")
+    request = parser.add_argument_group("request")
+    request.add_argument("request_id", metavar="REQUEST_ID", help="the answer's header x-request-id")
     add_admin_argument(parser)
 
 

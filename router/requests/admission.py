@@ -6,8 +6,8 @@ from dualmap.router.apis.model_list import ModelList
 from dualmap.router.apis.peek import peek_model
 from dualmap.router.apis.routes import Route
 from dualmap.router.http.openai_errors import HttpError, RequestRefusedError, unavailable, unknown_model
-from dualmap.router.journal.writer import Core
 from dualmap.router.requests.asked import Arrived, Asked, Prompt
+from dualmap.router.requests.core import Core
 from dualmap.router.requests.intake import (
     TIMEOUT_HEADERS,
     TPOT_SLO_HEADERS,

@@ -10,9 +10,9 @@ from typing import Any
 from dualmap.router.apis.routes import Route
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import failed, rejected
-from dualmap.router.journal.writer import Core
 from dualmap.router.observe.metrics import REJECTIONS, GatewayMetrics, Outcome
 from dualmap.router.requests.admission import Admission, NotAdmittedError
+from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven, Run
 from dualmap.router.requests.instance_connections import InstanceConnections
 from dualmap.router.requests.phase import Phase

@@ -1,12 +1,8 @@
-"""What starts when, by hand-made events. A token is a millisecond of prefill."""
+"""When a request that waits may start. By hand-made events; a token is a millisecond of prefill."""
 
 import pytest
 
-from dualmap.scheduler.commands import Dispatch
-
-
-def ids(commands) -> list[str]:
-    return [c.request_id for c in commands if isinstance(c, Dispatch)]
+from tests.scheduler.core.seen import ids
 
 
 def test_an_idle_instance_takes_anything(script):

@@ -4,7 +4,8 @@ import pytest
 
 from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.load_board import SILENT_S, LoadBoard
-from dualmap.scheduler.fleet.messages import GatewayReport, PoolTotals
+from dualmap.scheduler.fleet.messages import GatewayReport
+from dualmap.scheduler.fleet.pool_totals import PoolTotals
 
 NOW = 100.0
 

@@ -1,13 +1,10 @@
-"""Who gets a place, is rejected, or waits too long, by hand-made events. A token is a millisecond of prefill."""
+"""Who may wait, and for how long. By hand-made events; a token is a millisecond of prefill."""
 
 import pytest
 
 from dualmap.scheduler.admission import MAX_RETRY_S
 from dualmap.scheduler.commands import Abort, Dispatch, Reject, RejectReason
-
-
-def ids(commands) -> list[str]:
-    return [c.request_id for c in commands if isinstance(c, Dispatch)]
+from tests.scheduler.core.seen import ids
 
 
 def test_a_full_queue_rejects(script, empty_books):
