@@ -3,7 +3,6 @@
 from dualmap.router.journal.writer import Core, JournaledScheduler, JournalWriter
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.events import PrefixDepths
-from dualmap.scheduler.fleet.messages import PoolTotals
 
 
 class Pool:
@@ -17,15 +16,3 @@ class Pool:
         self.journal = journal
         self.core: Core = scheduler if journal is None else JournaledScheduler(scheduler, journal)
         self.depths: PrefixDepths | None = None
-
-    def totals(self) -> PoolTotals:
-        """Counters since the start."""
-        stats = self.scheduler.stats
-        return PoolTotals(
-            arrived=stats.arrived,
-            arrived_work_tokens=stats.arrived_work_tokens,
-            slo_kept=stats.slo_kept,
-            slo_missed=stats.slo_missed,
-            tpot_kept=stats.tpot_kept,
-            tpot_missed=stats.tpot_missed,
-        )
