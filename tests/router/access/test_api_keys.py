@@ -210,6 +210,14 @@ def test_a_file_of_keys_is_read_strictly(tmp_path, text, complaint):
         load_config(None, {"simulate": {"count": 1}, "gateway": {"api_keys_file": str(path)}})
 
 
+def test_an_error_in_a_file_of_keys_shows_nothing_of_it(tmp_path):
+    path = tmp_path / "keys.yaml"
+    path.write_text("keys: [{sha256: 'hunter2}]")
+    with pytest.raises(ApiKeysError, match="unexpected end of stream") as raised:
+        load_api_keys(path)
+    assert "hunter2" not in str(raised.value)
+
+
 def test_a_made_key_is_found_by_its_hash(tmp_path, capsys):
     assert main(["key", "search"]) == 0
     first, _, *lines = capsys.readouterr().out.splitlines()
