@@ -78,7 +78,7 @@ LIVE_SETTINGS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerConfig:
     """Raises ConfigError with field, rule and value."""
 

@@ -1,7 +1,7 @@
 """What a background planner is shown of the core, and the moves it answers with. Plain values: they travel between
 processes."""
 
-from dataclasses import field
+from dataclasses import KW_ONLY, field
 
 from dualmap.scheduler.record import record
 
@@ -18,6 +18,7 @@ class WaitingSnapshot:
     request_id: str
     instance_id: str
     ttft_slo_s: float
+    _: KW_ONLY
     ahead_tokens: int
     work_tokens: dict[str, int]
     candidates: tuple[str, ...]
@@ -45,6 +46,7 @@ class Snapshot:
     version: int
     instances: tuple[InstanceSnapshot, ...]
     waiting: tuple[WaitingSnapshot, ...]
+    _: KW_ONLY
     recompute_price: float
 
 
@@ -55,4 +57,5 @@ class Move:
     request_id: str
     from_instance_id: str
     to_instance_id: str
+    _: KW_ONLY
     gain_s: float

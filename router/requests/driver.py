@@ -152,12 +152,14 @@ class RequestDriver:
         self._ended(driven, outcome, status)
         if (grant := arrived.grant) is not None:
             grant.limit.tokens.take(output_tokens, self._clock())
-        done = RequestFinished(arrived.id, run.dispatch.attempt, output_tokens, cached_tokens, prompt_tokens)
+        done = RequestFinished(
+            arrived.id, run.dispatch.attempt, output_tokens, cached_tokens=cached_tokens, prompt_tokens=prompt_tokens
+        )
         self.handle(done, asked.core)
 
     def attempt_failed(self, driven: Driven, run: Run, cause: FailureCause) -> None:
         self._metrics.failures[cause] += 1
-        event = RequestFailed(driven.arrived.id, run.dispatch.attempt, run.sent_pieces, cause)
+        event = RequestFailed(driven.arrived.id, run.dispatch.attempt, run.sent_pieces, cause=cause)
         self.handle(event, driven.asked.core)
 
     def cancelled(self, driven: Driven) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from dualmap.scheduler.attempt import AttemptState
 from dualmap.scheduler.commands import FailStream, RejectReason
 from dualmap.scheduler.events import FailureCause
 from tests.scheduler.core.seen import dispatched, ids
@@ -124,6 +125,17 @@ def test_other_failures_make_no_instance_suspect(script, cause):
     core.fail("r0", 1, cause)
     (dispatch,) = core.arrive("r1", 10, blocks=core.prompt("a"))
     assert dispatch.instance_id == "a"
+
+
+def test_what_waits_for_a_suspect_keeps_its_place_where_all_others_drain(script):
+    core = script("a", "b")
+    core.drain("b")
+    core.arrive("r0", 3000)
+    core.arrive("r1", 3000)
+    waits = core.attempt("r1")
+    core.fail("r0", cause=FailureCause.CONNECT)
+    assert core.attempt("r1") is waits
+    assert waits.state is AttemptState.PREFILLING
 
 
 def test_a_suspect_is_used_if_no_other_is_left(script):
