@@ -39,6 +39,7 @@ CONFIGS = (
     *(replace(TIGHT, policy=policy) for policy in POLICY_NAMES if policy != "dualmap"),
     replace(TIGHT, policy="least_loaded", max_attempts=2, suspect_s=0.0),
 )
+FEW = (TIGHT, SchedulerConfig(), PLAIN, CONFIGS[-1])
 
 
 INSTANCE_IDS = st.sampled_from(IDS)
@@ -173,15 +174,21 @@ class AnyEvents(RuleBasedStateMachine):
             self.fleet.end_all()
 
 
+class ManyEvents(AnyEvents):
+    """The same, searched for longer."""
+
+
 AnyEvents.TestCase.settings = settings(
-    max_examples=400,
+    max_examples=100,
     stateful_step_count=50,
     derandomize=True,
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
 )
+ManyEvents.TestCase.settings = settings(AnyEvents.TestCase.settings, max_examples=400)
 test_no_event_breaks_the_books = AnyEvents.TestCase
+test_no_event_breaks_the_books_in_many_examples = pytest.mark.slow(ManyEvents.TestCase)
 
 
 def random_event(fleet: Fleet, rng: random.Random) -> None:
@@ -239,7 +246,10 @@ def random_event(fleet: Fleet, rng: random.Random) -> None:
         fleet.tick(rng.choice((0.05, 0.1, 0.3, 1.0)))
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.policy}-{CONFIGS.index(c)}")
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(c, marks=() if c in FEW else pytest.mark.slow, id=f"{c.policy}-{i}") for i, c in enumerate(CONFIGS)],
+)
 def test_the_books_stay_right_over_a_long_run(config: SchedulerConfig):
     rng = random.Random(18)
     fleet = Fleet(config)
