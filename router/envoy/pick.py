@@ -9,7 +9,7 @@ from dualmap.router.http.openai_errors import HttpError, failed
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.driven import DrivenOwner
-from dualmap.router.requests.phase import BEGUN, DISPATCHED, DROPPED, ENDED, Phase
+from dualmap.router.requests.phase import ANSWERING, BEGUN, DISPATCHED, DROPPED, ENDED, OVER, RUNNING, WAITING
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 
@@ -49,7 +49,7 @@ class Pick:
     ) -> None:
         self.arrived = arrived
         self.asked: Asked
-        self.phase = Phase.WAITING
+        self.phase = WAITING
         self.running: PickedRun | None = None
         self.chosen: asyncio.Future[tuple[str, ...] | HttpError] = asyncio.get_running_loop().create_future()
         self._owner = owner
@@ -88,7 +88,7 @@ class Pick:
     def answered(self, status: int, event_stream: bool, reached: bool) -> None:
         """The head of the answer. reached: an instance gave it, not the proxy itself."""
         run = self.running
-        if run is None or self.phase is not Phase.RUNNING:
+        if run is None or self.phase is not RUNNING:
             return
         if not reached and status >= FIRST_SERVER_ERROR_STATUS:
             self.phase = DROPPED[self.phase]
@@ -104,13 +104,13 @@ class Pick:
         if run is None or not body:
             return
         run.take(body)
-        if not run.first_byte_at and self.phase is Phase.ANSWERING:
+        if not run.first_byte_at and self.phase is ANSWERING:
             self._owner.first_byte(self, run)
 
     def end(self) -> None:
         """The answer is complete, or nothing more will be shown of it."""
         run = self.running
-        if self.phase is Phase.ANSWERING and run is not None and run.status:
+        if self.phase is ANSWERING and run is not None and run.status:
             self.phase = ENDED[self.phase]
             self._owner.finished(self, run, run.status)
         else:
@@ -118,6 +118,6 @@ class Pick:
 
     def left(self) -> None:
         """The client or the proxy has left."""
-        if self.phase is not Phase.OVER:
+        if self.phase is not OVER:
             self.phase = ENDED[self.phase]
             self._owner.cancelled(self)

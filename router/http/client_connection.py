@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, assert_never, cast
 
-from dualmap.router.http.connection_phase import ANSWERED, BEGUN, LAST_ANSWERED, PAUSED, RESUMED, ConnectionPhase
+from dualmap.router.http.connection_phase import ANSWERED, BEGUN, GONE, LAST_ANSWERED, PAUSED, RESUMED, ConnectionPhase
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, error_response, request_timeout, unavailable
@@ -111,7 +111,7 @@ class ClientConnection(asyncio.Protocol):
         """The answer to the current request has been written whole; go on with the next."""
         self.answering = None
         phase = self.phase = (LAST_ANSWERED if close else ANSWERED)[self.phase]
-        if phase is ConnectionPhase.GONE:
+        if phase is GONE:
             return
         now = self._quiet_since = self._clock()
         reader = self._reader

@@ -19,6 +19,9 @@ class Verdict(Enum):
     FAILURE = auto()  # the client has some of it, and gets what precedes the failure
 
 
+ANSWER, RETRY, FAILURE = Verdict  # a name is found five times as fast as the attribute of an enum
+
+
 def answer_verdict(status: int, *, aborted: bool, begun: bool, last: bool) -> Verdict:
     """Judge an answer by what has come of it.
 
@@ -27,10 +30,10 @@ def answer_verdict(status: int, *, aborted: bool, begun: bool, last: bool) -> Ve
     last: no other instance will be asked.
     """
     if aborted:
-        return Verdict.FAILURE if begun else Verdict.RETRY
+        return FAILURE if begun else RETRY
     if begun or status not in NO_ANSWERS:
-        return Verdict.ANSWER
-    return Verdict.ANSWER if last and status == ENGINE_FAILED_STATUS else Verdict.RETRY  # the client is told a last 500
+        return ANSWER
+    return ANSWER if last and status == ENGINE_FAILED_STATUS else RETRY  # the client is told a last 500
 
 
 def failure_cause(status: int, *, aborted: bool) -> FailureCause:

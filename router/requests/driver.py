@@ -15,7 +15,7 @@ from dualmap.router.requests.admission import Admission, NotAdmittedError
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven, Run
 from dualmap.router.requests.instance_connections import InstanceConnections
-from dualmap.router.requests.phase import Phase
+from dualmap.router.requests.phase import ANSWERING, OVER
 from dualmap.router.requests.request_watcher import RequestWatcher
 from dualmap.router.requests.token_arrival import TokenArrival
 from dualmap.scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, TellOthers
@@ -102,7 +102,7 @@ class RequestDriver:
 
     def arrive(self, driven: Driven) -> None:
         """Take a request to the core whose tokens were looked for, unless its client has left."""
-        if driven.phase is not Phase.OVER:
+        if driven.phase is not OVER:
             self.handle(RequestArrived(driven.asked.request), driven.asked.core)
 
     def note_refused(self) -> None:
@@ -172,7 +172,7 @@ class RequestDriver:
 
     def _dispatch(self, command: Dispatch) -> None:
         driven = self.exchanges[command.request_id]
-        if driven.phase is Phase.ANSWERING:
+        if driven.phase is ANSWERING:
             self._fail_begun(command.request_id)
             self.handle(RequestCancelled(command.request_id), driven.asked.core)
             return
@@ -185,7 +185,7 @@ class RequestDriver:
         driven.start_attempt(command, self._connections.to(command.instance_id), self._clock())
 
     def _reject(self, command: Reject) -> None:
-        if self.exchanges[command.request_id].phase is Phase.ANSWERING:
+        if self.exchanges[command.request_id].phase is ANSWERING:
             self._fail_begun(command.request_id)
             return
         driven = self.exchanges.pop(command.request_id)
@@ -199,7 +199,7 @@ class RequestDriver:
 
     def _fail_stream(self, command: FailStream) -> None:
         driven = self.exchanges.pop(command.request_id)
-        outcome = Outcome.FAILED_STREAM if driven.phase is Phase.ANSWERING else Outcome.FAILED
+        outcome = Outcome.FAILED_STREAM if driven.phase is ANSWERING else Outcome.FAILED
         self._metrics.outcomes[outcome] += 1
         if driven.running is not None:
             self._metrics.relayed_pieces += driven.running.sent_pieces

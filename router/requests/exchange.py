@@ -1,13 +1,13 @@
 """One request that this gateway carries itself: between a client's connection, the driver, and an attempt at a time."""
 
 from dualmap.router.http.client_connection import ClientConnection
-from dualmap.router.http.connection_phase import ConnectionPhase
+from dualmap.router.http.connection_phase import BLOCKED
 from dualmap.router.http.openai_errors import HttpError, failed
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.driven import DrivenOwner
-from dualmap.router.requests.phase import BEGUN, DISPATCHED, DROPPED, ENDED, Phase
+from dualmap.router.requests.phase import ANSWERING, BEGUN, DISPATCHED, DROPPED, ENDED, OVER, WAITING
 from dualmap.router.requests.running import Running
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
@@ -22,7 +22,7 @@ class Exchange:
         self.arrived = arrived
         self.asked: Asked
         self.running: Running | None = None
-        self.phase = Phase.WAITING
+        self.phase = WAITING
         self._owner = owner
         self._client = client
         self._writer = AnswerWriter(client.transport.write, arrived.http, arrived.request_id)
@@ -43,7 +43,7 @@ class Exchange:
             self.running.drop()
 
     def is_stalled(self, now: float, first_byte_timeout_s: float, stall_timeout_s: float) -> bool:
-        blocked = self._client.phase is ConnectionPhase.BLOCKED
+        blocked = self._client.phase is BLOCKED
         running = self.running
         return running is not None and running.is_stalled(blocked, now, first_byte_timeout_s, stall_timeout_s)
 
@@ -54,7 +54,7 @@ class Exchange:
 
     def fail(self, cause: FailureCause) -> None:
         error = failed(cause)
-        if self.phase is not Phase.ANSWERING:
+        if self.phase is not ANSWERING:
             self.answer_error(error)
             return
         self.drop_attempt()
@@ -68,7 +68,7 @@ class Exchange:
 
     def answer_begun(self, run: Running, has_body: bool) -> None:
         self.phase = BEGUN[self.phase]
-        if self._client.phase is ConnectionPhase.BLOCKED:
+        if self._client.phase is BLOCKED:
             self.client_paused()
         if has_body:
             self._owner.first_byte(self, run)
@@ -85,7 +85,7 @@ class Exchange:
     # What the client does (Answering).
 
     def client_left(self) -> None:
-        if self.phase is not Phase.OVER:
+        if self.phase is not OVER:
             self.drop_attempt()
             self.phase = ENDED[self.phase]
             self._owner.cancelled(self)

@@ -13,17 +13,19 @@ class Phase(Enum):
     __hash__ = object.__hash__  # as fast as it can be: every request looks its phases up
 
 
+WAITING, RUNNING, ANSWERING, OVER = Phase  # a name is found five times as fast as the attribute of an enum
+
 Transitions = Mapping[Phase, Phase]  # a phase that is no key is impossible then
 
 DISPATCHED: Transitions = {
-    Phase.WAITING: Phase.RUNNING,
-    Phase.RUNNING: Phase.RUNNING,  # a proxy has sent it elsewhere
+    WAITING: RUNNING,
+    RUNNING: RUNNING,  # a proxy has sent it elsewhere
 }
 DROPPED: Transitions = {
-    Phase.WAITING: Phase.WAITING,
-    Phase.RUNNING: Phase.WAITING,
-    Phase.ANSWERING: Phase.ANSWERING,
-    Phase.OVER: Phase.OVER,
+    WAITING: WAITING,
+    RUNNING: WAITING,
+    ANSWERING: ANSWERING,
+    OVER: OVER,
 }
-BEGUN: Transitions = {Phase.RUNNING: Phase.ANSWERING}
-ENDED: Transitions = {Phase.WAITING: Phase.OVER, Phase.RUNNING: Phase.OVER, Phase.ANSWERING: Phase.OVER}
+BEGUN: Transitions = {RUNNING: ANSWERING}
+ENDED: Transitions = {WAITING: OVER, RUNNING: OVER, ANSWERING: OVER}

@@ -7,10 +7,10 @@ from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.answer_sink import Upstream
 from dualmap.router.requests.answer_events import AnswerEvents
 from dualmap.router.requests.answer_plain import MAX_HELD_BYTES, PASSED, HeldAnswer
-from dualmap.router.requests.answer_verdict import Verdict, answer_verdict, failure_cause
+from dualmap.router.requests.answer_verdict import ANSWER, FAILURE, answer_verdict, failure_cause
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
-from dualmap.router.requests.phase import Phase
+from dualmap.router.requests.phase import ANSWERING, Phase
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 
@@ -80,7 +80,7 @@ class Running:
     @property
     def sent_pieces(self) -> int:
         """0 while all of the answer is held back."""
-        return self.pieces if self._carrier.phase is Phase.ANSWERING else 0
+        return self.pieces if self._carrier.phase is ANSWERING else 0
 
     def usage(self) -> Usage:
         """What the answer's last bytes say of `usage`."""
@@ -119,16 +119,16 @@ class Running:
         answer = self._answer
         if answer is None:
             verdict = answer_verdict(head.status, aborted=False, begun=False, last=self.dispatch.last)
-            if verdict is not Verdict.ANSWER:
+            if verdict is not ANSWER:
                 self._give_up(failure_cause(head.status, aborted=False))
                 return
             answer = self._answer = _read_as(head, self._carrier.asked.prompt.hides_usage)
         self.pieces += pieces
         body = answer.feed(body, complete)
-        begun = self._carrier.phase is Phase.ANSWERING
+        begun = self._carrier.phase is ANSWERING
         if answer.failed:
             verdict = answer_verdict(head.status, aborted=True, begun=begun, last=self.dispatch.last)
-            if body and verdict is Verdict.FAILURE:
+            if body and verdict is FAILURE:
                 self._writer.go_on(body, False)
             self._give_up(failure_cause(head.status, aborted=True))
         elif body or complete:

@@ -13,6 +13,9 @@ from dualmap.router.requests.asked import Arrived
 from dualmap.router.requests.driver import RequestDriver
 from dualmap.router.requests.exchange import Exchange
 
+WITHOUT_KEY = (Route.HEALTH, Route.READY)
+ANSWERED_HERE = (Route.MODELS, *WITHOUT_KEY)
+
 
 class RequestService:
     """See HttpService. clients: open connections. access: None: whoever can reach us may use the fleet."""
@@ -32,7 +35,7 @@ class RequestService:
         route = find_route(request)
         if not isinstance(route, Route):
             return route
-        if self.access is None or route in (Route.HEALTH, Route.READY):
+        if self.access is None or route in WITHOUT_KEY:
             return None
         return self.access.check(request)
 
@@ -42,15 +45,15 @@ class RequestService:
             self._answer_error(client, request, unavailable("The gateway is shutting down."))
             return
         try:
-            match find_route(request):
-                case Route.CHAT | Route.COMPLETION | Route.PASSED_THROUGH as route:
-                    self._begin_exchange(request, client, route)
-                case Route.MODELS:
-                    client.answer(json_response(self._model_list(request), close=request.close), close=request.close)
-                case Route.READY if not self._admission.ready:
-                    self._answer_error(client, request, unavailable("No instance is ready."))
-                case _:
-                    client.answer(json_response(b'{"status":"ok"}', close=request.close), close=request.close)
+            route = find_route(request)
+            if isinstance(route, Route) and route not in ANSWERED_HERE:
+                self._begin_exchange(request, client, route)
+            elif route is Route.MODELS:
+                client.answer(json_response(self._model_list(request), close=request.close), close=request.close)
+            elif route is Route.READY and not self._admission.ready:
+                self._answer_error(client, request, unavailable("No instance is ready."))
+            else:
+                client.answer(json_response(b'{"status":"ok"}', close=request.close), close=request.close)
         except RequestRefusedError as refusal:  # its key is not known any more
             self.refused(refusal.error)
             self._answer_error(client, request, refusal.error)
