@@ -64,6 +64,16 @@ def test_a_long_prompt_lets_those_pass_that_come_within_its_handicap(handicap: f
     assert order(queue) == expected
 
 
+def test_a_question_who_would_be_next_puts_nobody_aside():
+    # Both cannot be in time: a is the longer one.
+    queue = queue_of(waiting("a", 0.0, work_tokens=4000), waiting("b", 1.0, work_tokens=2000))
+    asked = queue.would_be_next(1.0, 1.0, SECONDS_PER_TOKEN)
+    assert (asked.request.id, order(queue), queue.last_late) == ("b", "ab", None)
+    queue.check("after the question")
+    assert start(queue, 1.0) == "b"
+    assert order(queue) == "ba"
+
+
 def test_any_attempt_can_be_taken_out():
     rng = random.Random(2)
     attempts = [waiting(f"{i:03}", rng.randrange(5)) for i in range(200)]
