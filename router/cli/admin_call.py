@@ -15,7 +15,15 @@ class AdminCallError(Exception):
 
 
 def add_admin_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--admin", default="http://127.0.0.1:8081", metavar="URL", help="the gateway's admin address")
+    gateway = parser.add_argument_group(
+        "gateway", "Where it wants a token, DUALMAP_ADMIN_TOKEN in the environment is sent along."
+    )
+    gateway.add_argument(
+        "--admin",
+        default="http://127.0.0.1:8081",
+        metavar="URL",
+        help="admin address of one of the deployment's gateways (default %(default)s)",
+    )
 
 
 def admin_call(admin: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ Place = tuple[str | int, ...]  # keys and positions, from the top of the file do
 _SECRET = re.compile(
     r"(^|[-_])(token|(api)?keys?|secrets?|passwords?|passwd|credentials?|auth|env|engine_args)([-_]|$)", re.I
 )
+_USER = re.compile(r"//[^/@]*@")  # of a URL, with a password
 _NO_SECRETS = {field.name for field in fields(SchedulerConfig)}  # such as key_blocks
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
@@ -43,7 +44,7 @@ def faults_of(error: ValidationError) -> Iterator[Fault]:
         else:
             rule = item["msg"].removeprefix("Value error, ")
         told = item["type"] == "value_error" or isinstance(item["input"], (dict, list, tuple)) or is_secret(place)
-        yield Fault(place, rule, "" if told else repr(item["input"]))
+        yield Fault(place, rule, "" if told else _USER.sub("//...@", repr(item["input"])))
 
 
 def is_secret(place: Place) -> bool:
@@ -71,9 +72,13 @@ def _keys(place: Place) -> list[str]:
 
 
 def _below(schema: dict[str, Any], part: str | int) -> Iterator[dict[str, Any]]:
-    others = "additionalProperties" if isinstance(part, str) else "items"
-    found = schema.get("properties", {}).get(part) or schema.get(others)
-    for option in found.get("anyOf", (found,)) if isinstance(found, dict) else ():
+    """What may stand under a key or at a position."""
+    if isinstance(part, int):
+        found = schema.get("items", {})
+    else:
+        (any_name,) = schema.get("patternProperties", {"": {}}).values()
+        found = schema.get("properties", {}).get(part, any_name)
+    for option in found.get("anyOf", (found,)):
         name = option.get("$ref", "").rpartition("/")[2]
         yield _schema()["$defs"][name] if name else option
 

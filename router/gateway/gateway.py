@@ -30,7 +30,6 @@ from dualmap.router.requests.service import RequestService
 from dualmap.router.requests.token_arrival import TokenArrival
 from dualmap.router.scaling.endpoints import ScalingEndpoints
 from dualmap.router.tokens.token_blocks import TokenBlocks
-from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import (
@@ -196,8 +195,15 @@ class Gateway:
             self.signals.note(signals, now)
             pool = self._pool_of.get(signals.instance_id)
             if pool is not None and (load := signals.load) is not None:
-                said = (load.running, load.waiting, load.kv_used, signals.load_age_s, load.adapters)
-                self.driver.handle(LoadReported(signals.instance_id, *said), pool.core)
+                reported = LoadReported(
+                    signals.instance_id,
+                    load.running,
+                    load.waiting,
+                    kv_used=load.kv_used,
+                    age_s=signals.load_age_s,
+                    adapters=load.adapters,
+                )
+                self.driver.handle(reported, pool.core)
         for change in news.cache:
             if (pool := self._pool_of.get(change.instance_id)) is not None:
                 self.driver.handle(change, pool.core)
@@ -264,24 +270,13 @@ class Gateway:
         """Those in use; empty where nothing was agreed on."""
         return {name: pool.depths for name, pool in self.pools.items() if pool.depths is not None}
 
-    def _attempt_of(self, dispatch: Dispatch) -> Attempt | None:
-        """None where it is over already."""
-        pool = self._pool_of.get(dispatch.instance_id)
-        return None if pool is None else pool.scheduler.attempts.get(dispatch.request_id)
-
     def _alternatives(self, dispatch: Dispatch) -> list[str]:
-        """Other instances that were considered, the soonest first, as many as may be tried."""
-        attempt = self._attempt_of(dispatch)
-        if attempt is None:
-            return []
-        soonest = sorted(attempt.considered, key=lambda estimate: (estimate.total_s, estimate.instance_id))
-        named = dict.fromkeys((*attempt.candidates, *(estimate.instance_id for estimate in soonest)))
-        most = self._pool_of[dispatch.instance_id].scheduler.config.max_attempts - 1
-        return [instance_id for instance_id in named if instance_id != dispatch.instance_id][:most]
+        pool = self._pool_of.get(dispatch.instance_id)
+        return [] if pool is None else pool.alternatives(dispatch)
 
     def _note_dispatch(self, dispatch: Dispatch) -> None:
         pool = self._pool_of.get(dispatch.instance_id)
-        attempt = self._attempt_of(dispatch)
+        attempt = None if pool is None else pool.attempt_of(dispatch)
         if pool is None or attempt is None:
             return
         self.timelines[pool.name].note_choice(dispatch.reason)

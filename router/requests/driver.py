@@ -10,9 +10,9 @@ from typing import Any
 from dualmap.router.apis.routes import Route
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import failed, rejected
-from dualmap.router.journal.writer import Core
 from dualmap.router.observe.metrics import REJECTIONS, GatewayMetrics, Outcome
 from dualmap.router.requests.admission import Admission, NotAdmittedError
+from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven, Run
 from dualmap.router.requests.instance_connections import InstanceConnections
 from dualmap.router.requests.phase import Phase
@@ -152,12 +152,14 @@ class RequestDriver:
         self._ended(driven, outcome, status)
         if (grant := arrived.grant) is not None:
             grant.limit.tokens.take(output_tokens, self._clock())
-        done = RequestFinished(arrived.id, run.dispatch.attempt, output_tokens, cached_tokens, prompt_tokens)
+        done = RequestFinished(
+            arrived.id, run.dispatch.attempt, output_tokens, cached_tokens=cached_tokens, prompt_tokens=prompt_tokens
+        )
         self.handle(done, asked.core)
 
     def attempt_failed(self, driven: Driven, run: Run, cause: FailureCause) -> None:
         self._metrics.failures[cause] += 1
-        event = RequestFailed(driven.arrived.id, run.dispatch.attempt, run.sent_pieces, cause)
+        event = RequestFailed(driven.arrived.id, run.dispatch.attempt, run.sent_pieces, cause=cause)
         self.handle(event, driven.asked.core)
 
     def cancelled(self, driven: Driven) -> None:

@@ -47,7 +47,7 @@ class ScalingHistory:
             if name == "lost" and since_s > max(LOST_S, 2 * self.start_s):
                 self.lost.add(instance_id)
             else:
-                load = state.loads.get(instance_id) or InstanceLoad(instance_id, 0, 0, 0, 0)
+                load = state.loads.get(instance_id) or InstanceLoad(instance_id, 0, 0, waiting_tokens=0, kv_tokens=0)
                 member = members.get(instance_id)
                 capacity = member.capacity if member else InstanceCapacity()
                 found.append(InstanceSample("starting" if name == "lost" else name, capacity, load, since_s))

@@ -34,7 +34,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def simulate_command(trace: Path, *more: object) -> int:
-    usual = ["--limit", 300, "--warmup", 50, "--instances", 4, "--jobs", 1]
+    usual = ["--limit", 160, "--warmup", 10, "--instances", 4, "--jobs", 1]
     return dualmap(["simulate", str(trace), *map(str, (*usual, *more))])
 
 
@@ -95,7 +95,7 @@ def test_another_objective_is_another_cell(trace: Path, tmp_path: Path, capsys: 
 def test_a_workload_is_named_where_there_is_no_trace(tmp_path: Path) -> None:
     out = tmp_path / "study.jsonl"
     assert simulate_command(Path("synth:hot-60"), "--qps", "2", "--out", out) == 0
-    assert [(row["trace"], row["requests"]) for row in rows(out)[1:]] == [("synth:hot-60", 250)]
+    assert [(row["trace"], row["requests"]) for row in rows(out)[1:]] == [("synth:hot-60", 150)]
 
 
 def test_the_file_is_a_study_that_the_report_reads(trace: Path, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_the_file_is_a_study_that_the_report_reads(trace: Path, tmp_path: Path) 
     found = read_studies([out])
     assert len(found.headers) == 1
     assert [(c.seed, c.attainment) for c in found.capacities] == [(0, 0.9), (0, 0.95), (1, 0.9), (1, 0.95)]
-    assert all(len(run.ttft_quantiles) == 101 and run.requests == 250 for run in found.runs)
+    assert all(len(run.ttft_quantiles) == 101 and run.requests == 150 for run in found.runs)
     assert dualmap(["report", str(out)]) == 0
 
 
@@ -125,7 +125,7 @@ def test_resume_does_what_the_file_lacks(trace: Path, tmp_path: Path, capsys: py
     assert simulate_command(trace, "--qps", "2,3", "--out", out, "--resume") == 0
     assert out.read_text().startswith(before)
     assert [row["qps"] for row in rows(out)[1:]] == [2.0, 3.0]
-    assert simulate_command(trace, "--qps", "2,3", "--out", out, "--resume", "--limit", "200") == 0
+    assert simulate_command(trace, "--qps", "2,3", "--out", out, "--resume", "--limit", "120") == 0
     assert len(rows(out)) == 5, "less of the trace is another setup"
 
 

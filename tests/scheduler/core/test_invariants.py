@@ -133,7 +133,7 @@ class Fleet:
             self.keep_queue.discard(instance_id)
             self.others.pop(instance_id, None)
             self.most_members = max(self.most_members, len(self.members))
-        self._send(InstanceJoined(instance_id, incarnation, capacity, ADAPTERS[instance_id]), late=late)
+        self._send(InstanceJoined(instance_id, incarnation, capacity, adapters=ADAPTERS[instance_id]), late=late)
 
     def drain(self, instance_id: str) -> None:
         late = instance_id not in self.members or instance_id in self.draining
@@ -170,11 +170,11 @@ class Fleet:
             f"r{self._arrived}",
             blocks,
             prompt_tokens,
-            max_output_tokens,
-            slo_s,
-            priority,
-            tenant,
-            streams,
+            max_output_tokens=max_output_tokens,
+            ttft_slo_s=slo_s,
+            priority=priority,
+            tenant=tenant,
+            streams=streams,
             block_tokens=(0, 512, 100, 0, 390)[self._arrived % 5],  # estimates of one block's length differ
             timeout_s=timeout_s,
             adapter={3: "sql", 17: "poems"}.get(self._arrived % 24, ""),
@@ -231,7 +231,7 @@ class Fleet:
         if self.running:
             request_id = _pick(self.running, index)
             number, _ = self.running.pop(request_id)
-            self._send(RequestFailed(request_id, number, tokens_sent, cause))
+            self._send(RequestFailed(request_id, number, tokens_sent, cause=cause))
 
     def cancel(self, index: int) -> None:
         if self.requests:
@@ -251,7 +251,7 @@ class Fleet:
         events: tuple[Event, ...] = (
             FirstToken(request_id, number),
             RequestFinished(request_id, number, 5),
-            RequestFailed(request_id, number, 0, FailureCause.BROKEN),
+            RequestFailed(request_id, number, 0, cause=FailureCause.BROKEN),
             RequestCancelled(f"not-{request_id}"),
             ServedElsewhere(request_id, number, "a"),
         )
@@ -267,7 +267,7 @@ class Fleet:
         self._send(GatewayLoads(loads, ((instance_id, PROMPTS[prompt % len(PROMPTS)]),)))
 
     def report_load(self, instance_id: str, running: int, kv_used: float, age_s: float) -> None:
-        self._send(LoadReported(instance_id, running, running // 2, kv_used, age_s))
+        self._send(LoadReported(instance_id, running, running // 2, kv_used=kv_used, age_s=age_s))
 
     def plan(self) -> None:
         snapshot = self.core.snapshot(self.now)
@@ -286,7 +286,7 @@ class Fleet:
     def propose_garbage(self, index: int, here: str, there: str) -> None:
         request_id = _pick(self.requests, index) if self.requests else "never"
         actual = self.seen[request_id].instance_id if request_id in self.seen else here
-        moves = (Move(request_id, actual, there, 1.0), Move(request_id, here, there, 1.0))
+        moves = (Move(request_id, actual, there, gain_s=1.0), Move(request_id, here, there, gain_s=1.0))
         self._propose(MovesProposed(moves, self.core.version))
 
     def _propose(self, proposed: MovesProposed) -> None:
@@ -477,7 +477,7 @@ class Fleet:
         """No room for another, or one of those that wait, which may be the one whose turn it is, does not fit, or only
         such wait that have to leave room for other tenants."""
         assert self.core.policy.holds_requests
-        others = view.others.load or InstanceLoad(view.instance_id, 0, 0, 0, 0)
+        others = view.others.load or InstanceLoad(view.instance_id, 0, 0, waiting_tokens=0, kv_tokens=0)
         assert view.running or others.running or others.waiting
         prefilling_s = (view.booked_prefill_tokens + others.prefilling_tokens) * view.seconds_per_token
         foreign = view.reported.foreign
@@ -631,7 +631,17 @@ class AnyEvents(RuleBasedStateMachine):
     )
     def hear_of_others(self, running, tokens, instance_id, prompt):
         loads = (
-            InstanceLoad(i, n, tokens, tokens // 2, n * 300, n // 4, 0.0, 0, 0.5 if n > 6 else None)
+            InstanceLoad(
+                i,
+                n,
+                tokens,
+                waiting_tokens=tokens // 2,
+                kv_tokens=n * 300,
+                waiting=n // 4,
+                seconds_per_token=0.0,
+                saved_tokens=0,
+                head_age_s=0.5 if n > 6 else None,
+            )
             for i, n in zip(IDS, running, strict=False)
             if n
         )
@@ -726,7 +736,11 @@ def random_event(fleet: Fleet, rng: random.Random) -> None:
     elif kind == 9:
         fleet.propose_garbage(index, rng.choice(IDS), rng.choice(IDS))
     elif kind == 11:
-        loads = (InstanceLoad(i, 1, rng.randrange(1000), rng.randrange(1000), 500) for i in IDS if rng.random() < 0.3)
+        loads = (
+            InstanceLoad(i, 1, rng.randrange(1000), waiting_tokens=rng.randrange(1000), kv_tokens=500)
+            for i in IDS
+            if rng.random() < 0.3
+        )
         fleet.hear_of_others(tuple(loads), rng.choice(IDS), rng.randrange(len(PROMPTS)))
     elif kind == 12:
         fleet.report_load(rng.choice(IDS), rng.randrange(6), rng.random(), rng.choice((0.0, 0.0, 9.0)))

@@ -16,7 +16,7 @@ def board() -> LoadBoard:
 
 
 def load(instance_id: str, running: int) -> InstanceLoad:
-    return InstanceLoad(instance_id, running, 10 * running, 0, 100 * running)
+    return InstanceLoad(instance_id, running, 10 * running, waiting_tokens=0, kv_tokens=100 * running)
 
 
 def test_a_gateway_alone_hears_of_nobody(board):

@@ -51,7 +51,17 @@ def test_a_lost_instance_is_counted_on_for_a_while_only():
 
 
 def test_loads_are_those_of_fleet_and_others_than_ours_are_left_out():
-    load = InstanceLoad("a", 3, 400, 500, 600, 2, 0.001, 70, 0.0)
+    load = InstanceLoad(
+        "a",
+        3,
+        400,
+        waiting_tokens=500,
+        kv_tokens=600,
+        waiting=2,
+        seconds_per_token=0.001,
+        saved_tokens=70,
+        head_age_s=0.0,
+    )
     history = ScalingHistory("", CONFIG)
     history.add(0.0, fleet({"a": "ready", "x": "ready"}, [load]), ["a"], [], None)
     (sample,) = history.samples()[-1].instances

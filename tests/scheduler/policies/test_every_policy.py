@@ -4,6 +4,7 @@ from collections import deque
 
 import pytest
 
+from dualmap import scheduler
 from dualmap.scheduler.config import POLICY_NAMES
 from dualmap.scheduler.policies import cache_aware, conversations, preble_e2, ray_prefix_affinity
 from dualmap.scheduler.request import ChoiceReason
@@ -52,7 +53,7 @@ def size(value: object, seen: set[int]) -> int:
         return sum(size(v, seen) for v in value)
     slots = [n for c in type(value).__mro__ for n in getattr(c, "__slots__", ())]
     own = [getattr(value, n) for n in slots if hasattr(value, n)] + list(getattr(value, "__dict__", {}).values())
-    return sum(size(v, seen) for v in own) if type(value).__module__.startswith("scheduler") else 0
+    return sum(size(v, seen) for v in own) if type(value).__module__.startswith(scheduler.__name__) else 0
 
 
 @pytest.mark.parametrize("policy", POLICY_NAMES)
