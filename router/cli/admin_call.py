@@ -1,6 +1,7 @@
 """Calls of the command line to a gateway's admin port."""
 
 import argparse
+import http.client
 import json
 import os
 import urllib.error
@@ -39,8 +40,8 @@ def admin_call(admin: str, path: str, body: dict[str, Any] | None = None) -> dic
             return answer
     except urllib.error.HTTPError as error:
         raise AdminCallError(_message(error)) from None
-    except (OSError, ValueError) as error:
-        raise AdminCallError(f"no gateway answers at {admin}: {error}") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise AdminCallError(f"no gateway answers at {admin}: {str(error).strip()}") from None
 
 
 def _message(error: urllib.error.HTTPError) -> str:

@@ -15,8 +15,9 @@ from dualmap.scheduler.config import SchedulerConfig
 Place = tuple[str | int, ...]  # keys and positions, from the top of the file down
 
 _SECRET = re.compile(
-    r"(^|[-_])(token|(api)?keys?|secrets?|passwords?|passwd|credentials?|auth|env|engine_args)([-_]|$)", re.I
+    r"(^|[-_])(token|bearer|auth|(api)?keys?|secrets?|passwords?|passwd|pwd|credentials?|env|engine_args)([-_]|$)", re.I
 )
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")  # apiKey is api_key
 _USER = re.compile(r"//[^/@]*@")  # of a URL, with a password
 _NO_SECRETS = {field.name for field in fields(SchedulerConfig)}  # such as key_blocks
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
@@ -49,7 +50,8 @@ def faults_of(error: ValidationError) -> Iterator[Fault]:
 
 def is_secret(place: Place) -> bool:
     """Whether what stands there may be a secret, by the names of its keys."""
-    return any(_SECRET.search(part) and part not in _NO_SECRETS for part in place if isinstance(part, str))
+    names = [_HUMP.sub("_", part) for part in place if isinstance(part, str)]
+    return any(_SECRET.search(name) and name not in _NO_SECRETS for name in names)
 
 
 def _suggestion(place: Place) -> str:

@@ -80,9 +80,9 @@ def _ray_folders() -> Iterator[str]:
     token = Path.home() / ".ray" / "auth_token"
     needs_token = os.environ.get("RAY_AUTH_MODE", "token") == "token" and not any(map(os.environ.get, variables))
     if needs_token and not token.exists() and (why := _not_writable(token.parent)):
-        yield f"Ray keeps its token in the home folder, and {why}: set HOME to one that can, or RAY_AUTH_TOKEN"
+        yield f"Ray keeps its token in the home folder, and {why}: set HOME to a folder that can be, or RAY_AUTH_TOKEN"
     if why := _not_writable(Path(os.environ.get("RAY_TMPDIR") or gettempdir())):
-        yield f"Ray's sessions: {why}: set RAY_TMPDIR to a folder that can"
+        yield f"Ray's sessions: {why}: set RAY_TMPDIR to a folder that can be"
 
 
 def _not_writable(folder: Path) -> str:
@@ -105,4 +105,6 @@ def _not_free(host: str, port: int) -> str:
             probe.bind((host, port))
         except OSError as error:
             return f"cannot listen on {host}:{port}: {error.strerror}"
+        except TypeError as error:  # no name that a host can have
+            return f"cannot listen on {host!r}: {error}"
     return ""

@@ -2,6 +2,8 @@
 
 import argparse
 import shlex
+import socket
+import threading
 from collections.abc import Iterator
 from importlib import import_module
 
@@ -112,6 +114,31 @@ def test_without_a_gateway_one_line_says_so(admin, command, capsys):
     assert main([*command, "--admin", admin]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: no gateway answers at {admin}")
+
+
+def test_a_port_that_speaks_no_http_is_one_line(capsys):
+    def greet() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.sendall(b"SSH-2.0-x\r\n")
+            connection.recv(1000)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=greet)
+        thread.start()
+        assert main(["status", "--admin", f"http://127.0.0.1:{listening.getsockname()[1]}"]) == 1
+        thread.join()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("SSH-2.0-x")
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "http://[", "http://a:b", "http://127.0.0.1:99999", "http://a b", "ftp://a:1"]
+)
+def test_a_server_to_measure_that_cannot_be_reached_is_one_line(url, capsys):
+    assert main(["calibrate", "--url", url]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert url in line
 
 
 @pytest.mark.parametrize(

@@ -56,10 +56,13 @@ def test_a_variable_of_the_environment_stands_for_its_value(load, text, value):
         ("instances: ['http://${UNSET}:1']", "line 2: instances.0: the environment variable UNSET is not set"),
         ("logs: {level: '${PORT:-info}'}", "logs.level: a variable is written ${NAME}, and a ${ that is none $${"),
         ("gateway: {port: '${MODEL}x'}", "line 2: gateway.port: Input should be a valid integer"),
-        ("gateway:\n  port: 1\n  host: a\n  port: 2", "line 5: gateway.port: stands twice, on lines 3 and 5"),
-        ("simulate: {count: 2}", "line 2: simulate: stands twice, on lines 1 and 2"),
-        ("pools:\n  a: {simulate: {count: 1}}\n  a: {}", "line 4: pools.a: stands twice, on lines 3 and 4"),
-        ("gateway: {port: 1, port: 1}", "line 2: gateway.port: stands twice, on lines 2 and 2"),
+        (
+            "gateway:\n  port: 1\n  host: a\n  port: 2",
+            "line 5: gateway.port: stands twice, for the first time on line 3",
+        ),
+        ("simulate: {count: 2}", "line 2: simulate: stands twice, for the first time on line 1"),
+        ("pools:\n  a: {simulate: {count: 1}}\n  a: {}", "line 4: pools.a: stands twice, for the first time on line 3"),
+        ("gateway: {port: 1, port: 1}", "line 2: gateway.port: stands twice, for the first time on line 2"),
         ("gateway:\n  host: a\n  prot: 2", "line 4: gateway.prot: unknown key; did you mean port?, not 2"),
     ],
 )
@@ -89,8 +92,11 @@ def test_a_key_that_is_near_nothing_comes_without_a_guess(load):
     assert "xyzzy: unknown key, not 1" in complaint(load, "xyzzy: 1")
 
 
-def test_a_key_may_be_merged_from_an_anchor_and_set_again(load):
-    config = load("pools:\n  a: &a {simulate: {count: 1, model: a}}\n  b: {<<: *a, simulate: {count: 2, model: b}}")
+@pytest.mark.parametrize("merged", ["*a", "{simulate: {count: 3}}"])
+def test_a_key_may_be_merged_and_set_again(load, merged):
+    config = load(
+        f"pools:\n  a: &a {{simulate: {{count: 1}}}}\n  b: {{<<: {merged}, simulate: {{count: 2, model: b}}}}"
+    )
     assert [pool.simulate.count for pool in config.pools.values()] == [1, 2]
 
 
@@ -113,6 +119,11 @@ def test_a_key_may_be_merged_from_an_anchor_and_set_again(load):
         "hunter2: [",
         "gateway: {port: '${SECRET}'}",
         "pools: {a: {api_key: hunter2}}",
+        "gateway: {adminToken: hunter2}",
+        "gateway: {admin_token: *hunter2}",
+        "gateway: {admin_token: !hunter2 x}",
+        "instances: ['http://user:hunter2']",
+        "instances: ['http://[hunter2]']",
     ],
 )
 def test_no_secret_is_shown(load, monkeypatch, text):

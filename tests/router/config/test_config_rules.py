@@ -63,9 +63,12 @@ def pools(**each: dict) -> dict:
             "instances.1.kv_events.endpoint: is the same as instances.0.kv_events.endpoint",
         ),
         ({"instances": ["http://user:pw@10.0.0.1:8000"]}, "takes no user and password: they would be dropped"),
-        ({"instances": ["http://10.0.0.1:70000"]}, "instances.0.url: Port out of range 0-65535"),
-        ({"instances": ["http://10.0.0.1:0"]}, "has a port from 1 to 65535"),
-        ({"instances": ["http://[::1"]}, "Invalid IPv6 URL"),
+        (
+            {"instances": ["http://10.0.0.1:70000"]},
+            "instances.0.url: an instance's URL has the form http://HOST:PORT, the port from 1",
+        ),
+        ({"instances": ["http://10.0.0.1:0"]}, "http://HOST:PORT, the port from 1 to 65535"),
+        ({"instances": ["http://[::1"]}, "http://HOST:PORT"),
     ],
 )
 def test_a_contradiction_is_refused_where_it_stands(values, said):

@@ -82,6 +82,12 @@ def test_packages_that_are_not_installed_are_named(file, monkeypatch, values, ex
     assert line.endswith(f"needs more packages: pip install 'dualmap[{extra}]'")
 
 
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "é" * 70])
+def test_a_host_that_is_not_one_is_a_line(file, host):
+    lines = list(cannot_start(load_config(None, ONE | {"gateway": {"host": host, "admin_port": 0}})))
+    assert [line.startswith("cannot listen on ") for line in lines] == [True]
+
+
 @pytest.mark.parametrize("place", range(3))
 def test_a_port_that_is_taken_is_named_that_of_a_further_gateway_too(file, place):
     with socket.socket() as taken:
