@@ -57,12 +57,5 @@ LAYERS = (
 
 MOST_LINES = 400
 
-# Imports upwards or in a circle that are there still. No other may come.
-KNOWN: frozenset[tuple[str, str]] = frozenset()
-
 # Longer files that are there still.
-KNOWN_LONG: frozenset[str] = frozenset(
-    {
-        "tests/scheduler/core/test_invariants.py",
-    }
-)
+KNOWN_LONG: frozenset[str] = frozenset()

@@ -172,8 +172,8 @@ class RequestDriver:
 
     def _dispatch(self, command: Dispatch) -> None:
         driven = self.exchanges[command.request_id]
-        if driven.phase is Phase.ANSWERING:  # of a plain answer the core has not been told that it has begun
-            self._fail_stream(FailStream(command.request_id, FailureCause.INSTANCE_LOST))
+        if driven.phase is Phase.ANSWERING:
+            self._fail_begun(command.request_id)
             self.handle(RequestCancelled(command.request_id), driven.asked.core)
             return
         metrics = self._metrics
@@ -185,6 +185,9 @@ class RequestDriver:
         driven.start_attempt(command, self._connections.to(command.instance_id), self._clock())
 
     def _reject(self, command: Reject) -> None:
+        if self.exchanges[command.request_id].phase is Phase.ANSWERING:
+            self._fail_begun(command.request_id)
+            return
         driven = self.exchanges.pop(command.request_id)
         error = rejected(command)
         self._metrics.outcomes[REJECTIONS[command.reason]] += 1
@@ -202,6 +205,11 @@ class RequestDriver:
             self._metrics.relayed_pieces += driven.running.sent_pieces
         driven.fail(command.cause)
         self._ended(driven, outcome, failed(command.cause).status)
+
+    def _fail_begun(self, request_id: str) -> None:
+        """End a request whose attempt is lost in mid-answer, where the core would begin again or reject it: it is not
+        told that a plain answer has begun, since that is not the first token."""
+        self._fail_stream(FailStream(request_id, FailureCause.INSTANCE_LOST))
 
     def _ended(self, driven: Driven, outcome: Outcome, status: int) -> None:
         for watcher in self.watchers:

@@ -32,11 +32,8 @@ def _parser(parser: argparse.ArgumentParser) -> Iterator[str]:
     title = None
     for group in parser._action_groups:
         rows = [_row(action) for action in group._group_actions if action.dest != "help" and not _is_inner(action)]
-        shown = (
-            ""
-            if group.title in STANDARD_GROUPS
-            else f"**{group.title}**{f': {group.description}' if group.description else ''}\n\n"
-        )
+        about = f": {group.description}" if group.description else ""
+        shown = "" if group.title in STANDARD_GROUPS else f"**{group.title}**{about}\n\n"
         if rows and shown != title:
             yield f"\n{shown}| option | what |\n|---|---|\n"
             title = shown

@@ -29,23 +29,10 @@ from dualmap.scheduler.events import (
 from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.snapshot import Move
 
-# What is tuned, as these tests count on it.
-TUNED = {
-    "recompute_price_idle": 2.0,
-    "recompute_price_busy": 16.0,
-    "hot_slo_fraction": 1.0,
-    "escape_slo_fraction": 0.2,
-    "min_move_gain_s": 0.1,
-    "decode_s_per_request": 0.0006,
-    "release_window_s": 0.1,
-    "length_handicap": 2.0,
-    "patience_slos": 1.6,
-}
-
 
 class Script:
     def __init__(self, *instance_ids: str, capacity: dict[str, float] | None = None, **config: object) -> None:
-        self.core = Scheduler(SchedulerConfig(**(TUNED | config)))
+        self.core = Scheduler(SchedulerConfig(**config))
         self.now = 100.0
         self._capacity = {
             "prefill_tokens_per_s": 1000.0,

@@ -60,7 +60,9 @@ def test_any_run_gets_the_same_commands_again(policy, changes, seed):
         assert done.commands > 5
 
 
-@pytest.mark.parametrize("policy", POLICY_NAMES)
+@pytest.mark.parametrize(
+    "policy", [pytest.param(name, marks=() if name == "dualmap" else pytest.mark.slow) for name in POLICY_NAMES]
+)
 def test_a_long_run_gets_the_same_commands_in_a_process_with_another_hash_seed(policy, tmp_path):
     path = tmp_path / "run.jsonl.gz"
     record(path, SchedulerConfig(policy=policy, **BASE), seed=5, events=2000)

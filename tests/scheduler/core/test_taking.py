@@ -103,7 +103,7 @@ def test_an_instance_that_refuses_connections_takes_nothing(script):
 
 
 def test_nothing_is_taken_from_an_instance_that_could_start_it_as_soon(script):
-    core = loaded(script, now=150, **FREE)
+    core = loaded(script, now=150, release_window_s=0.1, **FREE)
     core.arrive("r", 1100, blocks=core.prompt("a", "b"), ttft_slo_s=PATIENT_S)
     assert core.attempt("r").state is AttemptState.WAITING
     assert core.finish("other") == []
@@ -145,8 +145,8 @@ def test_what_leaves_a_suspect_is_placed_once(script):
 
 
 def test_load_that_other_gateways_put_on_an_instance_is_a_reason_to_take_from_it(script):
-    core = loaded(script, ("r", 1500), now=200, min_move_gain_s=1.0, **FREE)
-    assert core.finish("other") == []  # 0.2 s ahead of it
+    core = loaded(script, ("r", 1500), now=500, min_move_gain_s=1.0, **FREE)
+    assert core.finish("other") == []  # 0.5 s ahead of it
     core.send(GatewayLoads((InstanceLoad("a", 1, 4000, waiting_tokens=0, kv_tokens=0),)))
     assert core.attempt("r").reason is ChoiceReason.TAKEN
     assert core.attempt("r").instance_id == "b"

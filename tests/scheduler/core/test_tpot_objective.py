@@ -56,7 +56,7 @@ def test_the_strictest_objective_of_those_that_decode_counts(script, objectives,
 def test_a_request_goes_where_its_tokens_come_in_time(script, tpot_slo_s, expected):
     core = taught(script, "a", "b")
     decoding(core, "r0", "a", 3500)
-    core.arrive("b0", 300, only=("b",))  # b would give the first token later
+    core.arrive("b0", 150, only=("b",))  # b would give the first token later
     core.arrive("r1", 200, blocks=core.prompt("a", "b"), tpot_slo_s=tpot_slo_s)
     assert core.attempt("r1").instance_id == expected
 

@@ -115,7 +115,7 @@ def test_what_an_idle_instance_takes_waits_for_the_others_too(script):
     core = among_others(script, "a", "b", slo_aware=False, **FREE)
     shared = core.prompt("a", "b")
     core.arrive("now", 5000, shared)
-    core.arrive("other", 100, core.prompt("b", "a"))
+    core.arrive("other", 1000, core.prompt("b", "a"))
     answer(core)
     core.arrive("r", LONG, shared)
     answer(core)
