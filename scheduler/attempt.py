@@ -1,6 +1,6 @@
 """One try at running a request on one instance: its states, the table of its transitions, and all that writes it.
 
-docs/architecture/core.md shows the table; tests/scheduler/core_page.py writes that page from this file.
+docs/architecture/core.md shows the table; tests/docs/core_page.py makes that page from this file.
 """
 
 from collections.abc import Sequence
@@ -46,9 +46,9 @@ class Ending(StrEnum):
 
     FINISHED = "finished"
     FAILED = "failed"
-    CANCELLED = "cancelled"
+    CANCELLED = "the client left"
     TIMED_OUT = "timed out"
-    SHED = "shed: it made room for another request"
+    SHED = "it made room for another request"
     LOST = "its instance is gone"
     LEFT = "its instance drains or is left alone: it is placed again"
     REDIRECTED = "the proxy went on to another instance"
@@ -165,7 +165,7 @@ class Attempt:
             f"due after {self.deadline_s - self.arrived_at:g} s"
         ]
         if self.tried:
-            lines.append(f"failed before on {', '.join(sorted(self.tried))}")
+            lines.append(f"had failed on {', '.join(sorted(self.tried))}")
         if self.moves:
             lines.append(f"moved {self.moves} times, last from {self.moved_from}")
         if self.dispatched_at:

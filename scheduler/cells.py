@@ -8,6 +8,7 @@ them is followed.
 
 from collections import deque
 from collections.abc import Set
+from dataclasses import KW_ONLY
 from enum import StrEnum
 
 from xxhash import xxh3_64_intdigest
@@ -36,6 +37,7 @@ class CellLoad:
     instances: int
     backlog_s: float = 0.0
     used: float = 0.0
+    _: KW_ONLY
     request_s: float = 0.0
     full: bool = False
     age_s: float = 0.0
@@ -57,6 +59,7 @@ class CellChoice:
     cell: str
     reason: CellReason
     candidates: tuple[str, ...]
+    _: KW_ONLY
     given_blocks: int = 0
 
 
@@ -176,7 +179,7 @@ class CellRouter:
             reason = CellReason.BALANCED
         else:
             reason = CellReason.WARM if cell is home else CellReason.SWITCHED
-        return CellChoice(chosen, reason, names, given if cell is home else 0)
+        return CellChoice(chosen, reason, names, given_blocks=given if cell is home else 0)
 
     def _cost_s(self, name: str, home: _Cell | None, given: int, now: float) -> float:
         """What is waited for there, less what is saved there."""
@@ -228,4 +231,4 @@ def load_of(core: Scheduler) -> CellLoad:
     arrived = core.stats.arrived
     request_s = core.stats.arrived_work_tokens / arrived * ready[0].seconds_per_token if arrived and ready else 0.0
     full = not ready or len(core.attempts) >= core.config.max_in_flight
-    return CellLoad(len(ready), core.loads.mean_s, min(1.0, used), request_s, full)
+    return CellLoad(len(ready), core.loads.mean_s, min(1.0, used), request_s=request_s, full=full)

@@ -1,5 +1,6 @@
 """Orders the core gives its driver, in the imperative. The driver carries them out in the order given."""
 
+from dataclasses import KW_ONLY
 from enum import StrEnum
 
 from dualmap.scheduler.events import FailureCause
@@ -27,6 +28,7 @@ class Dispatch:
     request_id: str
     attempt: int
     instance_id: str
+    _: KW_ONLY
     reason: ChoiceReason
     queued_s: float
     estimated_ttft_s: float

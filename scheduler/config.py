@@ -78,7 +78,7 @@ LIVE_SETTINGS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerConfig:
     """Raises ConfigError with field, rule and value."""
 
@@ -90,19 +90,19 @@ class SchedulerConfig:
 
     # The five techniques.
     dual_mapping: bool = True  # two rings name two candidates; off: one ring, one candidate
-    adaptive_key: bool = True  # off: the key is always the first key_blocks blocks
-    slo_aware: bool = True  # off: always the candidate with the longer cached prefix
-    gateway_queue: bool = True  # off: dispatched at once; what waits, waits in the instance and cannot move
-    rebalancing: bool = True  # off: what waits stays where it was placed
+    adaptive_key: bool = True  # a hot prefix gets a longer key; off: the key is always the first key_blocks blocks
+    slo_aware: bool = True  # the estimated time decides, too; off: always the candidate with the longer cached prefix
+    gateway_queue: bool = True  # requests wait in the gateway; off: in the instance, where they cannot move
+    rebalancing: bool = True  # waiting requests leave hot instances; off: what waits stays where it was placed
 
     # What is added to them.
-    find_holders: bool = True  # off: an instance that holds the prefix is a candidate only if the rings name it
-    escape: bool = True  # off: the least loaded instance is a candidate only if the rings name it
-    deadline_order: bool = True  # off: first come, first served
-    taking: bool = True  # off: an instance without work stays so until a request is placed there
+    find_holders: bool = True  # who holds the prefix is a candidate; off: only if the rings name it
+    escape: bool = True  # the least loaded instance is a candidate; off: only if the rings name it
+    deadline_order: bool = True  # queues keep objectives; off: first come, first served
+    taking: bool = True  # idle instances take what waits elsewhere; off: they idle until a request is placed there
 
     adapter_load_s: float = 0.2  # what a request waits where its LoRA adapter has to be loaded first
-    virtual_nodes: int = 128  # per instance of weight 1 on each ring: about 9 % spread of arc length
+    virtual_nodes: int = 128  # points per instance of weight 1 on each ring: about 9 % spread of arc length
     key_blocks: int = 1  # depth of a key before any deepening
     max_key_blocks: int = 512  # deepening stops here: a longer common prefix is not compared
 
@@ -116,8 +116,8 @@ class SchedulerConfig:
     # A third instance takes over only with a backlog below this share: on a loaded cluster it would only get hot, too.
     escape_slo_fraction: float = 0.2
     max_moves: int = 16  # per plan, so that one bad estimate cannot empty a queue
-    max_moves_per_request: int = 2  # so that a request cannot wander
-    min_move_gain_s: float = 0.1  # below the error of the estimates a move is noise
+    max_moves_per_request: int = 2  # while it waits, so that a request cannot wander
+    min_move_gain_s: float = 0.1  # what a move must save: below the error of the estimates a move is noise
 
     # What each request that runs at an instance adds to the time of a new one there and, through it, of the others, for
     # each token of the answer: twice the time to read one request's KV cache, 57 KB x 8,000 tokens at 1.5 TB/s.

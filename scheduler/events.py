@@ -1,6 +1,6 @@
 """Facts the driver tells the core, in the past tense. Times are not in them: `handle(event, now)` carries the time."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 
 from dualmap.scheduler.config import SchedulerConfig
@@ -21,13 +21,14 @@ class InstanceCapacity:
     attention_tokens: length of context at which a token's attention costs as much as all else of it; 0: the cost of a
         token is taken to be the same at any length.
     max_adapters: LoRA adapters it has loaded at once (vLLM: max_loras).
-    weight: share of the rings, relative to the other instances; None: nobody said, which counts as 1.
+    weight: share of the rings, relative to the other instances; None: by speed, where the other instances' is known.
     The defaults describe a 7B-class model on one accelerator (arXiv 2602.06502: 0.00016 s a prefill token).
     """
 
     prefill_tokens_per_s: float = 6250.0
     kv_tokens: int = 740_000
     max_running: int = 256
+    _: KW_ONLY
     weight: float | None = None
     cache_tokens: int = 0
     attention_tokens: int = 0
@@ -67,6 +68,7 @@ class InstanceJoined:
     instance_id: str
     incarnation: int = 0
     capacity: InstanceCapacity = InstanceCapacity()
+    _: KW_ONLY
     adapters: tuple[str, ...] = ()
 
 
@@ -89,11 +91,15 @@ class InstanceLost:
 
 @record
 class RequestArrived:
+    """A client asks for an answer."""
+
     request: Request
 
 
 @record
 class FirstToken:
+    """The driver saw the first output of the attempt."""
+
     request_id: str
     attempt: int
 
@@ -115,6 +121,7 @@ class RequestFinished:
     request_id: str
     attempt: int
     output_tokens: int
+    _: KW_ONLY
     cached_tokens: int | None = None
     prompt_tokens: int | None = None
 
@@ -126,6 +133,7 @@ class RequestFailed:
     request_id: str
     attempt: int
     tokens_sent: int
+    _: KW_ONLY
     cause: FailureCause
 
 
@@ -168,6 +176,7 @@ class LoadReported:
     instance_id: str
     running: int
     waiting: int
+    _: KW_ONLY
     kv_used: float
     age_s: float = 0.0
     adapters: tuple[str, ...] = ()
@@ -184,6 +193,7 @@ class InstanceLoad:
     instance_id: str
     running: int
     prefilling_tokens: int
+    _: KW_ONLY
     waiting_tokens: int
     kv_tokens: int
     waiting: int = 0
@@ -201,6 +211,7 @@ class GatewayLoads:
     loads: tuple[InstanceLoad, ...]
     sent: tuple[tuple[str, tuple[int, ...]], ...] = ()
     age_s: float = 0.0
+    _: KW_ONLY
     told_s: float | None = None
 
 

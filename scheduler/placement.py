@@ -1,6 +1,7 @@
 """What every policy answers, so that the core runs DualMap and the policies it is compared with alike."""
 
 from collections.abc import Sequence, Set
+from dataclasses import KW_ONLY
 from typing import Protocol
 
 from dualmap.scheduler.instance.view import InstanceView
@@ -17,6 +18,7 @@ class Placement:
     estimate: TtftEstimate
     candidates: tuple[str, ...]
     reason: ChoiceReason
+    _: KW_ONLY
     considered: Sequence[TtftEstimate] = ()
     shared_blocks: int = 0
 

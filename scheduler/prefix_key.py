@@ -9,7 +9,7 @@ apart: their prompt gets more homes than the two that a key has, as many as its 
 
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 HOT_SHARE = 0.5  # of one instance's fair share of the requests; a key has two instances to run on
@@ -45,6 +45,7 @@ class _Share:
     sample: tuple[int, ...]
     count: int = 0
     ends: int = 0
+    _: KW_ONLY
     splits_at: int | None = None
 
 

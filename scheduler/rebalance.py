@@ -61,7 +61,7 @@ def _relieve(
         if best is None:
             return moves
         gain_s, target, waiting = best
-        moves.append(Move(waiting.request_id, hot.instance_id, target, gain_s))
+        moves.append(Move(waiting.request_id, hot.instance_id, target, gain_s=gain_s))
         freed = waiting.work_tokens[hot.instance_id]
         loads[hot.instance_id].tokens -= freed
         loads[target].tokens += waiting.work_tokens[target]

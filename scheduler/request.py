@@ -1,5 +1,6 @@
 """What the core knows of a request."""
 
+from dataclasses import KW_ONLY
 from enum import StrEnum
 
 from dualmap.scheduler.record import record
@@ -28,6 +29,7 @@ class Request:
     id: str
     blocks: tuple[int, ...]
     prompt_tokens: int
+    _: KW_ONLY
     max_output_tokens: int = 0
     ttft_slo_s: float | None = None
     priority: int = 0

@@ -1,7 +1,7 @@
 """What a background planner is shown of the core, and the moves it answers with. Plain values: they travel between
 processes."""
 
-from dataclasses import field
+from dataclasses import KW_ONLY, field
 
 from dualmap.scheduler.record import record
 
@@ -10,14 +10,15 @@ from dualmap.scheduler.record import record
 class WaitingSnapshot:
     """A request that waits in the gateway for `instance_id` and could run elsewhere.
 
-    ahead_tokens: tokens to be computed at its instance before it starts.
-    work_tokens: instance id -> tokens of its prompt that must be computed there; its own instance and each
-    alternative. shared_s: instance id -> seconds of it for a prefix that many share; none where it is not named.
+    ahead_tokens: prefill work to be done at its instance before it starts.
+    work_tokens: instance id -> prefill work of its prompt there; its own instance and each alternative.
+    shared_s: instance id -> seconds of that work for a prefix that many share; none where it is not named.
     """
 
     request_id: str
     instance_id: str
     ttft_slo_s: float
+    _: KW_ONLY
     ahead_tokens: int
     work_tokens: dict[str, int]
     candidates: tuple[str, ...]
@@ -26,7 +27,8 @@ class WaitingSnapshot:
 
 @record
 class InstanceSnapshot:
-    """backlog_tokens: prefill tokens dispatched and not computed yet, plus those that wait in the gateway for it."""
+    """backlog_tokens: prefill work dispatched and not done, or waiting, of all gateways and of foreign requests
+    (InstanceView.backlog_tokens). seconds_per_token: its pace."""
 
     instance_id: str
     backlog_tokens: int
@@ -45,6 +47,7 @@ class Snapshot:
     version: int
     instances: tuple[InstanceSnapshot, ...]
     waiting: tuple[WaitingSnapshot, ...]
+    _: KW_ONLY
     recompute_price: float
 
 
@@ -55,4 +58,5 @@ class Move:
     request_id: str
     from_instance_id: str
     to_instance_id: str
+    _: KW_ONLY
     gain_s: float

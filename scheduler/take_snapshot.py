@@ -42,13 +42,21 @@ def take_snapshot(
                 shared_s = {i: instances[i].shared_s(attempt, work) for i, work in uncached.items()}
                 slo_s = request.ttft_slo_s or config.ttft_slo_s
                 waiting.append(
-                    WaitingSnapshot(request.id, view.instance_id, slo_s, ahead, uncached, attempt.candidates, shared_s)
+                    WaitingSnapshot(
+                        request.id,
+                        view.instance_id,
+                        slo_s,
+                        ahead_tokens=ahead,
+                        work_tokens=uncached,
+                        candidates=attempt.candidates,
+                        shared_s=shared_s,
+                    )
                 )
             ahead += attempt.work_tokens
     if not waiting:
         return None
     shown_loads = (InstanceSnapshot(i, v.backlog_tokens, v.seconds_per_token) for i, v in sorted(shown.items()))
-    return Snapshot(version, tuple(shown_loads), tuple(waiting), recompute_price(loads.busy, config))
+    return Snapshot(version, tuple(shown_loads), tuple(waiting), recompute_price=recompute_price(loads.busy, config))
 
 
 def _is_hot(view: InstanceView, config: SchedulerConfig) -> bool:

@@ -5,6 +5,8 @@ tokens are those of prompts dispatched and not yet prefilled, of prompts waiting
 prompt, as far as not cached.
 """
 
+from dataclasses import KW_ONLY
+
 from dualmap.scheduler.record import record
 from dualmap.scheduler.request import Request
 
@@ -23,6 +25,7 @@ class TtftEstimate:
     instance_id: str
     cached_tokens: int
     uncached_tokens: int
+    _: KW_ONLY
     work_tokens: int
     running: int
     prefill_s: float

@@ -57,17 +57,5 @@ LAYERS = (
 
 MOST_LINES = 400
 
-# Imports upwards or in a circle that are there still. No other may come.
-KNOWN: frozenset[tuple[str, str]] = frozenset()
-
 # Longer files that are there still.
-KNOWN_LONG: frozenset[str] = frozenset(
-    {
-        "scheduler/core/gate.py",
-        "scheduler/instance/view.py",
-        "tests/instances/kv_events/test_kv_event_stream.py",
-        "tests/loadtest/study/test_study_report.py",
-        "tests/scheduler/core/test_invariants.py",
-        "tests/scheduler/core/test_requests.py",
-    }
-)
+KNOWN_LONG: frozenset[str] = frozenset()

@@ -170,9 +170,10 @@ class InstanceActor:
                 await asyncio.sleep(READY_POLL_S)
         metrics = await scrape(self._url)
         if metrics is not None:
-            said = {"kv_tokens": metrics.kv_tokens, "max_adapters": metrics.max_adapters}
-            capacity = replace(self.member.capacity, **{name: value for name, value in said.items() if value})
-            self.member = replace(self.member, capacity=capacity)
+            told = self.member.capacity
+            kv_tokens = metrics.kv_tokens or told.kv_tokens
+            max_adapters = metrics.max_adapters or told.max_adapters
+            self.member = replace(self.member, capacity=replace(told, kv_tokens=kv_tokens, max_adapters=max_adapters))
 
     async def _watch(self) -> str:
         """Returns why it ended when the instance is lost."""

@@ -20,18 +20,36 @@ from dualmap.scheduler.errors import ConfigError
 
 SETTLE_S = 1.0  # a server counts an answer shortly after its last token has left
 MOST_STREAMS = 256  # at once, where max_num_seqs is not known
+EXAMPLES = (
+    "dualmap calibrate --url http://127.0.0.1:8000 --out profiles/qwen-7b.yaml",
+    'dualmap calibrate --url http://127.0.0.1:8000 --model tiny --quick --note "one H200"',
+    "dualmap calibrate --url http://127.0.0.1:8000 --max-prompt 16384 --max-num-batched-tokens 8192 --max-num-seqs 256",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--url", required=True, metavar="URL", help="the server, http://HOST:PORT; it must have nothing else to do")
-    add("--model", metavar="NAME", help="default: the only one of its /v1/models")
-    add("--out", type=Path, metavar="FILE", help="the profile (MODEL.yaml)")
-    add("--max-prompt", type=_count, metavar="N", help="longest prompt to measure (what model and KV cache allow)")
-    add("--max-num-batched-tokens", type=_count, metavar="N", help="of the server (told by how it cuts a long prompt)")
-    add("--max-num-seqs", type=_count, metavar="N", help="of the server (told by how many streams run at once)")
-    add("--note", default="", metavar="TEXT", help="about the machine, for the file")
-    add("--quick", action="store_true", help="fewer and shorter measurements: less than a minute, less exact")
+    server = parser.add_argument_group("server", "Nobody else may use it meanwhile.")
+    server.add_argument("--url", required=True, metavar="URL", help="http://HOST:PORT (required)")
+    server.add_argument("--model", metavar="NAME", help="(default: the only one of its /v1/models)")
+    server.add_argument(
+        "--max-num-batched-tokens", type=_count, metavar="TOKENS", help="(default: told by how it cuts a long prompt)"
+    )
+    server.add_argument(
+        "--max-num-seqs",
+        type=_count,
+        metavar="N",
+        help="requests at once (default: told by how many streams run at once)",
+    )
+    measured = parser.add_argument_group("what is measured")
+    measured.add_argument(
+        "--max-prompt", type=_count, metavar="TOKENS", help="longest prompt (default: what model and KV cache allow)"
+    )
+    measured.add_argument(
+        "--quick", action="store_true", help="less than a minute, less exact (default: more and longer measurements)"
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", type=Path, metavar="FILE", help="the profile (default MODEL.yaml)")
+    output.add_argument("--note", default="", metavar="TEXT", help="about the machine, for the file (default: its CPU)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -77,12 +77,12 @@ async def idle_metrics(base: str) -> ServerMetrics:
 
 
 def _address(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port or 80
     except ValueError:
-        port = 0
-    if parts.scheme != "http" or not parts.hostname or not port or parts.path.strip("/") not in ("", "v1"):
+        raise CalibrateError(f"--url must be http://HOST:PORT, not {url!r}") from None
+    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") not in ("", "v1"):
         raise CalibrateError(f"--url must be http://HOST:PORT, not {url!r}")
     return parts.hostname, port
 

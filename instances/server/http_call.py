@@ -1,6 +1,7 @@
 """HTTP for the background: health probes, metrics, model lists; never requests of users."""
 
 import asyncio
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -29,5 +30,5 @@ def _call(request: urllib.request.Request, timeout_s: float) -> tuple[int, bytes
     except urllib.error.HTTPError as error:
         with error:
             return error.code, b""
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         return NO_ANSWER, b""

@@ -14,40 +14,55 @@ from dualmap.instances.simulated.profile_file import read_profile
 from dualmap.instances.simulated.server import SimServer
 
 DEFAULTS = EngineProfile()
+EXAMPLES = (
+    "dualmap sim-instance --port 8001 --model sim --lora sql --lora tone",
+    "dualmap sim-instance --host 0.0.0.0 --port 8001 --profile profiles/qwen-7b.yaml --max-num-queued-reqs 64",
+    "dualmap sim-instance --port 0 --prefill-tokens-per-s 12000 --kv-tokens 300000 --max-num-seqs 128",
+    "dualmap sim-instance --port 0 --max-num-batched-tokens 4096 --block-size 16 --max-model-len 32768",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--port", type=_port, required=True, metavar="P", help="0 takes a free one")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--model", default="sim", metavar="NAME")
-    parser.add_argument("--lora", action="append", default=[], metavar="NAME", help="a LoRA adapter; may be repeated")
-    parser.add_argument(
-        "--profile", type=Path, metavar="FILE", help="what `dualmap calibrate` measured; other flags override it"
+    server = parser.add_argument_group("server")
+    server.add_argument(
+        "--port", type=_port, required=True, metavar="PORT", help="port to listen on; 0: a free one (required)"
     )
-    parser.add_argument(
+    server.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on (default %(default)s)")
+    server.add_argument("--model", default="sim", metavar="NAME", help="that it serves (default %(default)s)")
+    server.add_argument(
+        "--lora", action="append", default=[], metavar="NAME", help="a LoRA adapter; repeatable (default: none)"
+    )
+    engine = parser.add_argument_group("engine")
+    engine.add_argument(
+        "--profile",
+        type=Path,
+        metavar="FILE",
+        help="what `dualmap calibrate` measured; other flags override it (default: a 7B-class model)",
+    )
+    engine.add_argument(
         "--prefill-tokens-per-s",
         type=_above_zero,
-        metavar="N",
-        help=f"prompt tokens computed a second ({1 / DEFAULTS.prefill_s_per_token:g})",
+        metavar="TOKENS",
+        help=f"prompt tokens computed per second (default {1 / DEFAULTS.prefill_s_per_token:g})",
     )
-    for flag, default, what in (
-        ("--kv-tokens", DEFAULTS.kv_tokens, "size of the KV cache, in tokens"),
-        ("--max-num-batched-tokens", DEFAULTS.max_num_batched_tokens, "tokens computed in a step"),
-        ("--max-num-seqs", DEFAULTS.max_num_seqs, "requests running at once"),
-        ("--block-size", DEFAULTS.block_size, "tokens in a block of the cache"),
+    for flag, unit, default, what in (
+        ("--kv-tokens", "TOKENS", DEFAULTS.kv_tokens, "size of the KV cache"),
+        ("--max-num-batched-tokens", "TOKENS", DEFAULTS.max_num_batched_tokens, "computed in a step"),
+        ("--max-num-seqs", "N", DEFAULTS.max_num_seqs, "requests running at once"),
+        ("--block-size", "TOKENS", DEFAULTS.block_size, "in a block of the cache"),
     ):
-        parser.add_argument(flag, type=_count, metavar="N", help=f"{what} ({default})")
-    parser.add_argument(
+        engine.add_argument(flag, type=_count, metavar=unit, help=f"{what} (default {default})")
+    engine.add_argument(
         "--max-model-len",
         type=_count,
-        metavar="N",
-        help=f"longest prompt and answer together ({DEFAULTS.max_model_len}, or what the cache holds)",
+        metavar="TOKENS",
+        help=f"longest prompt and answer together (default {DEFAULTS.max_model_len}, or what the cache holds)",
     )
-    parser.add_argument(
+    engine.add_argument(
         "--max-num-queued-reqs",
         type=_count,
         metavar="N",
-        help="requests waiting or running; more are answered 503 (no limit)",
+        help="requests waiting or running; more are answered 503 (default: no limit)",
     )
 
 

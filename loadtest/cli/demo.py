@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dualmap.loadtest.cli.replay import can_replay, positive, run_replay
 from dualmap.loadtest.cli.report import show_report
@@ -18,10 +19,12 @@ from dualmap.loadtest.replay.flush_cache import FlushError, flush_cache
 from dualmap.loadtest.traces.load_level import round_robin_qps
 from dualmap.loadtest.traces.synth import Lognormal, SynthConfig, synthesise
 from dualmap.loadtest.traces.trace import TraceError, TraceRequest, read_trace, write_trace
-from dualmap.router.cli.up import stop_on_signal
+from dualmap.router.cli.up import is_refused, stop_on_signal
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.load import ConfigFileError, load_config
-from dualmap.router.deployment.cluster import Cluster, ClusterError
+
+if TYPE_CHECKING:
+    from dualmap.router.deployment.cluster import Cluster
 
 POLICIES = ("round_robin", "dualmap")
 INSTANCES = 4
@@ -38,14 +41,28 @@ WORKLOAD = SynthConfig(
     think=Lognormal(6, 0.7, 1, 60),
     max_input_tokens=MAX_INPUT_TOKENS,
 )
+EXAMPLES = (
+    "dualmap demo",
+    "dualmap demo --seconds 120 --trace conversation_trace.jsonl --out runs/mooncake",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--trace", metavar="FILE", help="replay the start of this Mooncake trace, not a synthetic one")
-    parser.add_argument(
-        "--seconds", type=positive, default=RUN_S, metavar="S", help=f"length of each replay ({RUN_S:g})"
+    work = parser.add_argument_group("work")
+    work.add_argument(
+        "--trace", metavar="FILE", help="replay the start of this Mooncake trace (default: chats that are made here)"
     )
-    parser.add_argument("--out", default="runs/demo", metavar="DIR", help="where runs and report go (runs/demo)")
+    work.add_argument(
+        "--seconds",
+        type=positive,
+        default=RUN_S,
+        metavar="SECONDS",
+        help="length of each of the two replays (default %(default)g)",
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--out", default="runs/demo", metavar="DIR", help="folder of run files and report (default %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,6 +79,12 @@ def run(args: argparse.Namespace) -> int:
     trace = out / "trace.jsonl"
     write_trace(trace, requests)
     print(f"{len(requests)} requests at {qps:.1f} a second, on {INSTANCES} simulated instances of a 7B-class model")
+    if is_refused(config):
+        return 1
+    from ray.exceptions import RayError  # Ray takes seconds to import
+
+    from dualmap.router.deployment.cluster import Cluster, ClusterError, told
+
     stop = stop_on_signal()
     cluster = Cluster(config, say=lambda line: print(line, flush=True))
     runs: list[Path] = []
@@ -73,8 +96,8 @@ def run(args: argparse.Namespace) -> int:
             runs.append(out / f"{policy}.jsonl")
             if code := _replay(cluster, config, policy, trace, qps, runs[-1]):
                 return code
-    except (ClusterError, FlushError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ClusterError, FlushError, RayError) as error:
+        print(f"error: {told(error)}", file=sys.stderr)
         return 1
     finally:
         cluster.stop()
@@ -107,7 +130,7 @@ def _qps(requests: Sequence[TraceRequest], config: DualMapConfig) -> float:
     )
 
 
-def _replay(cluster: Cluster, config: DualMapConfig, policy: str, trace: Path, qps: float, out: Path) -> int:
+def _replay(cluster: "Cluster", config: DualMapConfig, policy: str, trace: Path, qps: float, out: Path) -> int:
     print(f"\n{policy}", flush=True)
     for member in cluster.members():
         flush_cache(member.host, member.port)

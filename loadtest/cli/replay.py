@@ -9,37 +9,70 @@ from pathlib import Path
 from typing import Any
 
 _GRACE_S = 15.0  # for the replay process to write its last rows
+EXAMPLES = (
+    "dualmap replay trace.jsonl --target http://127.0.0.1:8080 --qps 8 --label dualmap --html runs/report.html",
+    "dualmap replay trace.jsonl --target http://127.0.0.1:8080 --speed 2 --limit 1000 --max-input-tokens 20480 --slo 2",
+    "dualmap replay trace.jsonl --target http://127.0.0.1:8080 --model tiny --api token-ids --out runs/tiny.jsonl",
+    'dualmap replay trace.jsonl --target http://127.0.0.1:8080 --request-timeout 60 --time-limit 600 --note "8 GPUs"',
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("trace", metavar="TRACE", help="a trace in the Mooncake format")
-    parser.add_argument("--target", required=True, metavar="URL", help="the gateway, http://HOST:PORT")
-    parser.add_argument("--limit", type=_count, metavar="N", help="replay only the first N requests")
-    pace = parser.add_mutually_exclusive_group()
-    pace.add_argument("--qps", type=positive, metavar="Q", help="scale arrivals to this mean rate")
-    pace.add_argument(
-        "--speed", type=positive, default=1.0, metavar="X", help="seconds of the trace a second (default 1)"
+    _add_work(parser)
+    gateway = parser.add_argument_group("gateway")
+    gateway.add_argument("--target", required=True, metavar="URL", help="http://HOST:PORT (required)")
+    gateway.add_argument("--model", metavar="NAME", help="that is asked for (default: the first of its /v1/models)")
+    gateway.add_argument(
+        "--api",
+        choices=("chat", "completions", "token-ids"),
+        default="chat",
+        help="how it is asked; token-ids: completions with token ids as prompt (default %(default)s)",
     )
-    parser.add_argument(
-        "--slo", type=positive, default=5.0, metavar="S", help="time-to-first-token objective, seconds (default 5)"
+    limits = parser.add_argument_group("objective and time-outs")
+    limits.add_argument(
+        "--slo",
+        type=positive,
+        default=5.0,
+        metavar="SECONDS",
+        help="objective for the time to the first token (default %(default)g)",
     )
-    parser.add_argument("--label", default="replay", metavar="NAME", help="name of the run in reports")
-    parser.add_argument("--note", default="", metavar="TEXT", help="what serves it; reports say so")
-    parser.add_argument("--out", metavar="FILE", help="run file (default runs/LABEL-TIME.jsonl)")
-    parser.add_argument("--html", metavar="FILE", help="write a report as one HTML page")
-    parser.add_argument("--model", metavar="NAME", help="default: the first of the target's /v1/models")
-    parser.add_argument(
-        "--api", choices=("chat", "completions", "token-ids"), default="chat", help="token-ids: as completions (chat)"
+    limits.add_argument(
+        "--request-timeout",
+        type=positive,
+        default=300.0,
+        metavar="SECONDS",
+        help="of one request (default %(default)g)",
     )
-    parser.add_argument("--max-input-tokens", type=_count, metavar="N", help="leave out longer prompts")
-    parser.add_argument(
-        "--request-timeout", type=positive, default=300.0, metavar="S", help="seconds for one request (default 300)"
-    )
-    parser.add_argument(
+    limits.add_argument(
         "--time-limit",
         type=positive,
-        metavar="S",
-        help="seconds for the whole run (default: the arrivals' span and two request time-outs)",
+        metavar="SECONDS",
+        help="of the whole run (default: the arrivals' span and two request time-outs)",
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--label", default="replay", metavar="NAME", help="of the run in reports (default %(default)s)")
+    output.add_argument("--note", default="", metavar="TEXT", help="what serves it; reports say so (default: nothing)")
+    output.add_argument("--out", metavar="FILE", help="run file (default runs/LABEL-TIME.jsonl)")
+    output.add_argument("--html", metavar="FILE", help="write a report as one HTML page (default: none)")
+
+
+def _add_work(parser: argparse.ArgumentParser) -> None:
+    work = parser.add_argument_group("work")
+    work.add_argument("trace", metavar="TRACE", help="a trace in the Mooncake format")
+    work.add_argument("--limit", type=_count, metavar="N", help="replay only the first N requests (default: all)")
+    work.add_argument(
+        "--max-input-tokens", type=_count, metavar="TOKENS", help="leave out longer prompts (default: none)"
+    )
+    pace = work.add_mutually_exclusive_group()
+    pace.add_argument(
+        "--qps", type=positive, metavar="QPS", help="mean rate of arrivals, requests per second (default: the trace's)"
+    )
+    pace.add_argument(
+        "--speed",
+        type=positive,
+        default=1.0,
+        metavar="X",
+        help="seconds of the trace that are replayed in a second (default %(default)g)",
     )
 
 

@@ -5,16 +5,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+EXAMPLES = (
+    "dualmap report runs/round_robin.jsonl runs/dualmap.jsonl --slo 2 --html runs/report.html",
+    "dualmap report runs/study.jsonl --markdown runs/study.md",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="files written by dualmap replay, or files of a policy study"
+    compared = parser.add_argument_group("what is compared")
+    compared.add_argument(
+        "runs", nargs="+", metavar="RUN", help="files written by `dualmap replay`, or files of a policy study"
     )
-    parser.add_argument("--html", metavar="FILE", help="write one self-contained HTML page")
-    parser.add_argument("--markdown", metavar="FILE", help="write a study's tables as Markdown")
-    parser.add_argument(
-        "--slo", type=float, metavar="S", help="time-to-first-token objective, seconds (default: the first run's)"
+    compared.add_argument(
+        "--slo",
+        type=float,
+        metavar="SECONDS",
+        help="objective of replays for the time to the first token (default: the first run's)",
     )
+    output = parser.add_argument_group("output, besides a table")
+    output.add_argument("--html", metavar="FILE", help="write one self-contained HTML page (default: none)")
+    output.add_argument("--markdown", metavar="FILE", help="write a study's tables as Markdown (default: none)")
 
 
 def run(args: argparse.Namespace) -> int:

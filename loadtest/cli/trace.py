@@ -8,45 +8,72 @@ from dualmap.loadtest.formats import FORMATS
 
 if TYPE_CHECKING:
     from dualmap.loadtest.traces.workload import Workload
+EXAMPLES = (
+    "dualmap trace describe trace.jsonl --format mooncake",
+    "dualmap trace synth --out chats.jsonl --requests 5000 --qps 6 --seed 2",
+    "dualmap trace synth --out chats.jsonl --system-prompts 4 --zipf 0 --mean-turns 8 --max-input-tokens 8192",
+    "dualmap trace convert sessions/ trace.jsonl --format weka --limit 4000 --max-input-tokens 20480",
+    "dualmap trace convert trace.jsonl twice.jsonl --copies 2 --sessions 500 --qps 8 --seed 1",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="trace_command", required=True, metavar="COMMAND")
-    synth = commands.add_parser("synth", help="write a synthetic chat trace in the Mooncake format")
-    synth.add_argument("--out", required=True, metavar="FILE", help="where to write it (JSONL)")
-    synth.add_argument("--requests", type=int, default=2000, metavar="N", help="how many requests (default 2000)")
-    synth.add_argument("--seed", type=int, default=1, metavar="N", help="same seed, same trace (default 1)")
-    synth.add_argument("--qps", type=float, default=3.4, metavar="Q", help="mean requests per second (default 3.4)")
-    synth.add_argument(
-        "--system-prompts", type=int, default=16, metavar="N", help="different shared system prompts (default 16)"
+    for name, summary, add in (
+        ("synth", "write a synthetic chat trace in the Mooncake format", _add_synth),
+        ("describe", "lengths, arrivals, sessions and reuse of a trace", _add_input),
+        ("convert", "write a trace of any known format in the Mooncake format", _add_convert),
+    ):
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.set_defaults(parser=command)
+        add(command)
+
+
+def _add_synth(parser: argparse.ArgumentParser) -> None:
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", required=True, metavar="FILE", help="where to write it, as JSONL (required)")
+    add = parser.add_argument_group("chats").add_argument
+    add("--requests", type=int, default=2000, metavar="N", help="how many requests (default %(default)s)")
+    add("--seed", type=int, default=1, metavar="N", help="same seed, same trace (default %(default)s)")
+    add("--qps", type=float, default=3.4, metavar="QPS", help="mean requests per second (default %(default)g)")
+    add(
+        "--system-prompts",
+        type=int,
+        default=16,
+        metavar="N",
+        help="different system prompts, which chats share (default %(default)s)",
     )
-    synth.add_argument(
-        "--zipf", type=float, default=1.0, metavar="S", help="skew of their popularity, 0 is even (default 1.0)"
+    add(
+        "--zipf", type=float, default=1.0, metavar="S", help="skew of their popularity, 0 is even (default %(default)g)"
     )
-    synth.add_argument("--mean-turns", type=float, default=4.0, metavar="N", help="turns of a chat (default 4)")
-    synth.add_argument(
-        "--max-input-tokens", type=int, default=20480, metavar="N", help="longest prompt (default 20480)"
-    )
-    show = commands.add_parser("describe", help="lengths, arrivals, sessions and reuse of a trace")
-    _add_input(show)
-    convert = commands.add_parser("convert", help="write a trace of any known format in the Mooncake format")
-    _add_input(convert)
-    convert.add_argument("out", metavar="OUT", help="where to write it (JSONL)")
-    convert.add_argument("--limit", type=int, metavar="N", help="only the first N requests")
-    convert.add_argument("--max-input-tokens", type=int, metavar="N", help="leave out longer prompts")
-    convert.add_argument(
-        "--sessions", type=int, metavar="N", help="draw N sessions with replacement, starting at random times"
-    )
-    convert.add_argument("--copies", type=int, metavar="N", help="lay N copies with their own sessions over each other")
-    convert.add_argument("--qps", type=float, metavar="Q", help="mean requests per second")
-    convert.add_argument("--seed", type=int, default=0, metavar="N", help="for all that is drawn (default 0)")
+    add("--mean-turns", type=float, default=4.0, metavar="N", help="turns of a chat (default %(default)g)")
+    add("--max-input-tokens", type=int, default=20480, metavar="TOKENS", help="longest prompt (default %(default)s)")
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("trace", metavar="TRACE", help="a trace file, or a directory of agent sessions")
-    parser.add_argument(
-        "--format", choices=("auto", *FORMATS), default="auto", help="its format (default: told by its content)"
+    read = parser.add_argument_group("input")
+    read.add_argument("trace", metavar="TRACE", help="a trace file, or a directory of agent sessions")
+    read.add_argument(
+        "--format", choices=("auto", *FORMATS), default="auto", help="of the trace (default: told by its content)"
     )
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    _add_input(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument("out", metavar="OUT", help="where to write it, as JSONL")
+    add = parser.add_argument_group("what becomes of it").add_argument
+    add("--limit", type=int, metavar="N", help="only the first N requests (default: all)")
+    add("--max-input-tokens", type=int, metavar="TOKENS", help="leave out longer prompts (default: none)")
+    add(
+        "--sessions",
+        type=int,
+        metavar="N",
+        help="draw N sessions with replacement, starting at random times (default: those of the trace)",
+    )
+    add("--copies", type=int, metavar="N", help="lay N copies with their own sessions over each other (default: one)")
+    add("--qps", type=float, metavar="QPS", help="mean requests per second (default: those of the trace)")
+    add("--seed", type=int, default=0, metavar="N", help="for all that is drawn (default %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -58,7 +58,9 @@ def p90_ttft_s(*streams: list[Arrival], of: str, instances: int = 1, told_apart:
     ordered = sorted(arrival for stream in streams for arrival in stream)
     for index, (at_s, tenant, prompt_tokens, output_tokens) in enumerate(ordered):
         blocks = tuple(next(numbers) for _ in range(prompt_tokens // 512))
-        told = Request(str(index), blocks, prompt_tokens, output_tokens, tenant=tenant if told_apart else "")
+        told = Request(
+            str(index), blocks, prompt_tokens, max_output_tokens=output_tokens, tenant=tenant if told_apart else ""
+        )
         requests.append(WorkRequest(at_s, prompt_tokens, output_tokens, blocks, session=index, told=told))
     specs = [InstanceSpec(f"i{number}", PROFILE) for number in range(instances)]
     done = VirtualCluster(Workload("tenants", requests), ClusterSettings(SchedulerConfig(), specs)).run()

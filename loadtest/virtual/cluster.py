@@ -150,7 +150,7 @@ class VirtualCluster:
             str(index),
             self._prompt_blocks(index),
             request.prompt_tokens,
-            request.output_tokens if self.settings.told_output == "exact" else 0,
+            max_output_tokens=request.output_tokens if self.settings.told_output == "exact" else 0,
             block_tokens=self.workload.block_tokens,
         )
         self._tell(self._gateway_of(index), RequestArrived(told))
@@ -232,7 +232,7 @@ class VirtualCluster:
         if self._instances.add(dispatch.instance_id, asked, dispatch.attempt):
             outcome.instance_id = dispatch.instance_id
         else:
-            failed = RequestFailed(dispatch.request_id, dispatch.attempt, 0, FailureCause.CONNECT)
+            failed = RequestFailed(dispatch.request_id, dispatch.attempt, 0, cause=FailureCause.CONNECT)
             self.clock.at(self.clock.now + self._delay, self._tell, gateway, failed)
 
     def _first_token(self, request_id: str, attempt: int, cached_tokens: int) -> None:
@@ -249,7 +249,11 @@ class VirtualCluster:
         request, outcome = self.workload.requests[index], self.outcomes[index]
         outcome.finished_s = self.clock.now
         event = RequestFinished(
-            request_id, attempt, request.output_tokens, outcome.cached_tokens, request.prompt_tokens
+            request_id,
+            attempt,
+            request.output_tokens,
+            cached_tokens=outcome.cached_tokens,
+            prompt_tokens=request.prompt_tokens,
         )
         self._tell(self._gateway_of(index), event)
         self._ended(index, ok=True)
@@ -304,7 +308,7 @@ class VirtualCluster:
         for request_id, attempt in self._instances.stop(instance_id).items():
             index = int(request_id)
             tokens_sent = 0 if isnan(self.outcomes[index].first_token_s) else 1
-            failed = RequestFailed(request_id, attempt, tokens_sent, FailureCause.BROKEN)
+            failed = RequestFailed(request_id, attempt, tokens_sent, cause=FailureCause.BROKEN)
             self.clock.at(noticed_s, self._tell, self._gateway_of(index), failed)
 
     def _report(self, instance_id: str, state: MemberState) -> None:

@@ -11,7 +11,8 @@ from dualmap.scheduler.fleet.fleet_core import FleetCore
 from dualmap.scheduler.fleet.gateway_link import GatewayLink
 from dualmap.scheduler.fleet.member import Member, Membership
 from dualmap.scheduler.fleet.membership_events import membership_events
-from dualmap.scheduler.fleet.messages import FleetNews, FleetState, PoolPlan, PoolTotals
+from dualmap.scheduler.fleet.messages import FleetNews, FleetState, PoolPlan
+from dualmap.scheduler.fleet.pool_totals import PoolTotals
 
 # As in the live gateway.
 LEAST_GAP_S = 0.005  # between an answer and the next call

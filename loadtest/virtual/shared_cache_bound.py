@@ -88,7 +88,17 @@ class SharedCacheQueue:
             booked.reserved_tokens += reserved
             self._running[request.id] = booked, uncached, reserved
             queued_s = now - arrived_at
-            commands.append(Dispatch(request.id, 1, instance_id, ChoiceReason.POLICY, queued_s, 0.0, cached))
+            commands.append(
+                Dispatch(
+                    request.id,
+                    1,
+                    instance_id,
+                    reason=ChoiceReason.POLICY,
+                    queued_s=queued_s,
+                    estimated_ttft_s=0.0,
+                    cached_tokens=cached,
+                )
+            )
         return commands
 
 

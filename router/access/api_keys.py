@@ -48,10 +48,11 @@ class _File(BaseModel):
 def load_api_keys(path: Path) -> Mapping[str, ApiKey]:
     """By hash. Raises ApiKeysError."""
     try:
-        values: Any = yaml.safe_load(path.read_text())
+        with path.open("rb") as file:  # of bytes: an error of YAML quotes the line of a text
+            values: Any = yaml.safe_load(file)
     except OSError as error:
         raise ApiKeysError(f"{path} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
         raise ApiKeysError(f"{path}: {' '.join(str(error).split())}") from None
     try:
         keys = _File.model_validate(values).keys

@@ -1,6 +1,7 @@
 """Calls of the command line to a gateway's admin port."""
 
 import argparse
+import http.client
 import json
 import os
 import urllib.error
@@ -15,7 +16,15 @@ class AdminCallError(Exception):
 
 
 def add_admin_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--admin", default="http://127.0.0.1:8081", metavar="URL", help="the gateway's admin address")
+    gateway = parser.add_argument_group(
+        "gateway", "Where it wants a token, DUALMAP_ADMIN_TOKEN in the environment is sent along."
+    )
+    gateway.add_argument(
+        "--admin",
+        default="http://127.0.0.1:8081",
+        metavar="URL",
+        help="admin address of one of the deployment's gateways (default %(default)s)",
+    )
 
 
 def admin_call(admin: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -31,8 +40,8 @@ def admin_call(admin: str, path: str, body: dict[str, Any] | None = None) -> dic
             return answer
     except urllib.error.HTTPError as error:
         raise AdminCallError(_message(error)) from None
-    except (OSError, ValueError) as error:
-        raise AdminCallError(f"no gateway answers at {admin}: {error}") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise AdminCallError(f"no gateway answers at {admin}: {str(error).strip()}") from None
 
 
 def _message(error: urllib.error.HTTPError) -> str:

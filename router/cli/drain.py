@@ -4,10 +4,17 @@ import argparse
 
 from dualmap.router.cli.follow_scaling import Scaling, add_follow_arguments, ask_and_follow
 
+EXAMPLES = (
+    "dualmap drain vllm-1",
+    "dualmap drain vllm-1 --undo",
+    "dualmap drain 10.0.0.2:8000 --no-wait --admin http://10.0.0.1:8081",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("instance_id", metavar="ID", help="as in `dualmap status`")
-    parser.add_argument("--undo", action="store_true", help="give it requests again")
+    instance = parser.add_argument_group("instance")
+    instance.add_argument("instance_id", metavar="ID", help="as in `dualmap status`")
+    instance.add_argument("--undo", action="store_true", help="give it requests again (default: give it no more)")
     add_follow_arguments(parser)
 
 

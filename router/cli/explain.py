@@ -14,12 +14,18 @@ REASONS = {
     "only_one": "no other instance was left",
     "moved": "moved there from an instance with too much to do",
     "taken": "taken by an instance that had nothing else to do",
+    "redirected": "the proxy that carries it could not reach its instance and chose this one",
     "policy": "so the policy chose",
 }
+EXAMPLES = (
+    "dualmap explain gateway-0-17",
+    "dualmap explain gateway-0-17 --admin http://10.0.0.1:8081",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("request_id", metavar="REQUEST_ID", help="the answer's x-request-id")
+    request = parser.add_argument_group("request")
+    request.add_argument("request_id", metavar="REQUEST_ID", help="the answer's header x-request-id")
     add_admin_argument(parser)
 
 
@@ -62,10 +68,7 @@ def explained(decision: dict[str, Any]) -> str:
     ]
     if decision["tpot_slo_s"]:
         lines.append(f"objective for each output token: {_milliseconds(decision['tpot_slo_s'])}")
-    if decision["moves"]:
-        lines.append(f"moved {decision['moves']} times while it waited")
-    if decision["failed_on"]:
-        lines.append(f"had failed on {', '.join(decision['failed_on'])}")
+    lines += decision["story"][1:]  # its first line is the one above
     rows = [("INSTANCE", "CACHED", "TO COMPUTE", "PREFILL", "FIRST TOKEN", "PER TOKEN", "OBJECTIVE", "RUNNING")]
     rows += [
         (

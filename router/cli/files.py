@@ -17,12 +17,16 @@ KINDS = {
     "kubernetes": "kubernetes",
     "prometheus": "prometheus",
 }
+EXAMPLES = ("dualmap files config", "dualmap files helm --out deploy/dualmap --force")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", choices=KINDS, help="config: dualmap.yaml with its comments; helm: the chart")
-    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where they go (the current folder)")
-    parser.add_argument("--force", action="store_true", help="replace files that are there")
+    written = parser.add_argument_group("what is written")
+    written.add_argument("kind", choices=KINDS, help="config: dualmap.yaml with its comments; helm: the chart")
+    written.add_argument(
+        "--out", type=Path, default=Path(), metavar="DIR", help="where they go (default: the current folder)"
+    )
+    written.add_argument("--force", action="store_true", help="replace files that are there (default: refuse)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,11 +15,17 @@ Scaling = dict[str, Any]  # of a pool, as GET /admin/scaling answers
 
 
 def add_pool_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pool", metavar="NAME", help="where several models are served; by default the first")
+    pool = parser.add_argument_group("pool")
+    pool.add_argument(
+        "--pool", metavar="NAME", help="of the instances, where several models are served (default: the first)"
+    )
 
 
 def add_follow_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--no-wait", action="store_true", help="return when it has been accepted")
+    waiting = parser.add_argument_group("waiting")
+    waiting.add_argument(
+        "--no-wait", action="store_true", help="return when the gateway has accepted it (default: when it is done)"
+    )
     add_admin_argument(parser)
 
 

@@ -6,10 +6,12 @@ from secrets import token_urlsafe
 from dualmap.router.access.api_keys import KEY_PREFIX, hash_key
 
 KEY_BYTES = 32
+EXAMPLES = ("dualmap key search-team",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("tenant", help="whose requests it is for")
+    owner = parser.add_argument_group("owner")
+    owner.add_argument("tenant", metavar="TENANT", help="whose requests it is for")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,8 +1,14 @@
-"""The `dualmap` command. Each subcommand lives in its own module and is imported only when it is called."""
+"""The `dualmap` command. Each subcommand lives in its own module and is imported only when it is called.
+
+A module has add_arguments(parser), which puts every argument into a group, run(args), which returns the exit code, and
+EXAMPLES, command lines that show every option.
+"""
 
 import argparse
 import importlib
 import sys
+from collections.abc import Collection
+from difflib import get_close_matches
 
 from dualmap import __version__
 
@@ -12,6 +18,7 @@ COMMANDS = {
         "dualmap.router.cli.pick",
         "the same for a proxy such as Envoy: name the instance for each of its requests",
     ),
+    "check": ("dualmap.router.cli.check", "say what is wrong with a deployment file, or that it is good"),
     "status": ("dualmap.router.cli.status", "show what a running gateway knows"),
     "explain": ("dualmap.router.cli.explain", "tell why a request went to the instance it went to"),
     "scale": ("dualmap.router.cli.scale", "start or drain instances until there are N, or let the load decide again"),
@@ -36,18 +43,48 @@ COMMANDS = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0 done, 1 it failed, 2 the call was wrong."""
-    args = sys.argv[1:] if argv is None else argv
+def command_parser(complete: Collection[str]) -> argparse.ArgumentParser:
+    """complete: the commands whose modules are imported, so that their arguments are known."""
     parser = argparse.ArgumentParser(prog="dualmap", description="A cluster gateway for vLLM fleets.")
     parser.add_argument("--version", action="version", version=f"dualmap {__version__}")
+    parser.set_defaults(parser=parser)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module_name, summary) in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary, description=summary)
-        if args[:1] == [name]:
+        subparser = subparsers.add_parser(
+            name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        subparser.set_defaults(parser=subparser)
+        if name in complete:
             module = importlib.import_module(module_name)
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
-    parsed = parser.parse_args(args)
-    code: int = parsed.run(parsed)
+            subparser.epilog = "\n  ".join(["examples:", *module.EXAMPLES])
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code: 0 done, 1 it failed, 2 the call was wrong."""
+    args = sys.argv[1:] if argv is None else argv
+    called = [arg for arg in args if not arg.startswith("-")][:1]
+    parsed, unknown = command_parser(called).parse_known_args(args)
+    if unknown:
+        _refuse(parsed.parser, unknown)
+    try:
+        code: int = parsed.run(parsed)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # of `dualmap report | head`
+        sys.stderr.close()
+        return 1
+    except OSError as error:
+        what = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
+        print(f"error: {what}", file=sys.stderr)
+        return 1
     return code
+
+
+def _refuse(parser: argparse.ArgumentParser, unknown: list[str]) -> None:
+    """Show the usage of the command that was called, and leave the process with 2."""
+    known = [option for action in parser._actions for option in action.option_strings]
+    near = get_close_matches(unknown[0].partition("=")[0], known, n=1) if unknown[0].startswith("-") else []
+    parser.error(f"unrecognized arguments: {' '.join(unknown)}{f' (did you mean {near[0]}?)' if near else ''}")

@@ -16,17 +16,25 @@ from dualmap.scheduler.errors import ConfigError
 _TERMINAL_PERIOD_S = 0.5
 _PLAIN_PERIOD_S = 5.0
 _SHOWN_ITEMS = 4
+EXAMPLES = (
+    "dualmap replay-journal runs/journal-gateway-0.jsonl.gz",
+    "dualmap replay-journal runs/journal-gateway-0.jsonl.gz --until 10000 --set max_moves=4 --set taking=false",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("journal", type=Path, metavar="FILE", help="written by `dualmap up --journal FILE`")
-    parser.add_argument("--until", type=int, metavar="N", help="stop after N events")
-    parser.add_argument(
+    recorded = parser.add_argument_group("journal")
+    recorded.add_argument("journal", type=Path, metavar="FILE", help="written by `dualmap up --journal FILE`")
+    recorded.add_argument(
+        "--until", type=int, metavar="N", help="stop after this number of events (default: at the end)"
+    )
+    tried = parser.add_argument_group("scheduler")
+    tried.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="another value of the scheduler's configuration, to see from where on it decides differently",
+        help="another value of its configuration, to see where it decides otherwise; repeatable (default: none)",
     )
 
 

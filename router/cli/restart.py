@@ -5,9 +5,20 @@ import sys
 
 from dualmap.router.cli.follow_scaling import Scaling, add_follow_arguments, add_pool_argument, ask_and_follow
 
+EXAMPLES = (
+    "dualmap restart --rolling",
+    "dualmap restart --rolling --pool coder --no-wait --admin http://10.0.0.1:8081",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rolling", action="store_true", required=True, help="so that no request is lost")
+    order = parser.add_argument_group("order")
+    order.add_argument(
+        "--rolling",
+        action="store_true",
+        required=True,
+        help="one after the other, so that no request is lost (required)",
+    )
     add_pool_argument(parser)
     add_follow_arguments(parser)
 

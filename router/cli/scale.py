@@ -6,9 +6,18 @@ import sys
 from dualmap.router.cli.admin_call import AdminCallError
 from dualmap.router.cli.follow_scaling import Scaling, add_follow_arguments, add_pool_argument, ask_and_follow
 
+EXAMPLES = (
+    "dualmap scale 6",
+    "dualmap scale auto --pool coder",
+    "dualmap scale 2 --no-wait --admin http://10.0.0.1:8081",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("replicas", metavar="N|auto", help="how many instances; auto: by load, as configured")
+    size = parser.add_argument_group("size")
+    size.add_argument(
+        "replicas", metavar="N|auto", help="number of instances that are started here; auto: by load, as configured"
+    )
     add_pool_argument(parser)
     add_follow_arguments(parser)
 

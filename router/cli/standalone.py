@@ -16,7 +16,7 @@ from dualmap.instances.actor.instance_actor import model_cards
 from dualmap.instances.server.http_call import http_get
 from dualmap.instances.server.process import StartError
 from dualmap.router.access.api_keys import ApiKeysError
-from dualmap.router.cli.up import add_arguments, overrides
+from dualmap.router.cli.deployment_flags import add_deployment_flags, overrides
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.config.pool_settings import ExternalInstance
@@ -71,7 +71,7 @@ async def _member(instance: ExternalInstance) -> Member:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dualmap.router.cli.standalone")
-    add_arguments(parser)
+    add_deployment_flags(parser)
     args = parser.parse_args()
     try:
         config = load_config(args.config, overrides(args))

@@ -8,10 +8,16 @@ from typing import Any
 
 from dualmap.router.cli.admin_call import AdminCallError, add_admin_argument, admin_call
 
+EXAMPLES = (
+    "dualmap status",
+    "dualmap status --json --admin http://10.0.0.1:8081",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="the gateway's answer as it came (default: a table)")
     add_admin_argument(parser)
-    parser.add_argument("--json", action="store_true", help="the answer as it came")
 
 
 def format_status(status: dict[str, Any]) -> str:

@@ -15,8 +15,10 @@ from dualmap.scheduler.config import SchedulerConfig
 Place = tuple[str | int, ...]  # keys and positions, from the top of the file down
 
 _SECRET = re.compile(
-    r"(^|[-_])(token|(api)?keys?|secrets?|passwords?|passwd|credentials?|auth|env|engine_args)([-_]|$)", re.I
+    r"(^|[-_])(token|bearer|auth|(api)?keys?|secrets?|passwords?|passwd|pwd|credentials?|env|engine_args)([-_]|$)", re.I
 )
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")  # apiKey is api_key
+_USER = re.compile(r"//[^/@]*@")  # of a URL, with a password
 _NO_SECRETS = {field.name for field in fields(SchedulerConfig)}  # such as key_blocks
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
@@ -43,12 +45,13 @@ def faults_of(error: ValidationError) -> Iterator[Fault]:
         else:
             rule = item["msg"].removeprefix("Value error, ")
         told = item["type"] == "value_error" or isinstance(item["input"], (dict, list, tuple)) or is_secret(place)
-        yield Fault(place, rule, "" if told else repr(item["input"]))
+        yield Fault(place, rule, "" if told else _USER.sub("//...@", repr(item["input"])))
 
 
 def is_secret(place: Place) -> bool:
     """Whether what stands there may be a secret, by the names of its keys."""
-    return any(_SECRET.search(part) and part not in _NO_SECRETS for part in place if isinstance(part, str))
+    names = [_HUMP.sub("_", part) for part in place if isinstance(part, str)]
+    return any(_SECRET.search(name) and name not in _NO_SECRETS for name in names)
 
 
 def _suggestion(place: Place) -> str:
@@ -71,9 +74,13 @@ def _keys(place: Place) -> list[str]:
 
 
 def _below(schema: dict[str, Any], part: str | int) -> Iterator[dict[str, Any]]:
-    others = "additionalProperties" if isinstance(part, str) else "items"
-    found = schema.get("properties", {}).get(part) or schema.get(others)
-    for option in found.get("anyOf", (found,)) if isinstance(found, dict) else ():
+    """What may stand under a key or at a position."""
+    if isinstance(part, int):
+        found = schema.get("items", {})
+    else:
+        (any_name,) = schema.get("patternProperties", {"": {}}).values()
+        found = schema.get("properties", {}).get(part, any_name)
+    for option in found.get("anyOf", (found,)):
         name = option.get("$ref", "").rpartition("/")[2]
         yield _schema()["$defs"][name] if name else option
 

@@ -109,9 +109,11 @@ def _vllm(config: DualMapConfig, pool_name: str, cluster_gpus: float, number: in
         kv_events=vllm.kv_events,
     )
     capacity = _weighed(vllm.capacity, pool)
-    for flag, name in (("--max-num-seqs", "max_running"), ("--max-loras", "max_adapters")):
-        if value := number_of(vllm.engine_args, flag):
-            capacity = replace(capacity, **{name: value})
+    capacity = replace(
+        capacity,
+        max_running=number_of(vllm.engine_args, "--max-num-seqs") or capacity.max_running,
+        max_adapters=number_of(vllm.engine_args, "--max-loras") or capacity.max_adapters,
+    )
     block_tokens = _named_block_tokens(config, pool_name)
     events = KvEventSource("tcp://*:{kv_port}", "tcp://*:{kv_replay_port}", KV_TOPIC, block_tokens)
     instance_id = f"{_prefix(pool_name, 'vllm')}{number}"

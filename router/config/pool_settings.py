@@ -14,17 +14,22 @@ from dualmap.scheduler.events import InstanceCapacity
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
 ZmqEndpoint = Annotated[str, Field(pattern=r"^(tcp://.+:\d+|ipc://.+)$")]
+URL_FORM = "an instance's URL has the form http://HOST:PORT"
 OWN_ENGINE_ARGS = ("--host", "--port", "--tensor-parallel-size", "--kv-events-config", "--model")
 
 
 def _plain_http(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # its message quotes the URL
+        raise ValueError(f"{URL_FORM}, the port from 1 to 65535") from None
     if parts.username is not None or parts.password is not None:
         raise ValueError("an instance's URL takes no user and password: they would be dropped (see instance_key_file)")
     if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError("an instance's URL has the form http://HOST:PORT")
-    if parts.port == 0:
-        raise ValueError("an instance's URL has a port from 1 to 65535")
+        raise ValueError(URL_FORM)
+    if port == 0:
+        raise ValueError(f"{URL_FORM}, the port from 1 to 65535")
     return url
 
 

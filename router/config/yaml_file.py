@@ -12,6 +12,7 @@ from dualmap.router.config.faults import ConfigFileError, Fault, Place, is_secre
 
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"
+_ALIAS = re.compile(r"(alias|anchor|tag) '.*?'")  # a secret may begin with *, & or !
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}|\$\{")
 
 
@@ -69,7 +70,7 @@ def read_yaml(path: Path, environment: Mapping[str, str]) -> YamlFile:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
-        what = " ".join(filter(None, (error.context, error.problem)))
+        what = _ALIAS.sub(r"\1", " ".join(filter(None, (error.context, error.problem))))
         raise ConfigFileError(f"{path}{line}: {what}") from None
     except OSError as error:
         raise ConfigFileError(f"{path} cannot be read: {error.strerror}") from None
@@ -110,10 +111,10 @@ class _Reader:
                 continue
             line = key.start_mark.line + 1
             below = (*place, key.value)
-            first = lines.setdefault((key.tag, key.value), line)
-            if first != line or below in self._file.lines:
-                self._file.faults.append(Fault(below, f"stands twice, on lines {first} and {line}"))
             self._file.lines[below] = line
+            if (first := lines.get((key.tag, key.value))) is not None:
+                self._file.faults.append(Fault(below, f"stands twice, for the first time on line {first}"))
+            lines[key.tag, key.value] = line
             self.visit(value, below)
 
     def _expanded(self, text: str, place: Place) -> str:

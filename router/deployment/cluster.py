@@ -2,19 +2,16 @@
 
 import logging
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import dualmap
 from dualmap.instances.server.vllm_command import NoVllmError
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.instance_specs import PlacedSpec, instance_specs, scaled_prefix
@@ -28,7 +25,6 @@ from dualmap.router.fleet.rebalancer import Rebalancer
 from dualmap.router.gateway.gateway_actor import GatewayActor
 from dualmap.router.observe.prometheus_targets import write_targets
 from dualmap.router.scaling.autoscaler import Autoscaler
-from dualmap.router.tokens.load_tokenizer import TokenizerError, load_tokenizer
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.scaler import Scaled
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
@@ -66,12 +62,6 @@ class Cluster:
     def start_instances(self) -> None:
         """Start Ray, the background actors and the instances; returns when all that are started for us are ready.
         Raises ClusterError."""
-        settings = self._config.gateway
-        _check_free(settings.host, settings.port)
-        _check_free(settings.admin_host, settings.admin_port)
-        if settings.tokenizer is not None:
-            _check_tokenizer(settings.tokenizer)
-        _check_folder()
         self._say("starting Ray")
         self._start_ray()
         try:
@@ -167,7 +157,7 @@ class Cluster:
                 f" {error.cause}"
             ) from None
         except RayError as error:
-            raise ClusterError(f"the gateway did not start: {error}") from None
+            raise ClusterError(f"the gateway did not start: {told(error)}") from None
         return ready
 
     def stop_gateway(self) -> None:
@@ -208,8 +198,8 @@ class Cluster:
                 logging_level=logging.ERROR,
                 **({} if self._config.ray_address else local),
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ClusterError(f"cannot start or reach Ray: {error}") from None
+        except Exception as error:  # a bare one where a busy machine takes longer than Ray waits
+            raise ClusterError(f"cannot start or reach Ray: {told(error)}") from None
         finally:
             for number, handler in handlers.items():  # Ray puts its own in their place
                 signal.signal(number, handler)
@@ -241,30 +231,10 @@ class Cluster:
                 self._say(f"{instance_id} does not answer; it will be used as soon as it does")
 
 
-def _check_folder() -> None:
-    """Ray's workers import from the current folder first. Raises ClusterError where another `dualmap` lies there."""
-    for path in (Path("dualmap/__init__.py"), Path("dualmap.py")):
-        if path.exists() and not path.samefile(dualmap.__file__):
-            raise ClusterError(f"{path.absolute()} hides this program from its processes: start it in another folder")
-
-
-def _check_free(host: str, port: int) -> None:
-    """Spares the user the start of everything else. Raises ClusterError; the gateway itself may still find it taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ClusterError(f"cannot listen on {host}:{port}: {error.strerror}") from None
-
-
-def _check_tokenizer(path: str) -> None:
-    """Spares the user the start of everything else. Raises ClusterError."""
-    try:
-        load_tokenizer(path)
-    except TokenizerError as error:
-        raise ClusterError(str(error)) from None
+def told(error: Exception) -> str:
+    """What happened, in a line: Ray's messages can hold the traceback of another process."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if "Traceback" in str(error) or '  File "' in str(error) else 0].strip()
 
 
 def _actor(cls: type, name: str, *args: Any, **needs: Any) -> Any:
@@ -281,7 +251,7 @@ def _await_ready(actor: Any, start_timeout_s: float) -> tuple[Member, str]:
     try:
         state: tuple[Member, str] = ray.get(actor.first_state.remote(), timeout=START_TIMEOUT_S + start_timeout_s)
     except RayError as error:
-        raise ClusterError(f"an instance's actor did not start: {error}") from None
+        raise ClusterError(f"an instance's actor did not start: {told(error)}") from None
     return state
 
 

@@ -18,6 +18,7 @@ from dualmap.router.gateway.pool import Pool
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.tls import TlsFiles
 from dualmap.router.observe.live_view import live_view
+from dualmap.router.observe.member_row import member_row
 from dualmap.router.observe.metrics import GatewayMetrics, Gauges
 from dualmap.router.observe.pool_timeline import PoolTimeline
 from dualmap.router.observe.recent_decisions import RecentDecisions
@@ -29,7 +30,6 @@ from dualmap.router.requests.service import RequestService
 from dualmap.router.requests.token_arrival import TokenArrival
 from dualmap.router.scaling.endpoints import ScalingEndpoints
 from dualmap.router.tokens.token_blocks import TokenBlocks
-from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import (
@@ -43,7 +43,8 @@ from dualmap.scheduler.events import (
 )
 from dualmap.scheduler.fleet.member import Membership, MemberState
 from dualmap.scheduler.fleet.membership_events import SERVING, membership_events
-from dualmap.scheduler.fleet.messages import GatewayState, PoolPlan, PoolTotals, Sent
+from dualmap.scheduler.fleet.messages import GatewayState, PoolPlan, Sent
+from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.signals import SignalNews
 from dualmap.scheduler.snapshot import Move, Snapshot
 
@@ -194,8 +195,15 @@ class Gateway:
             self.signals.note(signals, now)
             pool = self._pool_of.get(signals.instance_id)
             if pool is not None and (load := signals.load) is not None:
-                said = (load.running, load.waiting, load.kv_used, signals.load_age_s, load.adapters)
-                self.driver.handle(LoadReported(signals.instance_id, *said), pool.core)
+                reported = LoadReported(
+                    signals.instance_id,
+                    load.running,
+                    load.waiting,
+                    kv_used=load.kv_used,
+                    age_s=signals.load_age_s,
+                    adapters=load.adapters,
+                )
+                self.driver.handle(reported, pool.core)
         for change in news.cache:
             if (pool := self._pool_of.get(change.instance_id)) is not None:
                 self.driver.handle(change, pool.core)
@@ -262,24 +270,13 @@ class Gateway:
         """Those in use; empty where nothing was agreed on."""
         return {name: pool.depths for name, pool in self.pools.items() if pool.depths is not None}
 
-    def _attempt_of(self, dispatch: Dispatch) -> Attempt | None:
-        """None where it is over already."""
-        pool = self._pool_of.get(dispatch.instance_id)
-        return None if pool is None else pool.scheduler.attempts.get(dispatch.request_id)
-
     def _alternatives(self, dispatch: Dispatch) -> list[str]:
-        """Other instances that were considered, the soonest first, as many as may be tried."""
-        attempt = self._attempt_of(dispatch)
-        if attempt is None:
-            return []
-        soonest = sorted(attempt.considered, key=lambda estimate: (estimate.total_s, estimate.instance_id))
-        named = dict.fromkeys((*attempt.candidates, *(estimate.instance_id for estimate in soonest)))
-        most = self._pool_of[dispatch.instance_id].scheduler.config.max_attempts - 1
-        return [instance_id for instance_id in named if instance_id != dispatch.instance_id][:most]
+        pool = self._pool_of.get(dispatch.instance_id)
+        return [] if pool is None else pool.alternatives(dispatch)
 
     def _note_dispatch(self, dispatch: Dispatch) -> None:
         pool = self._pool_of.get(dispatch.instance_id)
-        attempt = self._attempt_of(dispatch)
+        attempt = None if pool is None else pool.attempt_of(dispatch)
         if pool is None or attempt is None:
             return
         self.timelines[pool.name].note_choice(dispatch.reason)
@@ -319,25 +316,13 @@ class Gateway:
         signals = self.signals.describe(self._clock())
         members = []
         for member in self.membership.members:
-            row: dict[str, Any] = {
-                "instance_id": member.instance_id,
-                "incarnation": member.incarnation,
-                "address": f"{member.host}:{member.port}",
-                "state": member.state.value,
-                "pool": member.pool,
-                "pid": member.pid,
-                "models": [str(card.get("id")) for card in member.model_cards],
-            }
-            if view := views.get(member.instance_id):
+            view = views.get(member.instance_id)
+            row = member_row(member, view)
+            row |= {"pid": member.pid, "models": [str(card.get("id")) for card in member.model_cards]}
+            if view is not None:
                 row |= {
-                    "waiting": view.waiting_count,
-                    "running": view.running_count,
-                    "others_running": view.others.running,
-                    "waiting_tokens": view.waiting_tokens,
-                    "prefill_tokens": view.booked_prefill_tokens,
                     "kv_tokens": view.booked_kv_tokens,
                     "seconds_per_token": view.seconds_per_token,
-                    "tpot_s": view.room.tpot_with(0),
                     "adapters_loaded": view.adapters.loaded,
                     "signals": signals.get(member.instance_id, {}),
                 }

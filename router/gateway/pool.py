@@ -1,9 +1,11 @@
 """A pool of instances that serve the same models: rings, objective and books of its own."""
 
-from dualmap.router.journal.writer import Core, JournaledScheduler, JournalWriter
+from dualmap.router.journal.writer import JournaledScheduler, JournalWriter
+from dualmap.router.requests.core import Core
+from dualmap.scheduler.attempt import Attempt
+from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.events import PrefixDepths
-from dualmap.scheduler.fleet.messages import PoolTotals
 
 
 class Pool:
@@ -18,14 +20,16 @@ class Pool:
         self.core: Core = scheduler if journal is None else JournaledScheduler(scheduler, journal)
         self.depths: PrefixDepths | None = None
 
-    def totals(self) -> PoolTotals:
-        """Counters since the start."""
-        stats = self.scheduler.stats
-        return PoolTotals(
-            arrived=stats.arrived,
-            arrived_work_tokens=stats.arrived_work_tokens,
-            slo_kept=stats.slo_kept,
-            slo_missed=stats.slo_missed,
-            tpot_kept=stats.tpot_kept,
-            tpot_missed=stats.tpot_missed,
-        )
+    def attempt_of(self, dispatch: Dispatch) -> Attempt | None:
+        """None where it is over already."""
+        return self.scheduler.attempts.get(dispatch.request_id)
+
+    def alternatives(self, dispatch: Dispatch) -> list[str]:
+        """Other instances that were considered, the soonest first, as many as may be tried."""
+        attempt = self.attempt_of(dispatch)
+        if attempt is None:
+            return []
+        soonest = sorted(attempt.considered, key=lambda estimate: (estimate.total_s, estimate.instance_id))
+        named = dict.fromkeys((*attempt.candidates, *(estimate.instance_id for estimate in soonest)))
+        most = self.scheduler.config.max_attempts - 1
+        return [instance_id for instance_id in named if instance_id != dispatch.instance_id][:most]

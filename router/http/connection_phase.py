@@ -16,6 +16,8 @@ class ConnectionPhase(Enum):
     CLOSING_UNREAD = auto()  # as CLOSING, and the write buffer is still full
     GONE = auto()  # the client has left or is dropped
 
+    __hash__ = object.__hash__  # as fast as it can be: every request looks its phases up
+
 
 _P = ConnectionPhase
 Transitions = Mapping[ConnectionPhase, ConnectionPhase]  # a phase that is no key is impossible then

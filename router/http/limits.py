@@ -12,16 +12,16 @@ class HttpLimits:
     max_pipelined: int = 8  # requests read ahead of the one being answered; then the connection is not read
     max_connections: int = 16_384  # client connections of this process; above, 503 and close
 
-    header_timeout_s: float = 10.0  # first byte to complete head: a slow writer must not hold a connection
-    body_timeout_s: float = 60.0  # complete head to complete body: max_body_bytes at 280 KB/s
-    idle_timeout_s: float = 75.0  # between requests; above the 60 s of common load balancers, so that they close first
+    header_timeout_s: float = 10.0  # from first byte to complete head: a slow writer must not hold a connection
+    body_timeout_s: float = 60.0  # from complete head to complete body: max_body_bytes at 280 KB/s
+    idle_timeout_s: float = 75.0  # between a client's requests; above load balancers' 60 s, so that they close first
     write_timeout_s: float = 60.0  # a client that takes no byte for this long is gone, and blocks an instance's slot
     linger_s: float = 5.0  # after a refusal the rest of the request is read and dropped, else a reset would eat it
 
     connect_timeout_s: float = 2.0  # to an instance: three SYNs inside a data centre
     first_byte_timeout_s: float = 600.0  # of an instance: a plain answer comes whole, after all its tokens
     stall_timeout_s: float = 60.0  # between two pieces of an answer; vLLM can hang in mid-stream for good
-    upstream_idle_s: float = 4.0  # below uvicorn's keep-alive of 5 s, so that an instance seldom closes first
+    upstream_idle_s: float = 4.0  # of an unused connection to an instance; below uvicorn's 5 s, so that we close first
     max_upstream_idle: int = 256  # kept-alive connections to an instance; vLLM's default max_num_seqs
 
-    sweep_interval_s: float = 0.5  # one pass over all connections; per-request timers would cost more
+    sweep_interval_s: float = 0.5  # between checks of all times; a timer for each request would cost more

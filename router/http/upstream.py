@@ -15,7 +15,7 @@ SWITCHING_STATUS = 101
 FIRST_FINAL_STATUS = 200
 
 
-class Owner(Protocol):
+class ConnectionOwner(Protocol):
     """Whose connections to one instance these are: its pool."""
 
     def keep(self, connection: "UpstreamConnection") -> None:
@@ -48,7 +48,7 @@ class UpstreamConnection(asyncio.Protocol):
         "idle_since",
     )
 
-    def __init__(self, pool: Owner, clock: Callable[[], float]) -> None:
+    def __init__(self, pool: ConnectionOwner, clock: Callable[[], float]) -> None:
         self._pool = pool
         self._clock = clock
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # set before any other callback

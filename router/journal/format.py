@@ -183,7 +183,7 @@ def decode_line(line: bytes) -> Record | End:
 
 def _value(struct: Any) -> Any:
     cls, names = _types[type(struct)]
-    return cls(*[getattr(struct, name) for name in names])
+    return cls(**{name: getattr(struct, name) for name in names})
 
 
 def decode_header(line: bytes) -> Header:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, Protocol, cast
+from typing import IO, cast
 
 from dualmap.router.journal.format import Record, describe_error, encode_end, encode_header, encode_record
 from dualmap.scheduler.commands import Command
@@ -29,10 +29,6 @@ MAX_SAME_NAMES = 1000
 CLOSE_TIMEOUT_S = 5.0
 FULL = "max_bytes reached"
 STOPPED = "stopped"
-
-
-class Core(Protocol):
-    def handle(self, event: Event, now: float) -> list[Command]: ...
 
 
 class JournalWriter:

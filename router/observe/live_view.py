@@ -8,6 +8,7 @@ from typing import Any
 from xxhash import xxh3_64_hexdigest
 
 from dualmap.router.observe.hot_prefixes import hot_prefixes
+from dualmap.router.observe.member_row import member_row
 from dualmap.router.observe.pool_timeline import PoolTimeline
 from dualmap.router.observe.recent_decisions import Decision, RecentDecisions
 from dualmap.router.observe.ring_picture import ring_picture
@@ -62,28 +63,15 @@ def live_view(
 def _instance(
     member: Member, scheduler: Scheduler, signals: dict[str, dict[str, Any]], mean_work_tokens: float, now: float
 ) -> dict[str, Any]:
-    """ttft_s: of a request that came now and had as much to compute as recent ones had. tpot_s: per output token if one
-    more ran; 0: not known yet."""
-    row: dict[str, Any] = {
-        "instance_id": member.instance_id,
-        "incarnation": member.incarnation,
-        "address": f"{member.host}:{member.port}",
-        "state": member.state.value,
-        "pool": member.pool,
-    }
+    """ttft_s: of a request that came now and had as much to compute as recent ones had."""
     view = scheduler.instances.get(member.instance_id)
+    row = member_row(member, view)
     if view is None:
         return row
     return row | {
-        "running": view.running_count,
-        "others_running": view.others.running,
         "foreign": view.reported.foreign.requests,
-        "waiting": view.waiting_count,
-        "prefill_tokens": view.booked_prefill_tokens,
-        "waiting_tokens": view.waiting_tokens,
         "work_s": (view.booked_prefill_tokens + view.waiting_tokens) * view.seconds_per_token,
         "ttft_s": view.backlog_s + mean_work_tokens * view.seconds_per_token,
-        "tpot_s": view.room.tpot_with(0),
         "tokens_per_s": 1 / view.seconds_per_token,
         "kv_booked": view.booked_kv_tokens / view.capacity.kv_tokens,
         "kv_used": signals.get("metrics", {}).get("kv_used"),

@@ -234,7 +234,7 @@ def _pool_metrics(schedulers: Mapping[str, Scheduler]) -> Iterable[Metric]:
     placed = CounterMetricFamily("dualmap_placed_requests", "Requests placed for the first time.", labels=["pool"])
     work = CounterMetricFamily(
         "dualmap_placed_work_tokens",
-        "Prefill work of requests placed for the first time: tokens not believed to be cached.",
+        "Prefill work of requests placed for the first time: uncached tokens, and attention counted in tokens.",
         labels=["pool"],
     )
     for pool, scheduler in schedulers.items():
@@ -264,15 +264,15 @@ def _scheduler_metrics(schedulers: Sequence[Scheduler]) -> Iterable[Metric]:
     gauges: tuple[tuple[str, str, Sequence[float]], ...] = (
         ("waiting_requests", "Requests waiting in the gateway for it.", [v.waiting_count for v in views]),
         ("running_requests", "Requests dispatched to it and not ended.", [v.running_count for v in views]),
-        ("waiting_tokens", "Uncached prompt tokens waiting in the gateway.", [v.waiting_tokens for v in views]),
-        ("prefill_tokens", "Prompt tokens dispatched, not computed yet.", [v.booked_prefill_tokens for v in views]),
+        ("waiting_tokens", "Prefill work that waits in the gateway, in tokens.", [v.waiting_tokens for v in views]),
+        ("prefill_tokens", "Prefill work sent and not done, in tokens.", [v.booked_prefill_tokens for v in views]),
         ("kv_tokens", "KV cache booked by what runs there.", [v.booked_kv_tokens for v in views]),
         (
             "foreign_requests",
             "Requests there that no gateway has sent.",
             [v.reported.foreign.requests for v in views],
         ),
-        ("prefill_seconds_per_token", "Learned time of a prompt token.", [v.seconds_per_token for v in views]),
+        ("prefill_seconds_per_token", "Learned time of a token of prefill work.", [v.seconds_per_token for v in views]),
         (
             "output_token_seconds",
             "Estimated time per output token if one more request ran; 0: not known yet.",

@@ -79,4 +79,5 @@ def _described(decision: Decision) -> dict[str, Any]:
         "candidates": list(attempt.candidates),
         "failed_on": sorted(attempt.tried),
         "considered": [asdict(estimate) for estimate in attempt.considered],
+        "story": attempt.story(),
     }

@@ -6,8 +6,8 @@ from dualmap.router.apis.model_list import ModelList
 from dualmap.router.apis.peek import peek_model
 from dualmap.router.apis.routes import Route
 from dualmap.router.http.openai_errors import HttpError, RequestRefusedError, unavailable, unknown_model
-from dualmap.router.journal.writer import Core
 from dualmap.router.requests.asked import Arrived, Asked, Prompt
+from dualmap.router.requests.core import Core
 from dualmap.router.requests.intake import (
     TIMEOUT_HEADERS,
     TPOT_SLO_HEADERS,
@@ -79,16 +79,16 @@ class Admission:
             arrived.id,
             prompt.blocks,
             prompt.tokens,
-            prompt.max_output_tokens,
-            ttft_slo_s,
-            prompt.priority,
-            tenant,
-            prompt.streams,
-            prompt.block_tokens,
-            self.models.lora_name(model),
-            timeout_s,
-            arrived.only,
-            tpot_slo_s,
+            max_output_tokens=prompt.max_output_tokens,
+            ttft_slo_s=ttft_slo_s,
+            priority=prompt.priority,
+            tenant=tenant,
+            streams=prompt.streams,
+            block_tokens=prompt.block_tokens,
+            adapter=self.models.lora_name(model),
+            timeout_s=timeout_s,
+            only=arrived.only,
+            tpot_slo_s=tpot_slo_s,
         )
         return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines)
 

@@ -1,7 +1,6 @@
 """Whether what an instance sends is the answer to a request."""
 
 from enum import Enum, auto
-from typing import NamedTuple
 
 from dualmap.router.http.upstream import SWITCHING_STATUS
 from dualmap.scheduler.events import FailureCause
@@ -14,20 +13,10 @@ NO_ANSWERS = {
 }
 
 
-class Kind(Enum):
+class Verdict(Enum):
     ANSWER = auto()  # the client gets it
     RETRY = auto()  # the client gets nothing of it, so that another instance may answer
-    FAILURE = auto()  # the client has got some of it, and gets what precedes the failure
-
-
-class Verdict(NamedTuple):
-    """cause: why it is no answer."""
-
-    kind: Kind
-    cause: FailureCause | None
-
-
-ANSWER = Verdict(Kind.ANSWER, None)
+    FAILURE = auto()  # the client has some of it, and gets what precedes the failure
 
 
 def answer_verdict(status: int, *, aborted: bool, begun: bool, last: bool) -> Verdict:
@@ -38,8 +27,12 @@ def answer_verdict(status: int, *, aborted: bool, begun: bool, last: bool) -> Ve
     last: no other instance will be asked.
     """
     if aborted:
-        return Verdict(Kind.FAILURE if begun else Kind.RETRY, FailureCause.ABORTED)
-    if begun or (last and status == ENGINE_FAILED_STATUS):  # which is what the client is told
-        return ANSWER
-    cause = NO_ANSWERS.get(status)
-    return ANSWER if cause is None else Verdict(Kind.RETRY, cause)
+        return Verdict.FAILURE if begun else Verdict.RETRY
+    if begun or status not in NO_ANSWERS:
+        return Verdict.ANSWER
+    return Verdict.ANSWER if last and status == ENGINE_FAILED_STATUS else Verdict.RETRY  # the client is told a last 500
+
+
+def failure_cause(status: int, *, aborted: bool) -> FailureCause:
+    """Name why what came is no answer."""
+    return FailureCause.ABORTED if aborted else NO_ANSWERS[status]

@@ -5,7 +5,7 @@ import msgspec
 from dualmap.router.access.access import Grant
 from dualmap.router.apis.routes import Route
 from dualmap.router.http.http_request import HttpRequest
-from dualmap.router.journal.writer import Core
+from dualmap.router.requests.core import Core
 from dualmap.scheduler.request import Request
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from dualmap.router.apis.routes import Route
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import failed, rejected
-from dualmap.router.journal.writer import Core
 from dualmap.router.observe.metrics import REJECTIONS, GatewayMetrics, Outcome
 from dualmap.router.requests.admission import Admission, NotAdmittedError
+from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven, Run
 from dualmap.router.requests.instance_connections import InstanceConnections
 from dualmap.router.requests.phase import Phase
@@ -152,12 +152,14 @@ class RequestDriver:
         self._ended(driven, outcome, status)
         if (grant := arrived.grant) is not None:
             grant.limit.tokens.take(output_tokens, self._clock())
-        done = RequestFinished(arrived.id, run.dispatch.attempt, output_tokens, cached_tokens, prompt_tokens)
+        done = RequestFinished(
+            arrived.id, run.dispatch.attempt, output_tokens, cached_tokens=cached_tokens, prompt_tokens=prompt_tokens
+        )
         self.handle(done, asked.core)
 
     def attempt_failed(self, driven: Driven, run: Run, cause: FailureCause) -> None:
         self._metrics.failures[cause] += 1
-        event = RequestFailed(driven.arrived.id, run.dispatch.attempt, run.sent_pieces, cause)
+        event = RequestFailed(driven.arrived.id, run.dispatch.attempt, run.sent_pieces, cause=cause)
         self.handle(event, driven.asked.core)
 
     def cancelled(self, driven: Driven) -> None:
@@ -170,8 +172,8 @@ class RequestDriver:
 
     def _dispatch(self, command: Dispatch) -> None:
         driven = self.exchanges[command.request_id]
-        if driven.phase is Phase.ANSWERING:  # of a plain answer the core has not been told that it has begun
-            self._fail_stream(FailStream(command.request_id, FailureCause.INSTANCE_LOST))
+        if driven.phase is Phase.ANSWERING:
+            self._fail_begun(command.request_id)
             self.handle(RequestCancelled(command.request_id), driven.asked.core)
             return
         metrics = self._metrics
@@ -183,6 +185,9 @@ class RequestDriver:
         driven.start_attempt(command, self._connections.to(command.instance_id), self._clock())
 
     def _reject(self, command: Reject) -> None:
+        if self.exchanges[command.request_id].phase is Phase.ANSWERING:
+            self._fail_begun(command.request_id)
+            return
         driven = self.exchanges.pop(command.request_id)
         error = rejected(command)
         self._metrics.outcomes[REJECTIONS[command.reason]] += 1
@@ -200,6 +205,11 @@ class RequestDriver:
             self._metrics.relayed_pieces += driven.running.sent_pieces
         driven.fail(command.cause)
         self._ended(driven, outcome, failed(command.cause).status)
+
+    def _fail_begun(self, request_id: str) -> None:
+        """End a request whose attempt is lost in mid-answer, where the core would begin again or reject it: it is not
+        told that a plain answer has begun, since that is not the first token."""
+        self._fail_stream(FailStream(request_id, FailureCause.INSTANCE_LOST))
 
     def _ended(self, driven: Driven, outcome: Outcome, status: int) -> None:
         for watcher in self.watchers:

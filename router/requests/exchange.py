@@ -66,23 +66,21 @@ class Exchange:
 
     # What becomes of the attempt.
 
-    def answer_begun(self, has_body: bool) -> None:
+    def answer_begun(self, run: Running, has_body: bool) -> None:
         self.phase = BEGUN[self.phase]
         if self._client.phase is ConnectionPhase.BLOCKED:
             self.client_paused()
-        if has_body and self.running is not None:
-            self._owner.first_byte(self, self.running)
+        if has_body:
+            self._owner.first_byte(self, run)
 
-    def finished(self, status: int) -> None:
+    def finished(self, run: Running, status: int) -> None:
         self.phase = ENDED[self.phase]
-        if self.running is not None:
-            self._owner.finished(self, self.running, status)
+        self._owner.finished(self, run, status)
         self._client.answered(close=self.arrived.http.close)
 
-    def attempt_failed(self, cause: FailureCause) -> None:
+    def attempt_failed(self, run: Running, cause: FailureCause) -> None:
         self.phase = DROPPED[self.phase]
-        if self.running is not None:
-            self._owner.attempt_failed(self, self.running, cause)
+        self._owner.attempt_failed(self, run, cause)
 
     # What the client does (Answering).
 

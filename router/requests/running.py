@@ -7,7 +7,7 @@ from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.answer_sink import Upstream
 from dualmap.router.requests.answer_events import AnswerEvents
 from dualmap.router.requests.answer_plain import MAX_HELD_BYTES, PASSED, HeldAnswer
-from dualmap.router.requests.answer_verdict import Kind, answer_verdict
+from dualmap.router.requests.answer_verdict import Verdict, answer_verdict, failure_cause
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.phase import Phase
@@ -35,11 +35,11 @@ class Carrier(Protocol):
     arrived: Arrived
     asked: Asked
 
-    def answer_begun(self, has_body: bool) -> None: ...
+    def answer_begun(self, run: "Running", has_body: bool) -> None: ...
 
-    def finished(self, status: int) -> None: ...
+    def finished(self, run: "Running", status: int) -> None: ...
 
-    def attempt_failed(self, cause: FailureCause) -> None: ...
+    def attempt_failed(self, run: "Running", cause: FailureCause) -> None: ...
 
 
 class Running:
@@ -118,46 +118,44 @@ class Running:
     def relay(self, body: bytes, pieces: int, head: AnswerHead, complete: bool) -> None:
         answer = self._answer
         if answer is None:
-            if self._gives_up(head, aborted=False):
+            verdict = answer_verdict(head.status, aborted=False, begun=False, last=self.dispatch.last)
+            if verdict is not Verdict.ANSWER:
+                self._give_up(failure_cause(head.status, aborted=False))
                 return
             answer = self._answer = _read_as(head, self._carrier.asked.prompt.hides_usage)
         self.pieces += pieces
         body = answer.feed(body, complete)
+        begun = self._carrier.phase is Phase.ANSWERING
         if answer.failed:
-            self._gives_up(head, aborted=True, rest=body)
+            verdict = answer_verdict(head.status, aborted=True, begun=begun, last=self.dispatch.last)
+            if body and verdict is Verdict.FAILURE:
+                self._writer.go_on(body, False)
+            self._give_up(failure_cause(head.status, aborted=True))
         elif body or complete:
-            if self._carrier.phase is Phase.ANSWERING:
+            if begun:
                 self._writer.go_on(body, complete)
             else:
                 self._begin(head, body, complete)
 
     def answer_complete(self, head: AnswerHead) -> None:
         self.upstream = None
-        self._carrier.finished(head.status)
+        self._carrier.finished(self, head.status)
 
     def attempt_failed(self, cause: FailureCause) -> None:
         self.upstream = None
-        self._carrier.attempt_failed(cause)
+        self._carrier.attempt_failed(self, cause)
 
-    def _gives_up(self, head: AnswerHead, *, aborted: bool, rest: bytes = b"") -> bool:
-        """End the attempt unless it brings an answer; returns whether. rest: what precedes the failure."""
-        begun = self._carrier.phase is Phase.ANSWERING
-        kind, cause = answer_verdict(head.status, aborted=aborted, begun=begun, last=self.dispatch.last)
-        if cause is None:
-            return False
-        if rest and kind is Kind.FAILURE:
-            self._writer.go_on(rest, False)
+    def _give_up(self, cause: FailureCause) -> None:
         self.drop()
-        self._carrier.attempt_failed(cause)
-        return True
+        self._carrier.attempt_failed(self, cause)
 
     def _begin(self, head: AnswerHead, body: bytes, complete: bool) -> None:
         """Not before there is some of the body, so that until then another instance can try."""
         self.event_stream = head.event_stream
-        queue_ms = self.dispatch.queued_s * 1000.0
-        lines = b"%b%d\r\n%b" % (self._instance_lines, queue_ms, self._carrier.asked.answer_lines)
+        carrier, queue_ms = self._carrier, self.dispatch.queued_s * 1000.0
+        lines = b"%b%d\r\n%b" % (self._instance_lines, queue_ms, carrier.asked.answer_lines)
         self._writer.begin(head, lines, body, complete)
-        self._carrier.answer_begun(bool(body))
+        carrier.answer_begun(self, bool(body))
 
 
 def _read_as(head: AnswerHead, hides_usage: bool) -> Answer:

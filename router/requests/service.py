@@ -41,30 +41,27 @@ class RequestService:
             request.close = True
             self._answer_error(client, request, unavailable("The gateway is shutting down."))
             return
-        route = find_route(request)
-        if route is Route.READY and not self._admission.ready:
-            self._answer_error(client, request, unavailable("No instance is ready."))
-        elif route in (Route.HEALTH, Route.READY):
-            client.answer(json_response(b'{"status":"ok"}', close=request.close), close=request.close)
-        elif isinstance(route, Route):
-            self._begin_granted(request, client, route)
+        try:
+            match find_route(request):
+                case Route.CHAT | Route.COMPLETION | Route.PASSED_THROUGH as route:
+                    self._begin_exchange(request, client, route)
+                case Route.MODELS:
+                    client.answer(json_response(self._model_list(request), close=request.close), close=request.close)
+                case Route.READY if not self._admission.ready:
+                    self._answer_error(client, request, unavailable("No instance is ready."))
+                case _:
+                    client.answer(json_response(b'{"status":"ok"}', close=request.close), close=request.close)
+        except RequestRefusedError as refusal:  # its key is not known any more
+            self.refused(refusal.error)
+            self._answer_error(client, request, refusal.error)
 
     def refused(self, error: HttpError) -> None:
         self._driver.note_refused()
 
-    def _begin_granted(self, request: HttpRequest, client: ClientConnection, route: Route) -> None:
-        try:
-            grant = None if self.access is None else self.access.grant(request)
-        except RequestRefusedError as refusal:
-            self.refused(refusal.error)
-            self._answer_error(client, request, refusal.error)
-            return
-        if route is Route.MODELS:
-            models = self._admission.models
-            body = models.body if grant is None else models.body_for(grant.key.models)
-            client.answer(json_response(body, close=request.close), close=request.close)
-            return
-        request_id = self._driver.next_id()
+    def _begin_exchange(self, request: HttpRequest, client: ClientConnection, route: Route) -> None:
+        """Raises RequestRefusedError (401)."""
+        driver = self._driver
+        request_id = driver.next_id()
         arrived = Arrived(
             id=request_id,
             request_id=request.client_request_id or request_id.encode(),
@@ -72,11 +69,16 @@ class RequestService:
             route=route,
             body=request.body,
             at=self._clock(),
-            grant=grant,
+            grant=None if self.access is None else self.access.grant(request),
         )
-        exchange = Exchange(self._driver, client, arrived)
+        exchange = Exchange(driver, client, arrived)
         client.answer_over_time(exchange)
-        self._driver.take(exchange)
+        driver.take(exchange)
+
+    def _model_list(self, request: HttpRequest) -> bytes:
+        """Raises RequestRefusedError (401)."""
+        models = self._admission.models
+        return models.body if self.access is None else models.body_for(self.access.grant(request).key.models)
 
     def _answer_error(self, client: ClientConnection, request: HttpRequest, error: HttpError) -> None:
         response = error_response(error, request_id=request.client_request_id, close=request.close)

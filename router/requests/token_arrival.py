@@ -9,8 +9,8 @@ from dataclasses import replace
 from msgspec.structs import replace as replace_field
 
 from dualmap.router.apis.routes import Route
-from dualmap.router.journal.writer import Core
 from dualmap.router.requests.asked import Asked
+from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven
 from dualmap.router.tokens.token_blocks import TokenBlocks
 

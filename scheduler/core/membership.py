@@ -1,5 +1,7 @@
-"""Instances come and go. Each function that returns a truth value says whether the event was about an incarnation that
-is there; if not, nothing has happened."""
+"""Instances come and go.
+
+Each function for an event says whether the event was about an incarnation that is there; if not, nothing has happened.
+"""
 
 from dualmap.scheduler.attempt import Ending
 from dualmap.scheduler.commands import Abort, Command

@@ -4,7 +4,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 
 from dualmap.scheduler.events import InstanceLoad, PrefixDepths
-from dualmap.scheduler.fleet.messages import FleetNews, GatewayReport, PoolTotals, Sent
+from dualmap.scheduler.fleet.messages import FleetNews, GatewayReport, Sent
+from dualmap.scheduler.fleet.pool_totals import PoolTotals
 
 MAX_UNSENT = 10_000  # prompts of about ten busy seconds
 

@@ -4,7 +4,8 @@ from collections import deque
 from collections.abc import Iterator
 
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad
-from dualmap.scheduler.fleet.messages import GatewayReport, GatewayState, PoolTotals, Sent
+from dualmap.scheduler.fleet.messages import GatewayReport, GatewayState, Sent
+from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.gateway_loads import summed
 
 SILENT_S = 3.0  # a gateway that has not been heard of for so long is gone, and what it carried with it

@@ -22,7 +22,9 @@ def membership_events(old: Membership, new: Membership) -> list[Event]:
             or known.state is MemberState.DRAINING
             or known.adapters != member.adapters
         ):
-            joined.append(InstanceJoined(member.instance_id, member.incarnation, member.capacity, member.adapters))
+            joined.append(
+                InstanceJoined(member.instance_id, member.incarnation, member.capacity, adapters=member.adapters)
+            )
         elif member.state is MemberState.DRAINING and known is not None and known.state is MemberState.READY:
             draining.append(InstanceDraining(member.instance_id, member.incarnation))
     for known in before.values():

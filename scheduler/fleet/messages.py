@@ -1,44 +1,13 @@
 """What gateways tell Fleet, and what Fleet knows of the whole deployment."""
 
-from dataclasses import astuple, dataclass, field
-from operator import add, sub
+from dataclasses import dataclass, field
 
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad, PrefixDepths
 from dualmap.scheduler.fleet.member import Member, Membership
+from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.signals import SignalNews
-from dualmap.scheduler.stats import SchedulerStats
 
 Sent = tuple[str, tuple[int, ...]]  # instance id, blocks of a prompt dispatched to it
-
-
-@dataclass(frozen=True, slots=True)
-class PoolTotals:
-    """Of one pool, since the start. Each is a counter of SchedulerStats, and of ScalingSample."""
-
-    arrived: int = 0
-    arrived_work_tokens: int = 0
-    slo_kept: int = 0
-    slo_missed: int = 0
-    tpot_kept: int = 0
-    tpot_missed: int = 0
-
-    @classmethod
-    def of(cls, stats: SchedulerStats) -> "PoolTotals":
-        """What a core has counted."""
-        return cls(
-            arrived=stats.arrived,
-            arrived_work_tokens=stats.arrived_work_tokens,
-            slo_kept=stats.slo_kept,
-            slo_missed=stats.slo_missed,
-            tpot_kept=stats.tpot_kept,
-            tpot_missed=stats.tpot_missed,
-        )
-
-    def __add__(self, other: "PoolTotals") -> "PoolTotals":
-        return PoolTotals(*map(add, astuple(self), astuple(other)))
-
-    def __sub__(self, other: "PoolTotals") -> "PoolTotals":
-        return PoolTotals(*map(sub, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ class ScalingConfig:
     """Raises ConfigError with field, rule and value.
 
     target_load: share of the prefill capacity that may be asked for; what is above keeps bursts within the objective.
-    decode_load, kv_load: shares of the places for running requests and of the KV cache that may be taken.
+    decode_load: share of the places for running requests that may be taken. kv_load: share of the KV cache that may be
+    taken.
     attainment: share of first tokens within the objective, or of answers at the pace of theirs, below which one more
     instance is wanted.
-    up_window_s, down_window_s: seconds over which the load must call for more, or for fewer.
+    up_window_s: over which the load must call for more. down_window_s: over which the load must call for fewer.
     cool_down_s: after any change, until the next one downwards. max_step: instances started at once.
     clear_backlog_s: a backlog is to be worked off within this time, besides what arrives.
     drain_deadline_s: what still runs on an instance that leaves is aborted then. dry_run: plans are only told.

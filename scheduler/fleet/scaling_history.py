@@ -2,11 +2,11 @@
 
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
 from dualmap.scheduler.fleet.member import Member, MemberState
-from dualmap.scheduler.fleet.messages import FleetState, PoolTotals
+from dualmap.scheduler.fleet.messages import FleetState
+from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_sample import InstanceSample, ScalingSample
 
@@ -47,15 +47,15 @@ class ScalingHistory:
             if name == "lost" and since_s > max(LOST_S, 2 * self.start_s):
                 self.lost.add(instance_id)
             else:
-                load = state.loads.get(instance_id) or InstanceLoad(instance_id, 0, 0, 0, 0)
+                load = state.loads.get(instance_id) or InstanceLoad(instance_id, 0, 0, waiting_tokens=0, kv_tokens=0)
                 member = members.get(instance_id)
                 capacity = member.capacity if member else InstanceCapacity()
-                found.append(_sample(capacity, load, "starting" if name == "lost" else name, since_s))
+                found.append(InstanceSample("starting" if name == "lost" else name, capacity, load, since_s))
         self._since = {i: since for i, since in self._since.items() if i in ids}
         totals = state.totals.get(self._pool_name, PoolTotals())
         before = self._totals if totals.arrived >= self._totals.arrived else PoolTotals()  # Fleet was restarted
         self._totals = totals
-        self._samples.append(ScalingSample(now, tuple(found), **asdict(totals - before)))
+        self._samples.append(ScalingSample(now, tuple(found), totals - before))
         while self._samples[0].at_s < now - self._kept_s:
             self._samples.popleft()
 
@@ -75,19 +75,3 @@ def _state_of(member: Member | None, leaving: bool, rolling: bool) -> str:
     if rolling or member is None or member.state is MemberState.STARTING:
         return "starting"
     return {MemberState.READY: "ready", MemberState.DRAINING: "draining"}.get(member.state, "lost")
-
-
-def _sample(capacity: InstanceCapacity, load: InstanceLoad, state: str, since_s: float) -> InstanceSample:
-    return InstanceSample(
-        load.instance_id,
-        state,
-        capacity,
-        load.seconds_per_token,
-        load.prefilling_tokens,
-        load.waiting_tokens,
-        load.waiting,
-        load.running,
-        load.kv_tokens,
-        load.saved_tokens,
-        since_s,
-    )

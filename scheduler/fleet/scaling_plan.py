@@ -97,7 +97,7 @@ def _shrink(
 
 def _cheapest(ready: list[InstanceSample], count: int) -> tuple[str, ...]:
     """Those whose leaving costs least cache."""
-    in_order = sorted(ready, key=lambda i: (i.saved_tokens, i.running + i.waiting, i.instance_id))
+    in_order = sorted(ready, key=lambda i: (i.load.saved_tokens, i.load.running + i.load.waiting, i.instance_id))
     return tuple(i.instance_id for i in in_order[: max(0, count)])
 
 
@@ -111,7 +111,7 @@ def _need_now(history: Sequence[ScalingSample], config: ScalingConfig, start_s: 
     pace = _pace(now)
     load, coming = (rate / pace for rate in _work_rates(window, start_s))
     ready = sum(i.state == "ready" for i in now.instances)
-    backlog_s = sum(i.prefilling_tokens + i.waiting_tokens for i in now.instances) / pace
+    backlog_s = sum(i.load.prefilling_tokens + i.load.waiting_tokens for i in now.instances) / pace
     left_s = max(0.0, backlog_s - max(0.0, ready - load) * start_s)  # when one that is started now is ready
     needs = [
         _need(coming, config.target_load, f"prefill load {load:.2f} instances, {coming:.2f} coming"),
@@ -122,7 +122,7 @@ def _need_now(history: Sequence[ScalingSample], config: ScalingConfig, start_s: 
         ),
         *_pressures(now, config),
     ]
-    kept, missed = sum(s.slo_kept for s in window), sum(s.slo_missed for s in window)
+    kept, missed = sum(s.counted.slo_kept for s in window), sum(s.counted.slo_missed for s in window)
     if kept < config.attainment * (kept + missed) and backlog_s > ready:
         needs.append(_Need(ready + 1, f"{kept / (kept + missed):.0%} in time over {config.up_window_s:g} s"))
     at_pace = _few_at_pace(window, config.attainment)
@@ -134,7 +134,7 @@ def _need_now(history: Sequence[ScalingSample], config: ScalingConfig, start_s: 
 
 def _few_at_pace(window: Sequence[ScalingSample], wanted: float) -> float | None:
     """Share of answers at the pace of their objective; None where that is enough, or too few ended to tell."""
-    kept, missed = sum(s.tpot_kept for s in window), sum(s.tpot_missed for s in window)
+    kept, missed = sum(s.counted.tpot_kept for s in window), sum(s.counted.tpot_missed for s in window)
     if kept + missed < TELLING_ANSWERS or kept >= wanted * (kept + missed):
         return None
     return kept / (kept + missed)
@@ -146,7 +146,7 @@ def _work_rates(window: Sequence[ScalingSample], ahead_s: float) -> tuple[float,
     rate = _work_rate(window)
     seconds = window[-1].at_s - window[0].at_s
     middle = sum(sample.at_s <= window[0].at_s + seconds / 2 for sample in window)
-    before, after = (sum(sample.arrived for sample in half) for half in (window[1:middle], window[middle:]))
+    before, after = (sum(sample.counted.arrived for sample in half) for half in (window[1:middle], window[middle:]))
     more = after - before - SURE * sqrt(before + after)  # than chance explains
     if more <= 0:
         return rate, rate
@@ -162,7 +162,7 @@ def _most_needed(history: Sequence[ScalingSample], config: ScalingConfig) -> _Ne
     pace = _pace(window[-1])
     parts = (window[: middle + 1], window[middle:], _last(history, config.up_window_s))
     load = max(_work_rate(part) for part in parts) / pace
-    kept, missed = sum(s.slo_kept for s in window), sum(s.slo_missed for s in window)
+    kept, missed = sum(s.counted.slo_kept for s in window), sum(s.counted.slo_missed for s in window)
     if kept < config.attainment * (kept + missed):
         return _Need(len(history[-1].instances), f"{kept / (kept + missed):.0%} in time")
     for part in (window, parts[-1]):
@@ -183,9 +183,9 @@ def _pressures(sample: ScalingSample, config: ScalingConfig) -> list[_Need]:
     ready = [i for i in sample.instances if i.state == "ready"]
     if not ready:
         return []
-    running = sum(i.running for i in sample.instances)
+    running = sum(i.load.running for i in sample.instances)
     places = sum(i.capacity.max_running for i in ready) / len(ready)
-    kv_tokens = sum(i.kv_tokens for i in sample.instances)
+    kv_tokens = sum(i.load.kv_tokens for i in sample.instances)
     pool_tokens = sum(i.capacity.kv_tokens for i in ready) / len(ready)
     return [
         _need(running / places, config.decode_load, f"{running} requests run, {places:.0f} at an instance"),
@@ -198,9 +198,8 @@ def _pace(sample: ScalingSample) -> float:
     measured = [i for i in sample.instances if i.state == "ready"] or sample.instances
     if not measured:
         return InstanceCapacity().prefill_tokens_per_s
-    return sum(
-        1.0 / i.seconds_per_token if i.seconds_per_token else i.capacity.prefill_tokens_per_s for i in measured
-    ) / len(measured)
+    told = ((i.load.seconds_per_token, i.capacity.prefill_tokens_per_s) for i in measured)
+    return sum(1.0 / learned_s if learned_s else configured for learned_s, configured in told) / len(measured)
 
 
 # The history.
@@ -218,7 +217,7 @@ def _last(history: Sequence[ScalingSample], seconds: float) -> Sequence[ScalingS
 def _work_rate(window: Sequence[ScalingSample]) -> float:
     """Prefill tokens a second. The counters of the first sample are of the time before it."""
     seconds = window[-1].at_s - window[0].at_s
-    return sum(sample.arrived_work_tokens for sample in window[1:]) / seconds if seconds else 0.0
+    return sum(sample.counted.arrived_work_tokens for sample in window[1:]) / seconds if seconds else 0.0
 
 
 def _seen_s(history: Sequence[ScalingSample]) -> float:

@@ -86,7 +86,7 @@ class DualMap:
         estimate, reason = pick_instance(
             estimates, self.config.slo_aware, price, decode_price_s, self._answers.mean_tokens
         )
-        return Placement(estimate, candidates, reason, estimates, shared_blocks)
+        return Placement(estimate, candidates, reason, considered=estimates, shared_blocks=shared_blocks)
 
     def _homes_in_turn(self, key: int, homes: int, request: Request, avoid: Set[str]) -> tuple[str, ...]:
         """One of the pairs of instances that are the homes of a hot prompt. Where all are homes: each in its turn, so
@@ -100,6 +100,8 @@ class DualMap:
         if homes < len(self._ids):
             return self.rings.candidates(key ^ (turn % (homes // PAIR) * SPREAD & MAX_HASH), avoid)
         candidates = self.rings.candidates(draw, avoid)
+        if not candidates:
+            return candidates
         first = self._ids[turn % len(self._ids)]
         return candidates if first in avoid else (first, *[i for i in candidates if i != first][:1])
 

@@ -16,7 +16,7 @@ prefill-heavy requests and its queue inside the engine are left out.
 
 from collections import OrderedDict, deque
 from collections.abc import Set
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.instance.view import InstanceView
@@ -42,6 +42,7 @@ class _Side:
     view: InstanceView
     max_blocks: int
     load_s: float = 0.0
+    _: KW_ONLY
     requests: int = 0
     uses: dict[int, int] = field(default_factory=dict)
 
@@ -53,6 +54,7 @@ class _Waits:
     half: int
     sum_s: float = 0.0
     count: int = 0
+    _: KW_ONLY
     mean_before_s: float | None = None  # of the half before
 
 

@@ -1,10 +1,9 @@
 """The page of all commands, made from their parsers."""
 
 import argparse
-import importlib
 from collections.abc import Iterator
 
-from dualmap.router.cli.main import COMMANDS
+from dualmap.router.cli.main import COMMANDS, command_parser
 
 HEAD = """# Command line
 `dualmap COMMAND`, or `python -m dualmap COMMAND`. The exit code is 0 where the command did its work, 1 where it
@@ -23,10 +22,9 @@ def command_line_page() -> str:
 
 
 def _command(name: str) -> str:
-    module_name, summary = COMMANDS[name]
-    parser = argparse.ArgumentParser(prog=f"dualmap {name}", description=summary, allow_abbrev=False)
-    importlib.import_module(module_name).add_arguments(parser)
-    return "".join(_parser(parser))
+    (commands,) = filter(_is_inner, command_parser([name])._actions)
+    assert isinstance(commands.choices, dict)
+    return "".join(_parser(commands.choices[name]))
 
 
 def _parser(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -34,7 +32,8 @@ def _parser(parser: argparse.ArgumentParser) -> Iterator[str]:
     title = None
     for group in parser._action_groups:
         rows = [_row(action) for action in group._group_actions if action.dest != "help" and not _is_inner(action)]
-        shown = "" if group.title in STANDARD_GROUPS else f"**{group.title}**\n\n"
+        about = f": {group.description}" if group.description else ""
+        shown = "" if group.title in STANDARD_GROUPS else f"**{group.title}**{about}\n\n"
         if rows and shown != title:
             yield f"\n{shown}| option | what |\n|---|---|\n"
             title = shown
@@ -57,5 +56,4 @@ def _row(action: argparse.Action) -> str:
     value = "" if action.nargs == 0 else " ".join(name) if isinstance(name, tuple) else name
     shown = " ".join(part for part in (", ".join(action.option_strings), value) if part)
     what = (action.help or "") % {**vars(action), "prog": "dualmap"}
-    needed = " (required)" if action.required and action.option_strings else ""
-    return "| `{}` | {}{} |\n".format(shown.replace("|", "\\|"), what.replace("|", "\\|"), needed)
+    return "| `{}` | {} |\n".format(shown.replace("|", "\\|"), what.replace("|", "\\|"))

@@ -1,6 +1,7 @@
 """The page of all keys of dualmap.yaml, made from the settings classes and what their source says of each key."""
 
 import dataclasses
+import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -9,17 +10,24 @@ from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from dualmap.router.config.config import DualMapConfig, PoolSettings
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.descriptions import descriptions
+from dualmap.router.config.pool_settings import PoolSettings
 from dualmap.router.config.reload import LIVE
 from dualmap.scheduler.events import InstanceCapacity
-from tests.docs.key_texts import key_texts
 
 HEAD = """# Configuration
 `dualmap up FILE.yaml` reads these keys. Every key has a default unless the table says *required*; an unknown key is
 an error that names its path. Flags of the command line override the file.
 [deploy/dualmap.yaml](../../deploy/dualmap.yaml) is an example with comments.
+
+- `dualmap check FILE.yaml` says what is wrong with a file, or that the file is good, without starting anything;
+  `--elsewhere` checks a file of another machine.
+- `dualmap check --schema > dualmap.schema.json` writes the JSON schema, with which editors complete and check keys.
+- `${NAME}` in a value is the environment variable of that name, which must be set; `$${` is a plain `${`.
 
 Names end in their unit: `_s` is seconds, `_ms` milliseconds, `_tokens` tokens, `_blocks` blocks, `_bytes` bytes,
 `_per_s` a number each second. *Reload* says whether a changed file is taken over while the deployment runs
@@ -65,7 +73,7 @@ def configuration_page() -> str:
 
 def missing_texts() -> list[str]:
     """Paths of keys of which the source says nothing."""
-    return [f"{path}.{key}" for path, settings in _sections() for key in _keys(settings).keys() - key_texts(settings)]
+    return [f"{path}.{key}" for path, settings in _sections() for key in _keys(settings).keys() - _texts(settings)]
 
 
 def _sections() -> list[tuple[str, type]]:
@@ -86,7 +94,7 @@ def _section(path: str, settings: type) -> str:
     intro = {"": POOLS, "capacity": CAPACITY}.get(path, "")
     lines = [f"\n## {f'`{path}`' if path else 'Top level'}{intro or chr(10)}"]
     lines.append("\n| key | value | default | reload | what |\n|---|---|---|---|---|\n")
-    texts = key_texts(settings)
+    texts = _texts(settings)
     for name, key in _keys(settings).items():
         place = f"{path}.{name}" if path else name
         reload = "yes" if LIVE.match(place) or (path and LIVE.match(f"{place}.")) else ""
@@ -107,6 +115,27 @@ def _settings_in(hint: Any) -> Any:
     if isinstance(hint, type) and (hasattr(hint, "model_fields") or dataclasses.is_dataclass(hint)):
         return hint
     return next((found for argument in get_args(hint) if (found := _settings_in(argument))), None)
+
+
+def _texts(settings: Any) -> dict[str, str]:
+    """What the source says of each key, those of base classes included, as sentences; of a section, else what its class
+    says of itself."""
+    found = {name: _about(key.hint) for name, key in _keys(settings).items()}
+    for one in reversed(settings.__mro__):
+        if one.__module__.startswith("dualmap."):
+            found |= descriptions(one)
+    return {name: _sentence(text.replace("None", "null")) for name, text in found.items() if text}
+
+
+def _about(hint: Any) -> str:
+    inner = _settings_in(hint)
+    return (inspect.getdoc(inner) or "").partition(".")[0] if hasattr(inner, "model_fields") else ""
+
+
+def _sentence(text: str) -> str:
+    first, _, _ = text.partition(" ")
+    capital = text[:1].upper() if first.rstrip(",;").isalpha() and first.islower() else text[:1]
+    return capital + text[1:] + ("" if text.endswith((".", "?")) else ".")
 
 
 def _value(place: str, key: Key) -> str:
@@ -138,6 +167,6 @@ def _kind(place: str, hint: Any) -> str:
 def _default(key: Key) -> str:
     if key.default in (PydanticUndefined, dataclasses.MISSING):
         return "*required*"
-    if hasattr(key.default, "model_fields") or dataclasses.is_dataclass(key.default):
+    if isinstance(key.default, BaseModel) or dataclasses.is_dataclass(key.default):
         return "its defaults"
     return f"`{key.default if isinstance(key.default, Path) else json.dumps(key.default)}`"

@@ -45,6 +45,18 @@ def named_files(document: Path) -> list[str]:
     return _NAMED_FILE.findall(document.read_text())
 
 
+def modules(document: Path) -> list[str]:
+    """That the document runs by `python -m`."""
+    return re.findall(r"python -m ((?:dualmap|tests)[\w.]*\w)", document.read_text())
+
+
+def commands(document: Path) -> list[str]:
+    """Lines of code, or code within a line, that call dualmap; a line that goes on ends without its backslash."""
+    text = re.sub(r" *\\\n *", " ", document.read_text())
+    lines = re.findall(r"^(?: {4})?(dualmap [a-z].*)$", text, re.MULTILINE)
+    return [call.partition("  #")[0].strip() for call in lines + re.findall(r"`(dualmap [a-z][^`\n]*)`", text)]
+
+
 def broken(document: Path) -> list[str]:
     """What the document points to and is not there; nothing is asked of the network."""
     problems = []
@@ -57,5 +69,9 @@ def broken(document: Path) -> list[str]:
             problems.append(f"{link}: there is no such file")
         elif anchor and target.suffix == ".md" and anchor not in anchors(target):
             problems.append(f"{link}: there is no such heading")
+    for name in modules(document):
+        place = (ROOT / "src" if name.startswith("dualmap") else ROOT) / name.replace(".", "/")
+        if not (place.is_dir() or place.with_suffix(".py").is_file()):
+            problems.append(f"{name}: there is no such module")
     problems += [f"`{name}`: there is no such file" for name in named_files(document) if not (ROOT / name).exists()]
     return problems

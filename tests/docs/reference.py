@@ -1,4 +1,5 @@
-"""The generated pages of docs/reference: `python -m tests.docs.reference` writes them, `make reference` does so."""
+"""The generated pages of docs/reference, and that of the core in docs/architecture: `python -m tests.docs.reference`
+writes them, `make reference` does so."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,6 +7,7 @@ from pathlib import Path
 
 from tests.docs.command_line_page import command_line_page
 from tests.docs.configuration_page import configuration_page
+from tests.docs.core_page import core_page
 from tests.docs.errors_page import errors_page
 from tests.docs.metrics_page import metrics_page
 from tests.docs.policies_page import policies_page
@@ -19,6 +21,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "metrics.md": lambda: asyncio.run(metrics_page()),
     "policies.md": policies_page,
     "versions.md": versions_page,
+    "../architecture/core.md": core_page,
 }
 
 if __name__ == "__main__":

@@ -17,11 +17,13 @@ def test_every_link_of_a_document_leads_somewhere(document: Path):
     assert [problem for problem in broken(document) if not (old and problem.startswith("`"))] == []
 
 
-def test_a_broken_link_a_missing_heading_and_a_missing_file_are_found(tmp_path: Path):
+def test_a_broken_link_a_missing_heading_module_and_file_are_found(tmp_path: Path):
     document = tmp_path / "a.md"
-    document.write_text("# One\n[a](b.md) [b](#two) [c](#one) `router/nothing.py`\n```\n[d](e.md)\n```\n")
+    document.write_text(
+        "# One\n[a](b.md) [b](#two) [c](#one) `router/nothing.py`\n```\n[d](e.md)\n```\n    python -m tests.no\n"
+    )
     found = broken(document)
-    assert [problem.partition(":")[0] for problem in found] == ["b.md", "#two", "`router/nothing.py`"]
+    assert [problem.partition(":")[0] for problem in found] == ["b.md", "#two", "tests.no", "`router/nothing.py`"]
 
 
 def test_headings_have_the_anchors_of_github(tmp_path: Path):

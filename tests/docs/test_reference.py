@@ -6,7 +6,7 @@ import pytest
 
 from dualmap.router.apis.routes import _GETS, _POSTS
 from dualmap.router.gateway.admin import _PATHS
-from dualmap.router.requests.intake import TENANT_HEADER, TIMEOUT_HEADER, TPOT_SLO_HEADERS, TTFT_SLO_HEADERS
+from dualmap.router.requests.intake import TENANT_HEADER, TIMEOUT_HEADERS, TPOT_SLO_HEADERS, TTFT_SLO_HEADERS
 from dualmap.router.scaling.endpoints import METHODS
 from dualmap.scheduler.commands import RejectReason
 from tests.docs.configuration_page import missing_texts
@@ -30,5 +30,5 @@ def test_every_reason_to_reject_a_request_is_explained():
 def test_the_http_page_names_every_path_and_header():
     text = (FOLDER / "http-api.md").read_text()
     paths = [*(path.decode() for path in _POSTS), *_GETS, *METHODS, *(p for p in _PATHS if not p.startswith("/ui/"))]
-    headers = [name.decode() for name in (*TTFT_SLO_HEADERS, *TPOT_SLO_HEADERS, TENANT_HEADER, TIMEOUT_HEADER)]
+    headers = [name.decode() for name in (*TTFT_SLO_HEADERS, *TPOT_SLO_HEADERS, TENANT_HEADER, *TIMEOUT_HEADERS)]
     assert [name for name in (*paths, *headers) if f"`{name}" not in text and f" {name}`" not in text] == []

@@ -49,7 +49,7 @@ class Script:
         self, instance_id: str, incarnation: int = 1, adapters: tuple[str, ...] = (), **capacity: float
     ) -> list[Command]:
         there = InstanceCapacity(**(self._capacity | capacity))
-        return self.send(InstanceJoined(instance_id, incarnation, there, adapters))
+        return self.send(InstanceJoined(instance_id, incarnation, there, adapters=adapters))
 
     def drain(self, instance_id: str, incarnation: int = 1) -> list[Command]:
         return self.send(InstanceDraining(instance_id, incarnation))
@@ -71,7 +71,7 @@ class Script:
     def fail(
         self, request_id: str, attempt: int = 1, cause: FailureCause = FailureCause.BROKEN, tokens_sent: int = 0
     ) -> list[Command]:
-        return self.send(RequestFailed(request_id, attempt, tokens_sent, cause))
+        return self.send(RequestFailed(request_id, attempt, tokens_sent, cause=cause))
 
     def cancel(self, request_id: str) -> list[Command]:
         return self.send(RequestCancelled(request_id))
@@ -82,7 +82,7 @@ class Script:
 
     def move(self, request_id: str, source: str, target: str, version: int | None = None) -> list[Command]:
         version = self.core.version if version is None else version
-        return self.send(MovesProposed((Move(request_id, source, target, 0.0),), version))
+        return self.send(MovesProposed((Move(request_id, source, target, gain_s=0.0),), version))
 
     def prompt(self, first: str, second: str | None = None, blocks: int = 2, other_than: int = 0) -> tuple[int, ...]:
         """Blocks of a prompt whose candidates are these, that of the first ring first. other_than: skips so many."""

@@ -96,10 +96,10 @@ class RandomRun:
             f"r{self._arrived}",
             rng.choice((tuple(blocks), ())),
             rng.choice((1, 300, 1000, 4000)),
-            rng.choice((0, 20, 300)),
-            rng.choice((None, None, 0.1, 60.0)),
-            rng.choice((0, 0, -1, 2)),
-            rng.choice(("", "", "flood", "flood", "Ä\n\u2028")),
+            max_output_tokens=rng.choice((0, 20, 300)),
+            ttft_slo_s=rng.choice((None, None, 0.1, 60.0)),
+            priority=rng.choice((0, 0, -1, 2)),
+            tenant=rng.choice(("", "", "flood", "flood", "Ä\n\u2028")),
             streams=rng.random() < 0.7,
             block_tokens=rng.choice((0, 0, 100, 400)),
             timeout_s=rng.choice((None, None, None, 0.5, 4.0)),
@@ -119,14 +119,15 @@ class RandomRun:
     def _finish(self) -> None:
         request_id = self._pick()
         attempt = self._running.pop(request_id, 1)
-        usage = self._random.choice(((None, None), (512, 1000)))
-        self._send(RequestFinished(request_id, attempt, self._random.randrange(300), *usage))
+        cached, prompt = self._random.choice(((None, None), (512, 1000)))
+        tokens = self._random.randrange(300)
+        self._send(RequestFinished(request_id, attempt, tokens, cached_tokens=cached, prompt_tokens=prompt))
 
     def _fail(self) -> None:
         request_id = self._pick()
         attempt = self._running.pop(request_id, 1)
         cause = self._random.choice(list(FailureCause))
-        self._send(RequestFailed(request_id, attempt, self._random.choice((0, 0, 3)), cause))
+        self._send(RequestFailed(request_id, attempt, self._random.choice((0, 0, 3)), cause=cause))
 
     def _redirect(self) -> None:
         request_id = self._pick()
@@ -155,7 +156,7 @@ class RandomRun:
         rng = self._random
         capacity = replace(SMALL, weight=rng.choice((0.5, 1.0, 2.0)), attention_tokens=rng.choice((0, 8000)))
         adapters = rng.choice((("sql", "poems"), ("sql",), ()))
-        self._send(InstanceJoined(instance_id, self._incarnations[instance_id], capacity, adapters))
+        self._send(InstanceJoined(instance_id, self._incarnations[instance_id], capacity, adapters=adapters))
 
     def _member(self) -> None:
         instance_id = self._random.choice(IDS)
@@ -168,10 +169,14 @@ class RandomRun:
 
     def _loads(self) -> None:
         rng = self._random
-        loads = (InstanceLoad(i, 1, rng.randrange(3000), rng.randrange(2000), 5000) for i in IDS if rng.random() < 0.5)
+        loads = (
+            InstanceLoad(i, 1, rng.randrange(3000), waiting_tokens=rng.randrange(2000), kv_tokens=5000)
+            for i in IDS
+            if rng.random() < 0.5
+        )
         sent = [(rng.choice(IDS), hash_trace_ids([0, *range(rng.randrange(4))])) for _ in range(rng.randrange(3))]
         told_s = rng.choice((None, 0.0, 0.002, 0.2))
-        self._send(GatewayLoads(tuple(loads), tuple(sent), rng.choice((0.0, 0.1)), told_s))
+        self._send(GatewayLoads(tuple(loads), tuple(sent), rng.choice((0.0, 0.1)), told_s=told_s))
         if rng.random() < 0.1:
             deepened, spread = hash_trace_ids([0])[0], hash_trace_ids([0, 0])[-1]
             homes = ((spread, rng.choice((4, 8))),) if rng.random() < 0.5 else ()
@@ -182,14 +187,19 @@ class RandomRun:
         age_s = rng.choice((0.0, 0.3, 9.0))
         self._send(
             LoadReported(
-                rng.choice(IDS), rng.randrange(5), rng.randrange(3), rng.random(), age_s, rng.choice(((), ("sql",)))
+                rng.choice(IDS),
+                rng.randrange(5),
+                rng.randrange(3),
+                kv_used=rng.random(),
+                age_s=age_s,
+                adapters=rng.choice(((), ("sql",))),
             )
         )
 
     def _plan(self) -> None:
         snapshot = self._scheduler.snapshot(self.now)
         moves = plan_rebalance(snapshot, self._scheduler.config) if snapshot is not None else []
-        moves.append(Move("never", "a", "b", 0.1))
+        moves.append(Move("never", "a", "b", gain_s=0.1))
         self._send(MovesProposed(tuple(moves), self._scheduler.version))
 
     def _tick(self) -> None:

@@ -17,7 +17,17 @@ def estimate(
     shared: int = 0,
     shared_s: float = 0.0,
 ) -> TtftEstimate:
-    return TtftEstimate(instance_id, cached, 0, 0, running, prefill_s, total_s, max(cached, shared), shared_s)
+    return TtftEstimate(
+        instance_id,
+        cached,
+        0,
+        work_tokens=0,
+        running=running,
+        prefill_s=prefill_s,
+        total_s=total_s,
+        held_tokens=max(cached, shared),
+        shared_s=shared_s,
+    )
 
 
 @pytest.mark.parametrize(
@@ -199,8 +209,32 @@ def test_a_prompt_pays_for_the_tokens_that_it_holds_up(prefill_s, shared_s, runn
 )
 def test_an_instance_that_would_be_too_slow_for_its_answer_costs_what_that_loses(tpot_s, slo_s, expected):
     # 0.01 s of each of 100 tokens, against 0.5 s until the first.
-    first = TtftEstimate("first", 0, 0, 0, 0, 0.0, 1.0, 0, 0.0, tpot_s, slo_s)
-    second = TtftEstimate("second", 0, 0, 0, 0, 0.0, 1.5, 0, 0.0, 0.01, slo_s)
+    first = TtftEstimate(
+        "first",
+        0,
+        0,
+        work_tokens=0,
+        running=0,
+        prefill_s=0.0,
+        total_s=1.0,
+        held_tokens=0,
+        shared_s=0.0,
+        tpot_s=tpot_s,
+        tpot_slo_s=slo_s,
+    )
+    second = TtftEstimate(
+        "second",
+        0,
+        0,
+        work_tokens=0,
+        running=0,
+        prefill_s=0.0,
+        total_s=1.5,
+        held_tokens=0,
+        shared_s=0.0,
+        tpot_s=0.01,
+        tpot_slo_s=slo_s,
+    )
     assert pick_instance([first, second], True, 0.0, 0.0, 100.0)[0].instance_id == expected
 
 

@@ -18,7 +18,9 @@ def instances(**backlogs: int) -> tuple[InstanceSnapshot, ...]:
 
 
 def waits(request_id: str, ahead: int, at: str = "a", slo_s: float = 5.0, candidates: str = "ab", **uncached: int):
-    return WaitingSnapshot(request_id, at, slo_s, ahead, uncached, tuple(candidates))
+    return WaitingSnapshot(
+        request_id, at, slo_s, ahead_tokens=ahead, work_tokens=uncached, candidates=tuple(candidates)
+    )
 
 
 def queue(tokens: Iterable[int], at: str = "a", others: str = "b", booked: int = 0, **fields) -> list[WaitingSnapshot]:
@@ -36,7 +38,7 @@ def plan(
     config: SchedulerConfig = CONFIG,
     recompute_price: float = 0.0,
 ):
-    return plan_rebalance(Snapshot(1, snapshots, tuple(waiting), recompute_price), config)
+    return plan_rebalance(Snapshot(1, snapshots, tuple(waiting), recompute_price=recompute_price), config)
 
 
 def where(moves: list[Move]) -> list[tuple[str, str]]:
@@ -64,7 +66,7 @@ def test_a_request_that_has_its_prefix_here_stays_and_another_leaves():
 def test_the_gain_includes_recomputation_and_its_price():
     waiting = [waits("r", 6000, a=500, b=1500)]
     (move,) = plan(instances(a=6500, b=200), waiting)
-    assert move == Move("r", "a", "b", pytest.approx(6.5 - 1.7))
+    assert move == Move("r", "a", "b", gain_s=pytest.approx(6.5 - 1.7))
     (move,) = plan(instances(a=6500, b=200), waiting, recompute_price=4.0)
     assert move.gain_s == pytest.approx(6.5 - 1.7 - 4 * 1.0)
     assert plan(instances(a=6500, b=200), waiting, recompute_price=5.0) == []
@@ -151,7 +153,7 @@ def test_a_slow_instance_is_hot_with_fewer_tokens():
     slow_and_fast = (InstanceSnapshot("a", 2000, 0.004), InstanceSnapshot("b", 2000, 0.001))
     waiting = [waits("r", 1000, a=1000, b=1000)]
     (move,) = plan(slow_and_fast, waiting)
-    assert move == Move("r", "a", "b", pytest.approx(8.0 - 3.0))
+    assert move == Move("r", "a", "b", gain_s=pytest.approx(8.0 - 3.0))
 
 
 @pytest.mark.parametrize(("slo_s", "moved"), [(1.0, True), (2.9, True), (3.0, False), (60.0, False)])
@@ -185,10 +187,17 @@ def random_snapshot(rng: random.Random, recompute_price: float) -> Snapshot:
             slo_s = rng.choice((1.0, 5.0, 20.0))
             request_id = f"{instance.instance_id}-{i}"
             waiting.append(
-                WaitingSnapshot(request_id, instance.instance_id, slo_s, ahead, uncached, (instance.instance_id, other))
+                WaitingSnapshot(
+                    request_id,
+                    instance.instance_id,
+                    slo_s,
+                    ahead_tokens=ahead,
+                    work_tokens=uncached,
+                    candidates=(instance.instance_id, other),
+                )
             )
             ahead += uncached[instance.instance_id]
-    return Snapshot(1, tuple(shown), tuple(waiting), recompute_price)
+    return Snapshot(1, tuple(shown), tuple(waiting), recompute_price=recompute_price)
 
 
 @pytest.mark.parametrize("seed", range(30))

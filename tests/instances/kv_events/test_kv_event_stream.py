@@ -12,7 +12,7 @@ import zmq
 import zmq.asyncio
 
 from dualmap.instances.kv_events import stream as kv_event_stream
-from dualmap.instances.kv_events.stream import KvEventStream, connect_address
+from dualmap.instances.kv_events.stream import KvEventStream
 from dualmap.scheduler.blocks import hash_tokens, token_root
 from dualmap.scheduler.events import BlocksStored, CacheCleared
 from tests.conftest import WAIT_S
@@ -384,19 +384,3 @@ def test_when_it_is_cancelled_its_sockets_are_closed(while_it):
             await publisher.close()
 
     run(test())
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "host", "address"),
-    [
-        ("tcp://*:5557", "10.0.0.7", "tcp://10.0.0.7:5557"),
-        ("tcp://*:5557", "vllm-0.svc", "tcp://vllm-0.svc:5557"),
-        ("tcp://*:5557", "fd00::7", "tcp://[fd00::7]:5557"),
-        ("tcp://0.0.0.0:5557", "10.0.0.7", "tcp://10.0.0.7:5557"),
-        ("tcp://[::]:5557", "fd00::7", "tcp://[fd00::7]:5557"),
-        ("tcp://10.0.0.9:5557", "10.0.0.7", "tcp://10.0.0.9:5557"),
-        ("ipc:///run/kv", "10.0.0.7", "ipc:///run/kv"),
-    ],
-)
-def test_an_endpoint_that_is_bound_everywhere_is_found_at_the_servers_host(endpoint, host, address):
-    assert connect_address(endpoint, host) == address

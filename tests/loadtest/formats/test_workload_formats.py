@@ -1,17 +1,16 @@
 """Every trace format as a workload: miniature files, and the public traces where they are at hand."""
 
-import argparse
 import json
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from dualmap.loadtest.cli import trace as trace_cli
 from dualmap.loadtest.formats import detect, read_workload
 from dualmap.loadtest.formats.mooncake import from_trace, read_mooncake, to_trace
 from dualmap.loadtest.traces.synth import SynthConfig, synthesise
 from dualmap.loadtest.traces.trace import TraceError, TraceRequest, read_trace, write_trace
+from dualmap.router.cli.main import main as dualmap
 
 TRACES = Path(__file__).parents[3].parent / "shared" / "traces"
 
@@ -237,13 +236,11 @@ def test_an_answer_that_the_input_holds_is_not_said_twice(tmp_path):
 
 
 def test_the_command_converts_cuts_and_scales(tmp_path, capsys):
-    parser = argparse.ArgumentParser()
-    trace_cli.add_arguments(parser)
     source, out = tmp_path / "a.json", tmp_path / "out.jsonl"
     source.write_text(weka_file(weka_row(0.0, 640), weka_row(30.0, 1300), weka_row(60.0, 9000)))
 
     def convert(*options: str) -> int:
-        return trace_cli.run(parser.parse_args(["convert", str(source), str(out), *options]))
+        return dualmap(["trace", "convert", str(source), str(out), *options])
 
     assert convert("--max-input-tokens", "2000", "--sessions", "20", "--copies", "2", "--qps", "4") == 0
     assert len(read_trace(out)) == 20 * 2 * 2

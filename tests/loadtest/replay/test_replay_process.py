@@ -1,6 +1,5 @@
 """The replay process against a real server."""
 
-import argparse
 import asyncio
 import json
 import signal
@@ -8,10 +7,10 @@ import socket
 
 import pytest
 
-from dualmap.loadtest.cli import replay as replay_cli
 from dualmap.loadtest.replay.run_file import Outcome, read_run
 from dualmap.loadtest.traces.text import prompt_text
 from dualmap.loadtest.traces.trace import TraceRequest, write_trace
+from dualmap.router.cli.main import main as dualmap
 from tests.conftest import WAIT_S
 
 
@@ -241,9 +240,7 @@ def test_limit_and_longest_prompt_choose_the_requests_and_qps_scales_their_clock
 
 
 def replay_command(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    replay_cli.add_arguments(parser)
-    return replay_cli.run(parser.parse_args(words))
+    return dualmap(["replay", *words])
 
 
 def test_the_command_replays_and_reports(model_server, tmp_path, capsys):

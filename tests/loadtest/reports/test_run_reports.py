@@ -1,16 +1,15 @@
 """How runs are counted, and the page that compares them."""
 
-import argparse
 from html.parser import HTMLParser
 from math import isnan
 
 import pytest
 
-from dualmap.loadtest.cli import report as report_cli
 from dualmap.loadtest.replay.run_file import Outcome, RequestRow, RunFileError, RunHeader, read_run, write_row
 from dualmap.loadtest.reports.page import page
 from dualmap.loadtest.reports.summary import summarise
 from dualmap.loadtest.reports.table import text_table
+from dualmap.router.cli.main import main as dualmap
 from tests.loadtest.made import run_header
 
 
@@ -125,15 +124,13 @@ def test_the_table_says_what_to_doubt():
 
 
 def test_the_command_compares_files_and_writes_the_page(tmp_path, capsys):
-    parser = argparse.ArgumentParser()
-    report_cli.add_arguments(parser)
     for name in ("one", "two"):
         with open(tmp_path / f"{name}.jsonl", "wb") as file:
             write_row(file, header(name, 1))
             write_row(file, ok(0, 1.0))
     page_path = tmp_path / "deep" / "r.html"
     args = [str(tmp_path / "one.jsonl"), str(tmp_path / "two.jsonl"), "--html", str(page_path)]
-    assert report_cli.run(parser.parse_args(args)) == 0
+    assert dualmap(["report", *args]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("one", "two", "100.0%"))
     assert page_path.read_text().startswith("<!doctype html>")
@@ -147,7 +144,5 @@ def test_a_file_that_is_no_run_is_named(tmp_path, content, capsys):
     path.write_text(content)
     with pytest.raises(RunFileError, match=r"x\.jsonl"):
         read_run(path)
-    parser = argparse.ArgumentParser()
-    report_cli.add_arguments(parser)
-    assert report_cli.run(parser.parse_args([str(path)])) == 2
+    assert dualmap(["report", str(path)]) == 2
     assert "x.jsonl" in capsys.readouterr().err

@@ -1,20 +1,17 @@
 """How a study's rows become numbers, and the page, the terminal's tables and the Markdown that show them."""
 
-import argparse
 import json
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
 from math import isnan, nan
-from pathlib import Path
 
 import msgspec
 import pytest
 
-from dualmap.loadtest.cli import report as report_cli
 from dualmap.loadtest.study.charts import spread
 from dualmap.loadtest.study.figures import equal_load
-from dualmap.loadtest.study.file import Study, StudyCapacity, StudyFileError, StudyRun, is_study, read_studies
+from dualmap.loadtest.study.file import Study, StudyCapacity, StudyRun, read_studies
 from dualmap.loadtest.study.guide import advice, sentence, work_words
 from dualmap.loadtest.study.page import study_page
 from dualmap.loadtest.study.tables import (
@@ -51,13 +48,6 @@ def run(policy: str, qps: float, attainment: float, seed: int = 0, **other: obje
 def study(*rows: StudyCapacity | StudyRun) -> Study:
     runs = [row for row in rows if isinstance(row, StudyRun)]
     return Study([], runs, [row for row in rows if isinstance(row, StudyCapacity)], [])
-
-
-@pytest.fixture(scope="module")
-def full_study(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("study") / "study.jsonl"
-    fake_study.write(path, seeds=2)
-    return path
 
 
 def test_confidence_is_the_t_interval_of_three_seeds_the_half_range_of_two_and_unknown_for_one():
@@ -355,7 +345,7 @@ def test_bars_at_equal_load_show_other_objectives_where_runs_have_them():
 
 def test_a_file_without_objectives_is_judged_by_the_first_token(tmp_path):
     (tmp_path / "old").write_text(
-        HEADER
+        json.dumps(fake_study.HEADER)
         + "\n"
         + '{"kind":"run","trace":"t","policy":"a","instances":8,"seed":0,"model":"m","slo_s":5.0,"qps":1.0,'
         '"requests":10,"attainment":0.9}\n{"kind":"capacity","trace":"t","policy":"a","instances":8,"seed":0,'
@@ -387,85 +377,3 @@ def test_each_varied_constant_has_a_panel_with_its_default():
     first, second = sensitivities(study(*rows))
     assert "default 16" in first
     assert "default" not in second
-
-
-def report(*args: object) -> int:
-    parser = argparse.ArgumentParser()
-    report_cli.add_arguments(parser)
-    return report_cli.run(parser.parse_args(list(map(str, args))))
-
-
-def test_the_command_tells_a_study_by_its_header_and_writes_page_and_markdown(full_study, tmp_path, capsys):
-    html, markdown = tmp_path / "deep" / "s.html", tmp_path / "deep" / "s.md"
-    assert report(full_study, "--html", html, "--markdown", markdown) == 0
-    shown = capsys.readouterr().out
-    assert "Nothing here ran on an accelerator" in shown
-    assert "worst cell" in shown
-    assert html.read_text().startswith("<!doctype html>")
-    tables = [line for line in markdown.read_text().splitlines() if line.startswith("|")]
-    assert any(line.startswith("| **dualmap** | **") for line in tables)
-    assert any(line.startswith("| *bound* | *") for line in tables)
-
-
-def test_two_files_of_one_study_are_read_together(tmp_path):
-    for name, policy in (("one", "a"), ("two", "b")):
-        rows = [fake_study.HEADER, {"kind": "decision_cost", "policy": policy, "instances": 8, "us": 60}]
-        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = read_studies([tmp_path / "one", tmp_path / "two"])
-    assert [cost.policy for cost in found.costs] == ["a", "b"]
-    assert len(found.headers) == 2
-
-
-def test_studies_and_replays_do_not_mix(full_study, tmp_path, capsys):
-    replay = tmp_path / "replay.jsonl"
-    replay.write_text('{"row":"run"}\n')
-    assert report(replay, full_study) == 2
-    assert "cannot be compared" in capsys.readouterr().err
-    assert report(replay, "--markdown", tmp_path / "x.md") == 2
-    assert "--markdown is for studies" in capsys.readouterr().err
-    assert report(full_study, "--slo", 3) == 2
-    assert "--slo is for replays" in capsys.readouterr().err
-
-
-HEADER = json.dumps(fake_study.HEADER)
-COST = '{"kind":"decision_cost","policy":"a","instances":8,"us":1}'
-
-
-@pytest.mark.parametrize(
-    ("lines", "wrong"),
-    [
-        ([HEADER, "nonsense"], "line 2"),
-        ([HEADER, COST, '{"kind":"run"}'], "line 3.*missing required field"),
-        ([HEADER, '{"kind":"surprise"}'], "line 2.*surprise"),
-        ([HEADER, HEADER], "line 2: a second header"),
-        ([COST], "line 1: no header"),
-        ([HEADER.replace('"format": 1', '"format": 2')], "line 1: format 2"),
-        ([HEADER], "without rows"),
-        ([HEADER, COST.replace("8", '"x"')], "line 2.*instances"),
-    ],
-)
-def test_what_is_wrong_with_a_file_is_said_with_its_line(tmp_path, lines, wrong):
-    path = tmp_path / "x.jsonl"
-    path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(StudyFileError, match=rf"x\.jsonl.*{wrong}"):
-        read_studies([path])
-
-
-def test_quantiles_must_be_a_hundred_and_one(tmp_path):
-    row = fake_study.run(
-        {"trace": "t", "policy": "a", "instances": 8, "seed": 0, "model": "m", "slo_s": 5.0}, 1, 1, _Rng()
-    )
-    (tmp_path / "x").write_text(HEADER + "\n" + json.dumps(row | {"ttft_quantiles": [1.0]}) + "\n")
-    with pytest.raises(StudyFileError, match="line 2: ttft_quantiles has 1"):
-        read_studies([tmp_path / "x"])
-
-
-class _Rng:
-    def uniform(self, low: float, high: float) -> float:
-        return low
-
-
-def test_a_missing_file_is_no_study(tmp_path):
-    assert not is_study(tmp_path / "none")
-    with pytest.raises(StudyFileError, match="none"):
-        read_studies([tmp_path / "none"])

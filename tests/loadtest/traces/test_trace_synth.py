@@ -1,16 +1,14 @@
 """Synthetic traces."""
 
-import argparse
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualmap.loadtest.cli import trace as trace_cli
 from dualmap.loadtest.traces.describe import describe, reusable_share
 from dualmap.loadtest.traces.sessions import predecessors
 from dualmap.loadtest.traces.synth import SynthConfig, synthesise
 from dualmap.loadtest.traces.trace import read_trace, write_trace
+from dualmap.router.cli.main import main as dualmap
 
 configs = st.builds(
     SynthConfig,
@@ -90,13 +88,11 @@ def test_the_reusable_share_counts_full_blocks_seen_before():
 
 
 def test_the_command_writes_a_trace_and_describes_it(tmp_path, capsys):
-    parser = argparse.ArgumentParser()
-    trace_cli.add_arguments(parser)
     out = tmp_path / "t.jsonl"
-    assert trace_cli.run(parser.parse_args(["synth", "--out", str(out), "--requests", "40"])) == 0
-    assert trace_cli.run(parser.parse_args(["describe", str(out)])) == 0
+    assert dualmap(["trace", "synth", "--out", str(out), "--requests", "40"]) == 0
+    assert dualmap(["trace", "describe", str(out)]) == 0
     assert capsys.readouterr().out.count("prompt tokens") == 4
-    assert trace_cli.run(parser.parse_args(["describe", str(tmp_path / "absent")])) == 2
+    assert dualmap(["trace", "describe", str(tmp_path / "absent")]) == 2
 
 
 def test_a_trace_of_one_request_can_be_described():

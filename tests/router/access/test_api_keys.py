@@ -11,7 +11,7 @@ from dualmap.router.access.access import Access
 from dualmap.router.access.api_keys import ApiKeysError, find_key, hash_key, load_api_keys
 from dualmap.router.cli.main import main
 from dualmap.router.config.load import ConfigFileError, load_config
-from tests.router.conftest import CHAT, STREAM, Conversation, answer_hello
+from tests.router.conftest import CHAT, STREAM, Conversation, answer_hello, post
 
 A, B, ANY = "dm-key-of-a", "dm-key-of-b", "dm-key-of-a-proxy"
 CARDS = ({"id": "tiny"}, {"id": "secret-model"})
@@ -160,6 +160,22 @@ async def test_a_changed_file_holds_within_a_second_and_a_broken_one_not_at_all(
         assert (await client.post("/v1/chat/completions", CHAT, bearing(B))).status == 401
 
 
+async def test_a_key_that_is_taken_away_while_a_body_comes_is_refused(keyed, tmp_path):
+    path = tmp_path / "keys.yaml"
+    request = post("/v1/chat/completions", CHAT, bearing(B))
+    async with keyed() as f:
+        client = await f.client()
+        await client.send(request[:-5])
+        (connection,) = f.gateway.service.clients
+        await f.until(lambda: connection._reader.request is not None and connection._reader.request.head_complete)
+        path.write_text(yaml.safe_dump({"keys": [{"sha256": hash_key(A.encode())}]}))
+        f.gateway.service.access.sweep(time.monotonic() + 2.0)
+        await client.send(request[-5:])
+        assert (await client.answer()).error["type"] == "AuthenticationError"
+        assert f.instances[0].received == []
+        f.check_books_are_empty()
+
+
 async def test_no_key_is_seen_in_what_the_gateway_tells(keyed):
     async with keyed() as f:
         client = await f.client()
@@ -192,6 +208,14 @@ def test_a_file_of_keys_is_read_strictly(tmp_path, text, complaint):
         load_api_keys(path)
     with pytest.raises(ConfigFileError, match=r"gateway\.api_keys_file: "):
         load_config(None, {"simulate": {"count": 1}, "gateway": {"api_keys_file": str(path)}})
+
+
+def test_an_error_in_a_file_of_keys_shows_nothing_of_it(tmp_path):
+    path = tmp_path / "keys.yaml"
+    path.write_text("keys: [{sha256: 'hunter2}]")
+    with pytest.raises(ApiKeysError, match="unexpected end of stream") as raised:
+        load_api_keys(path)
+    assert "hunter2" not in str(raised.value)
 
 
 def test_a_made_key_is_found_by_its_hash(tmp_path, capsys):

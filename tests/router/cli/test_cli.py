@@ -1,8 +1,15 @@
 """The command line where nothing needs to be started: wrong calls end with one clear line, and no traceback."""
 
+import argparse
+import shlex
+import socket
+import threading
+from collections.abc import Iterator
+from importlib import import_module
+
 import pytest
 
-from dualmap.router.cli.main import COMMANDS, main
+from dualmap.router.cli.main import COMMANDS, command_parser, main
 from dualmap.router.cli.status import format_status
 
 
@@ -12,6 +19,66 @@ def test_every_command_explains_itself(command, capsys):
         main([command, "--help"])
     assert ended.value.code == 0
     assert f"dualmap {command}" in capsys.readouterr().out
+
+
+def parsers(command: str) -> Iterator[argparse.ArgumentParser]:
+    """That of the command, or those of its subcommands."""
+    (commands,) = command_parser([command])._subparsers._group_actions
+    parser = commands.choices[command]
+    yield from parser._subparsers._group_actions[0].choices.values() if parser._subparsers else [parser]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_stands_in_a_group_with_its_unit_its_default_and_an_example(command):
+    examples = " ".join(import_module(COMMANDS[command][0]).EXAMPLES)
+    for parser in parsers(command):
+        grouped = {action for group in parser._action_groups[2:] for action in group._group_actions}
+        for action in parser._actions[1:]:
+            option = (action.option_strings or [action.dest])[0]
+            assert action in grouped, option
+            assert action.help, option
+            if action.option_strings:
+                assert f"{option} " in f"{examples} ", option
+                assert any(word in action.help for word in ("default", "required", "this or")) or action.nargs == 0, (
+                    option
+                )
+            if action.type in (int, float):
+                assert action.metavar.split(",")[0] in UNITS, option
+
+
+UNITS = {"PORT", "N", "GPUS", "SECONDS", "MS", "TOKENS", "QPS", "S"}  # N: the help says of what, S: skew
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_example_is_a_call_that_can_be_made(command):
+    for example in import_module(COMMANDS[command][0]).EXAMPLES:
+        words = shlex.split(example.partition(" > ")[0], comments=True)
+        assert words[:2] == ["dualmap", command]
+        assert callable(command_parser([command]).parse_args(words[1:]).run)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "usage", "said"),
+    [
+        (["up", "--polcy", "x"], "usage: dualmap up ", "unrecognized arguments: --polcy (did you mean --policy?)"),
+        (["up", "a.yaml", "b.yaml"], "usage: dualmap up ", "unrecognized arguments: b.yaml"),
+        (["trace", "synth", "--out", "x", "--zpif=1"], "usage: dualmap trace synth ", "(did you mean --zipf?)"),
+        (["scale", "2", "--wait"], "usage: dualmap scale ", "--wait (did you mean --no-wait?)"),
+        (["status", "--jsn"], "usage: dualmap status ", "(did you mean --json?)"),
+        (["--jsn", "status"], "usage: dualmap status ", "unrecognized arguments: --jsn (did you mean --json?)"),
+        (["demo", "--seconds", "0"], "usage: dualmap demo ", "must be above 0, found 0"),
+        (["check"], "usage: dualmap check ", "one of the arguments FILE --schema is required"),
+        (["stauts"], "usage: dualmap ", "invalid choice: 'stauts'"),
+        ([], "usage: dualmap ", "required: COMMAND"),
+    ],
+)
+def test_a_wrong_call_shows_the_usage_of_its_command(arguments, usage, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    printed = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert printed.startswith(usage)
+    assert said in printed
 
 
 @pytest.mark.parametrize(
@@ -24,7 +91,10 @@ def test_every_command_explains_itself(command, capsys):
         (["up", "--simulate", "1", "--tpot", "-1"], "tpot_slo_s must be at least 0, not -1.0"),
         (["up", "--simulate", "1", "--port", "99999"], "gateway.port"),
         (["up", "--instance", "127.0.0.1:8000"], "http://HOST:PORT"),
-        (["up", "missing.yaml"], "missing.yaml"),
+        (["up", "missing.yaml"], "missing.yaml cannot be read: No such file or directory"),
+        (["up", "--simulate", "1", "--port", "8081"], "gateway.port and gateway.admin_port must differ"),
+        (["up", "--instance", "http://u:pw@127.0.0.1:8000"], "takes no user and password"),
+        (["pick", "--instance", "http://localhost:8000"], "proxies know instances by IP address"),
     ],
 )
 def test_a_wrong_configuration_is_one_line_and_starts_nothing(arguments, said, capsys, tmp_path, monkeypatch):
@@ -36,9 +106,62 @@ def test_a_wrong_configuration_is_one_line_and_starts_nothing(arguments, said, c
     assert "starting" not in printed.out
 
 
-def test_status_without_a_gateway_says_so(capsys):
-    assert main(["status", "--admin", "http://127.0.0.1:9"]) == 1
-    assert "no gateway answers at http://127.0.0.1:9" in capsys.readouterr().err
+@pytest.mark.parametrize("admin", ["http://127.0.0.1:9", "http://user:pw@127.0.0.1:9", "127.0.0.1", "http://[", "x y"])
+@pytest.mark.parametrize(
+    "command", [["status"], ["explain", "r"], ["scale", "2"], ["drain", "i"], ["restart", "--rolling"]]
+)
+def test_without_a_gateway_one_line_says_so(admin, command, capsys):
+    assert main([*command, "--admin", admin]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: no gateway answers at {admin}")
+
+
+def test_a_port_that_speaks_no_http_is_one_line(capsys):
+    def greet() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.sendall(b"SSH-2.0-x\r\n")
+            connection.recv(1000)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=greet)
+        thread.start()
+        assert main(["status", "--admin", f"http://127.0.0.1:{listening.getsockname()[1]}"]) == 1
+        thread.join()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("SSH-2.0-x")
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "http://[", "http://a:b", "http://127.0.0.1:99999", "http://a b", "ftp://a:1"]
+)
+def test_a_server_to_measure_that_cannot_be_reached_is_one_line(url, capsys):
+    assert main(["calibrate", "--url", url]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert url in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["demo", "--out", "{file}/demo"],
+        ["replay", "trace", "--target", "http://127.0.0.1:9", "--out", "{file}/run.jsonl"],
+        ["trace", "synth", "--requests", "2", "--out", "{file}/trace"],
+        ["report", "{file}", "--html", "{file}/page"],
+        ["simulate", "synth:hot", "--qps", "1", "--out", "{file}/study"],
+        ["replay-journal", "{file}"],
+        ["up", "--simulate", "1", "--port", "0", "--admin-port", "0", "--journal", "{file}/journal"],
+        ["sim-instance", "--port", "0", "--profile", "{file}/profile"],
+        ["calibrate", "--url", "http://127.0.0.1:9", "--out", "{file}/profile"],
+    ],
+)
+def test_a_file_that_cannot_be_written_or_read_is_one_line(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "file"
+    file.write_text("{}")
+    assert main([argument.format(file=file) for argument in arguments]) in (1, 2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ": " in line
 
 
 def test_status_shows_load_only_of_instances_that_serve():

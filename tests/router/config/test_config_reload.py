@@ -150,6 +150,9 @@ def test_a_changed_file_is_taken_over_once_with_what_flags_said(file):
         ("instances: [ftp://x]", "instances.0"),
         ("", "no instances"),
         ("instances: [2026-13-45]", "month must be in 1..12"),
+        ("instances: [http://localhost:1, http://127.0.0.1:1]", "instances are named twice: 127.0.0.1:1"),
+        ("instances: []\ninstances: []", "line 2: instances: stands twice, for the first time on line 1"),
+        ("instances: ['http://${UNSET_HOST}:1']", "the environment variable UNSET_HOST is not set"),
         (yaml.safe_dump(changed(instances=[A], gateway={"port": 1})), "gateway.port cannot change"),
     ],
 )

@@ -62,7 +62,7 @@ class Actors:
         if self.fleet_is_away:
             raise GetTimeoutError
         members = tuple(Member(i, 1, "", 0, state, InstanceCapacity()) for i, state in self.members.items())
-        loads = {i: InstanceLoad(i, 1, 0, 0, 0) for i in self.busy}
+        loads = {i: InstanceLoad(i, 1, 0, waiting_tokens=0, kv_tokens=0) for i in self.busy}
         return FleetState(1, True, members, (GatewayState("gateway-0", 1, "", 0.0),), loads, {})
 
     def step(self, wanted) -> None:

@@ -279,7 +279,7 @@ async def test_waiting_requests_move_by_a_proposed_plan(fleet):
 async def test_where_others_answer_a_long_prompt_is_sent_when_they_know_of_it(fleet):
     async with fleet(answer_hello) as f:
         f.apply(f.member(0))
-        loads = (InstanceLoad("i0", 0, 0, 0, 0),)
+        loads = (InstanceLoad("i0", 0, 0, waiting_tokens=0, kv_tokens=0),)
         said = []
 
         def others_hear() -> None:

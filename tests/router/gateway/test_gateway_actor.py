@@ -21,7 +21,7 @@ class Fleet:
 
     async def sync(self, report: GatewayReport) -> FleetNews:
         self.calls.put_nowait(report)
-        return FleetNews(others=GatewayLoads((InstanceLoad("a", 0, 0, 0, 0),)))
+        return FleetNews(others=GatewayLoads((InstanceLoad("a", 0, 0, waiting_tokens=0, kv_tokens=0),)))
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ async def test_a_request_is_found_by_either_id_with_what_was_compared(fleet):
         told = explained(decision)
         assert "mine: tiny" in told
         assert f"attempt 1 to {decision['instance_id']}" in told
+        assert "\ndispatched after " in told
+        assert told.partition("when it was placed:")[0].splitlines()[-2].endswith(" s: finished")
         assert "none held more of the prompt than another" in told
         generated = await client.post("/v1/chat/completions", CHAT)
         assert len(await decisions_of(f, generated.headers["x-request-id"])) == 1

@@ -25,10 +25,10 @@ def test_an_instance_that_says_nothing_has_no_signals(scheduler):
 def test_each_signal_has_its_age(scheduler):
     ages = SignalAges([scheduler])
     ages.note(InstanceSignals("a", LoadSample(3, 1, 0.5, 2), 0.5, KvEventState(True, 9, age_s=1.0)), 20.0)
-    scheduler.handle(LoadReported("a", 3, 1, 0.5, 0.5), 20.0)
+    scheduler.handle(LoadReported("a", 3, 1, kv_used=0.5, age_s=0.5), 20.0)
     scheduler.handle(RequestArrived(Request("r", (), 100)), 20.0)
     scheduler.handle(FirstToken("r", 1), 20.5)
-    scheduler.handle(RequestFinished("r", 1, 10, 0, 100), 21.0)
+    scheduler.handle(RequestFinished("r", 1, 10, cached_tokens=0, prompt_tokens=100), 21.0)
     assert ages.ages(23.0) == {"a": {"metrics": 3.5, "usage": 2.0, "kv_events": 4.0}}
     described = ages.describe(23.0)["a"]
     assert described["metrics"]["preemptions"] == 2
@@ -38,7 +38,7 @@ def test_each_signal_has_its_age(scheduler):
 def test_a_report_without_a_sample_keeps_the_last_one(scheduler):
     ages = SignalAges([scheduler])
     ages.note(InstanceSignals("a", LoadSample(3, 1, 0.5)), 20.0)
-    scheduler.handle(LoadReported("a", 3, 1, 0.5), 20.0)
+    scheduler.handle(LoadReported("a", 3, 1, kv_used=0.5), 20.0)
     ages.note(InstanceSignals("a"), 20.2)
     assert ages.describe(20.5)["a"]["metrics"]["running"] == 3
 

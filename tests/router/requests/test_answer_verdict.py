@@ -2,14 +2,10 @@
 
 import pytest
 
-from dualmap.router.requests.answer_verdict import ANSWER, Kind, Verdict, answer_verdict
+from dualmap.router.requests.answer_verdict import Verdict, answer_verdict, failure_cause
 from dualmap.scheduler.events import FailureCause
 
-ERROR = Verdict(Kind.RETRY, FailureCause.ERROR)
-REFUSED = Verdict(Kind.RETRY, FailureCause.REFUSED)
-BROKEN = Verdict(Kind.RETRY, FailureCause.BROKEN)
-ABORTED = Verdict(Kind.RETRY, FailureCause.ABORTED)
-CUT_SHORT = Verdict(Kind.FAILURE, FailureCause.ABORTED)
+ANSWER, RETRY, FAILURE = Verdict
 
 
 @pytest.mark.parametrize(
@@ -17,30 +13,44 @@ CUT_SHORT = Verdict(Kind.FAILURE, FailureCause.ABORTED)
     [
         (200, False, False, False, ANSWER),
         (200, False, True, False, ANSWER),
-        (200, True, False, False, ABORTED),
-        (200, True, False, True, ABORTED),
-        (200, True, True, False, CUT_SHORT),
-        (200, True, True, True, CUT_SHORT),
+        (200, True, False, False, RETRY),
+        (200, True, False, True, RETRY),
+        (200, True, True, False, FAILURE),
+        (200, True, True, True, FAILURE),
         (400, False, False, False, ANSWER),
         (404, False, False, False, ANSWER),
         (429, False, False, False, ANSWER),
-        (500, False, False, False, ERROR),
+        (500, False, False, False, RETRY),
         (500, False, False, True, ANSWER),
-        (500, True, False, True, ABORTED),
+        (500, True, False, True, RETRY),
         (501, False, False, False, ANSWER),
         (502, False, False, False, ANSWER),
-        (503, False, False, False, REFUSED),
-        (503, False, False, True, REFUSED),
-        (101, False, False, False, BROKEN),
-        (101, False, False, True, BROKEN),
+        (503, False, False, False, RETRY),
+        (503, False, False, True, RETRY),
+        (101, False, False, False, RETRY),
+        (101, False, False, True, RETRY),
     ],
 )
 def test_an_answer_is_judged_by_its_status_its_end_and_what_the_client_has(status, aborted, begun, last, verdict):
-    assert answer_verdict(status, aborted=aborted, begun=begun, last=last) == verdict
+    assert answer_verdict(status, aborted=aborted, begun=begun, last=last) is verdict
 
 
 @pytest.mark.parametrize("status", [101, 200, 400, 500, 503])
 @pytest.mark.parametrize("last", [False, True])
 def test_what_the_client_has_some_of_is_never_had_elsewhere(status, last):
-    kinds = {answer_verdict(status, aborted=aborted, begun=True, last=last).kind for aborted in (False, True)}
-    assert kinds == {Kind.ANSWER, Kind.FAILURE}
+    verdicts = {answer_verdict(status, aborted=aborted, begun=True, last=last) for aborted in (False, True)}
+    assert verdicts == {ANSWER, FAILURE}
+
+
+@pytest.mark.parametrize(
+    ("status", "aborted", "cause"),
+    [
+        (101, False, FailureCause.BROKEN),
+        (500, False, FailureCause.ERROR),
+        (503, False, FailureCause.REFUSED),
+        (200, True, FailureCause.ABORTED),
+        (503, True, FailureCause.ABORTED),
+    ],
+)
+def test_what_is_no_answer_has_a_cause(status, aborted, cause):
+    assert failure_cause(status, aborted=aborted) is cause

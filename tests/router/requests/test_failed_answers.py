@@ -241,20 +241,21 @@ async def test_a_held_answer_that_still_comes_is_no_stall(fleet):
         assert (await answering).json == {"ok": True}
 
 
-async def test_a_plain_answer_that_has_begun_goes_on_nowhere_else_when_its_instance_is_lost(fleet):
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_plain_answer_that_has_begun_goes_on_nowhere_else_when_its_instance_is_lost(fleet, others):
     length = MAX_HELD_BYTES + 1
 
     async def half(conversation: Conversation) -> None:
         await conversation.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (length, b"x" * 1000))
         await conversation.closed_by_gateway()
 
-    async with fleet(half, half) as f:
+    async with fleet(*[half] * (1 + others)) as f:
         client = await f.client()
         await client.send(post("/v1/embeddings", {"input": "x"}))
         assert (await client.answer_head()).status == 200
         (exchange,) = f.gateway.driver.exchanges.values()
         lost = exchange.running.dispatch.instance_id
-        f.apply(*(f.member(i) for i in range(2) if f"i{i}" != lost))
+        f.apply(*(f.member(i) for i in range(1 + others) if f"i{i}" != lost))
         assert len(await client.reader.read()) < length  # the connection ends in mid-answer
         assert sum(len(instance.received) for instance in f.instances) == 1
         assert f.gateway.metrics.outcomes[Outcome.FAILED_STREAM] == 1

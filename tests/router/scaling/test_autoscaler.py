@@ -33,7 +33,7 @@ class FakeFleet:
             Member(i.replace("_", "-"), 1, "127.0.0.1", 80, state, InstanceCapacity())
             for i, state in self.members.items()
         )
-        loads = {i: InstanceLoad(i, count, 0, 0, 0) for i, count in self.running.items()}
+        loads = {i: InstanceLoad(i, count, 0, waiting_tokens=0, kv_tokens=0) for i, count in self.running.items()}
         return FleetState(1, True, members, (GATEWAY,), loads, {})
 
 

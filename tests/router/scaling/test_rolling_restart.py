@@ -26,7 +26,7 @@ class Instances:
     async def tell(self, **states: tuple[MemberState, int]) -> None:
         """Instance's state and incarnation, or None when it has left; returns when that was looked at."""
         self._states |= states
-        loads = {i: InstanceLoad(i, 1, 0, 0, 0) for i in self.running}
+        loads = {i: InstanceLoad(i, 1, 0, waiting_tokens=0, kv_tokens=0) for i in self.running}
         members = tuple(member for i in self._states if (member := self.member(i)) is not None)
         self.state = FleetState(1, True, members, (GatewayState("g", 1, "", 0.0),), loads, {})
         self._news.set()

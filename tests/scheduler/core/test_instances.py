@@ -4,7 +4,7 @@ import pytest
 
 from dualmap.scheduler.attempt import AttemptState
 from dualmap.scheduler.commands import Abort, Dispatch, FailStream, Reject, RejectReason
-from dualmap.scheduler.events import BlocksRemoved, BlocksStored, CacheCleared, FailureCause
+from dualmap.scheduler.events import BlocksRemoved, BlocksStored, CacheCleared, FailureCause, PrefixDepths
 
 PATIENT_S = 1000.0  # a SLO so long that a request stays where its prefix is, or was placed first
 
@@ -279,3 +279,12 @@ def test_a_new_instance_runs_few_at_once(script):
     assert dispatched == [True, False, False]
     core.tick(10.0)
     assert view.running_count == 3
+
+
+def test_a_prompt_with_many_homes_is_rejected_where_no_instance_is_left(script):
+    core = script("a")
+    hot = core.prompt("a")
+    core.send(PrefixDepths(1, (), ((hot[-1], 4),)))
+    core.lose("a")
+    (rejected,) = core.arrive("r", 1000, blocks=hot)
+    assert rejected.reason is RejectReason.NO_INSTANCE

@@ -29,7 +29,13 @@ def test_a_move_takes_the_request_to_the_other_instance(script):
     core.now += 1.0
     (dispatch,) = core.move("r4", "a", "b")
     assert dispatch == Dispatch(
-        "r4", 1, "b", ChoiceReason.MOVED, pytest.approx(1.0), pytest.approx(1.0 + 3.024), cached_tokens=0
+        "r4",
+        1,
+        "b",
+        reason=ChoiceReason.MOVED,
+        queued_s=pytest.approx(1.0),
+        estimated_ttft_s=pytest.approx(1.0 + 3.024),
+        cached_tokens=0,
     )
     assert (core.attempt("r4").moves, core.attempt("r4").number) == (1, 1)
     assert core.books("a")[:4] == (4, 1, 8000, 2000)
@@ -127,7 +133,7 @@ def test_a_plan_for_another_membership_is_refused_as_a_whole(script):
     core = hot_core(script, **FREE)
     version = core.core.version
     core.join("d")
-    moves = (Move("r4", "a", "b", 5.0), Move("r3", "a", "c", 5.0))
+    moves = (Move("r4", "a", "b", gain_s=5.0), Move("r3", "a", "c", gain_s=5.0))
     assert core.send(MovesProposed(moves, version)) == []
     assert core.core.stats.moves_refused == 2
 
@@ -145,7 +151,7 @@ def test_the_gain_is_checked_again_with_the_price_of_recomputation(script, price
 
 def test_the_moves_of_one_plan_are_checked_one_after_the_other(script):
     core = hot_core(script, **FREE)
-    moves = tuple(Move(f"r{i}", "a", "b", 1.0) for i in (4, 3, 2, 1, 0))
+    moves = tuple(Move(f"r{i}", "a", "b", gain_s=1.0) for i in (4, 3, 2, 1, 0))
     core.send(MovesProposed(moves, core.core.version))
     assert core.core.stats.moves_applied + core.core.stats.moves_refused == 5
     assert core.core.stats.moves_refused >= 1, "once b has its share, a is the better place"

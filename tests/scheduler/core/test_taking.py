@@ -31,7 +31,13 @@ def test_an_instance_that_runs_out_of_work_takes_what_waits_elsewhere(script):
     core.now += 0.5
     (dispatch,) = core.finish("other")
     assert dispatch == Dispatch(
-        "r", 1, "b", ChoiceReason.TAKEN, pytest.approx(0.5), pytest.approx(0.5 + 3.024), cached_tokens=0
+        "r",
+        1,
+        "b",
+        reason=ChoiceReason.TAKEN,
+        queued_s=pytest.approx(0.5),
+        estimated_ttft_s=pytest.approx(0.5 + 3.024),
+        cached_tokens=0,
     )
     assert core.core.stats.requests_taken == 1
     assert core.books("a") == (0, 1, 0, 5000, 5000 + 256)
@@ -141,7 +147,7 @@ def test_what_leaves_a_suspect_is_placed_once(script):
 def test_load_that_other_gateways_put_on_an_instance_is_a_reason_to_take_from_it(script):
     core = loaded(script, ("r", 1500), now=500, min_move_gain_s=1.0, **FREE)
     assert core.finish("other") == []  # 0.5 s ahead of it
-    core.send(GatewayLoads((InstanceLoad("a", 1, 4000, 0, 0),)))
+    core.send(GatewayLoads((InstanceLoad("a", 1, 4000, waiting_tokens=0, kv_tokens=0),)))
     assert core.attempt("r").reason is ChoiceReason.TAKEN
     assert core.attempt("r").instance_id == "b"
 

@@ -13,7 +13,7 @@ SOON_S = 0.002
 LONG = 3000
 MOST_S = UNTOLD_SHARE * 5.0  # of the default objective
 SHORT = int(SHORT_S * 1000) - 1
-NOTHING = InstanceLoad("a", 0, 0, 0, 0)
+NOTHING = InstanceLoad("a", 0, 0, waiting_tokens=0, kv_tokens=0)
 FREE = {"recompute_price_idle": 0.0, "recompute_price_busy": 0.0}
 
 
@@ -77,7 +77,12 @@ def test_when_no_answer_comes_requests_start_and_the_next_do_not_wait(script):
 
 
 @pytest.mark.parametrize(
-    "there", [InstanceLoad("a", 0, 0, LONG, 0, waiting=1), InstanceLoad("a", 1, LONG, 0, 0)], ids=["waits", "runs"]
+    "there",
+    [
+        InstanceLoad("a", 0, 0, waiting_tokens=LONG, kv_tokens=0, waiting=1),
+        InstanceLoad("a", 1, LONG, waiting_tokens=0, kv_tokens=0),
+    ],
+    ids=["waits", "runs"],
 )
 def test_who_turns_out_to_be_second_goes_elsewhere(script, there):
     core = among_others(script, "a", "b", **FREE)
@@ -93,7 +98,7 @@ def test_who_turns_out_to_be_second_goes_elsewhere(script, there):
 def test_who_is_second_and_stays_waits_without_more_ado(script):
     core = among_others(script, "a")
     core.arrive("r", LONG)
-    busy = InstanceLoad("a", 1, LONG, 0, 0)
+    busy = InstanceLoad("a", 1, LONG, waiting_tokens=0, kv_tokens=0)
     assert answer(core, busy) == []
     assert [c.request_id for c in answer(core) if isinstance(c, Dispatch)] == ["r"]
 
@@ -102,7 +107,7 @@ def test_who_came_a_while_ago_stays_where_it_was_placed(script):
     core = among_others(script, "a", "b", rebalancing=False, taking=False, **FREE)
     core.arrive("r", LONG, core.prompt("a", "b"))
     core.now += MOST_S
-    answer(core, InstanceLoad("a", 1, 9000, 0, 0))
+    answer(core, InstanceLoad("a", 1, 9000, waiting_tokens=0, kv_tokens=0))
     assert core.attempt("r").instance_id == "a"
 
 
@@ -124,7 +129,7 @@ def test_others_that_wait_for_an_instance_are_told_when_it_has_room(script):
     core = among_others(script, "a", length_handicap=0.0)
     core.arrive("r", LONG)
     answer(core)
-    answer(core, InstanceLoad("a", 0, 0, LONG, 0, waiting=1, head_age_s=1.0))
+    answer(core, InstanceLoad("a", 0, 0, waiting_tokens=LONG, kv_tokens=0, waiting=1, head_age_s=1.0))
     assert core.first_token("r") == [TellOthers()]
 
 
@@ -152,7 +157,10 @@ def test_news_is_wanted_soon_while_a_request_waits(script):
 def test_the_least_loaded_instance_is_found_where_the_others_are_heard_in_time(script):
     """c has a little less to do than d."""
     core = script(*"abcd", rebalancing=False, taking=False)
-    loads = [InstanceLoad(i, 1, tokens, 0, 0) for i, tokens in (("a", 20_000), ("b", 20_000), ("d", 1))]
+    loads = [
+        InstanceLoad(i, 1, tokens, waiting_tokens=0, kv_tokens=0)
+        for i, tokens in (("a", 20_000), ("b", 20_000), ("d", 1))
+    ]
     answer(core, *loads)
     found = set()
     for i in range(20):
@@ -166,7 +174,7 @@ def test_who_stays_behind_another_leaves_it_the_room(script):
     """What the other is about to send is longer and so has the later place, but it said first that it waits."""
     core = among_others(script, "a")
     core.arrive("r", 1000)
-    first = InstanceLoad("a", 0, 0, LONG, 0, waiting=1, head_age_s=-2 * LONG / 1000)
+    first = InstanceLoad("a", 0, 0, waiting_tokens=LONG, kv_tokens=0, waiting=1, head_age_s=-2 * LONG / 1000)
     assert answer(core, first) == [TellOthers()]
-    assert answer(core, InstanceLoad("a", 1, LONG, 0, 0)) == []
+    assert answer(core, InstanceLoad("a", 1, LONG, waiting_tokens=0, kv_tokens=0)) == []
     assert core.attempt("r").state is AttemptState.WAITING

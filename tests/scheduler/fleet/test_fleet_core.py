@@ -122,7 +122,10 @@ def test_nobody_is_lost_because_fleet_itself_stood_still():
 def test_a_restarted_fleet_waits_for_every_instance_that_a_gateway_has_books_of():
     fleet = Told("a")
     fleet.report(ready("a"))
-    loads = (InstanceLoad("a", 0, 0, 0, 0), InstanceLoad("b", 1, 0, 0, 0))
+    loads = (
+        InstanceLoad("a", 0, 0, waiting_tokens=0, kv_tokens=0),
+        InstanceLoad("b", 1, 0, waiting_tokens=0, kv_tokens=0),
+    )
     assert fleet.sync(known_epoch=41, loads=loads) is None
     fleet.report(ready("b"))
     assert [m.instance_id for m in fleet.sync(known_epoch=41, loads=loads).members] == ["a", "b"]
@@ -157,7 +160,7 @@ def test_an_instance_is_drained_once_all_gateways_know_it_and_none_has_a_request
     epoch = fleet.sync().epoch
     fleet.report(replace(ready("a"), state=MemberState.DRAINING))
     first, second = GatewayReport("gateway-0", epoch + 1), GatewayReport("gateway-1", epoch + 1)
-    busy = (InstanceLoad("a", 1, 0, 0, 0),)
+    busy = (InstanceLoad("a", 1, 0, waiting_tokens=0, kv_tokens=0),)
     assert not fleet.state(replace(first, epoch=epoch), second).is_drained("a")
     assert not fleet.state(first, replace(second, loads=busy)).is_drained("a")
     assert fleet.state(first, second).is_drained("a")

@@ -4,7 +4,8 @@ import pytest
 
 from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.load_board import SILENT_S, LoadBoard
-from dualmap.scheduler.fleet.messages import GatewayReport, PoolTotals
+from dualmap.scheduler.fleet.messages import GatewayReport
+from dualmap.scheduler.fleet.pool_totals import PoolTotals
 
 NOW = 100.0
 
@@ -15,7 +16,7 @@ def board() -> LoadBoard:
 
 
 def load(instance_id: str, running: int) -> InstanceLoad:
-    return InstanceLoad(instance_id, running, 10 * running, 0, 100 * running)
+    return InstanceLoad(instance_id, running, 10 * running, waiting_tokens=0, kv_tokens=100 * running)
 
 
 def test_a_gateway_alone_hears_of_nobody(board):

@@ -35,7 +35,7 @@ class Pool:
         if self.members is None:
             return None
         members = tuple(Member(i, 1, "127.0.0.1", 80, state, InstanceCapacity()) for i, state in self.members.items())
-        loads = {i: InstanceLoad(i, count, 0, 0, 0) for i, count in self.running.items()}
+        loads = {i: InstanceLoad(i, count, 0, waiting_tokens=0, kv_tokens=0) for i, count in self.running.items()}
         return FleetState(1, True, members, (GATEWAY,), loads, {})
 
     def ask(self, failed: dict[str, str] | None = None) -> tuple[str, ...]:

@@ -1,10 +1,9 @@
 """Samples for the scaling plan, made from what Fleet knows."""
 
-from dataclasses import asdict
-
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
 from dualmap.scheduler.fleet.member import Member, MemberState
-from dualmap.scheduler.fleet.messages import FleetState, PoolTotals
+from dualmap.scheduler.fleet.messages import FleetState
+from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_history import LOST_S, ScalingHistory
 
@@ -52,16 +51,21 @@ def test_a_lost_instance_is_counted_on_for_a_while_only():
 
 
 def test_loads_are_those_of_fleet_and_others_than_ours_are_left_out():
-    load = InstanceLoad("a", 3, 400, 500, 600, 2, 0.001, 70, 0.0)
+    load = InstanceLoad(
+        "a",
+        3,
+        400,
+        waiting_tokens=500,
+        kv_tokens=600,
+        waiting=2,
+        seconds_per_token=0.001,
+        saved_tokens=70,
+        head_age_s=0.0,
+    )
     history = ScalingHistory("", CONFIG)
     history.add(0.0, fleet({"a": "ready", "x": "ready"}, [load]), ["a"], [], None)
     (sample,) = history.samples()[-1].instances
-    assert (sample.running, sample.waiting, sample.kv_tokens, sample.saved_tokens) == (
-        load.running,
-        load.waiting,
-        load.kv_tokens,
-        load.saved_tokens,
-    )
+    assert sample.load == load
     assert sample.capacity.kv_tokens == 1000
 
 
@@ -70,8 +74,7 @@ def test_counters_are_since_the_sample_before_also_when_they_begin_anew():
     counted = [PoolTotals(10, 100, 8, 2, 6, 1), PoolTotals(15, 160, 12, 3, 8, 2), PoolTotals(4, 40, 4, 0, 3, 0)]
     for at, totals in enumerate(counted):
         history.add(float(at), fleet({}, totals={"": totals}), [], [], None)
-    found = [PoolTotals(**{name: getattr(s, name) for name in asdict(PoolTotals())}) for s in history.samples()]
-    assert found == [counted[0], PoolTotals(5, 60, 4, 1, 2, 1), counted[2]]
+    assert [sample.counted for sample in history.samples()] == [counted[0], PoolTotals(5, 60, 4, 1, 2, 1), counted[2]]
 
 
 def test_samples_are_kept_for_both_windows():

@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dualmap.scheduler.errors import ConfigError
-from dualmap.scheduler.events import InstanceCapacity
+from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_plan import ScalingPlan, plan_scaling
 from dualmap.scheduler.fleet.scaling_sample import InstanceSample, ScalingSample
@@ -18,11 +19,16 @@ START_S = 5.0
 
 
 def instance(name: str, state: str = "ready", since_s: float = 1000.0, **load) -> InstanceSample:
-    return InstanceSample(name, state, CAPACITY, since_s=since_s, **load)
+    nothing = {"running": 0, "prefilling_tokens": 0, "waiting_tokens": 0, "kv_tokens": 0}
+    return InstanceSample(state, CAPACITY, InstanceLoad(name, **(nothing | load)), since_s)
 
 
 def ready(count: int, **load) -> tuple[InstanceSample, ...]:
     return tuple(instance(f"i{number}", **load) for number in range(count))
+
+
+def sample(at_s: float, instances: tuple[InstanceSample, ...], *counted: int, **named: int) -> ScalingSample:
+    return ScalingSample(float(at_s), instances, PoolTotals(*counted, **named))
 
 
 def steady(
@@ -30,9 +36,7 @@ def steady(
 ) -> list[ScalingSample]:
     """So much work each second, in one request."""
     counters = {"arrived": 1, "slo_kept": 1} | counters
-    return [
-        ScalingSample(float(at), instances, arrived_work_tokens=tokens_per_s, **counters) for at in range(seconds + 1)
-    ]
+    return [sample(at, instances, arrived_work_tokens=tokens_per_s, **counters) for at in range(seconds + 1)]
 
 
 def plan(history: list[ScalingSample], config: ScalingConfig = CONFIG, start_s: float = START_S) -> ScalingPlan:
@@ -80,7 +84,7 @@ def test_a_history_shorter_than_the_up_window_starts_nobody():
 )
 def test_the_next_step_waits_until_the_last_one_shows(ago_s: int, start_s: float, held: bool):
     history = steady(ready(2), 9000, seconds=100 - ago_s)
-    history += [ScalingSample(float(at), ready(3), 1, 9000, 1) for at in range(101 - ago_s, 102)]
+    history += [sample(at, ready(3), 1, 9000, 1) for at in range(101 - ago_s, 102)]
     found = plan(history, start_s=start_s)
     assert (found.start == 0) is held
     assert ("the last start was" in found.reason) is held
@@ -88,7 +92,7 @@ def test_the_next_step_waits_until_the_last_one_shows(ago_s: int, start_s: float
 
 def growing(by: int) -> list[ScalingSample]:
     """Arrivals of 25 tokens each, so many more in each second, half an instance's work at first."""
-    return [ScalingSample(float(at), ready(2), 20 + by * at, 25 * (20 + by * at), 1) for at in range(11)]
+    return [sample(at, ready(2), 20 + by * at, 25 * (20 + by * at), 1) for at in range(11)]
 
 
 def test_growing_arrivals_are_forecast_for_the_time_of_a_start():
@@ -103,9 +107,9 @@ def test_arrivals_are_forecast_no_further_than_they_were_watched():
 
 
 def test_a_few_requests_more_are_no_trend():
-    history = [ScalingSample(float(at), ready(1), 1 + (at > 5), 300 + 1100 * (at > 5), 1) for at in range(11)]
+    history = [sample(at, ready(1), 1 + (at > 5), 300 + 1100 * (at > 5), 1) for at in range(11)]
     assert plan(history, start_s=10.0).reason == "prefill load 0.85 instances, 0.85 coming: 2 wanted"
-    many = [ScalingSample(s.at_s, s.instances, 20 * s.arrived, s.arrived_work_tokens, 1) for s in history]
+    many = [sample(s.at_s, s.instances, 20 * s.counted.arrived, s.counted.arrived_work_tokens, 1) for s in history]
     assert "prefill load 1.40 instances" in plan(many, start_s=10.0).reason
 
 
@@ -139,7 +143,7 @@ def test_missed_objectives_ask_for_one_more_while_work_waits():
 )
 def test_slow_answers_ask_for_one_more_once_there_are_enough_to_tell(kept: int, missed: int, reason: str):
     history = steady(ready(2), 1000)
-    found = plan([*history[:-1], replace(history[-1], tpot_kept=kept, tpot_missed=missed)])
+    found = plan([*history[:-1], sample(100, ready(2), 1, 1000, 1, tpot_kept=kept, tpot_missed=missed)])
     assert (found.start, found.reason) == (int("3 wanted" in reason), reason)
 
 
@@ -169,7 +173,7 @@ def test_decoding_and_the_kv_cache_can_each_ask_for_more(load: dict[str, int], s
 def slow(seconds: range, instances: int = 3) -> list[ScalingSample]:
     """Of the answers, two a second, one is slow in each of these seconds."""
     return [
-        replace(s, tpot_kept=2 - (s.at_s in seconds), tpot_missed=int(s.at_s in seconds))
+        replace(s, counted=replace(s.counted, tpot_kept=2 - (s.at_s in seconds), tpot_missed=int(s.at_s in seconds)))
         for s in steady(ready(instances), 100)
     ]
 
@@ -211,7 +215,7 @@ def test_a_peak_in_the_down_window_keeps_the_instances():
     quiet = plan(history)
     assert quiet.drain
     for peak in (range(61, 81), range(81, 101), range(91, 101)):
-        found = plan([ScalingSample(s.at_s, s.instances, 1, 1800 if s.at_s in peak else 100, 1) for s in history])
+        found = plan([sample(s.at_s, s.instances, 1, 1800 if s.at_s in peak else 100, 1) for s in history])
         assert found.drain == ()
 
 
@@ -227,16 +231,19 @@ def test_more_than_the_most_leave_at_once_but_never_the_last_that_is_ready():
 INSTANCES = st.lists(
     st.builds(
         InstanceSample,
-        st.uuids().map(str),
         st.sampled_from(("ready", "ready", "starting", "draining")),
         st.just(CAPACITY),
-        st.sampled_from((0.0, 0.0005, 0.01)),
-        st.integers(0, 50_000),
-        st.integers(0, 50_000),
-        st.integers(0, 50),
-        st.integers(0, 20),
-        st.integers(0, 20_000),
-        st.integers(0, 1000),
+        st.builds(
+            InstanceLoad,
+            st.uuids().map(str),
+            seconds_per_token=st.sampled_from((0.0, 0.0005, 0.01)),
+            prefilling_tokens=st.integers(0, 50_000),
+            waiting_tokens=st.integers(0, 50_000),
+            waiting=st.integers(0, 50),
+            running=st.integers(0, 20),
+            kv_tokens=st.integers(0, 20_000),
+            saved_tokens=st.integers(0, 1000),
+        ),
         st.floats(0, 200),
     ),
     max_size=8,
@@ -259,7 +266,7 @@ SPANS = st.lists(st.tuples(INSTANCES, COUNTERS, st.integers(1, 25)), min_size=1,
 @given(SPANS, CONFIGS, st.floats(0.1, 100))
 def test_bounds_are_kept_and_nothing_is_started_and_drained_at_once(spans, config: ScalingConfig, start_s: float):
     told = [(instances, counters) for instances, counters, seconds in spans for _ in range(seconds)]
-    samples = [ScalingSample(float(at), instances, *counters) for at, (instances, counters) in enumerate(told)]
+    samples = [sample(at, instances, *counters) for at, (instances, counters) in enumerate(told)]
     found = plan_scaling(samples, config, start_s)
     here = [i for i in samples[-1].instances if i.state != "draining"]
     ready_ids = {i.instance_id for i in here if i.state == "ready"}

@@ -77,7 +77,7 @@ def test_what_an_instance_says_that_it_runs_is_loaded(script):
     core = script()
     core.join("b", adapters=("sql", "poems"))
     assert not core.view("b").adapters.is_loaded("sql")
-    core.send(LoadReported("b", 1, 0, 0.0, 0.0, ("sql",)))
+    core.send(LoadReported("b", 1, 0, kv_used=0.0, age_s=0.0, adapters=("sql",)))
     assert core.view("b").adapters.is_loaded("sql")
 
 

@@ -155,3 +155,11 @@ def test_evicts_as_a_plain_list_in_the_order_of_use_would(seed: int):
             by_use = [block for block in by_use if block not in prompt] + list(reversed(prompt))
             by_use = by_use[-12:]
         assert view._held.keys() == set(by_use)
+
+
+def test_a_cache_found_smaller_than_believed_gives_up_its_oldest_tail_at_once():
+    view = view_of(CHAT, tuple(range(100, 196)), max_blocks=100)
+    assert view.held_blocks(CHAT) == len(CHAT) == 4
+    view.was_right(False)
+    assert len(view) == 98
+    assert view.held_blocks(CHAT) == 2

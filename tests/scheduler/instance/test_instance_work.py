@@ -75,7 +75,7 @@ def test_by_default_attention_is_in_the_speed_and_the_pool_is_all_there_is():
 
 @pytest.mark.parametrize(("allowed", "expected"), [(0, FIRST_GUESS_TOKENS), (100, 100), (100_000, FIRST_GUESS_TOKENS)])
 def test_an_answer_is_expected_to_be_as_long_as_others_or_as_allowed(allowed: int, expected: float):
-    assert AnswerLengths().expected(Request("r", (), 10, allowed)) == expected
+    assert AnswerLengths().expected(Request("r", (), 10, max_output_tokens=allowed)) == expected
 
 
 def test_the_last_answers_make_the_mean():

@@ -10,7 +10,7 @@ from dualmap.scheduler.instance.reported_load import REPORTS_COMPARED, STALE_AFT
 def report(core, running=0, waiting=0, kv_used=0.0, times=REPORTS_COMPARED, age_s=0.0):
     commands = []
     for _ in range(times):
-        commands = core.send(LoadReported("a", running, waiting, kv_used, age_s))
+        commands = core.send(LoadReported("a", running, waiting, kv_used=kv_used, age_s=age_s))
     return commands
 
 
@@ -46,7 +46,7 @@ def test_prompts_of_others_that_wait_in_the_instance_are_ahead_of_a_request(scri
 
 def test_what_is_booked_by_us_and_other_gateways_is_not_load_of_others(script):
     core = script("a", capacity={"max_running": 4})
-    core.send(GatewayLoads((InstanceLoad("a", 2, 0, 0, 1000),)))
+    core.send(GatewayLoads((InstanceLoad("a", 2, 0, waiting_tokens=0, kv_tokens=1000),)))
     core.arrive("own", 10)
     report(core, running=3, waiting=0, kv_used=0.001)
     assert core.view("a").reported.foreign.requests == 0
@@ -91,6 +91,14 @@ class TestSilence:
         core.arrive("r", 10)
         assert core.attempt("r").state is AttemptState.PREFILLING
 
+    def test_the_end_of_an_answer_is_as_good_as_a_report(self, script):
+        core = self.silent(script)
+        core.finish("own")
+        core.tick(1.1)
+        core.arrive("next", 10)
+        core.arrive("r", 10)
+        assert core.attempt("r").state is AttemptState.PREFILLING
+
     def test_an_answer_is_as_good_as_a_report(self, script):
         core = self.silent(script)
         core.first_token("own")
@@ -118,7 +126,7 @@ class TestUsage:
         core.arrive(request_id, prompt_tokens, blocks=blocks)
         core.now += 1.0
         core.first_token(request_id)
-        core.send(RequestFinished(request_id, 1, 10, cached_tokens, true_tokens))
+        core.send(RequestFinished(request_id, 1, 10, cached_tokens=cached_tokens, prompt_tokens=true_tokens))
 
     def test_the_pace_is_that_of_the_tokens_that_were_really_computed(self, script):
         """A second each: 4,000 tokens were thought to be computed, 2,000 were."""

@@ -1,0 +1,27 @@
+"""An instance as /admin/status and the live page both show it, as plain values."""
+
+from typing import Any
+
+from dualmap.scheduler.fleet.member import Member
+from dualmap.scheduler.instance.view import InstanceView
+
+
+def member_row(member: Member, view: InstanceView | None) -> dict[str, Any]:
+    """view: what the core has of it, if anything. tpot_s: per output token if one more ran; 0: not known yet."""
+    row: dict[str, Any] = {
+        "instance_id": member.instance_id,
+        "incarnation": member.incarnation,
+        "address": f"{member.host}:{member.port}",
+        "state": member.state.value,
+        "pool": member.pool,
+    }
+    if view is None:
+        return row
+    return row | {
+        "running": view.running_count,
+        "others_running": view.others.running,
+        "waiting": view.waiting_count,
+        "waiting_tokens": view.waiting_tokens,
+        "prefill_tokens": view.booked_prefill_tokens,
+        "tpot_s": view.room.tpot_with(0),
+    }

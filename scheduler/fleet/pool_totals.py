@@ -1,0 +1,38 @@
+"""What the cores of a pool have counted, for scaling."""
+
+from dataclasses import astuple, dataclass
+from operator import add, sub
+
+from dualmap.scheduler.stats import SchedulerStats
+
+
+@dataclass(frozen=True, slots=True)
+class PoolTotals:
+    """Counters of SchedulerStats, of one gateway or of all: requests placed for the first time, their prefill work,
+    first tokens within the objective, and those that were late or never came; answers whose tokens came at the pace of
+    their objective, and slower ones."""
+
+    arrived: int = 0
+    arrived_work_tokens: int = 0
+    slo_kept: int = 0
+    slo_missed: int = 0
+    tpot_kept: int = 0
+    tpot_missed: int = 0
+
+    @classmethod
+    def of(cls, stats: SchedulerStats) -> "PoolTotals":
+        """What a core has counted."""
+        return cls(
+            arrived=stats.arrived,
+            arrived_work_tokens=stats.arrived_work_tokens,
+            slo_kept=stats.slo_kept,
+            slo_missed=stats.slo_missed,
+            tpot_kept=stats.tpot_kept,
+            tpot_missed=stats.tpot_missed,
+        )
+
+    def __add__(self, other: "PoolTotals") -> "PoolTotals":
+        return PoolTotals(*map(add, astuple(self), astuple(other)))
+
+    def __sub__(self, other: "PoolTotals") -> "PoolTotals":
+        return PoolTotals(*map(sub, astuple(self), astuple(other)))

@@ -1,0 +1,113 @@
+"""Settings that contradict each other, each right by itself."""
+
+import pytest
+
+from dualmap.router.config.load import ConfigFileError, load_config
+
+ONE = {"simulate": {"count": 1}}
+A = "http://10.0.0.1:8000"
+EVENTS = {"endpoint": "tcp://*:5557"}
+
+
+def pools(**each: dict) -> dict:
+    return {"pools": each}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (ONE | {"gateway": {"port": 8081}}, "gateway.admin_port: gateway.port and gateway.admin_port must differ"),
+        (ONE | {"gateway": {"port": 8082, "count": 2}}, "8081 to 8082, one for each gateway, and 8082"),
+        (ONE | {"gateway": {"port": 8081, "host": "0.0.0.0"}}, "must differ"),
+        (ONE | {"gateway": {"port": 8081, "host": "localhost"}}, "must differ"),
+        (ONE | {"gateway": {"admin_port": 65535, "count": 2}}, "2 gateways need the ports up to 65536"),
+        (
+            {"instances": ["http://localhost:8000", "http://127.0.0.1:8000"]},
+            "named twice: 127.0.0.1:8000, as at instances.0",
+        ),
+        (
+            {"instances": ["http://LocalHost:8000", {"url": "http://localhost.:8000/"}]},
+            "instances.1: instances are named",
+        ),
+        ({"instances": ["http://a", "http://a:80"]}, "instances are named twice: a:80"),
+        ({"instances": [A], "pools": {"b": {"instances": [A]}}}, "pools.b.instances.0: instances are named twice"),
+        ({"instances": ["http://127.0.0.1:8080"]}, "127.0.0.1:8080 is an address of the gateway itself"),
+        ({"instances": ["http://localhost:8081"]}, "localhost:8081 is an address of the gateway itself"),
+        ({"instances": ["http://127.0.0.2:80"], "gateway": {"host": "0.0.0.0", "port": 80}}, "of the gateway itself"),
+        (
+            pools(a={"simulate": {"count": 1}}, b={"simulate": {"count": 1}}),
+            "pools.b: two pools must not serve the same",
+        ),
+        (ONE | pools(b={"simulate": {"count": 1}}), "and the first pool serves 'sim'"),
+        (pools(a={"vllm": {"model": "m"}}, b={"vllm": {"model": "m"}}), "and pools.a serves 'm'"),
+        (
+            pools(
+                a={"vllm": {"model": "m"}},
+                b={"vllm": {"model": "n", "engine_args": "--served-model-name x m --seed 1"}},
+            ),
+            "and pools.a serves 'm'",
+        ),
+        (
+            pools(
+                a={"simulate": {"count": 1, "model": "m", "lora": ["sql"]}},
+                b={"simulate": {"count": 1, "model": "sql"}},
+            ),
+            "and pools.a serves 'sql'",
+        ),
+        (
+            {"instances": [{"url": A, "kv_events": EVENTS | {"replay_endpoint": "tcp://*:5557"}}]},
+            "instances.0.kv_events.replay_endpoint: is the same as instances.0.kv_events.endpoint",
+        ),
+        (
+            {"instances": [{"url": f"http://10.0.0.1:{port}", "kv_events": EVENTS} for port in (1, 2)]},
+            "instances.1.kv_events.endpoint: is the same as instances.0.kv_events.endpoint",
+        ),
+        ({"instances": ["http://user:pw@10.0.0.1:8000"]}, "takes no user and password: they would be dropped"),
+        (
+            {"instances": ["http://10.0.0.1:70000"]},
+            "instances.0.url: an instance's URL has the form http://HOST:PORT, the port from 1",
+        ),
+        ({"instances": ["http://10.0.0.1:0"]}, "http://HOST:PORT, the port from 1 to 65535"),
+        ({"instances": ["http://[::1"]}, "http://HOST:PORT"),
+    ],
+)
+def test_a_contradiction_is_refused_where_it_stands(values, said):
+    with pytest.raises(ConfigFileError) as raised:
+        load_config(None, values)
+    assert said in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ONE | {"gateway": {"port": 0, "admin_port": 0}},
+        ONE | {"gateway": {"port": 8081, "host": "10.0.0.1", "admin_host": "10.0.0.2"}},
+        ONE | {"gateway": {"port": 8080, "count": 3}},
+        {"instances": ["http://127.0.0.1:8000", "http://127.0.0.2:8000", "http://[::1]:8000"]},
+        {"instances": [{"url": f"http://10.0.0.{host}:1", "kv_events": EVENTS} for host in (1, 2)]},
+        pools(a={"vllm": {"model": "m"}}, b={"vllm": {"model": "m", "engine_args": ["--served-model-name=n"]}}),
+        ONE | pools(b={"instances": [A]}),
+        {"vllm": {"model": "sim"}, "simulate": {"count": 0}, "pools": {"b": {"simulate": {"count": 1, "model": "b"}}}},
+    ],
+)
+def test_what_only_looks_alike_is_taken(values):
+    load_config(None, values)
+
+
+def test_all_contradictions_are_named_at_once():
+    values = pools(a=ONE, b=ONE) | {"gateway": {"port": 8081}, "instances": [A, A]}
+    with pytest.raises(ConfigFileError) as raised:
+        load_config(None, values)
+    assert len(str(raised.value).splitlines()) == 3
+
+
+def test_files_of_keys_are_looked_at_here_and_not_for_another_machine(tmp_path):
+    values = ONE | {"gateway": {"admin_token_file": str(tmp_path / "token"), "api_keys_file": str(tmp_path / "keys")}}
+    with pytest.raises(ConfigFileError) as raised:
+        load_config(None, values)
+    assert [line.split(": ")[0] for line in str(raised.value).splitlines()] == [
+        "gateway.admin_token_file",
+        "gateway.api_keys_file",
+    ]
+    assert load_config(None, values, elsewhere=True).gateway.admin_token_file == tmp_path / "token"

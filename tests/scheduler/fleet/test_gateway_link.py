@@ -1,0 +1,63 @@
+"""What a gateway tells Fleet and has heard of it, with a Fleet that is told the time."""
+
+from dualmap.scheduler import InstanceCapacity, SchedulerConfig
+from dualmap.scheduler.blocks import hash_trace_ids
+from dualmap.scheduler.events import InstanceLoad
+from dualmap.scheduler.fleet.fleet_core import FleetCore
+from dualmap.scheduler.fleet.gateway_link import GatewayLink
+from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.messages import FleetNews
+from dualmap.scheduler.fleet.pool_totals import PoolTotals
+from dualmap.scheduler.fleet.signals import InstanceSignals, LoadSample
+from dualmap.scheduler.prefix_key import MIN_CROWD
+
+NOW = 100.0
+MEMBER = Member("a", 1, "h", 1, MemberState.READY, InstanceCapacity())
+
+
+def fleet_with_news(first_number: int = 1) -> FleetCore:
+    fleet = FleetCore(("a",), {"": SchedulerConfig()}, NOW, first_number)
+    fleet.report(MEMBER, InstanceSignals("a", LoadSample(1, 2, 0.5)), NOW)
+    return fleet
+
+
+def sync(fleet: FleetCore, link: GatewayLink, depths=None) -> FleetNews:
+    news = fleet.sync(link.report((InstanceLoad("a", 1, 2, 3, 4),), {"": PoolTotals(5)}, depths), NOW)
+    link.hear(news)
+    return news
+
+
+def test_each_piece_of_news_is_told_once():
+    fleet, link, other = fleet_with_news(), GatewayLink("g0"), GatewayLink("g1")
+    news = sync(fleet, link)
+    assert (news.membership.members, len(news.signals.signals)) == ((MEMBER,), 1)
+    sync(fleet, other)
+    other.note_sent([("a", (7, 8))])
+    sync(fleet, other)
+    news = sync(fleet, link)
+    assert (news.membership, news.signals, news.others.sent) == (None, None, (("a", (7, 8)),))
+    assert sync(fleet, link).others.sent == ()
+
+
+def test_prompts_are_told_again_until_fleet_answers():
+    link = GatewayLink("g0")
+    link.note_sent([("a", (1,))])
+    assert link.report((), {}).sent == (("a", (1,)),)
+    link.note_sent([("a", (2,))])
+    assert link.report((), {}).sent == (("a", (1,)), ("a", (2,)))
+    link.hear(FleetNews())
+    assert link.report((), {}).sent == ()
+
+
+def test_a_restarted_fleet_is_told_the_depths_it_asks_for():
+    fleet, link, other = fleet_with_news(), GatewayLink("g0"), GatewayLink("g1")
+    sync(fleet, other)
+    link.note_sent([("a", tuple(hash_trace_ids([0, 100 + i, 200 + i]))) for i in range(4 * MIN_CROWD)])
+    agreed = sync(fleet, link).depths
+    assert agreed[""].depths
+    successor = fleet_with_news(1000)
+    assert sync(successor, link).tell_depths
+    assert link.tell_depths
+    sync(successor, link, depths=agreed)
+    assert not link.tell_depths
+    assert sync(successor, GatewayLink("g2")).depths == agreed
