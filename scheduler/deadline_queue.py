@@ -9,6 +9,7 @@ objective.
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
+from copy import copy
 from itertools import chain
 
 from dualmap.scheduler.attempt import Attempt
@@ -101,6 +102,12 @@ class DeadlineQueue:
             if first_late.work_tokens * seconds_per_token + SLACK_S + SLACK_PER_LATE_S * others_s <= slack_s:
                 return first_late
         return attempts[self._punctual[0][1]]
+
+    def would_be_next(self, now: float, start_s: float, seconds_per_token: float) -> Attempt:
+        """What `next` would say; nobody is put aside for the question."""
+        asked = copy(self)
+        asked._punctual, asked._late, asked._orders = self._punctual.copy(), self._late.copy(), self._orders.copy()
+        return asked.next(now, start_s, seconds_per_token)
 
     def check(self, where: str) -> None:
         """Raise AssertionError where one of the orders is not that of what waits."""

@@ -91,12 +91,22 @@ class FairQueue:
                     t: tag for t, tag in self._tags.items() if tag > self._clock - CREDIT_TOKENS or t in self._queues
                 }
 
-    def next(self, now: float, start_s: float, seconds_per_token: float, crowding: Set[str] = NOBODY) -> Attempt | None:
+    def next(
+        self,
+        now: float,
+        start_s: float,
+        seconds_per_token: float,
+        crowding: Set[str] = NOBODY,
+        *,
+        only_asked: bool = False,
+    ) -> Attempt | None:
         """See DeadlineQueue; None where only tenants wait that are crowding. To each tenant the instance is as slow as
-        there are tenants to share it."""
+        there are tenants to share it. only_asked: nobody is put aside."""
         for _, tenant in self._turns:
             if tenant not in crowding:
-                return self._queues[tenant].next(now, start_s, seconds_per_token * len(self._turns))
+                queue = self._queues[tenant]
+                find = queue.would_be_next if only_asked else queue.next
+                return find(now, start_s, seconds_per_token * len(self._turns))
         return None
 
     @property

@@ -85,14 +85,24 @@ class WaitQueue:
             ahead += self._levels[priority].work_tokens
         return ahead
 
-    def next(self, now: float, start_s: float, seconds_per_token: float, crowding: Set[str] = NOBODY) -> Attempt | None:
-        """Who starts next; start_s: when the instance could begin with it. None of the tenants that are crowding."""
+    def next(
+        self,
+        now: float,
+        start_s: float,
+        seconds_per_token: float,
+        crowding: Set[str] = NOBODY,
+        *,
+        only_asked: bool = False,
+    ) -> Attempt | None:
+        """Who starts next; start_s: when the instance could begin with it. None of the tenants that are crowding.
+        only_asked: the queue stays as it is."""
         if len(self._priorities) > 1 and not self._owed_tokens:
             impatient = self._impatient(now)
             if impatient is not None and impatient.request.tenant not in crowding:
                 return impatient
         for priority in self._priorities:
-            attempt = self._levels[priority].next(now, start_s, seconds_per_token, crowding)
+            level = self._levels[priority]
+            attempt = level.next(now, start_s, seconds_per_token, crowding, only_asked=only_asked)
             if attempt is not None:
                 return attempt
         return None

@@ -56,6 +56,3 @@ LAYERS = (
 )
 
 MOST_LINES = 400
-
-# Longer files that are there still.
-KNOWN_LONG: frozenset[str] = frozenset()

@@ -1,15 +1,12 @@
 """`dualmap simulate`: policies over a trace in virtual time, the production scheduler in front of simulated engines."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dualmap.loadtest.formats import FORMATS
-from dualmap.loadtest.virtual.models import MODELS
-from dualmap.loadtest.virtual.objectives import OBJECTIVES, TPOT_S, TTFT
+from dualmap.loadtest.cli.simulate_arguments import EXAMPLES, add_arguments
 
 if TYPE_CHECKING:
     from dualmap.loadtest.study.log import StudyLog
@@ -17,139 +14,7 @@ if TYPE_CHECKING:
     from dualmap.scheduler.core import Scheduler
 
 INTERRUPTED = 130  # as shells report a Ctrl-C
-EXAMPLES = (
-    "dualmap simulate synth:hot --qps 8,12,16 --policy dualmap,round_robin --bound",
-    "dualmap simulate trace.jsonl --capacity --attainment 0.9,0.99 --instances 8,16 --seeds 3 --jobs 8",
-    "dualmap simulate trace.jsonl --qps 12 --objective ttft+tpot --slo 2 --tpot 0.05 --model full --network-ms 1",
-    "dualmap simulate trace.jsonl --format mooncake --qps 12 --limit 4000 --warmup 500 --max-input-tokens 8192",
-    "dualmap simulate synth:hot --qps 12 --scale 2-8 --start-s 60 --disturbance none --gateways 2 --cells 1",
-    "dualmap simulate synth:hot --qps 12 --set max_moves=4 --journal runs/journal.jsonl.gz",
-    "dualmap simulate synth:hot --qps 8,12 --out runs/study.jsonl --resume",
-)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_work(parser.add_argument_group("work"))
-    _add_load(parser.add_argument_group("load"))
-    _add_cluster(parser.add_argument_group("cluster"))
-    _add_output(parser.add_argument_group("runs and output"))
-
-
-def _add_work(group: "argparse._ArgumentGroup") -> None:
-    add = group.add_argument
-    add(
-        "trace",
-        metavar="TRACE",
-        help="a trace file, a directory of agent sessions, or synth:hot, hot-short, hot-60, low-reuse",
-    )
-    add("--format", choices=("auto", *FORMATS), default="auto", help="of the trace (default: told by its content)")
-    add("--limit", type=int, default=8000, metavar="N", help="requests, for up to 8 instances (default %(default)s)")
-    add("--warmup", type=int, default=500, metavar="N", help="requests that are not counted (default %(default)s)")
-    add(
-        "--max-input-tokens",
-        type=int,
-        default=20480,
-        metavar="TOKENS",
-        help="leave out longer prompts; 0: none (default %(default)s)",
-    )
-
-
-def _add_load(group: "argparse._ArgumentGroup") -> None:
-    load = group.add_mutually_exclusive_group(required=True)
-    load.add_argument(
-        "--qps", metavar="QPS,...", help="requests per second over the whole cluster (this or --capacity)"
-    )
-    load.add_argument("--capacity", action="store_true", help="look for the highest rate that keeps the objective")
-    add = group.add_argument
-    add(
-        "--attainment",
-        default="0.9,0.95,0.99",
-        metavar="SHARE,...",
-        help="of requests within the objective, that --capacity looks for (default %(default)s)",
-    )
-    add("--objective", choices=OBJECTIVES, default=TTFT, help="what makes a request count (default %(default)s)")
-    add("--slo", type=float, default=5.0, metavar="SECONDS", help="to the first token (default %(default)g)")
-    add(
-        "--tpot",
-        type=float,
-        default=TPOT_S,
-        metavar="SECONDS",
-        help="for each output token, of the objective ttft+tpot (default %(default)g)",
-    )
-
-
-def _add_cluster(group: "argparse._ArgumentGroup") -> None:
-    size = group.add_mutually_exclusive_group()
-    size.add_argument("--instances", default="8", metavar="N,...", help="sizes of the cluster (default %(default)s)")
-    size.add_argument(
-        "--scale",
-        metavar="MIN-MAX",
-        help="instances as the load needs them, by the plans of `dualmap up` (default: none)",
-    )
-    add = group.add_argument
-    add(
-        "--start-s",
-        type=float,
-        default=30.0,
-        metavar="SECONDS",
-        help="until an instance of --scale has started (default %(default)g)",
-    )
-    add(
-        "--model",
-        default="full",
-        metavar="NAME",
-        help=f"{', '.join(MODELS)}, or a profile's file (default %(default)s)",
-    )
-    add(
-        "--policy",
-        default="dualmap",
-        metavar="NAME,...",
-        help="policies to compare, or all, those of installed packages too (default %(default)s)",
-    )
-    add("--bound", action="store_true", help="also the upper bound: one cache shared by all, one queue (default: no)")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a setting of the scheduler; repeatable (default: none)",
-    )
-    add("--gateways", type=int, default=1, metavar="N", help="gateways that share the cluster (default %(default)s)")
-    add(
-        "--cells",
-        type=int,
-        default=1,
-        metavar="N",
-        help="cells that the cluster is divided into, chosen by prefix; 1: none (default %(default)s)",
-    )
-    add(
-        "--network-ms",
-        type=float,
-        default=0.5,
-        metavar="MS",
-        help="milliseconds from gateway to instance (default %(default)g)",
-    )
-    add("--disturbance", default="none", metavar="NAME", help="what goes wrong: a name or a file (default %(default)s)")
-
-
-def _add_output(group: "argparse._ArgumentGroup") -> None:
-    add = group.add_argument
-    add(
-        "--seeds",
-        type=int,
-        default=1,
-        metavar="N",
-        help="runs of each, with other names and arrivals (default %(default)s)",
-    )
-    add("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one for each core)")
-    add("--out", type=Path, metavar="FILE", help="also write all rows, for `dualmap report` (default: none)")
-    add("--resume", action="store_true", help="go on with the file of --out, without what it has (default: begin)")
-    add(
-        "--journal",
-        type=Path,
-        metavar="FILE",
-        help="write the scheduler's events, for `dualmap replay-journal` (default: none)",
-    )
+__all__ = ["EXAMPLES", "add_arguments", "run"]
 
 
 def run(args: argparse.Namespace) -> int:

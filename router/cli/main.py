@@ -6,6 +6,7 @@ EXAMPLES, command lines that show every option.
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Collection
 from difflib import get_close_matches
@@ -71,10 +72,11 @@ def main(argv: list[str] | None = None) -> int:
         _refuse(parsed.parser, unknown)
     try:
         code: int = parsed.run(parsed)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # of `dualmap report | head`
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the process's end
         return 1
     except OSError as error:
         what = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)

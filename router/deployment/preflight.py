@@ -20,7 +20,8 @@ def missing_here(config: DualMapConfig) -> Iterator[str]:
     yield from _packages(config)
     for pool in config.all_pools().values():
         try:
-            _ = pool.vllm.model and find_vllm(pool.vllm.executable)
+            if pool.vllm.model:
+                find_vllm(pool.vllm.executable)
         except NoVllmError as error:
             yield str(error)
     gateway = config.gateway
@@ -77,8 +78,10 @@ def _is_installed(module: str) -> bool:
 def _ray_folders() -> Iterator[str]:
     """Where a Ray cluster that is started here writes."""
     variables = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-    token = Path.home() / ".ray" / "auth_token"
-    needs_token = os.environ.get("RAY_AUTH_MODE", "token") == "token" and not any(map(os.environ.get, variables))
+    token = Path(os.path.expanduser("~")) / ".ray" / "auth_token"
+    needs_token = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token" and not any(
+        map(os.environ.get, variables)
+    )
     if needs_token and not token.exists() and (why := _not_writable(token.parent)):
         yield f"Ray keeps its token in the home folder, and {why}: set HOME to a folder that can be, or RAY_AUTH_TOKEN"
     if why := _not_writable(Path(os.environ.get("RAY_TMPDIR") or gettempdir())):

@@ -100,15 +100,17 @@ class Room:
         """Tenants of which no more may start here at present."""
         return self._booked.shares.crowding(self.all_running, self.kv_tokens)
 
-    def next_waiting(self, now: float) -> Attempt | None:
-        """Who starts next, of those that wait and may. Half of the others' work is taken to come before."""
+    def next_waiting(self, now: float, *, only_asked: bool = False) -> Attempt | None:
+        """Who starts next, of those that wait and may. Half of the others' work is taken to come before. only_asked:
+        the queue stays as it is."""
         ahead = self.prefilling_tokens + self._others.waiting_tokens // 2
         spt = self._service.speed.seconds_per_token
-        return self._booked.waiting.next(now, now + ahead * spt, spt, self.crowding())
+        waiting = self._booked.waiting
+        return waiting.next(now, now + ahead * spt, spt, self.crowding(), only_asked=only_asked)
 
     def head_age_s(self, now: float) -> float | None:
         """See InstanceLoad."""
-        attempt = self.next_waiting(now)
+        attempt = self.next_waiting(now, only_asked=True)
         return self._age_s(attempt, now) if attempt is not None else None
 
     def is_others(self, attempt: Attempt, now: float) -> bool:

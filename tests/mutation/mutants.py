@@ -113,7 +113,9 @@ def _sites(tree: ast.Module) -> Iterator[tuple[Function, ast.AST, Change]]:
 
 
 def _within(node: ast.AST) -> Iterator[ast.AST]:
-    """The node and all below it, but for annotations, which do nothing."""
+    """The node and all below it, but for annotations, which do nothing, and assertions, which are tests themselves."""
+    if isinstance(node, ast.Assert):
+        return
     yield node
     for field, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:

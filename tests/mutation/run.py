@@ -47,6 +47,7 @@ class MutationRun:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        made = [mutant for path in self._files for mutant in mutants_of(path)]
         for item in session.items:
             with self._calls_noted(item):
                 self._run(item)
@@ -55,14 +56,14 @@ class MutationRun:
         for items in self._tests.values():
             items.sort(key=self._took_s.__getitem__)
         survived = 0
-        made = [mutant for path in self._files for mutant in mutants_of(path)]
         for number, mutant in enumerate(made):
             if _cpu_s() > self._budget_s:
                 print(f"\nthe CPU time is used up after {number} of {len(made)} mutants")
                 break
-            if not self._is_noticed(mutant):
+            items = self._tests_of(mutant)
+            if not self._is_noticed(mutant, items):
                 survived += 1
-                print(f"\n{mutant}", end="", flush=True)
+                print(f"\n{mutant}{'' if items else '  (no test runs it)'}", end="", flush=True)
         print(f"\n{survived} of {len(made)} mutants survive {len(session.items)} tests", flush=True)
         return True
 
@@ -95,13 +96,15 @@ class MutationRun:
         for code in called:
             self._tests.setdefault(code, []).append(item)
 
-    def _is_noticed(self, mutant: Mutant) -> bool:
-        original = next((code for code in self._tests if _is_same(code, mutant)), None)
-        if original is None:
+    def _tests_of(self, mutant: Mutant) -> list[pytest.Item]:
+        return next((items for code, items in self._tests.items() if _is_same(code, mutant)), [])
+
+    def _is_noticed(self, mutant: Mutant, items: list[pytest.Item]) -> bool:
+        if not items:
             return False
-        items = self._tests[original]
         pid = os.fork()
         if not pid:
+            original = next(code for code in self._tests if _is_same(code, mutant))
             silence = os.open(os.devnull, os.O_WRONLY)
             os.dup2(silence, sys.stdout.fileno())
             os.dup2(silence, sys.stderr.fileno())

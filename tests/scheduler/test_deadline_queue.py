@@ -57,11 +57,29 @@ def test_earlier_arrivals_go_first_then_smaller_ids(attempts, expected, by_deadl
     assert order(queue_of(*(waiting(*a) for a in attempts), by_deadline=by_deadline)) == expected
 
 
+def test_who_is_late_comes_after_all_others():
+    queue = queue_of(waiting("l", 0.0, 3000, slo_s=1.0), waiting("p", 0.5), waiting("q", 1.0))
+    assert queue.last.request.id == "q"
+    start(queue, now=1.0)  # finds out that l is late
+    assert order(queue) == "pql"
+    assert queue.last.request.id == "l"
+
+
 @pytest.mark.parametrize(("handicap", "expected"), [(0.0, "ab"), (0.2, "ab"), (0.3, "ba")])
 def test_a_long_prompt_lets_those_pass_that_come_within_its_handicap(handicap: float, expected: str):
     # a is 3 s long and came 0.8 s before b, which is 0.1 s long: they change places where 2.9 x handicap exceeds 0.8.
     queue = queue_of(waiting("a", 0.0, work_tokens=3000), waiting("b", 0.8), handicap=handicap)
     assert order(queue) == expected
+
+
+def test_a_question_who_would_be_next_puts_nobody_aside():
+    # Both cannot be in time: a is the longer one.
+    queue = queue_of(waiting("a", 0.0, work_tokens=4000), waiting("b", 1.0, work_tokens=2000))
+    asked = queue.would_be_next(1.0, 1.0, SECONDS_PER_TOKEN)
+    assert (asked.request.id, order(queue), queue.last_late) == ("b", "ab", None)
+    queue.check("after the question")
+    assert start(queue, 1.0) == "b"
+    assert order(queue) == "ba"
 
 
 def test_any_attempt_can_be_taken_out():

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -71,6 +72,25 @@ def test_the_gain_includes_recomputation_and_its_price():
     assert plan(instances(a=6500, b=200), waiting, recompute_price=5.0) == []
 
 
+@pytest.mark.parametrize(("shared_s", "extra_s"), [({}, 1.0), ({"b": 0.5}, 0.5), ({"a": 0.2}, 1.2)])
+def test_what_is_shared_with_others_there_costs_nothing_and_here_would_be_lost(shared_s, extra_s):
+    waiting = [replace(waits("r", 6000, a=500, b=1500), shared_s=shared_s)]
+    (move,) = plan(instances(a=6500, b=200), waiting, recompute_price=2.0)
+    assert move.gain_s == pytest.approx(6.5 - 1.7 - 2 * extra_s)
+
+
+@pytest.mark.parametrize(("least_s", "moved"), [(0.5, True), (0.75, False)])
+def test_the_least_worth_having_is_enough(least_s: float, moved: bool):
+    shown = (InstanceSnapshot("a", 40, 0.25), InstanceSnapshot("b", 36, 0.25))
+    waiting = [waits("r", 38, slo_s=9.5, a=2, b=2)]  # 10 s here, 9.5 s there, to the last bit
+    assert bool(plan(shown, waiting, SchedulerConfig(min_move_gain_s=least_s))) is moved
+
+
+def test_of_those_that_gain_alike_the_first_leaves():
+    waiting = [waits("x", 5000, a=1000, b=1000), waits("y", 5000, a=1000, b=1000)]
+    assert where(plan(instances(a=6000, b=0), waiting, SchedulerConfig(max_moves=1))) == [("x", "b")]
+
+
 @pytest.mark.parametrize(("there", "moved"), [(0, True), (4899, True), (4901, False), (5000, False)])
 def test_a_gain_below_the_least_worth_having_is_left_alone(there: int, moved: bool):
     waiting = [waits("r", 5000, a=1000, b=1000)]
@@ -118,6 +138,15 @@ def test_the_hottest_instance_is_relieved_first():
     waiting = queue([1000] * 6, others="c", candidates="ac") + queue([1000] * 8, at="b", others="c", candidates="bc")
     moves = plan(instances(a=6000, b=8000, c=0), waiting)
     assert where(moves) == [("b-r7", "c"), ("b-r6", "c"), ("b-r5", "c"), ("a-r5", "c")]
+
+
+def test_the_hottest_is_the_one_that_takes_longest():
+    shown = (InstanceSnapshot("a", 6000, 0.001), InstanceSnapshot("b", 2000, 0.004), InstanceSnapshot("c", 0, 0.001))
+    waiting = [
+        *queue([1000] * 6, others="c", candidates="ac"),
+        waits("b-r", 1000, "b", candidates="bc", b=1000, c=1000),
+    ]
+    assert where(plan(shown, waiting, SchedulerConfig(max_moves=1))) == [("b-r", "c")]
 
 
 def test_a_slow_instance_is_hot_with_fewer_tokens():

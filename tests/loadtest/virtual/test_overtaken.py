@@ -70,7 +70,7 @@ def run(qps: float, **config: object) -> tuple[Workload, ClusterRun]:
     return workload, VirtualCluster(workload, ClusterSettings(SchedulerConfig(**config), specs)).run()
 
 
-@pytest.mark.parametrize("qps", [3.1, 3.6])
+@pytest.mark.parametrize("qps", [3.1, pytest.param(3.6, marks=pytest.mark.slow)])
 def test_nobody_who_shares_nothing_is_overtaken_after_three_objectives(qps: float) -> None:
     workload, done = run(qps)
     assert sum(o.sent_s - o.arrived_s > 3 * SLO_S for o in done.outcomes) > 500

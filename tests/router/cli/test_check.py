@@ -102,6 +102,13 @@ def test_the_schema_is_printed(capsys):
     Draft202012Validator.check_schema(json.loads(capsys.readouterr().out))
 
 
+def test_a_reader_that_has_had_enough_ends_it_quietly():
+    command = [sys.executable, "-m", "dualmap", "check", "--schema"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(WAIT_S)) == (b"", 1)
+
+
 def test_neither_a_good_nor_a_wrong_file_imports_ray(tmp_path):
     (tmp_path / "ray.py").write_text("raise SystemExit('Ray was imported')")
     (tmp_path / "good.yaml").write_text(TWO)

@@ -7,12 +7,11 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import ask, deployed
+from tests.deployment import RAY_IS_LATE, ask, deployed
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 NODE = {"include_dashboard": False, "object_store_memory": 100 * 1024 * 1024}
-RAY_IS_LATE = "timed out during startup"
 CONFIG = "ray_address: '{address}'\nsimulate: {{count: 2}}\ngateway: {{count: 2, on_every_node: true}}\n"
 
 

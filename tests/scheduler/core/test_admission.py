@@ -13,7 +13,7 @@ from dualmap.scheduler.admission import (
     reject_queue_full,
     reject_too_many,
 )
-from dualmap.scheduler.commands import RejectReason
+from dualmap.scheduler.commands import Reject, RejectReason
 from dualmap.scheduler.instance.view import InstanceView
 from tests.scheduler.made import attempt_of, view_of
 
@@ -71,6 +71,16 @@ def test_of_all_instances_the_least_important_that_waits_makes_room(priority: in
     views = (view_with(3, 9000), view_with(2, 100, 2, "flood", "b"), view_with(0, instance_id="c"))
     found = least_important(Request("r", (), 10, priority=priority, tenant=tenant), views)
     assert (found.request.id if found else None) == expected
+
+
+def test_above_the_limit_of_all_nobody_makes_room_for_an_equal_not_even_who_is_late(script):
+    core = script("a", max_in_flight=3)
+    core.arrive("now", 5000)
+    for request_id in ("late", "later"):
+        core.arrive(request_id, 3000, ttft_slo_s=1.0)
+    core.first_token("now")
+    assert core.view("a").waiting.least_important(Request("r", (), 10), 10, True) is core.attempt("later")
+    assert [(type(c), c.request_id) for c in core.arrive("r", 10)] == [(Reject, "r")]
 
 
 def test_where_nobody_waits_nobody_makes_room():

@@ -158,6 +158,16 @@ def test_the_books_hold_only_what_is_ours(script, empty_books):
     )
 
 
+def test_asking_for_the_books_puts_nobody_aside(script):
+    core = script("a", length_handicap=0.0)
+    core.arrive("runs", 3000)
+    core.arrive("long", 4000, ttft_slo_s=6.0)
+    core.arrive("short", 1000, ttft_slo_s=6.0)
+    waiting = [attempt.request.id for attempt in core.view("a").waiting]
+    assert core.core.own_loads(core.now)[0].waiting == 2
+    assert [attempt.request.id for attempt in core.view("a").waiting] == waiting == ["long", "short"]
+
+
 def test_prompts_that_others_have_sent_are_cached_where_they_sent_them(script):
     core = script("a", "b")
     blocks = core.prompt("a", "b", blocks=4)

@@ -22,7 +22,9 @@ def fleet_with_news(first_number: int = 1) -> FleetCore:
 
 
 def sync(fleet: FleetCore, link: GatewayLink, depths=None) -> FleetNews:
-    news = fleet.sync(link.report((InstanceLoad("a", 1, 2, 3, 4),), {"": PoolTotals(5)}, depths), NOW)
+    news = fleet.sync(
+        link.report((InstanceLoad("a", 1, 2, waiting_tokens=3, kv_tokens=4),), {"": PoolTotals(5)}, depths), NOW
+    )
     link.hear(news)
     return news
 

@@ -1,12 +1,11 @@
 """cache_aware: the longest match while loads are balanced, the shortest queue otherwise."""
 
-from dualmap.scheduler import InstanceCapacity, Request, SchedulerConfig
+from dualmap.scheduler import Request
 from dualmap.scheduler.holders import Holders
-from dualmap.scheduler.instance.pace import FleetPace
-from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.load_order import LoadOrder
 from dualmap.scheduler.policies import cache_aware
 from dualmap.scheduler.policies.cache_aware import CacheAware
+from tests.scheduler.made import view_of
 
 
 def where(commands) -> str:
@@ -56,19 +55,9 @@ def test_load_is_balanced_while_the_longest_queue_is_below_one_and_a_half_times_
 
 def test_early_versions_send_what_matches_little_to_the_smallest_tree(script):
     policy = CacheAware(smallest_tree=True)
-    config, holders, loads = SchedulerConfig(), Holders(), LoadOrder()
+    holders, loads = Holders(), LoadOrder()
     for instance_id in "ab":
-        policy.add(
-            InstanceView(
-                instance_id,
-                1,
-                InstanceCapacity(1000.0, 100_000, 8),
-                config=config,
-                holders=holders,
-                loads=loads,
-                pace=FleetPace(),
-            )
-        )
+        policy.add(view_of(instance_id, holders, loads))
 
     def place(name: str, *blocks: int) -> str:
         return policy.place(Request(name, blocks, 512 * len(blocks)), 5.0, frozenset(), 0.0).estimate.instance_id

@@ -2,12 +2,11 @@
 
 from math import inf
 
-from dualmap.scheduler import InstanceCapacity, Request, SchedulerConfig
+from dualmap.scheduler import Request
 from dualmap.scheduler.holders import Holders
-from dualmap.scheduler.instance.pace import FleetPace
-from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.load_order import LoadOrder
 from dualmap.scheduler.policies.ray_prefix_affinity import RayPrefixAffinity
+from tests.scheduler.made import view_of
 
 
 def where(commands) -> str:
@@ -51,19 +50,9 @@ def test_of_several_with_the_same_match_the_shortest_queue_takes_it(script):
 
 def test_an_imbalance_above_the_threshold_falls_back_to_two_random_choices():
     policy = RayPrefixAffinity(imbalanced_threshold=-1)
-    config, holders, loads = SchedulerConfig(), Holders(), LoadOrder()
+    holders, loads = Holders(), LoadOrder()
     for instance_id in "abcd":
-        policy.add(
-            InstanceView(
-                instance_id,
-                1,
-                InstanceCapacity(1000.0, 100_000, 8),
-                config=config,
-                holders=holders,
-                loads=loads,
-                pace=FleetPace(),
-            )
-        )
+        policy.add(view_of(instance_id, holders, loads))
     placed = {
         policy.place(Request(f"r{i}", (1, 2), 1024), 5.0, frozenset(), 0.0).estimate.instance_id for i in range(50)
     }
