@@ -92,6 +92,7 @@ class LogFile:
         self._handler = _Dropping(lines)
         self._writer = _Writer(lines, self._file)
         self._root = logging.getLogger()
+        self._level_before = self._root.level
         self._root.addHandler(self._handler)
         self._root.setLevel(level.upper())
         self._writer.start()
@@ -101,7 +102,8 @@ class LogFile:
         return self._handler.dropped
 
     def close(self) -> None:
-        """What was logged is written."""
+        """What was logged is written; the level is that from before."""
         self._root.removeHandler(self._handler)
+        self._root.setLevel(self._level_before)
         self._writer.stop()
         self._file.close()
