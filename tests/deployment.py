@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,14 +19,30 @@ import openai
 from tests.conftest import WAIT_S, ProcessFamily
 
 LEAST_ASKED = 4
+MOST_GATEWAYS = 2
+GIVEN_PORTS: set[int] = set()
 RAY_IS_LATE = "timed out during startup"
 RAY_STARTS = 4
 
 
-def free_port() -> int:
+def free_port(count: int = 1) -> int:
+    """The first of so many in a row, each given once. Above those of Ray's workers, and below those that the kernel
+    gives to connections, which could take them before a slow start has come to them."""
+    while True:
+        first = random.randrange(20_000, 32_000)
+        ports = range(first, first + count)
+        if GIVEN_PORTS.isdisjoint(ports) and all(map(_is_free, ports)):
+            GIVEN_PORTS.update(ports)
+            return first
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 class Deployment:
@@ -35,7 +52,8 @@ class Deployment:
         self, *arguments: str, directory: Path, env: Mapping[str, str] | None = None, command: str = "up"
     ) -> None:
         self.family = ProcessFamily()
-        self.port, self.admin_port = free_port(), free_port()
+        self.port = free_port(1 + MOST_GATEWAYS)
+        self.admin_port = self.port + 1  # of the first gateway; others have those after it
         port_flag = "--port" if command == "up" else "--grpc-port"
         ports = (port_flag, str(self.port), "--admin-port", str(self.admin_port))
         self.directory = directory
