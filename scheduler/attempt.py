@@ -151,9 +151,8 @@ class Attempt:
         try:
             self.state = TRANSITIONS[self.state, step]
         except KeyError:
-            raise ContractError(
-                f"attempt {self.number} of request {self.request.id!r} is {self.state} and cannot be {step}"
-            ) from None
+            what = f"attempt {self.number} of request {self.request.id!r} is {self.state} and cannot be {step}"
+            raise ContractError("\n  ".join((what, *self.story()))) from None
 
     def story(self) -> list[str]:
         """How it came to its state, a line for each step that is known. Seconds count from the request's arrival."""

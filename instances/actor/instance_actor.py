@@ -55,7 +55,13 @@ class InstanceActor:
         self._draining = False
         self._restarting = asyncio.Event()
         self.member = Member(
-            spec.instance_id, 0, spec.host, spec.port, MemberState.STARTING, spec.capacity, pool=spec.pool
+            spec.instance_id,
+            0,
+            spec.host,
+            port=spec.port,
+            state=MemberState.STARTING,
+            capacity=spec.capacity,
+            pool=spec.pool,
         )
         self.last_error = ""
         self.signals = SignalCollector(spec.instance_id)

@@ -47,7 +47,11 @@ class SignalCollector:
     def note_metrics(self, metrics: ServerMetrics) -> None:
         self._steps = metrics.steps
         self._load = LoadSample(
-            metrics.running, metrics.waiting, metrics.kv_used, metrics.preemptions, metrics.adapters
+            metrics.running,
+            metrics.waiting,
+            metrics.kv_used,
+            preemptions=metrics.preemptions,
+            adapters=metrics.adapters,
         )
         self._sampled_at = self._clock()
 
@@ -80,7 +84,15 @@ class SignalCollector:
         self.has_news.clear()
         load, self._load = self._load, None
         age_s = self._clock() - self._sampled_at if load is not None else 0.0
-        return InstanceSignals(self._instance_id, load, age_s, self._kv_state(), changes, told, tell_all)
+        return InstanceSignals(
+            self._instance_id,
+            load,
+            age_s,
+            kv_events=self._kv_state(),
+            cache=changes,
+            cache_from=told,
+            cache_complete=tell_all,
+        )
 
     def tell_all(self) -> None:
         """What was handed over did not arrive: next time, all that is cached."""
@@ -95,4 +107,6 @@ class SignalCollector:
             return None
         status = self._events.status
         age_s = None if status.last_batch_at is None else self._clock() - status.last_batch_at
-        return KvEventState(self._exact, status.batches, status.gaps, status.resets, age_s, status.error)
+        return KvEventState(
+            self._exact, status.batches, status.gaps, resets=status.resets, age_s=age_s, error=status.error
+        )

@@ -321,4 +321,4 @@ class VirtualCluster:
         incarnation = self._instances.incarnation(instance_id)
         if incarnation is None:
             return None
-        return Member(instance_id, incarnation, "", 0, state, self._instances.capacity(instance_id))
+        return Member(instance_id, incarnation, "", port=0, state=state, capacity=self._instances.capacity(instance_id))

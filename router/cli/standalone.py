@@ -66,7 +66,16 @@ async def _member(instance: ExternalInstance) -> Member:
     models = await http_get(f"{instance.url}/v1/models", MODELS_TIMEOUT_S)
     if models is None:
         raise StartError(f"{instance.url} does not answer GET /v1/models")
-    return Member(instance.id, 1, *instance.address, MemberState.READY, instance.capacity, model_cards(models))
+    host, port = instance.address
+    return Member(
+        instance.id,
+        1,
+        host,
+        port=port,
+        state=MemberState.READY,
+        capacity=instance.capacity,
+        model_cards=model_cards(models),
+    )
 
 
 def main() -> int:

@@ -87,7 +87,7 @@ class Cluster:
     def _start_autoscaler(self, pool_name: str) -> Any:
         pool = self._config.all_pools()[pool_name]
         prefix = scaled_prefix(pool_name, pool)
-        scaled = Scaled(pool_name, prefix, pool.scaling or ScalingConfig(), pool.scaling is not None)
+        scaled = Scaled(pool_name, prefix, pool.scaling or ScalingConfig(), automatic=pool.scaling is not None)
         name = autoscaler_name(pool_name)
         return _actor(Autoscaler, name, scaled, self._config.log_dir.absolute() / f"{name}.log")
 

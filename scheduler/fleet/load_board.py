@@ -60,7 +60,7 @@ class LoadBoard:
 
     def gateways(self, now: float) -> tuple[GatewayState, ...]:
         return tuple(
-            GatewayState(i, report.epoch, report.admin, now - at)
+            GatewayState(i, report.epoch, report.admin, age_s=now - at)
             for i, (at, report) in sorted(self._reports.items())
             if now - at <= SILENT_S
         )

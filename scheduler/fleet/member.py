@@ -1,6 +1,6 @@
 """Who is in the fleet, as Fleet publishes it and gateways apply it."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -22,6 +22,7 @@ class Member:
     instance_id: str
     incarnation: int
     host: str
+    _: KW_ONLY
     port: int
     state: MemberState
     capacity: InstanceCapacity

@@ -1,6 +1,6 @@
 """What gateways tell Fleet, and what Fleet knows of the whole deployment."""
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad, PrefixDepths
 from dualmap.scheduler.fleet.member import Member, Membership
@@ -19,6 +19,7 @@ class GatewayReport:
     gateway_id: str
     epoch: int = 0
     signals: int = 0
+    _: KW_ONLY
     heard: int = 0
     loads: tuple[InstanceLoad, ...] = ()
     sent: tuple[Sent, ...] = ()
@@ -35,6 +36,7 @@ class GatewayState:
     gateway_id: str
     epoch: int
     admin: str
+    _: KW_ONLY
     age_s: float
 
 
@@ -45,6 +47,7 @@ class PoolPlan:
     pool: str
     wanted: int
     least: int
+    _: KW_ONLY
     most: int
 
 
@@ -57,6 +60,7 @@ class FleetNews:
     membership: Membership | None = None
     signals: SignalNews | None = None
     others: GatewayLoads | None = None
+    _: KW_ONLY
     heard: int = 0
     depths: dict[str, PrefixDepths] = field(default_factory=dict)
     tell_depths: bool = False
@@ -72,6 +76,7 @@ class FleetState:
     epoch: int
     settled: bool
     members: tuple[Member, ...]
+    _: KW_ONLY
     gateways: tuple[GatewayState, ...]
     loads: dict[str, InstanceLoad]
     totals: dict[str, PoolTotals]

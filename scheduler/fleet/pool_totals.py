@@ -1,6 +1,7 @@
 """What the cores of a pool have counted, for scaling."""
 
-from dataclasses import astuple, dataclass
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, fields
 from operator import add, sub
 
 from dualmap.scheduler.stats import SchedulerStats
@@ -15,6 +16,7 @@ class PoolTotals:
     arrived: int = 0
     arrived_work_tokens: int = 0
     slo_kept: int = 0
+    _: KW_ONLY
     slo_missed: int = 0
     tpot_kept: int = 0
     tpot_missed: int = 0
@@ -32,7 +34,11 @@ class PoolTotals:
         )
 
     def __add__(self, other: "PoolTotals") -> "PoolTotals":
-        return PoolTotals(*map(add, astuple(self), astuple(other)))
+        return self._with(other, add)
 
     def __sub__(self, other: "PoolTotals") -> "PoolTotals":
-        return PoolTotals(*map(sub, astuple(self), astuple(other)))
+        return self._with(other, sub)
+
+    def _with(self, other: "PoolTotals", operation: Callable[[int, int], int]) -> "PoolTotals":
+        names = [field.name for field in fields(self)]
+        return PoolTotals(**{name: operation(getattr(self, name), getattr(other, name)) for name in names})

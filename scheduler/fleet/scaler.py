@@ -4,7 +4,7 @@ It keeps nothing that Fleet's state and its own last answer do not bring back.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 from dualmap.scheduler.fleet.member import Member, MemberState
@@ -29,6 +29,7 @@ class Scaled:
     pool_name: str
     prefix: str
     config: ScalingConfig
+    _: KW_ONLY
     automatic: bool
 
 
@@ -104,7 +105,7 @@ class Scaler:
         self._history.add(now, state, counted, self._leaving.keys(), restarting)
         bounds = self._bounds()
         plan = self.plan = plan_scaling(self._history.samples(), bounds, self._history.start_s)
-        self.pool_plan = PoolPlan(self._scaled.pool_name, plan.replicas, bounds.min_replicas, bounds.max_replicas)
+        self.pool_plan = PoolPlan(self._scaled.pool_name, plan.replicas, bounds.min_replicas, most=bounds.max_replicas)
         if self.dry_run:
             return tuple(draining)
         if plan.start and now >= self._retry_at:

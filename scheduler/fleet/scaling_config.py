@@ -1,6 +1,6 @@
 """When a fleet grows and shrinks. Each default works."""
 
-from dataclasses import dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields
 
 from dualmap.scheduler.errors import ConfigError
 
@@ -23,6 +23,7 @@ class ScalingConfig:
     min_replicas: int = 1  # instances that always run
     max_replicas: int = 1  # instances that run at the most
     target_load: float = 0.8
+    _: KW_ONLY
     decode_load: float = 0.85
     kv_load: float = 0.9
     attainment: float = 0.95

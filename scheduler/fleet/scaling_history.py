@@ -50,7 +50,7 @@ class ScalingHistory:
                 load = state.loads.get(instance_id) or InstanceLoad(instance_id, 0, 0, waiting_tokens=0, kv_tokens=0)
                 member = members.get(instance_id)
                 capacity = member.capacity if member else InstanceCapacity()
-                found.append(InstanceSample("starting" if name == "lost" else name, capacity, load, since_s))
+                found.append(InstanceSample("starting" if name == "lost" else name, capacity, load, since_s=since_s))
         self._since = {i: since for i, since in self._since.items() if i in ids}
         totals = state.totals.get(self._pool_name, PoolTotals())
         before = self._totals if totals.arrived >= self._totals.arrived else PoolTotals()  # Fleet was restarted

@@ -6,6 +6,7 @@ coming is forecast for as long as an instance takes to start, no longer.
 """
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY
 from math import ceil, sqrt
 
 from dualmap.scheduler.events import InstanceCapacity
@@ -27,6 +28,7 @@ class ScalingPlan:
     replicas: int
     start: int
     drain: tuple[str, ...]
+    _: KW_ONLY
     reason: str
 
 
@@ -45,7 +47,7 @@ def plan_scaling(history: Sequence[ScalingSample], config: ScalingConfig, start_
     if count < config.min_replicas:
         missing = config.min_replicas - count
         return ScalingPlan(
-            config.min_replicas, missing, (), f"{count} instances, at least {config.min_replicas} wanted"
+            config.min_replicas, missing, (), reason=f"{count} instances, at least {config.min_replicas} wanted"
         )
     need = _need_now(history, config, start_s)
     wanted = min(need.replicas, config.max_replicas)
@@ -60,24 +62,24 @@ def _grow(
     """Those that start are counted on: the next step need not wait longer than until they take load."""
     seen_s = _seen_s(history)
     if seen_s < config.up_window_s:
-        return ScalingPlan(wanted, 0, (), f"{reason}; hold: seen for {seen_s:.0f} of {config.up_window_s:g} s")
+        return ScalingPlan(wanted, 0, (), reason=f"{reason}; hold: seen for {seen_s:.0f} of {config.up_window_s:g} s")
     since_s = _since_start_s(history)
     if since_s < min(config.up_window_s, max(start_s, config.up_window_s / SETTLING)):
-        return ScalingPlan(wanted, 0, (), f"{reason}; hold: the last start was {since_s:.0f} s ago")
-    return ScalingPlan(wanted, min(wanted - count, config.max_step), (), reason)
+        return ScalingPlan(wanted, 0, (), reason=f"{reason}; hold: the last start was {since_s:.0f} s ago")
+    return ScalingPlan(wanted, min(wanted - count, config.max_step), (), reason=reason)
 
 
 def _shrink(
     history: Sequence[ScalingSample], config: ScalingConfig, count: int, here: list[InstanceSample]
 ) -> ScalingPlan:
     def hold(why: str) -> ScalingPlan:
-        return ScalingPlan(count, 0, (), f"hold: {why}")
+        return ScalingPlan(count, 0, (), reason=f"hold: {why}")
 
     ready = [i for i in here if i.state == "ready"]
     if count > config.max_replicas:
         why = f"{count} instances, at most {config.max_replicas} wanted"
         leaving = count - config.max_replicas
-        return ScalingPlan(config.max_replicas, 0, _cheapest(ready, min(leaving, len(ready) - 1)), why)
+        return ScalingPlan(config.max_replicas, 0, _cheapest(ready, min(leaving, len(ready) - 1)), reason=why)
     if count == config.min_replicas:
         return hold(f"{count} instances, no fewer allowed")
     if len(ready) < count:
@@ -92,7 +94,9 @@ def _shrink(
     wanted = max(need.replicas, config.min_replicas)
     if wanted >= count:
         return hold(f"{need.reason} in the last {config.down_window_s:g} s")
-    return ScalingPlan(count - 1, 0, _cheapest(ready, 1), f"{need.reason} in the last {config.down_window_s:g} s")
+    return ScalingPlan(
+        count - 1, 0, _cheapest(ready, 1), reason=f"{need.reason} in the last {config.down_window_s:g} s"
+    )
 
 
 def _cheapest(ready: list[InstanceSample], count: int) -> tuple[str, ...]:

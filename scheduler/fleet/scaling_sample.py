@@ -1,5 +1,7 @@
 """What a scaling plan is made of: the instances of a pool at one moment, and what was counted since the last."""
 
+from dataclasses import KW_ONLY
+
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.record import record
@@ -13,6 +15,7 @@ class InstanceSample:
     state: str
     capacity: InstanceCapacity
     load: InstanceLoad
+    _: KW_ONLY
     since_s: float = 0.0
 
     @property

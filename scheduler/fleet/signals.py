@@ -1,6 +1,6 @@
 """What instances say of themselves, on its way from their actors over Fleet to the gateways. Each part is optional."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from dualmap.scheduler.events import BlocksRemoved, BlocksStored, CacheCleared
 
@@ -15,6 +15,7 @@ class LoadSample:
     running: int
     waiting: int
     kv_used: float
+    _: KW_ONLY
     preemptions: int = 0
     adapters: tuple[str, ...] = ()
 
@@ -27,6 +28,7 @@ class KvEventState:
     exact: bool
     batches: int = 0
     gaps: int = 0
+    _: KW_ONLY
     resets: int = 0
     age_s: float | None = None  # of the last batch; None before the first
     error: str = ""
@@ -44,6 +46,7 @@ class InstanceSignals:
     instance_id: str
     load: LoadSample | None = None
     load_age_s: float = 0.0
+    _: KW_ONLY
     kv_events: KvEventState | None = None
     cache: tuple[CacheEvent, ...] = ()
     cache_from: int = 0

@@ -27,10 +27,10 @@ async def metrics_page() -> str:
     pool = Pool("", Scheduler(SchedulerConfig()))
     tokens: Any = SimpleNamespace(exact=0, fallbacks={})
     gateway = Gateway([pool], HttpLimits(), metrics, block_tokens=512, tokens=tokens)
-    member = Member("i0", 1, "127.0.0.1", 1, MemberState.READY, InstanceCapacity())
+    member = Member("i0", 1, "127.0.0.1", port=1, state=MemberState.READY, capacity=InstanceCapacity())
     gateway.apply_membership(Membership(1, (member,)))
-    gateway.note_fleet((GatewayState("gateway-0", 1, "", 0.0),), (PoolPlan("", 2, 1, 4),))
-    signals = InstanceSignals("i0", LoadSample(1, 0, 0.5), 0.0, KvEventState(True, 1, age_s=1.0))
+    gateway.note_fleet((GatewayState("gateway-0", 1, "", age_s=0.0),), (PoolPlan("", 2, 1, most=4),))
+    signals = InstanceSignals("i0", LoadSample(1, 0, 0.5), 0.0, kv_events=KvEventState(True, 1, age_s=1.0))
     gateway.hear(SignalNews(1, (signals,), ()))
     rows = []
     for family in metrics.collect():

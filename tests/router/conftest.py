@@ -267,7 +267,7 @@ class Fleet:
     def member(self, index: int, state: MemberState = MemberState.READY, **changes: Any) -> Member:
         capacity = InstanceCapacity()
         port = self.instances[index].port
-        return replace(Member(f"i{index}", 1, "127.0.0.1", port, state, capacity), **changes)
+        return replace(Member(f"i{index}", 1, "127.0.0.1", port=port, state=state, capacity=capacity), **changes)
 
     def apply(self, *members: Member) -> None:
         self._epoch += 1

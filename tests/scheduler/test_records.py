@@ -8,11 +8,7 @@ import pytest
 
 from dualmap import scheduler
 
-MODULES = [
-    module.name
-    for module in pkgutil.walk_packages(scheduler.__path__, "dualmap.scheduler.")
-    if not module.name.startswith("dualmap.scheduler.fleet")
-]
+MODULES = [module.name for module in pkgutil.walk_packages(scheduler.__path__, "dualmap.scheduler.")]
 
 
 @pytest.mark.parametrize("name", MODULES)

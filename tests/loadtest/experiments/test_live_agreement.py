@@ -68,7 +68,17 @@ async def serve(
     members = []
     for number, server in enumerate(servers):
         port = await server.start(HOST, 0)
-        members.append(Member(f"sim-{number}", 1, HOST, port, MemberState.READY, InstanceCapacity(), ({"id": MODEL},)))
+        members.append(
+            Member(
+                f"sim-{number}",
+                1,
+                HOST,
+                port=port,
+                state=MemberState.READY,
+                capacity=InstanceCapacity(),
+                model_cards=({"id": MODEL},),
+            )
+        )
     gateway.apply_membership(Membership(1, tuple(members)))
     planning = asyncio.create_task(plan(gateway, config))
     body = RequestBytes(HOST, CHAT_PATH, MODEL)

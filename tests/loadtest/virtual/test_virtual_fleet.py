@@ -14,7 +14,7 @@ STARTING, READY, DRAINING, LOST = MemberState
 
 
 def member(instance_id: str, state: MemberState = READY, incarnation: int = 1) -> Member:
-    return Member(instance_id, incarnation, "", 0, state, InstanceCapacity())
+    return Member(instance_id, incarnation, "", port=0, state=state, capacity=InstanceCapacity())
 
 
 class Heard:

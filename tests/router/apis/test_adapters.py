@@ -52,7 +52,9 @@ def test_the_same_prompt_has_other_blocks_under_another_adapter():
 
 def test_the_core_hears_of_an_instances_adapters_when_they_change():
     def membership(epoch: int, *cards: dict) -> Membership:
-        member = Member("a", 1, "127.0.0.1", 1, MemberState.READY, InstanceCapacity(), cards)
+        member = Member(
+            "a", 1, "127.0.0.1", port=1, state=MemberState.READY, capacity=InstanceCapacity(), model_cards=cards
+        )
         return Membership(epoch, (member,))
 
     bare, adapted = membership(1, BASE), membership(2, BASE, SQL)

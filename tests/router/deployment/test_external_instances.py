@@ -61,9 +61,13 @@ class Actors:
     def state(self) -> FleetState:
         if self.fleet_is_away:
             raise GetTimeoutError
-        members = tuple(Member(i, 1, "", 0, state, InstanceCapacity()) for i, state in self.members.items())
+        members = tuple(
+            Member(i, 1, "", port=0, state=state, capacity=InstanceCapacity()) for i, state in self.members.items()
+        )
         loads = {i: InstanceLoad(i, 1, 0, waiting_tokens=0, kv_tokens=0) for i in self.busy}
-        return FleetState(1, True, members, (GatewayState("gateway-0", 1, "", 0.0),), loads, {})
+        return FleetState(
+            1, True, members, gateways=(GatewayState("gateway-0", 1, "", age_s=0.0),), loads=loads, totals={}
+        )
 
     def step(self, wanted) -> None:
         for instance_id in self.specs.keys() - wanted:

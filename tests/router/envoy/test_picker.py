@@ -45,7 +45,14 @@ class Picking:
     def apply(self, *instance_ids: str) -> None:
         self._epoch += 1
         ready = (
-            Member(i, 1, ENDPOINTS[i].rpartition(":")[0].strip("[]"), 8000, MemberState.READY, self._capacity)
+            Member(
+                i,
+                1,
+                ENDPOINTS[i].rpartition(":")[0].strip("[]"),
+                port=8000,
+                state=MemberState.READY,
+                capacity=self._capacity,
+            )
             for i in instance_ids
         )
         self.gateway.apply_membership(Membership(self._epoch, tuple(ready)))

@@ -5,13 +5,13 @@ from dualmap.scheduler import InstanceCapacity, SchedulerConfig
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import GatewayReport, PoolPlan
 
-MEMBER = Member("a", 1, "127.0.0.1", 8000, MemberState.READY, InstanceCapacity())
+MEMBER = Member("a", 1, "127.0.0.1", port=8000, state=MemberState.READY, capacity=InstanceCapacity())
 
 
 async def test_what_instances_and_scalers_say_reaches_the_gateways_until_it_is_forgotten():
     fleet = Fleet(("a",), {"": SchedulerConfig()})
     assert await fleet.report(MEMBER)
-    plan = PoolPlan("", 2, 1, 4)
+    plan = PoolPlan("", 2, 1, most=4)
     assert (await fleet.state(plan)).members == (MEMBER,)
     news = await fleet.sync(GatewayReport("gateway-0"))
     assert (news.membership.members, news.plans) == ((MEMBER,), (plan,))

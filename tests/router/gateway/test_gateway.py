@@ -16,7 +16,7 @@ CAPACITY = InstanceCapacity()
 
 
 def member(state, incarnation=1, instance_id="a"):
-    return Member(instance_id, incarnation, "127.0.0.1", 1, state, CAPACITY)
+    return Member(instance_id, incarnation, "127.0.0.1", port=1, state=state, capacity=CAPACITY)
 
 
 def joined(incarnation=1):

@@ -184,7 +184,7 @@ async def test_each_pool_is_shown_by_itself(fleet):
 
 async def test_the_other_gateways_are_named(fleet):
     async with fleet(stream) as f:
-        f.gateway.note_fleet((GatewayState("gateway", 1, "a:1", 0.1), GatewayState("other", 1, "b:1", 0.2)))
+        f.gateway.note_fleet((GatewayState("gateway", 1, "a:1", age_s=0.1), GatewayState("other", 1, "b:1", age_s=0.2)))
         assert [(g["gateway_id"], g["admin"]) for g in (await live(f))["gateways"]] == [
             ("gateway", "a:1"),
             ("other", "b:1"),

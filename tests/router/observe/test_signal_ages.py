@@ -24,7 +24,10 @@ def test_an_instance_that_says_nothing_has_no_signals(scheduler):
 
 def test_each_signal_has_its_age(scheduler):
     ages = SignalAges([scheduler])
-    ages.note(InstanceSignals("a", LoadSample(3, 1, 0.5, 2), 0.5, KvEventState(True, 9, age_s=1.0)), 20.0)
+    ages.note(
+        InstanceSignals("a", LoadSample(3, 1, 0.5, preemptions=2), 0.5, kv_events=KvEventState(True, 9, age_s=1.0)),
+        20.0,
+    )
     scheduler.handle(LoadReported("a", 3, 1, kv_used=0.5, age_s=0.5), 20.0)
     scheduler.handle(RequestArrived(Request("r", (), 100)), 20.0)
     scheduler.handle(FirstToken("r", 1), 20.5)

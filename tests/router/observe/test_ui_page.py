@@ -50,7 +50,9 @@ class Shown:
     def member(
         self, number: int, state: MemberState = MemberState.READY, capacity: InstanceCapacity = CAPACITY
     ) -> Member:
-        return Member(f"sim-{number}", 1, "127.0.0.1", self.ports[number], state, capacity, CARDS)
+        return Member(
+            f"sim-{number}", 1, "127.0.0.1", port=self.ports[number], state=state, capacity=capacity, model_cards=CARDS
+        )
 
     async def ask(self, requests: int, system_prompts: int = 3) -> None:
         """Chats that share so many system prompts, as streams."""
@@ -234,7 +236,7 @@ def test_names_are_text_whatever_they_look_like_and_pools_and_gateways_can_be_to
             first = f.member(0, instance_id=hostile, model_cards=CARDS)
             f.apply(first, f.member(1, pool="code", model_cards=({"id": "coder"},)))
             peers = ("gateway", "127.0.0.1:1"), ("other", "127.0.0.1:2"), ("third", "javascript:alert(1)//:1")
-            f.gateway.note_fleet(tuple(GatewayState(name, 1, admin, 0.1) for name, admin in peers))
+            f.gateway.note_fleet(tuple(GatewayState(name, 1, admin, age_s=0.1) for name, admin in peers))
             async with open_page(f"http://127.0.0.1:{f.admin_port}/ui", token=TOKEN) as seen:
                 page = seen.page
                 await expect(page.locator("#instances")).to_contain_text(hostile)

@@ -14,7 +14,7 @@ from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Wanted
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
 READY, DRAINING = MemberState.READY, MemberState.DRAINING
-GATEWAY = GatewayState("g", 9, "", 0.0)
+GATEWAY = GatewayState("g", 9, "", age_s=0.0)
 
 
 class FakeFleet:
@@ -30,11 +30,11 @@ class FakeFleet:
     async def state(self, plan: PoolPlan | None) -> FleetState | None:
         self.plan = plan
         members = tuple(
-            Member(i.replace("_", "-"), 1, "127.0.0.1", 80, state, InstanceCapacity())
+            Member(i.replace("_", "-"), 1, "127.0.0.1", port=80, state=state, capacity=InstanceCapacity())
             for i, state in self.members.items()
         )
         loads = {i: InstanceLoad(i, count, 0, waiting_tokens=0, kv_tokens=0) for i, count in self.running.items()}
-        return FleetState(1, True, members, (GATEWAY,), loads, {})
+        return FleetState(1, True, members, gateways=(GATEWAY,), loads=loads, totals={})
 
 
 class Watched:
@@ -90,11 +90,11 @@ async def test_fleet_is_told_how_many_are_wanted(watch):
     async with watch(FakeFleet(sim_0=READY, sim_1=READY), told=None, min_replicas=2, max_replicas=5) as w:
         await w.look()
         await w.look()
-        assert w.fleet.plan == PoolPlan("", 2, 2, 5)
+        assert w.fleet.plan == PoolPlan("", 2, 2, most=5)
         await w.order(w.autoscaler.scale(3))
         await w.look()
         await w.look()
-        assert w.fleet.plan == PoolPlan("", 3, 3, 3)
+        assert w.fleet.plan == PoolPlan("", 3, 3, most=3)
 
 
 async def test_an_order_is_acknowledged_when_it_is_known_what_to_do_after_a_restart(watch):

@@ -28,7 +28,9 @@ class Instances:
         self._states |= states
         loads = {i: InstanceLoad(i, 1, 0, waiting_tokens=0, kv_tokens=0) for i in self.running}
         members = tuple(member for i in self._states if (member := self.member(i)) is not None)
-        self.state = FleetState(1, True, members, (GatewayState("g", 1, "", 0.0),), loads, {})
+        self.state = FleetState(
+            1, True, members, gateways=(GatewayState("g", 1, "", age_s=0.0),), loads=loads, totals={}
+        )
         self._news.set()
         self._news = asyncio.Event()
         for _ in range(5):
@@ -38,7 +40,7 @@ class Instances:
         if self._states.get(instance_id) is None:
             return None
         state, incarnation = self._states[instance_id]
-        return Member(instance_id, incarnation, "127.0.0.1", 80, state, InstanceCapacity())
+        return Member(instance_id, incarnation, "127.0.0.1", port=80, state=state, capacity=InstanceCapacity())
 
     def add(self) -> str:
         self.added += 1

@@ -8,7 +8,7 @@ from dualmap.scheduler.prefix_key import MIN_CROWD, PrefixKeys
 
 
 def member(instance_id: str, pool: str = "") -> Member:
-    return Member(instance_id, 1, "h", 1, MemberState.READY, InstanceCapacity(), pool=pool)
+    return Member(instance_id, 1, "h", port=1, state=MemberState.READY, capacity=InstanceCapacity(), pool=pool)
 
 
 MEMBERS = {m.instance_id: m for m in (member("a"), member("b"), member("c", "other"))}

@@ -40,7 +40,9 @@ class Told:
 
 
 def ready(instance_id: str, incarnation: int = 1) -> Member:
-    return Member(instance_id, incarnation, "127.0.0.1", 8000, MemberState.READY, InstanceCapacity())
+    return Member(
+        instance_id, incarnation, "127.0.0.1", port=8000, state=MemberState.READY, capacity=InstanceCapacity()
+    )
 
 
 def test_publishes_nothing_until_every_expected_instance_has_reported():
@@ -147,7 +149,7 @@ def test_an_instance_that_is_forgotten_is_no_member_whatever_it_still_says():
 def test_plans_reach_the_gateways():
     fleet = Told("a")
     fleet.report(ready("a"))
-    plan = PoolPlan("code", 3, 1, 4)
+    plan = PoolPlan("code", 3, 1, most=4)
     fleet.core.state(fleet.now, replace(plan, wanted=2))
     fleet.core.state(fleet.now, plan)
     assert fleet.core.sync(GatewayReport("gateway-0"), fleet.now).plans == (plan,)

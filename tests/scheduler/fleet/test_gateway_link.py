@@ -12,7 +12,7 @@ from dualmap.scheduler.fleet.signals import InstanceSignals, LoadSample
 from dualmap.scheduler.prefix_key import MIN_CROWD
 
 NOW = 100.0
-MEMBER = Member("a", 1, "h", 1, MemberState.READY, InstanceCapacity())
+MEMBER = Member("a", 1, "h", port=1, state=MemberState.READY, capacity=InstanceCapacity())
 
 
 def fleet_with_news(first_number: int = 1) -> FleetCore:

@@ -73,8 +73,8 @@ def test_a_gateway_that_has_heard_nothing_yet_is_not_told_the_past(board):
 
 def test_totals_go_on_over_the_restart_of_a_gateway(board):
     for arrived in (5, 8, 2, 3):  # restarted after 8
-        board.put(GatewayReport("g0", totals={"": PoolTotals(arrived, 10 * arrived, arrived, 0)}), NOW)
-    board.put(GatewayReport("g1", totals={"": PoolTotals(7, 70, 0, 7, 4, 3)}), NOW)
-    board.put(GatewayReport("g1", totals={"": PoolTotals(9, 90, 0, 9, 5, 4)}), NOW)
+        board.put(GatewayReport("g0", totals={"": PoolTotals(arrived, 10 * arrived, arrived, slo_missed=0)}), NOW)
+    board.put(GatewayReport("g1", totals={"": PoolTotals(7, 70, 0, slo_missed=7, tpot_kept=4, tpot_missed=3)}), NOW)
+    board.put(GatewayReport("g1", totals={"": PoolTotals(9, 90, 0, slo_missed=9, tpot_kept=5, tpot_missed=4)}), NOW)
     arrived = (8 - 5) + 3 + (9 - 7)  # what a gateway had when it was first heard of may be long ago
-    assert board.totals() == {"": PoolTotals(arrived, 10 * arrived, 6, 2, 1, 1)}
+    assert board.totals() == {"": PoolTotals(arrived, 10 * arrived, 6, slo_missed=2, tpot_kept=1, tpot_missed=1)}

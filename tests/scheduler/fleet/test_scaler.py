@@ -10,7 +10,7 @@ from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_history import LOST_S
 
 STARTING, READY, DRAINING, LOST = MemberState
-GATEWAY = GatewayState("g", 9, "", 0.0)
+GATEWAY = GatewayState("g", 9, "", age_s=0.0)
 
 
 class Pool:
@@ -34,9 +34,12 @@ class Pool:
     def state(self) -> FleetState | None:
         if self.members is None:
             return None
-        members = tuple(Member(i, 1, "127.0.0.1", 80, state, InstanceCapacity()) for i, state in self.members.items())
+        members = tuple(
+            Member(i, 1, "127.0.0.1", port=80, state=state, capacity=InstanceCapacity())
+            for i, state in self.members.items()
+        )
         loads = {i: InstanceLoad(i, count, 0, waiting_tokens=0, kv_tokens=0) for i, count in self.running.items()}
-        return FleetState(1, True, members, (GATEWAY,), loads, {})
+        return FleetState(1, True, members, gateways=(GATEWAY,), loads=loads, totals={})
 
     def ask(self, failed: dict[str, str] | None = None) -> tuple[str, ...]:
         """`dualmap up` asks."""
@@ -88,10 +91,10 @@ def test_before_it_is_known_what_runs_nothing_is_wanted_and_nobody_drained():
 
 def test_the_plan_is_told_to_fleet():
     pool = both(told=None, min_replicas=2, max_replicas=5)
-    assert pool.scaler.pool_plan == PoolPlan("", 2, 2, 5)
+    assert pool.scaler.pool_plan == PoolPlan("", 2, 2, most=5)
     pool.scaler.scale(3)
     pool.look()
-    assert pool.scaler.pool_plan == PoolPlan("", 3, 3, 3)
+    assert pool.scaler.pool_plan == PoolPlan("", 3, 3, most=3)
 
 
 def test_an_order_is_in_the_next_answer_which_a_successor_goes_on_from():

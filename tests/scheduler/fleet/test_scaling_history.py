@@ -12,10 +12,12 @@ CONFIG = ScalingConfig(1, 4, up_window_s=10, down_window_s=20)
 
 def fleet(states: dict[str, str], loads=(), totals=None) -> FleetState:
     members = tuple(
-        Member(i, 1, "127.0.0.1", 80, MemberState(state), InstanceCapacity(kv_tokens=1000))
+        Member(i, 1, "127.0.0.1", port=80, state=MemberState(state), capacity=InstanceCapacity(kv_tokens=1000))
         for i, state in states.items()
     )
-    return FleetState(1, True, members, (), {load.instance_id: load for load in loads}, totals or {})
+    return FleetState(
+        1, True, members, gateways=(), loads={load.instance_id: load for load in loads}, totals=totals or {}
+    )
 
 
 def states_of(history: ScalingHistory) -> dict[str, tuple[str, float]]:
@@ -71,10 +73,18 @@ def test_loads_are_those_of_fleet_and_others_than_ours_are_left_out():
 
 def test_counters_are_since_the_sample_before_also_when_they_begin_anew():
     history = ScalingHistory("", CONFIG)
-    counted = [PoolTotals(10, 100, 8, 2, 6, 1), PoolTotals(15, 160, 12, 3, 8, 2), PoolTotals(4, 40, 4, 0, 3, 0)]
+    counted = [
+        PoolTotals(10, 100, 8, slo_missed=2, tpot_kept=6, tpot_missed=1),
+        PoolTotals(15, 160, 12, slo_missed=3, tpot_kept=8, tpot_missed=2),
+        PoolTotals(4, 40, 4, slo_missed=0, tpot_kept=3, tpot_missed=0),
+    ]
     for at, totals in enumerate(counted):
         history.add(float(at), fleet({}, totals={"": totals}), [], [], None)
-    assert [sample.counted for sample in history.samples()] == [counted[0], PoolTotals(5, 60, 4, 1, 2, 1), counted[2]]
+    assert [sample.counted for sample in history.samples()] == [
+        counted[0],
+        PoolTotals(5, 60, 4, slo_missed=1, tpot_kept=2, tpot_missed=1),
+        counted[2],
+    ]
 
 
 def test_samples_are_kept_for_both_windows():

@@ -20,7 +20,7 @@ START_S = 5.0
 
 def instance(name: str, state: str = "ready", since_s: float = 1000.0, **load) -> InstanceSample:
     nothing = {"running": 0, "prefilling_tokens": 0, "waiting_tokens": 0, "kv_tokens": 0}
-    return InstanceSample(state, CAPACITY, InstanceLoad(name, **(nothing | load)), since_s)
+    return InstanceSample(state, CAPACITY, InstanceLoad(name, **(nothing | load)), since_s=since_s)
 
 
 def ready(count: int, **load) -> tuple[InstanceSample, ...]:
@@ -244,12 +244,20 @@ INSTANCES = st.lists(
             kv_tokens=st.integers(0, 20_000),
             saved_tokens=st.integers(0, 1000),
         ),
-        st.floats(0, 200),
+        since_s=st.floats(0, 200),
     ),
     max_size=8,
 ).map(tuple)
 FEW = st.integers(0, 50)
-COUNTERS = st.tuples(FEW, st.integers(0, 20_000), FEW, FEW, FEW, FEW)
+COUNTERS = st.builds(
+    dict,
+    arrived=FEW,
+    arrived_work_tokens=st.integers(0, 20_000),
+    slo_kept=FEW,
+    slo_missed=FEW,
+    tpot_kept=FEW,
+    tpot_missed=FEW,
+)
 CONFIGS = st.builds(
     lambda least, more, step: ScalingConfig(
         least, max(1, least + more), up_window_s=5, down_window_s=15, cool_down_s=10, max_step=step
@@ -266,7 +274,7 @@ SPANS = st.lists(st.tuples(INSTANCES, COUNTERS, st.integers(1, 25)), min_size=1,
 @given(SPANS, CONFIGS, st.floats(0.1, 100))
 def test_bounds_are_kept_and_nothing_is_started_and_drained_at_once(spans, config: ScalingConfig, start_s: float):
     told = [(instances, counters) for instances, counters, seconds in spans for _ in range(seconds)]
-    samples = [sample(at, instances, *counters) for at, (instances, counters) in enumerate(told)]
+    samples = [sample(at, instances, **counters) for at, (instances, counters) in enumerate(told)]
     found = plan_scaling(samples, config, start_s)
     here = [i for i in samples[-1].instances if i.state != "draining"]
     ready_ids = {i.instance_id for i in here if i.state == "ready"}
