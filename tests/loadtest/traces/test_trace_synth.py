@@ -22,7 +22,7 @@ configs = st.builds(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(configs)
 def test_every_configuration_gives_a_valid_trace(tmp_path_factory, config):
     requests = synthesise(config)
@@ -34,7 +34,7 @@ def test_every_configuration_gives_a_valid_trace(tmp_path_factory, config):
     assert max(r.input_length for r in requests) <= config.max_input_tokens
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(configs)
 def test_a_block_id_always_follows_the_same_block(config):
     parents: dict[int, int | None] = {}
@@ -43,7 +43,7 @@ def test_a_block_id_always_follows_the_same_block(config):
             assert parents.setdefault(block_id, parent) == parent
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(configs)
 def test_ids_are_numbered_in_order_of_appearance(config):
     seen = list(dict.fromkeys(block_id for request in synthesise(config) for block_id in request.hash_ids))

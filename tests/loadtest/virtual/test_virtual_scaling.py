@@ -63,7 +63,7 @@ def test_several_gateways_are_scaled_by_all_they_have_together():
 
 
 def test_a_plan_never_exceeds_the_most():
-    done = run(requests((0, 60, 20)), scaling=replace(SCALING, max_replicas=3))
+    done = run(requests((0, 40, 20)), scaling=replace(SCALING, max_replicas=3))
     assert max(all_there for _, _, all_there in done.timeline) == 3
 
 
