@@ -22,8 +22,6 @@ from dualmap.scheduler.recovery import Fate, decide_fate
 from dualmap.scheduler.request import ChoiceReason, Request
 from dualmap.scheduler.untold import SHORT_S
 
-NOBODY: frozenset[str] = frozenset()
-
 
 def request_arrived(books: Books, event: RequestArrived, now: float, commands: list[Command]) -> None:
     request = event.request
@@ -36,7 +34,7 @@ def request_arrived(books: Books, event: RequestArrived, now: float, commands: l
             reject(books, reject_too_many(request.id, books.loads.mean_s), commands)
             return
         _shed(books, shed, now, commands)
-    _place(books, request, now, commands, number=1, arrived_at=now)
+    place(books, request, now, commands, number=1, arrived_at=now)
     if (attempt := books.attempts.get(request.id)) is not None:
         books.stats.arrived_work_tokens += attempt.work_tokens
 
@@ -55,13 +53,8 @@ def recover(
         case Fate.RETRY:
             books.stats.retries += 1
             tried = attempt.tried | {attempt.instance_id}
-            place_again(books, attempt, now, commands, number=attempt.number + 1, tried=tried)
-
-
-def place_again(
-    books: Books, attempt: Attempt, now: float, commands: list[Command], *, number: int, tried: frozenset[str]
-) -> None:
-    _place(books, attempt.request, now, commands, number=number, arrived_at=attempt.arrived_at, tried=tried)
+            number, arrived_at = attempt.number + 1, attempt.arrived_at
+            place(books, attempt.request, now, commands, number=number, arrived_at=arrived_at, tried=tried)
 
 
 def reject(books: Books, rejected: Reject, commands: list[Command]) -> None:
@@ -74,7 +67,7 @@ def choose(books: Books, request: Request, tried: frozenset[str], now: float) ->
     run it."""
     slo_s = request.ttft_slo_s or books.config.ttft_slo_s
     suspects = books.suspects
-    unable = _without(books, request.adapter) if request.adapter else NOBODY
+    unable = books.without_adapter(request.adapter) if request.adapter else frozenset()
     if request.only:
         unable |= books.instances.keys() - set(request.only)
     avoid: Set[str] = suspects | tried | unable if suspects or tried or unable else tried
@@ -86,17 +79,7 @@ def choose(books: Books, request: Request, tried: frozenset[str], now: float) ->
     return placement
 
 
-def _without(books: Books, adapter: str) -> frozenset[str]:
-    """Instances that cannot run the adapter."""
-    unable = books.unable.get(adapter)
-    if unable is None:
-        views = books.instances.values()
-        unable = frozenset(view.instance_id for view in views if not view.adapters.can_run(adapter))
-        books.unable[adapter] = unable
-    return unable
-
-
-def _place(
+def place(
     books: Books,
     request: Request,
     now: float,
@@ -106,6 +89,7 @@ def _place(
     arrived_at: float,
     tried: frozenset[str] = frozenset(),
 ) -> None:
+    """Give the request its attempt of that number, or reject it. tried: instances on which earlier ones failed."""
     config = books.config
     placement = choose(books, request, tried, now)
     if placement is None:

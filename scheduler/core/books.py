@@ -60,6 +60,15 @@ class Books:
             return None
         return attempt
 
+    def without_adapter(self, adapter: str) -> frozenset[str]:
+        """Instances that cannot run the adapter."""
+        unable = self.unable.get(adapter)
+        if unable is None:
+            views = self.instances.values()
+            unable = frozenset(view.instance_id for view in views if not view.adapters.can_run(adapter))
+            self.unable[adapter] = unable
+        return unable
+
     def recompute_price(self) -> float:
         return recompute_price(self.loads.busy, self.config)
 

@@ -5,7 +5,7 @@ Each function for an event says whether the event was about an incarnation that 
 
 from dualmap.scheduler.attempt import Ending
 from dualmap.scheduler.commands import Abort, Command
-from dualmap.scheduler.core.arrival import place_again, recover
+from dualmap.scheduler.core.arrival import place, recover
 from dualmap.scheduler.core.books import Books
 from dualmap.scheduler.core.release import release
 from dualmap.scheduler.events import FailureCause, InstanceDraining, InstanceJoined, InstanceLost
@@ -119,7 +119,8 @@ def _replace_waiting(books: Books, view: InstanceView, now: float, commands: lis
     for attempt in attempts:  # all of them first: placing one lets instances take others
         books.give_back(attempt, view, Ending.LEFT, now)
     for attempt in attempts:
-        place_again(books, attempt, now, commands, number=attempt.number, tried=attempt.tried)
+        number, arrived_at = attempt.number, attempt.arrived_at
+        place(books, attempt.request, now, commands, number=number, arrived_at=arrived_at, tried=attempt.tried)
 
 
 def _runs_elsewhere(books: Books, request: Request, view: InstanceView) -> bool:
