@@ -13,6 +13,7 @@ import pytest
 MARKER = "DUALMAP_TEST_MARK"
 WAIT_S = 240.0  # only a broken test waits so long: beside many busy processes a Ray cluster takes minutes to start
 POLL_S = 0.05
+SEED = 7
 RAY_PATIENCE = {"RAY_gcs_server_port_wait_time_s": f"{WAIT_S:.0f}"}
 
 hypothesis.settings.register_profile(
@@ -25,6 +26,13 @@ def pytest_configure() -> None:
     """A shell lets what it starts in the background ignore SIGINT, and so would every process that a test starts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Each test draws the same numbers, whichever tests ran before it in this process."""
+    numbers = getattr(getattr(item, "module", None), "RANDOM", None)
+    if numbers is not None:
+        numbers.seed(SEED)
 
 
 @pytest.hookimpl(tryfirst=True)

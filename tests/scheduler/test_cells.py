@@ -106,13 +106,16 @@ def test_conversations_under_one_system_prompt_spread_over_all_cells_and_each_st
 
 
 def test_equal_prompts_that_two_cells_cannot_carry_spread_over_more():
-    router = settled(*NAMES)
-    blocks = prompt(length=10)
-    cells = [router.choose(blocks, str(number), 0.0).cell for number in range(2000)]
-    assert len(set(cells[:8])) == 1, "a few of them do not"
-    late = Counter(cells[1000:])
-    assert len(late) > len(NAMES) / 2
-    assert max(late.values()) < 2.5 * 1000 / len(NAMES)
+    busiest = []
+    for _ in range(20):
+        router = settled(*NAMES)
+        blocks = prompt(length=10)
+        cells = [router.choose(blocks, str(number), 0.0).cell for number in range(1500)]
+        assert len(set(cells[:8])) == 1, "a few of them do not"
+        late = Counter(cells[750:])
+        assert len(late) >= len(NAMES) / 2
+        busiest.append(max(late.values()) / 750)
+    assert sum(busiest) / len(busiest) < 0.4, "of two cells, the busier one has at least half"
 
 
 def test_a_prefix_that_is_not_hot_stays_in_one_cell():
