@@ -143,6 +143,7 @@ def interpreter(version: str) -> Path:
     return pytest.skip(f"there is no Python {version} here")
 
 
+@pytest.mark.slow
 def test_demo_runs_with_the_packages_that_it_asks_for(wheel, empty, project):
     dualmap = empty.with_name("dualmap")
     check(run(empty, *INSTALL, str(wheel), cwd=project))

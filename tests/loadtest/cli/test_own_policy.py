@@ -49,7 +49,7 @@ def test_a_journal_of_it_replays(environment, tmp_path):
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(240)
+@pytest.mark.slow
 def test_a_gateway_decides_by_it(environment, tmp_path):
     arguments = ("--simulate", "2", "--policy", own_policy.NAME)
     with deployed(*arguments, directory=tmp_path, env=environment) as deployment:
