@@ -68,7 +68,10 @@ def deploy(path: Path | None, given: dict[str, Any]) -> int:
             print(f"journal      {path_for(config.gateway.journal, '*')}", flush=True)
         print("Ctrl-C stops everything", flush=True)
         cluster.look_after(stop, file)
-    except (ClusterError, RayError) as error:
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except RayError as error:
         print(f"error: {told(error)}", file=sys.stderr)
         return 1
     finally:
