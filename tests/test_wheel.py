@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import WAIT_S, ProcessFamily, await_that
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = ROOT / "deploy" / "docker" / "gateway.Dockerfile"

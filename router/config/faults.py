@@ -48,6 +48,11 @@ def faults_of(error: ValidationError) -> Iterator[Fault]:
         yield Fault(place, rule, "" if told else _USER.sub("//...@", repr(item["input"])))
 
 
+def dotted(place: Place) -> str:
+    """As people write it: `gateway.port`."""
+    return ".".join(map(str, place))
+
+
 def is_secret(place: Place) -> bool:
     """Whether what stands there may be a secret, by the names of its keys."""
     names = [_HUMP.sub("_", part) for part in place if isinstance(part, str)]

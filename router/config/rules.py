@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from dualmap.router.config.config import DualMapConfig
-from dualmap.router.config.faults import Fault, Place
+from dualmap.router.config.faults import Fault, Place, dotted
 from dualmap.router.config.gateway_settings import GatewaySettings
 from dualmap.router.config.pool_settings import ExternalInstance, PoolSettings
 
@@ -68,7 +68,7 @@ def _same_instances(instances: Instances) -> Iterator[Fault]:
     for place, instance in instances:
         first = seen.setdefault(_address(instance), place)
         if first != place:
-            yield Fault(place, f"instances are named twice: {instance.id}, as at {_dotted(first)}")
+            yield Fault(place, f"instances are named twice: {instance.id}, as at {dotted(first)}")
 
 
 def _own_addresses(gateway: GatewaySettings, instances: Instances) -> Iterator[Fault]:
@@ -89,7 +89,7 @@ def _same_kv_events(instances: Instances) -> Iterator[Fault]:
                 here = (*place, "kv_events", name)
                 first = seen.setdefault(endpoint.replace("*", _address(instance)[0]), here)
                 if first != here:
-                    yield Fault(here, f"is the same as {_dotted(first)}", repr(endpoint))
+                    yield Fault(here, f"is the same as {dotted(first)}", repr(endpoint))
 
 
 def _same_models(pools: dict[Place, PoolSettings]) -> Iterator[Fault]:
@@ -98,7 +98,7 @@ def _same_models(pools: dict[Place, PoolSettings]) -> Iterator[Fault]:
         for model in pool.models:
             first = seen.setdefault(model, place)
             if first != place:
-                other = _dotted(first) or "the first pool"
+                other = dotted(first) or "the first pool"
                 yield Fault(place, f"two pools must not serve the same model, and {other} serves {model!r}")
 
 
@@ -130,7 +130,3 @@ def _is_ip(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _dotted(place: Place) -> str:
-    return ".".join(map(str, place))

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from dualmap.router.config.faults import ConfigFileError, Fault, Place, is_secret
+from dualmap.router.config.faults import ConfigFileError, Fault, Place, dotted, is_secret
 
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"
@@ -50,7 +50,7 @@ class YamlFile:
             shown = repr(self.written[fault.place])  # the variable: its value may be a secret
         parts = [
             "" if self.path is None or line == 0 else f"{self.path}, line {line}" if line else str(self.path),
-            ".".join(map(str, fault.place)) or "configuration",
+            dotted(fault.place) or "configuration",
             f"{fault.rule}{f', not {shown}' if shown else ''}",
         ]
         return ": ".join(filter(None, parts))
