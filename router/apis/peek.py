@@ -150,7 +150,7 @@ def _peeked(
         bool(bytes(fields.stream_options)),
         max(0, max_output_tokens),
         fields.priority or 0,
-        hash_text(text, block_tokens * BYTES_PER_BLOCK_TOKEN, opening_bytes=opening_bytes, parent=parent),
+        hash_text(text, block_tokens * BYTES_PER_BLOCK_TOKEN, boundaries=(opening_bytes,), parent=parent),
         len(text) + len(tools),
         prompt_tokens,
         cache_salt,
