@@ -153,6 +153,7 @@ class VirtualCluster:
             request.prompt_tokens,
             max_output_tokens=request.output_tokens if self.settings.told_output == "exact" else 0,
             block_tokens=self.workload.block_tokens,
+            session=request.session + 1 if self.settings.named_sessions else 0,
         )
         self._tell(self._gateway_of(index), RequestArrived(told))
 
