@@ -164,7 +164,7 @@ def chat_blocks(
     if system_text:
         blocks, parent = _hash_shared(system_text, block_bytes, parent)
     if opening_text:
-        blocks += hash_text(opening_text, block_bytes, opening_bytes=len(opening_text), parent=parent)
+        blocks += hash_text(opening_text, block_bytes, boundaries=(len(opening_text),), parent=parent)
         parent = blocks[-1]
     if len(rest) >= block_bytes or not (blocks or tool_blocks):
         blocks += hash_text(rest, block_bytes, parent=parent)
@@ -199,7 +199,7 @@ def _hash_shared(text: bytes, block_bytes: int, parent: int) -> tuple[tuple[int,
     its own is part of the parent alone."""
     rest = len(text) % block_bytes
     if rest >= block_bytes * LEAST_OWN_BLOCK:
-        blocks = hash_text(text, block_bytes, opening_bytes=len(text), parent=parent)
+        blocks = hash_text(text, block_bytes, boundaries=(len(text),), parent=parent)
         return blocks, blocks[-1]
     end = len(text) - rest
     blocks = hash_text(text[:end], block_bytes, parent=parent) if end else ()

@@ -82,20 +82,23 @@ class Admission:
         except RequestRefusedError as refusal:
             raise NotAdmittedError(refusal.error, prompt) from None
         read = prompt.read
+        session = read_session(arrived, read.session)
         request = Request(
             arrived.id,
-            read.blocks,
+            read.blocks if read.cached else (),
             prompt.tokens,
             max_output_tokens=read.max_output_tokens,
             ttft_slo_s=ttft_slo_s,
             priority=prompt.priority,
-            tenant=tenant or session_tenant(read_session(arrived, read.session)),
+            tenant=tenant or session_tenant(session),
             streams=read.stream,
             block_tokens=prompt.block_tokens,
             adapter=self.models.lora_name(model),
             timeout_s=timeout_s,
             only=arrived.only,
             tpot_slo_s=tpot_slo_s,
+            key_blocks=() if read.cached else read.blocks,
+            session=session,
         )
         return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines)
 

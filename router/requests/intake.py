@@ -4,6 +4,8 @@ from hashlib import blake2b
 from math import isfinite
 from secrets import token_bytes
 
+from xxhash import xxh3_64_intdigest
+
 from dualmap.router.apis.api import Scope
 from dualmap.router.apis.lax import lax_int
 from dualmap.router.apis.prompt_text import BYTES_PER_BLOCK_TOKEN
@@ -96,10 +98,11 @@ def read_seconds(http: HttpRequest, names: tuple[bytes, ...]) -> float | None:
     return None
 
 
-def read_session(arrived: Arrived, named: str) -> str:
-    """What the client calls its session, in a header or else in its body; empty where it does not."""
+def read_session(arrived: Arrived, named: str) -> int:
+    """Hash of what the client calls its session, in a header or else in its body; 0 where it does not."""
     fields = arrived.http.fields
-    return next((fields[name].decode("latin-1") for name in SESSION_HEADERS if name in fields), named)
+    name = next((fields[name] for name in SESSION_HEADERS if name in fields), named.encode("utf-8", "surrogatepass"))
+    return xxh3_64_intdigest(name) if name else 0
 
 
 def read_tenant(arrived: Arrived) -> str:
@@ -121,10 +124,6 @@ def read_tenant(arrived: Arrived) -> str:
     return "key-" + blake2b(key, digest_size=8, key=_KEY_SALT).hexdigest()
 
 
-def session_tenant(session: str) -> str:
+def session_tenant(session: int) -> str:
     """Where nobody says whose requests these are, sessions share the queue fairly. Empty where there is none."""
-    return (
-        "session-" + blake2b(session.encode("utf-8", "surrogatepass"), digest_size=8, key=_KEY_SALT).hexdigest()
-        if session
-        else ""
-    )
+    return f"session-{session:016x}" if session else ""
