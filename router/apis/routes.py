@@ -15,13 +15,13 @@ class Route(Enum):
     READY = auto()
 
 
-_POSTS = {b"/v1/chat/completions": Route.CHAT, b"/v1/completions": Route.COMPLETION}
+_POSTS = {"/v1/chat/completions": Route.CHAT, "/v1/completions": Route.COMPLETION}
 _GETS = {"/v1/models": Route.MODELS, "/health": Route.HEALTH, "/ready": Route.READY}
 
 
 def find_route(request: HttpRequest) -> Route | HttpError:
     """The request's route, or 404 or 405."""
-    if request.method == "POST" and (route := _POSTS.get(request.target)):
+    if request.method == "POST" and (route := _POSTS.get(request.path)):
         return route
     path = request.path
     if route := _GETS.get(path):
@@ -30,4 +30,4 @@ def find_route(request: HttpRequest) -> Route | HttpError:
         return unknown_path(path)
     if request.method != "POST":
         return wrong_method(request.method, path, "POST")
-    return _POSTS.get(path.encode("latin-1"), Route.PASSED_THROUGH)
+    return Route.PASSED_THROUGH
