@@ -7,17 +7,31 @@ from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import HttpError, error_events, error_response
 
 LAST_CHUNK = b"0\r\n\r\n"
+CORS_LINE = b"access-control-"
+BEGINNING = b"HTTP/1.1 "  # of every answer
 
 
 class AnswerWriter:
     """write: to the client's connection; each call is a system call, so that what belongs together goes in one."""
 
-    __slots__ = ("_before_last", "_chunked", "_http", "_last", "_request_id", "_takes_events", "_write")
+    __slots__ = (
+        "_before_last",
+        "_begun",
+        "_chunked",
+        "_http",
+        "_last",
+        "_request_id",
+        "_sent_ahead",
+        "_takes_events",
+        "_write",
+    )
 
     def __init__(self, write: Callable[[bytes], None], http: HttpRequest, request_id: bytes) -> None:
         self._write = write
         self._http = http
         self._request_id = request_id
+        self._begun = False
+        self._sent_ahead = 0  # bytes of BEGINNING
         self._chunked = False
         self._takes_events = False
         self._last = b""
@@ -32,7 +46,8 @@ class AnswerWriter:
         """Write the head with the first of the body, all of it if complete. lines: more of the head, each with its
         end."""
         http = self._http
-        pieces = [head.status_line, *head.lines]
+        self._begun = True
+        pieces = [head.status_line[self._sent_ahead :], *head.lines]
         if head.content_length is not None:
             pieces.append(b"content-length: %d\r\n" % head.content_length)
         elif head.has_body and not http.http10:
@@ -40,6 +55,9 @@ class AnswerWriter:
             pieces.append(b"transfer-encoding: chunked\r\n")
         self._takes_events = head.event_stream and (self._chunked or http.http10)
         pieces.append(lines)
+        if http.answer_lines:
+            pieces[1:] = [line for line in pieces[1:] if not line.lower().startswith(CORS_LINE)]
+            pieces.append(http.answer_lines)
         if http.close:
             pieces.append(b"connection: close\r\n")
         pieces.append(b"x-request-id: %b\r\n\r\n" % self._request_id)
@@ -65,9 +83,21 @@ class AnswerWriter:
         else:
             self._write(LAST_CHUNK)
 
+    def probe(self) -> None:
+        """Send one byte of what comes next, whatever that is: of an answer's beginning, or a zero before the size of a
+        chunk."""
+        if self._chunked:
+            self._write(b"0")
+        elif not self._begun and self._sent_ahead < len(BEGINNING):
+            self._write(BEGINNING[self._sent_ahead : self._sent_ahead + 1])
+            self._sent_ahead += 1
+
     def whole_error(self, error: HttpError) -> bytes:
-        """Return an error that is all of the answer."""
-        return error_response(error, request_id=self._request_id, close=self._http.close, shape=self._http.error_shape)
+        """Return what is left to send of an error that is all of the answer."""
+        response = error_response(
+            error, request_id=self._request_id, close=self._http.close, shape=self._http.error_shape
+        )
+        return response[self._sent_ahead :]
 
     def end_with(self, error: HttpError) -> bool:
         """End the answer midway with an error, where a client can tell the error from the answer: returns whether."""

@@ -97,3 +97,7 @@ class Exchange:
     def client_resumed(self) -> None:
         if self.running is not None and self.running.upstream is not None:
             self.running.upstream.resume_reading()
+
+    def probe_client(self) -> bool:
+        self._writer.probe()
+        return True
