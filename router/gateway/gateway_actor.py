@@ -71,6 +71,7 @@ class GatewayActor:
             tokens=load_token_blocks(settings.tokenizer, block_tokens),
             scaling=ScalingEndpoints(_call_autoscaler, tuple(config.all_pools()), self._pool_name_of),
         )
+        self._gateway.service.cors = settings.cors_policy()
         self._traces = _watch_requests(self._gateway, config)
         if settings.picker is not None:
             self._gateway.serve_proxies()

@@ -64,6 +64,9 @@ class Exchange:
         else:
             self._client.abort()  # the client sees that its answer is cut short
 
+    def let_go(self) -> None:
+        self.running = None  # which refers back here: else both, and the body, would wait for the garbage collector
+
     # What becomes of the attempt.
 
     def answer_begun(self, run: Running, has_body: bool) -> None:
