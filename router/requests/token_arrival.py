@@ -12,8 +12,12 @@ from dualmap.router.apis.routes import Route
 from dualmap.router.requests.asked import Asked
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven
+from dualmap.router.tokens.chat_prompt import read_chat
+from dualmap.router.tokens.completion_prompt import read_completion
+from dualmap.router.tokens.prompt_reader import PromptReader
 from dualmap.router.tokens.token_blocks import TokenBlocks
 
+READERS: dict[Route, PromptReader] = {Route.CHAT: read_chat, Route.COMPLETION: read_completion}
 TIMEOUT_S = 0.5  # a tenth of the usual objective: what waits longer is placed by its raw bytes
 
 
@@ -42,15 +46,19 @@ class TokenArrival:
 
     async def _arrive_known(self, driven: Driven, asked: Asked) -> None:
         known = None
-        chat = driven.arrived.route is Route.CHAT
+        read = READERS[driven.arrived.route]
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                known = await wrap_future(self._tokens.submit(asked.prompt.body, chat, asked.request.adapter))
+                known = await wrap_future(self._tokens.submit(asked.prompt.body, read, asked.request.adapter))
         except TimeoutError:
             self.late += 1
         if known is not None:
             request = replace(
-                asked.request, blocks=known.blocks, prompt_tokens=known.prompt_tokens, block_tokens=self._block_tokens
+                asked.request,
+                blocks=known.blocks,
+                key_blocks=asked.request.blocks,  # it is named alike whether its tokens come in time or not
+                prompt_tokens=known.prompt_tokens,
+                block_tokens=self._block_tokens,
             )
             driven.admitted(replace_field(asked, request=request))
         self._arrive(driven)
