@@ -20,6 +20,7 @@ from dualmap.router.apis.prompt_text import (
     in_order,
 )
 from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.tokens.responses_prompt import read_responses as read_tokens
 
 
 class _Body(CommonBody, gc=False):
@@ -106,6 +107,7 @@ RESPONSES = Api(
     read=read_response,
     operation="chat",
     takes_salt=True,
+    tokens=read_tokens,
     makes_state=True,
 )
 CONVERSATIONS = Api("conversations", Placement.LOAD, makes_state=True)
