@@ -89,7 +89,7 @@ class AnswerWriter:
 
     def whole_error(self, error: HttpError) -> bytes:
         """Return an error that is all of the answer."""
-        return error_response(error, request_id=self._request_id, close=self._http.close)
+        return error_response(error, request_id=self._request_id, close=self._http.close, shape=self._http.error_shape)
 
     def end_with(self, events: bytes) -> bool:
         """End the answer midway with events of an error, where a client can tell them from the answer: returns
