@@ -18,6 +18,7 @@ from dualmap.router.apis.prompt_text import (
     field_text,
     in_order,
 )
+from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.http.http_request import HttpRequest
 
 
@@ -86,4 +87,12 @@ def _beside(message: dict[str, Any]) -> str:
     return "".join(texts)
 
 
-CHAT = Api("chat", Placement.PREFIX, read=read_chat, operation="chat", asks_usage=True, takes_salt=True)
+CHAT = Api(
+    "chat",
+    Placement.PREFIX,
+    read=read_chat,
+    stream=CHUNK_STREAM,
+    operation="chat",
+    asks_usage=True,
+    takes_salt=True,
+)

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from dualmap.router.apis.anthropic_error import anthropic_error
 from dualmap.router.apis.stream_event import (
     ABORTED,
     CLIENT_ERRORS,
@@ -34,7 +35,6 @@ STATUS_OF = {
     "UnprocessableEntityError": 422,
     "ServiceUnavailableError": 503,
 }
-TYPE_OF = {status: kind for kind, status in STATUS_OF.items() if kind.islower()} | {422: "invalid_request_error"}
 UNKNOWN_ERROR = 500
 
 
@@ -93,9 +93,7 @@ class MessagesStream:
         return message.type == "message" and message.stop_reason is None
 
     def error_events(self, error: HttpError, tail: bytes) -> bytes:
-        kind = TYPE_OF.get(int(error.status), "api_error")
-        content = {"type": "error", "error": {"type": kind, "message": error.message}}
-        return b"event: error\ndata: %b\n\n" % msgspec.json.encode(content)
+        return b"event: error\ndata: %b\n\n" % anthropic_error(error)
 
     def last_events(self, error: StreamError) -> bytes:
         return error.event

@@ -3,8 +3,8 @@
 import re
 from typing import Protocol
 
+from dualmap.router.apis.chunk_stream import ChunkStream
 from dualmap.router.apis.messages_stream import MessagesStream
-from dualmap.router.apis.openai_stream import OpenAiStream
 from dualmap.router.apis.responses_stream import ResponsesStream
 from dualmap.router.apis.stream_event import Meaning, StreamError
 from dualmap.router.http.openai_errors import HttpError
@@ -54,21 +54,7 @@ class StreamRules(Protocol):
         ...
 
 
-OPENAI_CHAT: StreamRules = OpenAiStream(has_preludes=True, heartbeats=True)  # chats and completions
-GENERATE: StreamRules = OpenAiStream(has_preludes=False, heartbeats=True)  # vLLM: token ids in and out
-RESPONSES: StreamRules = ResponsesStream()
-ANTHROPIC: StreamRules = MessagesStream()
-OTHER: StreamRules = OpenAiStream(has_preludes=False, heartbeats=False)  # its first event is its first token
-
-_BY_PATH = {
-    "/v1/chat/completions": OPENAI_CHAT,
-    "/v1/completions": OPENAI_CHAT,
-    "/v1/responses": RESPONSES,
-    "/v1/messages": ANTHROPIC,
-    "/inference/v1/generate": GENERATE,
-}
-
-
-def rules_for(path: str) -> StreamRules:
-    """path: of the request, without its query."""
-    return _BY_PATH.get(path, OTHER)
+CHUNK_STREAM: StreamRules = ChunkStream(known=True)
+RESPONSES_STREAM: StreamRules = ResponsesStream()
+MESSAGES_STREAM: StreamRules = MessagesStream()
+OTHER_STREAM: StreamRules = ChunkStream(known=False)  # relayed as it comes, but for errors as vLLM sends them

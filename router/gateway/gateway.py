@@ -75,8 +75,7 @@ class Gateway:
     ) -> None:
         """pools: one or more; `stop` closes their journals. block_tokens: as in the config of every scheduler.
         admin_token, scaling: see AdminService. ask_for_usage, isolate_tenants: see Admission. tokens: names the first
-        pool's prompts by their tokens. heartbeat_s: how long a stream's client waits for its first token, and then for
-        each comment that is sent in its place; 0: none is. access: see RequestService. tls: see HttpFront."""
+        pool's prompts by their tokens. heartbeat_s: see RequestDriver. access: see RequestService. tls: see HttpFront."""
         self.gateway_id = gateway_id
         self.pools = {pool.name: pool for pool in pools}
         self.scheduler = pools[0].scheduler
@@ -190,7 +189,6 @@ class Gateway:
             for event in membership_events(old.of_pool(pool.name), membership.of_pool(pool.name)):
                 self.driver.handle(event, pool.core)
         self.connections.forget(serving.keys())
-        self.driver.work.forget(serving.keys())
 
     def hear(self, news: SignalNews) -> None:
         """What instances said of themselves."""
@@ -199,7 +197,7 @@ class Gateway:
             self.signals.note(signals, now)
             pool = self._pool_of.get(signals.instance_id)
             if pool is not None and (load := signals.load) is not None:
-                self.driver.work.note_load(signals.instance_id, load, now - signals.load_age_s)
+                self.connections.work.note_load(signals.instance_id, load, now - signals.load_age_s)
                 reported = LoadReported(
                     signals.instance_id,
                     load.running,
@@ -383,9 +381,7 @@ class Gateway:
             timeline.advance(now)
         if now >= self._next_sweep:
             self._next_sweep = now + self._limits.sweep_interval_s
-            self.driver.fail_stalled(now, self._limits)
-            if self._heartbeat_s:
-                self.driver.keep_open(now, self._heartbeat_s)
+            self.driver.sweep(now, self._limits, self._heartbeat_s)
             self.service.sweep(now)
             self.connections.sweep(now)
             self._admin.sweep(now)

@@ -14,7 +14,6 @@ from dualmap.router.requests.admission import Admission, NotAdmittedError
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven, Run
 from dualmap.router.requests.instance_connections import InstanceConnections
-from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import ANSWERING, OVER
 from dualmap.router.requests.request_watcher import RequestWatcher
 from dualmap.router.requests.token_arrival import TokenArrival
@@ -35,7 +34,7 @@ FIRST_SERVER_ERROR_STATUS = 500
 
 class RequestDriver:
     """exchanges: requests that the core knows, or soon will, by id. dispatched: is told of each request that goes out.
-    watchers: of each that comes and ends. work: when instances were seen to work. first_token_came: of each stream that
+    watchers: of each that comes and ends. first_token_came: of each stream that
     begins, and how many seconds after its request. tell_others: a core wants the other gateways to know of its books at
     once. by_tokens: names the prompts of a core by their tokens; None: all are known by their raw bytes."""
 
@@ -53,7 +52,6 @@ class RequestDriver:
         self.tell_others: Callable[[], None] = lambda: None
         self.watchers: tuple[RequestWatcher, ...] = ()
         self.by_tokens: TokenArrival | None = None
-        self.work = InstanceWork()
         self._admission = admission
         self._connections = connections
         self._metrics = metrics
@@ -219,18 +217,17 @@ class RequestDriver:
 
     # What the gateway calls.
 
-    def fail_stalled(self, now: float, limits: HttpLimits) -> None:
-        """Fail the attempts whose instances have sent nothing for too long; called periodically."""
+    def sweep(self, now: float, limits: HttpLimits, heartbeat_s: float) -> None:
+        """Fail the attempts whose instances have sent nothing for too long, and send comments to those who have waited
+        so long for the first token of a stream; called periodically. heartbeat_s: 0: nobody is sent any."""
+        work = self._connections.work
         for driven in list(self.exchanges.values()):
-            if driven.is_stalled(now, limits, self.work):
+            if heartbeat_s:
+                driven.keep_open(now, heartbeat_s)
+            if driven.is_stalled(now, limits, work):
                 driven.drop_attempt()
                 if driven.running is not None:
                     self.attempt_failed(driven, driven.running, FailureCause.STALLED)
-
-    def keep_open(self, now: float, heartbeat_s: float) -> None:
-        """Send comments to the clients who have waited so long for the first token of a stream; called periodically."""
-        for driven in list(self.exchanges.values()):
-            driven.keep_open(now, heartbeat_s)
 
     def close_when_answered(self) -> None:
         """Let each client's connection end with its answer."""

@@ -1,6 +1,6 @@
 """One request that this gateway carries itself: between a client's connection, the driver, and an attempt at a time."""
 
-from dualmap.router.apis.stream_rules import StreamRules, rules_for
+from dualmap.router.apis.stream_rules import StreamRules
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.connection_phase import BLOCKED
 from dualmap.router.http.limits import HttpLimits
@@ -34,7 +34,7 @@ class Exchange:
     @property
     def rules(self) -> StreamRules:
         """What the events of its answer mean, if that is a stream."""
-        return rules_for(self.arrived.http.path)
+        return self.arrived.api.stream
 
     # What the driver orders.
 
@@ -56,7 +56,7 @@ class Exchange:
         return running is not None and running.is_stalled(self._client.phase is BLOCKED, now, limits, work)
 
     def keep_open(self, now: float, heartbeat_s: float) -> None:
-        if now - self._kept_at < heartbeat_s or self.phase is ANSWERING or not self.asked.prompt.streams:
+        if now - self._kept_at < heartbeat_s or self.phase is ANSWERING or not self.asked.prompt.read.stream:
             return
         if self._client.phase is BLOCKED or not self.rules.heartbeats:
             return

@@ -45,7 +45,7 @@ class InstanceWork:
         return self._of(instance_id).worked_at
 
     def idle_s(self, instance_id: str, now: float) -> float:
-        """For how long the instance has said that it runs nothing and nothing waits in it; 0 where it does not say so."""
+        """For how long the instance has said that it runs nothing and nothing waits there; 0 where it does not."""
         seen = self._of(instance_id)
         if seen.idle_since is None or now - seen.sampled_at > FRESH_S:
             return 0.0

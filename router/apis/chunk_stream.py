@@ -42,19 +42,19 @@ class _Chunk(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_Chunk).decode
 
 
-class OpenAiStream:
+class ChunkStream:
     """See StreamRules."""
 
     alarms = (b'"error"', b'"abort"')
     noise: bytes | None = None
-    pauses = False
     token = re.compile(rb'(data: \{.*"(?:delta":\{"\w+|text)":")[^"]*(".*"finish_reason":null.*\}\n\n)')
 
-    def __init__(self, *, has_preludes: bool, heartbeats: bool) -> None:
-        """has_preludes: it begins with chunks that hold no token, as those of a chat that name the role, and may end
-        with one that holds `usage` alone."""
-        self.heartbeats = heartbeats
-        self._has_preludes = has_preludes
+    def __init__(self, *, known: bool) -> None:
+        """known: whoever asks for such a stream gets one, made by the engine. A chat begins with a chunk that names
+        its role, and a chunk without choices holds `usage` alone. Of other streams, each event is taken for a token."""
+        self.heartbeats = known
+        self.pauses = not known
+        self._known = known
 
     def meaning(self, event: bytes) -> Meaning:
         _, data = read_event(event)
@@ -70,7 +70,7 @@ class OpenAiStream:
         choices = chunk.choices
         if choices and any(choice.finish_reason in OWN_ENDINGS for choice in choices):
             return ABORTED
-        if not self._has_preludes or choices is None:
+        if not self._known or choices is None:
             return PIECE
         if not choices:
             return PRELUDE if bytes(chunk.usage) in NOTHING else USAGE
