@@ -18,6 +18,7 @@ from dualmap.router.apis.prompt_text import (
     field_text,
     in_order,
 )
+from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.chat_prompt import read_chat as read_tokens
 
@@ -88,5 +89,12 @@ def _beside(message: dict[str, Any]) -> str:
 
 
 CHAT = Api(
-    "chat", Placement.PREFIX, read=read_chat, operation="chat", asks_usage=True, takes_salt=True, tokens=read_tokens
+    "chat",
+    Placement.PREFIX,
+    read=read_chat,
+    stream=CHUNK_STREAM,
+    operation="chat",
+    asks_usage=True,
+    takes_salt=True,
+    tokens=read_tokens,
 )
