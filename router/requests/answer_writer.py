@@ -4,15 +4,18 @@ from collections.abc import Callable
 
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.http_request import HttpRequest
-from dualmap.router.http.openai_errors import HttpError, error_events, error_response
+from dualmap.router.http.openai_errors import HttpError, error_response
 
 LAST_CHUNK = b"0\r\n\r\n"
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+COMMENT = b": keep-alive\n\n"
 CORS_LINE = b"access-control-"
 BEGINNING = b"HTTP/1.1 "  # of every answer
 
 
 class AnswerWriter:
-    """write: to the client's connection; each call is a system call, so that what belongs together goes in one."""
+    """write: to the client's connection; each call is a system call, so that what belongs together goes in one.
+    is_open: the client has the head of a stream, with comments, and nothing of the answer yet."""
 
     __slots__ = (
         "_before_last",
@@ -24,6 +27,7 @@ class AnswerWriter:
         "_sent_ahead",
         "_takes_events",
         "_write",
+        "is_open",
     )
 
     def __init__(self, write: Callable[[bytes], None], http: HttpRequest, request_id: bytes) -> None:
@@ -36,6 +40,7 @@ class AnswerWriter:
         self._takes_events = False
         self._last = b""
         self._before_last = b""
+        self.is_open = False
 
     @property
     def tail(self) -> bytes:
@@ -44,7 +49,11 @@ class AnswerWriter:
 
     def begin(self, head: AnswerHead, lines: bytes, body: bytes, complete: bool) -> None:
         """Write the head with the first of the body, all of it if complete. lines: more of the head, each with its
-        end."""
+        end. A stream that is open has its head already."""
+        if self.is_open:
+            self.is_open = False
+            self.go_on(body, complete)
+            return
         http = self._http
         self._begun = True
         pieces = [head.status_line[self._sent_ahead :], *head.lines]
@@ -54,13 +63,9 @@ class AnswerWriter:
             self._chunked = True
             pieces.append(b"transfer-encoding: chunked\r\n")
         self._takes_events = head.event_stream and (self._chunked or http.http10)
-        pieces.append(lines)
         if http.answer_lines:
             pieces[1:] = [line for line in pieces[1:] if not line.lower().startswith(CORS_LINE)]
-            pieces.append(http.answer_lines)
-        if http.close:
-            pieces.append(b"connection: close\r\n")
-        pieces.append(b"x-request-id: %b\r\n\r\n" % self._request_id)
+        pieces.append(self._end_of_head(lines))
         if not self._chunked:
             pieces.append(body)
         else:
@@ -70,6 +75,23 @@ class AnswerWriter:
                 pieces.append(LAST_CHUNK)
         self._last = body
         self._write(b"".join(pieces))
+
+    def keep_open(self, lines: bytes) -> None:
+        """Write a comment to a client who waits for a stream, and before the first one the head. lines: as in begin."""
+        pieces = []
+        if not self.is_open:
+            self.is_open = self._takes_events = self._begun = True
+            self._chunked = not self._http.http10
+            pieces.append(STREAM_HEAD[self._sent_ahead :])
+            if self._chunked:
+                pieces.append(b"transfer-encoding: chunked\r\n")
+            pieces.append(self._end_of_head(lines))
+        pieces.append(b"%x\r\n%b\r\n" % (len(COMMENT), COMMENT) if self._chunked else COMMENT)
+        self._write(b"".join(pieces))
+
+    def _end_of_head(self, lines: bytes) -> bytes:
+        close = b"connection: close\r\n" if self._http.close else b""
+        return b"%b%b%bx-request-id: %b\r\n\r\n" % (lines, self._http.answer_lines, close, self._request_id)
 
     def go_on(self, body: bytes, complete: bool) -> None:
         """Write some more of the body, which may be empty if complete."""
@@ -99,12 +121,12 @@ class AnswerWriter:
         )
         return response[self._sent_ahead :]
 
-    def end_with(self, error: HttpError) -> bool:
-        """End the answer midway with an error, where a client can tell the error from the answer: returns whether."""
+    def end_with(self, events: bytes) -> bool:
+        """End the answer midway with events of an error, where a client can tell them from the answer: returns
+        whether."""
         if not self._takes_events:
             return False
-        events = error_events(error)
-        if not self._last.endswith(b"\n"):
+        if self._last and not self._last.endswith(b"\n"):
             events = b"\n\n" + events  # the event that was cut off must not swallow the error
         self._write(b"%x\r\n%b\r\n%b" % (len(events), events, LAST_CHUNK) if self._chunked else events)
         return True
