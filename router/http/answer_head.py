@@ -80,8 +80,8 @@ class AnswerHead:
         elif name == b"location":
             self._location = value
 
-    def complete(self, status: int, keep_alive: bool, authority: bytes) -> None:
-        """authority: host and port of the instance, as requests to it name them."""
+    def complete(self, status: int, keep_alive: bool, authority: bytes = b"") -> None:
+        """authority: host and port of the instance, as requests to it name them; empty where it is not its answer."""
         self.status = status
         self.until_close = self.content_length is None and not self.chunked and status not in _NO_BODY_STATUSES
         self.keep_alive = keep_alive and not self.until_close

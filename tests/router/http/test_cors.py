@@ -1,7 +1,10 @@
 """Pages of other origins in a browser: what they may ask, and what of the answers they may read."""
 
+import time
+
 import pytest
 
+from dualmap.router.access.access import Access
 from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.http.cors import Cors
 from tests.router.conftest import CHAT, STREAM, Client, Conversation
@@ -41,8 +44,9 @@ async def preflight(client: Client, **changes: str):
 
 
 async def test_a_preflight_is_answered_here_without_a_key(open_to, tmp_path):
-    async with open_to(Cors()) as f:
-        f.gateway.service.access = object()  # not asked
+    (tmp_path / "keys.yaml").write_text("keys: []")
+    access = Access(tmp_path / "keys.yaml", time.monotonic)
+    async with open_to(Cors(), about={"access": access}) as f:
         client = await f.client()
         answer = await preflight(client)
         assert answer.status == 204
@@ -52,6 +56,8 @@ async def test_a_preflight_is_answered_here_without_a_key(open_to, tmp_path):
         assert answer.headers["access-control-max-age"] == "600"
         assert "access-control-allow-credentials" not in answer.headers
         assert (await preflight(client, POST="DELETE")).status == 204  # the connection goes on
+        refused = await client.post("/v1/chat/completions", CHAT, PAGE)
+        assert (refused.status, refused.headers["access-control-allow-origin"]) == (401, "*")
         assert not f.instances[0].received
 
 
