@@ -8,16 +8,12 @@ from dataclasses import replace
 
 from msgspec.structs import replace as replace_field
 
-from dualmap.router.apis.routes import Route
-from dualmap.router.requests.asked import Asked
+from dualmap.router.apis.api import Api
+from dualmap.router.requests.asked import Asked, Prompt
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven
-from dualmap.router.tokens.chat_prompt import read_chat
-from dualmap.router.tokens.completion_prompt import read_completion
-from dualmap.router.tokens.prompt_reader import PromptReader
 from dualmap.router.tokens.token_blocks import TokenBlocks
 
-READERS: dict[Route, PromptReader] = {Route.CHAT: read_chat, Route.COMPLETION: read_completion}
 TIMEOUT_S = 0.5  # a tenth of the usual objective: what waits longer is placed by its raw bytes
 
 
@@ -33,6 +29,10 @@ class TokenArrival:
         self._arrive = arrive
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def reads(self, prompt: Prompt, api: Api) -> bool:
+        """Whether such a prompt has tokens that can be told."""
+        return prompt.read.understood and api.tokens is not None
+
     def begin(self, driven: Driven) -> None:
         """Look for the tokens of a prompt. driven: admitted, as it is known by its raw bytes."""
         task = asyncio.get_running_loop().create_task(self._arrive_known(driven, driven.asked))
@@ -46,7 +46,8 @@ class TokenArrival:
 
     async def _arrive_known(self, driven: Driven, asked: Asked) -> None:
         known = None
-        read = READERS[driven.arrived.route]
+        read = driven.arrived.api.tokens
+        assert read is not None, "see reads"
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 known = await wrap_future(self._tokens.submit(asked.prompt.body, read, asked.request.adapter))

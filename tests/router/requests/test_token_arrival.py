@@ -6,8 +6,8 @@ from concurrent.futures import Future
 import pytest
 
 from dualmap.router.requests import token_arrival
-from dualmap.router.tokens.chat_prompt import read_chat
-from dualmap.router.tokens.completion_prompt import read_completion
+from dualmap.router.tokens.chat_prompt import chat_prompt
+from dualmap.router.tokens.completion_prompt import completion_prompt
 from dualmap.router.tokens.prompt_reader import PromptReader
 from dualmap.router.tokens.token_blocks import Fallback, TokenizedPrompt
 from dualmap.scheduler.events import BlocksRemoved, BlocksStored
@@ -51,7 +51,7 @@ async def test_a_request_is_known_by_its_tokens(fleet, tokens):
         assert f.gateway.scheduler.instances["i0"].cache.held_blocks((1, 2, 3)) == 3
         assert f.gateway.metrics.believed_prompt_tokens == 3400
         assert f.gateway.metrics.believed_cached_tokens == 3 * 512
-        assert tokens.prompts[0] == (CHAT, read_chat, "")
+        assert tokens.prompts[0] == (CHAT, chat_prompt, "")
         f.check_books_are_empty()
 
 
@@ -62,7 +62,7 @@ async def test_an_adapter_has_blocks_of_its_own(fleet, tokens):
         await f.until(lambda: bool(tokens.futures))
         tokens.futures[0].set_result(None)
         await client.answer()
-        assert tokens.prompts == [({"model": "tuned", "prompt": "x"}, read_completion, "tuned")]
+        assert tokens.prompts == [({"model": "tuned", "prompt": "x"}, completion_prompt, "tuned")]
 
 
 async def test_a_request_has_the_same_home_whether_its_tokens_come_in_time_or_not(fleet, tokens):
