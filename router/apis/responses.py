@@ -19,8 +19,9 @@ from dualmap.router.apis.prompt_text import (
     field_text,
     in_order,
 )
+from dualmap.router.apis.stream_rules import RESPONSES_STREAM
 from dualmap.router.http.http_request import HttpRequest
-from dualmap.router.tokens.responses_prompt import responses_prompt
+from dualmap.router.tokens.responses_prompt import read_responses as read_tokens
 
 
 class _Body(CommonBody, gc=False):
@@ -105,10 +106,11 @@ RESPONSES = Api(
     "responses",
     Placement.PREFIX,
     read=read_response,
+    stream=RESPONSES_STREAM,
     operation="chat",
     takes_salt=True,
+    tokens=read_tokens,
     makes_state=True,
-    tokens=responses_prompt,
 )
 CONVERSATIONS = Api("conversations", Placement.LOAD, makes_state=True)
 KEPT = Api("kept", Placement.STATE, read=read_kept)

@@ -47,7 +47,7 @@ class TokenArrival:
     async def _arrive_known(self, driven: Driven, asked: Asked) -> None:
         known = None
         read = driven.arrived.api.tokens
-        assert read is not None, "see reads"
+        assert read is not None, "see `reads`"
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 known = await wrap_future(self._tokens.submit(asked.prompt.body, read, asked.request.adapter))

@@ -28,6 +28,6 @@ class ChatRequest(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(ChatRequest).decode
 
 
-def chat_prompt(body: bytes, _: object) -> ChatRequest:
+def read_chat(body: bytes, _: object) -> ChatRequest:
     """The prompt of a chat: a PromptReader. Raises msgspec.MsgspecError."""
     return _decode(body)

@@ -21,7 +21,7 @@ class CompletionRequest(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(CompletionRequest).decode
 
 
-def completion_prompt(body: bytes, _: object) -> CompletionRequest:
+def read_completion(body: bytes, _: object) -> CompletionRequest:
     """The prompt of a completion request: a PromptReader. Raises msgspec.MsgspecError."""
     return _decode(body)
 

@@ -18,7 +18,7 @@ class _Generate(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_Generate).decode
 
 
-def generate_prompt(body: bytes, _: object) -> CompletionRequest:
+def read_generate(body: bytes, _: object) -> CompletionRequest:
     """A PromptReader. Raises UnsupportedPromptError where pictures or sound are among the ids, msgspec.MsgspecError."""
     request = _decode(body)
     if request.features or request.content_parts:

@@ -33,7 +33,7 @@ class _Messages(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_Messages).decode
 
 
-def messages_prompt(body: bytes, template: ChatTemplate) -> ChatRequest:
+def read_messages(body: bytes, template: ChatTemplate) -> ChatRequest:
     """A PromptReader. Raises UnsupportedPromptError, msgspec.MsgspecError."""
     request = _decode(body)
     said_later = [_system_text(message.content) for message in request.messages if message.role == "system"]

@@ -34,7 +34,7 @@ class _ResponsesChat(ChatRequest, gc=False):
 _decode = msgspec.json.Decoder(_Responses).decode
 
 
-def responses_prompt(body: bytes, _: object) -> ChatRequest:
+def read_responses(body: bytes, _: object) -> ChatRequest:
     """A PromptReader. Raises UnsupportedPromptError where the prompt is not all in the body, msgspec.MsgspecError."""
     request = _decode(body)
     if request.previous_response_id is not None or request.previous_input_messages or request.prompt is not None:

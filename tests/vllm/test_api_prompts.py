@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from dualmap.router.tokens.generate_prompt import generate_prompt
-from dualmap.router.tokens.messages_prompt import messages_prompt
+from dualmap.router.tokens.generate_prompt import read_generate
+from dualmap.router.tokens.messages_prompt import read_messages
 from dualmap.router.tokens.prompt_reader import PromptReader
-from dualmap.router.tokens.responses_prompt import responses_prompt
+from dualmap.router.tokens.responses_prompt import read_responses
 from dualmap.router.tokens.token_blocks import TokenBlocks
 from dualmap.scheduler.blocks import hash_tokens, token_root
 from tests.conftest import WAIT_S
@@ -246,7 +246,7 @@ def check(blocks: TokenBlocks, body: dict[str, Any], read: PromptReader, ids: li
 def test_messages_have_the_ids_that_the_engine_computes(server, blocks, name):
     body = {"model": "tiny", "max_tokens": 1, **MESSAGES[name]}
     ids = answer(server, "/v1/messages/render", body)["token_ids"]
-    check(blocks, body, messages_prompt, ids)
+    check(blocks, body, read_messages, ids)
     assert answer(server, "/v1/messages/count_tokens", body)["input_tokens"] == len(ids)
 
 
@@ -254,14 +254,14 @@ def test_messages_have_the_ids_that_the_engine_computes(server, blocks, name):
 def test_responses_have_the_ids_that_the_engine_computes(server, blocks, name):
     body = {"model": "tiny", "max_output_tokens": 1, **RESPONSES[name]}
     ids = answer(server, "/v1/responses/render", body)["token_ids"]
-    check(blocks, body, responses_prompt, ids)
+    check(blocks, body, read_responses, ids)
     assert answer(server, "/v1/responses", body)["usage"]["input_tokens"] == len(ids)
 
 
 def test_an_answer_counts_the_tokens_of_its_message(server, blocks):
     body = {"model": "tiny", "max_tokens": 1, **MESSAGES["a call and its result"]}
     usage = answer(server, "/v1/messages", body)["usage"]
-    told = blocks.submit(json.dumps(body).encode(), messages_prompt, "").result(WAIT_S)
+    told = blocks.submit(json.dumps(body).encode(), read_messages, "").result(WAIT_S)
     parts = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
     assert sum(usage[part] for part in parts) == told.prompt_tokens
 
@@ -270,4 +270,4 @@ def test_token_ids_are_computed_as_they_are(server, blocks):
     ids = list(range(5, 90))
     body = {"model": "tiny", "token_ids": ids, "sampling_params": {"max_tokens": 1}, "return_token_ids": True}
     assert answer(server, "/inference/v1/generate", body)["prompt_token_ids"] == ids
-    check(blocks, body, generate_prompt, ids)
+    check(blocks, body, read_generate, ids)

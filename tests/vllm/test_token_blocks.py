@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from dualmap.router.tokens.chat_prompt import chat_prompt
-from dualmap.router.tokens.completion_prompt import completion_prompt
+from dualmap.router.tokens.chat_prompt import read_chat
+from dualmap.router.tokens.completion_prompt import read_completion
 from dualmap.router.tokens.prompt_reader import PromptReader
 from dualmap.router.tokens.token_blocks import TokenBlocks
 from dualmap.scheduler.blocks import hash_tokens, token_root
@@ -125,7 +125,7 @@ def test_a_chat_has_the_ids_that_the_engine_computes(server, template, blocks, n
     body = {"model": "tiny", "max_tokens": 1, **CHATS[name]}
     asked = body | {"return_token_ids": True} | ({"chat_template": template} if template else {})
     ids = answer(server, "/v1/chat/completions", asked)["prompt_token_ids"]
-    check(blocks, body, chat_prompt, ids)
+    check(blocks, body, read_chat, ids)
     if name not in UNLIKE_TOKENIZE:
         assert answer(server, "/tokenize", asked)["tokens"] == ids
 
@@ -134,6 +134,6 @@ def test_a_chat_has_the_ids_that_the_engine_computes(server, template, blocks, n
 def test_a_completion_has_the_ids_that_the_engine_computes(server, blocks, body):
     body = {"model": "tiny", "max_tokens": 1, **body}
     ids = answer(server, "/v1/completions", body | {"return_token_ids": True})["choices"][0]["prompt_token_ids"]
-    check(blocks, body, completion_prompt, ids)
+    check(blocks, body, read_completion, ids)
     if isinstance(body["prompt"], str):
         assert answer(server, "/tokenize", body)["tokens"] == ids

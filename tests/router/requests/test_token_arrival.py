@@ -6,14 +6,15 @@ from concurrent.futures import Future
 import pytest
 
 from dualmap.router.requests import token_arrival
-from dualmap.router.tokens.chat_prompt import chat_prompt
-from dualmap.router.tokens.completion_prompt import completion_prompt
+from dualmap.router.tokens.chat_prompt import read_chat
+from dualmap.router.tokens.completion_prompt import read_completion
 from dualmap.router.tokens.prompt_reader import PromptReader
-from dualmap.router.tokens.token_blocks import Fallback, TokenizedPrompt
+from dualmap.router.tokens.token_blocks import Fallback, TokenBlocks, TokenizedPrompt
 from dualmap.scheduler.events import BlocksRemoved, BlocksStored
 from dualmap.scheduler.fleet.signals import InstanceSignals, LoadSample, SignalNews
 from tests.conftest import WAIT_S
 from tests.router.conftest import CHAT, answer_hello, post
+from tests.router.made_tokenizers import save_tokenizer
 
 ADAPTER_CARDS = ({"id": "tiny", "parent": None}, {"id": "tuned", "parent": "tiny"})
 
@@ -51,7 +52,7 @@ async def test_a_request_is_known_by_its_tokens(fleet, tokens):
         assert f.gateway.scheduler.instances["i0"].cache.held_blocks((1, 2, 3)) == 3
         assert f.gateway.metrics.believed_prompt_tokens == 3400
         assert f.gateway.metrics.believed_cached_tokens == 3 * 512
-        assert tokens.prompts[0] == (CHAT, chat_prompt, "")
+        assert tokens.prompts[0] == (CHAT, read_chat, "")
         f.check_books_are_empty()
 
 
@@ -62,7 +63,7 @@ async def test_an_adapter_has_blocks_of_its_own(fleet, tokens):
         await f.until(lambda: bool(tokens.futures))
         tokens.futures[0].set_result(None)
         await client.answer()
-        assert tokens.prompts == [({"model": "tuned", "prompt": "x"}, completion_prompt, "tuned")]
+        assert tokens.prompts == [({"model": "tuned", "prompt": "x"}, read_completion, "tuned")]
 
 
 async def test_a_request_has_the_same_home_whether_its_tokens_come_in_time_or_not(fleet, tokens):
@@ -143,3 +144,28 @@ async def test_what_instances_say_reaches_the_core_and_the_status(fleet):
         assert 0.25 <= shown["age_s"] < 20
         scraped = f.gateway.metrics.scrape().decode()
         assert 'dualmap_instance_signal_age_seconds{instance="i0",signal="metrics"}' in scraped
+
+
+BODIES = {
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": {"model": "tiny", "prompt": "The quick brown fox"},
+    "/v1/responses": {"model": "tiny", "input": "hello", "instructions": "You help."},
+    "/v1/messages": {"model": "tiny", "max_tokens": 9, "messages": CHAT["messages"]},
+    "/inference/v1/generate": {"model": "tiny", "token_ids": [5, 6, 7], "sampling_params": {}},
+}
+
+
+async def test_every_prompt_that_is_placed_by_its_prefix_is_known_by_its_tokens(fleet, tmp_path, monkeypatch):
+    monkeypatch.setattr(token_arrival, "TIMEOUT_S", WAIT_S)
+    blocks = TokenBlocks(save_tokenizer(tmp_path), 2)
+    async with fleet(tokens=blocks) as f:
+        client = await f.client()
+        for path, body in BODIES.items():
+            assert (await client.post(path, body)).status == 200
+        requests = [attempt.request for attempt in f.gateway.scheduler.books.ended]
+        assert all(request.blocks and request.key_blocks for request in requests)
+        assert len(requests) == blocks.exact == len(BODIES)
+        count = {"model": "tiny", "messages": CHAT["messages"]}
+        assert (await client.post("/v1/messages/count_tokens", count)).status == 200
+        assert blocks.exact == len(BODIES)  # what is only counted is in no cache
+    blocks.close()

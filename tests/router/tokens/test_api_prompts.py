@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import pytest
 
 from dualmap.router.tokens.chat_messages import UnsupportedPromptError
-from dualmap.router.tokens.chat_prompt import ChatRequest, chat_prompt
+from dualmap.router.tokens.chat_prompt import ChatRequest, read_chat
 from dualmap.router.tokens.chat_template import ChatTemplate
-from dualmap.router.tokens.generate_prompt import generate_prompt
-from dualmap.router.tokens.messages_prompt import messages_prompt
+from dualmap.router.tokens.generate_prompt import read_generate
+from dualmap.router.tokens.messages_prompt import read_messages
 from dualmap.router.tokens.prompt_reader import PromptReader
-from dualmap.router.tokens.responses_prompt import responses_prompt
+from dualmap.router.tokens.responses_prompt import read_responses
 from dualmap.router.tokens.token_blocks import Fallback, TokenBlocks, TokenizedPrompt
 from dualmap.scheduler.blocks import hash_tokens, token_root
 from tests.conftest import WAIT_S
@@ -52,7 +52,7 @@ def template_of(template: str) -> ChatTemplate:
 
 
 def messages_of(body: dict, template: str = TEXT_TEMPLATE) -> list[dict]:
-    chat = messages_prompt(json.dumps(body).encode(), template_of(template))
+    chat = read_messages(json.dumps(body).encode(), template_of(template))
     assert isinstance(chat, ChatRequest)
     return chat.messages
 
@@ -157,16 +157,16 @@ RESPONSES = {
 
 @pytest.mark.parametrize(("body", "chat"), MESSAGES.values(), ids=MESSAGES)
 def test_messages_have_the_tokens_of_the_chat_they_stand_for(blocks, body, chat):
-    told = ask(blocks, {"model": "tiny", "max_tokens": 9, **body}, messages_prompt)
+    told = ask(blocks, {"model": "tiny", "max_tokens": 9, **body}, read_messages)
     assert told is not None
-    assert told == ask(blocks, chat, chat_prompt)
+    assert told == ask(blocks, chat, read_chat)
 
 
 @pytest.mark.parametrize(("body", "chat"), RESPONSES.values(), ids=RESPONSES)
 def test_responses_have_the_tokens_of_the_chat_they_stand_for(blocks, body, chat):
-    told = ask(blocks, {"model": "tiny", **body}, responses_prompt)
+    told = ask(blocks, {"model": "tiny", **body}, read_responses)
     assert told is not None
-    assert told == ask(blocks, chat, chat_prompt)
+    assert told == ask(blocks, chat, read_chat)
 
 
 def test_an_assistants_message_is_put_together_of_the_items_that_follow_each_other():
@@ -184,7 +184,7 @@ def test_an_assistants_message_is_put_together_of_the_items_that_follow_each_oth
         {"role": "assistant", "content": "one"},
         {"role": "assistant", "content": "two"},
     ]
-    chat = responses_prompt(json.dumps({"input": items}).encode(), None)
+    chat = read_responses(json.dumps({"input": items}).encode(), None)
     assert chat.messages == [
         USER,
         {
@@ -213,11 +213,11 @@ def test_responses_alone_have_the_special_tokens_around_them(tmp_path):
     tokenizer = make_tokenizer()
     ids = tokenizer.apply_chat_template([USER], tokenize=True, return_dict=False, add_generation_prompt=True)
     first, last = (tokenizer.convert_tokens_to_ids(token) for token in (BOS, STOP))
-    assert ask(blocks, {"input": [USER]}, responses_prompt).prompt_tokens == len(ids) + 2
-    assert ask(blocks, {"input": [USER]}, responses_prompt).blocks == hash_tokens(
+    assert ask(blocks, {"input": [USER]}, read_responses).prompt_tokens == len(ids) + 2
+    assert ask(blocks, {"input": [USER]}, read_responses).blocks == hash_tokens(
         [first, *ids, last], BLOCK_TOKENS, parent=token_root("", "")
     )
-    assert ask(blocks, {"messages": [USER]}, messages_prompt).prompt_tokens == len(ids)
+    assert ask(blocks, {"messages": [USER]}, read_messages).prompt_tokens == len(ids)
     blocks.close()
 
 
@@ -244,62 +244,62 @@ def test_what_the_system_says_later_is_merged_where_the_template_refuses_it():
 )
 def test_thinking_is_turned_off_by_the_least_effort_that_the_template_knows(template, effort):
     body = {"messages": [USER], "thinking": {"type": "disabled"}, "output_config": {"effort": "high"}}
-    chat = messages_prompt(json.dumps(body).encode(), template_of(template))
+    chat = read_messages(json.dumps(body).encode(), template_of(template))
     assert chat.reasoning_effort == effort
 
 
 def test_token_ids_are_taken_as_they_are(blocks):
     ids = list(range(5, 40))
-    told = ask(blocks, {"token_ids": ids, "sampling_params": {"max_tokens": 1}, "cache_salt": "s"}, generate_prompt)
+    told = ask(blocks, {"token_ids": ids, "sampling_params": {"max_tokens": 1}, "cache_salt": "s"}, read_generate)
     assert told == TokenizedPrompt(hash_tokens(ids, BLOCK_TOKENS, parent=token_root("", "s")), len(ids))
 
 
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
 UNTOLD = {
-    "an image": ({"messages": [{"role": "user", "content": [IMAGE]}]}, messages_prompt),
+    "an image": ({"messages": [{"role": "user", "content": [IMAGE]}]}, read_messages),
     "an image as a result": (
         {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": [IMAGE]}]}]},
-        messages_prompt,
+        read_messages,
     ),
     "a call without an id": (
         {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "name": "f", "input": {}}]}]},
-        messages_prompt,
+        read_messages,
     ),
     "a result in an answer": (
         {"messages": [{"role": "assistant", "content": [{"type": "tool_result", "content": "x"}]}]},
-        messages_prompt,
+        read_messages,
     ),
     "a tool of Anthropic's": (
         {"messages": [USER], "tools": [{"type": "web_search_20250305", "name": "web_search"}]},
-        messages_prompt,
+        read_messages,
     ),
     "a tool that comes later": (
         {"messages": [USER, {"role": "system", "content": [{"type": "tool_addition", "tool": {"name": "f"}}]}]},
-        messages_prompt,
+        read_messages,
     ),
     "a tool that is loaded later": (
         {"messages": [USER], "tools": [{"name": "f", "input_schema": {}, "defer_loading": True}]},
-        messages_prompt,
+        read_messages,
     ),
-    "what the instance has stored": ({"input": "hi", "previous_response_id": "resp_1"}, responses_prompt),
-    "a prompt by its name": ({"input": "hi", "prompt": {"id": "p"}}, responses_prompt),
-    "a truncation": ({"input": "hi", "truncation": "auto"}, responses_prompt),
+    "what the instance has stored": ({"input": "hi", "previous_response_id": "resp_1"}, read_responses),
+    "a prompt by its name": ({"input": "hi", "prompt": {"id": "p"}}, read_responses),
+    "a truncation": ({"input": "hi", "truncation": "auto"}, read_responses),
     "an input image": (
         {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "data:"}]}]},
-        responses_prompt,
+        read_responses,
     ),
     "encrypted reasoning": (
         {"input": [{"type": "reasoning", "summary": [], "encrypted_content": "x"}]},
-        responses_prompt,
+        read_responses,
     ),
-    "an item that is stored": ({"input": [{"type": "item_reference", "id": "i"}]}, responses_prompt),
-    "an unfinished question": ({"input": [USER | {"type": "message", "status": "incomplete"}]}, responses_prompt),
-    "a custom tool": ({"input": "hi", "tools": [{"type": "custom", "name": "patch"}]}, responses_prompt),
+    "an item that is stored": ({"input": [{"type": "item_reference", "id": "i"}]}, read_responses),
+    "an unfinished question": ({"input": [USER | {"type": "message", "status": "incomplete"}]}, read_responses),
+    "a custom tool": ({"input": "hi", "tools": [{"type": "custom", "name": "patch"}]}, read_responses),
     "a refusal": (
         {"input": [{"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}]},
-        responses_prompt,
+        read_responses,
     ),
-    "media among ids": ({"token_ids": [1], "features": {"mm_hashes": {"image": ["x"]}}}, generate_prompt),
+    "media among ids": ({"token_ids": [1], "features": {"mm_hashes": {"image": ["x"]}}}, read_generate),
 }
 
 
@@ -311,7 +311,7 @@ def test_what_only_the_instance_can_tell_is_unsupported(tmp_path_factory, body, 
     blocks.close()
 
 
-@pytest.mark.parametrize("read", [messages_prompt, responses_prompt, generate_prompt])
+@pytest.mark.parametrize("read", [read_messages, read_responses, read_generate])
 def test_what_is_no_body_of_the_api_is_malformed(blocks, read):
     before = blocks.fallbacks[Fallback.MALFORMED]
     assert ask(blocks, {"prompt": "hi"}, read) is None
@@ -320,6 +320,6 @@ def test_what_is_no_body_of_the_api_is_malformed(blocks, read):
 
 def test_a_client_cannot_say_how_vllm_reads_it():
     body = {"messages": [USER], "typed": False}
-    assert chat_prompt(json.dumps(body).encode(), None).typed
+    assert read_chat(json.dumps(body).encode(), None).typed
     with pytest.raises(UnsupportedPromptError):
-        responses_prompt(json.dumps({"input": "hi", "previous_input_messages": [USER]}).encode(), None)
+        read_responses(json.dumps({"input": "hi", "previous_input_messages": [USER]}).encode(), None)
