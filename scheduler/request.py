@@ -24,6 +24,8 @@ class Request:
     adapter: the LoRA adapter it runs with; empty for the base model. The blocks' hashes tell adapters apart, too.
     timeout_s: how long its client waits for the first token; None takes the configured time.
     only: ids of the instances that it may run on; empty: any.
+    stateful: it goes on from what one instance keeps. Where `only` names that one, it runs there, also while that
+        drains; else each is asked in turn until one has it.
     """
 
     id: str
@@ -40,6 +42,17 @@ class Request:
     timeout_s: float | None = None
     only: tuple[str, ...] = ()
     tpot_slo_s: float | None = None
+    stateful: bool = False
+
+    @property
+    def home(self) -> str | None:
+        """The one instance that keeps what it goes on from; None where there is none, or it is not known."""
+        return self.only[0] if self.stateful and len(self.only) == 1 else None
+
+    @property
+    def searches(self) -> bool:
+        """Whether instances are asked in turn which of them keeps what it goes on from."""
+        return self.stateful and len(self.only) != 1
 
 
 class ChoiceReason(StrEnum):
@@ -49,6 +62,7 @@ class ChoiceReason(StrEnum):
     SWITCHED = "switched"  # waiting for the warm one would cost more than computing the prefix again
     BALANCED = "balanced"  # none holds more of the prefix than another: the sooner one
     ONLY_ONE = "only_one"  # one candidate was left
+    HOME = "home"  # it keeps what the request goes on from
     MOVED = "moved"  # taken off a hot instance by rebalancing
     TAKEN = "taken"  # taken by an instance that would have idled
     REDIRECTED = "redirected"  # the proxy that carries it went on to this one by itself

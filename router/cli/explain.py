@@ -12,6 +12,7 @@ REASONS = {
     "switched": "waiting for the instance that holds more of the prompt would have cost more than computing it again",
     "balanced": "none held more of the prompt than another; this was the soonest",
     "only_one": "no other instance was left",
+    "home": "it keeps what the request goes on from",
     "moved": "moved there from an instance with too much to do",
     "taken": "taken by an instance that had nothing else to do",
     "redirected": "the proxy that carries it could not reach its instance and chose this one",
