@@ -182,6 +182,7 @@ class Gateway:
         self.front.apply_membership(membership)
         self.admission.ready = any(member.state is MemberState.READY for member in membership.members)
         serving = {m.instance_id: (m.host, m.port) for m in membership.members if m.state in SERVING}
+        self.driver.stateful.cores = {i: self._pool_of[i].core for i in serving if i in self._pool_of}
         self.connections.set_addresses(serving)
         for pool in self.pools.values():
             for event in membership_events(old.of_pool(pool.name), membership.of_pool(pool.name)):
@@ -217,6 +218,7 @@ class Gateway:
         """Fleet has answered; all gateways that it knows, and what its Autoscalers plan."""
         self.peers = peers
         self.plans = plans
+        self.driver.stateful.others = len(peers) > 1
         if self.service.access is not None:
             self.service.access.set_gateways(len(peers))
         self._fleet_heard_at = self._clock()

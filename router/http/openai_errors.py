@@ -57,6 +57,25 @@ def unknown_model(model: str) -> HttpError:
     return HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", f"The model `{model}` does not exist.", "model")
 
 
+def unknown_state(state_id: str) -> HttpError:
+    what, param = _state_name(state_id)
+    return HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", f"{what} with id '{state_id}' not found.", param)
+
+
+def state_gone(state_id: str, instance_id: str) -> HttpError:
+    what, param = _state_name(state_id)
+    message = (
+        f"{what} with id '{state_id}' is lost: the instance that kept it, {instance_id}, is gone. Send the whole input"
+        " again, without the id."
+    )
+    return HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", message, param)
+
+
+def _state_name(state_id: str) -> tuple[str, str]:
+    """What it is, and the parameter that names it."""
+    return ("Conversation", "conversation") if state_id.startswith("conv_") else ("Response", "response_id")
+
+
 def unknown_path(path: str) -> HttpError:
     return HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", f"There is nothing at `{path}`.")
 

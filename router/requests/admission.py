@@ -33,7 +33,7 @@ class NotAdmittedError(RequestRefusedError):
 
 class Admission:
     """models, ready: as of the membership in use. ready: some instance is. stopping: requests that still come are
-    turned away. ratio: what is learned of the bytes of a token."""
+    turned away. cores: by pool, the first one first. ratio: what is learned of the bytes of a token."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Admission:
         self.ready = False
         self.stopping = False
         self.ratio = TokenRatio()
-        self._cores = cores
+        self.cores = cores
         self._block_tokens = block_tokens
         self._clock = clock
         self._ask_for_usage = ask_for_usage
@@ -67,7 +67,7 @@ class Admission:
             apart = tenant if self._isolate_tenants else ""
             prompt = read_prompt(arrived, self._block_tokens, self.ratio, self._ask_for_usage, apart)
             model = prompt.model
-            if arrived.route is Route.PASSED_THROUGH and (len(self._cores) > 1 or grant is not None):
+            if arrived.route is Route.PASSED_THROUGH and (len(self.cores) > 1 or grant is not None):
                 model = peek_model(prompt.body)
             if grant is not None:
                 grant.check_model(model)
@@ -97,4 +97,4 @@ class Admission:
         pool = self.models.pool_of(model)
         if pool is None:
             raise RequestRefusedError(unavailable(NOT_KNOWN_YET) if self.models.silent else unknown_model(model))
-        return self._cores[pool]
+        return self.cores[pool]

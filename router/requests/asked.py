@@ -39,6 +39,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tokens: length of the prompt, an estimate unless it is token ids. size_bytes: see prompt_bytes of Peeked.
     block_tokens, max_output_tokens, priority, streams: see scheduler.Request.
     hides_usage: see AnswerEvents.
+    state_id: what it goes on from, which one instance keeps; empty where there is nothing.
+    makes_state: its answer has the id of what its instance keeps for its client.
     """
 
     body: bytes
@@ -52,6 +54,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     priority: int = 0
     streams: bool = False
     hides_usage: bool = False
+    state_id: str = ""
+    makes_state: bool = False
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -59,10 +63,12 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     request: what the core is told.
     core: of the pool that serves it.
+    other_cores: of the pools that are asked next, where it is not known which one keeps what it goes on from.
     answer_lines: what the head of its answer says of its API key.
     """
 
     prompt: Prompt
     request: Request
     core: Core
+    other_cores: tuple[Core, ...] = ()
     answer_lines: bytes = b""

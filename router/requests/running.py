@@ -1,7 +1,9 @@
 """One attempt of an exchange at an instance: takes the answer, judges it, and passes it on to the client."""
 
+from collections.abc import Callable
 from typing import Protocol
 
+from dualmap.router.apis.state_ids import StateSeeker
 from dualmap.router.apis.usage import Usage, peek_usage
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.answer_sink import Upstream
@@ -13,6 +15,8 @@ from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.phase import ANSWERING, Phase
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
+
+FIRST_REDIRECT_STATUS = 300
 
 
 class Answer(Protocol):
@@ -36,6 +40,8 @@ class Carrier(Protocol):
     asked: Asked
 
     def answer_begun(self, run: "Running", has_body: bool) -> None: ...
+
+    def state_made(self, run: "Running", state_id: str) -> None: ...
 
     def finished(self, run: "Running", status: int) -> None: ...
 
@@ -118,11 +124,14 @@ class Running:
     def relay(self, body: bytes, pieces: int, head: AnswerHead, complete: bool) -> None:
         answer = self._answer
         if answer is None:
-            verdict = answer_verdict(head.status, aborted=False, begun=False, last=self.dispatch.last)
+            asked = self._carrier.asked
+            last = self.dispatch.last and not asked.other_cores
+            searches = asked.request.stateful and asked.request.searches
+            verdict = answer_verdict(head.status, aborted=False, begun=False, last=last, searches=searches)
             if verdict is not ANSWER:
                 self._give_up(failure_cause(head.status, aborted=False))
                 return
-            answer = self._answer = _read_as(head, self._carrier.asked.prompt.hides_usage)
+            answer = self._answer = self._read_as(head, asked)
         self.pieces += pieces
         body = answer.feed(body, complete)
         begun = self._carrier.phase is ANSWERING
@@ -145,6 +154,18 @@ class Running:
         self.upstream = None
         self._carrier.attempt_failed(self, cause)
 
+    def _read_as(self, head: AnswerHead, asked: Asked) -> Answer:
+        answer = _read_as(head, asked.prompt.hides_usage)
+        if head.status < FIRST_REDIRECT_STATUS:
+            if asked.request.stateful and asked.request.searches:
+                self._state_made(asked.prompt.state_id)  # found: else it would have answered 404
+            if asked.prompt.makes_state:
+                return MakingAnswer(answer, head.event_stream, self._state_made)
+        return answer
+
+    def _state_made(self, state_id: str) -> None:
+        self._carrier.state_made(self, state_id)
+
     def _give_up(self, cause: FailureCause) -> None:
         self.drop()
         self._carrier.attempt_failed(self, cause)
@@ -156,6 +177,31 @@ class Running:
         lines = b"%b%d\r\n%b" % (self._instance_lines, queue_ms, carrier.asked.answer_lines)
         self._writer.begin(head, lines, body, complete)
         carrier.answer_begun(self, bool(body))
+
+
+class MakingAnswer:
+    """An answer that says, before it is relayed, which state it makes."""
+
+    __slots__ = ("_answer", "_made", "_seeker")
+
+    def __init__(self, answer: Answer, event_stream: bool, made: Callable[[str], None]) -> None:
+        self._answer = answer
+        self._seeker = StateSeeker(event_stream)
+        self._made = made
+
+    @property
+    def failed(self) -> bool:
+        return self._answer.failed
+
+    @property
+    def usage_event(self) -> bytes:
+        return self._answer.usage_event
+
+    def feed(self, body: bytes, complete: bool) -> bytes:
+        body = self._answer.feed(body, complete)
+        if self._seeker.seeks and body and (state_id := self._seeker.feed(body, complete)):
+            self._made(state_id)
+        return body
 
 
 def _read_as(head: AnswerHead, hides_usage: bool) -> Answer:

@@ -12,6 +12,7 @@ from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.fleet.messages import FleetNews, FleetState, GatewayReport, PoolPlan
 from dualmap.scheduler.fleet.signal_board import SignalBoard
 from dualmap.scheduler.fleet.signals import InstanceSignals
+from dualmap.scheduler.fleet.state_board import StateBoard
 
 SILENCE_S = 5.0  # without a report an instance counts as lost; five heartbeats
 SETTLE_S = 5.0  # a restarted Fleet publishes nothing until every instance has reported, or for this long
@@ -36,6 +37,7 @@ class FleetCore:
         self._removed: dict[str, int] = {}  # instance -> its incarnation
         self._signals = SignalBoard(first_number)
         self._loads = LoadBoard(first_number)
+        self._states = StateBoard(first_number)
         self._depths = AgreedDepths(configs)
         self._plans: dict[str, PoolPlan] = {}
         self._epoch = 0
@@ -80,8 +82,10 @@ class FleetCore:
         if report.depths is not None:
             self._depths.adopt(report.depth_epoch, report.depths)
         tell_depths = report.depth_epoch > self._depths.epoch
+        self._states.put(report.states)
+        states = self._states.news(report.states_heard)
         if not self._is_settled(report):
-            return FleetNews(tell_depths=tell_depths)
+            return FleetNews(tell_depths=tell_depths, states=states)
         self._lose_silent()
         if self._changed or report.epoch > self._epoch:
             self._epoch = max(self._epoch, report.epoch) + 1
@@ -100,6 +104,7 @@ class FleetCore:
             tell_depths=tell_depths,
             gateways=self._loads.gateways(now),
             plans=tuple(self._plans.values()),
+            states=states,
         )
 
     def state(self, now: float, plan: PoolPlan | None = None) -> FleetState:
