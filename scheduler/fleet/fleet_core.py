@@ -13,6 +13,7 @@ from dualmap.scheduler.fleet.messages import FleetNews, FleetState, GatewayRepor
 from dualmap.scheduler.fleet.signal_board import SignalBoard
 from dualmap.scheduler.fleet.signals import InstanceSignals
 from dualmap.scheduler.fleet.state_board import StateBoard
+from dualmap.scheduler.fleet.wanted_adapters import AdapterBoard
 
 SILENCE_S = 5.0  # without a report an instance counts as lost; five heartbeats
 SETTLE_S = 5.0  # a restarted Fleet publishes nothing until every instance has reported, or for this long
@@ -22,7 +23,7 @@ AWAY_S = 1.0  # nobody called for so long: it was Fleet's process that stood sti
 class FleetCore:
     """Keeps no state that the reports of instances and gateways do not bring back: after a restart it settles, then
     publishes an epoch higher than any a gateway knows. `now` is in seconds of any monotonic clock, the same one at each
-    call."""
+    call. adapters: what was loaded while servers run."""
 
     def __init__(
         self, expected: tuple[str, ...], configs: Mapping[str, SchedulerConfig], now: float, first_number: int = 1
@@ -38,6 +39,7 @@ class FleetCore:
         self._signals = SignalBoard(first_number)
         self._loads = LoadBoard(first_number)
         self._states = StateBoard(first_number)
+        self.adapters = AdapterBoard(first_number)
         self._depths = AgreedDepths(configs)
         self._plans: dict[str, PoolPlan] = {}
         self._epoch = 0

@@ -7,6 +7,7 @@ from dualmap.scheduler.fleet.member import Member, Membership
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.signals import SignalNews
 from dualmap.scheduler.fleet.state_board import StateHome, StateNews
+from dualmap.scheduler.fleet.wanted_adapters import WantedAdapters
 
 Sent = tuple[str, tuple[int, ...]]  # instance id, blocks of a prompt dispatched to it
 
@@ -53,6 +54,16 @@ class PoolPlan:
     least: int
     _: KW_ONLY
     most: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportAnswer:
+    """What an instance is told when it reports. cache_known: else it has to tell all that is in its cache. adapters:
+    what is wanted of its pool, where it does not know that. asks_adapters: it has to say what it knows of that."""
+
+    cache_known: bool = True
+    adapters: WantedAdapters | None = None
+    asks_adapters: bool = False
 
 
 @dataclass(frozen=True, slots=True)
