@@ -5,9 +5,6 @@ import re
 from urllib.parse import unquote
 
 import msgspec
-from msgspec import Raw
-
-from dualmap.router.http.openai_errors import RequestRefusedError, bad_request
 
 MAX_STATE_ID = 256  # characters; servers make some 40
 MAX_SOUGHT_BYTES = 256 * 1024  # of an answer; the first event of a stream repeats its request's tools
@@ -25,41 +22,15 @@ class _Made(msgspec.Struct, gc=False):
     id: str = ""
 
 
-class _Conversation(msgspec.Struct, gc=False):
-    id: str
-
-
 _decode_made = msgspec.json.Decoder(_Made).decode
-_decode_conversation = msgspec.json.Decoder(str | _Conversation | None).decode
 
 
 def path_state_id(path: str) -> str:
-    """What the path is about; empty where it is about none. Raises RequestRefusedError (400) where it is too long."""
+    """What the path is about; empty where it is about none."""
     for collection in _COLLECTIONS:
         if path.startswith(collection):
-            return _checked(unquote(path[len(collection) :].partition("/")[0]), None)
+            return unquote(path[len(collection) :].partition("/")[0])
     return ""
-
-
-def body_state_id(previous_response_id: str | None, conversation: Raw) -> str:
-    """What a request for a response goes on from; empty where that is nothing. Raises RequestRefusedError (400)."""
-    if previous_response_id:
-        return _checked(previous_response_id, "previous_response_id")
-    if not bytes(conversation):
-        return ""
-    try:
-        named = _decode_conversation(conversation)
-    except msgspec.MsgspecError:
-        message = "`conversation` must be an id or an object with one."
-        raise RequestRefusedError(bad_request(message, "conversation")) from None
-    return _checked(named.id if isinstance(named, _Conversation) else named or "", "conversation")
-
-
-def _checked(state_id: str, param: str | None) -> str:
-    if len(state_id) > MAX_STATE_ID:
-        message = f"The id is longer than {MAX_STATE_ID} characters."
-        raise RequestRefusedError(bad_request(message, param))
-    return state_id
 
 
 class StateSeeker:

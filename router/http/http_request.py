@@ -3,7 +3,7 @@
 import re
 
 from dualmap.router.http.hop_by_hop import HOP_BY_HOP, named_by_connection, without_fields
-from dualmap.router.http.openai_errors import HttpError, bad_request, expectation_failed
+from dualmap.router.http.openai_errors import ErrorShape, HttpError, bad_request, error_body, expectation_failed
 
 _SANE_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")  # visible ASCII: it is logged and sent back
 
@@ -11,7 +11,16 @@ _SANE_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")  # visible ASCII: it is lo
 FORWARDED_TOO = frozenset(
     {
         b"authorization",
+        b"session-id",
+        b"session_id",
+        b"x-claude-code-session-id",
+        b"x-correlation-id",
         b"x-dualmap-tenant",
+        b"x-dynamo-session-id",
+        b"x-session-affinity",
+        b"x-session-id",
+        b"x-session-token",
+        b"x-vllm-priority",
         b"x-dualmap-timeout-ms",
         b"x-dualmap-tpot-slo-ms",
         b"x-dualmap-ttft-slo-ms",
@@ -28,7 +37,8 @@ class HttpRequest:
 
     fields: the noted header fields by lower-case name. forwarded: header lines for the instance, in order.
     content_length: None where the body is chunked or there is none. unparsed_bytes: received of a head that is not
-    complete. refusal: it will be answered with this error. close: the connection ends after its answer.
+    complete. refusal: it will be answered with this error. error_shape: of its errors. close: the connection ends after
+    its answer.
     """
 
     __slots__ = (
@@ -37,6 +47,7 @@ class HttpRequest:
         "body_pieces",
         "close",
         "content_length",
+        "error_shape",
         "fields",
         "forwarded",
         "has_body",
@@ -66,6 +77,7 @@ class HttpRequest:
         self.needs_continue = False
         self.repeated_host = False
         self.refusal: HttpError | None = None
+        self.error_shape: ErrorShape = error_body
         self.close = False
 
     @property

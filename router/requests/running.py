@@ -158,8 +158,8 @@ class Running:
         answer = _read_as(head, asked.prompt.hides_usage)
         if head.status < FIRST_REDIRECT_STATUS:
             if asked.request.stateful and asked.request.searches:
-                self._state_made(asked.prompt.state_id)  # found: else it would have answered 404
-            if asked.prompt.makes_state:
+                self._state_made(asked.prompt.read.state)  # found: else it would have answered 404
+            if asked.prompt.read.stored and self._carrier.arrived.api.makes_state:
                 return MakingAnswer(answer, head.event_stream, self._state_made)
         return answer
 

@@ -8,7 +8,8 @@ from hashlib import blake2b
 
 from msgspec.structs import replace as replace_field
 
-from dualmap.router.http.openai_errors import HttpError, state_gone, unavailable, unknown_state
+from dualmap.router.apis.state_ids import MAX_STATE_ID
+from dualmap.router.http.openai_errors import HttpError, bad_request, state_gone, unavailable, unknown_state
 from dualmap.router.requests.asked import Arrived
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven
@@ -49,12 +50,15 @@ class Stateful:
         known to be the client's own is not there.
         """
         arrived, asked = driven.arrived, driven.asked
+        state_id = asked.prompt.read.state
         owner = owner_of(arrived)
-        home = self.homes.find(asked.prompt.state_id, owner)
-        if home is not None:
+        home = self.homes.find(state_id, owner)
+        if len(state_id) > MAX_STATE_ID:
+            self._refuse(driven, bad_request(f"The id of what to go on from is longer than {MAX_STATE_ID} characters."))
+        elif home is not None:
             self._go_home(driven, home)
         elif arrived.grant is None:
-            others = () if asked.prompt.model else tuple(core for core in self._pools if core is not asked.core)
+            others = () if asked.prompt.read.model else tuple(core for core in self._pools if core is not asked.core)
             request = replace(asked.request, stateful=True)
             driven.admitted(replace_field(asked, request=request, other_cores=others))
             self._arrive(driven)
@@ -63,7 +67,7 @@ class Stateful:
             self._held.add(task)
             task.add_done_callback(self._held.discard)
         else:
-            self._refuse(driven, unknown_state(asked.prompt.state_id))
+            self._refuse(driven, unknown_state(state_id))
 
     def search_on(self, driven: Driven, reason: RejectReason) -> bool:
         """Whether a request that was rejected by one pool goes to another."""
@@ -80,7 +84,7 @@ class Stateful:
         home = driven.asked.request.home
         if home is None or why not in (RejectReason.NO_INSTANCE, FailureCause.CONNECT):
             return None
-        return state_gone(driven.asked.prompt.state_id, home)
+        return state_gone(driven.asked.prompt.read.state, home)
 
     def made(self, driven: Driven, state_id: str, instance_id: str) -> None:
         """An instance keeps something for the client from now on, or was found to."""
@@ -97,7 +101,7 @@ class Stateful:
         asked = driven.asked
         core = self.cores.get(home)
         if core is None or (asked.request.only and home not in asked.request.only):
-            self._refuse(driven, state_gone(asked.prompt.state_id, home))
+            self._refuse(driven, state_gone(asked.prompt.read.state, home))
             return
         request = replace(asked.request, only=(home,), stateful=True)
         driven.admitted(replace_field(asked, request=request, core=core))
@@ -105,7 +109,7 @@ class Stateful:
 
     async def _hold(self, driven: Driven, owner: str) -> None:
         """The gateway that answered the client may have learned the id a moment ago."""
-        state_id = driven.asked.prompt.state_id
+        state_id = driven.asked.prompt.read.state
         home = None
         heard = False
         try:

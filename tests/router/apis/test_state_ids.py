@@ -3,10 +3,8 @@
 import json
 
 import pytest
-from msgspec import Raw
 
-from dualmap.router.apis.state_ids import MAX_SOUGHT_BYTES, MAX_STATE_ID, StateSeeker, body_state_id, path_state_id
-from dualmap.router.http.openai_errors import RequestRefusedError
+from dualmap.router.apis.state_ids import MAX_SOUGHT_BYTES, StateSeeker, path_state_id
 
 CREATED = {"type": "response.created", "sequence_number": 0}
 
@@ -26,39 +24,6 @@ CREATED = {"type": "response.created", "sequence_number": 0}
 )
 def test_a_path_names_what_it_is_about(path, state_id):
     assert path_state_id(path) == state_id
-
-
-@pytest.mark.parametrize(
-    ("previous", "conversation", "state_id"),
-    [
-        ("resp_1", b"", "resp_1"),
-        (None, b'"conv_1"', "conv_1"),
-        (None, b'{"id": "conv_1", "more": []}', "conv_1"),
-        ("", b"null", ""),
-        (None, b"", ""),
-    ],
-)
-def test_a_body_names_what_it_goes_on_from(previous, conversation, state_id):
-    assert body_state_id(previous, Raw(conversation)) == state_id
-
-
-@pytest.mark.parametrize(
-    ("previous", "conversation", "param"),
-    [
-        ("r" * (MAX_STATE_ID + 1), b"", "previous_response_id"),
-        (None, b'{"id": 7}', "conversation"),
-        (None, b"[]", "conversation"),
-    ],
-)
-def test_what_cannot_be_an_id_is_refused_by_its_name(previous, conversation, param):
-    with pytest.raises(RequestRefusedError) as refused:
-        body_state_id(previous, Raw(conversation))
-    assert refused.value.error.param == param
-
-
-def test_a_path_with_an_endless_id_is_refused():
-    with pytest.raises(RequestRefusedError):
-        path_state_id("/v1/responses/" + "r" * (MAX_STATE_ID + 1))
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ async def test_metrics_tell_what_happened(fleet):
     async with fleet(stream) as f:
         client = await f.client()
         await client.post("/v1/chat/completions", STREAM)
-        await client.post("/v1/chat/completions", b"{}")
+        await client.post("/v1/chat/completions", CHAT, "x-dualmap-timeout-ms: soon\r\n")
         await client.send(b"garbage\r\n\r\n")
         await client.answer()
         samples = await scrape(f)
