@@ -20,7 +20,9 @@ from dualmap.router.apis.prompt_text import (
     in_order,
 )
 from dualmap.router.apis.state_ids import path_state_id
+from dualmap.router.apis.stream_rules import RESPONSES_STREAM
 from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.tokens.responses_prompt import read_responses as read_tokens
 
 
 class _Body(CommonBody, gc=False):
@@ -121,8 +123,10 @@ RESPONSES = Api(
     "responses",
     Placement.PREFIX,
     read=read_response,
+    stream=RESPONSES_STREAM,
     operation="chat",
     takes_salt=True,
+    tokens=read_tokens,
     makes_state=True,
 )
 ABOUT_RESPONSES = Api("about responses", Placement.LOAD, read=read_about)

@@ -64,21 +64,19 @@ _GETS: Mapping[str, Api] = {
 }
 _BEGINNINGS: tuple[tuple[str, Api], ...] = (("/v1/responses/", KEPT), ("/v1/conversations/", KEPT))
 MODEL_PATH = "/v1/models/"
-_BYTES_POSTS = {path.encode(): api for path, api in _POSTS.items()}
 
 
 def find_api(request: HttpRequest) -> Api | HttpError:
     """The API that a request is for, or why there is none."""
-    method = request.method
-    if method == "POST" and (api := _BYTES_POSTS.get(request.target)):
+    method, path = request.method, request.path
+    if method == "POST" and (api := _POSTS.get(path)) is not None:
         return api
-    path = request.path
     if (error := refusal(path)) is not None:
         return error
     if path in _GETS:
         return _GETS[path] if method in ("GET", "HEAD") else wrong_method(method, path, "GET, HEAD")
     if path in _POSTS:
-        return _POSTS[path] if method == "POST" else wrong_method(method, path, "POST")
+        return wrong_method(method, path, "POST")
     if path.startswith(MODEL_PATH) and method in ("GET", "HEAD"):
         return MODEL
     for beginning, api in _BEGINNINGS:

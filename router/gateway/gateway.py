@@ -18,7 +18,7 @@ from dualmap.router.gateway.pool import Pool
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.tls import TlsFiles
 from dualmap.router.observe.live_view import live_view
-from dualmap.router.observe.member_row import member_row
+from dualmap.router.observe.member_row import status_row
 from dualmap.router.observe.metrics import GatewayMetrics, Gauges
 from dualmap.router.observe.pool_timeline import PoolTimeline
 from dualmap.router.observe.recent_decisions import RecentDecisions
@@ -70,11 +70,13 @@ class Gateway:
         scaling: ScalingEndpoints | None = None,
         access: Access | None = None,
         isolate_tenants: bool = False,
+        heartbeat_s: float = 0.0,
         tls: TlsFiles | None = None,
     ) -> None:
         """pools: one or more; `stop` closes their journals. block_tokens: as in the config of every scheduler.
         admin_token, scaling: see AdminService. ask_for_usage, isolate_tenants: see Admission. tokens: names the first
-        pool's prompts by their tokens. access: see RequestService. tls: see HttpFront."""
+        pool's prompts by their tokens. heartbeat_s: see RequestDriver. access: see RequestService. tls: see
+        HttpFront."""
         self.gateway_id = gateway_id
         self.pools = {pool.name: pool for pool in pools}
         self.scheduler = pools[0].scheduler
@@ -90,6 +92,7 @@ class Gateway:
         self.service = RequestService(self.driver, self.admission, access, clock)
         self._tls = tls
         self._limits = limits
+        self._heartbeat_s = heartbeat_s
         self._clock = clock
         self._started_at = clock()
         self._drained = asyncio.Event()
@@ -196,6 +199,7 @@ class Gateway:
             self.signals.note(signals, now)
             pool = self._pool_of.get(signals.instance_id)
             if pool is not None and (load := signals.load) is not None:
+                self.connections.work.note_load(signals.instance_id, load, now - signals.load_age_s)
                 reported = LoadReported(
                     signals.instance_id,
                     load.running,
@@ -316,19 +320,7 @@ class Gateway:
         journals = [pool.journal.state for pool in self.pools.values() if pool.journal is not None]
         depths = self.depths().values()
         signals = self.signals.describe(self._clock())
-        members = []
-        for member in self.membership.members:
-            view = views.get(member.instance_id)
-            row = member_row(member, view)
-            row |= {"pid": member.pid, "models": [str(card.get("id")) for card in member.model_cards]}
-            if view is not None:
-                row |= {
-                    "kv_tokens": view.booked_kv_tokens,
-                    "seconds_per_token": view.seconds_per_token,
-                    "adapters_loaded": view.adapters.loaded,
-                    "signals": signals.get(member.instance_id, {}),
-                }
-            members.append(row)
+        members = [status_row(m, views.get(m.instance_id), signals) for m in self.membership.members]
         return self._about() | {
             "pid": os.getpid(),
             "policy": ", ".join(dict.fromkeys(pool.scheduler.config.policy for pool in self.pools.values())),
@@ -380,7 +372,7 @@ class Gateway:
             timeline.advance(now)
         if now >= self._next_sweep:
             self._next_sweep = now + self._limits.sweep_interval_s
-            self.driver.fail_stalled(now, self._limits)
+            self.driver.sweep(now, self._limits, self._heartbeat_s)
             self.service.sweep(now)
             self.connections.sweep(now)
             self._admin.sweep(now)

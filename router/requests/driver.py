@@ -240,10 +240,14 @@ class RequestDriver:
 
     # What the gateway calls.
 
-    def fail_stalled(self, now: float, limits: HttpLimits) -> None:
-        """Fail the attempts whose instances have sent nothing for too long; called periodically."""
+    def sweep(self, now: float, limits: HttpLimits, heartbeat_s: float) -> None:
+        """Fail the attempts whose instances have sent nothing for too long, and send comments to those who have waited
+        so long for the first token of a stream; called periodically. heartbeat_s: 0: nobody is sent any."""
+        work = self._connections.work
         for driven in list(self.exchanges.values()):
-            if driven.is_stalled(now, limits.first_byte_timeout_s, limits.stall_timeout_s):
+            if heartbeat_s:
+                driven.keep_open(now, heartbeat_s)
+            if driven.is_stalled(now, limits, work):
                 driven.drop_attempt()
                 if driven.running is not None:
                     self.attempt_failed(driven, driven.running, FailureCause.STALLED)

@@ -9,6 +9,7 @@ from xxhash import xxh3_64_intdigest
 from dualmap.router.apis.api import Scope
 from dualmap.router.apis.lax import lax_int
 from dualmap.router.apis.prompt_text import BYTES_PER_BLOCK_TOKEN
+from dualmap.router.http.credentials import credentials
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import RequestRefusedError, bad_request, unreadable_body
 from dualmap.router.requests.asked import Arrived, Prompt
@@ -107,7 +108,7 @@ def read_session(arrived: Arrived, named: str) -> int:
 
 def read_tenant(arrived: Arrived) -> str:
     """The tenant of the request's API key. Where no keys are asked for, or the key is one for many tenants: as its
-    header says, else whoever has the same bearer token, which itself is kept nowhere; empty without either. Raises
+    header says, else whoever has the same key, which itself is kept nowhere; empty without either. Raises
     RequestRefusedError (400)."""
     if arrived.grant is not None and arrived.grant.key.tenant is not None:
         return arrived.grant.key.tenant
@@ -118,8 +119,8 @@ def read_tenant(arrived: Arrived) -> str:
             field = TENANT_HEADER.decode()
             raise RequestRefusedError(bad_request(f"`{field}` must have at most {MAX_TENANT_BYTES} bytes.", field))
         return named.decode("latin-1")
-    scheme, _, key = fields.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() != b"bearer" or not (key := key.strip()):
+    key = next(credentials(fields), b"") if arrived.grant is None else arrived.grant.key.sha256.encode()
+    if not key:
         return ""
     return "key-" + blake2b(key, digest_size=8, key=_KEY_SALT).hexdigest()
 

@@ -39,7 +39,15 @@ def test_without_the_header_the_same_key_is_the_same_tenant():
     assert "sk-1" not in first
 
 
-@pytest.mark.parametrize("headers", [{}, {"authorization": b"Basic dTpw"}, {"authorization": b"Bearer "}])
+def test_a_key_is_the_same_tenant_wherever_the_client_puts_it():
+    places = ({"authorization": b"Bearer sk-1"}, {"x_api_key": b"sk-1"}, {"api_key": b" sk-1"})
+    assert len({taken_in(**headers).tenant for headers in places}) == 1
+
+
+NO_KEYS = [{}, {"authorization": b"Basic dTpw"}, {"authorization": b"Bearer "}, {"x_api_key": b""}]
+
+
+@pytest.mark.parametrize("headers", NO_KEYS)
 def test_without_either_all_are_one_tenant(headers):
     assert taken_in(**headers).tenant == ""
 
