@@ -23,6 +23,7 @@ from dualmap.router.observe.metrics import GatewayMetrics, Gauges
 from dualmap.router.observe.pool_timeline import PoolTimeline
 from dualmap.router.observe.recent_decisions import RecentDecisions
 from dualmap.router.observe.signal_ages import SignalAges
+from dualmap.router.requests.adapter_changes import AdapterChanges
 from dualmap.router.requests.admission import Admission
 from dualmap.router.requests.driver import RequestDriver
 from dualmap.router.requests.instance_connections import InstanceConnections
@@ -89,7 +90,8 @@ class Gateway:
         self.driver = RequestDriver(self.admission, self.connections, metrics, clock, gateway_id)
         if tokens is not None:
             self.driver.by_tokens = TokenArrival(tokens, block_tokens, pools[0].core, self.driver.arrive)
-        self.service = RequestService(self.driver, self.admission, access, clock)
+        self.adapters = AdapterChanges(self.connections, lambda: self.admission.models, tuple(cores), gateway_id)
+        self.service = RequestService(self.driver, self.admission, self.adapters, access, clock)
         self._tls = tls
         self._limits = limits
         self._heartbeat_s = heartbeat_s
@@ -155,6 +157,7 @@ class Gateway:
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
                 await self._drained.wait()
+                await self.adapters.finish()
         await self.front.abort()
         self.connections.close()
         self._admin.stop()
@@ -183,6 +186,7 @@ class Gateway:
         self.admission.models = ModelList(membership, next(iter(self.pools)))
         self._pool_of = {m.instance_id: self.pools[m.pool] for m in membership.members if m.pool in self.pools}
         self.front.apply_membership(membership)
+        self.adapters.apply_membership(membership)
         self.admission.ready = any(member.state is MemberState.READY for member in membership.members)
         serving = {m.instance_id: (m.host, m.port) for m in membership.members if m.state in SERVING}
         self.driver.stateful.cores = {i: self._pool_of[i].core for i in serving if i in self._pool_of}

@@ -126,6 +126,19 @@ def unavailable(message: str, retry_after_s: float = 1.0) -> HttpError:
     return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailableError", message, retry_after_s=retry_after_s)
 
 
+def bad_gateway(message: str) -> HttpError:
+    return HttpError(HTTPStatus.BAD_GATEWAY, "BadGatewayError", message)
+
+
+def not_admin() -> HttpError:
+    message = "Adapters are loaded and unloaded with an API key that has `admin: true` in the keys file."
+    return HttpError(HTTPStatus.FORBIDDEN, "PermissionDeniedError", message)
+
+
+def not_here(message: str) -> HttpError:
+    return HttpError(HTTPStatus.NOT_IMPLEMENTED, "NotImplementedError", message)
+
+
 def rejected(reject: Reject) -> HttpError:
     """What the client is told when the core rejects its request."""
     retry_after_s = reject.retry_after_s
