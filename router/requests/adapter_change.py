@@ -58,6 +58,7 @@ class AdapterChange:
             return answers[0]
         await self._put_back([a for a in answers if a.status in (HTTPStatus.OK, NO_ANSWER)])
         if not failed:
+            await self._wishes.want_adapter(self._pool, self._name, self._before)  # in case only its answer was late
             raise RequestRefusedError(unavailable("The adapter cannot be kept for instances that join later."))
         return _told(failed)
 

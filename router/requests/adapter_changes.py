@@ -189,6 +189,9 @@ class PendingChange:
         except RequestRefusedError as refusal:
             error, request_id = refusal.error, http.client_request_id
             response = error_response(error, request_id=request_id, close=http.close, shape=http.error_shape)
+        except Exception:  # whatever it was, somebody waits
+            logger.exception("a change of adapters failed")
+            response = error_response(unavailable("The change failed."), close=http.close, shape=http.error_shape)
         self._client.answer(response, close=http.close)
 
     def client_left(self) -> None:

@@ -3,6 +3,7 @@ heard."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple
 
 MAX_STATES = 100_000  # ids known at once; the one learned longest ago goes
@@ -34,28 +35,31 @@ class StateBoard:
     def __init__(self, first_number: int) -> None:
         """first_number: above 0, and above all that the board before this one has given."""
         self._first = self._number = first_number
-        self._homes: OrderedDict[str, tuple[int, StateHome]] = OrderedDict()  # by id, numbers ascending
+        self._homes: OrderedDict[int, StateHome] = OrderedDict()  # by number, ascending
+        self._numbers: dict[str, int] = {}  # by id
 
     def put(self, homes: Iterable[StateHome]) -> None:
         for home in homes:
-            _, known = self._homes.get(home.state_id, (0, home))
-            if known is not home and (known == home or known.owner != home.owner):
-                continue
+            number = self._numbers.get(home.state_id)
+            if number is not None:
+                known = self._homes[number]
+                if known == home or known.owner != home.owner:
+                    continue
+                del self._homes[number]
             self._number += 1
-            self._homes[home.state_id] = (self._number, home)
-            self._homes.move_to_end(home.state_id)
+            self._homes[self._number] = home
+            self._numbers[home.state_id] = self._number
             if len(self._homes) > MAX_STATES:
-                self._homes.popitem(last=False)
+                _, oldest = self._homes.popitem(last=False)
+                del self._numbers[oldest.state_id]
 
     def news(self, known: int) -> StateNews | None:
         """What bears a higher number, the lowest first, as much as is told at once; None if nothing does."""
         if known == self._number:
             return None
-        news: list[tuple[int, StateHome]] = []
-        for number, home in reversed(self._homes.values()):
-            if number <= known:
-                break
-            news.append((number, home))
-        told = news[: -MAX_TOLD - 1 : -1]
-        number = self._number if len(told) == len(news) else told[-1][0]
-        return StateNews(number, tuple(home for _, home in told), tell_all=0 < known < self._first)
+        oldest = next(iter(self._homes), self._number + 1)
+        numbers = (number for number in range(max(known + 1, oldest), self._number + 1) if number in self._homes)
+        told = list(islice(numbers, MAX_TOLD))
+        number = told[-1] if len(told) == MAX_TOLD else self._number
+        homes = tuple(self._homes[number] for number in told)
+        return StateNews(number, homes, tell_all=0 < known < self._first)

@@ -223,6 +223,13 @@ async def test_what_goes_on_from_an_answer_is_picked_for_where_that_is_kept(even
     picking.check_books_are_empty()
 
 
+async def test_adapters_are_not_loaded_on_one_instance_for_all():
+    stream = Picking("a", "b").stream()
+    stream.ask(b'{"lora_name":"sql","lora_path":"/sql"}', "/v1/load_lora_adapter")
+    status, error, _ = await refused(stream)
+    assert (status, error["type"]) == (501, "NotImplementedError")
+
+
 async def test_a_request_that_is_shed_gets_429_with_a_retry_after():
     picking = Picking("a", max_running=1, max_in_flight=1)
     running, _ = await picking.asked()

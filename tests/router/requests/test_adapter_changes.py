@@ -10,6 +10,7 @@ import yaml
 from dualmap.router.access.access import Access
 from dualmap.router.access.api_keys import hash_key
 from dualmap.router.requests import adapter_change, adapter_changes
+from dualmap.scheduler.fleet import wanted_adapters
 from dualmap.scheduler.fleet.member import MemberState
 from dualmap.scheduler.fleet.wanted_adapters import AdapterBoard, WantedAdapters
 from tests.router.conftest import Conversation, Fleet
@@ -283,6 +284,16 @@ async def test_with_api_keys_only_one_that_says_so_may_change_adapters(loading, 
         assert not any(instance.received for instance in f.instances)
         assert (await client.post(LOAD, SQL, "authorization: Bearer operator\r\n")).status == 200
         assert not any("authorization" in i.received[-1].headers for i in f.instances)
+
+
+async def test_what_fleet_does_not_keep_is_loaded_nowhere(loading, servers, monkeypatch):
+    monkeypatch.setattr(wanted_adapters, "MAX_NAMES", 1)
+    async with loading() as f:
+        wishes_of(f)
+        client = await f.client()
+        assert (await client.post(LOAD, SQL)).status == 200
+        assert (await client.post(LOAD, SQL | {"lora_name": "law"})).status == 503
+        assert [server.adapters for server in servers] == [{"sql": "/adapters/sql"}] * 3
 
 
 async def test_without_fleet_or_an_instance_nothing_is_changed(loading, servers, monkeypatch):
