@@ -37,6 +37,10 @@ class AdapterKeeper:
             self._failed.clear()
             self.due.set()
 
+    def lacking(self, there: Collection[str]) -> list[tuple[str, bytes]]:
+        """Adapters that a server with these ones shall have besides, and the requests that load them."""
+        return [(name, load) for name, load in self._wanted.loads if load and name not in there]
+
     async def join(self, url: str, there: Collection[str]) -> bool:
         """Before the server is used. there: adapters it has. Whether it has others now."""
         try:
@@ -52,15 +56,14 @@ class AdapterKeeper:
         """Load what the server lacks. Whether it has others now. What fails is tried again at the next look."""
         self.due.clear()
         changed = False
-        for name, load in self._wanted.loads:
-            if load and name not in there:
-                status, _ = await http_post(f"{url}/v1/load_lora_adapter", json.loads(load), LOAD_TIMEOUT_S)
-                if status == OK_STATUS:
-                    changed = True
-                    self._failed.discard(name)
-                elif name not in self._failed:
-                    self._failed.add(name)
-                    logger.warning("%s does not load the adapter %s: HTTP %d", self._instance_id, name, status)
+        for name, load in self.lacking(there):
+            status, _ = await http_post(f"{url}/v1/load_lora_adapter", json.loads(load), LOAD_TIMEOUT_S)
+            if status == OK_STATUS:
+                changed = True
+                self._failed.discard(name)
+            elif name not in self._failed:
+                self._failed.add(name)
+                logger.warning("%s does not load the adapter %s: HTTP %d", self._instance_id, name, status)
         return changed
 
     async def _unload(self, url: str, there: Collection[str]) -> bool:

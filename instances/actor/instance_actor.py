@@ -217,6 +217,8 @@ class InstanceActor:
                 async with asyncio.timeout(MODELS_INTERVAL_S):
                     await self._adapters.due.wait()
             changed = await self._ask_models()
+            if self._adapters.lacking(self.member.adapters):
+                await self._send()  # one that is being unloaded everywhere must not be loaded again
             if await self._adapters.look_after(self._url, self.member.adapters):
                 changed |= await self._ask_models()
             if changed:
