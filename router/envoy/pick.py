@@ -91,6 +91,9 @@ class Pick:
     def fail(self, cause: FailureCause) -> None:
         self.answer_error(failed(cause))
 
+    def let_go(self) -> None:
+        self.running = None
+
     # What the proxy shows.
 
     def answered(self, status: int, event_stream: bool, reached: bool) -> None:

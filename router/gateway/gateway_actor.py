@@ -73,6 +73,7 @@ class GatewayActor:
             scaling=ScalingEndpoints(_call_autoscaler, tuple(config.all_pools()), self._pool_name_of),
         )
         self._gateway.adapters.wishes = self._fleet
+        self._gateway.service.cors = settings.cors_policy()
         self._traces = _watch_requests(self._gateway, config)
         if settings.picker is not None:
             self._gateway.serve_proxies()

@@ -107,6 +107,12 @@ def body_too_large(limit_bytes: int) -> HttpError:
     return HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RequestTooLargeError", message)
 
 
+def unsupported_encoding(encoding: str, known: str) -> HttpError:
+    message = f"A body's Content-Encoding can be one of {known}, not `{encoding}`."
+    lines = b"accept-encoding: %b\r\n" % known.encode()
+    return HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaTypeError", message, lines=lines)
+
+
 def expectation_failed() -> HttpError:
     message = "`Expect` can only be `100-continue`."
     return HttpError(HTTPStatus.EXPECTATION_FAILED, "ExpectationFailedError", message)

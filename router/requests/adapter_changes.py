@@ -204,6 +204,9 @@ class PendingChange:
     def client_resumed(self) -> None:
         pass
 
+    def probe_client(self) -> bool:
+        return False
+
 
 def _response(answer: InstanceAnswer, http: HttpRequest) -> bytes:
     lines = b"".join(answer.lines) + b"x-dualmap-instance: %b\r\n" % answer.instance_id.encode()

@@ -237,6 +237,7 @@ class RequestDriver:
     def _ended(self, driven: Driven, outcome: Outcome, status: int) -> None:
         for watcher in self.watchers:
             watcher.ended(driven, outcome, status)
+        driven.let_go()
 
     # What the gateway calls.
 
