@@ -9,7 +9,7 @@ from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.answer_sink import Upstream
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.requests.answer_events import FAILED, AnswerEvents, Notice
-from dualmap.router.requests.answer_plain import MAX_HELD_BYTES, PASSED, AnswerAsEvents, HeldAnswer
+from dualmap.router.requests.answer_plain import MAX_HELD_BYTES, NO_STREAM, PASSED, AnswerAsEvents, HeldAnswer
 from dualmap.router.requests.answer_verdict import ANSWER, FAILURE, answer_verdict, error_cause, failure_cause
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
@@ -19,6 +19,7 @@ from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 
 OK_STATUS = 200
+FIRST_ERROR_STATUS = 400
 IDLE_S = 10.0  # an instance that says for so long that it runs nothing has forgotten the stream it does not end
 
 
@@ -185,7 +186,10 @@ class Running:
     def _read_as(self, head: AnswerHead) -> Answer:
         rules = self._carrier.rules
         if self._writer.is_open and not (head.event_stream and head.status == OK_STATUS):
-            return AnswerAsEvents(rules, head.status)
+            error = NO_STREAM if head.status < FIRST_ERROR_STATUS else None
+            if error is not None:
+                head.status = error.status
+            return AnswerAsEvents(rules, head.status, error)
         if head.event_stream:
             self.event_stream = True
             return AnswerEvents(rules, self._carrier.asked.prompt.hides_usage)
