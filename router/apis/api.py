@@ -12,6 +12,7 @@ import msgspec
 from dualmap.router.apis.stream_rules import OTHER_STREAM, StreamRules
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import ErrorShape, error_body
+from dualmap.router.tokens.prompt_reader import PromptReader
 from dualmap.router.tokens.token_ratio import NO_MEDIA
 
 
@@ -97,6 +98,7 @@ class Api:
     asks_usage: a stream reports `usage` where `stream_options` ask for it.
     takes_salt: bodies may have a `cache_salt`.
     makes_state: its answers name what their instance keeps.
+    tokens: how its prompts are known by their tokens; None: they are not.
     """
 
     name: str
@@ -109,5 +111,6 @@ class Api:
     asks_usage: bool = False
     takes_salt: bool = False
     makes_state: bool = False
+    tokens: PromptReader | None = None
 
     __hash__ = object.__hash__

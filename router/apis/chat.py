@@ -20,6 +20,7 @@ from dualmap.router.apis.prompt_text import (
 )
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.tokens.chat_prompt import read_chat as read_tokens
 
 
 class _Body(CommonBody, gc=False):
@@ -95,4 +96,5 @@ CHAT = Api(
     operation="chat",
     asks_usage=True,
     takes_salt=True,
+    tokens=read_tokens,
 )

@@ -11,6 +11,7 @@ from dualmap.router.apis.lax import lax_bool, lax_int
 from dualmap.router.apis.prompt_text import BYTES_PER_BLOCK_TOKEN, prompt_root
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.tokens.completion_prompt import read_completion as read_tokens
 from dualmap.scheduler.blocks import hash_text
 
 
@@ -81,4 +82,5 @@ COMPLETIONS = Api(
     operation="text_completion",
     asks_usage=True,
     takes_salt=True,
+    tokens=read_tokens,
 )

@@ -21,6 +21,7 @@ from dualmap.router.apis.prompt_text import (
 )
 from dualmap.router.apis.stream_rules import MESSAGES_STREAM
 from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.tokens.messages_prompt import read_messages as read_tokens
 
 
 class _Body(CommonBody, gc=False):
@@ -116,5 +117,6 @@ MESSAGES = Api(
     error=anthropic_error,
     operation="chat",
     takes_salt=True,
+    tokens=read_tokens,
 )
 COUNT_TOKENS = Api("count_tokens", Placement.PREFIX, read=read_count, error=anthropic_error)
