@@ -183,6 +183,7 @@ def test_an_instance_works_when_its_progress_grows(samples, worked_at):
         ([(1.0, sample(running=0)), (3.0, sample(running=0))], 3.0),
         ([(1.0, sample(running=0)), (3.0, sample(running=0, waiting=1))], 0.0),
         ([(1.0, sample(running=0)), (2.0, sample()), (3.0, sample(running=0))], 1.0),
+        ([(1.0, sample(5, running=0)), (3.0, sample(6, running=0))], 0.0),  # it does something all the same
         ([(3.9 - FRESH_S, sample(running=0))], 0.0),  # what it said is old
     ],
 )
