@@ -129,10 +129,16 @@ class Running:
         if self._signs:
             self._signs = False
             self._sign_at = now
-        if quiet_s > limits.stall_timeout_s:
-            working_s = now - max(self._sign_at, work.worked_at(self.dispatch.instance_id))
-            return working_s > limits.stall_timeout_s or quiet_s > limits.first_byte_timeout_s
-        if quiet_s <= IDLE_S or not self.event_stream or self._carrier.rules.pauses:
+        if quiet_s > IDLE_S and self._is_forgotten(now, work):
+            return True
+        if quiet_s <= limits.stall_timeout_s:
+            return False
+        working_s = now - max(self._sign_at, work.worked_at(self.dispatch.instance_id))
+        return working_s > limits.stall_timeout_s or quiet_s > limits.first_byte_timeout_s
+
+    def _is_forgotten(self, now: float, work: InstanceWork) -> bool:
+        """Whether the instance says that it runs nothing, and so not this stream."""
+        if not self.event_stream or self._carrier.rules.pauses:
             return False
         return work.idle_s(self.dispatch.instance_id, now) > IDLE_S
 
