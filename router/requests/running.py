@@ -20,7 +20,7 @@ from dualmap.scheduler.events import FailureCause
 
 OK_STATUS = 200
 FIRST_ERROR_STATUS = 400
-IDLE_S = 10.0  # an instance that says for so long that it runs nothing has forgotten the stream it does not end
+IDLE_S = 20.0  # an instance that says for so long that it runs nothing has forgotten the stream it does not end
 
 
 class Answer(Protocol):
