@@ -19,6 +19,7 @@ from dualmap.router.apis.prompt_text import (
     in_order,
     spell,
 )
+from dualmap.router.apis.state_ids import path_state_id
 from dualmap.router.apis.stream_rules import RESPONSES_STREAM
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.responses_prompt import read_responses as read_tokens
@@ -31,6 +32,7 @@ class _Body(CommonBody, gc=False):
     max_output_tokens: int | None = None
     previous_response_id: str | None = None
     conversation: Any = None
+    store: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Body, strict=False)
@@ -39,8 +41,11 @@ _decoder = msgspec.json.Decoder(_Body, strict=False)
 def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     """See Reader."""
     fields = decode(_decoder, body)
-    if fields is None or fields.input is None:
+    if fields is None:
         return NOT_UNDERSTOOD
+    model, state, stored = fields.model or scope.default_model, _state_of(fields), fields.store is not False
+    if fields.input is None:
+        return ReadBody(understood=False, model=model, state=state, stored=stored)
     media = Media()
     messages: Spelled = []
     if isinstance(fields.instructions, str):
@@ -50,7 +55,7 @@ def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     else:
         for item in fields.input:
             _add_item(item, messages, media)
-    model, cache_salt = fields.model or scope.default_model, salt_of(fields.cache_salt, scope)
+    cache_salt = salt_of(fields.cache_salt, scope)
     tools = given(fields.tools)
     blocks = chat_blocks(messages, media, tools, model=model, cache_salt=cache_salt, scope=scope)
     return ReadBody(
@@ -64,8 +69,17 @@ def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         priority=fields.priority,
         cache_salt=cache_salt,
         session=session_of(fields),
-        state=fields.previous_response_id or _conversation(fields.conversation),
+        state=state,
+        stored=stored,
     )
+
+
+def read_about(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
+    """See Reader: of a request for something else than the response itself."""
+    fields = decode(_decoder, body)
+    if fields is None:
+        return NOT_UNDERSTOOD
+    return ReadBody(understood=False, model=fields.model or "", state=_state_of(fields))
 
 
 def _add_item(item: dict[str, Any], messages: Spelled, media: Media) -> None:
@@ -90,14 +104,15 @@ def _add_item(item: dict[str, Any], messages: Spelled, media: Media) -> None:
             spell(messages, "assistant", said)
 
 
-def _conversation(value: Any) -> str:
-    named = value.get("id") if isinstance(value, dict) else value
-    return named if isinstance(named, str) else ""
+def _state_of(fields: _Body) -> str:
+    conversation = fields.conversation
+    named = conversation.get("id") if isinstance(conversation, dict) else conversation
+    return fields.previous_response_id or (named if isinstance(named, str) else "")
 
 
 def read_kept(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
-    """See Reader: the id stands in the path, behind the name of the API."""
-    return ReadBody(model="", state=http.path.split("/")[3])
+    """See Reader."""
+    return ReadBody(understood=False, state=path_state_id(http.path))
 
 
 RESPONSES = Api(
@@ -110,5 +125,6 @@ RESPONSES = Api(
     tokens=read_tokens,
     makes_state=True,
 )
+ABOUT_RESPONSES = Api("about responses", Placement.LOAD, read=read_about)
 CONVERSATIONS = Api("conversations", Placement.LOAD, makes_state=True)
 KEPT = Api("kept", Placement.STATE, read=read_kept)

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from dualmap.router.apis.state_ids import StateSeeker
 from dualmap.router.apis.stream_event import StreamError
 from dualmap.router.apis.stream_rules import StreamRules
 from dualmap.router.apis.usage import Usage, peek_usage
@@ -19,6 +20,7 @@ from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 
 OK_STATUS = 200
+FIRST_REDIRECT_STATUS = 300
 FIRST_ERROR_STATUS = 400
 IDLE_S = 20.0  # an instance that says for so long that it runs nothing has forgotten the stream it does not end
 
@@ -49,6 +51,8 @@ class Carrier(Protocol):
 
     def answer_begun(self, run: "Running", has_body: bool) -> None: ...
 
+    def state_made(self, run: "Running", state_id: str) -> None: ...
+
     def finished(self, run: "Running", status: int) -> None: ...
 
     def attempt_failed(self, run: "Running", cause: FailureCause) -> None: ...
@@ -62,6 +66,7 @@ class Running:
         "_carrier",
         "_instance_lines",
         "_quiet_since",
+        "_seeker",
         "_sign_at",
         "_signs",
         "_swept_pieces",
@@ -88,6 +93,7 @@ class Running:
         self._writer = writer
         self._instance_lines = instance_lines
         self._answer: Answer | None = None
+        self._seeker: StateSeeker | None = None  # while it is to be found what the instance keeps of its answer
         self._quiet_since = self._sign_at = now
         self._signs = False  # it has sent something, if nothing of the answer, since the last sweep
         self._swept_pieces = 0
@@ -159,11 +165,16 @@ class Running:
     def relay(self, body: bytes, pieces: int, head: AnswerHead, complete: bool) -> None:
         answer = self._answer
         if answer is None:
-            verdict = answer_verdict(head.status, aborted=False, begun=False, last=self.dispatch.last)
+            asked = self._carrier.asked
+            last = self.dispatch.last and not asked.other_cores
+            searches = asked.request.stateful and asked.request.searches
+            verdict = answer_verdict(head.status, aborted=False, begun=False, last=last, searches=searches)
             if verdict is not ANSWER:
                 self._give_up(failure_cause(head.status, aborted=False))
                 return
             answer = self._answer = self._read_as(head)
+            if head.status < FIRST_REDIRECT_STATUS:
+                self._note_state(asked, head.event_stream)
         self.pieces += pieces
         body = answer.feed(body, complete)
         if answer.notice is not None:
@@ -174,6 +185,8 @@ class Running:
             self.pieces -= pieces
             self._signs = True
         if body or complete:
+            if self._seeker is not None:
+                self._seek_state(body, complete)
             if self._carrier.phase is ANSWERING:
                 self._writer.go_on(body, complete)
             else:
@@ -202,6 +215,21 @@ class Running:
         if head.content_length is not None and head.content_length <= MAX_HELD_BYTES:
             return HeldAnswer(rules)
         return PASSED
+
+    def _note_state(self, asked: Asked, event_stream: bool) -> None:
+        """What the instance keeps: what it was asked to go on from, and what it makes."""
+        if asked.request.stateful and asked.request.searches:
+            self._carrier.state_made(self, asked.prompt.read.state)
+        if asked.prompt.read.stored and self._carrier.arrived.api.makes_state:
+            self._seeker = StateSeeker(event_stream)
+
+    def _seek_state(self, body: bytes, complete: bool) -> None:
+        """Before the client can go on from it."""
+        if self._seeker is not None and self._seeker.seeks:
+            if state_id := self._seeker.feed(body, complete):
+                self._carrier.state_made(self, state_id)
+        else:
+            self._seeker = None
 
     def _failed(self, error: StreamError | None, head: AnswerHead, body: bytes) -> None:
         """The instance ended its answer by itself. error: what it said. body: what can still be relayed."""
