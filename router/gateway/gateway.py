@@ -76,8 +76,7 @@ class Gateway:
     ) -> None:
         """pools: one or more; `stop` closes their journals. block_tokens: as in the config of every scheduler.
         admin_token, scaling: see AdminService. ask_for_usage, isolate_tenants: see Admission. tokens: names the first
-        pool's prompts by their tokens. heartbeat_s: see RequestDriver. access: see RequestService. tls: see
-        HttpFront."""
+        pool's prompts by their tokens. heartbeat_s, access, tls: see RequestDriver, RequestService, HttpFront."""
         self.gateway_id = gateway_id
         self.pools = {pool.name: pool for pool in pools}
         self.scheduler = pools[0].scheduler

@@ -10,7 +10,7 @@ from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.answer_sink import Upstream
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.requests.answer_events import FAILED, AnswerEvents, Notice
-from dualmap.router.requests.answer_plain import MAX_HELD_BYTES, PASSED, AnswerAsEvents, HeldAnswer
+from dualmap.router.requests.answer_plain import MAX_HELD_BYTES, NO_STREAM, PASSED, AnswerAsEvents, HeldAnswer
 from dualmap.router.requests.answer_verdict import ANSWER, FAILURE, answer_verdict, error_cause, failure_cause
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
@@ -20,8 +20,9 @@ from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 
 OK_STATUS = 200
-IDLE_S = 10.0  # an instance that says for so long that it runs nothing has forgotten the stream it does not end
 FIRST_REDIRECT_STATUS = 300
+FIRST_ERROR_STATUS = 400
+IDLE_S = 20.0  # an instance that says for so long that it runs nothing has forgotten the stream it does not end
 
 
 class Answer(Protocol):
@@ -134,10 +135,16 @@ class Running:
         if self._signs:
             self._signs = False
             self._sign_at = now
-        if quiet_s > limits.stall_timeout_s:
-            working_s = now - max(self._sign_at, work.worked_at(self.dispatch.instance_id))
-            return working_s > limits.stall_timeout_s or quiet_s > limits.first_byte_timeout_s
-        if quiet_s <= IDLE_S or not self.event_stream or self._carrier.rules.pauses:
+        if quiet_s > IDLE_S and self._is_forgotten(now, work):
+            return True
+        if quiet_s <= limits.stall_timeout_s:
+            return False
+        working_s = now - max(self._sign_at, work.worked_at(self.dispatch.instance_id))
+        return working_s > limits.stall_timeout_s or quiet_s > limits.first_byte_timeout_s
+
+    def _is_forgotten(self, now: float, work: InstanceWork) -> bool:
+        """Whether the instance says that it runs nothing, and so not this stream."""
+        if not self.event_stream or self._carrier.rules.pauses:
             return False
         return work.idle_s(self.dispatch.instance_id, now) > IDLE_S
 
@@ -198,7 +205,10 @@ class Running:
     def _read_as(self, head: AnswerHead) -> Answer:
         rules = self._carrier.rules
         if self._writer.is_open and not (head.event_stream and head.status == OK_STATUS):
-            return AnswerAsEvents(rules, head.status)
+            error = NO_STREAM if head.status < FIRST_ERROR_STATUS else None
+            if error is not None:
+                head.status = error.status
+            return AnswerAsEvents(rules, head.status, error)
         if head.event_stream:
             self.event_stream = True
             return AnswerEvents(rules, self._carrier.asked.prompt.hides_usage)
