@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dualmap.router.apis.routes import Route
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import failed, rejected
 from dualmap.router.observe.metrics import REJECTIONS, GatewayMetrics, Outcome
@@ -35,9 +34,9 @@ FIRST_SERVER_ERROR_STATUS = 500
 
 class RequestDriver:
     """exchanges: requests that the core knows, or soon will, by id. dispatched: is told of each request that goes out.
-    watchers: of each that comes and ends. first_token_came: of each stream that begins, and how many seconds after its
-    request. tell_others: a core wants the other gateways to know of its books at once. by_tokens: names the prompts of
-    a core by their tokens; None: all are known by their raw bytes."""
+    watchers: of each that comes and ends. first_token_came: of each stream that
+    begins, and how many seconds after its request. tell_others: a core wants the other gateways to know of its books at
+    once. by_tokens: names the prompts of a core by their tokens; None: all are known by their raw bytes."""
 
     def __init__(
         self,
@@ -95,7 +94,7 @@ class RequestDriver:
         driven.admitted(asked)
         self.exchanges[arrived.id] = driven
         by_tokens = self.by_tokens
-        if by_tokens is None or arrived.route is Route.PASSED_THROUGH or asked.core is not by_tokens.core:
+        if by_tokens is None or asked.core is not by_tokens.core or not by_tokens.reads(asked.prompt, arrived.api):
             self.handle(RequestArrived(asked.request), asked.core)
         else:
             by_tokens.begin(driven)
@@ -144,8 +143,9 @@ class RequestDriver:
                 metrics.prompt_tokens += prompt_tokens
                 metrics.cached_prompt_tokens += cached_tokens or 0
                 prompt = asked.prompt
-                if not prompt.is_token_ids:
-                    self._admission.ratio.observe(prompt.model, prompt.size_bytes, prompt_tokens)
+                read = prompt.read
+                if read.text_bytes and not read.prompt_tokens:
+                    self._admission.ratio.observe(prompt.model, read.text_bytes, prompt_tokens, read.media)
         else:
             outcome = Outcome.CLIENT_ERROR if status < FIRST_SERVER_ERROR_STATUS else Outcome.INSTANCE_ERROR
         metrics.outcomes[outcome] += 1
@@ -217,10 +217,14 @@ class RequestDriver:
 
     # What the gateway calls.
 
-    def fail_stalled(self, now: float, limits: HttpLimits) -> None:
-        """Fail the attempts whose instances have sent nothing for too long; called periodically."""
+    def sweep(self, now: float, limits: HttpLimits, heartbeat_s: float) -> None:
+        """Fail the attempts whose instances have sent nothing for too long, and send comments to those who have waited
+        so long for the first token of a stream; called periodically. heartbeat_s: 0: nobody is sent any."""
+        work = self._connections.work
         for driven in list(self.exchanges.values()):
-            if driven.is_stalled(now, limits.first_byte_timeout_s, limits.stall_timeout_s):
+            if heartbeat_s:
+                driven.keep_open(now, heartbeat_s)
+            if driven.is_stalled(now, limits, work):
                 driven.drop_attempt()
                 if driven.running is not None:
                     self.attempt_failed(driven, driven.running, FailureCause.STALLED)
