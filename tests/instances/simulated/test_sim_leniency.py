@@ -1,4 +1,4 @@
-"""The simulated server takes and refuses what vLLM does, and answers paths as vLLM does."""
+"""The simulated server takes and refuses what vLLM does."""
 
 import json
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.instances.conftest import SimProcess
-from tests.vllm.lenient_bodies import CHAT, COMPLETION, LENIENT_BODIES, MODEL, LenientBody, fields
+from tests.vllm.lenient_bodies import COMPLETION, LENIENT_BODIES, MODEL, LenientBody, fields
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +39,3 @@ def test_what_is_converted_means_the_same(tiny: SimProcess, strict: dict, lenien
     ]
     assert answers[0]["choices"] == answers[1]["choices"]
     assert answers[0]["usage"]["completion_tokens"] == answers[1]["usage"]["completion_tokens"]
-
-
-def test_a_slash_too_many_sends_the_client_on(tiny: SimProcess) -> None:
-    status, headers, body = tiny.request("POST", f"{CHAT}/?a=1", fields(CHAT))
-    assert (status, body) == (307, b"")
-    assert headers["location"] == f"http://127.0.0.1:{tiny.port}{CHAT}?a=1"
-    assert tiny.request("GET", "//")[0] == 404
