@@ -7,8 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
-from dualmap.router.apis.json_body import CommonBody, decode, model_of, salt_of, session_of
-from dualmap.router.apis.lax import lax_bool, lax_int, lax_str
+from dualmap.router.apis.json_body import CommonBody, decode, given, salt_of, session_of
 from dualmap.router.apis.prompt_text import (
     SYSTEM_ROLES,
     Media,
@@ -27,20 +26,20 @@ from dualmap.router.tokens.responses_prompt import read_responses as read_tokens
 
 class _Body(CommonBody, gc=False):
     instructions: Any = None
-    input: Any = None
+    input: str | list[dict[str, Any]] | None = None
     tools: Raw = Raw(b"")
-    max_output_tokens: Any = None
-    previous_response_id: Any = None
+    max_output_tokens: int | None = None
+    previous_response_id: str | None = None
     conversation: Any = None
 
 
-_decoder = msgspec.json.Decoder(_Body)
+_decoder = msgspec.json.Decoder(_Body, strict=False)
 
 
 def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     """See Reader."""
     fields = decode(_decoder, body)
-    if fields is None or not isinstance(fields.input, str | list):
+    if fields is None or fields.input is None:
         return NOT_UNDERSTOOD
     media = Media()
     messages: Spelled = []
@@ -50,11 +49,9 @@ def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         spell(messages, "user", fields.input)
     else:
         for item in fields.input:
-            if not isinstance(item, dict):
-                return NOT_UNDERSTOOD
             _add_item(item, messages, media)
-    model, cache_salt = model_of(fields, scope), salt_of(fields, scope)
-    tools = b"" if fields.tools == b"null" else bytes(fields.tools)
+    model, cache_salt = fields.model or scope.default_model, salt_of(fields.cache_salt, scope)
+    tools = given(fields.tools)
     blocks = chat_blocks(messages, media, tools, model=model, cache_salt=cache_salt, scope=scope)
     return ReadBody(
         model=model,
@@ -62,12 +59,12 @@ def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         text_bytes=blocks.text_bytes,
         media=media.counts,
         hashed_bytes=blocks.hashed_bytes,
-        stream=lax_bool(fields.stream),
-        max_output_tokens=max(0, lax_int(fields.max_output_tokens) or 0),
-        priority=lax_int(fields.priority),
+        stream=fields.stream or False,
+        max_output_tokens=max(0, fields.max_output_tokens or 0),
+        priority=fields.priority,
         cache_salt=cache_salt,
         session=session_of(fields),
-        state=lax_str(fields.previous_response_id) or _conversation(fields.conversation),
+        state=fields.previous_response_id or _conversation(fields.conversation),
     )
 
 
@@ -79,7 +76,7 @@ def _add_item(item: dict[str, Any], messages: Spelled, media: Media) -> None:
         spell(messages, role, content_text(item.get("content"), media, is_system=role in SYSTEM_ROLES))
     elif kind == "function_call_output":
         output = content_text(item.get("output"), media)
-        spell(messages, "tool", output + field_text("tool_call_id", lax_str(item.get("call_id"))))
+        spell(messages, "tool", output + field_text("tool_call_id", str(item.get("call_id"))))
     else:
         if kind == "function_call":
             said = call_text(item.get("name"), item.get("arguments"), item.get("call_id"))
@@ -94,7 +91,8 @@ def _add_item(item: dict[str, Any], messages: Spelled, media: Media) -> None:
 
 
 def _conversation(value: Any) -> str:
-    return lax_str(value.get("id")) if isinstance(value, dict) else lax_str(value)
+    named = value.get("id") if isinstance(value, dict) else value
+    return named if isinstance(named, str) else ""
 
 
 def read_kept(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:

@@ -98,7 +98,7 @@ class Admission:
             only=arrived.only,
             tpot_slo_s=tpot_slo_s,
             key_blocks=() if read.cached else read.blocks,
-            session=session,
+            session=session if arrived.api.placement is Placement.PREFIX else 0,  # others reuse nothing
         )
         return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines)
 

@@ -7,7 +7,6 @@ from secrets import token_bytes
 from xxhash import xxh3_64_intdigest
 
 from dualmap.router.apis.api import Scope
-from dualmap.router.apis.lax import lax_int
 from dualmap.router.apis.prompt_text import BYTES_PER_BLOCK_TOKEN
 from dualmap.router.http.credentials import credentials
 from dualmap.router.http.http_request import HttpRequest
@@ -47,7 +46,7 @@ def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage
     model = read.model or scope.default_model
     priority = read.priority
     if priority is None and (header := arrived.http.fields.get(PRIORITY_HEADER)) is not None:
-        priority = lax_int(header.decode("latin-1"))
+        priority = _whole_number(header)
     priority = max(-MAX_PRIORITY, min(MAX_PRIORITY, priority or 0))
     if not read.understood:
         if scope.apart and api.takes_salt:
@@ -70,6 +69,14 @@ def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage
         priority=priority,
         hides_usage=hides_usage,
     )
+
+
+def _whole_number(value: bytes) -> int | None:
+    """As 7 or 7.0; None where it is another thing, which the instance refuses."""
+    try:
+        return int(float(value))
+    except (ValueError, OverflowError):
+        return None
 
 
 def _asking_for_usage(body: bytes) -> bytes:
