@@ -19,23 +19,27 @@ def root_hash(*scope: bytes) -> int:
     return parent
 
 
-def hash_text(text: bytes, block_bytes: int, *, opening_bytes: int = 0, parent: int = 0) -> tuple[int, ...]:
-    """Hash raw prompt bytes, as they stand in the request body.
+def hash_text(text: bytes, block_bytes: int, *, boundaries: Sequence[int] = (), parent: int = 0) -> tuple[int, ...]:
+    """Hash the bytes of a prompt.
 
-    opening_bytes: where the first exchange of a chat ends. A block ends there too, however short, so that a chat has
-    its key from the first turn on and keeps it as it grows; blocks after it are counted from there. 0: there is none.
-    A rest shorter than a block is left out, since the next turn would change it; a text without any block is hashed
-    whole.
+    boundaries: byte offsets, ascending, where parts of the prompt end that others share or that stay as it grows: its
+    tools, its system prompt, the first exchange of a chat. A block ends at each, however short, and the blocks after it
+    are counted from there. Where nothing lies between two of them, or the text ends before one, there is no block.
+    A rest shorter than a block behind the last of them is left out, since the next turn would change it; a text without
+    any block is hashed whole.
     """
     hashes: list[int] = []
     end = len(text)
-    opening_end = min(opening_bytes, end)
     start = 0
-    while start < opening_end:
-        stop = min(start + block_bytes, opening_end)
-        parent = xxh3_64_intdigest(text[start:stop], parent)
-        hashes.append(parent)
-        start = stop
+    for boundary in boundaries:
+        part_end = boundary if boundary < end else end
+        while start < part_end:
+            stop = start + block_bytes
+            if stop > part_end:
+                stop = part_end
+            parent = xxh3_64_intdigest(text[start:stop], parent)
+            hashes.append(parent)
+            start = stop
     for stop in range(start + block_bytes, end + 1, block_bytes):
         parent = xxh3_64_intdigest(text[start:stop], parent)
         hashes.append(parent)

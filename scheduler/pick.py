@@ -1,6 +1,7 @@
 """Choice between the candidates of a key by what each would cost (arXiv 2602.06502, section 3.3)."""
 
 from math import inf
+from typing import NamedTuple
 
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.request import ChoiceReason
@@ -10,6 +11,16 @@ from dualmap.scheduler.ttft_estimate import TtftEstimate
 # than all of it, since who waits for a first token sees nothing else, and who reads an answer has something to read.
 STALL_SHARE = 0.5
 TIE_S = 0.02  # a step or two of the engine: costs that differ by less are equal
+# Of the objective for the first token: so much later a request may run where its session was. At the defaults it is
+# 0.1 s, what it takes to compute the rest of the last turn that is no whole block: cached there, and in no book.
+SESSION_SHARE = 0.02
+
+
+class SessionHome(NamedTuple):
+    """instance_id: where the session's last request ran. noise_s: so much more it may cost there than at the best."""
+
+    instance_id: str
+    noise_s: float
 
 
 def leaving_gain_s(here_s: float, there_s: float, extra_prefill_s: float, recompute_price: float) -> float:
@@ -30,6 +41,7 @@ def pick_instance(
     recompute_price: float,
     decode_price_s: float | None,
     answer_tokens: float = 0.0,
+    session_home: SessionHome | None = None,
 ) -> tuple[TtftEstimate, ChoiceReason]:
     """Go where the time to the first token, the price of what is computed again, and that of decoding among others are
     least together. To copy a hot prefix costs nothing: so many share it (prefix_key.py) that a copy pays for itself.
@@ -38,7 +50,8 @@ def pick_instance(
     break ties without favouring an instance. slo_aware: False keeps the prefix where it is cached at any cost.
     decode_price_s: seconds, for each request that runs at the instance; None: who decodes where does not count.
     answer_tokens: how long answers are; where
-    its tokens would come later than the objective there, it loses that much for each.
+    its tokens would come later than the objective there, it loses that much for each. session_home: is preferred to
+    whoever is best where it holds no less of the prompt, and costs and takes no more but for noise; one of estimates.
     """
     if len(estimates) == 1:
         return estimates[0], ChoiceReason.ONLY_ONE
@@ -55,19 +68,28 @@ def pick_instance(
             most = e.held_tokens
         elif e.held_tokens < least:
             least = e.held_tokens
-    warm, warm_s = _cheapest(estimates, costs, most)
+    best, best_s = warm, _ = _cheapest(estimates, costs, most)
     if most == least:
-        return warm, ChoiceReason.BALANCED
-    if not slo_aware:
-        return warm, ChoiceReason.WARM
-    own_s = warm.prefill_s - warm.shared_s
-    best, best_s = warm, warm_s
-    for e, cost_s in zip(estimates, costs, strict=True):
-        if cost_s < best_s:
-            cost_s += recompute_price * max(0.0, e.prefill_s - e.shared_s - own_s)
+        reason = ChoiceReason.BALANCED
+    elif not slo_aware:
+        reason = ChoiceReason.WARM
+    else:
+        own_s = warm.prefill_s - warm.shared_s
+        for e, cost_s in zip(estimates, costs, strict=True):
             if cost_s < best_s:
-                best, best_s = e, cost_s
-    return best, ChoiceReason.WARM if best is warm else ChoiceReason.SWITCHED
+                cost_s += recompute_price * max(0.0, e.prefill_s - e.shared_s - own_s)
+                if cost_s < best_s:
+                    best, best_s = e, cost_s
+        reason = ChoiceReason.WARM if best is warm else ChoiceReason.SWITCHED
+    if session_home is not None and best.instance_id != session_home.instance_id:
+        cost_there = {e.instance_id: (cost_s, e) for e, cost_s in zip(estimates, costs, strict=True)}
+        home_s, home = cost_there[session_home.instance_id]
+        limit_s = cost_there[best.instance_id][0] + session_home.noise_s
+        # A hot prefix may be copied to it for nothing, but not where the first token would come later for that.
+        in_time = home_s <= limit_s and home.total_s <= best.total_s + session_home.noise_s
+        if in_time and home.held_tokens >= best.held_tokens:
+            return home, ChoiceReason.SESSION
+    return best, reason
 
 
 def _cheapest(estimates: list[TtftEstimate], costs: list[float], held_tokens: int) -> tuple[TtftEstimate, float]:

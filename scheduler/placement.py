@@ -13,7 +13,8 @@ from dualmap.scheduler.ttft_estimate import TtftEstimate
 @record
 class Placement:
     """candidates: instances that the policy named by the prefix, for rebalancing. considered: the estimates that were
-    compared, for explanations. shared_blocks: leading blocks of the prompt that many share (prefix_key.RingKey)."""
+    compared, for explanations. shared_blocks: leading blocks of `Request.blocks` that many share, as far as
+    the prompt's key tells."""
 
     estimate: TtftEstimate
     candidates: tuple[str, ...]

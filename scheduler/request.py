@@ -24,6 +24,10 @@ class Request:
     adapter: the LoRA adapter it runs with; empty for the base model. The blocks' hashes tell adapters apart, too.
     timeout_s: how long its client waits for the first token; None takes the configured time.
     only: ids of the instances that it may run on; empty: any.
+    key_blocks: the chain that names the prompt on the rings, where that is another than `blocks`, which caches hold: a
+    prompt known by its tokens is named as one known by its text alone. Empty: `blocks`.
+    session: hash of the session that the client names; 0: it names none, or the request reuses nothing of the one
+    before. A hint: it names a prompt that has no block at all, and decides between instances that are equal otherwise.
     """
 
     id: str
@@ -40,6 +44,13 @@ class Request:
     timeout_s: float | None = None
     only: tuple[str, ...] = ()
     tpot_slo_s: float | None = None
+    key_blocks: tuple[int, ...] = ()
+    session: int = 0
+
+    @property
+    def chain(self) -> tuple[int, ...]:
+        """The blocks by which the prompt is known on the rings."""
+        return self.key_blocks or self.blocks
 
 
 class ChoiceReason(StrEnum):
@@ -48,6 +59,7 @@ class ChoiceReason(StrEnum):
     WARM = "warm"  # the candidate with the longer cached prefix, and it keeps the SLO
     SWITCHED = "switched"  # waiting for the warm one would cost more than computing the prefix again
     BALANCED = "balanced"  # none holds more of the prefix than another: the sooner one
+    SESSION = "session"  # as good as the best one, and the session's last request ran there
     ONLY_ONE = "only_one"  # one candidate was left
     MOVED = "moved"  # taken off a hot instance by rebalancing
     TAKEN = "taken"  # taken by an instance that would have idled

@@ -131,6 +131,7 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
         digest_delay_s=disturbance.digest_delay_s,
         shared_cache=bound,
         told_output="exact" if disturbance.tell_output or bound else "none",
+        named_sessions=disturbance.name_sessions,
         scaling=ScalingConfig(*setup.scale) if setup.scale else None,
         start_s=setup.start_s,
         cells=setup.cells,

@@ -31,6 +31,7 @@ from dualmap.scheduler.events import (
     Tick,
 )
 from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.messages import Sent
 from dualmap.scheduler.rebalance import plan_rebalance
 from dualmap.scheduler.request import Request
 
@@ -152,6 +153,7 @@ class VirtualCluster:
             request.prompt_tokens,
             max_output_tokens=request.output_tokens if self.settings.told_output == "exact" else 0,
             block_tokens=self.workload.block_tokens,
+            session=request.session + 1 if self.settings.named_sessions else 0,
         )
         self._tell(self._gateway_of(index), RequestArrived(told))
 
@@ -184,8 +186,10 @@ class VirtualCluster:
         match command:
             case Dispatch():
                 self.outcomes[int(command.request_id)].sent_s = self.clock.now
-                blocks = self._prompt_blocks(int(command.request_id))
-                self._fleet_at(gateway).note_sent(gateway, command.instance_id, blocks)
+                index = int(command.request_id)
+                told = self.workload.requests[index].told
+                sent = Sent(command.instance_id, self._prompt_blocks(index), told.key_blocks if told else ())
+                self._fleet_at(gateway).note_sent(gateway, sent)
                 self.clock.at(self._reaches_engine_s(command.instance_id), self._deliver, gateway, command)
             case Reject() | FailStream():
                 self._ended(int(command.request_id), ok=False)

@@ -38,7 +38,8 @@ class ClusterSettings:
     """gateways: each has its own core and takes its turn of the sessions; they learn of each other's load every
     digest_s, and when a core asks, so much late as digest_delay_s says (None: network_s). shared_cache: all instances
     have one offload tier, as large as all of theirs together; what one computed, each reads back. told_output: what
-    gateways are told of the length of an answer, nothing or the truth, where no request is on record. scaling: only
+    gateways are told of the length of an answer, nothing or the truth, where no request is on record. named_sessions:
+    whether they are told of each request's session, as the workload has it. scaling: only
     min_replicas of the instances are there at first, the others are started by plans, which takes start_s. ticks,
     plans: when gateways tick and when moves are planned, where that is on record; after the last tick, and otherwise
     from 0 on, every TICK_S, and without plans with each tick. cells: more than one for VirtualCells."""
@@ -52,6 +53,7 @@ class ClusterSettings:
     digest_delay_s: float | None = None
     shared_cache: bool = False
     told_output: Literal["none", "exact"] = "none"  # clients allow plenty or say nothing; none knows
+    named_sessions: bool = False
     scaling: ScalingConfig | None = None
     start_s: float = 30.0
     ticks: Sequence[float] = ()

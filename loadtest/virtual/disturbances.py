@@ -23,7 +23,7 @@ class Disturbance:
     cold_share, cold_at: these join at that moment.
     lost_count, lost_at, back_at: these are lost and come back with an empty cache.
     count_warmup: the first requests count, too.
-    tell_output: the gateways are told how long each answer will be.
+    tell_output: the gateways are told how long each answer will be. name_sessions: clients name their sessions.
     """
 
     name: str = "none"
@@ -45,6 +45,7 @@ class Disturbance:
     back_at: float = 2 / 3
     count_warmup: bool = False
     tell_output: bool = False
+    name_sessions: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -97,6 +98,7 @@ DISTURBANCES = {
         Disturbance("cold-start", cold_share=0.25, count_warmup=True),
         Disturbance("lose-one", lost_count=1),
         Disturbance("told-answers", tell_output=True),
+        Disturbance("named-sessions", name_sessions=True),
     )
 }
 

@@ -11,7 +11,7 @@ from dualmap.scheduler.fleet.fleet_core import FleetCore
 from dualmap.scheduler.fleet.gateway_link import GatewayLink
 from dualmap.scheduler.fleet.member import Member, Membership
 from dualmap.scheduler.fleet.membership_events import membership_events
-from dualmap.scheduler.fleet.messages import FleetNews, FleetState, PoolPlan
+from dualmap.scheduler.fleet.messages import FleetNews, FleetState, PoolPlan, Sent
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 
 # As in the live gateway.
@@ -91,10 +91,10 @@ class VirtualFleet:
 
     # Gateways.
 
-    def note_sent(self, number: int, instance_id: str, blocks: tuple[int, ...]) -> None:
+    def note_sent(self, number: int, sent: Sent) -> None:
         """Its core has dispatched a prompt."""
         if len(self._gateways) > 1:
-            self._gateways[number].link.note_sent([(instance_id, blocks)])
+            self._gateways[number].link.note_sent([sent])
 
     def ask(self, number: int) -> None:
         """Its core wants to be heard at once."""

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from dualmap.router.access.api_keys import ApiKey, ApiKeysError, find_key, load_api_keys
 from dualmap.router.access.rate_limit import Bucket, RateLimit
+from dualmap.router.http.credentials import CREDENTIAL_FIELDS, credentials
+from dualmap.router.http.hop_by_hop import without_fields
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import (
     HttpError,
@@ -59,10 +61,10 @@ class Access:
         )
 
     def check(self, request: HttpRequest) -> HttpError | None:
-        """Whether the request's key is known; its instance is not told the key."""
+        """Whether the request's key is known; its instance is told neither this nor any other that came with it."""
         if self._key_of(request) is None:
             return unauthorized_key()
-        request.forwarded = [line for line in request.forwarded if not line.startswith(b"authorization:")]
+        request.forwarded = without_fields(request.forwarded, CREDENTIAL_FIELDS)
         if self._instance_line:
             request.forwarded.append(self._instance_line)
         return None
@@ -79,7 +81,7 @@ class Access:
         return grant
 
     def _key_of(self, request: HttpRequest) -> ApiKey | None:
-        return find_key(self._keys, request.fields.get(b"authorization", b""))
+        return find_key(self._keys, credentials(request.fields))
 
     def set_gateways(self, count: int) -> None:
         """So many grant the limits together, each its part."""

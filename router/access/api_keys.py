@@ -10,7 +10,7 @@
 `dualmap key` makes a key and its lines. A key has 256 random bits, so that its plain hash can be tried out by nobody.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
@@ -65,14 +65,13 @@ def load_api_keys(path: Path) -> Mapping[str, ApiKey]:
     return by_hash
 
 
-def find_key(keys: Mapping[str, ApiKey], authorization: bytes) -> ApiKey | None:
-    """The key of an Authorization header; None where it bears none that is known."""
-    scheme, _, given = authorization.partition(b" ")
-    if scheme.lower() != b"bearer":
-        return None
-    digest = hash_key(given.strip())
-    key = keys.get(digest)
-    return key if key is not None and compare_digest(key.sha256, digest) else None
+def find_key(keys: Mapping[str, ApiKey], given: Iterable[bytes]) -> ApiKey | None:
+    """The first of the given ones that is known; None where none is."""
+    for digest in map(hash_key, given):
+        key = keys.get(digest)
+        if key is not None and compare_digest(key.sha256, digest):
+            return key
+    return None
 
 
 def hash_key(key: bytes) -> str:

@@ -1,33 +1,85 @@
-"""Which paths there are, and what happens to a request for each."""
+"""Which paths there are, and which API each belongs to."""
 
-from enum import Enum, auto
+from collections.abc import Mapping
 
+from dualmap.router.apis.adapters import ADAPTERS
+from dualmap.router.apis.api import Api
+from dualmap.router.apis.audio import AUDIO
+from dualmap.router.apis.chat import CHAT
+from dualmap.router.apis.completions import COMPLETIONS
+from dualmap.router.apis.embeddings import EMBEDDINGS, POOLING
+from dualmap.router.apis.generate import GENERATE
+from dualmap.router.apis.images import IMAGES
+from dualmap.router.apis.local import HEALTH, MODEL, MODELS, READY
+from dualmap.router.apis.messages import COUNT_TOKENS, MESSAGES
+from dualmap.router.apis.other import OTHER
+from dualmap.router.apis.refused import refusal
+from dualmap.router.apis.responses import CONVERSATIONS, KEPT, RESPONSES
+from dualmap.router.apis.tokenize import TOKENIZE
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import HttpError, unknown_path, wrong_method
 
+_POSTS: Mapping[str, Api] = {
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": COMPLETIONS,
+    "/v1/responses": RESPONSES,
+    "/v1/messages": MESSAGES,
+    "/v1/messages/count_tokens": COUNT_TOKENS,
+    "/inference/v1/generate": GENERATE,
+    "/v1/conversations": CONVERSATIONS,
+    "/v1/responses/render": OTHER,
+    "/v1/responses/compact": OTHER,
+    "/v1/responses/input_tokens": OTHER,
+    "/v1/embeddings": EMBEDDINGS,
+    "/v2/embed": EMBEDDINGS,
+    "/v1/score": POOLING,
+    "/score": POOLING,
+    "/v1/rerank": POOLING,
+    "/v2/rerank": POOLING,
+    "/rerank": POOLING,
+    "/v1/classify": POOLING,
+    "/classify": POOLING,
+    "/v1/pooling": POOLING,
+    "/pooling": POOLING,
+    "/v1/audio/transcriptions": AUDIO,
+    "/v1/audio/translations": AUDIO,
+    "/v1/audio/speech": AUDIO,
+    "/v1/images/generations": IMAGES,
+    "/v1/images/edits": IMAGES,
+    "/v1/images/variations": IMAGES,
+    "/v1/tokenize": TOKENIZE,
+    "/tokenize": TOKENIZE,
+    "/v1/detokenize": TOKENIZE,
+    "/detokenize": TOKENIZE,
+    "/v1/load_lora_adapter": ADAPTERS,
+    "/v1/unload_lora_adapter": ADAPTERS,
+}
+_GETS: Mapping[str, Api] = {
+    "/v1/models": MODELS,
+    "/health": HEALTH,
+    "/ping": HEALTH,
+    "/ready": READY,
+    "/version": OTHER,
+    "/tokenizer_info": OTHER,
+}
+_BEGINNINGS: tuple[tuple[str, Api], ...] = (("/v1/responses/", KEPT), ("/v1/conversations/", KEPT))
+MODEL_PATH = "/v1/models/"
 
-class Route(Enum):
-    CHAT = auto()  # placed by its prefix
-    COMPLETION = auto()  # placed by its prefix
-    PASSED_THROUGH = auto()  # placed by load alone, its body not read
-    MODELS = auto()  # these are answered by the gateway itself
-    HEALTH = auto()
-    READY = auto()
 
-
-_POSTS = {b"/v1/chat/completions": Route.CHAT, b"/v1/completions": Route.COMPLETION}
-_GETS = {"/v1/models": Route.MODELS, "/health": Route.HEALTH, "/ready": Route.READY}
-
-
-def find_route(request: HttpRequest) -> Route | HttpError:
-    """The request's route, or 404 or 405."""
-    if request.method == "POST" and (route := _POSTS.get(request.target)):
-        return route
-    path = request.path
-    if route := _GETS.get(path):
-        return route if request.method == "GET" else wrong_method(request.method, path, "GET")
-    if not path.startswith("/v1/"):
-        return unknown_path(path)
-    if request.method != "POST":
-        return wrong_method(request.method, path, "POST")
-    return _POSTS.get(path.encode("latin-1"), Route.PASSED_THROUGH)
+def find_api(request: HttpRequest) -> Api | HttpError:
+    """The API that a request is for, or why there is none."""
+    method, path = request.method, request.path
+    if method == "POST" and (api := _POSTS.get(path)) is not None:
+        return api
+    if (error := refusal(path)) is not None:
+        return error
+    if path in _GETS:
+        return _GETS[path] if method in ("GET", "HEAD") else wrong_method(method, path, "GET, HEAD")
+    if path in _POSTS:
+        return wrong_method(method, path, "POST")
+    if path.startswith(MODEL_PATH) and method in ("GET", "HEAD"):
+        return MODEL
+    for beginning, api in _BEGINNINGS:
+        if path.startswith(beginning) and len(path) > len(beginning):
+            return api
+    return OTHER if path.startswith("/v1/") else unknown_path(path)

@@ -11,6 +11,7 @@ REASONS = {
     "warm": "it holds more of the prompt, and that was soon enough",
     "switched": "waiting for the instance that holds more of the prompt would have cost more than computing it again",
     "balanced": "none held more of the prompt than another; this was the soonest",
+    "session": "it is as good as the best one, and the last request of the client's session ran there",
     "only_one": "no other instance was left",
     "moved": "moved there from an instance with too much to do",
     "taken": "taken by an instance that had nothing else to do",

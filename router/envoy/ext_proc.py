@@ -37,8 +37,7 @@ def read_headers(headers: base_pb2.HeaderMap) -> dict[str, bytes]:
 
 def read_request(headers: Mapping[str, bytes], now: float) -> HttpRequest:
     request = HttpRequest(now)
-    request.method = headers.get(":method", b"").decode("latin-1")
-    request.target = headers.get(":path", b"")
+    request.take_target(headers.get(":method", b"").decode("latin-1"), headers.get(":path", b""))
     for name, value in headers.items():
         if (key := name.encode()) in NOTED:
             request.note(key, value)

@@ -8,7 +8,9 @@ from typing import Any
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
-from dualmap.router.apis.routes import Route, find_route
+from dualmap.router.apis.api import Api, Placement
+from dualmap.router.apis.other import OTHER
+from dualmap.router.apis.routes import find_api
 from dualmap.router.envoy import ext_proc
 from dualmap.router.envoy.pick import Pick
 from dualmap.router.http.http_request import HttpRequest
@@ -59,13 +61,13 @@ class Picker:
         """read: the body is there to be read."""
         driver = self._driver
         only = () if subset is None else tuple(self.instances[e] for e in subset if e in self.instances)
-        route = find_route(request) if read else Route.PASSED_THROUGH
+        api = find_api(request) if read else OTHER
         pick_id = driver.next_id()
         arrived = Arrived(
             id=pick_id,
             request_id=request.client_request_id or pick_id.encode(),
             http=request,
-            route=route if route in (Route.CHAT, Route.COMPLETION) else Route.PASSED_THROUGH,
+            api=api if isinstance(api, Api) and api.placement is Placement.PREFIX else OTHER,
             body=body,
             at=self._clock(),
             only=only,

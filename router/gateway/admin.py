@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from dualmap.router.gateway.front import listening_port
 from dualmap.router.http.client_connection import ClientConnection
+from dualmap.router.http.credentials import bearer_token
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.local_answers import json_response, ok_response
@@ -61,7 +62,7 @@ class AdminService:
         self._observed = observed
         self._limits = limits
         self._clock = clock
-        self._authorization = None if token is None else b"Bearer " + token.encode()
+        self._token = None if token is None else token.encode()
         self._scaling = scaling
         self._methods = _METHODS if scaling is None else {**_METHODS, **SCALING_METHODS}
         self._server: asyncio.Server | None = None
@@ -92,9 +93,9 @@ class AdminService:
             return unknown_path(path)
         if request.method != self._methods[path]:
             return wrong_method(request.method, path, self._methods[path])
-        if path.startswith("/admin/") and self._authorization is not None:
-            given = request.fields.get(b"authorization", b"")
-            if not compare_digest(given, self._authorization):
+        if path.startswith("/admin/") and self._token is not None:
+            given = bearer_token(request.fields)
+            if not given or not compare_digest(given, self._token):
                 return unauthorized()
         return None
 

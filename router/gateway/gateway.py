@@ -282,8 +282,8 @@ class Gateway:
         self.timelines[pool.name].note_choice(dispatch.reason)
         driven = self.driver.exchanges[dispatch.request_id]
         self.decisions.note(pool.name, driven.arrived.request_id, driven.asked.prompt.model, dispatch, attempt)
-        if self._shares_sent and attempt.request.blocks:
-            self._sent.append((dispatch.instance_id, attempt.request.blocks))
+        if self._shares_sent and attempt.request.chain:
+            self._sent.append(Sent(dispatch.instance_id, attempt.request.blocks, attempt.request.key_blocks))
 
     def _note_first_token(self, dispatch: Dispatch, ttft_s: float) -> None:
         if (pool := self._pool_of.get(dispatch.instance_id)) is not None:

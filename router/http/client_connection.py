@@ -188,7 +188,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _answer_refusal(self, request: HttpRequest, error: HttpError) -> None:
         self._service.refused(error)
-        response = error_response(error, request_id=request.client_request_id, close=request.close)
+        response = error_response(
+            error, request_id=request.client_request_id, close=request.close, shape=request.error_shape
+        )
         self.answer(response, close=request.close)
 
     def _abort_unless_some_is_taken(self, timeout_s: float, now: float) -> None:

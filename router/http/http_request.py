@@ -2,16 +2,26 @@
 
 import re
 
+from dualmap.router.http.credentials import CREDENTIAL_FIELDS
 from dualmap.router.http.hop_by_hop import HOP_BY_HOP, named_by_connection, without_fields
-from dualmap.router.http.openai_errors import HttpError, bad_request, expectation_failed
+from dualmap.router.http.openai_errors import ErrorShape, HttpError, bad_request, error_body, expectation_failed
+from dualmap.router.http.request_target import read_target
 
 _SANE_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")  # visible ASCII: it is logged and sent back
 
 # Noted fields are kept by name. Those in FORWARDED_TOO go to the instance as well; all others are forwarded unread.
-FORWARDED_TOO = frozenset(
+FORWARDED_TOO = CREDENTIAL_FIELDS | frozenset(
     {
-        b"authorization",
+        b"session-id",
+        b"session_id",
+        b"x-claude-code-session-id",
+        b"x-correlation-id",
         b"x-dualmap-tenant",
+        b"x-dynamo-session-id",
+        b"x-session-affinity",
+        b"x-session-id",
+        b"x-session-token",
+        b"x-vllm-priority",
         b"x-dualmap-timeout-ms",
         b"x-dualmap-tpot-slo-ms",
         b"x-dualmap-ttft-slo-ms",
@@ -26,9 +36,11 @@ NOTED = HOP_BY_HOP | FORWARDED_TOO | {b"host", b"content-length", b"expect", b"x
 class HttpRequest:
     """Filled by RequestReader while bytes arrive.
 
+    target: as it came until the head is complete, then as instances get it. path: see RequestTarget; empty before.
     fields: the noted header fields by lower-case name. forwarded: header lines for the instance, in order.
     content_length: None where the body is chunked or there is none. unparsed_bytes: received of a head that is not
-    complete. refusal: it will be answered with this error. close: the connection ends after its answer.
+    complete. refusal: it will be answered with this error. error_shape: of its errors. close: the connection ends after
+    its answer.
     """
 
     __slots__ = (
@@ -37,6 +49,7 @@ class HttpRequest:
         "body_pieces",
         "close",
         "content_length",
+        "error_shape",
         "fields",
         "forwarded",
         "has_body",
@@ -44,6 +57,7 @@ class HttpRequest:
         "http10",
         "method",
         "needs_continue",
+        "path",
         "refusal",
         "repeated_host",
         "target",
@@ -54,6 +68,7 @@ class HttpRequest:
         self.begun_at = begun_at
         self.method = ""
         self.target = b""
+        self.path = ""
         self.http10 = False
         self.fields: dict[bytes, bytes] = {}
         self.forwarded: list[bytes] = []
@@ -66,12 +81,8 @@ class HttpRequest:
         self.needs_continue = False
         self.repeated_host = False
         self.refusal: HttpError | None = None
+        self.error_shape: ErrorShape = error_body
         self.close = False
-
-    @property
-    def path(self) -> str:
-        """The target without its query."""
-        return self.target.partition(b"?")[0].decode("latin-1")
 
     @property
     def body(self) -> bytes:
@@ -101,18 +112,29 @@ class HttpRequest:
         if name in FORWARDED_TOO:
             self.forwarded.append(b"%b: %b\r\n" % (name, value))
 
+    def take_target(self, method: str, target: bytes) -> HttpError | None:
+        """Returns what makes the target unacceptable, if anything does."""
+        self.method = method
+        read = read_target(target, method)
+        if isinstance(read, HttpError):
+            return read
+        self.path, self.target = read
+        return None
+
     def complete_head(self, method: str, version: str, keep_alive: bool) -> HttpError | None:
         """Draw conclusions once all headers are in. Returns what makes the head unacceptable, if anything does.
 
         Conflicting lengths, folded lines and bad tokens never come so far: the parser refuses them.
         """
         self.head_complete = True
-        self.method = method
+        wrong_target = self.take_target(method, self.target)
         self.http10 = version == "1.0"
         self.close = not keep_alive or self.http10
         fields = self.fields
         if version != "1.1" and not self.http10:
             return bad_request(f"HTTP/{version} is not supported here.")
+        if wrong_target is not None:
+            return wrong_target
         if self.repeated_host or (b"host" not in fields and not self.http10):
             return bad_request("There must be exactly one Host header.")
         if b"content-length" in fields:

@@ -4,6 +4,7 @@ errors.
 Types and wording follow vLLM where it has an error of the kind, so that clients need to know one server only.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from math import ceil
@@ -26,6 +27,9 @@ class HttpError:
     retry_after_s: float | None = None
     allow: str | None = None
     lines: bytes = b""
+
+
+ErrorShape = Callable[[HttpError], bytes]  # the body of an error, as the clients of an API expect it
 
 
 class RequestRefusedError(Exception):
@@ -51,6 +55,15 @@ def unauthorized_key() -> HttpError:
 def rate_limited(retry_after_s: float, lines: bytes) -> HttpError:
     message = "The API key's rate limit is used up."
     return HttpError(HTTPStatus.TOO_MANY_REQUESTS, "RateLimitError", message, retry_after_s=retry_after_s, lines=lines)
+
+
+def missing_model() -> HttpError:
+    return bad_request("`model` is missing, and there is more than one pool of instances.", "model")
+
+
+def unreadable_body() -> HttpError:
+    message = "The body is no request of this API that can be read, and is not passed on: tenants share no cache here."
+    return bad_request(message)
 
 
 def unknown_model(model: str) -> HttpError:
@@ -123,13 +136,14 @@ def failed(cause: FailureCause) -> HttpError:
 
 
 def error_body(error: HttpError) -> bytes:
+    """See ErrorShape: an OpenAI error object."""
     content = {"message": error.message, "type": error.type, "param": error.param, "code": int(error.status)}
     return msgspec.json.encode({"error": content})
 
 
-def error_response(error: HttpError, *, request_id: bytes = b"", close: bool) -> bytes:
+def error_response(error: HttpError, *, request_id: bytes = b"", close: bool, shape: ErrorShape = error_body) -> bytes:
     """The complete answer, head and body."""
-    body = error_body(error)
+    body = shape(error)
     lines = [
         f"HTTP/1.1 {error.status.value} {error.status.phrase}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n".encode()

@@ -19,7 +19,7 @@ def hot_prefixes(policy: DualMap, decisions: Iterable[Decision]) -> list[dict[st
     depths: dict[int, int] = {}
     ran_on: dict[int, Counter[str]] = {}
     for decision in decisions:
-        if blocks := decision.attempt.request.blocks:
+        if blocks := decision.attempt.request.chain:
             key = policy.keys.key(blocks)
             counts[key] += 1
             depths[key] = blocks.index(key) + 1

@@ -2,10 +2,15 @@
 
 from collections.abc import Callable, Mapping
 
+from dualmap.router.apis.api import Placement, Scope
 from dualmap.router.apis.model_list import ModelList
-from dualmap.router.apis.peek import peek_model
-from dualmap.router.apis.routes import Route
-from dualmap.router.http.openai_errors import HttpError, RequestRefusedError, unavailable, unknown_model
+from dualmap.router.http.openai_errors import (
+    HttpError,
+    RequestRefusedError,
+    missing_model,
+    unavailable,
+    unknown_model,
+)
 from dualmap.router.requests.asked import Arrived, Asked, Prompt
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.intake import (
@@ -14,7 +19,9 @@ from dualmap.router.requests.intake import (
     TTFT_SLO_HEADERS,
     read_prompt,
     read_seconds,
+    read_session,
     read_tenant,
+    session_tenant,
 )
 from dualmap.router.tokens.token_ratio import TokenRatio
 from dualmap.scheduler.fleet.member import Membership
@@ -65,35 +72,40 @@ class Admission:
             timeout_s = read_seconds(http, TIMEOUT_HEADERS)
             tenant = read_tenant(arrived)
             apart = tenant if self._isolate_tenants else ""
-            prompt = read_prompt(arrived, self._block_tokens, self.ratio, self._ask_for_usage, apart)
+            scope = Scope(self._block_tokens, apart, self.models.only_model)
+            prompt = read_prompt(arrived, scope, self.ratio, self._ask_for_usage)
             model = prompt.model
-            if arrived.route is Route.PASSED_THROUGH and (len(self._cores) > 1 or grant is not None):
-                model = peek_model(prompt.body)
-            if grant is not None:
+            if grant is not None and arrived.api.placement is not Placement.STATE:
                 grant.check_model(model)
-            core = self._core_of(model)
+            core = self._core_of(model, arrived.api.placement is Placement.PREFIX)
             answer_lines = b"" if grant is None else grant.admit(prompt.tokens, self._clock())
         except RequestRefusedError as refusal:
             raise NotAdmittedError(refusal.error, prompt) from None
+        read = prompt.read
+        session = read_session(arrived, read.session)
         request = Request(
             arrived.id,
-            prompt.blocks,
+            read.blocks if read.cached else (),
             prompt.tokens,
-            max_output_tokens=prompt.max_output_tokens,
+            max_output_tokens=read.max_output_tokens,
             ttft_slo_s=ttft_slo_s,
             priority=prompt.priority,
-            tenant=tenant,
-            streams=prompt.streams,
+            tenant=tenant or session_tenant(session),
+            streams=read.stream,
             block_tokens=prompt.block_tokens,
             adapter=self.models.lora_name(model),
             timeout_s=timeout_s,
             only=arrived.only,
             tpot_slo_s=tpot_slo_s,
+            key_blocks=() if read.cached else read.blocks,
+            session=session,
         )
         return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines)
 
-    def _core_of(self, model: str) -> Core:
-        """The pool that serves the model. Raises RequestRefusedError (404, 503)."""
+    def _core_of(self, model: str, must_name: bool) -> Core:
+        """The pool that serves the model. Raises RequestRefusedError (400, 404, 503)."""
+        if must_name and not model and len(self._cores) > 1:
+            raise RequestRefusedError(missing_model())
         pool = self.models.pool_of(model)
         if pool is None:
             raise RequestRefusedError(unavailable(NOT_KNOWN_YET) if self.models.silent else unknown_model(model))

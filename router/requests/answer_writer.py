@@ -67,7 +67,7 @@ class AnswerWriter:
 
     def whole_error(self, error: HttpError) -> bytes:
         """Return an error that is all of the answer."""
-        return error_response(error, request_id=self._request_id, close=self._http.close)
+        return error_response(error, request_id=self._request_id, close=self._http.close, shape=self._http.error_shape)
 
     def end_with(self, error: HttpError) -> bool:
         """End the answer midway with an error, where a client can tell the error from the answer: returns whether."""

@@ -3,7 +3,7 @@
 import msgspec
 
 from dualmap.router.access.access import Grant
-from dualmap.router.apis.routes import Route
+from dualmap.router.apis.api import Api, ReadBody
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.requests.core import Core
 from dualmap.scheduler.request import Request
@@ -23,7 +23,7 @@ class Arrived(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     id: str
     request_id: bytes
     http: HttpRequest
-    route: Route
+    api: Api
     body: bytes
     at: float
     grant: Grant | None = None
@@ -34,23 +34,19 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was read of a request's body.
 
     body: as the instance gets it.
-    model: empty where the body was not read.
-    blocks: see scheduler.blocks.
-    tokens: length of the prompt, an estimate unless it is token ids. size_bytes: see prompt_bytes of Peeked.
-    block_tokens, max_output_tokens, priority, streams: see scheduler.Request.
+    model: empty where none is named, nor known.
+    tokens: length of the prompt, an estimate unless it is token ids.
+    block_tokens, priority: see scheduler.Request.
+    read: what the body says.
     hides_usage: see AnswerEvents.
     """
 
     body: bytes
     tokens: int
+    read: ReadBody
     model: str = ""
-    blocks: tuple[int, ...] = ()
-    size_bytes: int = 0
-    is_token_ids: bool = False
     block_tokens: int = 0
-    max_output_tokens: int = 0
     priority: int = 0
-    streams: bool = False
     hides_usage: bool = False
 
 

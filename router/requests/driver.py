@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dualmap.router.apis.routes import Route
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import failed, rejected
 from dualmap.router.observe.metrics import REJECTIONS, GatewayMetrics, Outcome
@@ -95,7 +94,7 @@ class RequestDriver:
         driven.admitted(asked)
         self.exchanges[arrived.id] = driven
         by_tokens = self.by_tokens
-        if by_tokens is None or arrived.route is Route.PASSED_THROUGH or asked.core is not by_tokens.core:
+        if by_tokens is None or asked.core is not by_tokens.core or not by_tokens.reads(asked.prompt, arrived.api):
             self.handle(RequestArrived(asked.request), asked.core)
         else:
             by_tokens.begin(driven)
@@ -144,8 +143,9 @@ class RequestDriver:
                 metrics.prompt_tokens += prompt_tokens
                 metrics.cached_prompt_tokens += cached_tokens or 0
                 prompt = asked.prompt
-                if not prompt.is_token_ids:
-                    self._admission.ratio.observe(prompt.model, prompt.size_bytes, prompt_tokens)
+                read = prompt.read
+                if read.text_bytes and not read.prompt_tokens:
+                    self._admission.ratio.observe(prompt.model, read.text_bytes, prompt_tokens, read.media)
         else:
             outcome = Outcome.CLIENT_ERROR if status < FIRST_SERVER_ERROR_STATUS else Outcome.INSTANCE_ERROR
         metrics.outcomes[outcome] += 1

@@ -4,17 +4,33 @@ from hashlib import blake2b
 from math import isfinite
 from secrets import token_bytes
 
-from dualmap.router.apis.peek import BYTES_PER_BLOCK_TOKEN, peek_chat, peek_completion
-from dualmap.router.apis.routes import Route
+from xxhash import xxh3_64_intdigest
+
+from dualmap.router.apis.api import Scope
+from dualmap.router.apis.lax import lax_int
+from dualmap.router.apis.prompt_text import BYTES_PER_BLOCK_TOKEN
+from dualmap.router.http.credentials import credentials
 from dualmap.router.http.http_request import HttpRequest
-from dualmap.router.http.openai_errors import RequestRefusedError, bad_request
+from dualmap.router.http.openai_errors import RequestRefusedError, bad_request, unreadable_body
 from dualmap.router.requests.asked import Arrived, Prompt
 from dualmap.router.tokens.token_ratio import PRIOR_BYTES_PER_TOKEN, TokenRatio
 
 TTFT_SLO_HEADERS = (b"x-dualmap-ttft-slo-ms", b"x-llm-d-slo-ttft-ms")  # the first one present counts
 TPOT_SLO_HEADERS = (b"x-dualmap-tpot-slo-ms", b"x-llm-d-slo-tpot-ms")
 TIMEOUT_HEADERS = (b"x-dualmap-timeout-ms",)
+PRIORITY_HEADER = b"x-vllm-priority"
 TENANT_HEADER = b"x-dualmap-tenant"
+# The first one present counts, before what the body says.
+SESSION_HEADERS = (
+    b"x-claude-code-session-id",
+    b"x-session-affinity",
+    b"session-id",
+    b"session_id",
+    b"x-dynamo-session-id",
+    b"x-session-id",
+    b"x-session-token",
+    b"x-correlation-id",
+)
 MAX_TENANT_BYTES = 128
 MAX_PRIORITY = 100  # either way: beyond, all are alike, since each level costs those behind it time
 _KEY_SALT = token_bytes(16)  # of this process: what journals hold of a key cannot be tried out elsewhere
@@ -22,30 +38,35 @@ USAGE_OPTION = b'"stream_options":{"include_usage":true},'
 MAX_UNREAD_TOKENS = 8192  # a body that is not read may be audio or a batch: it must not pass for a giant prompt
 
 
-def read_prompt(arrived: Arrived, block_tokens: int, ratio: TokenRatio, ask_for_usage: bool, apart: str) -> Prompt:
-    """Read what the core needs of the body. apart: the tenant who shares no cached prefix with others; empty: with all
-    who have none. Raises RequestRefusedError (400)."""
-    body, route = arrived.body, arrived.route
-    if route is Route.PASSED_THROUGH:
-        return Prompt(body=body, tokens=max(1, min(int(len(body) / PRIOR_BYTES_PER_TOKEN), MAX_UNREAD_TOKENS)))
-    peeked = peek_chat(body, block_tokens, apart) if route is Route.CHAT else peek_completion(body, block_tokens, apart)
-    if apart:
-        body = _with_salt(body, peeked.cache_salt)
-    hides_usage = ask_for_usage and peeked.stream and not peeked.stream_options
+def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage: bool) -> Prompt:
+    """Read what the core needs of the body. Raises RequestRefusedError (400) where a tenant's prompt could not be kept
+    apart from others'."""
+    api, body = arrived.api, arrived.body
+    read = api.read(arrived.http, body, scope)
+    model = read.model or scope.default_model
+    priority = read.priority
+    if priority is None and (header := arrived.http.fields.get(PRIORITY_HEADER)) is not None:
+        priority = lax_int(header.decode("latin-1"))
+    priority = max(-MAX_PRIORITY, min(MAX_PRIORITY, priority or 0))
+    if not read.understood:
+        if scope.apart and api.takes_salt:
+            raise RequestRefusedError(unreadable_body())
+        tokens = max(1, min(int(len(body) / PRIOR_BYTES_PER_TOKEN), MAX_UNREAD_TOKENS))
+        return Prompt(body=body, tokens=tokens, read=read, model=model, priority=priority)
+    hides_usage = ask_for_usage and api.asks_usage and read.stream and not read.stream_options
+    if scope.apart and api.takes_salt:
+        body = _with_salt(body, read.cache_salt)
     if hides_usage:
         body = _asking_for_usage(body)
-    tokens = peeked.prompt_tokens or ratio.prompt_tokens(peeked.model, peeked.prompt_bytes)
+    tokens = read.prompt_tokens or ratio.prompt_tokens(model, read.text_bytes, read.media)
+    block_bytes = scope.block_tokens * BYTES_PER_BLOCK_TOKEN
     return Prompt(
         body=body,
         tokens=tokens,
-        model=peeked.model,
-        blocks=peeked.blocks,
-        size_bytes=peeked.prompt_bytes,
-        is_token_ids=bool(peeked.prompt_tokens),
-        block_tokens=round(tokens * block_tokens * BYTES_PER_BLOCK_TOKEN / peeked.prompt_bytes) or 1,
-        max_output_tokens=peeked.max_output_tokens,
-        priority=max(-MAX_PRIORITY, min(MAX_PRIORITY, peeked.priority)),
-        streams=peeked.stream,
+        read=read,
+        model=model,
+        block_tokens=round(tokens * block_bytes / read.hashed_bytes) or 1 if read.hashed_bytes else 0,
+        priority=priority,
         hides_usage=hides_usage,
     )
 
@@ -78,9 +99,16 @@ def read_seconds(http: HttpRequest, names: tuple[bytes, ...]) -> float | None:
     return None
 
 
+def read_session(arrived: Arrived, named: str) -> int:
+    """Hash of what the client calls its session, in a header or else in its body; 0 where it does not."""
+    fields = arrived.http.fields
+    name = next((fields[name] for name in SESSION_HEADERS if name in fields), named.encode("utf-8", "surrogatepass"))
+    return xxh3_64_intdigest(name) if name else 0
+
+
 def read_tenant(arrived: Arrived) -> str:
     """The tenant of the request's API key. Where no keys are asked for, or the key is one for many tenants: as its
-    header says, else whoever has the same bearer token, which itself is kept nowhere; empty without either. Raises
+    header says, else whoever has the same key, which itself is kept nowhere; empty without either. Raises
     RequestRefusedError (400)."""
     if arrived.grant is not None and arrived.grant.key.tenant is not None:
         return arrived.grant.key.tenant
@@ -91,7 +119,12 @@ def read_tenant(arrived: Arrived) -> str:
             field = TENANT_HEADER.decode()
             raise RequestRefusedError(bad_request(f"`{field}` must have at most {MAX_TENANT_BYTES} bytes.", field))
         return named.decode("latin-1")
-    scheme, _, key = fields.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() != b"bearer" or not (key := key.strip()):
+    key = next(credentials(fields), b"") if arrived.grant is None else arrived.grant.key.sha256.encode()
+    if not key:
         return ""
     return "key-" + blake2b(key, digest_size=8, key=_KEY_SALT).hexdigest()
+
+
+def session_tenant(session: int) -> str:
+    """Where nobody says whose requests these are, sessions share the queue fairly. Empty where there is none."""
+    return f"session-{session:016x}" if session else ""

@@ -12,14 +12,12 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from dualmap.router.apis.routes import Route
 from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.observe.metrics import Outcome
 from dualmap.router.requests.asked import Arrived, Prompt
 from dualmap.router.requests.driven import Driven, Run
 
 NS = 1e9
-OPERATIONS = {Route.CHAT: "chat", Route.COMPLETION: "text_completion"}
 CONTEXT_FIELDS = ("traceparent", "tracestate")
 FIRST_SERVER_ERROR_STATUS = 500
 
@@ -60,7 +58,7 @@ class RequestTraces:
             start_time=self._ns(arrived.at),
             attributes={"http.request.method": http.method, "url.path": http.path},
         )
-        if operation := OPERATIONS.get(arrived.route):
+        if operation := arrived.api.operation:
             span.set_attribute("gen_ai.operation.name", operation)
         told: dict[str, str] = {}
         self._propagator.inject(told, set_span_in_context(span))

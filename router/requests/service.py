@@ -1,20 +1,22 @@
 """What clients reach over HTTP: requests for the fleet go to the driver, the rest is answered here."""
 
 from collections.abc import Callable
+from urllib.parse import unquote
 
 from dualmap.router.access.access import Access
-from dualmap.router.apis.routes import Route, find_route
+from dualmap.router.apis.api import Api, Placement
+from dualmap.router.apis.local import HEALTH, MODEL, MODELS, READY
+from dualmap.router.apis.routes import MODEL_PATH, find_api
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.local_answers import json_response
-from dualmap.router.http.openai_errors import HttpError, RequestRefusedError, error_response, unavailable
+from dualmap.router.http.openai_errors import HttpError, RequestRefusedError, error_response, unavailable, unknown_model
 from dualmap.router.requests.admission import Admission
 from dualmap.router.requests.asked import Arrived
 from dualmap.router.requests.driver import RequestDriver
 from dualmap.router.requests.exchange import Exchange
 
-WITHOUT_KEY = (Route.HEALTH, Route.READY)
-ANSWERED_HERE = (Route.MODELS, *WITHOUT_KEY)
+WITHOUT_KEY = (HEALTH, READY)
 
 
 class RequestService:
@@ -32,10 +34,11 @@ class RequestService:
     # What client connections call.
 
     def check_head(self, request: HttpRequest) -> HttpError | None:
-        route = find_route(request)
-        if not isinstance(route, Route):
-            return route
-        if self.access is None or route in WITHOUT_KEY:
+        api = find_api(request)
+        if not isinstance(api, Api):
+            return api
+        request.error_shape = api.error
+        if self.access is None or api in WITHOUT_KEY:
             return None
         return self.access.check(request)
 
@@ -45,23 +48,22 @@ class RequestService:
             self._answer_error(client, request, unavailable("The gateway is shutting down."))
             return
         try:
-            route = find_route(request)
-            if isinstance(route, Route) and route not in ANSWERED_HERE:
-                self._begin_exchange(request, client, route)
-            elif route is Route.MODELS:
-                client.answer(json_response(self._model_list(request), close=request.close), close=request.close)
-            elif route is Route.READY and not self._admission.ready:
+            api = find_api(request)
+            assert isinstance(api, Api), "its head was checked"
+            if api.placement is not Placement.HERE:
+                self._begin_exchange(request, client, api)
+            elif api is READY and not self._admission.ready:
                 self._answer_error(client, request, unavailable("No instance is ready."))
             else:
-                client.answer(json_response(b'{"status":"ok"}', close=request.close), close=request.close)
-        except RequestRefusedError as refusal:  # its key is not known any more
+                client.answer(json_response(self._answer_here(request, api), close=request.close), close=request.close)
+        except RequestRefusedError as refusal:
             self.refused(refusal.error)
             self._answer_error(client, request, refusal.error)
 
     def refused(self, error: HttpError) -> None:
         self._driver.note_refused()
 
-    def _begin_exchange(self, request: HttpRequest, client: ClientConnection, route: Route) -> None:
+    def _begin_exchange(self, request: HttpRequest, client: ClientConnection, api: Api) -> None:
         """Raises RequestRefusedError (401)."""
         driver = self._driver
         request_id = driver.next_id()
@@ -69,7 +71,7 @@ class RequestService:
             id=request_id,
             request_id=request.client_request_id or request_id.encode(),
             http=request,
-            route=route,
+            api=api,
             body=request.body,
             at=self._clock(),
             grant=None if self.access is None else self.access.grant(request),
@@ -78,13 +80,24 @@ class RequestService:
         client.answer_over_time(exchange)
         driver.take(exchange)
 
-    def _model_list(self, request: HttpRequest) -> bytes:
-        """Raises RequestRefusedError (401)."""
+    def _answer_here(self, request: HttpRequest, api: Api) -> bytes:
+        """Raises RequestRefusedError (401, 404)."""
+        if api not in (MODELS, MODEL):
+            return b'{"status":"ok"}'
         models = self._admission.models
-        return models.body if self.access is None else models.body_for(self.access.grant(request).key.models)
+        allowed = None if self.access is None else self.access.grant(request).key.models  # None: all
+        if api is MODELS:
+            return models.body if allowed is None else models.body_for(allowed)
+        model = unquote(request.path.removeprefix(MODEL_PATH))
+        card = models.card_of(model, allowed)
+        if card is None:
+            raise RequestRefusedError(unknown_model(model))
+        return card
 
     def _answer_error(self, client: ClientConnection, request: HttpRequest, error: HttpError) -> None:
-        response = error_response(error, request_id=request.client_request_id, close=request.close)
+        response = error_response(
+            error, request_id=request.client_request_id, close=request.close, shape=request.error_shape
+        )
         client.answer(response, close=request.close)
 
     # What the gateway calls.

@@ -8,8 +8,10 @@ from dataclasses import replace
 
 from msgspec.structs import replace as replace_field
 
-from dualmap.router.apis.routes import Route
-from dualmap.router.requests.asked import Asked
+from dualmap.router.apis.api import Api
+from dualmap.router.apis.chat import CHAT
+from dualmap.router.apis.completions import COMPLETIONS
+from dualmap.router.requests.asked import Asked, Prompt
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven
 from dualmap.router.tokens.token_blocks import TokenBlocks
@@ -29,6 +31,10 @@ class TokenArrival:
         self._arrive = arrive
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def reads(self, prompt: Prompt, api: Api) -> bool:
+        """Whether such a prompt has tokens that can be told."""
+        return prompt.read.understood and api in (CHAT, COMPLETIONS)
+
     def begin(self, driven: Driven) -> None:
         """Look for the tokens of a prompt. driven: admitted, as it is known by its raw bytes."""
         task = asyncio.get_running_loop().create_task(self._arrive_known(driven, driven.asked))
@@ -42,7 +48,7 @@ class TokenArrival:
 
     async def _arrive_known(self, driven: Driven, asked: Asked) -> None:
         known = None
-        chat = driven.arrived.route is Route.CHAT
+        chat = driven.arrived.api is CHAT
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 known = await wrap_future(self._tokens.submit(asked.prompt.body, chat, asked.request.adapter))

@@ -13,6 +13,7 @@ from dualmap.scheduler.long_waits import LongWaits
 from dualmap.scheduler.pick import recompute_price
 from dualmap.scheduler.policies import configured_for, make_policy
 from dualmap.scheduler.policies.dualmap import DualMap
+from dualmap.scheduler.sessions import Sessions
 from dualmap.scheduler.stats import SchedulerStats
 from dualmap.scheduler.time_outs import TimeOuts
 from dualmap.scheduler.untold import Untold
@@ -36,7 +37,8 @@ class Books:
         self.loads: LoadOrder[InstanceView] = LoadOrder()
         self.pace = FleetPace()
         self.answers = AnswerLengths()
-        self.policy = make_policy(config, self.holders, self.loads, self.answers)
+        self.sessions = Sessions()
+        self.policy = make_policy(config, self.holders, self.loads, self.answers, self.sessions)
         self.instances: dict[str, InstanceView] = {}
         self.attempts: dict[str, Attempt] = {}
         self.ended: deque[Attempt] = deque(maxlen=REMEMBERED)
@@ -105,5 +107,6 @@ class Books:
         self.holders.check({view.bit: (view.instance_id, view.cache.blocks()) for view in views})
         self.time_outs.check()
         self.long_waits.check()
+        self.sessions.check()
         if isinstance(self.policy, DualMap):
             self.policy.keys.check()

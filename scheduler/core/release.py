@@ -48,6 +48,8 @@ def can_start(books: Books, view: InstanceView, attempt: Attempt, now: float) ->
 def dispatch(books: Books, view: InstanceView, attempt: Attempt, now: float, commands: list[Command]) -> None:
     request = attempt.request
     view.dispatch(attempt, books.answers.expected(request), now)
+    if request.session:
+        books.sessions.note(request.session, view.instance_id)
     if not request.streams:
         heappush(books.assumed, (now + view.prefilling_s, request.id, attempt.number))
     commands.append(

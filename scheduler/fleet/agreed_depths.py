@@ -36,10 +36,11 @@ class AgreedDepths:
 
     def observe(self, sent: tuple[Sent, ...], members: dict[str, Member]) -> None:
         """Prompts that a gateway has sent."""
-        for instance_id, blocks in sent:
+        for instance_id, blocks, key_blocks in sent:
             member = members.get(instance_id)
-            if member is not None and blocks and (keys := self._keys.get(member.pool)) is not None:
-                keys.observe(blocks)
+            chain = key_blocks or blocks
+            if member is not None and chain and (keys := self._keys.get(member.pool)) is not None:
+                keys.observe(chain)
 
     def resize(self, members: dict[str, Member]) -> None:
         for pool, keys in self._keys.items():

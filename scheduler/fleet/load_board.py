@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad
-from dualmap.scheduler.fleet.messages import GatewayReport, GatewayState, Sent
+from dualmap.scheduler.fleet.messages import GatewayReport, GatewayState
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.gateway_loads import summed
 
@@ -19,7 +19,8 @@ class LoadBoard:
         """first_number: above 0, and above all that the board before this one has given."""
         self._number = first_number
         self._reports: dict[str, tuple[float, GatewayReport]] = {}  # when it came, by gateway
-        self._sent: deque[tuple[int, str, Sent]] = deque(maxlen=MAX_SENT_KEPT)  # number, gateway, prompt
+        # Number, gateway, and what the others are told of the prompt: its instance, what that holds of it.
+        self._sent: deque[tuple[int, str, tuple[str, tuple[int, ...]]]] = deque(maxlen=MAX_SENT_KEPT)
         self._totals: dict[str, PoolTotals] = {}
 
     def put(self, report: GatewayReport, now: float) -> None:
@@ -27,8 +28,9 @@ class LoadBoard:
         self._reports[report.gateway_id] = (now, report)
         self._count(report.totals, before[1].totals if before else report.totals)
         for sent in report.sent:
-            self._number += 1
-            self._sent.append((self._number, report.gateway_id, sent))
+            if sent.blocks:
+                self._number += 1
+                self._sent.append((self._number, report.gateway_id, (sent.instance_id, sent.blocks)))
         self._reports = {i: (at, known) for i, (at, known) in self._reports.items() if now - at <= SILENT_S}
 
     def others(self, gateway_id: str, heard: int, now: float) -> tuple[GatewayLoads | None, int]:
@@ -41,11 +43,11 @@ class LoadBoard:
         loads = summed(load for _, report in known for load in report.loads)
         return GatewayLoads(loads, tuple(self._sent_since(gateway_id, heard)), age_s), self._number
 
-    def _sent_since(self, gateway_id: str, heard: int) -> Iterator[Sent]:
+    def _sent_since(self, gateway_id: str, heard: int) -> Iterator[tuple[str, tuple[int, ...]]]:
         """In the order they were sent. One that has heard nothing yet is not told what is long gone."""
         if not heard:
             return
-        news: list[Sent] = []
+        news: list[tuple[str, tuple[int, ...]]] = []
         for number, sender, sent in reversed(self._sent):
             if number <= heard:
                 break

@@ -1,13 +1,20 @@
 """What gateways tell Fleet, and what Fleet knows of the whole deployment."""
 
 from dataclasses import KW_ONLY, dataclass, field
+from typing import NamedTuple
 
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad, PrefixDepths
 from dualmap.scheduler.fleet.member import Member, Membership
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.signals import SignalNews
 
-Sent = tuple[str, tuple[int, ...]]  # instance id, blocks of a prompt dispatched to it
+
+class Sent(NamedTuple):
+    """A prompt that was dispatched. blocks: what the instance's cache holds from then on. key_blocks: see Request."""
+
+    instance_id: str
+    blocks: tuple[int, ...]
+    key_blocks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from dualmap.scheduler.policies.round_robin import RoundRobin
 from dualmap.scheduler.policies.smetric import SMetric
 from dualmap.scheduler.policies.sticky_bounded import StickyBounded
 from dualmap.scheduler.policies.two_tier import TwoTier
+from dualmap.scheduler.sessions import Sessions
 
 PolicyFactory = Callable[[SchedulerConfig], Policy]
 
@@ -67,10 +68,14 @@ def register_policy(name: str, make: PolicyFactory) -> None:
 
 
 def make_policy(
-    config: SchedulerConfig, holders: Holders, loads: LoadOrder[InstanceView], answers: AnswerLengths
+    config: SchedulerConfig,
+    holders: Holders,
+    loads: LoadOrder[InstanceView],
+    answers: AnswerLengths,
+    sessions: Sessions,
 ) -> Policy:
     if config.policy == "dualmap":
-        return DualMap(config, holders, loads, answers)
+        return DualMap(config, holders, loads, answers, sessions)
     make = PEERS.get(config.policy) or REGISTERED.get(config.policy)
     if make is None:  # the configuration was checked in another process
         raise ConfigError(f"policy {config.policy!r} is not registered in this process")

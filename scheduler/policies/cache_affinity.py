@@ -41,7 +41,7 @@ class CacheAffinity:
 
 def prefix_key(request: Request, blocks: int) -> int:
     """The first blocks of the prompt; the request itself where it has none."""
-    prompt = request.blocks
+    prompt = request.chain
     if prompt:
         return prompt[blocks - 1] if len(prompt) >= blocks else prompt[-1]
     return xxh3_64_intdigest(request.id.encode())

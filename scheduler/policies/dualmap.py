@@ -13,10 +13,11 @@ from dualmap.scheduler.dual_ring import DualRing
 from dualmap.scheduler.holders import Holders
 from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.load_order import LoadOrder
-from dualmap.scheduler.pick import pick_instance, recompute_price
+from dualmap.scheduler.pick import SESSION_SHARE, SessionHome, pick_instance, recompute_price
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.prefix_key import PAIR, PrefixKeys
 from dualmap.scheduler.request import Request
+from dualmap.scheduler.sessions import Sessions
 from dualmap.scheduler.ttft_estimate import TtftEstimate
 
 MAX_COOLEST = 8  # of which one is drawn where there are several gateways
@@ -33,13 +34,19 @@ class DualMap:
     """config: may be replaced by one that differs in LIVE_SETTINGS."""
 
     def __init__(
-        self, config: SchedulerConfig, holders: Holders, loads: LoadOrder[InstanceView], answers: AnswerLengths
+        self,
+        config: SchedulerConfig,
+        holders: Holders,
+        loads: LoadOrder[InstanceView],
+        answers: AnswerLengths,
+        sessions: Sessions,
     ) -> None:
         self.holds_requests = config.gateway_queue
         self.config = config
         self._holders = holders
         self._loads = loads
         self._answers = answers
+        self._sessions = sessions
         self.rings = DualRing(config.virtual_nodes, dual=config.dual_mapping)
         self.keys = PrefixKeys(config.key_blocks, config.max_key_blocks, adaptive=config.adaptive_key)
         self._views: dict[str, InstanceView] = {}
@@ -60,19 +67,24 @@ class DualMap:
 
     def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
         key_depth = shared_blocks = 0
-        if request.blocks:
-            key, key_depth, shared_blocks, homes = self.keys.observe(request.blocks)
+        chain = request.key_blocks or request.blocks
+        if chain:
+            key, key_depth, shared_blocks, homes = self.keys.observe(chain)
             if homes > PAIR:
                 candidates = self._homes_in_turn(key, homes, request, avoid)
             else:
                 candidates = self.rings.candidates(key, avoid)
-        else:  # no prefix to reuse: any two instances will do
-            candidates = self.rings.candidates(xxh3_64_intdigest(request.id.encode()), avoid)
+            if request.key_blocks:  # as many whole blocks of what caches hold as that is of the prompt
+                key_depth = key_depth * len(request.blocks) // len(chain)
+                shared_blocks = shared_blocks * len(request.blocks) // len(chain)
+        else:  # no prefix to reuse: any two instances will do, but for a session the same
+            candidates = self.rings.candidates(request.session or xxh3_64_intdigest(request.id.encode()), avoid)
         if not candidates:
             return None
         views = [self._views[instance_id] for instance_id in candidates]
         if self.config.find_holders:
             self._add_holders(views, request, key_depth, avoid)
+        session_home = self._session_home(views, request, slo_s, avoid) if request.session else None
         tpot_slo_s = self.config.tpot_slo_s if request.tpot_slo_s is None else request.tpot_slo_s
         estimates = [view.estimate_ttft(request, shared_blocks, tpot_slo_s) for view in views]
         goes_ahead = self._loads.waiting > 0 and any(map(_goes_ahead, estimates, views))
@@ -84,14 +96,14 @@ class DualMap:
         # Where it goes ahead of a crowd, how many of the crowd run at which instance is chance.
         decode_price_s = None if goes_ahead else self.config.decode_s_per_request * self._answers.mean_tokens
         estimate, reason = pick_instance(
-            estimates, self.config.slo_aware, price, decode_price_s, self._answers.mean_tokens
+            estimates, self.config.slo_aware, price, decode_price_s, self._answers.mean_tokens, session_home
         )
         return Placement(estimate, candidates, reason, considered=estimates, shared_blocks=shared_blocks)
 
     def _homes_in_turn(self, key: int, homes: int, request: Request, avoid: Set[str]) -> tuple[str, ...]:
         """One of the pairs of instances that are the homes of a hot prompt. Where all are homes: each in its turn, so
         that idle ones get equal shares, and beside it another one."""
-        last = request.blocks[-1]
+        last = request.chain[-1]
         draw = xxh3_64_intdigest(request.id.encode())
         turn = self._turns.pop(last, draw) + 1  # several gateways begin at different places
         self._turns[last] = turn
@@ -126,6 +138,18 @@ class DualMap:
             if view not in views and view.instance_id not in avoid
         ]
         return min(others, key=lambda view: view.ahead_s(request)) if others else None
+
+    def _session_home(
+        self, views: list[InstanceView], request: Request, slo_s: float, avoid: Set[str]
+    ) -> SessionHome | None:
+        """Where the session's last request ran, now among those that are looked at."""
+        ran_at = self._sessions.ran_at(request.session)
+        view = self._views.get(ran_at) if ran_at is not None and ran_at not in avoid else None
+        if view is None:
+            return None
+        if view not in views:
+            views.append(view)
+        return SessionHome(view.instance_id, SESSION_SHARE * slo_s)
 
     def _add_holders(self, views: list[InstanceView], request: Request, key_depth: int, avoid: Set[str]) -> None:
         """A prefix that left its candidates is found again. What no more than the key is shared by many, and their

@@ -82,8 +82,8 @@ class DualMapPaper:
         self._rings.remove(view.instance_id)
 
     def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
-        if request.blocks:
-            key = self._keys.observe(request.blocks)
+        if chain := request.chain:
+            key = self._keys.observe(chain)
         else:
             key = xxh3_64_intdigest(request.id.encode())  # no prefix to reuse: any two instances will do
         candidates = self._rings.candidates(key, avoid)

@@ -106,6 +106,8 @@ class RandomRun:
             adapter=rng.choice(("", "", "", "sql", "poems")),
             only=rng.choice(((), (), (), ("a", "b"))),
             tpot_slo_s=rng.choice((None, None, 0.0, 0.01, 1e-6)),
+            key_blocks=rng.choice(((), hash_trace_ids([rng.choice((0, 5)), 6, *range(rng.randrange(3))]))),
+            session=rng.choice((0, 1, 2, 2**64 - 1)),
         )
         self._send(RequestArrived(request))
 

@@ -3,7 +3,7 @@
 import pytest
 
 from dualmap.scheduler import SchedulerConfig
-from dualmap.scheduler.pick import TIE_S, leaving_gain_s, pick_instance, recompute_price
+from dualmap.scheduler.pick import TIE_S, SessionHome, leaving_gain_s, pick_instance, recompute_price
 from dualmap.scheduler.request import ChoiceReason
 from dualmap.scheduler.ttft_estimate import TtftEstimate
 
@@ -242,3 +242,45 @@ def test_an_instance_that_would_be_too_slow_for_its_answer_costs_what_that_loses
 def test_recomputation_costs_the_more_the_more_the_cluster_has_to_do(busy: float, price: float):
     config = SchedulerConfig(recompute_price_idle=2.0, recompute_price_busy=10.0)
     assert recompute_price(busy, config) == pytest.approx(price)
+
+
+@pytest.mark.parametrize(
+    ("home", "expected", "reason"),
+    [
+        # (tokens held, seconds to the first token, running) at the session's instance. The best one: 512, 1.0, 0.
+        ((512, 1.05, 0), "home", ChoiceReason.SESSION),
+        ((512, 1.1, 0), "home", ChoiceReason.SESSION),
+        ((512, 1.11, 0), "best", ChoiceReason.WARM),  # noticeably later
+        ((0, 1.0, 0), "best", ChoiceReason.WARM),  # a shorter prefix
+        ((1024, 1.05, 0), "home", ChoiceReason.SESSION),  # a longer one, though not worth the 0.05 s
+        ((512, 1.0, 1), "home", ChoiceReason.SESSION),  # who decodes there costs 0.08 s
+        ((512, 1.0, 2), "best", ChoiceReason.WARM),
+        ((512, 0.9, 0), "home", ChoiceReason.WARM),
+    ],
+)
+def test_a_session_stays_where_it_ran_if_nothing_but_noise_tells_that_from_the_best(home, expected, reason):
+    held, total_s, running = home
+    estimates = [
+        estimate("cold", 0, 3.0, 1.0),
+        estimate("best", 512, 1.0, 0.0),
+        estimate("home", held, total_s, 0.0, running),
+    ]
+    chosen, why = pick_instance(estimates, True, 2.0, 0.08, session_home=SessionHome("home", 0.1))
+    assert (chosen.instance_id, why) == (expected, reason)
+
+
+def test_a_session_does_not_wait_for_a_copy_of_a_hot_prefix():
+    """It costs nothing as others will use it, but the first token comes later."""
+    candidates = [estimate("best", 2048, 0.1, 0.1), estimate("home", 0, 0.5, 0.5, shared=2048, shared_s=0.4)]
+    chosen, _ = pick_instance(candidates, True, 2.0, 0.0, session_home=SessionHome("home", 0.1))
+    assert chosen.instance_id == "best"
+
+
+def test_what_moving_the_session_would_compute_again_is_no_excuse_for_waiting_at_its_home():
+    """The best one computes 0.5 s again: priced at 1 s, that is no longer cost of what runs there."""
+    warm, best = estimate("warm", 4096, 9.0, 0.1), estimate("best", 2048, 1.0, 0.6)
+    home = estimate("home", 2048, 1.05, 0.6, running=9)
+    assert pick_instance([warm, best, home], True, 2.0, 0.1, session_home=SessionHome("home", 0.1)) == (
+        best,
+        ChoiceReason.SWITCHED,
+    )

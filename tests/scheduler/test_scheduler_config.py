@@ -12,6 +12,7 @@ from dualmap.scheduler.errors import ConfigError
 from dualmap.scheduler.holders import Holders
 from dualmap.scheduler.load_order import LoadOrder
 from dualmap.scheduler.policies import configured_for, make_policy
+from dualmap.scheduler.sessions import Sessions
 
 POSITIVE = ["ttft_slo_s", "block_tokens", "virtual_nodes", "key_blocks", "max_key_blocks", "max_moves"]
 POSITIVE += ["max_moves_per_request", "release_window_s", "max_waiting", "max_in_flight", "queue_timeout_s"]
@@ -73,4 +74,4 @@ def test_every_field_has_a_default_and_a_rule_or_is_a_switch():
 @pytest.mark.parametrize("name", POLICY_NAMES)
 def test_every_named_policy_can_be_made(name: str):
     config = configured_for(SchedulerConfig(policy=name))
-    assert make_policy(config, Holders(), LoadOrder(), AnswerLengths())
+    assert make_policy(config, Holders(), LoadOrder(), AnswerLengths(), Sessions())

@@ -7,6 +7,7 @@ const REASONS = {
   warm: "held more of the prompt, and was soon enough",
   switched: "waiting for the warm one would have cost more",
   balanced: "none held more; this was the soonest",
+  session: "as good as the best, and the session was there",
   only_one: "no other instance was left",
   moved: "moved off an instance with too much to do",
   taken: "taken by an instance with nothing else to do",

@@ -78,13 +78,43 @@ async def test_a_key_names_its_tenant_and_no_header_another(keyed):
     assert tenants == ["a", "c"]
 
 
+SPELLINGS = {
+    "as OpenAI's": f"Authorization: Bearer {A}\r\n",
+    "in lower case": f"authorization: bearer {A}\r\n",
+    "in upper case": f"AUTHORIZATION: BEARER {A}\r\n",
+    "with spaces": f"authorization: Bearer   {A}  \r\n",
+    "as Anthropic's": f"X-Api-Key: {A}\r\n",
+    "as Azure's": f"api-key: {A}\r\n",
+    "beside another": f"authorization: Bearer dm-other\r\nx-api-key: {A}\r\n",
+    "beside a password": f"authorization: Basic dTpw\r\nx-api-key: none\r\napi-key: {A}\r\n",
+    "twice": f"x-api-key: {A}\r\napi-key: {A}\r\nauthorization: Bearer {A}\r\n",
+}
+
+
 @pytest.mark.parametrize(("instance_key", "passed_on"), [(None, None), ("for-vllm", "Bearer for-vllm")])
-async def test_instances_do_not_get_the_clients_key(keyed, instance_key, passed_on):
+@pytest.mark.parametrize("headers", SPELLINGS.values(), ids=list(SPELLINGS))
+async def test_a_key_counts_however_it_comes_and_no_instance_gets_it(keyed, instance_key, passed_on, headers):
     async with keyed(instance_key=instance_key) as f:
         client = await f.client()
-        assert (await client.post("/v1/chat/completions", CHAT, bearing(A))).status == 200
+        assert (await client.post("/v1/chat/completions", CHAT, headers + "x-other: 1\r\n")).status == 200
         (received,) = f.instances[0].received
         assert received.headers.get("authorization") == passed_on
+        assert received.headers["x-other"] == "1"
+        assert not {"x-api-key", "api-key"} & set(received.headers)
+        assert A not in str(received.headers)
+
+
+async def test_where_no_keys_are_asked_for_they_are_the_instances(fleet):
+    async with fleet() as f:
+        client = await f.client()
+        headers = "Authorization: bearer sk-1\r\nX-Api-Key: sk-2\r\napi-key: sk-3\r\n"
+        assert (await client.post("/v1/chat/completions", CHAT, headers)).status == 200
+        (received,) = f.instances[0].received
+        assert [received.headers[name] for name in ("authorization", "x-api-key", "api-key")] == [
+            "bearer sk-1",
+            "sk-2",
+            "sk-3",
+        ]
 
 
 async def test_models_that_a_key_may_not_use_are_not_there(keyed):
@@ -224,7 +254,7 @@ def test_a_made_key_is_found_by_its_hash(tmp_path, capsys):
     key = first.rpartition(" ")[2]
     path = tmp_path / "keys.yaml"
     path.write_text("\n".join(["keys:", *lines]))
-    found = find_key(load_api_keys(path), b"Bearer " + key.encode())
+    found = find_key(load_api_keys(path), [b"another", key.encode()])
     assert found is not None
     assert found.tenant == "search"
     assert key not in path.read_text()

@@ -1,6 +1,8 @@
 """LoRA adapters through the gateway: whose requests go where, and under which key."""
 
-from dualmap.router.apis.peek import peek_chat
+from dualmap.router.apis.api import Scope
+from dualmap.router.apis.chat import CHAT as CHAT_API
+from dualmap.router.http.http_request import HttpRequest
 from dualmap.scheduler import InstanceCapacity
 from dualmap.scheduler.events import InstanceJoined
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
@@ -46,7 +48,7 @@ async def test_while_the_only_instance_with_it_is_lost_others_are_not_asked(flee
 
 def test_the_same_prompt_has_other_blocks_under_another_adapter():
     bodies = [b'{"model":"%b","messages":[{"role":"user","content":"hi"}]}' % name for name in (b"tiny", b"sql")]
-    base, sql = (peek_chat(body, 512).blocks for body in bodies)
+    base, sql = (CHAT_API.read(HttpRequest(0.0), body, Scope(512)).blocks for body in bodies)
     assert base != sql
 
 

@@ -1,8 +1,15 @@
 """The admin port: metrics, health, status."""
 
+import time
+from typing import cast
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from dualmap.router.gateway.admin import AdminService, Observed
+from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.http.limits import HttpLimits
+from dualmap.router.http.openai_errors import unauthorized
 from dualmap.scheduler import SchedulerConfig
 from tests.router.conftest import CHAT, STREAM, Conversation
 
@@ -30,7 +37,7 @@ async def test_metrics_tell_what_happened(fleet):
     async with fleet(stream) as f:
         client = await f.client()
         await client.post("/v1/chat/completions", STREAM)
-        await client.post("/v1/chat/completions", b"{}")
+        await client.post("/v1/chat/completions", CHAT, "x-dualmap-timeout-ms: soon\r\n")
         await client.send(b"garbage\r\n\r\n")
         await client.answer()
         samples = await scrape(f)
@@ -105,6 +112,19 @@ async def test_status_is_refused_without_the_token(fleet, headers):
         assert answer.headers["www-authenticate"] == "Bearer"
         assert answer.error["type"] == "AuthenticationError"
         assert (await client.get("/health")).status == 200
+
+
+async def test_a_token_may_come_as_bearer_in_any_case(fleet):
+    async with fleet() as f:
+        client = await f.client(f.admin_port)
+        assert (await client.get("/admin/status", "Authorization: BEARER  secret\r\n")).status == 200
+
+
+def test_an_empty_token_lets_nobody_in():
+    service = AdminService(cast(Observed, None), HttpLimits(), time.monotonic, token="")
+    request = HttpRequest(0.0)
+    request.take_target("GET", b"/admin/status")
+    assert service.check_head(request) == unauthorized()
 
 
 async def test_the_admin_port_serves_nothing_else(fleet):

@@ -77,8 +77,8 @@ async def test_errors_raise_what_the_client_has_for_them(fleet):
     async with fleet(chat, cards=({"id": "tiny"},)) as f, connect(f) as client:
         with pytest.raises(openai.NotFoundError, match="does not exist"):
             await client.chat.completions.create(**CHAT | {"model": "other"})
-        with pytest.raises(openai.BadRequestError, match="`messages` is empty"):
-            await client.chat.completions.create(**CHAT | {"messages": []})
+        with pytest.raises(openai.BadRequestError, match="x-dualmap-timeout-ms"):
+            await client.chat.completions.create(**CHAT, extra_headers={"x-dualmap-timeout-ms": "soon"})
         f.apply()
         with pytest.raises(openai.InternalServerError, match="No instance is ready"):
             await client.chat.completions.create(**CHAT)

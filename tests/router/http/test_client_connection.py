@@ -242,7 +242,7 @@ async def test_a_malformed_request_is_answered_after_those_before_it(fleet):
     [
         (b"GET / HTTP/1.1", 404),
         (b"POST /v2/chat HTTP/1.1", 404),
-        (b"POST http://other/v1/chat/completions HTTP/1.1", 404),
+        (b"POST http://other/v2/chat HTTP/1.1", 404),
         (b"GET /v1/chat/completions HTTP/1.1", 405),
         (b"DELETE /v1/models HTTP/1.1", 405),
         (b"POST /health HTTP/1.1", 405),

@@ -107,7 +107,7 @@ async def test_the_time_for_a_pipelined_request_does_not_run_while_the_one_befor
         assert (await client.answer()).status == 200
         connection.sweep(now)
         await client.send(b"content-length: 0\r\n\r\n")
-        assert (await client.answer()).status == 400  # the body is empty, but it was read
+        assert (await client.answer()).status == 200  # the body is empty, but it was read
 
 
 @pytest.mark.parametrize("requests_before", [0, 1])

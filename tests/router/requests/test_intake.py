@@ -2,7 +2,9 @@
 
 import pytest
 
-from dualmap.router.apis.routes import Route
+from dualmap.router.apis.api import Api
+from dualmap.router.apis.chat import CHAT
+from dualmap.router.apis.other import OTHER
 from dualmap.router.http.http_request import NOTED, HttpRequest
 from dualmap.router.http.openai_errors import RequestRefusedError
 from dualmap.router.requests.admission import Admission
@@ -14,18 +16,18 @@ from dualmap.scheduler.request import Request
 BODY = b'{"model":"m","priority":%d,"messages":[{"role":"user","content":"hi"}]}'
 
 
-def taken_in(route: Route = Route.CHAT, priority: int = 0, **headers: bytes) -> Request:
+def taken_in(api: Api = CHAT, priority: int = 0, **headers: bytes) -> Request:
     http = HttpRequest(0.0)
     http.fields = {name.replace("_", "-").encode(): value for name, value in headers.items()}
     assert http.fields.keys() <= NOTED
     admission = Admission({"": Scheduler(SchedulerConfig())}, 512, lambda: 0.0)
-    arrived = Arrived(id="r", request_id=b"r", http=http, route=route, body=BODY % priority, at=0.0)
+    arrived = Arrived(id="r", request_id=b"r", http=http, api=api, body=BODY % priority, at=0.0)
     return admission.admit(arrived).request
 
 
-@pytest.mark.parametrize("route", [Route.CHAT, Route.PASSED_THROUGH])
-def test_a_tenant_is_who_the_header_says(route: Route):
-    assert taken_in(route, x_dualmap_tenant=b"team-a", authorization=b"Bearer sk-1").tenant == "team-a"
+@pytest.mark.parametrize("api", [CHAT, OTHER])
+def test_a_tenant_is_who_the_header_says(api: Api):
+    assert taken_in(api, x_dualmap_tenant=b"team-a", authorization=b"Bearer sk-1").tenant == "team-a"
 
 
 def test_without_the_header_the_same_key_is_the_same_tenant():
@@ -37,27 +39,35 @@ def test_without_the_header_the_same_key_is_the_same_tenant():
     assert "sk-1" not in first
 
 
-@pytest.mark.parametrize("headers", [{}, {"authorization": b"Basic dTpw"}, {"authorization": b"Bearer "}])
+def test_a_key_is_the_same_tenant_wherever_the_client_puts_it():
+    places = ({"authorization": b"Bearer sk-1"}, {"x_api_key": b"sk-1"}, {"api_key": b" sk-1"})
+    assert len({taken_in(**headers).tenant for headers in places}) == 1
+
+
+NO_KEYS = [{}, {"authorization": b"Basic dTpw"}, {"authorization": b"Bearer "}, {"x_api_key": b""}]
+
+
+@pytest.mark.parametrize("headers", NO_KEYS)
 def test_without_either_all_are_one_tenant(headers):
     assert taken_in(**headers).tenant == ""
 
 
-@pytest.mark.parametrize("route", [Route.CHAT, Route.PASSED_THROUGH])
+@pytest.mark.parametrize("api", [CHAT, OTHER])
 @pytest.mark.parametrize(("header", "timeout_s"), [({}, None), ({"x_dualmap_timeout_ms": b"1500"}, 1.5)])
-def test_a_client_says_how_long_it_waits(route: Route, header, timeout_s):
-    assert taken_in(route, **header).timeout_s == timeout_s
+def test_a_client_says_how_long_it_waits(api: Api, header, timeout_s):
+    assert taken_in(api, **header).timeout_s == timeout_s
 
 
-@pytest.mark.parametrize("route", [Route.CHAT, Route.PASSED_THROUGH])
+@pytest.mark.parametrize("api", [CHAT, OTHER])
 @pytest.mark.parametrize("kind", ["ttft", "tpot"])
 @pytest.mark.parametrize(
     ("values", "slo_s"),
     [((None, None), None), ((b"40", None), 0.04), ((None, b"0.5"), 0.0005), ((b"40", b"50"), 0.04)],
 )
-def test_a_client_says_its_objectives_under_either_name(route: Route, kind: str, values, slo_s):
+def test_a_client_says_its_objectives_under_either_name(api: Api, kind: str, values, slo_s):
     names = (f"x_dualmap_{kind}_slo_ms", f"x_llm_d_slo_{kind}_ms")
     headers = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-    request = taken_in(route, **headers)
+    request = taken_in(api, **headers)
     assert {"ttft": request.ttft_slo_s, "tpot": request.tpot_slo_s} == {"ttft": None, "tpot": None, kind: slo_s}
 
 
@@ -79,3 +89,15 @@ def test_a_tenant_has_a_name_of_bounded_length():
 @pytest.mark.parametrize(("asked", "taken"), [(-3, -3), (100, 100), (1_700_000_000, 100), (-500, -100)])
 def test_priorities_beyond_a_hundred_are_all_alike(asked: int, taken: int):
     assert taken_in(priority=asked).priority == taken
+
+
+@pytest.mark.parametrize("header", ["x_claude_code_session_id", "x_session_affinity", "session_id", "x_session_id"])
+def test_without_a_key_each_session_has_its_share(header):
+    first, again, other = (taken_in(**{header: name}).tenant for name in (b"s-1", b"s-1", b"s-2"))
+    assert first == again != other
+    assert taken_in(**{header: b"s-1"}, authorization=b"Bearer sk-1").tenant.startswith("key-")
+
+
+@pytest.mark.parametrize("value", [b"7", b"7.0"])
+def test_a_priority_may_stand_in_a_header(value):
+    assert taken_in(OTHER, x_vllm_priority=value).priority == 7

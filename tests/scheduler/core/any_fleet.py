@@ -117,6 +117,8 @@ class Fleet(CheckedCore):
             adapter={3: "sql", 17: "poems"}.get(self._arrived % 24, ""),
             only={5: ("a", "b"), 6: ("e",), 17: ("a", "c", "never")}.get(self._arrived % 24, ()),
             tpot_slo_s=(None, None, 0.0, 0.05, 1e-6)[self._arrived % 5],
+            key_blocks=hash_trace_ids([prompt % 7, 1, prompt]) if self._arrived % 4 == 1 else (),
+            session=(0, 0, 1, prompt + 1)[self._arrived % 4],
         )
         self.requests[request.id] = request
         self.arrived_at[request.id] = self.now

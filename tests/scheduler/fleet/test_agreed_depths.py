@@ -4,6 +4,7 @@ from dualmap.scheduler import InstanceCapacity, SchedulerConfig
 from dualmap.scheduler.blocks import hash_trace_ids
 from dualmap.scheduler.fleet.agreed_depths import AgreedDepths
 from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.messages import Sent
 from dualmap.scheduler.prefix_key import MIN_CROWD, PrefixKeys
 
 
@@ -16,7 +17,7 @@ MEMBERS = {m.instance_id: m for m in (member("a"), member("b"), member("c", "oth
 
 def crowd(instance_id: str):
     """Prompts that share their first block only."""
-    return tuple((instance_id, tuple(hash_trace_ids([0, 100 + i, 200 + i]))) for i in range(4 * MIN_CROWD))
+    return tuple(Sent(instance_id, tuple(hash_trace_ids([0, 100 + i, 200 + i]))) for i in range(4 * MIN_CROWD))
 
 
 def agreed_on(instance_id: str = "a") -> AgreedDepths:
@@ -33,6 +34,15 @@ def test_a_hot_prefix_makes_a_new_epoch_that_is_told_until_it_is_known():
     assert news["other"].depths == ()
     assert depths.news(0) == news
     assert depths.news(news[""].epoch) == {}
+
+
+def test_prompts_known_by_their_tokens_are_agreed_on_by_the_chain_of_their_keys():
+    depths = AgreedDepths({"": SchedulerConfig(), "other": SchedulerConfig()})
+    depths.resize(MEMBERS)
+    no_block: tuple[int, ...] = ()
+    for held in (no_block, tuple(hash_trace_ids([55]))):
+        depths.observe(tuple(Sent(i, held, blocks) for i, blocks, _ in crowd("a")), MEMBERS)
+    assert depths.news(0)[""].depths == ((hash_trace_ids([0])[0], 2),)
 
 
 def test_pools_have_their_own_depths():
@@ -73,7 +83,7 @@ def test_homes_of_a_prompt_that_nothing_tells_apart_are_agreed_like_depths():
     depths = AgreedDepths({"": SchedulerConfig(), "other": SchedulerConfig()})
     depths.resize(MEMBERS)
     for _ in range(300):
-        depths.observe((("a", alike),), MEMBERS)
+        depths.observe((Sent("a", alike),), MEMBERS)
     news = depths.news(0)
     assert news[""].homes == ((alike[-1], 4),)
     assert news["other"].homes == ()

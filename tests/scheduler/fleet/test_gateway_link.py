@@ -6,7 +6,7 @@ from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.fleet_core import FleetCore
 from dualmap.scheduler.fleet.gateway_link import GatewayLink
 from dualmap.scheduler.fleet.member import Member, MemberState
-from dualmap.scheduler.fleet.messages import FleetNews
+from dualmap.scheduler.fleet.messages import FleetNews, Sent
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.signals import InstanceSignals, LoadSample
 from dualmap.scheduler.prefix_key import MIN_CROWD
@@ -34,7 +34,7 @@ def test_each_piece_of_news_is_told_once():
     news = sync(fleet, link)
     assert (news.membership.members, len(news.signals.signals)) == ((MEMBER,), 1)
     sync(fleet, other)
-    other.note_sent([("a", (7, 8))])
+    other.note_sent([Sent("a", (7, 8))])
     sync(fleet, other)
     news = sync(fleet, link)
     assert (news.membership, news.signals, news.others.sent) == (None, None, (("a", (7, 8)),))
@@ -43,10 +43,11 @@ def test_each_piece_of_news_is_told_once():
 
 def test_prompts_are_told_again_until_fleet_answers():
     link = GatewayLink("g0")
-    link.note_sent([("a", (1,))])
-    assert link.report((), {}).sent == (("a", (1,)),)
-    link.note_sent([("a", (2,))])
-    assert link.report((), {}).sent == (("a", (1,)), ("a", (2,)))
+    first, second = Sent("a", (1,)), Sent("a", (2,))
+    link.note_sent([first])
+    assert link.report((), {}).sent == (first,)
+    link.note_sent([second])
+    assert link.report((), {}).sent == (first, second)
     link.hear(FleetNews())
     assert link.report((), {}).sent == ()
 
@@ -54,7 +55,7 @@ def test_prompts_are_told_again_until_fleet_answers():
 def test_a_restarted_fleet_is_told_the_depths_it_asks_for():
     fleet, link, other = fleet_with_news(), GatewayLink("g0"), GatewayLink("g1")
     sync(fleet, other)
-    link.note_sent([("a", tuple(hash_trace_ids([0, 100 + i, 200 + i]))) for i in range(4 * MIN_CROWD)])
+    link.note_sent([Sent("a", tuple(hash_trace_ids([0, 100 + i, 200 + i]))) for i in range(4 * MIN_CROWD)])
     agreed = sync(fleet, link).depths
     assert agreed[""].depths
     successor = fleet_with_news(1000)

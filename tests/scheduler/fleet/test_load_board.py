@@ -4,7 +4,7 @@ import pytest
 
 from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.load_board import SILENT_S, LoadBoard
-from dualmap.scheduler.fleet.messages import GatewayReport
+from dualmap.scheduler.fleet.messages import GatewayReport, Sent
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 
 NOW = 100.0
@@ -58,16 +58,16 @@ def test_a_silent_gateway_counts_no_more(board):
 def test_prompts_are_told_once_to_each_of_the_others_in_order(board):
     board.put(GatewayReport("g0"), NOW)
     _, heard = board.others("g1", 0, NOW)
-    first, second = ("a", (1, 2)), ("b", (3,))
-    board.put(GatewayReport("g0", sent=(first, second)), NOW)
-    board.put(GatewayReport("g1", sent=(("a", (9,)),)), NOW)
+    first, second = Sent("a", (1, 2), (7, 8, 9)), Sent("b", (3,))
+    board.put(GatewayReport("g0", sent=(first, Sent("a", (), (7,)), second)), NOW)
+    board.put(GatewayReport("g1", sent=(Sent("a", (9,)),)), NOW)
     others, heard = board.others("g1", heard, NOW)
-    assert others.sent == (first, second)
+    assert others.sent == (("a", (1, 2)), ("b", (3,)))  # what instances hold of them
     assert board.others("g1", heard, NOW)[0].sent == ()
 
 
 def test_a_gateway_that_has_heard_nothing_yet_is_not_told_the_past(board):
-    board.put(GatewayReport("g0", sent=(("a", (1,)),)), NOW)
+    board.put(GatewayReport("g0", sent=(Sent("a", (1,)),)), NOW)
     assert board.others("new", 0, NOW)[0].sent == ()
 
 

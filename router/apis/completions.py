@@ -1,0 +1,82 @@
+"""/v1/completions: a text, token ids, or several of either."""
+
+from array import array
+from typing import Any
+
+import msgspec
+
+from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
+from dualmap.router.apis.json_body import CommonBody, decode, model_of, salt_of, session_of
+from dualmap.router.apis.lax import lax_bool, lax_int
+from dualmap.router.apis.prompt_text import BYTES_PER_BLOCK_TOKEN, prompt_root
+from dualmap.router.http.http_request import HttpRequest
+from dualmap.scheduler.blocks import hash_text
+
+
+class _Body(CommonBody, gc=False):
+    prompt: Any = None
+    stream_options: Any = msgspec.UNSET
+    max_tokens: Any = None
+
+
+_decoder = msgspec.json.Decoder(_Body)
+
+
+def read_completion(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
+    """See Reader."""
+    fields = decode(_decoder, body)
+    if fields is None:
+        return NOT_UNDERSTOOD
+    prompt_tokens = 0
+    prompt = fields.prompt
+    if isinstance(prompt, list):
+        prompts = prompt if prompt and isinstance(prompt[0], str | list) else [prompt]
+        packed = [_packed(each) for each in prompts]
+        if None in packed:
+            return NOT_UNDERSTOOD
+        text = b"".join(each for each in packed if each)
+        prompt_tokens = sum(len(each) for each in prompts) if isinstance(prompts[0], list) else 0
+    else:
+        text = _packed(prompt) or b""
+    if not text:
+        return NOT_UNDERSTOOD
+    model, cache_salt = model_of(fields, scope), salt_of(fields, scope)
+    block_bytes = scope.block_tokens * BYTES_PER_BLOCK_TOKEN
+    return ReadBody(
+        model=model,
+        blocks=hash_text(text, block_bytes, parent=prompt_root(model, cache_salt)),
+        text_bytes=len(text),
+        hashed_bytes=len(text),
+        prompt_tokens=prompt_tokens,
+        stream=lax_bool(fields.stream),
+        stream_options=fields.stream_options is not msgspec.UNSET,
+        max_output_tokens=max(0, lax_int(fields.max_tokens) or 0),
+        priority=lax_int(fields.priority),
+        cache_salt=cache_salt,
+        session=session_of(fields),
+    )
+
+
+def pack_ids(ids: list[Any]) -> bytes | None:
+    """Token ids as four bytes each, as long as a token's text is taken for; None where they are none."""
+    try:
+        return array("I", ids).tobytes()
+    except (TypeError, OverflowError):
+        return None
+
+
+def _packed(prompt: Any) -> bytes | None:
+    """One prompt; None for what is none."""
+    if isinstance(prompt, str):
+        return prompt.encode("utf-8", "surrogatepass")
+    return pack_ids(prompt) if isinstance(prompt, list) else None
+
+
+COMPLETIONS = Api(
+    "completions",
+    Placement.PREFIX,
+    read=read_completion,
+    operation="text_completion",
+    asks_usage=True,
+    takes_salt=True,
+)

@@ -1,0 +1,55 @@
+"""/inference/v1/generate: token ids in, token ids out, as vLLM's disaggregated servers ask each other."""
+
+from typing import Any
+
+import msgspec
+
+from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
+from dualmap.router.apis.completions import pack_ids
+from dualmap.router.apis.json_body import CommonBody, decode, model_of, salt_of, session_of
+from dualmap.router.apis.lax import lax_bool, lax_int
+from dualmap.router.apis.prompt_text import BYTES_PER_BLOCK_TOKEN, prompt_root
+from dualmap.router.http.http_request import HttpRequest
+from dualmap.scheduler.blocks import hash_text
+
+
+class _Body(CommonBody, gc=False):
+    token_ids: Any = None
+    sampling_params: Any = None
+    stream_options: Any = msgspec.UNSET
+
+
+_decoder = msgspec.json.Decoder(_Body)
+
+
+def read_generate(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
+    """See Reader."""
+    fields = decode(_decoder, body)
+    if fields is None or not isinstance(fields.token_ids, list) or not (packed := pack_ids(fields.token_ids)):
+        return NOT_UNDERSTOOD
+    model, cache_salt = model_of(fields, scope), salt_of(fields, scope)
+    sampling = fields.sampling_params if isinstance(fields.sampling_params, dict) else {}
+    block_bytes = scope.block_tokens * BYTES_PER_BLOCK_TOKEN
+    return ReadBody(
+        model=model,
+        blocks=hash_text(packed, block_bytes, parent=prompt_root(model, cache_salt)),
+        text_bytes=len(packed),
+        hashed_bytes=len(packed),
+        prompt_tokens=len(fields.token_ids),
+        stream=lax_bool(fields.stream),
+        stream_options=fields.stream_options is not msgspec.UNSET,
+        max_output_tokens=max(0, lax_int(sampling.get("max_tokens")) or 0),
+        priority=lax_int(fields.priority),
+        cache_salt=cache_salt,
+        session=session_of(fields),
+    )
+
+
+GENERATE = Api(
+    "generate",
+    Placement.PREFIX,
+    read=read_generate,
+    operation="text_completion",
+    asks_usage=True,
+    takes_salt=True,
+)

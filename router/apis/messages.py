@@ -1,0 +1,118 @@
+"""/v1/messages and /v1/messages/count_tokens: Anthropic's chats, which vLLM turns into those of OpenAI."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from dualmap.router.apis.anthropic_error import anthropic_error
+from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
+from dualmap.router.apis.json_body import CommonBody, decode, model_of, salt_of, session_of
+from dualmap.router.apis.lax import lax_bool, lax_int, lax_str
+from dualmap.router.apis.prompt_text import (
+    BILLING_HEADER,
+    Media,
+    Message,
+    call_text,
+    chat_blocks,
+    content_text,
+    field_text,
+    part_text,
+)
+from dualmap.router.http.http_request import HttpRequest
+
+
+class _Body(CommonBody, gc=False):
+    system: Any = None
+    messages: Any = None
+    tools: Raw = Raw(b"")
+    max_tokens: Any = None
+    metadata: Any = None
+
+
+_decoder = msgspec.json.Decoder(_Body)
+
+
+def read_messages(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
+    """See Reader."""
+    fields = decode(_decoder, body)
+    if fields is None or not isinstance(fields.messages, list) or not fields.messages:
+        return NOT_UNDERSTOOD
+    media = Media()
+    messages: list[Message] = []
+    if fields.system:
+        messages.append(("system", _system_text(fields.system)))
+    for message in fields.messages:
+        role = message.get("role") if isinstance(message, dict) else None
+        if not isinstance(role, str):
+            return NOT_UNDERSTOOD
+        content = message.get("content")
+        if role == "system":
+            messages.append((role, _system_text(content)))
+        elif isinstance(content, list):
+            _add_parts(role, content, messages, media)
+        else:
+            messages.append((role, content_text(content, media)))
+    model, cache_salt = model_of(fields, scope), salt_of(fields, scope)
+    tools = b"" if fields.tools == b"null" else bytes(fields.tools)
+    blocks = chat_blocks(messages, media, tools, model=model, cache_salt=cache_salt, scope=scope)
+    return ReadBody(
+        model=model,
+        blocks=blocks.blocks,
+        text_bytes=blocks.text_bytes,
+        media=media.counts,
+        hashed_bytes=blocks.hashed_bytes,
+        stream=lax_bool(fields.stream),
+        max_output_tokens=max(0, lax_int(fields.max_tokens) or 0),
+        priority=lax_int(fields.priority),
+        cache_salt=cache_salt,
+        session=session_of(fields) or _user_of(fields.metadata),
+    )
+
+
+def _system_text(system: Any) -> str:
+    """A line that changes with every request of Claude Code is left out, as vLLM does."""
+    parts = system if isinstance(system, list) else [system]
+    texts = [part_text(part, Media()) for part in parts]
+    return "".join(text for text in texts if not text.startswith(BILLING_HEADER))
+
+
+def _add_parts(role: str, parts: list[Any], messages: list[Message], media: Media) -> None:
+    """Results of tools come before what else the user says; calls and thoughts behind what the assistant says."""
+    texts: list[str] = []
+    beside: list[str] = []
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind == "tool_result":
+            result = content_text(part.get("content"), media)
+            messages.append(("tool", result + field_text("tool_call_id", lax_str(part.get("tool_use_id")))))
+        elif kind == "tool_use":
+            beside.append(call_text(part.get("name"), part.get("input"), part.get("id")))
+        elif kind == "thinking":
+            beside.append(field_text("reasoning", lax_str(part.get("thinking"))))
+        else:
+            texts.append(part_text(part, media))
+    if texts or beside:
+        messages.append((role, "\n".join(texts) + "".join(beside)))
+
+
+def _user_of(metadata: Any) -> str:
+    """Claude Code writes its session there."""
+    return lax_str(metadata.get("user_id")) if isinstance(metadata, dict) else ""
+
+
+def read_count(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
+    """See Reader: the instance counts the prompt and does not run it."""
+    read = read_messages(http, body, scope)
+    return msgspec.structs.replace(read, prompt_tokens=1, cached=False, stream=False) if read.understood else read
+
+
+MESSAGES = Api(
+    "messages",
+    Placement.PREFIX,
+    read=read_messages,
+    error=anthropic_error,
+    operation="chat",
+    takes_salt=True,
+)
+COUNT_TOKENS = Api("count_tokens", Placement.PREFIX, read=read_count, error=anthropic_error)

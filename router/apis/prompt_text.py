@@ -1,0 +1,236 @@
+"""A chat's prompt in one spelling: what its blocks are hashes of. Equal prompts are equal here however their JSON was
+written: the order of keys, spaces, escapes, a text or a list of one text part; and over whichever API they came.
+
+Pictures, audio, video and files stand for themselves by the hash of their content, written as long as such a part
+weighs in a prompt, so that blocks stay as long as the caches' are.
+"""
+
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import msgspec
+from xxhash import xxh3_64_intdigest, xxh3_128_digest, xxh3_128_hexdigest
+
+from dualmap.router.apis.api import Scope
+from dualmap.router.tokens.token_ratio import MEDIA_TOKENS
+from dualmap.scheduler.blocks import hash_text, root_hash
+
+BYTES_PER_BLOCK_TOKEN = 4  # fixed, whatever ratio is learned: block boundaries must never shift
+# What others are likely to share ends in a block of its own, where that is at least so much of a block: a shorter one
+# is not worth finding, and would make one crowd of all who begin with "You are a helpful assistant."
+LEAST_OWN_BLOCK = 0.5
+OPENING_MESSAGES = 16  # where the first user message is looked for; a system prompt is one or two messages
+BILLING_HEADER = "x-anthropic-billing-header"  # changes with every request of Claude Code, so vLLM drops its line
+SYSTEM_ROLES = ("system", "developer")
+MAX_KNOWN_TOOLS = 256
+_PART, _FIELD, _MESSAGE = "\x1d", "\x1f", "\x1e"  # JSON can spell these, but no prompt has a reason to
+
+_TEXT_KEYS = {
+    "text": "text",
+    "input_text": "text",
+    "output_text": "text",
+    "refusal": "refusal",
+    "thinking": "thinking",
+    "reasoning_text": "text",
+    "summary_text": "text",
+}
+_MEDIA_KINDS = {
+    "image_url": "image",
+    "input_image": "image",
+    "image": "image",
+    "image_pil": "image",
+    "image_embeds": "image",
+    "input_audio": "audio",
+    "audio_url": "audio",
+    "video_url": "video",
+    "file": "file",
+    "input_file": "file",
+    "document": "file",
+}
+
+_CONTENT_KEYS = ("url", "data", "image_url", "file_data", "file_id", "file_url", "source", "uuid")  # where it may be
+_known_tools: dict[tuple[int, int, bytes], tuple[tuple[int, ...], int, int]] = {}
+
+Message = tuple[str, str]  # role and content
+
+
+class Media:
+    """Counts the parts of a prompt that are no text. counts: by kind. size_bytes: of what stands for them."""
+
+    __slots__ = ("counts", "size_bytes")
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.size_bytes = 0
+
+    def add(self, kind: str, content: str) -> str:
+        """content: what tells it from others: its data or its address. Returns what stands for it."""
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        digest = xxh3_128_hexdigest(content.encode("utf-8", "surrogatepass"))
+        stands = digest * (int(MEDIA_TOKENS[kind]) * BYTES_PER_BLOCK_TOKEN // len(digest))
+        self.size_bytes += len(stands)
+        return f"{_PART}{kind}{_FIELD}{stands}"
+
+
+def content_text(content: Any, media: Media, *, is_system: bool = False) -> str:
+    """A message's content: a text, a list of parts or nothing. is_system: a line that changes with every request of
+    some client is left out, as vLLM does."""
+    if type(content) is str:
+        return content
+    if content is None:
+        return ""
+    if not isinstance(content, list):
+        return in_order(content)
+    texts = [part_text(part, media) for part in content]
+    if is_system:
+        texts = [text.partition("\n")[2] if text.startswith(BILLING_HEADER) else text for text in texts]
+    return "\n".join(text for text in texts if text)
+
+
+def part_text(part: Any, media: Media) -> str:
+    """One part of a message's content."""
+    if type(part) is str:
+        return part
+    if not isinstance(part, dict):
+        return in_order(part)
+    kind = part.get("type")
+    if kind in _TEXT_KEYS:
+        text = part.get(_TEXT_KEYS[kind])
+        return text if type(text) is str else ""
+    if kind in _MEDIA_KINDS:
+        return media.add(_MEDIA_KINDS[kind], _media_content(part, kind))
+    return _PART + in_order(_without_cache_control(part))
+
+
+def field_text(name: str, value: str) -> str:
+    """What stands beside a message's content, behind it."""
+    return f"{_PART}{name}{_FIELD}{value}"
+
+
+def call_text(name: Any, arguments: Any, call_id: Any) -> str:
+    """A call of a tool. arguments: JSON, or what that stands for."""
+    if type(arguments) is str:
+        with suppress(msgspec.DecodeError, RecursionError):
+            arguments = msgspec.json.decode(arguments)
+    return field_text("call", in_order([name, arguments, call_id]))
+
+
+def in_order(value: Any) -> str:
+    """JSON with sorted keys."""
+    return msgspec.json.encode(value, order="sorted").decode()
+
+
+def _media_content(part: dict[str, Any], kind: str) -> str:
+    """Its data without what is written in front of them, or its address."""
+    value: Any = part.get(kind, part)
+    while isinstance(value, dict):
+        inner = next((value[key] for key in _CONTENT_KEYS if value.get(key) is not None), None)
+        if inner is None:
+            return in_order(value)
+        value = inner
+    if type(value) is not str:
+        return in_order(value)
+    return value.partition(",")[2] if value.startswith("data:") else value
+
+
+class ChatBlocks(NamedTuple):
+    """See ReadBody."""
+
+    blocks: tuple[int, ...]
+    text_bytes: int
+    hashed_bytes: int
+
+
+def chat_blocks(
+    messages: list[Message], media: Media, tools: bytes, *, model: str, cache_salt: str, scope: Scope
+) -> ChatBlocks:
+    """tools: JSON, empty where there are none.
+
+    A block ends with the tools, with the system prompt and with the first message of the user, so that a chat has its
+    key from the first turn on and keeps it as it grows.
+    """
+    block_bytes = scope.block_tokens * BYTES_PER_BLOCK_TOKEN
+    parent = prompt_root(model, cache_salt)
+    tool_blocks: tuple[int, ...] = ()
+    tool_bytes = 0
+    if tools:
+        tool_blocks, parent, tool_bytes = _hash_tools(tools, block_bytes, parent)
+    system, opening = _boundaries(messages)
+    pieces = [f"{_MESSAGE}{role}{_FIELD}{text}" for role, text in messages]
+    system_text, opening_text = _joined(pieces[:system]), _joined(pieces[system:opening])
+    rest = _joined(pieces[opening:])
+    blocks: tuple[int, ...] = ()
+    if system_text:
+        blocks, parent = _hash_shared(system_text, block_bytes, parent)
+    if opening_text:
+        blocks += hash_text(opening_text, block_bytes, boundaries=(len(opening_text),), parent=parent)
+        parent = blocks[-1]
+    if len(rest) >= block_bytes or not (blocks or tool_blocks):
+        blocks += hash_text(rest, block_bytes, parent=parent)
+    size = tool_bytes + len(system_text) + len(opening_text) + len(rest)
+    return ChatBlocks(tool_blocks + blocks, size - media.size_bytes, size)
+
+
+@lru_cache(maxsize=256)
+def prompt_root(model: str, cache_salt: str) -> int:
+    """The parent of a prompt's first block."""
+    return root_hash(model.encode(), cache_salt.encode(), b"")
+
+
+def _boundaries(messages: list[Message]) -> tuple[int, int]:
+    """How many messages are the system's, and how many come up to and including the first of the user; where that is
+    not among the first few, both are the system's."""
+    system = 0
+    for count, (role, _) in enumerate(messages[:OPENING_MESSAGES]):
+        if role == "user":
+            return system, count + 1
+        if role in SYSTEM_ROLES and system == count:
+            system += 1
+    return system, system
+
+
+def _joined(pieces: list[str]) -> bytes:
+    return "".join(pieces).encode("utf-8", "surrogatepass")
+
+
+def _hash_shared(text: bytes, block_bytes: int, parent: int) -> tuple[tuple[int, ...], int]:
+    """Blocks of what many prompts begin with, and the parent of what follows. A rest that is too short for a block of
+    its own is part of the parent alone."""
+    rest = len(text) % block_bytes
+    if rest >= block_bytes * LEAST_OWN_BLOCK:
+        blocks = hash_text(text, block_bytes, boundaries=(len(text),), parent=parent)
+        return blocks, blocks[-1]
+    end = len(text) - rest
+    blocks = hash_text(text[:end], block_bytes, parent=parent) if end else ()
+    return blocks, xxh3_64_intdigest(text[end:], blocks[-1] if blocks else parent)
+
+
+def _hash_tools(tools: bytes, block_bytes: int, parent: int) -> tuple[tuple[int, ...], int, int]:
+    """Their blocks, the parent of what follows, and their length in one spelling. An agent sends the same large ones
+    with each request: they are kept as they are known."""
+    known = (block_bytes, parent, xxh3_128_digest(tools))
+    found = _known_tools.get(known)
+    if found is None:
+        try:
+            text = _tools_text(msgspec.json.decode(tools))
+        except (msgspec.DecodeError, RecursionError):
+            text = tools
+        found = (*_hash_shared(text, block_bytes, parent), len(text)) if text else ((), parent, 0)
+        if len(_known_tools) >= MAX_KNOWN_TOOLS:
+            _known_tools.pop(next(iter(_known_tools)))
+        _known_tools[known] = found
+    return found
+
+
+def _tools_text(tools: Any) -> bytes:
+    """Empty where there are none."""
+    if not tools:
+        return b""
+    if isinstance(tools, list):
+        tools = [_without_cache_control(tool) for tool in tools]
+    return msgspec.json.encode(tools, order="sorted")
+
+
+def _without_cache_control(part: Any) -> Any:
+    return {key: value for key, value in part.items() if key != "cache_control"} if isinstance(part, dict) else part

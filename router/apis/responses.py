@@ -1,0 +1,112 @@
+"""/v1/responses: OpenAI's API for agents. Its server keeps what it has answered: a request that goes on from there has
+to go to the instance that made it."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
+from dualmap.router.apis.json_body import CommonBody, decode, model_of, salt_of, session_of
+from dualmap.router.apis.lax import lax_bool, lax_int, lax_str
+from dualmap.router.apis.prompt_text import (
+    SYSTEM_ROLES,
+    Media,
+    Message,
+    call_text,
+    chat_blocks,
+    content_text,
+    field_text,
+    in_order,
+)
+from dualmap.router.http.http_request import HttpRequest
+
+
+class _Body(CommonBody, gc=False):
+    instructions: Any = None
+    input: Any = None
+    tools: Raw = Raw(b"")
+    max_output_tokens: Any = None
+    previous_response_id: Any = None
+    conversation: Any = None
+
+
+_decoder = msgspec.json.Decoder(_Body)
+
+
+def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
+    """See Reader."""
+    fields = decode(_decoder, body)
+    if fields is None or not isinstance(fields.input, str | list):
+        return NOT_UNDERSTOOD
+    media = Media()
+    messages: list[Message] = []
+    if isinstance(fields.instructions, str):
+        messages.append(("system", fields.instructions))
+    if isinstance(fields.input, str):
+        messages.append(("user", fields.input))
+    else:
+        for item in fields.input:
+            if not isinstance(item, dict):
+                return NOT_UNDERSTOOD
+            _add_item(item, messages, media)
+    model, cache_salt = model_of(fields, scope), salt_of(fields, scope)
+    tools = b"" if fields.tools == b"null" else bytes(fields.tools)
+    blocks = chat_blocks(messages, media, tools, model=model, cache_salt=cache_salt, scope=scope)
+    return ReadBody(
+        model=model,
+        blocks=blocks.blocks,
+        text_bytes=blocks.text_bytes,
+        media=media.counts,
+        hashed_bytes=blocks.hashed_bytes,
+        stream=lax_bool(fields.stream),
+        max_output_tokens=max(0, lax_int(fields.max_output_tokens) or 0),
+        priority=lax_int(fields.priority),
+        cache_salt=cache_salt,
+        session=session_of(fields),
+        state=lax_str(fields.previous_response_id) or _conversation(fields.conversation),
+    )
+
+
+def _add_item(item: dict[str, Any], messages: list[Message], media: Media) -> None:
+    """Calls and thoughts are the assistant's, in the message before them where that is his."""
+    kind = item.get("type")
+    role = item.get("role")
+    if isinstance(role, str):
+        messages.append((role, content_text(item.get("content"), media, is_system=role in SYSTEM_ROLES)))
+    elif kind == "function_call_output":
+        output = content_text(item.get("output"), media)
+        messages.append(("tool", output + field_text("tool_call_id", lax_str(item.get("call_id")))))
+    else:
+        if kind == "function_call":
+            said = call_text(item.get("name"), item.get("arguments"), item.get("call_id"))
+        elif kind == "reasoning":
+            said = field_text("reasoning", content_text(item.get("content") or item.get("summary"), media))
+        else:
+            said = field_text("item", in_order(item))
+        last_role, text = messages[-1] if messages else ("", "")
+        if last_role == "assistant":
+            messages[-1] = (last_role, text + said)
+        else:
+            messages.append(("assistant", said))
+
+
+def _conversation(value: Any) -> str:
+    return lax_str(value.get("id")) if isinstance(value, dict) else lax_str(value)
+
+
+def read_kept(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
+    """See Reader: the id stands in the path, behind the name of the API."""
+    return ReadBody(model="", state=http.path.split("/")[3])
+
+
+RESPONSES = Api(
+    "responses",
+    Placement.PREFIX,
+    read=read_response,
+    operation="chat",
+    takes_salt=True,
+    makes_state=True,
+)
+CONVERSATIONS = Api("conversations", Placement.LOAD, makes_state=True)
+KEPT = Api("kept", Placement.STATE, read=read_kept)
