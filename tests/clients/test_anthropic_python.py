@@ -7,7 +7,7 @@ import pytest
 from tests.clients.conftest import HURRIED, HURRIED_PER_MINUTE, TEAM
 from tests.conftest import await_that
 
-pytestmark = pytest.mark.clients
+pytestmark = [pytest.mark.clients, pytest.mark.ray]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tests.clients.client_process import CLIENTS, need
 from tests.clients.conftest import TEAM
 from tests.conftest import await_that
 
-pytestmark = pytest.mark.clients
+pytestmark = [pytest.mark.clients, pytest.mark.ray]
 
 
 @pytest.fixture

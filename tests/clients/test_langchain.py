@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-pytestmark = pytest.mark.clients
+pytestmark = [pytest.mark.clients, pytest.mark.ray]
 APIS = pytest.mark.parametrize("responses", [False, True], ids=["chat", "responses"])
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.clients.conftest import HURRIED, HURRIED_PER_MINUTE, PAINTER
 from tests.conftest import WAIT_S, await_that
 
-pytestmark = pytest.mark.clients
+pytestmark = [pytest.mark.clients, pytest.mark.ray]
 
 
 @pytest.fixture
