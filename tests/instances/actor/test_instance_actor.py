@@ -253,7 +253,7 @@ def test_an_adapter_that_is_loaded_while_a_server_runs_is_reported(life, monkeyp
         try:
             first = await watched.reported(is_ready)
             assert first.adapters == ()
-            server.models += ("sql",)
+            server.models.adapters["sql"] = "/adapters/sql"
             second = await watched.reported(lambda m: m.adapters == ("sql",))
             assert (second.state, second.incarnation) == (MemberState.READY, first.incarnation)
         finally:
