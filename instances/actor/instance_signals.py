@@ -52,6 +52,7 @@ class SignalCollector:
             metrics.kv_used,
             preemptions=metrics.preemptions,
             adapters=metrics.adapters,
+            progress=metrics.steps + metrics.prompt_tokens + metrics.generation_tokens,
         )
         self._sampled_at = self._clock()
 

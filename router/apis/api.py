@@ -9,8 +9,10 @@ from enum import Enum, auto
 
 import msgspec
 
+from dualmap.router.apis.stream_rules import OTHER_STREAM, StreamRules
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import ErrorShape, error_body
+from dualmap.router.tokens.prompt_reader import PromptReader
 from dualmap.router.tokens.token_ratio import NO_MEDIA
 
 
@@ -91,10 +93,12 @@ class Api:
     name: as pages and spans call it.
     read: what a request's body says of it; never raises.
     error: how its clients expect an error.
+    stream: what the events of a streamed answer mean.
     operation: OpenTelemetry's gen_ai.operation.name; empty where it has none.
     asks_usage: a stream reports `usage` where `stream_options` ask for it.
     takes_salt: bodies may have a `cache_salt`.
     makes_state: its answers name what their instance keeps.
+    tokens: how its prompts are known by their tokens; None: they are not.
     """
 
     name: str
@@ -102,9 +106,11 @@ class Api:
     _: KW_ONLY
     read: Reader = read_nothing
     error: ErrorShape = error_body
+    stream: StreamRules = OTHER_STREAM
     operation: str = ""
     asks_usage: bool = False
     takes_salt: bool = False
     makes_state: bool = False
+    tokens: PromptReader | None = None
 
     __hash__ = object.__hash__

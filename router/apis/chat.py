@@ -18,7 +18,9 @@ from dualmap.router.apis.prompt_text import (
     field_text,
     in_order,
 )
+from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.tokens.chat_prompt import read_chat as read_tokens
 
 
 class _Body(CommonBody, gc=False):
@@ -86,4 +88,13 @@ def _beside(message: dict[str, Any]) -> str:
     return "".join(texts)
 
 
-CHAT = Api("chat", Placement.PREFIX, read=read_chat, operation="chat", asks_usage=True, takes_salt=True)
+CHAT = Api(
+    "chat",
+    Placement.PREFIX,
+    read=read_chat,
+    stream=CHUNK_STREAM,
+    operation="chat",
+    asks_usage=True,
+    takes_salt=True,
+    tokens=read_tokens,
+)

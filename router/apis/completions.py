@@ -9,7 +9,9 @@ from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Sc
 from dualmap.router.apis.json_body import CommonBody, decode, model_of, salt_of, session_of
 from dualmap.router.apis.lax import lax_bool, lax_int
 from dualmap.router.apis.prompt_text import BYTES_PER_BLOCK_TOKEN, prompt_root
+from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.tokens.completion_prompt import read_completion as read_tokens
 from dualmap.scheduler.blocks import hash_text
 
 
@@ -76,7 +78,9 @@ COMPLETIONS = Api(
     "completions",
     Placement.PREFIX,
     read=read_completion,
+    stream=CHUNK_STREAM,
     operation="text_completion",
     asks_usage=True,
     takes_salt=True,
+    tokens=read_tokens,
 )

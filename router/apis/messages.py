@@ -19,7 +19,9 @@ from dualmap.router.apis.prompt_text import (
     field_text,
     part_text,
 )
+from dualmap.router.apis.stream_rules import MESSAGES_STREAM
 from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.tokens.messages_prompt import read_messages as read_tokens
 
 
 class _Body(CommonBody, gc=False):
@@ -111,8 +113,10 @@ MESSAGES = Api(
     "messages",
     Placement.PREFIX,
     read=read_messages,
+    stream=MESSAGES_STREAM,
     error=anthropic_error,
     operation="chat",
     takes_salt=True,
+    tokens=read_tokens,
 )
 COUNT_TOKENS = Api("count_tokens", Placement.PREFIX, read=read_count, error=anthropic_error)

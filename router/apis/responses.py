@@ -19,7 +19,9 @@ from dualmap.router.apis.prompt_text import (
     field_text,
     in_order,
 )
+from dualmap.router.apis.stream_rules import RESPONSES_STREAM
 from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.tokens.responses_prompt import read_responses as read_tokens
 
 
 class _Body(CommonBody, gc=False):
@@ -104,8 +106,10 @@ RESPONSES = Api(
     "responses",
     Placement.PREFIX,
     read=read_response,
+    stream=RESPONSES_STREAM,
     operation="chat",
     takes_salt=True,
+    tokens=read_tokens,
     makes_state=True,
 )
 CONVERSATIONS = Api("conversations", Placement.LOAD, makes_state=True)

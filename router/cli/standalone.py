@@ -45,6 +45,7 @@ async def serve(config: DualMapConfig) -> None:
         gateway_id="standalone",
         admin_token=settings.admin_token(),
         ask_for_usage=settings.ask_for_usage,
+        heartbeat_s=settings.heartbeat_s,
         access=settings.access(time.monotonic),
         isolate_tenants=settings.isolates_tenants,
         tls=settings.tls(),

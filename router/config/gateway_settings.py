@@ -48,6 +48,9 @@ class GatewaySettings(BaseModel):
     # Ask each stream's instance for `usage`, and hide it from clients that did not: how much was cached, how long the
     # prompt was. Off, only plain answers and clients that ask for it tell.
     ask_for_usage: bool = True
+    # A client who waits so long for the first token of a stream is sent the stream's head and a comment, and then one
+    # each so many seconds, so that it and the proxies before it do not give up. 0: nothing is sent before the answer.
+    heartbeat_s: float = Field(default=15.0, ge=0)
     # The model's tokenizer, a directory or a name, as the instances have it, and with their chat template: prompts are
     # then known by their tokens, so that KV events say exactly who holds how much of one. Needs dualmap[tokenizer].
     tokenizer: str | None = None

@@ -5,10 +5,12 @@ import asyncio
 from collections.abc import Callable
 
 from dualmap.router.apis.usage import Usage, peek_usage
+from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, failed
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.driven import DrivenOwner
+from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import ANSWERING, BEGUN, DISPATCHED, DROPPED, ENDED, OVER, RUNNING, WAITING
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
@@ -71,9 +73,12 @@ class Pick:
         self.phase = DROPPED[self.phase]
         self.running = None
 
-    def is_stalled(self, now: float, first_byte_timeout_s: float, stall_timeout_s: float) -> bool:
+    def is_stalled(self, now: float, limits: HttpLimits, work: InstanceWork) -> bool:
         """That is for the proxy to find out."""
         return False
+
+    def keep_open(self, now: float, heartbeat_s: float) -> None:
+        """The answer is the proxy's."""
 
     def answer_error(self, error: HttpError) -> None:
         self.phase = ENDED[self.phase]

@@ -70,11 +70,13 @@ class Gateway:
         scaling: ScalingEndpoints | None = None,
         access: Access | None = None,
         isolate_tenants: bool = False,
+        heartbeat_s: float = 0.0,
         tls: TlsFiles | None = None,
     ) -> None:
         """pools: one or more; `stop` closes their journals. block_tokens: as in the config of every scheduler.
         admin_token, scaling: see AdminService. ask_for_usage, isolate_tenants: see Admission. tokens: names the first
-        pool's prompts by their tokens. access: see RequestService. tls: see HttpFront."""
+        pool's prompts by their tokens. heartbeat_s: see RequestDriver. access: see RequestService. tls: see
+        HttpFront."""
         self.gateway_id = gateway_id
         self.pools = {pool.name: pool for pool in pools}
         self.scheduler = pools[0].scheduler
@@ -90,6 +92,7 @@ class Gateway:
         self.service = RequestService(self.driver, self.admission, access, clock)
         self._tls = tls
         self._limits = limits
+        self._heartbeat_s = heartbeat_s
         self._clock = clock
         self._started_at = clock()
         self._drained = asyncio.Event()
@@ -195,6 +198,7 @@ class Gateway:
             self.signals.note(signals, now)
             pool = self._pool_of.get(signals.instance_id)
             if pool is not None and (load := signals.load) is not None:
+                self.connections.work.note_load(signals.instance_id, load, now - signals.load_age_s)
                 reported = LoadReported(
                     signals.instance_id,
                     load.running,
@@ -378,7 +382,7 @@ class Gateway:
             timeline.advance(now)
         if now >= self._next_sweep:
             self._next_sweep = now + self._limits.sweep_interval_s
-            self.driver.fail_stalled(now, self._limits)
+            self.driver.sweep(now, self._limits, self._heartbeat_s)
             self.service.sweep(now)
             self.connections.sweep(now)
             self._admin.sweep(now)

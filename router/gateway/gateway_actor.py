@@ -65,6 +65,7 @@ class GatewayActor:
             gateway_id=gateway_id,
             admin_token=settings.admin_token(),
             ask_for_usage=settings.ask_for_usage,
+            heartbeat_s=settings.heartbeat_s,
             access=settings.access(time.monotonic),
             isolate_tenants=settings.isolates_tenants,
             tls=settings.tls(),

@@ -5,33 +5,59 @@ Text of an answer never passes for one of these: the quotes inside JSON strings 
 """
 
 import re
+from enum import Enum, auto
+
+from dualmap.router.apis.stream_event import ABORTED, EMPTY, ERROR, PIECE, USAGE, Meaning, StreamError, is_comment
+from dualmap.router.apis.stream_rules import StreamRules
 
 MAX_HELD_BYTES = 256 * 1024  # far above the event of a token; what grows larger is not kept in memory
 
-ABORTED = re.compile(rb'"finish_reason"\s*:\s*"abort"')  # vLLM: the server shuts down, as no client asked for it
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
-_ERROR = re.compile(rb'^data: ?\{"error": ?\{', re.MULTILINE)
-_CLIENT_ERROR = re.compile(rb'"code"\s*:\s*"?4\d\d\b')
-_NO_CHOICES = b'"choices":[]'
-_USAGE = re.compile(rb'"usage"\s*:\s*\{')
-_ROLE = re.compile(rb'"delta"\s*:\s*\{\s*"role"\s*:\s*"\w+"\s*,\s*"content"\s*:\s*""\s*\}')
-_TOKEN = re.compile(rb'(data: \{.*"(?:delta":\{"\w+|text)":")[^"]*(".*"finish_reason":null.*\}\n\n)')
+_USAGE = b'"prompt_tokens"'  # of a chunk with usage; those without say null, if anything
+_COLON = ord(":")
 _NOT_YET = b"\0"  # no event begins so
 
 
+class Notice(Enum):
+    FAILED = auto()  # the instance ended the answer by itself
+    EMPTY = auto()  # what can be relayed holds nothing of the answer
+
+
+FAILED, NOTHING_OF_IT = Notice
+
+
 class AnswerEvents:
-    """hides_usage: the final event with `usage` was asked for by the gateway alone. failed: the instance ended the
-    answer by itself, with finish_reason "abort" or an error that is not the client's fault; nothing is fed after that.
-    usage_event: the one that was hidden, else empty."""
+    """notice: of what was fed last; who reads it resets it, but after a failure nothing is fed. error: what the
+    instance said when it failed; None where it said nothing. usage_event: the one that was hidden, else empty."""
 
-    __slots__ = ("_held", "_hides_usage", "_opened", "_text_end", "_text_start", "failed", "usage_event")
+    __slots__ = (
+        "_alarm",
+        "_held",
+        "_hides_usage",
+        "_opened",
+        "_other_alarm",
+        "_prelude",
+        "_rules",
+        "_text_end",
+        "_text_start",
+        "_third_alarm",
+        "error",
+        "notice",
+        "usage_event",
+    )
 
-    def __init__(self, hides_usage: bool) -> None:
-        self.failed = False
+    def __init__(self, rules: StreamRules, hides_usage: bool) -> None:
+        """hides_usage: the final event with `usage` was asked for by the gateway alone."""
+        self.notice: Notice | None = None
+        self.error: StreamError | None = None
         self.usage_event = b""
+        self._rules = rules
         self._hides_usage = hides_usage
-        self._held = b""
-        self._opened = False  # there has been an event other than a chat's roles, which precede its first tokens
+        self._alarm, self._other_alarm = rules.alarms
+        self._third_alarm = _USAGE if hides_usage else rules.noise
+        self._held = b""  # the beginning of an event
+        self._prelude = b""  # events that precede the first token
+        self._opened = False  # there has been a piece of the answer
         self._text_start = self._text_end = _NOT_YET  # what stands around the text of a token in this stream
 
     def feed(self, body: bytes, complete: bool) -> bytes:
@@ -48,41 +74,83 @@ class AnswerEvents:
         if (
             self._opened
             and body.endswith(b"\n\n")
-            and b'"abort"' not in body
-            and b'{"error"' not in body
-            and not (self._hides_usage and _NO_CHOICES in body)
+            and self._alarm not in body
+            and self._other_alarm not in body
+            and (self._third_alarm is None or self._third_alarm not in body)
+            and body[0] != _COLON
         ):
             return body
         return self._sift(body, complete)
 
     def _sift(self, body: bytes, complete: bool) -> bytes:
         relayed: list[bytes] = []
-        start = 0
+        pieces = start = 0
         ends = [match.end() for match in _EVENT_END.finditer(body)]
         if complete:
             ends.append(len(body))
         for end in ends:
             event = body[start:end]
             start = end
-            if _is_failure(event):
-                self.failed = True
+            meaning = self._meaning(event)
+            if meaning is PIECE:
+                pieces += 1
+                if not self._opened:
+                    self._open(event)
+                    relayed.insert(0, self._prelude)
+            elif meaning is ABORTED or meaning is ERROR:
+                self.notice = FAILED
+                self.error = self._rules.error(event) if meaning is ERROR else None
                 return b"".join(relayed) if self._opened else b""
-            if self._hides_usage and _NO_CHOICES in event and _USAGE.search(event):
+            elif meaning is USAGE and self._hides_usage:
                 self.usage_event = event
                 continue
+            elif not self._opened:
+                if meaning is EMPTY:  # a comment before the first token is for nobody
+                    continue
+                self._show_forced_usage(event)
             relayed.append(event)
-            if not self._opened and not _ROLE.search(event):
-                self._opened = True
-                if token := _TOKEN.fullmatch(event):
-                    self._text_start, self._text_end = token.groups()
-        whole, cut = b"".join(relayed), body[start:]
-        held = cut if self._opened else whole + cut
-        if complete or len(held) > MAX_HELD_BYTES:
+        if relayed and not pieces:
+            self.notice = NOTHING_OF_IT
+        return self._relayed(b"".join(relayed), body[start:], complete)
+
+    def _meaning(self, event: bytes) -> Meaning:
+        if is_comment(event):
+            return EMPTY
+        if (
+            self._opened
+            and self._alarm not in event
+            and self._other_alarm not in event
+            and (self._third_alarm is None or self._third_alarm not in event)
+        ):
+            return PIECE
+        return self._rules.meaning(event)
+
+    def _open(self, event: bytes) -> None:
+        """event: the first that is a piece of the answer."""
+        self._opened = True
+        self._show_forced_usage(event)
+        if token := self._rules.token.fullmatch(event):
+            self._text_start, self._text_end = token.groups()
+
+    def _show_forced_usage(self, event: bytes) -> None:
+        """An instance that tells the usage with its first chunk does so unasked: its operator wants clients to have
+        it."""
+        if self._hides_usage and _USAGE in event:
+            self._hides_usage = False
+            self._third_alarm = self._rules.noise
+
+    def _relayed(self, whole: bytes, cut: bytes, complete: bool) -> bytes:
+        """whole, cut: the events and the beginning of one that can go to the client."""
+        if self._opened:
+            self._prelude = b""
+            if complete or len(cut) > MAX_HELD_BYTES:
+                return whole + cut
+            self._held = cut
+            return whole
+        prelude = self._prelude + whole
+        if complete or len(prelude) + len(cut) > MAX_HELD_BYTES:
             self._opened = True
-            return whole + cut
-        self._held = held
-        return whole if self._opened else b""
-
-
-def _is_failure(event: bytes) -> bool:
-    return bool(ABORTED.search(event) or (_ERROR.search(event) and not _CLIENT_ERROR.search(event)))
+            self._prelude = b""
+            return prelude + cut
+        self._prelude, self._held = prelude, cut
+        return b""

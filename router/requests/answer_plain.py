@@ -1,21 +1,31 @@
 """A plain answer on its way to the client: held until it is complete, or relayed as it comes."""
 
-from dualmap.router.requests.answer_events import ABORTED
+from http import HTTPStatus
+
+from dualmap.router.apis.stream_event import StreamError, read_error
+from dualmap.router.apis.stream_rules import StreamRules
+from dualmap.router.http.openai_errors import HttpError
+from dualmap.router.requests.answer_events import FAILED, Notice
 
 # A chat's longest answers are some 100 KiB, and such an answer comes all at once: holding it delays nothing, and an
 # instance that dies in its midst costs nothing. Larger ones (batches of embeddings, audio) would be kept for too many
 # clients at once.
 MAX_HELD_BYTES = 1024 * 1024
+FIRST_ERROR_STATUS = 400
+NO_STREAM = HttpError(HTTPStatus.BAD_GATEWAY, "BadGatewayError", "The instance's answer is no stream of events.")
+MAX_ERROR_BYTES = 64 * 1024  # read of an answer that is no stream, for what it says
 
 
 class HeldAnswer:
-    """failed: the instance aborted it."""
+    """notice: FAILED: the instance aborted it."""
 
-    __slots__ = ("_pieces", "failed")
+    __slots__ = ("_pieces", "_rules", "notice")
     usage_event = b""  # it is part of the whole
+    error: StreamError | None = None
 
-    def __init__(self) -> None:
-        self.failed = False
+    def __init__(self, rules: StreamRules) -> None:
+        self.notice: Notice | None = None
+        self._rules = rules
         self._pieces: list[bytes] = []
 
     def feed(self, body: bytes, complete: bool) -> bytes:
@@ -24,7 +34,8 @@ class HeldAnswer:
         if not complete:
             return b""
         whole = b"".join(self._pieces)
-        self.failed = b'"abort"' in whole and ABORTED.search(whole) is not None
+        if self._rules.aborted(whole):
+            self.notice = FAILED
         return whole
 
 
@@ -32,11 +43,35 @@ class PassedAnswer:
     """Relayed as it comes."""
 
     __slots__ = ()
-    failed = False
+    notice: Notice | None = None
     usage_event = b""
+    error: StreamError | None = None
 
     def feed(self, body: bytes, complete: bool) -> bytes:
         return body
+
+
+class AnswerAsEvents:
+    """What is no stream, and yet must end one: its client has been sent the head of a stream while it waited."""
+
+    __slots__ = ("_held", "_rules", "_status")
+    notice: Notice | None = None
+    usage_event = b""
+    error: StreamError | None = None
+
+    def __init__(self, rules: StreamRules, status: int) -> None:
+        self._rules = rules
+        self._status = status
+        self._held = b""
+
+    def feed(self, body: bytes, complete: bool) -> bytes:
+        """Returns error events once it is complete."""
+        if len(self._held) < MAX_ERROR_BYTES:
+            self._held += body
+        if not complete:
+            return b""
+        error = NO_STREAM if self._status < FIRST_ERROR_STATUS else read_error(self._status, self._held)
+        return self._rules.error_events(error, b"")
 
 
 PASSED = PassedAnswer()

@@ -36,6 +36,11 @@ def answer_verdict(status: int, *, aborted: bool, begun: bool, last: bool) -> Ve
     return ANSWER if last and status == ENGINE_FAILED_STATUS else RETRY  # the client is told a last 500
 
 
+def error_cause(status: int) -> FailureCause:
+    """Name why an attempt failed whose answer began with an error of that status, of the server's."""
+    return NO_ANSWERS.get(status, FailureCause.ERROR)
+
+
 def failure_cause(status: int, *, aborted: bool) -> FailureCause:
     """Name why what came is no answer."""
     return FailureCause.ABORTED if aborted else NO_ANSWERS[status]

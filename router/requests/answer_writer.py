@@ -4,15 +4,18 @@ from collections.abc import Callable
 
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.http_request import HttpRequest
-from dualmap.router.http.openai_errors import HttpError, error_events, error_response
+from dualmap.router.http.openai_errors import HttpError, error_response
 
 LAST_CHUNK = b"0\r\n\r\n"
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+COMMENT = b": keep-alive\n\n"
 
 
 class AnswerWriter:
-    """write: to the client's connection; each call is a system call, so that what belongs together goes in one."""
+    """write: to the client's connection; each call is a system call, so that what belongs together goes in one.
+    is_open: the client has the head of a stream, with comments, and nothing of the answer yet."""
 
-    __slots__ = ("_before_last", "_chunked", "_http", "_last", "_request_id", "_takes_events", "_write")
+    __slots__ = ("_before_last", "_chunked", "_http", "_last", "_request_id", "_takes_events", "_write", "is_open")
 
     def __init__(self, write: Callable[[bytes], None], http: HttpRequest, request_id: bytes) -> None:
         self._write = write
@@ -22,6 +25,7 @@ class AnswerWriter:
         self._takes_events = False
         self._last = b""
         self._before_last = b""
+        self.is_open = False
 
     @property
     def tail(self) -> bytes:
@@ -30,7 +34,11 @@ class AnswerWriter:
 
     def begin(self, head: AnswerHead, lines: bytes, body: bytes, complete: bool) -> None:
         """Write the head with the first of the body, all of it if complete. lines: more of the head, each with its
-        end."""
+        end. A stream that is open has its head already."""
+        if self.is_open:
+            self.is_open = False
+            self.go_on(body, complete)
+            return
         http = self._http
         pieces = [head.status_line, *head.lines]
         if head.content_length is not None:
@@ -39,10 +47,7 @@ class AnswerWriter:
             self._chunked = True
             pieces.append(b"transfer-encoding: chunked\r\n")
         self._takes_events = head.event_stream and (self._chunked or http.http10)
-        pieces.append(lines)
-        if http.close:
-            pieces.append(b"connection: close\r\n")
-        pieces.append(b"x-request-id: %b\r\n\r\n" % self._request_id)
+        pieces.append(self._end_of_head(lines))
         if not self._chunked:
             pieces.append(body)
         else:
@@ -52,6 +57,23 @@ class AnswerWriter:
                 pieces.append(LAST_CHUNK)
         self._last = body
         self._write(b"".join(pieces))
+
+    def keep_open(self, lines: bytes) -> None:
+        """Write a comment to a client who waits for a stream, and before the first one the head. lines: as in begin."""
+        pieces = []
+        if not self.is_open:
+            self.is_open = self._takes_events = True
+            self._chunked = not self._http.http10
+            pieces.append(STREAM_HEAD)
+            if self._chunked:
+                pieces.append(b"transfer-encoding: chunked\r\n")
+            pieces.append(self._end_of_head(lines))
+        pieces.append(b"%x\r\n%b\r\n" % (len(COMMENT), COMMENT) if self._chunked else COMMENT)
+        self._write(b"".join(pieces))
+
+    def _end_of_head(self, lines: bytes) -> bytes:
+        close = b"connection: close\r\n" if self._http.close else b""
+        return b"%b%bx-request-id: %b\r\n\r\n" % (lines, close, self._request_id)
 
     def go_on(self, body: bytes, complete: bool) -> None:
         """Write some more of the body, which may be empty if complete."""
@@ -69,12 +91,12 @@ class AnswerWriter:
         """Return an error that is all of the answer."""
         return error_response(error, request_id=self._request_id, close=self._http.close, shape=self._http.error_shape)
 
-    def end_with(self, error: HttpError) -> bool:
-        """End the answer midway with an error, where a client can tell the error from the answer: returns whether."""
+    def end_with(self, events: bytes) -> bool:
+        """End the answer midway with events of an error, where a client can tell them from the answer: returns
+        whether."""
         if not self._takes_events:
             return False
-        events = error_events(error)
-        if not self._last.endswith(b"\n"):
+        if self._last and not self._last.endswith(b"\n"):
             events = b"\n\n" + events  # the event that was cut off must not swallow the error
         self._write(b"%x\r\n%b\r\n%b" % (len(events), events, LAST_CHUNK) if self._chunked else events)
         return True

@@ -4,9 +4,11 @@ asks where to (Pick)."""
 from typing import Protocol
 
 from dualmap.router.apis.usage import Usage
+from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.requests.asked import Arrived, Asked
+from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import Phase
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
@@ -53,7 +55,11 @@ class Driven(Protocol):
         """The attempt is off the books."""
         ...
 
-    def is_stalled(self, now: float, first_byte_timeout_s: float, stall_timeout_s: float) -> bool: ...
+    def is_stalled(self, now: float, limits: HttpLimits, work: InstanceWork) -> bool: ...
+
+    def keep_open(self, now: float, heartbeat_s: float) -> None:
+        """Send a comment to a client who has waited so long for the first token of a stream; called periodically."""
+        ...
 
     def answer_error(self, error: HttpError) -> None:
         """End it with an error; the client has had nothing of an answer."""

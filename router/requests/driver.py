@@ -34,9 +34,9 @@ FIRST_SERVER_ERROR_STATUS = 500
 
 class RequestDriver:
     """exchanges: requests that the core knows, or soon will, by id. dispatched: is told of each request that goes out.
-    watchers: of each that comes and ends. first_token_came: of each stream that begins, and how many seconds after its
-    request. tell_others: a core wants the other gateways to know of its books at once. by_tokens: names the prompts of
-    a core by their tokens; None: all are known by their raw bytes."""
+    watchers: of each that comes and ends. first_token_came: of each stream that
+    begins, and how many seconds after its request. tell_others: a core wants the other gateways to know of its books at
+    once. by_tokens: names the prompts of a core by their tokens; None: all are known by their raw bytes."""
 
     def __init__(
         self,
@@ -217,10 +217,14 @@ class RequestDriver:
 
     # What the gateway calls.
 
-    def fail_stalled(self, now: float, limits: HttpLimits) -> None:
-        """Fail the attempts whose instances have sent nothing for too long; called periodically."""
+    def sweep(self, now: float, limits: HttpLimits, heartbeat_s: float) -> None:
+        """Fail the attempts whose instances have sent nothing for too long, and send comments to those who have waited
+        so long for the first token of a stream; called periodically. heartbeat_s: 0: nobody is sent any."""
+        work = self._connections.work
         for driven in list(self.exchanges.values()):
-            if driven.is_stalled(now, limits.first_byte_timeout_s, limits.stall_timeout_s):
+            if heartbeat_s:
+                driven.keep_open(now, heartbeat_s)
+            if driven.is_stalled(now, limits, work):
                 driven.drop_attempt()
                 if driven.running is not None:
                     self.attempt_failed(driven, driven.running, FailureCause.STALLED)

@@ -1,12 +1,15 @@
 """One request that this gateway carries itself: between a client's connection, the driver, and an attempt at a time."""
 
+from dualmap.router.apis.stream_rules import StreamRules
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.connection_phase import BLOCKED
+from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, failed
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.driven import DrivenOwner
+from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import ANSWERING, BEGUN, DISPATCHED, DROPPED, ENDED, OVER, WAITING
 from dualmap.router.requests.running import Running
 from dualmap.scheduler.commands import Dispatch
@@ -16,7 +19,7 @@ from dualmap.scheduler.events import FailureCause
 class Exchange:
     """See Driven, Carrier and Answering."""
 
-    __slots__ = ("_client", "_owner", "_writer", "arrived", "asked", "phase", "running")
+    __slots__ = ("_client", "_kept_at", "_owner", "_writer", "arrived", "asked", "phase", "running")
 
     def __init__(self, owner: DrivenOwner, client: ClientConnection, arrived: Arrived) -> None:
         self.arrived = arrived
@@ -25,7 +28,13 @@ class Exchange:
         self.phase = WAITING
         self._owner = owner
         self._client = client
+        self._kept_at = arrived.at  # when the client was last sent something, or began to wait
         self._writer = AnswerWriter(client.transport.write, arrived.http, arrived.request_id)
+
+    @property
+    def rules(self) -> StreamRules:
+        """What the events of its answer mean, if that is a stream."""
+        return self.arrived.api.stream
 
     # What the driver orders.
 
@@ -42,15 +51,27 @@ class Exchange:
         if self.running is not None:
             self.running.drop()
 
-    def is_stalled(self, now: float, first_byte_timeout_s: float, stall_timeout_s: float) -> bool:
-        blocked = self._client.phase is BLOCKED
+    def is_stalled(self, now: float, limits: HttpLimits, work: InstanceWork) -> bool:
         running = self.running
-        return running is not None and running.is_stalled(blocked, now, first_byte_timeout_s, stall_timeout_s)
+        return running is not None and running.is_stalled(self._client.phase is BLOCKED, now, limits, work)
+
+    def keep_open(self, now: float, heartbeat_s: float) -> None:
+        if now - self._kept_at < heartbeat_s or self.phase is ANSWERING or not self.asked.prompt.read.stream:
+            return
+        if self._client.phase is BLOCKED or not self.rules.heartbeats:
+            return
+        self._kept_at = now
+        self._writer.keep_open(self.asked.answer_lines)
 
     def answer_error(self, error: HttpError) -> None:
         self.drop_attempt()
         self.phase = ENDED[self.phase]
-        self._client.answer(self._writer.whole_error(error), close=self.arrived.http.close)
+        close = self.arrived.http.close
+        if self._writer.is_open:
+            self._writer.end_with(self.rules.error_events(error, b""))
+            self._client.answered(close=close)
+        else:
+            self._client.answer(self._writer.whole_error(error), close=close)
 
     def fail(self, cause: FailureCause) -> None:
         error = failed(cause)
@@ -59,7 +80,11 @@ class Exchange:
             return
         self.drop_attempt()
         self.phase = ENDED[self.phase]
-        if self._writer.end_with(error):
+        said = None if self.running is None else self.running.error
+        rules = self.rules
+        if self._writer.end_with(
+            rules.error_events(error, self._writer.tail) if said is None else rules.last_events(said)
+        ):
             self._client.answered(close=True)
         else:
             self._client.abort()  # the client sees that its answer is cut short

@@ -5,10 +5,14 @@ from collections.abc import Callable, Mapping, Set
 
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.upstream_pool import UpstreamPool
+from dualmap.router.requests.instance_work import InstanceWork
 
 
 class InstanceConnections:
+    """work: when the instances were last seen to work."""
+
     def __init__(self, limits: HttpLimits, clock: Callable[[], float]) -> None:
+        self.work = InstanceWork()
         self._limits = limits
         self._clock = clock
         self._pools: dict[str, UpstreamPool] = {}
@@ -37,6 +41,7 @@ class InstanceConnections:
         """Forget the instances that are not among those kept; the core has lost them."""
         for instance_id in self._pools.keys() - kept:
             self._pools.pop(instance_id).close()
+        self.work.forget(kept)
 
     def sweep(self, now: float) -> None:
         """Close what has been idle for long; called periodically."""

@@ -2,25 +2,33 @@
 
 from typing import Protocol
 
+from dualmap.router.apis.stream_event import StreamError
+from dualmap.router.apis.stream_rules import StreamRules
 from dualmap.router.apis.usage import Usage, peek_usage
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.answer_sink import Upstream
-from dualmap.router.requests.answer_events import AnswerEvents
-from dualmap.router.requests.answer_plain import MAX_HELD_BYTES, PASSED, HeldAnswer
-from dualmap.router.requests.answer_verdict import ANSWER, FAILURE, answer_verdict, failure_cause
+from dualmap.router.http.limits import HttpLimits
+from dualmap.router.requests.answer_events import FAILED, AnswerEvents, Notice
+from dualmap.router.requests.answer_plain import MAX_HELD_BYTES, PASSED, AnswerAsEvents, HeldAnswer
+from dualmap.router.requests.answer_verdict import ANSWER, FAILURE, answer_verdict, error_cause, failure_cause
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
+from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import ANSWERING, Phase
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 
+OK_STATUS = 200
+IDLE_S = 10.0  # an instance that says for so long that it runs nothing has forgotten the stream it does not end
+
 
 class Answer(Protocol):
-    """What of an answer's body can go to the client, and when. failed: the instance ended it by itself. usage_event:
-    see AnswerEvents."""
+    """What of an answer's body can go to the client, and when. See AnswerEvents."""
+
+    notice: Notice | None
 
     @property
-    def failed(self) -> bool: ...
+    def error(self) -> StreamError | None: ...
 
     @property
     def usage_event(self) -> bytes: ...
@@ -34,6 +42,9 @@ class Carrier(Protocol):
     phase: Phase
     arrived: Arrived
     asked: Asked
+
+    @property
+    def rules(self) -> StreamRules: ...
 
     def answer_begun(self, run: "Running", has_body: bool) -> None: ...
 
@@ -50,6 +61,8 @@ class Running:
         "_carrier",
         "_instance_lines",
         "_quiet_since",
+        "_sign_at",
+        "_signs",
         "_swept_pieces",
         "_writer",
         "body",
@@ -74,13 +87,19 @@ class Running:
         self._writer = writer
         self._instance_lines = instance_lines
         self._answer: Answer | None = None
-        self._quiet_since = now
+        self._quiet_since = self._sign_at = now
+        self._signs = False  # it has sent something, if nothing of the answer, since the last sweep
         self._swept_pieces = 0
 
     @property
     def sent_pieces(self) -> int:
         """0 while all of the answer is held back."""
         return self.pieces if self._carrier.phase is ANSWERING else 0
+
+    @property
+    def error(self) -> StreamError | None:
+        """What the instance said in its stream when it failed."""
+        return None if self._answer is None else self._answer.error
 
     def usage(self) -> Usage:
         """What the answer's last bytes say of `usage`."""
@@ -93,13 +112,28 @@ class Running:
             self.upstream.abort()
             self.upstream = None
 
-    def is_stalled(self, blocked: bool, now: float, first_byte_timeout_s: float, stall_timeout_s: float) -> bool:
+    def is_stalled(self, blocked: bool, now: float, limits: HttpLimits, work: InstanceWork) -> bool:
         """Whether the instance has sent nothing for too long; called periodically. blocked: nothing is read of it."""
-        if self.upstream is None or blocked or self.pieces != self._swept_pieces:
-            self._swept_pieces = self.pieces
+        if self.upstream is None or blocked:
             self._quiet_since = now
             return False
-        return now - self._quiet_since > (stall_timeout_s if self.pieces else first_byte_timeout_s)
+        if self.pieces != self._swept_pieces:
+            self._swept_pieces = self.pieces
+            self._quiet_since = now
+            work.note_answer(self.dispatch.instance_id, now)
+            return False
+        quiet_s = now - self._quiet_since
+        if not self.pieces:
+            return quiet_s > limits.first_byte_timeout_s
+        if self._signs:
+            self._signs = False
+            self._sign_at = now
+        if quiet_s > limits.stall_timeout_s:
+            working_s = now - max(self._sign_at, work.worked_at(self.dispatch.instance_id))
+            return working_s > limits.stall_timeout_s or quiet_s > limits.first_byte_timeout_s
+        if quiet_s <= IDLE_S or not self.event_stream or self._carrier.rules.pauses:
+            return False
+        return work.idle_s(self.dispatch.instance_id, now) > IDLE_S
 
     # What the connection to the instance calls (AnswerSink).
 
@@ -122,20 +156,23 @@ class Running:
             if verdict is not ANSWER:
                 self._give_up(failure_cause(head.status, aborted=False))
                 return
-            answer = self._answer = _read_as(head, self._carrier.asked.prompt.hides_usage)
+            answer = self._answer = self._read_as(head)
         self.pieces += pieces
         body = answer.feed(body, complete)
-        begun = self._carrier.phase is ANSWERING
-        if answer.failed:
-            verdict = answer_verdict(head.status, aborted=True, begun=begun, last=self.dispatch.last)
-            if body and verdict is FAILURE:
-                self._writer.go_on(body, False)
-            self._give_up(failure_cause(head.status, aborted=True))
-        elif body or complete:
-            if begun:
+        if answer.notice is not None:
+            if answer.notice is FAILED:
+                self._failed(answer.error, head, body)
+                return
+            answer.notice = None
+            self.pieces -= pieces
+            self._signs = True
+        if body or complete:
+            if self._carrier.phase is ANSWERING:
                 self._writer.go_on(body, complete)
             else:
                 self._begin(head, body, complete)
+        elif self.event_stream:  # held back: it is counted when it is relayed, or it is nothing of the answer
+            self.pieces -= pieces
 
     def answer_complete(self, head: AnswerHead) -> None:
         self.upstream = None
@@ -145,22 +182,48 @@ class Running:
         self.upstream = None
         self._carrier.attempt_failed(self, cause)
 
+    def _read_as(self, head: AnswerHead) -> Answer:
+        rules = self._carrier.rules
+        if self._writer.is_open and not (head.event_stream and head.status == OK_STATUS):
+            return AnswerAsEvents(rules, head.status)
+        if head.event_stream:
+            self.event_stream = True
+            return AnswerEvents(rules, self._carrier.asked.prompt.hides_usage)
+        if head.content_length is not None and head.content_length <= MAX_HELD_BYTES:
+            return HeldAnswer(rules)
+        return PASSED
+
+    def _failed(self, error: StreamError | None, head: AnswerHead, body: bytes) -> None:
+        """The instance ended its answer by itself. error: what it said. body: what can still be relayed."""
+        begun, last = self._carrier.phase is ANSWERING, self.dispatch.last
+        if error is not None and not begun:
+            if last:
+                self._tell(error)
+            else:
+                self._give_up(error_cause(error.status))
+            return
+        if body and answer_verdict(head.status, aborted=True, begun=begun, last=last) is FAILURE:
+            self._writer.go_on(body, False)
+        self._give_up(failure_cause(head.status, aborted=True))
+
+    def _tell(self, error: StreamError) -> None:
+        """The client gets the instance's error as if it had been its plain answer."""
+        self.drop()
+        self.event_stream = False
+        head = AnswerHead()
+        head.note(b"content-type", b"application/json")
+        head.content_length = len(error.body)
+        head.complete(error.status, True)
+        self._begin(head, self._carrier.rules.last_events(error) if self._writer.is_open else error.body, True)
+        self._carrier.finished(self, error.status)
+
     def _give_up(self, cause: FailureCause) -> None:
         self.drop()
         self._carrier.attempt_failed(self, cause)
 
     def _begin(self, head: AnswerHead, body: bytes, complete: bool) -> None:
         """Not before there is some of the body, so that until then another instance can try."""
-        self.event_stream = head.event_stream
         carrier, queue_ms = self._carrier, self.dispatch.queued_s * 1000.0
         lines = b"%b%d\r\n%b" % (self._instance_lines, queue_ms, carrier.asked.answer_lines)
         self._writer.begin(head, lines, body, complete)
         carrier.answer_begun(self, bool(body))
-
-
-def _read_as(head: AnswerHead, hides_usage: bool) -> Answer:
-    if head.event_stream:
-        return AnswerEvents(hides_usage)
-    if head.content_length is not None and head.content_length <= MAX_HELD_BYTES:
-        return HeldAnswer()
-    return PASSED

@@ -9,8 +9,6 @@ from dataclasses import replace
 from msgspec.structs import replace as replace_field
 
 from dualmap.router.apis.api import Api
-from dualmap.router.apis.chat import CHAT
-from dualmap.router.apis.completions import COMPLETIONS
 from dualmap.router.requests.asked import Asked, Prompt
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven
@@ -33,7 +31,7 @@ class TokenArrival:
 
     def reads(self, prompt: Prompt, api: Api) -> bool:
         """Whether such a prompt has tokens that can be told."""
-        return prompt.read.understood and api in (CHAT, COMPLETIONS)
+        return prompt.read.understood and api.tokens is not None
 
     def begin(self, driven: Driven) -> None:
         """Look for the tokens of a prompt. driven: admitted, as it is known by its raw bytes."""
@@ -48,15 +46,20 @@ class TokenArrival:
 
     async def _arrive_known(self, driven: Driven, asked: Asked) -> None:
         known = None
-        chat = driven.arrived.api is CHAT
+        read = driven.arrived.api.tokens
+        assert read is not None, "see `reads`"
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                known = await wrap_future(self._tokens.submit(asked.prompt.body, chat, asked.request.adapter))
+                known = await wrap_future(self._tokens.submit(asked.prompt.body, read, asked.request.adapter))
         except TimeoutError:
             self.late += 1
         if known is not None:
             request = replace(
-                asked.request, blocks=known.blocks, prompt_tokens=known.prompt_tokens, block_tokens=self._block_tokens
+                asked.request,
+                blocks=known.blocks,
+                key_blocks=asked.request.blocks,  # it is named alike whether its tokens come in time or not
+                prompt_tokens=known.prompt_tokens,
+                block_tokens=self._block_tokens,
             )
             driven.admitted(replace_field(asked, request=request))
         self._arrive(driven)

@@ -20,9 +20,11 @@ class UnsupportedPromptError(Exception):
     """A prompt that only the instance can turn into tokens; the message names what is in the way."""
 
 
-def conversation(messages: Iterable[dict[str, Any]], form: ContentFormat) -> list[dict[str, Any]]:
-    """Raises UnsupportedPromptError."""
-    return [_message(message, form) for message in messages]
+def conversation(
+    messages: Iterable[dict[str, Any]], form: ContentFormat, *, typed: bool = True
+) -> list[dict[str, Any]]:
+    """typed: see ChatRequest. Raises UnsupportedPromptError."""
+    return [_message(message, form, typed) for message in messages]
 
 
 def tool_schemas(tools: Iterable[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
@@ -30,7 +32,7 @@ def tool_schemas(tools: Iterable[dict[str, Any]] | None) -> list[dict[str, Any]]
     return None if tools is None else [_tool(tool) for tool in tools]
 
 
-def _message(message: dict[str, Any], form: ContentFormat) -> dict[str, Any]:
+def _message(message: dict[str, Any], form: ContentFormat, typed: bool) -> dict[str, Any]:
     role = message.get("role")
     if not isinstance(role, str):
         raise UnsupportedPromptError("a message without a role")
@@ -41,7 +43,7 @@ def _message(message: dict[str, Any], form: ContentFormat) -> dict[str, Any]:
     result: dict[str, Any] = {"role": role, "content": content}
     if role == "assistant":
         if message.get("tool_calls"):
-            result["tool_calls"] = [_tool_call(call) for call in message["tool_calls"]]
+            result["tool_calls"] = [_tool_call(call, typed) for call in message["tool_calls"]]
         reasoning = message.get("reasoning")
         if reasoning is None:
             reasoning = message.get("reasoning_content")
@@ -76,7 +78,7 @@ def _texts(content: Any, is_system: bool) -> Iterator[dict[str, Any]]:
         yield {"type": "text", "text": text} | {key: fields[key] for key in fields if key not in TYPED_KEYS}
 
 
-def _tool_call(call: dict[str, Any]) -> dict[str, Any]:
+def _tool_call(call: dict[str, Any], typed: bool) -> dict[str, Any]:
     function = call.get("function")
     if call.get("type", "function") != "function" or not isinstance(function, dict):
         raise UnsupportedPromptError("a tool call that is not of a function")
@@ -86,9 +88,9 @@ def _tool_call(call: dict[str, Any]) -> dict[str, Any]:
             arguments = json.loads(arguments or "{}")
         except json.JSONDecodeError:
             arguments = {}
-    ordered = _in_order(function, "arguments", "name")
-    ordered["arguments"] = arguments if isinstance(arguments, dict) else {}
-    return _in_order(call, "id", "function", "type") | {"function": ordered}
+    if typed:
+        function, call = _in_order(function, "arguments", "name"), _in_order(call, "id", "function", "type")
+    return call | {"function": function | {"arguments": arguments if isinstance(arguments, dict) else {}}}
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:

@@ -6,33 +6,17 @@ not known here: instances started with these render otherwise.
 
 import inspect
 import re
+from functools import cached_property
 from importlib import import_module
 from typing import Any
 
-import msgspec
-
 from dualmap.router.tokens.chat_messages import ContentFormat, UnsupportedPromptError, conversation, tool_schemas
+from dualmap.router.tokens.chat_prompt import ChatRequest
 
 NAMED_ARGUMENTS = ("tools", "documents", "add_generation_prompt", "continue_final_message")  # for every template
 DEVELOPER = r"\"developer\"|'developer'"  # so vLLM tells a template that knows the role
 NOT_GIVEN = (None, "auto")  # values that vLLM takes for absent
-
-
-class ChatRequest(msgspec.Struct, gc=False):
-    """The fields that decide a chat's tokens."""
-
-    messages: list[dict[str, Any]]
-    tools: list[dict[str, Any]] | None = None
-    documents: list[dict[str, str]] | None = None
-    reasoning_effort: str | None = None
-    add_generation_prompt: bool = True
-    continue_final_message: bool = False
-    add_special_tokens: bool = False
-    cache_salt: str | None = None
-    chat_template: str | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    truncate_prompt_tokens: int | None = None
-    kv_transfer_params: dict[str, Any] | None = None
+EFFORTS = ("low", "medium", "high", "xhigh", "max")  # of `/v1/messages`
 
 
 class TemplateRefusedError(Exception):
@@ -56,7 +40,7 @@ class ChatTemplate:
             raise UnsupportedPromptError("arguments that are not the template's")
         # A tokenizer may have several templates, one of them for tools.
         template: str = self._tokenizer.get_chat_template(tools=arguments.get("tools"))
-        messages = conversation(request.messages, self._format(template))
+        messages = conversation(request.messages, self._format(template), typed=request.typed)
         if any(message["role"] == "developer" for message in messages) and not re.search(DEVELOPER, template):
             raise UnsupportedPromptError("developer messages, which vLLM merges into the system's for this template")
         try:
@@ -66,6 +50,26 @@ class ChatTemplate:
         except Exception as error:  # whatever an expression in a template may raise
             raise TemplateRefusedError(str(error)) from error
         return text
+
+    @cached_property
+    def wants_system_first(self) -> bool:
+        """Whether vLLM's `/v1/messages` merges what the system says later into what it says first: where a template
+        refuses it there (vllm/entrypoints/anthropic/serving.py, `_detect_merge_inline_system`)."""
+        no_tools: tuple[list[Any] | None, ...] = (None, [])
+        return any(_refuses_late_system(self._tokenizer.get_chat_template(tools=tools)) for tools in no_tools)
+
+    @cached_property
+    def least_effort(self) -> str:
+        """The reasoning effort by which vLLM's `/v1/messages` turns thinking off: "none" where the template knows it
+        (vllm/entrypoints/anthropic/serving.py, `_probe_disabled_thinking_effort`)."""
+        without = self._with_effort("none")
+        return "low" if without is None or without in map(self._with_effort, EFFORTS) else "none"
+
+    def _with_effort(self, effort: str) -> str | None:
+        try:
+            return self.render(ChatRequest([{"role": "user", "content": "Hi"}], reasoning_effort=effort))
+        except (UnsupportedPromptError, TemplateRefusedError):
+            return None
 
     def _format(self, template: str) -> ContentFormat:
         known = self._formats.get(template)
@@ -98,3 +102,18 @@ def _detect_format(template: str) -> ContentFormat:
     # Compiled with the extensions that transformers gives templates.
     compiled = import_module("transformers.utils.chat_template_utils")._compile_jinja_template(template)
     return content_format(compiled.environment.parse(template))
+
+
+def _refuses_late_system(template: str) -> bool:
+    """As vLLM tries it, in an environment without the functions that transformers gives templates."""
+    from jinja2 import TemplateError  # comes with the extra `tokenizer`
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    messages = [{"role": role, "content": "t"} for role in ("system", "user", "system", "user")]
+    try:
+        environment.from_string(template).render(messages=messages, add_generation_prompt=False)
+    except TemplateError:
+        return True
+    return False

@@ -18,6 +18,14 @@ class CompletionRequest(msgspec.Struct, gc=False):
     truncate_prompt_tokens: int | None = None
 
 
+_decode = msgspec.json.Decoder(CompletionRequest).decode
+
+
+def read_completion(body: bytes, _: object) -> CompletionRequest:
+    """The prompt of a completion request: a PromptReader. Raises msgspec.MsgspecError."""
+    return _decode(body)
+
+
 def only_prompt(request: CompletionRequest) -> str | list[int]:
     """Raises UnsupportedPromptError."""
     if request.prompt_embeds is not None or request.suffix is not None or request.truncate_prompt_tokens is not None:

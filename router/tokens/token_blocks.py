@@ -13,18 +13,17 @@ from typing import NamedTuple
 import msgspec
 
 from dualmap.router.tokens.chat_messages import UnsupportedPromptError
-from dualmap.router.tokens.chat_template import ChatRequest, ChatTemplate, TemplateRefusedError
-from dualmap.router.tokens.completion_prompt import CompletionRequest, only_prompt
+from dualmap.router.tokens.chat_prompt import ChatRequest
+from dualmap.router.tokens.chat_template import ChatTemplate, TemplateRefusedError
+from dualmap.router.tokens.completion_prompt import only_prompt
 from dualmap.router.tokens.load_tokenizer import load_tokenizer
+from dualmap.router.tokens.prompt_reader import PromptReader
 from dualmap.router.tokens.text_tokens import TextTokens, TokenIds
 from dualmap.scheduler.blocks import hash_tokens, token_root
 
 MAX_QUEUED = 256  # prompts in hand; a gateway that is further behind routes better by raw bytes at once
 MAX_BODY_BYTES = 4 << 20  # about a second of a core if nothing of it is known
 CACHE_CHARS = 32 << 20  # characters of text; with their ids 60-100 MB
-
-_decode_chat = msgspec.json.Decoder(ChatRequest).decode
-_decode_completion = msgspec.json.Decoder(CompletionRequest).decode
 
 
 class TokenizedPrompt(NamedTuple):
@@ -69,8 +68,8 @@ class TokenBlocks:
         """Prompts in hand."""
         return self._queued
 
-    def submit(self, body: bytes, chat: bool, lora_name: str) -> "Future[TokenizedPrompt | None]":
-        """body: of a chat or of a completion request. lora_name: the adapter's, "" for the base model's.
+    def submit(self, body: bytes, read: PromptReader, lora_name: str) -> "Future[TokenizedPrompt | None]":
+        """read: the body as its API has it. lora_name: the adapter's, "" for the base model's.
 
         The result is None where there is no exact answer, at once where too much is waiting. Never raises, nor does the
         future, until `close`. In asyncio: `await wrap_future(...)`; a prompt that is cancelled while it waits costs
@@ -83,7 +82,7 @@ class TokenBlocks:
             self._queued += taken
         if not taken:
             return self._not_taken(Fallback.BUSY)
-        future = self._pool.submit(self._tokenize, body, chat, lora_name)
+        future = self._pool.submit(self._tokenize, body, read, lora_name)
         future.add_done_callback(self._release)
         return future
 
@@ -102,9 +101,9 @@ class TokenBlocks:
         with self._lock:
             self._queued -= 1
 
-    def _tokenize(self, body: bytes, chat: bool, lora_name: str) -> TokenizedPrompt | None:
+    def _tokenize(self, body: bytes, read: PromptReader, lora_name: str) -> TokenizedPrompt | None:
         try:
-            tokens, cache_salt = self._chat_tokens(body) if chat else self._completion_tokens(body)
+            tokens, cache_salt = self._tokens(body, read)
             parent = token_root(lora_name, cache_salt)
             blocks = hash_tokens(tokens.ids, self._block_tokens, parent=parent)
         except UnsupportedPromptError:
@@ -125,15 +124,12 @@ class TokenBlocks:
             self.fallbacks[why] += 1
         return None
 
-    def _chat_tokens(self, body: bytes) -> tuple[TokenIds, str]:
+    def _tokens(self, body: bytes, read: PromptReader) -> tuple[TokenIds, str]:
         """With the prompt's cache salt."""
-        request = _decode_chat(body)
-        text = self._template.render(request)
-        return self._text_tokens.encode(text, request.add_special_tokens), request.cache_salt or ""
-
-    def _completion_tokens(self, body: bytes) -> tuple[TokenIds, str]:
-        """With the prompt's cache salt."""
-        request = _decode_completion(body)
+        request = read(body, self._template)
+        if isinstance(request, ChatRequest):
+            text = self._template.render(request)
+            return self._text_tokens.encode(text, request.add_special_tokens), request.cache_salt or ""
         prompt = only_prompt(request)
         if isinstance(prompt, str):
             tokens = self._text_tokens.encode(prompt, request.add_special_tokens)

@@ -10,7 +10,7 @@ CacheEvent = BlocksStored | BlocksRemoved | CacheCleared
 @dataclass(frozen=True, slots=True)
 class LoadSample:
     """From the server's /metrics: requests that run and that wait in it, share of its KV pool they hold (0 to 1),
-    requests preempted since its start, LoRA adapters of what runs."""
+    requests preempted since its start, LoRA adapters of what runs. progress: grows while its engines work."""
 
     running: int
     waiting: int
@@ -18,6 +18,7 @@ class LoadSample:
     _: KW_ONLY
     preemptions: int = 0
     adapters: tuple[str, ...] = ()
+    progress: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from dualmap.router.tokens.chat_prompt import read_chat
+from dualmap.router.tokens.completion_prompt import read_completion
+from dualmap.router.tokens.prompt_reader import PromptReader
 from dualmap.router.tokens.token_blocks import TokenBlocks
 from dualmap.scheduler.blocks import hash_tokens, token_root
 from tests.conftest import WAIT_S
@@ -110,8 +113,8 @@ def answer(server: VllmServer, path: str, body: dict[str, Any]) -> Any:
     return content
 
 
-def check(blocks: TokenBlocks, body: dict[str, Any], chat: bool, ids: list[int]) -> None:
-    told = blocks.submit(json.dumps(body).encode(), chat, "").result(WAIT_S)
+def check(blocks: TokenBlocks, body: dict[str, Any], read: PromptReader, ids: list[int]) -> None:
+    told = blocks.submit(json.dumps(body).encode(), read, "").result(WAIT_S)
     assert told is not None, blocks.fallbacks
     assert told.prompt_tokens == len(ids)
     assert told.blocks == hash_tokens(ids, BLOCK_TOKENS, parent=token_root("", ""))
@@ -122,7 +125,7 @@ def test_a_chat_has_the_ids_that_the_engine_computes(server, template, blocks, n
     body = {"model": "tiny", "max_tokens": 1, **CHATS[name]}
     asked = body | {"return_token_ids": True} | ({"chat_template": template} if template else {})
     ids = answer(server, "/v1/chat/completions", asked)["prompt_token_ids"]
-    check(blocks, body, True, ids)
+    check(blocks, body, read_chat, ids)
     if name not in UNLIKE_TOKENIZE:
         assert answer(server, "/tokenize", asked)["tokens"] == ids
 
@@ -131,6 +134,6 @@ def test_a_chat_has_the_ids_that_the_engine_computes(server, template, blocks, n
 def test_a_completion_has_the_ids_that_the_engine_computes(server, blocks, body):
     body = {"model": "tiny", "max_tokens": 1, **body}
     ids = answer(server, "/v1/completions", body | {"return_token_ids": True})["choices"][0]["prompt_token_ids"]
-    check(blocks, body, False, ids)
+    check(blocks, body, read_completion, ids)
     if isinstance(body["prompt"], str):
         assert answer(server, "/tokenize", body)["tokens"] == ids

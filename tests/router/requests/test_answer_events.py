@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from dualmap.router.requests.answer_events import MAX_HELD_BYTES, AnswerEvents
+from dualmap.router.apis.stream_rules import CHUNK_STREAM
+from dualmap.router.requests.answer_events import FAILED, MAX_HELD_BYTES, AnswerEvents
 
 ABOUT = '"id":"chatcmpl-97d65b8076327b82","object":"chat.completion.chunk","created":1795409528,"model":"tiny"'
 ROLE = (
@@ -16,6 +17,7 @@ USAGE = (
     '"prompt_tokens_details":{"cached_tokens":0,"created_cache_tokens":0}},'
     '"system_fingerprint":"vllm-0.32.0-9cad0de7"}\n\n'
 ).encode()
+USAGE_KEY = b"prompt_tokens_details"
 DONE = b"data: [DONE]\n\n"
 COMPLETION = (
     b'data: {"id":"cmpl-bc7a939533e87b86","object":"text_completion","created":1795409545,"model":"tiny","choices":'
@@ -35,7 +37,37 @@ def error(code: int) -> bytes:
     return f"data: {json.dumps({'error': content})}\n\n".encode()
 
 
+def spaced(event: bytes) -> bytes:
+    return b"data: %b\n\n" % json.dumps(json.loads(event.removeprefix(b"data: "))).encode()
+
+
+def over_lines(event: bytes) -> bytes:
+    lines = json.dumps(json.loads(event.removeprefix(b"data: ")), indent=1).splitlines()
+    return "".join(f"data: {line}\n" for line in lines).encode() + b"\n"
+
+
+def with_usage(event: bytes, usage: str = '{"prompt_tokens":19,"total_tokens":20,"completion_tokens":1}') -> bytes:
+    return event.replace(b"]}\n\n", f'],"usage":{usage}}}\n\n'.encode())
+
+
+def no_usage(events: bytes) -> bytes:
+    return with_usage(events, "null")
+
+
+def error_beside_choice() -> bytes:
+    return token("", "error").replace(b"]}\n\n", b'],"error":{"code":502,"message":"gone"}}\n\n')
+
+
+PING = b": keep-alive\n\n"
 ABORT = token("", "abort")
+LAST_WITH_USAGE = with_usage(token("c", "stop"))
+FORCED = (
+    ROLE[:-3] + b',"usage":{"prompt_tokens":19,"total_tokens":19,"completion_tokens":0}}\n\n' + with_usage(token("a"))
+)
+FORCED_COMPLETION = with_usage(COMPLETION)
+OTHER_ROLE = ROLE.replace(b'"content":""', b'"content":null,"tool_calls":[],"refusal":null')
+FILTER = b'data: {"choices":[],"prompt_filter_results":[{"prompt_index":0}]}\n\n'
+OLD_ERROR = b'data: {"object":"error","message":"died","type":"InternalServerError","param":null,"code":500}\n\n'
 TRICKY = [  # what a model may say, and what the answer's other fields may hold
     token('{"choices":[],"usage":{"prompt_tokens":9}}'),
     token('"finish_reason":"abort"'),
@@ -54,7 +86,30 @@ STREAMS = {
     "crlf": ((TEXT + USAGE + DONE).replace(b"\n", b"\r\n"), True, (TEXT + DONE).replace(b"\n", b"\r\n"), False),
     "no end": (TEXT + b"data: [DONE]", True, TEXT + b"data: [DONE]", False),
     "roles alone": (ROLE, True, ROLE, False),
-    "comments": (b": ping\n\n" + TEXT + b": ping\n\n" + DONE, True, b": ping\n\n" + TEXT + b": ping\n\n" + DONE, False),
+    "comments": (PING * 2 + TEXT + PING + DONE, True, TEXT + PING + DONE, False),
+    "comments behind the roles": (ROLE + PING + token("a") + DONE, True, ROLE + token("a") + DONE, False),
+    "comments alone": (PING + b":\n\n", True, b"", False),
+    "a comment inside an event": (b": a\n" + TEXT + b": b\n" + ABORT + DONE, True, b": a\n" + TEXT, True),
+    "time to reconnect": (b"retry: 3000\n\n" + TEXT + DONE, True, b"retry: 3000\n\n" + TEXT + DONE, False),
+    "more blank lines": (b"\n" + TEXT + b"\n\n" + DONE, True, b"\n" + TEXT + b"\n\n" + DONE, False),
+    "usage with spaces": (TEXT + spaced(USAGE) + DONE, True, TEXT + DONE, False),
+    "usage over lines": (TEXT + over_lines(USAGE) + DONE, True, TEXT + DONE, False),
+    "usage in the last token": (TEXT + LAST_WITH_USAGE + DONE, True, TEXT + LAST_WITH_USAGE + DONE, False),
+    "usage forced": (FORCED + USAGE + DONE, True, FORCED + USAGE + DONE, False),
+    "usage forced, completion": (FORCED_COMPLETION + USAGE + DONE, True, FORCED_COMPLETION + USAGE + DONE, False),
+    "no usage said": (no_usage(TEXT) + USAGE + DONE, True, no_usage(TEXT) + DONE, False),
+    "no space": (
+        TEXT.replace(b"data: ", b"data:") + USAGE + DONE,
+        True,
+        TEXT.replace(b"data: ", b"data:") + DONE,
+        False,
+    ),
+    "roles of others": (OTHER_ROLE + ABORT + DONE, True, b"", True),
+    "filter first": (FILTER + error(500) + DONE, True, b"", True),
+    "error, older": (TEXT + OLD_ERROR + DONE, True, TEXT, True),
+    "error beside a choice": (TEXT + error_beside_choice() + DONE, True, TEXT, True),
+    "engine could not": (ROLE + token("", "error") + DONE, True, b"", True),
+    "error without a code": (b'data: {"error": "died"}\n\n' + DONE, True, b"", True),
     "empty": (b"", True, b"", False),
     "client's error": (TEXT + error(400) + DONE, True, TEXT + error(400) + DONE, False),
     "client's error first": (error(422) + DONE, True, error(422) + DONE, False),
@@ -83,7 +138,7 @@ def relayed(events: AnswerEvents, reads: list[bytes]) -> bytes:
     out = b""
     for i, read in enumerate(reads):
         out += events.feed(read, i == len(reads) - 1)
-        if events.failed:
+        if events.notice is FAILED:
             break
     return out
 
@@ -93,16 +148,16 @@ def test_what_is_relayed_is_the_same_wherever_reads_cut_the_stream(stream, hides
     cuts = [[stream[:i], stream[i:]] for i in range(len(stream) + 1)]
     cuts += [[stream[i : i + size] for i in range(0, len(stream), size)] + [b""] for size in (1, 7, 100)]
     for reads in cuts:
-        events = AnswerEvents(hides_usage)
+        events = AnswerEvents(CHUNK_STREAM, hides_usage)
         out = relayed(events, reads)
-        assert events.failed is failed
+        assert (events.notice is FAILED) is failed
         assert out == expected
-        assert bool(events.usage_event) is (hides_usage and USAGE.strip() in stream)
+        assert bool(events.usage_event) is (hides_usage and USAGE_KEY in stream and USAGE_KEY not in expected)
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
 def test_each_event_is_relayed_with_its_last_byte_and_the_roles_with_the_event_behind_them(end):
-    events = AnswerEvents(hides_usage=True)
+    events = AnswerEvents(CHUNK_STREAM, hides_usage=True)
     roles, first, second = (event.replace(b"\n\n", end) for event in (ROLE, token("a"), token("b")))
     assert events.feed(roles, False) == b""
     assert events.feed(roles, False) == b""
@@ -113,7 +168,7 @@ def test_each_event_is_relayed_with_its_last_byte_and_the_roles_with_the_event_b
 
 
 def test_an_event_too_large_to_be_held_is_let_through_as_it_comes():
-    events = AnswerEvents(hides_usage=True)
+    events = AnswerEvents(CHUNK_STREAM, hides_usage=True)
     start = b'data: {"choices":[{"token_ids":[' + b"1," * (MAX_HELD_BYTES // 2)
     assert events.feed(start, False) == start
     assert events.feed(b"1]}]}", False) == b""
@@ -121,6 +176,6 @@ def test_an_event_too_large_to_be_held_is_let_through_as_it_comes():
 
 
 def test_roles_too_large_to_be_held_are_let_through():
-    events = AnswerEvents(hides_usage=True)
+    events = AnswerEvents(CHUNK_STREAM, hides_usage=True)
     roles = ROLE.replace(b'"prompt_token_ids":null', b'"prompt_token_ids":[%b]' % (b"1," * (MAX_HELD_BYTES // 2)))
     assert events.feed(roles, False) == roles

@@ -6,9 +6,10 @@ import socket
 import pytest
 
 from dualmap.router.http.connection_phase import ConnectionPhase
+from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import Phase
 from dualmap.scheduler import InstanceCapacity
-from tests.router.conftest import CHAT, STREAM, Conversation, post
+from tests.router.conftest import CHAT, STREAM, TEST_LIMITS, Conversation, post
 
 
 @pytest.mark.parametrize("how", ["leave", "leave_by_reset"])
@@ -137,8 +138,8 @@ async def test_a_paused_stream_is_no_stall(fleet):
         (connection,) = f.gateway.service.clients
         await f.until(lambda: connection.phase is ConnectionPhase.BLOCKED)
         (exchange,) = f.gateway.driver.exchanges.values()
-        assert not exchange.is_stalled(1e9, 600.0, 60.0)
-        assert not exchange.is_stalled(2e9, 600.0, 60.0)
+        assert not exchange.is_stalled(1e9, TEST_LIMITS, InstanceWork())
+        assert not exchange.is_stalled(2e9, TEST_LIMITS, InstanceWork())
         client.writer.transport.resume_reading()
         while await client.chunk():
             pass

@@ -9,9 +9,10 @@ import pytest
 
 from dualmap.router.observe.metrics import Outcome
 from dualmap.router.requests.answer_plain import MAX_HELD_BYTES
+from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import Phase
 from dualmap.scheduler.events import FailureCause
-from tests.router.conftest import CHAT, STREAM, Conversation, Fleet, post
+from tests.router.conftest import CHAT, STREAM, TEST_LIMITS, Conversation, Fleet, post
 
 ROLE = '{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}'
 TOKEN = '{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}'
@@ -83,8 +84,8 @@ def check_failures(f: Fleet, cause: FailureCause, count: int) -> None:
 NOTHING_SENT = {
     "abort at once": (stream(ABORT, "[DONE]"), FailureCause.ABORTED),
     "abort after the role": (stream(ROLE, ABORT, "[DONE]"), FailureCause.ABORTED),
-    "error at once": (stream(ENGINE_DEAD, "[DONE]"), FailureCause.ABORTED),
-    "error after the role": (stream(ROLE, ENGINE_DEAD, "[DONE]"), FailureCause.ABORTED),
+    "error at once": (stream(ENGINE_DEAD, "[DONE]"), FailureCause.ERROR),
+    "error after the role": (stream(ROLE, ENGINE_DEAD, "[DONE]"), FailureCause.ERROR),
     "death after the role": (stream(ROLE, dies=True), FailureCause.BROKEN),
     "death in the first event": (half_an_event, FailureCause.BROKEN),
 }
@@ -119,6 +120,32 @@ async def test_a_request_that_is_answered_with_500_runs_elsewhere(fleet):
         check_failures(f, FailureCause.ERROR, 1)
 
 
+OTHER_ERROR = '{"object":"error","message":"busy","type":"ServiceUnavailableError","param":null,"code":503}'
+SAID = {
+    "at once": ((ENGINE_DEAD,), 500, json.loads(ENGINE_DEAD)),
+    "after the role": ((ROLE, ENGINE_DEAD), 500, json.loads(ENGINE_DEAD)),
+    "with another status": ((OTHER_ERROR,), 503, {"error": json.loads(OTHER_ERROR)}),
+}
+
+
+@pytest.mark.parametrize(("events", "status", "told"), SAID.values(), ids=SAID)
+async def test_what_each_instance_says_in_its_stream_is_told_as_if_it_had_been_a_plain_answer(
+    fleet, events, status, told
+):
+    async with fleet(*[stream(*events, "[DONE]")] * 2) as f:
+        client = await f.client()
+        answer = await client.post("/v1/chat/completions", STREAM, "x-request-id: mine\r\n")
+        assert (answer.status, answer.json) == (status, told)
+        assert answer.headers["content-type"] == "application/json"
+        assert (answer.headers["x-request-id"], answer.headers["x-dualmap-instance"][0]) == ("mine", "i")
+        assert (await client.get("/health")).status == 200
+        attempts = f.gateway.scheduler.config.max_attempts
+        assert sum(len(instance.received) for instance in f.instances) == attempts
+        assert f.gateway.metrics.outcomes["instance_error"] == 1
+        await f.until(lambda: not any(instance.open_connections for instance in f.instances))
+        check_failures(f, FailureCause.ERROR if status == 500 else FailureCause.REFUSED, attempts - 1)
+
+
 async def test_what_the_last_instance_that_may_be_tried_says_with_500_is_what_the_client_is_told(fleet):
     async with fleet(engine_is_dead, engine_is_dead) as f:
         client = await f.client()
@@ -129,8 +156,14 @@ async def test_what_the_last_instance_that_may_be_tried_says_with_500_is_what_th
         check_failures(f, FailureCause.ERROR, attempts - 1)
 
 
-@pytest.mark.parametrize("failing", [ABORT, ENGINE_DEAD])
-async def test_a_stream_that_fails_after_a_token_ends_with_the_error_of_the_gateway(fleet, failing):
+BY_ITSELF = "The instance ended the answer by itself: it shuts down, or its engine failed."
+
+
+@pytest.mark.parametrize(
+    ("failing", "code", "message"), [(ABORT, 502, BY_ITSELF), (ENGINE_DEAD, 500, "EngineCore died")]
+)
+async def test_a_stream_that_fails_after_a_token_ends_with_an_error(fleet, failing, code, message):
+    """The instance's own, where it says what went wrong."""
     first_token_there = asyncio.Event()
 
     async def script(conversation: Conversation) -> None:
@@ -150,8 +183,8 @@ async def test_a_stream_that_fails_after_a_token_ends_with_the_error_of_the_gate
         assert await client.chunk() == sse(TOKEN)
         error, done, end = (await client.chunk()).split(b"\n\n")
         assert await client.chunk() == b""
-        assert json.loads(error.removeprefix(b"data: "))["error"]["code"] == 502
-        assert b"ended the answer by itself" in error
+        told = json.loads(error.removeprefix(b"data: "))["error"]
+        assert (told["code"], told["message"]) == (code, message)
         assert (done, end) == (b"data: [DONE]", b"")
         assert await client.at_end()
         assert sum(len(instance.received) for instance in f.instances) == 1
@@ -234,9 +267,9 @@ async def test_a_held_answer_that_still_comes_is_no_stall(fleet):
         answering = asyncio.create_task(client.post("/v1/chat/completions", CHAT))
         await f.until(lambda: any(e.running and e.running.pieces for e in f.gateway.driver.exchanges.values()))
         (exchange,) = f.gateway.driver.exchanges.values()
-        assert not exchange.is_stalled(1e9, 600.0, 60.0)
-        assert not exchange.is_stalled(1e9 + 59.0, 600.0, 60.0)
-        assert exchange.is_stalled(1e9 + 61.0, 600.0, 60.0)
+        assert not exchange.is_stalled(1e9, TEST_LIMITS, InstanceWork())
+        assert not exchange.is_stalled(1e9 + 59.0, TEST_LIMITS, InstanceWork())
+        assert exchange.is_stalled(1e9 + 61.0, TEST_LIMITS, InstanceWork())
         go_on.set()
         assert (await answering).json == {"ok": True}
 

@@ -6,11 +6,14 @@ from concurrent.futures import Future
 import pytest
 
 from dualmap.router.requests import token_arrival
+from dualmap.router.tokens.chat_prompt import read_chat
+from dualmap.router.tokens.completion_prompt import read_completion
+from dualmap.router.tokens.prompt_reader import PromptReader
 from dualmap.router.tokens.token_blocks import Fallback, TokenizedPrompt
 from dualmap.scheduler.events import BlocksRemoved, BlocksStored
 from dualmap.scheduler.fleet.signals import InstanceSignals, LoadSample, SignalNews
 from tests.conftest import WAIT_S
-from tests.router.conftest import CHAT, post
+from tests.router.conftest import CHAT, answer_hello, post
 
 ADAPTER_CARDS = ({"id": "tiny", "parent": None}, {"id": "tuned", "parent": "tiny"})
 
@@ -19,13 +22,13 @@ class HeldTokens:
     """Prompts as they were handed in; their tokens come when the test says so."""
 
     def __init__(self) -> None:
-        self.prompts: list[tuple[dict, bool, str]] = []
+        self.prompts: list[tuple[dict, PromptReader, str]] = []
         self.futures: list[Future[TokenizedPrompt | None]] = []
         self.exact = 0
         self.fallbacks = dict.fromkeys(Fallback, 0)
 
-    def submit(self, body: bytes, chat: bool, lora_name: str) -> "Future[TokenizedPrompt | None]":
-        self.prompts.append((json.loads(body), chat, lora_name))
+    def submit(self, body: bytes, read: PromptReader, lora_name: str) -> "Future[TokenizedPrompt | None]":
+        self.prompts.append((json.loads(body), read, lora_name))
         self.futures.append(Future())
         return self.futures[-1]
 
@@ -48,7 +51,7 @@ async def test_a_request_is_known_by_its_tokens(fleet, tokens):
         assert f.gateway.scheduler.instances["i0"].cache.held_blocks((1, 2, 3)) == 3
         assert f.gateway.metrics.believed_prompt_tokens == 3400
         assert f.gateway.metrics.believed_cached_tokens == 3 * 512
-        assert tokens.prompts[0] == (CHAT, True, "")
+        assert tokens.prompts[0] == (CHAT, read_chat, "")
         f.check_books_are_empty()
 
 
@@ -59,7 +62,21 @@ async def test_an_adapter_has_blocks_of_its_own(fleet, tokens):
         await f.until(lambda: bool(tokens.futures))
         tokens.futures[0].set_result(None)
         await client.answer()
-        assert tokens.prompts == [({"model": "tuned", "prompt": "x"}, False, "tuned")]
+        assert tokens.prompts == [({"model": "tuned", "prompt": "x"}, read_completion, "tuned")]
+
+
+async def test_a_request_has_the_same_home_whether_its_tokens_come_in_time_or_not(fleet, tokens):
+    async with fleet(*[answer_hello] * 3, tokens=tokens) as f:
+        client = await f.client()
+        for number, known in enumerate((None, TokenizedPrompt((1, 2, 3), 1700), TokenizedPrompt((), 20))):
+            await client.send(post("/v1/chat/completions", CHAT))
+            await f.until(lambda number=number: len(tokens.futures) > number)
+            tokens.futures[number].set_result(known)
+            assert (await client.answer()).status == 200
+        attempts = list(f.gateway.scheduler.books.ended)
+        assert [attempt.request.blocks for attempt in attempts[1:]] == [(1, 2, 3), ()]
+        assert [attempt.request.key_blocks for attempt in attempts] == [(), *[attempts[0].request.blocks] * 2]
+        assert len({attempt.candidates for attempt in attempts}) == 1
 
 
 @pytest.mark.parametrize("late", [True, False])

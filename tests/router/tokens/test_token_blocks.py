@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dualmap.router.tokens.chat_prompt import read_chat
+from dualmap.router.tokens.completion_prompt import read_completion
 from dualmap.router.tokens.load_tokenizer import TokenizerError
+from dualmap.router.tokens.prompt_reader import PromptReader
 from dualmap.router.tokens.token_blocks import MAX_BODY_BYTES, MAX_QUEUED, Fallback, TokenBlocks, TokenizedPrompt
 from dualmap.scheduler.blocks import hash_tokens, token_root
 from tests.conftest import WAIT_S
@@ -52,9 +55,11 @@ def warm(paths) -> Iterator[TokenBlocks]:
     made.close()
 
 
-def ask(blocks: TokenBlocks, body: object, chat: bool = True, lora_name: str = "") -> TokenizedPrompt | None:
+def ask(
+    blocks: TokenBlocks, body: object, read: PromptReader = read_chat, lora_name: str = ""
+) -> TokenizedPrompt | None:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return blocks.submit(raw, chat, lora_name).result(WAIT_S)
+    return blocks.submit(raw, read, lora_name).result(WAIT_S)
 
 
 def prompt_of(ids: list[int], lora_name: str = "", cache_salt: str = "") -> TokenizedPrompt:
@@ -187,17 +192,24 @@ def test_a_template_of_parts_gets_every_content_as_parts(paths):
 
 
 @pytest.mark.parametrize(
-    ("chat", "asked", "around"), [(True, None, False), (True, True, True), (False, None, True), (False, False, False)]
+    ("read", "asked", "around"),
+    [
+        (read_chat, None, False),
+        (read_chat, True, True),
+        (read_completion, None, True),
+        (read_completion, False, False),
+    ],
 )
-def test_chats_get_no_special_tokens_around_them_and_completions_do_unless_asked(paths, chat, asked, around):
+def test_chats_get_no_special_tokens_around_them_and_completions_do_unless_asked(paths, read, asked, around):
     blocks = TokenBlocks(paths["around"], BLOCK_TOKENS)
     text = "The quick fox"
+    chat = read is read_chat
     body = {"messages": [HELLO]} if chat else {"prompt": text}
     if asked is not None:
         body["add_special_tokens"] = asked
     ids = rendered([HELLO]) if chat else TOKENIZER(text)["input_ids"]
     ends = [TOKENIZER.convert_tokens_to_ids(token) for token in (BOS, STOP)]
-    assert ask(blocks, body, chat) == prompt_of([ends[0], *ids, ends[1]] if around else ids)
+    assert ask(blocks, body, read) == prompt_of([ends[0], *ids, ends[1]] if around else ids)
     blocks.close()
 
 
@@ -212,7 +224,7 @@ COMPLETIONS = {
 
 @pytest.mark.parametrize(("prompt", "ids"), COMPLETIONS.values(), ids=COMPLETIONS)
 def test_a_completion_has_the_ids_of_its_prompt(warm, prompt, ids):
-    assert ask(warm, {"prompt": prompt}, chat=False) == prompt_of(ids)
+    assert ask(warm, {"prompt": prompt}, read=read_completion) == prompt_of(ids)
 
 
 def test_adapters_and_salts_share_no_block(warm):
@@ -227,45 +239,53 @@ def test_adapters_and_salts_share_no_block(warm):
 
 CHAT = {"messages": [HELLO]}
 FALLBACKS = {
-    "not JSON": (b"{", True, Fallback.MALFORMED),
-    "not UTF-8": (b'{"messages":[{"role":"user","content":"\xff"}]}', True, Fallback.MALFORMED),
-    "nested deeply": (b'{"messages":[' + b'{"a":' * 9999 + b"1" + b"}" * 9999 + b"]}", True, Fallback.MALFORMED),
-    "no messages": ({}, True, Fallback.MALFORMED),
-    "a message that is a text": ({"messages": ["hi"]}, True, Fallback.MALFORMED),
-    "an image": ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, True, Fallback.UNSUPPORTED),
-    "no role": ({"messages": [{"content": "hi"}]}, True, Fallback.UNSUPPORTED),
-    "a template of its own": (CHAT | {"chat_template": "x"}, True, Fallback.UNSUPPORTED),
+    "not JSON": (b"{", read_chat, Fallback.MALFORMED),
+    "not UTF-8": (b'{"messages":[{"role":"user","content":"\xff"}]}', read_chat, Fallback.MALFORMED),
+    "nested deeply": (b'{"messages":[' + b'{"a":' * 9999 + b"1" + b"}" * 9999 + b"]}", read_chat, Fallback.MALFORMED),
+    "no messages": ({}, read_chat, Fallback.MALFORMED),
+    "a message that is a text": ({"messages": ["hi"]}, read_chat, Fallback.MALFORMED),
+    "an image": ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, read_chat, Fallback.UNSUPPORTED),
+    "no role": ({"messages": [{"content": "hi"}]}, read_chat, Fallback.UNSUPPORTED),
+    "a template of its own": (CHAT | {"chat_template": "x"}, read_chat, Fallback.UNSUPPORTED),
     "a template among the arguments": (
         CHAT | {"chat_template_kwargs": {"chat_template": "x"}},
-        True,
+        read_chat,
         Fallback.UNSUPPORTED,
     ),
     "an argument that is not the template's": (
         CHAT | {"chat_template_kwargs": {"tokenize": True}},
-        True,
+        read_chat,
         Fallback.UNSUPPORTED,
     ),
-    "a truncated chat": (CHAT | {"truncate_prompt_tokens": 9}, True, Fallback.UNSUPPORTED),
-    "ids beside the messages": (CHAT | {"kv_transfer_params": {"prompt_token_ids": [1]}}, True, Fallback.UNSUPPORTED),
-    "a role the template does not know": ({"messages": [HELLO | {"role": "developer"}]}, True, Fallback.UNSUPPORTED),
-    "a tool that is not a function": (CHAT | {"tools": [{"type": "custom"}]}, True, Fallback.UNSUPPORTED),
-    "no message": ({"messages": []}, True, Fallback.REFUSED),
-    "a last message that both ends and goes on": (CHAT | {"continue_final_message": True}, True, Fallback.REFUSED),
-    "content that is a number": ({"messages": [{"role": "user", "content": 5}]}, True, Fallback.FAILED),
-    "several prompts": ({"prompt": ["a", "b"]}, False, Fallback.UNSUPPORTED),
-    "several prompts of ids": ({"prompt": [[1], [2]]}, False, Fallback.UNSUPPORTED),
-    "no prompt": ({}, False, Fallback.UNSUPPORTED),
-    "ids below 0": ({"prompt": [1, -1]}, False, Fallback.UNSUPPORTED),
-    "embeddings": ({"prompt": "a", "prompt_embeds": "x"}, False, Fallback.UNSUPPORTED),
-    "a suffix": ({"prompt": "a", "suffix": "b"}, False, Fallback.UNSUPPORTED),
-    "a truncated prompt": ({"prompt": "a", "truncate_prompt_tokens": 1}, False, Fallback.UNSUPPORTED),
-    "too large": (b" " * (MAX_BODY_BYTES + 1), True, Fallback.TOO_LARGE),
+    "a truncated chat": (CHAT | {"truncate_prompt_tokens": 9}, read_chat, Fallback.UNSUPPORTED),
+    "ids beside the messages": (
+        CHAT | {"kv_transfer_params": {"prompt_token_ids": [1]}},
+        read_chat,
+        Fallback.UNSUPPORTED,
+    ),
+    "a role the template does not know": (
+        {"messages": [HELLO | {"role": "developer"}]},
+        read_chat,
+        Fallback.UNSUPPORTED,
+    ),
+    "a tool that is not a function": (CHAT | {"tools": [{"type": "custom"}]}, read_chat, Fallback.UNSUPPORTED),
+    "no message": ({"messages": []}, read_chat, Fallback.REFUSED),
+    "a last message that both ends and goes on": (CHAT | {"continue_final_message": True}, read_chat, Fallback.REFUSED),
+    "content that is a number": ({"messages": [{"role": "user", "content": 5}]}, read_chat, Fallback.FAILED),
+    "several prompts": ({"prompt": ["a", "b"]}, read_completion, Fallback.UNSUPPORTED),
+    "several prompts of ids": ({"prompt": [[1], [2]]}, read_completion, Fallback.UNSUPPORTED),
+    "no prompt": ({}, read_completion, Fallback.UNSUPPORTED),
+    "ids below 0": ({"prompt": [1, -1]}, read_completion, Fallback.UNSUPPORTED),
+    "embeddings": ({"prompt": "a", "prompt_embeds": "x"}, read_completion, Fallback.UNSUPPORTED),
+    "a suffix": ({"prompt": "a", "suffix": "b"}, read_completion, Fallback.UNSUPPORTED),
+    "a truncated prompt": ({"prompt": "a", "truncate_prompt_tokens": 1}, read_completion, Fallback.UNSUPPORTED),
+    "too large": (b" " * (MAX_BODY_BYTES + 1), read_chat, Fallback.TOO_LARGE),
 }
 
 
-@pytest.mark.parametrize(("body", "chat", "why"), FALLBACKS.values(), ids=FALLBACKS)
-def test_what_cannot_be_told_exactly_gets_no_answer_and_is_counted(blocks, body, chat, why):
-    assert ask(blocks, body, chat) is None
+@pytest.mark.parametrize(("body", "read", "why"), FALLBACKS.values(), ids=FALLBACKS)
+def test_what_cannot_be_told_exactly_gets_no_answer_and_is_counted(blocks, body, read, why):
+    assert ask(blocks, body, read) is None
     assert {reason for reason, times in blocks.fallbacks.items() if times} == {why}
     assert blocks.exact == 0
     assert ask(blocks, CHAT) == prompt_of(rendered([HELLO]))
@@ -311,15 +331,15 @@ def test_above_the_bound_there_is_no_answer_at_once_and_below_it_there_is_again(
     gate = Event()
     blocks._pool.submit(gate.wait, WAIT_S)
     body = json.dumps(CHAT).encode()
-    taken = [blocks.submit(body, True, "") for _ in range(MAX_QUEUED)]
+    taken = [blocks.submit(body, read_chat, "") for _ in range(MAX_QUEUED)]
     assert blocks.queued == MAX_QUEUED
-    refused = blocks.submit(body, True, "")
+    refused = blocks.submit(body, read_chat, "")
     assert refused.done()
     assert refused.result() is None
     assert blocks.fallbacks[Fallback.BUSY] == 1
     assert taken[-1].cancel()
     assert blocks.queued == MAX_QUEUED - 1
-    again = blocks.submit(body, True, "")
+    again = blocks.submit(body, read_chat, "")
     gate.set()
     wait([*taken, again], timeout=WAIT_S)
     assert again.result() == prompt_of(rendered([HELLO]))
@@ -331,7 +351,7 @@ def test_above_the_bound_there_is_no_answer_at_once_and_below_it_there_is_again(
 def test_prompts_that_wait_when_it_closes_are_cancelled_and_given_back(blocks):
     gate = Event()
     blocks._pool.submit(gate.wait, WAIT_S)
-    waiting = [blocks.submit(b"{}", True, "") for _ in range(5)]
+    waiting = [blocks.submit(b"{}", read_chat, "") for _ in range(5)]
     blocks.close()
     gate.set()
     assert all(future.cancelled() for future in waiting)
@@ -341,7 +361,7 @@ def test_prompts_that_wait_when_it_closes_are_cancelled_and_given_back(blocks):
 def test_threads_at_once_give_what_one_gives(paths):
     blocks = TokenBlocks(paths["text"], BLOCK_TOKENS, threads=4)
     asked = [[HELLO, {"role": "assistant", "content": f"{n % 9} {STOP} größer" * (n % 7)}] for n in range(200)]
-    futures = [blocks.submit(json.dumps({"messages": messages}).encode(), True, "") for messages in asked]
+    futures = [blocks.submit(json.dumps({"messages": messages}).encode(), read_chat, "") for messages in asked]
     assert [future.result(WAIT_S) for future in futures] == [prompt_of(rendered(messages)) for messages in asked]
     assert blocks.exact == 200
     blocks.close()

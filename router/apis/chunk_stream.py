@@ -1,0 +1,119 @@
+"""Streams whose events are OpenAI's chunks: chats, completions, vLLM's generate, and whatever else a server streams."""
+
+import re
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from dualmap.router.apis.stream_event import (
+    ABORTED,
+    CLIENT_ERRORS,
+    ERROR,
+    PIECE,
+    PRELUDE,
+    USAGE,
+    Meaning,
+    StreamError,
+    error_status,
+    read_event,
+)
+from dualmap.router.http.openai_errors import HttpError, error_events
+
+DONE = b"data: [DONE]\n\n"
+NOTHING = (b"null", b'""', b"{}", b"")
+# vLLM: its server shuts down, as no client asked for it; it could not run the request, as another one may.
+OWN_ENDINGS = ("abort", "error")
+CLIENTS_FAULTS = {"BadRequestError": 400, "invalid_request_error": 400, "NotFoundError": 404}  # where there is no code
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: dict[str, Any] | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    choices: list[_Choice] | None = None
+    usage: Raw = Raw(b"")
+    error: Raw = Raw(b"")
+    object: str = ""
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+
+
+class ChunkStream:
+    """See StreamRules."""
+
+    alarms = (b'"error"', b'"abort"')
+    noise: bytes | None = None
+    token = re.compile(rb'(data: \{.*"(?:delta":\{"\w+|text)":")[^"]*(".*"finish_reason":null.*\}\n\n)')
+
+    def __init__(self, *, known: bool) -> None:
+        """known: whoever asks for such a stream gets one, made by the engine. A chat begins with a chunk that names
+        its role, and a chunk without choices holds `usage` alone. Of other streams, each event is taken for a token."""
+        self.heartbeats = known
+        self.pauses = not known
+        self._known = known
+
+    def meaning(self, event: bytes) -> Meaning:
+        _, data = read_event(event)
+        if not data:
+            return PRELUDE
+        try:
+            chunk = _decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return PIECE
+        error = _error_in(chunk, data)
+        if error is not None:
+            return PIECE if _status(error) in CLIENT_ERRORS else ERROR
+        choices = chunk.choices
+        if choices and any(choice.finish_reason in OWN_ENDINGS for choice in choices):
+            return ABORTED
+        if not self._known or choices is None:
+            return PIECE
+        if not choices:
+            return PRELUDE if bytes(chunk.usage) in NOTHING else USAGE
+        return PRELUDE if all(map(_names_role, choices)) else PIECE
+
+    def error(self, event: bytes) -> StreamError:
+        _, data = read_event(event)
+        error = _error_in(_decode(data), data) or b"null"
+        return StreamError(_status(error), b'{"error":%b}' % error, event)
+
+    def aborted(self, body: bytes) -> bool:
+        if b'"abort"' not in body and b'"error"' not in body:
+            return False
+        try:
+            choices = _decode(body).choices
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return False
+        return any(choice.finish_reason in OWN_ENDINGS for choice in choices or ())
+
+    def error_events(self, error: HttpError, tail: bytes) -> bytes:
+        return error_events(error)
+
+    def last_events(self, error: StreamError) -> bytes:
+        return error.event + DONE
+
+
+def _error_in(chunk: _Chunk, data: bytes) -> bytes | None:
+    """JSON. Servers before vLLM 0.10 send it without the object around it."""
+    if chunk.object == "error":
+        return data
+    error = bytes(chunk.error)
+    return None if error in NOTHING else error
+
+
+def _status(error: bytes) -> int:
+    fields = msgspec.json.decode(error)
+    if not isinstance(fields, dict):
+        return 500
+    return error_status(fields.get("code")) or CLIENTS_FAULTS.get(str(fields.get("type")), 500)
+
+
+def _names_role(choice: _Choice) -> bool:
+    delta = choice.delta
+    if not delta or "role" not in delta or choice.finish_reason is not None:
+        return False
+    return not any(value for name, value in delta.items() if name != "role")

@@ -1,0 +1,84 @@
+"""One server-sent event, and what it can mean to a gateway that relays it."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from dualmap.router.http.openai_errors import HttpError
+
+CLIENT_ERRORS = range(400, 500)
+ERRORS = range(400, 600)
+
+
+class Meaning(Enum):
+    EMPTY = auto()  # a comment: no event to a client
+    PRELUDE = auto()  # comes before the first token, and is none
+    PIECE = auto()  # of the answer, or its end
+    USAGE = auto()  # `usage` and nothing else
+    ABORTED = auto()  # the instance ends the answer by itself
+    ERROR = auto()  # the instance says what went wrong, and that is not the client's fault
+
+
+# A name is found five times as fast as the attribute of an enum.
+EMPTY, PRELUDE, PIECE, USAGE, ABORTED, ERROR = Meaning
+
+
+@dataclass(frozen=True, slots=True)
+class StreamError:
+    """What an instance's error event says. body: of the plain answer that it stands for, JSON. event: as it came."""
+
+    status: int
+    body: bytes
+    event: bytes
+
+
+def is_comment(event: bytes) -> bool:
+    """Whether it has lines of comment alone, or no line."""
+    event = event.lstrip(b"\r\n")
+    if event and not event.startswith(b":"):
+        return False
+    return all(not line or line.startswith(b":") for line in event.splitlines())
+
+
+def read_event(event: bytes) -> tuple[bytes, bytes]:
+    """Its name, empty where it has none, and its data, the lines joined."""
+    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2:  # as most are
+        return b"", event[6:-2]
+    name = b""
+    data = []
+    for line in event.splitlines():
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            data.append(value.removeprefix(b" "))
+        elif field == b"event":
+            name = value.removeprefix(b" ")
+    return name, b"\n".join(data)
+
+
+def error_status(code: Any) -> int | None:
+    """The HTTP status that an error's code stands for, as a number or in digits; None where it is none."""
+    if isinstance(code, str) and len(code) == 3 and code.isdigit():
+        code = int(code)
+    return code if isinstance(code, int) and code in ERRORS else None
+
+
+def read_error(status: int, body: bytes) -> HttpError:
+    """What a plain error answer says, in any API's shape or as text."""
+    try:
+        content = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        content = None
+    error = content.get("error", content) if isinstance(content, dict) else content
+    fields: dict[str, Any] = error if isinstance(error, dict) else {"message": error}
+    message, kind, param = (fields.get(name) for name in ("message", "type", "param"))
+    unknown = HTTPStatus.BAD_REQUEST if status in CLIENT_ERRORS else HTTPStatus.BAD_GATEWAY
+    known = HTTPStatus(status) if status in set(HTTPStatus) else unknown
+    return HttpError(
+        known,
+        kind if isinstance(kind, str) else known.phrase.replace(" ", "") + "Error",
+        message if isinstance(message, str) and message else f"The instance answered with HTTP {status}.",
+        param if isinstance(param, str) else None,
+    )
