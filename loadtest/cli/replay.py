@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     gateway.add_argument("--model", metavar="NAME", help="that is asked for (default: the first of its /v1/models)")
     gateway.add_argument(
         "--api",
-        choices=("chat", "completions", "token-ids"),
+        choices=("chat", "completions", "token-ids", "responses", "messages"),
         default="chat",
         help="how it is asked; token-ids: completions with token ids as prompt (default %(default)s)",
     )

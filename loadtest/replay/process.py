@@ -95,7 +95,7 @@ def replay(options: ReplayOptions) -> int:
     from dualmap.loadtest.replay.open_loop import OpenLoop
     from dualmap.loadtest.replay.pace import due_times, speed_for_qps
     from dualmap.loadtest.replay.progress import Progress
-    from dualmap.loadtest.replay.request_body import CHAT_PATH, COMPLETIONS_PATH
+    from dualmap.loadtest.replay.request_body import PATHS
     from dualmap.loadtest.replay.run_file import RunHeader, write_row
     from dualmap.loadtest.traces.sessions import predecessors
     from dualmap.loadtest.traces.trace import read_trace, select
@@ -111,7 +111,7 @@ def replay(options: ReplayOptions) -> int:
         note=options.note,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         target=options.target,
-        path=CHAT_PATH if options.api == "chat" else COMPLETIONS_PATH,
+        path=PATHS[options.api],
         model=options.model or first_model(address),
         trace=Path(options.trace).name,
         requests=len(requests),

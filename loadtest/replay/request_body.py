@@ -1,7 +1,7 @@
 """The bytes of a replayed request.
 
-The prompt goes into the body as it is, in one string, so that prompts which share blocks share the bytes of `messages`
-(or `prompt`) up to the same place. Chat requests carry it as one user message: a trace does not tell its turns. To
+The prompt goes into the body as it is, in one string, so that prompts which share blocks share the bytes of the body up
+to the same place. Chats carry it as one user message, responses as their input: a trace does not tell its turns. To
 `prompt` it can go as token ids, which every server counts alike.
 """
 
@@ -12,6 +12,24 @@ from dualmap.loadtest.traces.trace import TraceRequest
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"
+RESPONSES_PATH = "/v1/responses"
+MESSAGES_PATH = "/v1/messages"
+PATHS = {
+    "chat": CHAT_PATH,
+    "completions": COMPLETIONS_PATH,
+    "token-ids": COMPLETIONS_PATH,
+    "responses": RESPONSES_PATH,
+    "messages": MESSAGES_PATH,
+}
+_USAGE = b',"max_tokens":%d,"ignore_eos":true,"stream":true,"stream_options":{"include_usage":true}}'
+_USER = ('[{"role":"user","content":"', '"}]')
+# By path: the field of the prompt, what stands around it, and what follows.
+_SHAPES: dict[str, tuple[str, tuple[str, str], bytes]] = {
+    CHAT_PATH: ("messages", _USER, _USAGE),
+    COMPLETIONS_PATH: ("prompt", ('"', '"'), _USAGE),
+    RESPONSES_PATH: ("input", ('"', '"'), b',"max_output_tokens":%d,"store":false,"stream":true}'),
+    MESSAGES_PATH: ("messages", _USER, b',"max_tokens":%d,"stream":true}'),
+}
 
 
 class RequestBytes:
@@ -26,17 +44,13 @@ class RequestBytes:
             f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
             "Accept: text/event-stream\r\nConnection: close\r\nContent-Length: "
         ).encode("latin-1")
-        text = "" if token_ids else '"'
-        opening = '[{"role":"user","content":"' if path == CHAT_PATH else text
-        field = "messages" if path == CHAT_PATH else "prompt"
-        self._before = f'{{"model":{json.dumps(model)},"{field}":{opening}'.encode()
-        self._after = b'"}]' if path == CHAT_PATH else text.encode()
+        field, (before, after), self._options = _SHAPES[path]
+        if token_ids:
+            before = after = ""
+        self._before = f'{{"model":{json.dumps(model)},"{field}":{before}'.encode()
+        self._after = after.encode()
 
     def build(self, request: TraceRequest) -> bytes:
-        options = (
-            b',"max_tokens":%d,"ignore_eos":true,"stream":true,"stream_options":{"include_usage":true}}'
-            % request.output_length
-        )
         prompt = prompt_token_ids(request) if self._token_ids else prompt_bytes(request)
-        body = b"".join((self._before, prompt, self._after, options))
+        body = b"".join((self._before, prompt, self._after, self._options % request.output_length))
         return b"%s%d\r\n\r\n%s" % (self._head, len(body), body)

@@ -6,6 +6,7 @@ import httptools
 import msgspec
 
 from dualmap.loadtest.replay.run_file import Outcome
+from dualmap.router.apis.usage import Usage, peek_usage
 
 _TAIL_BYTES = 8192  # the last events of a stream lie in these: finish_reason, usage, error, [DONE]
 _DETAIL_CHARS = 200
@@ -59,7 +60,7 @@ class StreamReader:
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
-    def outcome(self) -> tuple[Outcome, str, "Usage | None"]:
+    def outcome(self) -> tuple[Outcome, str, Usage | None]:
         """(outcome, detail, usage) of an answer that has ended or was cut off."""
         if self.status is None:
             return Outcome.BROKEN, "connection closed before a status line", None
@@ -75,30 +76,14 @@ class StreamReader:
         return (self.last_body_at - self.first_body_at) / (completion_tokens - 1)
 
 
-class _TokenDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class Usage(msgspec.Struct):
-    """The `usage` object of the OpenAI API; vLLM adds the details under --enable-prompt-tokens-details."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _TokenDetails | None = None
-
-    @property
-    def cached_tokens(self) -> int | None:
-        return self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
-
-
 class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
 class _Event(msgspec.Struct):
     choices: list[_Choice] = []
-    usage: Usage | None = None
     error: object = None
+    type: str = ""
 
 
 class _Error(msgspec.Struct):
@@ -109,28 +94,28 @@ class _ErrorBody(msgspec.Struct):
     error: _Error
 
 
+# Of chats and completions, of responses, of messages.
+_LAST_EVENTS = (b"data: [DONE]", b"event: response.completed", b'"response.completed"', b"event: message_stop")
+_ERROR_EVENTS = ("error", "response.failed")
+
 _event_decoder = msgspec.json.Decoder(_Event)
 
 
 def _end_of_stream(tail: bytes, complete: bool) -> tuple[Outcome, str, Usage | None]:
     """Judge the last events of a stream that began with status 200."""
-    usage: Usage | None = None
+    usage = peek_usage(tail)
     finish_reason: str | None = None
-    done = False
+    done = any(last in tail for last in _LAST_EVENTS)
     for line in tail.replace(b"\r\n", b"\n").split(b"\n"):
         if not line.startswith(b"data:"):
             continue
         data = line[5:].strip()
-        if data == b"[DONE]":
-            done = True
-            continue
         try:
             event = _event_decoder.decode(data)
         except msgspec.MsgspecError:
             continue  # the first event of the tail may be cut
-        if event.error is not None:
+        if event.error is not None or event.type in _ERROR_EVENTS:
             return Outcome.BROKEN, f"error event: {_error_message(data)}", usage
-        usage = event.usage or usage
         finish_reason = next((c.finish_reason for c in event.choices if c.finish_reason), finish_reason)
     if finish_reason == "abort":
         return Outcome.BROKEN, "finish_reason abort", usage

@@ -11,12 +11,13 @@ from dualmap.router.apis.lax import lax_bool, lax_int
 from dualmap.router.apis.prompt_text import (
     SYSTEM_ROLES,
     Media,
-    Message,
+    Spelled,
     call_text,
     chat_blocks,
     content_text,
     field_text,
     in_order,
+    spell,
 )
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.http.http_request import HttpRequest
@@ -40,16 +41,18 @@ def read_chat(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     if fields is None or not isinstance(fields.messages, list) or not fields.messages:
         return NOT_UNDERSTOOD
     media = Media()
-    messages: list[Message] = []
+    messages: Spelled = []
     for message in fields.messages:
-        if not isinstance(message, dict):
+        if type(message) is not dict:
             return NOT_UNDERSTOOD
         role, content = message.get("role"), message.get("content")
         if type(role) is not str:
             return NOT_UNDERSTOOD
         if type(content) is not str:
             content = content_text(content, media, is_system=role in SYSTEM_ROLES)
-        messages.append((role, content if len(message) == 2 else content + _beside(message)))
+        if len(message) > 2:
+            content += _beside(message)
+        spell(messages, role, content)
     model, cache_salt = model_of(fields, scope), salt_of(fields, scope)
     tools = b"" if fields.tools == b"null" else bytes(fields.tools)
     blocks = chat_blocks(messages, media, tools, model=model, cache_salt=cache_salt, scope=scope)

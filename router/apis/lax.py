@@ -7,7 +7,7 @@ _TRUE = ("1", "true", "t", "yes", "y", "on")
 
 def lax_int(value: Any) -> int | None:
     """16, 16.0, "16", "16.0" and True; None for what is no whole number."""
-    if type(value) is int:
+    if value is None or type(value) is int:
         return value
     if isinstance(value, str):
         try:
@@ -21,8 +21,8 @@ def lax_int(value: Any) -> int | None:
 
 def lax_bool(value: Any) -> bool:
     """False for whatever says nothing."""
-    if type(value) is bool:
-        return value
+    if value is None or type(value) is bool:
+        return bool(value)
     if isinstance(value, str):
         return value.lower() in _TRUE
     return isinstance(value, int | float) and value == 1

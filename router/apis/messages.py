@@ -12,12 +12,13 @@ from dualmap.router.apis.lax import lax_bool, lax_int, lax_str
 from dualmap.router.apis.prompt_text import (
     BILLING_HEADER,
     Media,
-    Message,
+    Spelled,
     call_text,
     chat_blocks,
     content_text,
     field_text,
     part_text,
+    spell,
 )
 from dualmap.router.apis.stream_rules import MESSAGES_STREAM
 from dualmap.router.http.http_request import HttpRequest
@@ -41,20 +42,20 @@ def read_messages(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     if fields is None or not isinstance(fields.messages, list) or not fields.messages:
         return NOT_UNDERSTOOD
     media = Media()
-    messages: list[Message] = []
+    messages: Spelled = []
     if fields.system:
-        messages.append(("system", _system_text(fields.system)))
+        spell(messages, "system", _system_text(fields.system))
     for message in fields.messages:
         role = message.get("role") if isinstance(message, dict) else None
         if not isinstance(role, str):
             return NOT_UNDERSTOOD
         content = message.get("content")
         if role == "system":
-            messages.append((role, _system_text(content)))
+            spell(messages, role, _system_text(content))
         elif isinstance(content, list):
             _add_parts(role, content, messages, media)
         else:
-            messages.append((role, content_text(content, media)))
+            spell(messages, role, content_text(content, media))
     model, cache_salt = model_of(fields, scope), salt_of(fields, scope)
     tools = b"" if fields.tools == b"null" else bytes(fields.tools)
     blocks = chat_blocks(messages, media, tools, model=model, cache_salt=cache_salt, scope=scope)
@@ -79,7 +80,7 @@ def _system_text(system: Any) -> str:
     return "".join(text for text in texts if not text.startswith(BILLING_HEADER))
 
 
-def _add_parts(role: str, parts: list[Any], messages: list[Message], media: Media) -> None:
+def _add_parts(role: str, parts: list[Any], messages: Spelled, media: Media) -> None:
     """Results of tools come before what else the user says; calls and thoughts behind what the assistant says."""
     texts: list[str] = []
     beside: list[str] = []
@@ -87,7 +88,7 @@ def _add_parts(role: str, parts: list[Any], messages: list[Message], media: Medi
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "tool_result":
             result = content_text(part.get("content"), media)
-            messages.append(("tool", result + field_text("tool_call_id", lax_str(part.get("tool_use_id")))))
+            spell(messages, "tool", result + field_text("tool_call_id", lax_str(part.get("tool_use_id"))))
         elif kind == "tool_use":
             beside.append(call_text(part.get("name"), part.get("input"), part.get("id")))
         elif kind == "thinking":
@@ -95,7 +96,7 @@ def _add_parts(role: str, parts: list[Any], messages: list[Message], media: Medi
         else:
             texts.append(part_text(part, media))
     if texts or beside:
-        messages.append((role, "\n".join(texts) + "".join(beside)))
+        spell(messages, role, "\n".join(texts) + "".join(beside))
 
 
 def _user_of(metadata: Any) -> str:

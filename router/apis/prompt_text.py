@@ -52,7 +52,13 @@ _MEDIA_KINDS = {
 _CONTENT_KEYS = ("url", "data", "image_url", "file_data", "file_id", "file_url", "source", "uuid")  # where it may be
 _known_tools: dict[tuple[int, int, bytes], tuple[tuple[int, ...], int, int]] = {}
 
-Message = tuple[str, str]  # role and content
+# Four for each message: what begins it, its role, what divides them, its content.
+Spelled = list[str]
+
+
+def spell(messages: Spelled, role: str, content: str) -> None:
+    """Add a message."""
+    messages += (_MESSAGE, role, _FIELD, content)
 
 
 class Media:
@@ -143,7 +149,7 @@ class ChatBlocks(NamedTuple):
 
 
 def chat_blocks(
-    messages: list[Message], media: Media, tools: bytes, *, model: str, cache_salt: str, scope: Scope
+    messages: Spelled, media: Media, tools: bytes, *, model: str, cache_salt: str, scope: Scope
 ) -> ChatBlocks:
     """tools: JSON, empty where there are none.
 
@@ -157,9 +163,8 @@ def chat_blocks(
     if tools:
         tool_blocks, parent, tool_bytes = _hash_tools(tools, block_bytes, parent)
     system, opening = _boundaries(messages)
-    pieces = [f"{_MESSAGE}{role}{_FIELD}{text}" for role, text in messages]
-    system_text, opening_text = _joined(pieces[:system]), _joined(pieces[system:opening])
-    rest = _joined(pieces[opening:])
+    system_text, opening_text = _joined(messages[:system]), _joined(messages[system:opening])
+    rest = _joined(messages[opening:])
     blocks: tuple[int, ...] = ()
     if system_text:
         blocks, parent = _hash_shared(system_text, block_bytes, parent)
@@ -178,20 +183,20 @@ def prompt_root(model: str, cache_salt: str) -> int:
     return root_hash(model.encode(), cache_salt.encode(), b"")
 
 
-def _boundaries(messages: list[Message]) -> tuple[int, int]:
-    """How many messages are the system's, and how many come up to and including the first of the user; where that is
-    not among the first few, both are the system's."""
+def _boundaries(messages: Spelled) -> tuple[int, int]:
+    """How much of it is the system's, and how much comes up to and including the first message of the user; where that
+    is not among the first few, both are the system's."""
     system = 0
-    for count, (role, _) in enumerate(messages[:OPENING_MESSAGES]):
+    for at, role in enumerate(messages[1 : 4 * OPENING_MESSAGES : 4]):
         if role == "user":
-            return system, count + 1
-        if role in SYSTEM_ROLES and system == count:
-            system += 1
+            return system, 4 * at + 4
+        if role in SYSTEM_ROLES and system == 4 * at:
+            system += 4
     return system, system
 
 
 def _joined(pieces: list[str]) -> bytes:
-    return "".join(pieces).encode("utf-8", "surrogatepass")
+    return "".join(pieces).encode("utf-8", "surrogatepass") if pieces else b""
 
 
 def _hash_shared(text: bytes, block_bytes: int, parent: int) -> tuple[tuple[int, ...], int]:

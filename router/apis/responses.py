@@ -12,12 +12,13 @@ from dualmap.router.apis.lax import lax_bool, lax_int, lax_str
 from dualmap.router.apis.prompt_text import (
     SYSTEM_ROLES,
     Media,
-    Message,
+    Spelled,
     call_text,
     chat_blocks,
     content_text,
     field_text,
     in_order,
+    spell,
 )
 from dualmap.router.apis.stream_rules import RESPONSES_STREAM
 from dualmap.router.http.http_request import HttpRequest
@@ -42,11 +43,11 @@ def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     if fields is None or not isinstance(fields.input, str | list):
         return NOT_UNDERSTOOD
     media = Media()
-    messages: list[Message] = []
+    messages: Spelled = []
     if isinstance(fields.instructions, str):
-        messages.append(("system", fields.instructions))
+        spell(messages, "system", fields.instructions)
     if isinstance(fields.input, str):
-        messages.append(("user", fields.input))
+        spell(messages, "user", fields.input)
     else:
         for item in fields.input:
             if not isinstance(item, dict):
@@ -70,15 +71,15 @@ def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     )
 
 
-def _add_item(item: dict[str, Any], messages: list[Message], media: Media) -> None:
+def _add_item(item: dict[str, Any], messages: Spelled, media: Media) -> None:
     """Calls and thoughts are the assistant's, in the message before them where that is his."""
     kind = item.get("type")
     role = item.get("role")
     if isinstance(role, str):
-        messages.append((role, content_text(item.get("content"), media, is_system=role in SYSTEM_ROLES)))
+        spell(messages, role, content_text(item.get("content"), media, is_system=role in SYSTEM_ROLES))
     elif kind == "function_call_output":
         output = content_text(item.get("output"), media)
-        messages.append(("tool", output + field_text("tool_call_id", lax_str(item.get("call_id")))))
+        spell(messages, "tool", output + field_text("tool_call_id", lax_str(item.get("call_id"))))
     else:
         if kind == "function_call":
             said = call_text(item.get("name"), item.get("arguments"), item.get("call_id"))
@@ -86,11 +87,10 @@ def _add_item(item: dict[str, Any], messages: list[Message], media: Media) -> No
             said = field_text("reasoning", content_text(item.get("content") or item.get("summary"), media))
         else:
             said = field_text("item", in_order(item))
-        last_role, text = messages[-1] if messages else ("", "")
-        if last_role == "assistant":
-            messages[-1] = (last_role, text + said)
+        if messages[-3:-2] == ["assistant"]:
+            messages[-1] += said
         else:
-            messages.append(("assistant", said))
+            spell(messages, "assistant", said)
 
 
 def _conversation(value: Any) -> str:

@@ -31,6 +31,7 @@ SESSION_HEADERS = (
     b"x-session-token",
     b"x-correlation-id",
 )
+_SESSION_HEADERS = frozenset(SESSION_HEADERS)
 MAX_TENANT_BYTES = 128
 MAX_PRIORITY = 100  # either way: beyond, all are alike, since each level costs those behind it time
 _KEY_SALT = token_bytes(16)  # of this process: what journals hold of a key cannot be tried out elsewhere
@@ -102,8 +103,9 @@ def read_seconds(http: HttpRequest, names: tuple[bytes, ...]) -> float | None:
 def read_session(arrived: Arrived, named: str) -> int:
     """Hash of what the client calls its session, in a header or else in its body; 0 where it does not."""
     fields = arrived.http.fields
-    name = next((fields[name] for name in SESSION_HEADERS if name in fields), named.encode("utf-8", "surrogatepass"))
-    return xxh3_64_intdigest(name) if name else 0
+    if not _SESSION_HEADERS.isdisjoint(fields):
+        return xxh3_64_intdigest(next(fields[name] for name in SESSION_HEADERS if name in fields))
+    return xxh3_64_intdigest(named.encode("utf-8", "surrogatepass")) if named else 0
 
 
 def read_tenant(arrived: Arrived) -> str:

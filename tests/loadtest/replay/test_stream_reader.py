@@ -21,6 +21,16 @@ USAGE = (
 ERROR = b'data: {"error":{"message":"engine died","code":500}}\n\n'
 DONE = b"data: [DONE]\n\n"
 END = b"0\r\n\r\n"
+COMPLETED = (
+    b'event: response.completed\ndata: {"response":{"output":[%b],"usage":{"input_tokens":9,"output_tokens":3,'
+    b'"input_tokens_details":{"cached_tokens":8}}},"type":"response.completed"}\n\n'
+)
+FAILED = b'event: response.failed\ndata: {"type":"response.failed","response":{"error":{"message":"no"}}}\n\n'
+STOPPED = (
+    b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":1,'
+    b'"output_tokens":3,"cache_read_input_tokens":8}}\n\nevent: message_stop\ndata: {"type":"message_stop"}\n\n'
+)
+MESSAGE_ERROR = b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"no"}}\n\n'
 
 
 def chunk(data: bytes) -> bytes:
@@ -48,6 +58,10 @@ def read(*parts: bytes) -> StreamReader:
         ([TOKEN, ERROR, DONE], True, Outcome.BROKEN),
         ([TOKEN] * 2000 + [LAST, USAGE, DONE], True, Outcome.OK),
         ([TOKEN] * 2000 + [ERROR, DONE], True, Outcome.BROKEN),
+        ([COMPLETED % b"", FAILED], True, Outcome.BROKEN),
+        ([COMPLETED % (b'"' + b"a" * 20_000 + b'"')], True, Outcome.OK),
+        ([STOPPED], True, Outcome.OK),
+        ([MESSAGE_ERROR], True, Outcome.BROKEN),
     ],
 )
 def test_a_stream_is_ok_only_if_it_came_to_its_own_end(events, ended, outcome):
