@@ -134,9 +134,9 @@ def message_error(options: dict[str, Any] | None = None, **fields: Any) -> dict[
         return raised(lambda: client.messages.create(**body))
 
 
-def use_up(key: str, times: int) -> list[int]:
-    """Ask without retries, one after the other; the statuses."""
-    return [message_error({"api_key": key}, max_tokens=1).get("status", 200) for _ in range(times)]
+def use_up(key: str, most: int) -> int:
+    """Ask without retries until nothing is left of a key's minute; the last status."""
+    return next((status for _ in range(most) if (status := message_error({"api_key": key}).get("status"))), 200)
 
 
 def many_at_once(count: int) -> list[str]:
@@ -155,6 +155,36 @@ def many_at_once(count: int) -> list[str]:
     return asyncio.run(all_of_them())
 
 
+def tool_call(model: str) -> dict[str, Any]:
+    """Streamed: a tool that must be called; its result is sent back."""
+    where = {"type": "string", "enum": ["Ulm", "Bonn"]}
+    schema = {"type": "object", "properties": {"city": where}, "required": ["city"], "additionalProperties": False}
+    tool: Any = {"name": "get_weather", "strict": True, "input_schema": schema}
+    messages: list[Any] = [{"role": "user", "content": "How is the weather in Ulm?"}]
+    with connect() as client:
+        with client.messages.stream(
+            model=model,
+            messages=messages,
+            tools=[tool],
+            tool_choice={"type": "tool", "name": "get_weather"},
+            max_tokens=1000,
+            extra_body={"temperature": 1.8},  # a model of random weights comes to an end of its blanks
+        ) as events:
+            final = events.get_final_message()
+        (call,) = (block for block in final.content if block.type == "tool_use")
+        messages += [
+            {"role": "assistant", "content": [call.model_dump(include={"type", "id", "name", "input"})]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "Fog"}]},
+        ]
+        after = client.messages.create(model=model, messages=messages, tools=[tool], max_tokens=8)
+    return {
+        "name": call.name,
+        "input": call.input,
+        "stop_reason": final.stop_reason,
+        "tokens_after": after.usage.output_tokens,
+    }
+
+
 def picture(model: str = "sim") -> dict[str, Any]:
     source: Any = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(PICTURE).decode()}
     content: Any = [{"type": "image", "source": source}, {"type": "text", "text": "What is it?"}]
@@ -166,4 +196,15 @@ def picture(model: str = "sim") -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve(message, stream, leave_stream, count_tokens, agent_turns, message_error, use_up, many_at_once, picture)
+    serve(
+        message,
+        stream,
+        leave_stream,
+        count_tokens,
+        agent_turns,
+        message_error,
+        use_up,
+        many_at_once,
+        tool_call,
+        picture,
+    )

@@ -8,6 +8,7 @@ from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from served import serve
 
 TIMEOUT_S = 120.0
+LOOP = asyncio.new_event_loop()  # one for all: connections of all models are shared
 RULES = "You are an agent that looks things up. You name your sources. " * 60
 
 
@@ -57,7 +58,7 @@ def both(text: str, responses: bool = False, model: str = "sim") -> dict[str, st
     async def stream() -> str:
         return "".join([chunk.text async for chunk in llm.astream(text)])
 
-    return {"whole": llm.invoke(text).text, "streamed": asyncio.run(stream())}
+    return {"whole": llm.invoke(text).text, "streamed": LOOP.run_until_complete(stream())}
 
 
 def batch(texts: list[str], model: str = "sim") -> list[str]:

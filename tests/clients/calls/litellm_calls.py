@@ -8,6 +8,7 @@ import litellm
 from served import serve
 
 TIMEOUT_S = 120.0
+LOOP = asyncio.new_event_loop()
 URL = os.environ["OPENAI_BASE_URL"]
 ROOT = os.environ["ANTHROPIC_BASE_URL"]
 KEY = os.environ["OPENAI_API_KEY"]
@@ -54,7 +55,7 @@ def both(provider: str, text: str, model: str = "sim") -> dict[str, Any]:
         chunks = await litellm.acompletion(**common(provider, model), messages=messages, max_tokens=16, stream=True)
         return "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
 
-    return {"whole": whole.choices[0].message.content, "streamed": asyncio.run(stream())}
+    return {"whole": whole.choices[0].message.content, "streamed": LOOP.run_until_complete(stream())}
 
 
 def response(text: str, model: str = "sim") -> dict[str, Any]:

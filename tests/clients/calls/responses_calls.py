@@ -119,26 +119,50 @@ def follow_up_turns(name: str, turns: int, model: str = "sim") -> list[dict[str,
 
 
 def stored(text: str, model: str = "sim") -> dict[str, Any]:
-    """Make a response, get it, delete it, get it again."""
+    """Make a response and get it. vLLM deletes none."""
     with connect() as client:
-        made = client.responses.create(model=model, input=text, max_output_tokens=8)
-        found = client.responses.with_raw_response.retrieve(made.id)
-        client.responses.delete(made.id)
+        made = client.responses.with_raw_response.create(model=model, input=text, max_output_tokens=8)
+        found = client.responses.with_raw_response.retrieve(made.parse().id)
         try:
-            client.responses.retrieve(made.id)
-        except openai.NotFoundError as error:
-            gone = str(error)
+            client.responses.delete(made.parse().id)
+        except openai.APIStatusError as error:
+            deleted = error.status_code
         else:
-            gone = ""
-    same = found.parse().output_text == made.output_text
-    return {"same": same, "instance": found.headers.get("x-dualmap-instance"), "gone": gone}
+            deleted = 200
+    return {
+        "same": found.parse().output_text == made.parse().output_text,
+        "instances": [raw.headers.get("x-dualmap-instance") for raw in (made, found)],
+        "deleted": deleted,
+    }
 
 
 def cancel(text: str, model: str = "sim") -> list[str]:
     """A response made in the background, and cancelled."""
     with connect() as client:
-        made = client.responses.create(model=model, input=text, max_output_tokens=50_000, background=True)
+        made = client.responses.create(model=model, input=text, max_output_tokens=4000, background=True)
         return [made.status or "", client.responses.cancel(made.id).status or ""]
+
+
+def tool_call(model: str) -> list[str]:
+    """Streamed: the name of a tool that must be called, and its arguments in pieces."""
+    where = {"type": "string", "enum": ["Ulm", "Bonn"]}
+    schema = {"type": "object", "properties": {"city": where}, "required": ["city"], "additionalProperties": False}
+    tool: Any = {"type": "function", "name": "get_weather", "strict": True, "parameters": schema}
+    with connect() as client:
+        events = list(
+            client.responses.create(
+                model=model,
+                input="How is the weather in Ulm?",
+                tools=[tool],
+                tool_choice={"type": "function", "name": "get_weather"},
+                max_output_tokens=1000,
+                temperature=1.8,  # a model of random weights comes to an end of its blanks
+                stream=True,
+            )
+        )
+    (call,) = (item for item in events[-1].response.output if item.type == "function_call")
+    pieces = "".join(event.delta for event in events if event.type == "response.function_call_arguments.delta")
+    return [call.name, call.arguments, pieces]
 
 
 def missing(response_id: str, model: str = "sim") -> list[dict[str, Any]]:
@@ -166,4 +190,4 @@ def picture(data_url: str, model: str = "sim") -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve(answer, stream, agent_turns, follow_up_turns, stored, cancel, missing, picture)
+    serve(answer, stream, agent_turns, follow_up_turns, stored, cancel, missing, tool_call, picture)

@@ -107,15 +107,22 @@ const calls = {
   async tool_call({ model }) {
     const stream = openai().chat.completions.stream({
       model,
-      max_tokens: 64,
-      temperature: 0,
+      max_tokens: 1000,
+      temperature: 1.8, // a model of random weights comes to an end of its blanks
+      seed: 1,
       messages: [{ role: "user", content: "How is the weather in Ulm?" }],
       tools: [
         {
           type: "function",
           function: {
             name: "get_weather",
-            parameters: { type: "object", properties: { city: { type: "string", maxLength: 8 } }, required: ["city"] },
+            strict: true,
+            parameters: {
+              type: "object",
+              properties: { city: { type: "string", enum: ["Ulm", "Bonn"] } },
+              required: ["city"],
+              additionalProperties: false,
+            },
           },
         },
       ],
