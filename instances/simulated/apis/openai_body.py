@@ -40,7 +40,7 @@ class GenerationBody(msgspec.Struct):
 
     def check_stream_options(self) -> None:
         """Raises RequestRefusedError."""
-        if self.stream_options is not None and not self.stream:
+        if self.stream_options not in (None, StreamOptions()) and not self.stream:
             message = "Stream options can only be defined when `stream=True`."
             raise RequestRefusedError(bad_request(message, "stream_options"))
 

@@ -15,8 +15,8 @@ ANY_TOKEN = b"\0" * TOKEN_BYTES  # all tokens are as long; JSON escapes this one
 
 
 class StreamOptions(msgspec.Struct):
-    include_usage: bool | None = False
-    continuous_usage_stats: bool | None = False
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
 
 
 class OpenAIShape:

@@ -19,7 +19,8 @@ def get(path: bytes) -> bytes:
 
 def post(content: dict[str, Any]) -> bytes:
     body = json.dumps(content).encode()
-    return b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    return head % len(body) + body
 
 
 def test_the_head_of_a_stream_comes_before_its_first_token(start_sim, receive) -> None:
