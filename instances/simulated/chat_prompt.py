@@ -54,30 +54,32 @@ def render_chat(
 ) -> Prompt:
     """continue_final_message: the last message is left open, for the model to go on with it."""
     counted: Counter[str] = Counter()
-    pieces: list[bytes] = []
+    packed = b""
+    texts: list[str] = []  # not packed yet
     if tools and messages[0].role != "system":
         messages = [ChatMessage("system", ()), *messages]
     for message in messages:
-        pieces.append(f"<|im_start|>{message.role}\n".encode())
+        texts.append(f"<|im_start|>{message.role}\n")
         for part in message.content or ():
             if isinstance(part, str):
-                pieces.append(part.encode())
+                texts.append(part)
             else:
                 tokens = getattr(media, part.kind)
                 counted[part.kind] += tokens
-                pieces.append(part.packed(tokens))
+                packed += "".join(texts).encode() + part.packed(tokens)
+                texts.clear()
         if tools:
-            pieces.append(_tools_text(tools).encode())
+            texts.append(_tools_text(tools))
             tools = ()
-        pieces += [
-            f'\n<tool_call>\n{{"name": "{n}", "arguments": {a}}}\n</tool_call>'.encode() for n, a in message.tool_calls
-        ]
-        pieces.append(b"<|im_end|>\n")
+        for name, arguments in message.tool_calls:
+            texts.append(f'\n<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>')
+        texts.append("<|im_end|>\n")
     if continue_final_message:
-        pieces.pop()
+        texts.pop()
     elif add_generation_prompt:
-        pieces.append(GENERATION_PROMPT.encode())
-    return Prompt(b"".join(pieces), dict(counted))
+        texts.append(GENERATION_PROMPT)
+    packed += "".join(texts).encode()
+    return Prompt(packed, counted) if counted else Prompt(packed)
 
 
 def _tools_text(tools: Sequence[Tool]) -> str:

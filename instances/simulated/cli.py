@@ -20,6 +20,8 @@ EXAMPLES = (
     "dualmap sim-instance --port 8001 --model sim --lora sql --lora tone",
     "dualmap sim-instance --host 0.0.0.0 --port 8001 --profile profiles/qwen-7b.yaml --max-num-queued-reqs 64",
     "dualmap sim-instance --port 0 --prefill-tokens-per-s 12000 --kv-tokens 300000 --max-num-seqs 128",
+    "dualmap sim-instance --port 8001 --image-tokens 1024 --audio-tokens 500 --video-tokens 8000 --file-tokens 2000",
+    "dualmap sim-instance --port 8001 --no-response-store",
     "dualmap sim-instance --port 0 --max-num-batched-tokens 4096 --block-size 16 --max-model-len 32768",
 )
 
@@ -60,21 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         engine.add_argument(flag, type=_count, metavar=unit, help=f"{what} (default {default})")
     for kind, default in MEDIA_DEFAULTS._asdict().items():
-        of = (
-            "a film"
-            if kind == "video"
-            else "a sound"
-            if kind == "audio"
-            else "a picture"
-            if kind == "image"
-            else "a file"
-        )
         engine.add_argument(
             f"--{kind}-tokens",
             type=_count,
             default=default,
             metavar="TOKENS",
-            help=f"of {of} in a prompt (default %(default)s)",
+            help=f"that one {kind} in a prompt counts (default %(default)s)",
         )
     engine.add_argument(
         "--max-model-len",

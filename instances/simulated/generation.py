@@ -20,6 +20,7 @@ from dualmap.scheduler.blocks import hash_text
 
 STOP_LEAST_TOKENS, STOP_MOST_TOKENS = 16, 256  # where the simulated model ends its answers by itself
 MAX_CHOICES = 1024  # of one request: prompts of a list (vLLM's VLLM_MAX_COMPLETION_PROMPTS) times n
+MAX_ANSWER_TOKENS = 1 << 24  # of one request: they are made before they are sent
 PRIORITY_BOUND = 1 << 63
 WORDS = tuple(f"{a}{b}{c} ".encode() for a in "bdfgklmnprstvz" for b in "aeiou" for c in "lmnrstx")
 
@@ -108,8 +109,15 @@ def generation_of(
     sampling.check()
     if not -PRIORITY_BOUND <= priority < PRIORITY_BOUND:
         raise RequestRefusedError(bad_request("`priority` must fit into 64 bits.", "priority"))
-    if len(prompts) * sampling.n > MAX_CHOICES:
+    count = len(prompts) * sampling.n
+    if count > MAX_CHOICES:
         raise RequestRefusedError(bad_request(f"A request has at most {MAX_CHOICES} answers: prompts times `n`.", "n"))
+    first_tokens = -(-len(prompts[0].packed) // TOKEN_BYTES)
+    most = _most_tokens(sampling, first_tokens, profile.max_model_len)
+    longest = most if sampling.ignore_eos else min(most, max(STOP_MOST_TOKENS, sampling.min_tokens))
+    if count * longest > MAX_ANSWER_TOKENS:
+        message = f"The answers to a request have at most {MAX_ANSWER_TOKENS} tokens together."
+        raise RequestRefusedError(bad_request(message, "n"))
     choices = [_choose(prompt, sampling, k, profile, root) for prompt in prompts for k in range(sampling.n)]
     return Generation(
         model=model,
@@ -119,7 +127,7 @@ def generation_of(
         priority=priority,
         block_size=profile.block_size,
         media_tokens=dict(prompts[0].media_tokens),
-        most_tokens=_most_tokens(sampling, choices[0].prompt_tokens, profile.max_model_len),
+        most_tokens=most,
     )
 
 

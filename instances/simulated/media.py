@@ -26,7 +26,7 @@ class MediaTokens(NamedTuple):
 
     image: int = 1_369  # 1036 x 1036 pixels, a token for each 28 x 28
     audio: int = 750  # 30 s, 25 tokens a second
-    video: int = 5_476  # 16 s at 2 frames a second of 392 x 392 pixels, two frames together, rounded
+    video: int = 3_136  # 16 s, 2 frames a second of 392 x 392 pixels, two frames together
     file: int = 3_000  # a PDF of four pages
 
 

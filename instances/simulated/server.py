@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable
-from http import HTTPStatus
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -15,7 +14,7 @@ from dualmap.instances.simulated.apis.call import Call, Job, Reply, call_of
 from dualmap.instances.simulated.apis.chat import read_chat
 from dualmap.instances.simulated.apis.completions import read_completion
 from dualmap.instances.simulated.apis.generate import generate
-from dualmap.instances.simulated.apis.messages import MessageRefusedError, count_tokens, create_message, error_body
+from dualmap.instances.simulated.apis.messages import MessageRefusedError, anthropic_error, count_tokens, create_message
 from dualmap.instances.simulated.apis.pooling import classify, embed, pool, rerank, score
 from dualmap.instances.simulated.apis.responses import check_cancel, create_response, find_response, get_response
 from dualmap.instances.simulated.apis.tokens import detokenize, tokenize
@@ -27,7 +26,7 @@ from dualmap.instances.simulated.served import Models, Served
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.limits import HttpLimits
-from dualmap.router.http.local_answers import ok_response
+from dualmap.router.http.local_answers import json_response, ok_response
 from dualmap.router.http.openai_errors import (
     HttpError,
     RequestRefusedError,
@@ -117,11 +116,9 @@ class SimServer:
 
     def check_head(self, request: HttpRequest) -> HttpError | None:
         path = request.path
-        if path not in PATHS and len(path) > 1 and path.endswith("/"):
-            path = path[:-1]  # it will be sent on
         allowed = _allowed(path)
         if allowed is None:
-            return unknown_path(request.path)
+            return unknown_path(path)
         return None if request.method == allowed else wrong_method(request.method, path, allowed)
 
     def begin(self, request: HttpRequest, client: ClientConnection) -> None:
@@ -131,13 +128,10 @@ class SimServer:
             if path in JOBS or path in FORM_JOBS:
                 self._start(request, client)
                 return
-            if path not in PATHS and path.endswith("/"):
-                response = _redirect(request)
-            else:
-                response = _response(self._reply(request, path), close=close)
+            reply = self._reply(request, path)
+            response = ok_response(reply.body, reply.content_type, close=close)
         except MessageRefusedError as refusal:
-            error = refusal.error
-            response = _response(Reply(error_body(error), status=error.status), close=close)
+            response = error_response(refusal.error, close=close, shape=anthropic_error)
         except RequestRefusedError as refusal:
             response = error_response(refusal.error, close=close)
         client.answer(response, close=close)
@@ -165,7 +159,7 @@ class SimServer:
         else:
             answer = PlainAnswer(generation, shape, None if plain_now else client, engine.forget, close=close)
         if plain_now:
-            client.answer(_response(Reply(plain_now), close=close), close=close)
+            client.answer(json_response(plain_now, close=close), close=close)
         else:
             client.answer_over_time(answer)
         engine.submit(answer)
@@ -220,22 +214,3 @@ def _allowed(path: str) -> str | None:
     if "/" in owner:
         return None
     return "GET" if owner == response_id else "POST"
-
-
-def _response(reply: Reply, *, close: bool) -> bytes:
-    if reply.status == HTTPStatus.OK:
-        return ok_response(reply.body, reply.content_type, close=close)
-    status = HTTPStatus(reply.status)
-    connection = b"connection: close\r\n" if close else b""
-    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
-        *(status, status.phrase.encode(), reply.content_type, len(reply.body), connection, reply.body),
-    )
-
-
-def _redirect(request: HttpRequest) -> bytes:
-    """To the path without its slash at the end, as Starlette sends clients on."""
-    host = request.fields.get(b"host", b"")
-    path, mark, query = request.target.partition(b"?")
-    connection = b"connection: close\r\n" if request.close else b""
-    location = b"http://%b%b%b%b" % (host, path.rstrip(b"/"), mark, query)
-    return b"HTTP/1.1 307 Temporary Redirect\r\nlocation: %b\r\ncontent-length: 0\r\n%b\r\n" % (location, connection)

@@ -76,8 +76,6 @@ ASKED_WITHOUT_BODY = (
     ("GET", "/health"),
     ("GET", "/ping"),
     ("GET", "/load"),
-    ("GET", "/v1/models/"),
-    ("POST", f"{CHAT}/"),
     ("GET", f"{RESPONSES}/resp_none"),
     ("POST", f"{RESPONSES}/resp_none/cancel"),
     ("DELETE", f"{RESPONSES}/resp_none"),
@@ -179,7 +177,6 @@ def test_paths_and_methods_are_answered_alike(
 ) -> None:
     ours, real = ask(simulated.port, method, path), ask(everyday_server.port, method, path)
     assert (ours.status, ours.headers.get("allow")) == (real.status, real.headers.get("allow"))
-    assert ("location" in ours.headers) == ("location" in real.headers)
     if real.status == 404 and "error" in real.json:
         assert ours.json == real.json
 

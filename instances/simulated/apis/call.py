@@ -26,8 +26,8 @@ class Call:
 
 
 class Job(NamedTuple):
-    """A request for the engine, and the shape of its answer. detached: it goes on without a client; plain_now: what
-    the client is told at once."""
+    """A request for the engine, and the shape of its answer. plain_now: what the client is told at once; the answer is
+    then made without a client."""
 
     generation: Generation
     shape: AnswerShape
@@ -39,7 +39,6 @@ class Reply(NamedTuple):
 
     body: bytes
     content_type: bytes = b"application/json"
-    status: int = 200
 
 
 def call_of(request: HttpRequest, item: str = "") -> Call:

@@ -93,7 +93,8 @@ class MessageRefusedError(RequestRefusedError):
     """The refusal is told as Anthropic tells errors."""
 
 
-def error_body(error: HttpError) -> bytes:
+def anthropic_error(error: HttpError) -> bytes:
+    """With vLLM's types of errors, which are not Anthropic's."""
     return msgspec.json.encode({"type": "error", "error": {"type": error.type, "message": error.message}})
 
 

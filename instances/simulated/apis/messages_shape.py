@@ -23,16 +23,14 @@ class MessagesShape:
     def __init__(self, generation: Generation) -> None:
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self._generation = generation
+        self._started = False
 
     def opening(self) -> bytes:
         return b""
 
     def first(self, index: int) -> bytes:
-        """What was cached is not told here: `input_tokens` are those of the whole prompt."""
-        usage = {"input_tokens": self._generation.prompt_tokens, "output_tokens": 0}
-        message = self._message([]) | {"stop_reason": None, "stop_sequence": None, "usage": usage}
-        block = {"type": "text", "text": ""}
-        return _event("message_start", message=message) + _event("content_block_start", content_block=block, index=0)
+        self._started = True
+        return self._start() + _event("content_block_start", content_block={"type": "text", "text": ""}, index=0)
 
     def token(self, index: int, text: bytes, produced: Sequence[int]) -> bytes:
         return chunked(DELTA % text)
@@ -44,7 +42,8 @@ class MessagesShape:
 
     def ending(self, produced: Sequence[int], reasons: Sequence[str]) -> bytes:
         delta = {"stop_reason": STOP_REASONS.get(reasons[0]), "stop_sequence": None}
-        return _event("message_delta", delta=delta, usage=self._usage(produced[0])) + _event("message_stop")
+        start = b"" if self._started else self._start()
+        return start + _event("message_delta", delta=delta, usage=self._usage(produced[0])) + _event("message_stop")
 
     def plain(self, produced: Sequence[int], reasons: Sequence[str]) -> bytes:
         text = self._generation.choices[0].answer[: produced[0] * TOKEN_BYTES].decode()
@@ -52,6 +51,14 @@ class MessagesShape:
         if reasons[0] in STOP_REASONS:
             message["stop_reason"] = STOP_REASONS[reasons[0]]
         return msgspec.json.encode(message | {"usage": self._usage(produced[0])})
+
+    def _start(self) -> bytes:
+        """What was cached is not told here: `input_tokens` are those of the whole prompt."""
+        usage = {"input_tokens": self._generation.prompt_tokens, "output_tokens": 0}
+        return _event(
+            "message_start",
+            message=self._message([]) | {"stop_reason": None, "stop_sequence": None, "usage": usage},
+        )
 
     def _message(self, content: list[dict[str, str]]) -> dict[str, Any]:
         model = self._generation.model

@@ -74,6 +74,8 @@ class Message(msgspec.Struct):
 
     def read(self) -> ChatMessage:
         """Raises RequestRefusedError."""
+        if type(self.content) is str and not self.tool_calls:
+            return ChatMessage(self.role, (self.content,))
         if self.content is None and self.role not in NULL_CONTENT_ROLES:
             raise RequestRefusedError(bad_request(f"A message of role `{self.role}` must not have null `content`."))
         calls = tuple(ToolCall(call.function.name, call.function.arguments) for call in self.tool_calls or ())
