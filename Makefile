@@ -65,7 +65,7 @@ $(CLIENTS_STAMP): tests/clients/requirements.lock tests/clients/package.json tes
 	touch $@
 
 test-clients: $(STAMP) $(CLIENTS_STAMP)  ## clients that others wrote, in front of simulated instances
-	$(BIN)/pytest -m clients $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadgroup -m clients $(ARGS)
 
 reference: $(STAMP)  ## the generated pages of docs/reference, after a change of what they tell
 	$(BIN)/python -m tests.docs.reference
