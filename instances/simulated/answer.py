@@ -117,6 +117,9 @@ class PlainAnswer:
     def client_resumed(self) -> None:
         """Nothing was stopped."""
 
+    def probe_client(self) -> bool:
+        return False
+
 
 class StreamedAnswer(PlainAnswer):
     """The response head goes out at once, as from vLLM."""

@@ -1,5 +1,6 @@
 """Sections of a deployment file about the gateways themselves."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -8,10 +9,21 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from dualmap.router.access.access import Access
 from dualmap.router.config.strict import STRICT, Port
+from dualmap.router.http.cors import Cors
 from dualmap.router.http.tls import TlsFiles
 from dualmap.router.journal.writer import DEFAULT_MAX_BYTES
 
 AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
+
+
+def _check_origin(origin: str) -> str:
+    """What a browser sends: a scheme, a host and perhaps a port. Raises ValueError."""
+    if origin in ("*", "null") or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@*\s,]+", origin, re.IGNORECASE):
+        return origin
+    raise ValueError('an origin is "*", or a scheme, a host and perhaps a port, with no path: https://chat.example')
+
+
+Origin = Annotated[str, AfterValidator(_check_origin)]
 
 
 class PickerSettings(BaseModel):
@@ -22,6 +34,22 @@ class PickerSettings(BaseModel):
     # queued: the proxy's message is held until the instance has room, so that requests can still move. immediate: it
     # is answered at once, and requests wait in the instances.
     mode: Literal["queued", "immediate"] = "queued"
+
+
+class CorsSettings(BaseModel):
+    """What pages of other origins may do with the gateway in a browser: by default all that a client may who sends no
+    cookies."""
+
+    model_config = STRICT
+
+    origins: list[Origin] = ["*"]  # of the pages, such as https://chat.example; "*": any
+    methods: list[str] = ["*"]  # that they may use; "*": all
+    headers: list[str] = ["*"]  # that they may send; "*": all
+    credentials: bool = False  # whether they may let the browser add cookies and the like
+    max_age_s: int = Field(default=600, ge=0)  # how long a browser need not ask again
+
+    def policy(self) -> Cors:
+        return Cors(self.origins, self.methods, self.headers, self.credentials, self.max_age_s)
 
 
 class GatewaySettings(BaseModel):
@@ -45,6 +73,8 @@ class GatewaySettings(BaseModel):
     isolate_tenants: bool | None = None
     tls_cert_file: AbsolutePath | None = None  # PEM, the whole chain; with it, the port speaks HTTPS
     tls_key_file: AbsolutePath | None = None  # PEM, without a passphrase
+    # What pages of other origins may do in a browser (CORS); null: nothing.
+    cors: CorsSettings | None = CorsSettings()
     # Ask each stream's instance for `usage`, and hide it from clients that did not: how much was cached, how long the
     # prompt was. Off, only plain answers and clients that ask for it tell.
     ask_for_usage: bool = True
@@ -85,6 +115,9 @@ class GatewaySettings(BaseModel):
         if self.tls_cert_file is None or self.tls_key_file is None:
             return None
         return TlsFiles(self.tls_cert_file, self.tls_key_file)
+
+    def cors_policy(self) -> Cors | None:
+        return None if self.cors is None else self.cors.policy()
 
     def access(self, clock: Callable[[], float]) -> Access | None:
         """Raises ApiKeysError and OSError."""

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Protocol, assert_never, cast
 
 from dualmap.router.http.connection_phase import ANSWERED, BEGUN, GONE, LAST_ANSWERED, PAUSED, RESUMED, ConnectionPhase
-from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.http.half_closed import HalfClosed
+from dualmap.router.http.http_request import NO_REQUEST, HttpRequest
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, error_response, request_timeout, unavailable
 from dualmap.router.http.request_reader import RequestReader
@@ -25,6 +26,11 @@ class Answering(Protocol):
         """The client takes no more for now: its write buffer is full."""
 
     def client_resumed(self) -> None: ...
+
+    def probe_client(self) -> bool:
+        """Send a little that tells the client nothing yet, so that the system of a client who has left answers it with
+        a reset. Returns whether that can be done at all."""
+        ...
 
 
 class HttpService(Protocol):
@@ -55,6 +61,8 @@ class ClientConnection(asyncio.Protocol):
         self._reader = RequestReader(limits, service.check_head, clock)
         self._beginning = False
         self._reading_paused = False
+        self._request = NO_REQUEST  # being answered
+        self._half_closed: HalfClosed | None = None  # the client sends no more, and still waits for answers
         self._quiet_since = 0.0  # end of the last answer, or since nothing could be written
         self._unsent_bytes = 0  # at the last sweep
 
@@ -76,12 +84,21 @@ class ClientConnection(asyncio.Protocol):
         if reader.request is not None:
             self._send_continue_if_due(reader.request)
 
-    def eof_received(self) -> None:
-        self._leave()
+    def eof_received(self) -> bool:
+        """Returns whether the connection stays: what has come whole is answered. With TLS it cannot be kept half
+        open."""
+        self._reader.end()
+        has_tls = self.transport.get_extra_info("ssl_object") is not None
+        if self.answering is None or has_tls or not self.answering.probe_client():
+            self._leave()
+            return False
+        self._half_closed = HalfClosed(self.transport.get_extra_info("socket").fileno(), self._clock())
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._service.clients.discard(self)
         self._leave()
+        self._reader.close()
 
     def pause_writing(self) -> None:
         self.phase = PAUSED[self.phase]
@@ -104,20 +121,30 @@ class ClientConnection(asyncio.Protocol):
 
     def answer(self, response: bytes, *, close: bool) -> None:
         """Answer the current request with a complete response, which must say so itself if the connection closes."""
+        request = self._request
+        if request.answer_lines or request.method == "HEAD":
+            response = _fitted(response, request)
         self.transport.write(response)
         self.answered(close=close)
 
     def answered(self, *, close: bool) -> None:
         """The answer to the current request has been written whole; go on with the next."""
         self.answering = None
+        self._request = NO_REQUEST
+        reader = self._reader
+        half_closed = self._half_closed is not None
+        if half_closed and not reader.ready:
+            close = True
         phase = self.phase = (LAST_ANSWERED if close else ANSWERED)[self.phase]
         if phase is GONE:
             return
         now = self._quiet_since = self._clock()
-        reader = self._reader
         if close:
             reader.stop()
-            self.transport.write_eof()  # the client closes when it has read all; `linger_s` is for those that do not
+            if half_closed or not self.transport.can_write_eof():  # TLS cannot
+                self.transport.close()
+            else:  # the client closes when it has read all; `linger_s` is for those that do not
+                self.transport.write_eof()
             return
         if reader.request is not None:
             reader.request.begun_at = now  # it could not be read, or had no turn, while this one was answered
@@ -145,8 +172,9 @@ class ClientConnection(asyncio.Protocol):
         """Apply the time-outs; called periodically."""
         limits = self._limits
         match self.phase:
-            case ConnectionPhase.ANSWERING:
-                pass  # the instance's time-outs apply
+            case ConnectionPhase.ANSWERING:  # the instance's time-outs apply
+                if self._half_closed is not None:
+                    self._check_presence(self._half_closed, now)
             case ConnectionPhase.BLOCKED | ConnectionPhase.UNREAD | ConnectionPhase.CLOSING_UNREAD:
                 self._abort_unless_some_is_taken(limits.write_timeout_s, now)
             case ConnectionPhase.GONE if self.has_unsent:
@@ -172,7 +200,7 @@ class ClientConnection(asyncio.Protocol):
         self._beginning = True
         try:
             while ready and self.answering is None:
-                request = ready.popleft()
+                request = self._request = ready.popleft()
                 if request.refusal is None:
                     self._service.begin(request, self)
                 else:
@@ -201,6 +229,12 @@ class ClientConnection(asyncio.Protocol):
             self.abort()
         self._unsent_bytes = unsent_bytes
 
+    def _check_presence(self, half_closed: HalfClosed, now: float) -> None:
+        if half_closed.was_reset:
+            self.abort()
+        elif half_closed.probe_due(now) and self.answering is not None:
+            self.answering.probe_client()
+
     def _check_reading_time(self, request: HttpRequest, now: float) -> None:
         limits = self._limits
         reading_s = now - request.begun_at
@@ -224,6 +258,14 @@ class ClientConnection(asyncio.Protocol):
             return
         self.phase = ConnectionPhase.GONE
         self._reader.stop()
+        self._request = NO_REQUEST
         answering, self.answering = self.answering, None
         if answering is not None:
             answering.client_left()
+
+
+def _fitted(response: bytes, request: HttpRequest) -> bytes:
+    """A complete response as the request gets it: with the lines meant for all its answers, without body for HEAD."""
+    head, end, body = response.partition(b"\r\n\r\n")
+    lines = b"\r\n" + request.answer_lines[:-2] if request.answer_lines else b""
+    return b"".join((head, lines, end, b"" if request.method == "HEAD" else body))

@@ -6,12 +6,16 @@ from dualmap.router.http.credentials import CREDENTIAL_FIELDS
 from dualmap.router.http.hop_by_hop import HOP_BY_HOP, named_by_connection, without_fields
 from dualmap.router.http.openai_errors import ErrorShape, HttpError, bad_request, error_body, expectation_failed
 from dualmap.router.http.request_target import read_target
+from dualmap.router.http.unpacking import Unpacking
 
 _SANE_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")  # visible ASCII: it is logged and sent back
 
 # Noted fields are kept by name. Those in FORWARDED_TOO go to the instance as well; all others are forwarded unread.
 FORWARDED_TOO = CREDENTIAL_FIELDS | frozenset(
     {
+        b"access-control-request-headers",
+        b"access-control-request-method",
+        b"origin",
         b"session-id",
         b"session_id",
         b"x-claude-code-session-id",
@@ -30,7 +34,11 @@ FORWARDED_TOO = CREDENTIAL_FIELDS | frozenset(
     }
 )
 # accept-encoding is dropped: answers are read for `usage`, and may have to be ended by an error event.
-NOTED = HOP_BY_HOP | FORWARDED_TOO | {b"host", b"content-length", b"expect", b"x-request-id", b"accept-encoding"}
+NOTED = (
+    HOP_BY_HOP
+    | FORWARDED_TOO
+    | {b"host", b"content-encoding", b"content-length", b"expect", b"x-request-id", b"accept-encoding"}
+)
 
 
 class HttpRequest:
@@ -39,11 +47,13 @@ class HttpRequest:
     target: as it came until the head is complete, then as instances get it. path: see RequestTarget; empty before.
     fields: the noted header fields by lower-case name. forwarded: header lines for the instance, in order.
     content_length: None where the body is chunked or there is none. unparsed_bytes: received of a head that is not
-    complete. refusal: it will be answered with this error. error_shape: of its errors. close: the connection ends after
-    its answer.
+    complete. unpacking: of a body that comes compressed. refusal: it will be answered with this error. error_shape: of
+    its errors. answer_lines: more lines of its answer's head, whoever gives it, each with its end. close: the
+    connection ends after its answer.
     """
 
     __slots__ = (
+        "answer_lines",
         "begun_at",
         "body_bytes",
         "body_pieces",
@@ -61,6 +71,7 @@ class HttpRequest:
         "refusal",
         "repeated_host",
         "target",
+        "unpacking",
         "unparsed_bytes",
     )
 
@@ -82,6 +93,8 @@ class HttpRequest:
         self.repeated_host = False
         self.refusal: HttpError | None = None
         self.error_shape: ErrorShape = error_body
+        self.answer_lines = b""
+        self.unpacking: Unpacking | None = None
         self.close = False
 
     @property
@@ -160,3 +173,7 @@ class HttpRequest:
         if self.close:
             lines.append(b"connection: close\r\n")
         return b"".join([*lines, *self.forwarded, b"\r\n"])
+
+
+NO_REQUEST = HttpRequest(0.0)  # stands where none is at hand; nothing is added to it
+NO_REQUEST.head_complete = True

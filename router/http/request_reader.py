@@ -5,9 +5,16 @@ from collections.abc import Callable
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from dualmap.router.http.http_request import NOTED, HttpRequest
+from dualmap.router.http.http_request import NO_REQUEST, NOTED, HttpRequest
 from dualmap.router.http.limits import HttpLimits
-from dualmap.router.http.openai_errors import HttpError, bad_request, body_too_large, head_too_large
+from dualmap.router.http.openai_errors import (
+    HttpError,
+    bad_request,
+    body_too_large,
+    head_too_large,
+    unsupported_encoding,
+)
+from dualmap.router.http.unpacking import ENCODINGS, IDENTITY, CorruptBodyError, Unpacking, is_known
 
 
 class RequestReader:
@@ -24,7 +31,7 @@ class RequestReader:
         self._limits = limits
         self._check_head = check_head
         self._clock = clock
-        self._current = HttpRequest(0.0)  # what the parser is filling, or has filled
+        self._current = NO_REQUEST  # what the parser is filling
         self._fed_bytes = 0  # in the read at hand
         self._replayed_head = b""
         self._parser = HttpRequestParser(self)
@@ -63,15 +70,23 @@ class RequestReader:
         request.refusal = error
         request.close = True
         request.body_pieces.clear()
+        self.end()
+        self.ready.append(request)
+
+    def end(self) -> None:
+        """Drop what has been read of a request, and what still comes."""
         self.stopped = True
         self.request = None
-        self.ready.append(request)
+        self._current = NO_REQUEST
 
     def stop(self) -> None:
         """Drop what has been read, and what still comes."""
-        self.stopped = True
-        self.request = None
+        self.end()
         self.ready.clear()
+
+    def close(self) -> None:
+        """Let go of the parser, which refers back here: else both would wait for the garbage collector. After `end`."""
+        del self._parser
 
     # The parser's callbacks; none may raise. After a refusal they still come until the end of the read.
 
@@ -106,14 +121,17 @@ class RequestReader:
         )  # no less than the head; counting it exactly costs more
         if received_bytes > limits.max_head_bytes and request.head_bytes > limits.max_head_bytes:
             error = head_too_large(limits.max_head_bytes)
-        elif error is None and (request.content_length or 0) > limits.max_body_bytes:
-            error = body_too_large(limits.max_body_bytes)
         if error is None:
             if parser.should_upgrade() and method != "CONNECT":
                 self._replayed_head = request.head_without_upgrade()
                 return
             request.refusal = self._check_head(request)
-            if request.needs_continue or method == "CONNECT":
+            if (request.content_length or 0) > limits.max_body_bytes:
+                error = body_too_large(limits.max_body_bytes)
+            elif request.refusal is None:
+                if b"content-encoding" in request.fields:
+                    error = self._begin_unpacking(request)
+            elif request.needs_continue or method == "CONNECT":
                 error = request.refusal
         if error is not None:
             self.refuse(error)
@@ -126,13 +144,44 @@ class RequestReader:
         if request.body_bytes > self._limits.max_body_bytes:
             self.refuse(body_too_large(self._limits.max_body_bytes))
         elif request.refusal is None:
-            request.body_pieces.append(piece)
+            if request.unpacking is not None:
+                self._unpack(request, request.unpacking, piece)
+            else:
+                request.body_pieces.append(piece)
 
     def on_message_complete(self) -> None:
         if self.stopped or self._replayed_head:
             return
-        self.ready.append(self._current)
+        request = self._current
+        if request.unpacking is not None:
+            try:
+                request.unpacking.check_end()
+            except CorruptBodyError as error:
+                self.refuse(bad_request(str(error)))
+                return
+        self.ready.append(request)
         self.request = None
+        self._current = NO_REQUEST  # an idle connection must not keep its last body
+
+    def _begin_unpacking(self, request: HttpRequest) -> HttpError | None:
+        encoding = request.fields[b"content-encoding"].strip().lower()
+        if not request.has_body or encoding in (b"", IDENTITY):
+            return None
+        if not is_known(encoding):
+            return unsupported_encoding(encoding.decode("latin-1"), ENCODINGS)
+        request.unpacking = Unpacking(encoding, self._limits.max_body_bytes)
+        return None
+
+    def _unpack(self, request: HttpRequest, unpacking: Unpacking, piece: bytes) -> None:
+        try:
+            unpacked = unpacking.feed(piece)
+        except CorruptBodyError as error:
+            self.refuse(bad_request(str(error)))
+            return
+        if unpacking.is_over_limit:
+            self.refuse(body_too_large(self._limits.max_body_bytes))
+        elif unpacked:
+            request.body_pieces.append(unpacked)
 
     def _go_on_without_upgrade(self, rest: bytes) -> None:
         """An offer to upgrade may be ignored (RFC 9110, section 7.8), but the parser then leaves the body unread: it is

@@ -16,7 +16,10 @@ FIRST_FINAL_STATUS = 200
 
 
 class ConnectionOwner(Protocol):
-    """Whose connections to one instance these are: its pool."""
+    """Whose connections to one instance these are: its pool. authority: the instance's host and port, as requests to
+    it name them."""
+
+    authority: bytes
 
     def keep(self, connection: "UpstreamConnection") -> None:
         """Take a connection that has become idle."""
@@ -36,6 +39,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_answer",
+        "_bodiless",
         "_clock",
         "_head",
         "_parser",
@@ -58,6 +62,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._answer: AnswerHead | None = None  # the head of a complete answer
         self._pieces: list[bytes] = []
         self._received_any = False
+        self._bodiless = False  # the request at hand is HEAD
         self._reused = False
         self.idle_since = 0.0
 
@@ -69,6 +74,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head = AnswerHead()
         self._answer = None
         self._received_any = False
+        self._bodiless = head.startswith(b"HEAD ")
         sink.upstream = self
         if len(body) < JOINED_BODY_BYTES:
             self._transport.write(head + body)
@@ -126,6 +132,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)
+        del self._parser  # which refers back here: else both would wait for the garbage collector
         sink = self._sink
         if sink is None:
             return
@@ -151,8 +158,11 @@ class UpstreamConnection(asyncio.Protocol):
             self._head.lines.append(b"%b: %b\r\n" % (name, value))
 
     def on_headers_complete(self) -> None:
-        parser = self._parser
-        self._head.complete(parser.get_status_code(), parser.should_keep_alive())
+        parser, head = self._parser, self._head
+        head.complete(parser.get_status_code(), parser.should_keep_alive(), self._pool.authority)
+        if self._bodiless and head.status >= FIRST_FINAL_STATUS and self._answer is None:
+            head.bodiless, head.keep_alive = True, False  # the parser waits for a body
+            self._answer = head
 
     def on_body(self, piece: bytes) -> None:
         self._pieces.append(piece)

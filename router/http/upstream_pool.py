@@ -23,8 +23,8 @@ class UpstreamPool:
     ) -> None:
         self.instance_id = instance_id
         self.address = (host, port)
-        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self.host_line = f" HTTP/1.1\r\nhost: {authority}\r\n".encode()
+        self.authority = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}").encode()
+        self.host_line = b" HTTP/1.1\r\nhost: %b\r\n" % self.authority
         self.answer_lines = f"x-dualmap-instance: {instance_id}\r\nx-dualmap-queue-ms: ".encode()
         self._loop = loop
         self.limits = limits

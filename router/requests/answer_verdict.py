@@ -6,6 +6,7 @@ from dualmap.router.http.upstream import SWITCHING_STATUS
 from dualmap.scheduler.events import FailureCause
 
 ENGINE_FAILED_STATUS = 500  # vLLM: its engine is dead, or it shuts down
+NOT_FOUND_STATUS = 404
 NO_ANSWERS = {
     ENGINE_FAILED_STATUS: FailureCause.ERROR,
     503: FailureCause.REFUSED,
@@ -22,15 +23,18 @@ class Verdict(Enum):
 ANSWER, RETRY, FAILURE = Verdict  # a name is found five times as fast as the attribute of an enum
 
 
-def answer_verdict(status: int, *, aborted: bool, begun: bool, last: bool) -> Verdict:
+def answer_verdict(status: int, *, aborted: bool, begun: bool, last: bool, searches: bool = False) -> Verdict:
     """Judge an answer by what has come of it.
 
     aborted: the instance ended it by itself.
     begun: the client has been sent some of it.
     last: no other instance will be asked.
+    searches: another instance may keep what the request goes on from.
     """
     if aborted:
         return FAILURE if begun else RETRY
+    if searches and status == NOT_FOUND_STATUS and not (begun or last):
+        return RETRY
     if begun or status not in NO_ANSWERS:
         return ANSWER
     return ANSWER if last and status == ENGINE_FAILED_STATUS else RETRY  # the client is told a last 500
@@ -43,4 +47,6 @@ def error_cause(status: int) -> FailureCause:
 
 def failure_cause(status: int, *, aborted: bool) -> FailureCause:
     """Name why what came is no answer."""
-    return FailureCause.ABORTED if aborted else NO_ANSWERS[status]
+    if aborted:
+        return FailureCause.ABORTED
+    return FailureCause.NOT_HERE if status == NOT_FOUND_STATUS else NO_ANSWERS[status]

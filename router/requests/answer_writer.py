@@ -9,18 +9,33 @@ from dualmap.router.http.openai_errors import HttpError, error_response
 LAST_CHUNK = b"0\r\n\r\n"
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
 COMMENT = b": keep-alive\n\n"
+CORS_LINE = b"access-control-"
+BEGINNING = b"HTTP/1.1 "  # of every answer
 
 
 class AnswerWriter:
     """write: to the client's connection; each call is a system call, so that what belongs together goes in one.
     is_open: the client has the head of a stream, with comments, and nothing of the answer yet."""
 
-    __slots__ = ("_before_last", "_chunked", "_http", "_last", "_request_id", "_takes_events", "_write", "is_open")
+    __slots__ = (
+        "_before_last",
+        "_begun",
+        "_chunked",
+        "_http",
+        "_last",
+        "_request_id",
+        "_sent_ahead",
+        "_takes_events",
+        "_write",
+        "is_open",
+    )
 
     def __init__(self, write: Callable[[bytes], None], http: HttpRequest, request_id: bytes) -> None:
         self._write = write
         self._http = http
         self._request_id = request_id
+        self._begun = False
+        self._sent_ahead = 0  # bytes of BEGINNING
         self._chunked = False
         self._takes_events = False
         self._last = b""
@@ -40,13 +55,16 @@ class AnswerWriter:
             self.go_on(body, complete)
             return
         http = self._http
-        pieces = [head.status_line, *head.lines]
+        self._begun = True
+        pieces = [head.status_line[self._sent_ahead :], *head.lines]
         if head.content_length is not None:
             pieces.append(b"content-length: %d\r\n" % head.content_length)
         elif head.has_body and not http.http10:
             self._chunked = True
             pieces.append(b"transfer-encoding: chunked\r\n")
         self._takes_events = head.event_stream and (self._chunked or http.http10)
+        if http.answer_lines:
+            pieces[1:] = [line for line in pieces[1:] if not line.lower().startswith(CORS_LINE)]
         pieces.append(self._end_of_head(lines))
         if not self._chunked:
             pieces.append(body)
@@ -62,9 +80,9 @@ class AnswerWriter:
         """Write a comment to a client who waits for a stream, and before the first one the head. lines: as in begin."""
         pieces = []
         if not self.is_open:
-            self.is_open = self._takes_events = True
+            self.is_open = self._takes_events = self._begun = True
             self._chunked = not self._http.http10
-            pieces.append(STREAM_HEAD)
+            pieces.append(STREAM_HEAD[self._sent_ahead :])
             if self._chunked:
                 pieces.append(b"transfer-encoding: chunked\r\n")
             pieces.append(self._end_of_head(lines))
@@ -73,7 +91,7 @@ class AnswerWriter:
 
     def _end_of_head(self, lines: bytes) -> bytes:
         close = b"connection: close\r\n" if self._http.close else b""
-        return b"%b%bx-request-id: %b\r\n\r\n" % (lines, close, self._request_id)
+        return b"%b%b%bx-request-id: %b\r\n\r\n" % (lines, self._http.answer_lines, close, self._request_id)
 
     def go_on(self, body: bytes, complete: bool) -> None:
         """Write some more of the body, which may be empty if complete."""
@@ -87,9 +105,21 @@ class AnswerWriter:
         else:
             self._write(LAST_CHUNK)
 
+    def probe(self) -> None:
+        """Send one byte of what comes next, whatever that is: of an answer's beginning, or a zero before the size of a
+        chunk."""
+        if self._chunked:
+            self._write(b"0")
+        elif not self._begun and self._sent_ahead < len(BEGINNING):
+            self._write(BEGINNING[self._sent_ahead : self._sent_ahead + 1])
+            self._sent_ahead += 1
+
     def whole_error(self, error: HttpError) -> bytes:
-        """Return an error that is all of the answer."""
-        return error_response(error, request_id=self._request_id, close=self._http.close, shape=self._http.error_shape)
+        """Return what is left to send of an error that is all of the answer."""
+        response = error_response(
+            error, request_id=self._request_id, close=self._http.close, shape=self._http.error_shape
+        )
+        return response[self._sent_ahead :]
 
     def end_with(self, events: bytes) -> bool:
         """End the answer midway with events of an error, where a client can tell them from the answer: returns

@@ -69,11 +69,17 @@ class Driven(Protocol):
         """End it with an error, however much the client has had."""
         ...
 
+    def let_go(self) -> None:
+        """It is over, and all have been told: let go of its attempt."""
+        ...
+
 
 class DrivenOwner(Protocol):
     """Who is told what becomes of a request, so that the books of the core follow: its driver."""
 
     def first_byte(self, driven: Driven, run: Run) -> None: ...
+
+    def state_made(self, driven: Driven, run: Run, state_id: str) -> None: ...
 
     def finished(self, driven: Driven, run: Run, status: int) -> None: ...
 

@@ -89,6 +89,9 @@ class Exchange:
         else:
             self._client.abort()  # the client sees that its answer is cut short
 
+    def let_go(self) -> None:
+        self.running = None  # which refers back here: else both, and the body, would wait for the garbage collector
+
     # What becomes of the attempt.
 
     def answer_begun(self, run: Running, has_body: bool) -> None:
@@ -97,6 +100,9 @@ class Exchange:
             self.client_paused()
         if has_body:
             self._owner.first_byte(self, run)
+
+    def state_made(self, run: Running, state_id: str) -> None:
+        self._owner.state_made(self, run, state_id)
 
     def finished(self, run: Running, status: int) -> None:
         self.phase = ENDED[self.phase]
@@ -122,3 +128,7 @@ class Exchange:
     def client_resumed(self) -> None:
         if self.running is not None and self.running.upstream is not None:
             self.running.upstream.resume_reading()
+
+    def probe_client(self) -> bool:
+        self._writer.probe()
+        return True

@@ -8,9 +8,12 @@ from dualmap.router.apis.api import Api, Placement
 from dualmap.router.apis.local import HEALTH, MODEL, MODELS, READY
 from dualmap.router.apis.routes import MODEL_PATH, find_api
 from dualmap.router.http.client_connection import ClientConnection
+from dualmap.router.http.cors import Cors, is_preflight
 from dualmap.router.http.http_request import HttpRequest
-from dualmap.router.http.local_answers import json_response
+from dualmap.router.http.json_text import in_utf8
+from dualmap.router.http.local_answers import json_response, no_content
 from dualmap.router.http.openai_errors import HttpError, RequestRefusedError, error_response, unavailable, unknown_model
+from dualmap.router.requests.adapter_changes import AdapterChanges, PendingChange
 from dualmap.router.requests.admission import Admission
 from dualmap.router.requests.asked import Arrived
 from dualmap.router.requests.driver import RequestDriver
@@ -20,23 +23,35 @@ WITHOUT_KEY = (HEALTH, READY)
 
 
 class RequestService:
-    """See HttpService. clients: open connections. access: None: whoever can reach us may use the fleet."""
+    """See HttpService. adapters: changes them on all instances. clients: open connections. access: None: whoever can
+    reach us may use the fleet. cors: None: browsers keep pages of other origins away."""
 
     def __init__(
-        self, driver: RequestDriver, admission: Admission, access: Access | None, clock: Callable[[], float]
+        self,
+        driver: RequestDriver,
+        admission: Admission,
+        adapters: AdapterChanges,
+        access: Access | None,
+        clock: Callable[[], float],
     ) -> None:
+        self.adapters = adapters
         self.clients: set[ClientConnection] = set()
         self._driver = driver
         self._admission = admission
         self.access = access
+        self.cors: Cors | None = None
         self._clock = clock
 
     # What client connections call.
 
     def check_head(self, request: HttpRequest) -> HttpError | None:
+        if self.cors is not None and b"origin" in request.fields:
+            request.answer_lines = self.cors.answer_lines(request.fields[b"origin"])
+            if is_preflight(request):
+                return self.cors.refusal(request)
         api = find_api(request)
         if not isinstance(api, Api):
-            return api
+            return None if self._options(request, api) else api
         request.error_shape = api.error
         if self.access is None or api in WITHOUT_KEY:
             return None
@@ -49,8 +64,14 @@ class RequestService:
             return
         try:
             api = find_api(request)
+            if lines := self._options(request, api):
+                client.answer(no_content(lines, close=request.close), close=request.close)
+                return
             assert isinstance(api, Api), "its head was checked"
-            if api.placement is not Placement.HERE:
+            if api.placement is Placement.ALL:
+                grant = None if self.access is None else self.access.grant(request)
+                client.answer_over_time(PendingChange(self.adapters.begin(request, grant), client, request))
+            elif api.placement is not Placement.HERE:
                 self._begin_exchange(request, client, api)
             elif api is READY and not self._admission.ready:
                 self._answer_error(client, request, unavailable("No instance is ready."))
@@ -72,13 +93,25 @@ class RequestService:
             request_id=request.client_request_id or request_id.encode(),
             http=request,
             api=api,
-            body=request.body,
+            body=in_utf8(request.body),
             at=self._clock(),
             grant=None if self.access is None else self.access.grant(request),
         )
         exchange = Exchange(driver, client, arrived)
         client.answer_over_time(exchange)
         driver.take(exchange)
+
+    def _options(self, request: HttpRequest, api: Api | HttpError) -> bytes:
+        """What the head of the answer to OPTIONS says; empty where that is no answer, or an instance's."""
+        if request.method != "OPTIONS":
+            return b""
+        if self.cors is not None and is_preflight(request):
+            return self.cors.preflight_lines(request)
+        if request.path == "*":
+            return b"allow: GET, HEAD, POST, OPTIONS\r\n"
+        if isinstance(api, HttpError) and api.allow:
+            return b"allow: %b, OPTIONS\r\n" % api.allow.encode()
+        return b""
 
     def _answer_here(self, request: HttpRequest, api: Api) -> bytes:
         """Raises RequestRefusedError (401, 404)."""

@@ -107,3 +107,6 @@ class _Pending:
 
     def client_resumed(self) -> None:
         pass
+
+    def probe_client(self) -> bool:
+        return False

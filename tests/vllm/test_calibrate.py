@@ -18,10 +18,10 @@ def test_a_real_servers_quick_measurement_loads_as_a_profile(everyday_server: Vl
     out = tmp_path / "tiny.yaml"
     command = [sys.executable, "-m", "dualmap", "calibrate", "--url", server.url, "--quick", "--out", str(out)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    server.stop()
     assert ended.returncode == 0, ended.stderr
     profile = read_profile(out, EngineProfile())
     assert (profile.block_size, profile.kv_tokens, profile.max_model_len) == (32, 64_000, 8192)
     assert 0 < profile.prefill_s_per_token < 0.01
     assert 0 < profile.step_base_s + profile.step_overhead_s < 1
     assert "model tiny, vLLM 0." in out.read_text()
-    server.stop()

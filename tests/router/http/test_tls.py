@@ -8,7 +8,7 @@ import trustme
 
 from dualmap.router.http.tls import TlsFiles
 from tests.router.certs import write_cert
-from tests.router.conftest import CHAT, Client, post
+from tests.router.conftest import CHAT, Client, Conversation, post
 
 
 def trusting(authority: trustme.CA) -> ssl.SSLContext:
@@ -35,6 +35,27 @@ async def test_requests_are_answered_over_tls_and_only_over_it(fleet, tmp_path):
         await plain.send(post("/v1/chat/completions", CHAT))
         assert not (await plain.reader.read()).startswith(b"HTTP")
         f.check_books_are_empty()
+
+
+async def test_connections_end_over_tls_when_they_are_asked_to_and_when_the_client_does(fleet, tmp_path):
+    authority = trustme.CA()
+
+    async def never_answer(conversation: Conversation) -> None:
+        await conversation.closed_by_gateway()
+
+    async with fleet(about={"tls": write_cert(tmp_path, authority)}) as f:
+        client = await connect(f.port, trusting(authority))
+        answer = await client.post("/v1/chat/completions", CHAT, "connection: close\r\n")
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await client.at_end()
+        f.instances[0].script = never_answer
+        client = await connect(f.port, trusting(authority))
+        await client.send(post("/v1/chat/completions", CHAT))
+        await f.until(lambda: len(f.instances[0].received) == 2)
+        client.leave()
+        await f.until(lambda: not f.gateway.service.clients)
+        f.check_books_are_empty()
+        assert f.gateway.metrics.outcomes["cancelled"] == 1
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1")

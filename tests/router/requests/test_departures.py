@@ -38,19 +38,6 @@ async def test_a_client_that_leaves_aborts_its_request_at_the_instance_and_frees
         assert f.gateway.metrics.outcomes["cancelled"] == 1
 
 
-async def test_a_client_that_only_shuts_its_sending_side_counts_as_gone(fleet):
-    async def never_answer(conversation: Conversation) -> None:
-        await conversation.closed_by_gateway()
-
-    async with fleet(never_answer) as f:
-        client = await f.client()
-        await client.send(post("/v1/chat/completions", CHAT))
-        await f.until(lambda: len(f.instances[0].received) == 1)
-        client.writer.write_eof()
-        assert await client.at_end()
-        f.check_books_are_empty()
-
-
 async def test_a_client_that_leaves_while_its_request_waits_in_the_gateway_frees_its_place(fleet):
     async def never_answer(conversation: Conversation) -> None:
         await conversation.closed_by_gateway()

@@ -1,0 +1,23 @@
+"""JSON as clients encode it -> UTF-8, as all that read it here expect it."""
+
+import json
+
+_SPACE_AND_BOM = "\ufeff \t\r\n"
+
+
+def in_utf8(body: bytes) -> bytes:
+    """A body of JSON without byte order mark, from UTF-8, UTF-16 or UTF-32, which vLLM takes, too; any other as it
+    came."""
+    if body[:1] == b"{" and body[1:2] != b"\0":
+        return body
+    encoding = json.detect_encoding(body)
+    if encoding == "utf-8":
+        return body
+    if encoding == "utf-8-sig":
+        return body[3:]
+    if body[:64].decode(encoding, "ignore").lstrip(_SPACE_AND_BOM)[:1] not in ("{", "["):
+        return body
+    try:
+        return body.decode(encoding).encode()
+    except UnicodeError:
+        return body
