@@ -134,9 +134,16 @@ def message_error(options: dict[str, Any] | None = None, **fields: Any) -> dict[
         return raised(lambda: client.messages.create(**body))
 
 
-def use_up(key: str, most: int) -> int:
-    """Ask without retries until nothing is left of a key's minute; the last status."""
-    return next((status for _ in range(most) if (status := message_error({"api_key": key}).get("status"))), 200)
+def use_up(key: str, most: int) -> dict[str, Any]:
+    """Ask without retries until nothing is left of a key's minute; the error."""
+    asked = (message_error({"api_key": key}) for _ in range(most))
+    return next((error for error in asked if error["class"]), {"class": ""})
+
+
+def wait_for_key(key: str, most: int) -> int:
+    """Ask until the client has waited for a key by itself; its retries."""
+    asked = (message("Hurry", api_key=key, max_retries=4)["retries"] for _ in range(most))
+    return next((retries for retries in asked if retries), 0)
 
 
 def many_at_once(count: int) -> list[str]:

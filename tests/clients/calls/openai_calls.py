@@ -140,9 +140,16 @@ def chat_error(text: str = "Hello", options: dict[str, Any] | None = None, **fie
         return raised(lambda: client.chat.completions.create(**body))
 
 
-def use_up(key: str, most: int) -> int:
-    """Ask without retries until nothing is left of a key's minute; the last status."""
-    return next((status for _ in range(most) if (status := chat_error(options={"api_key": key}).get("status"))), 200)
+def use_up(key: str, most: int) -> dict[str, Any]:
+    """Ask without retries until nothing is left of a key's minute; the error."""
+    asked = (chat_error(options={"api_key": key}) for _ in range(most))
+    return next((error for error in asked if error["class"]), {"class": ""})
+
+
+def wait_for_key(key: str, most: int) -> int:
+    """Ask until the client has waited for a key by itself; its retries."""
+    asked = (chat("Hurry", api_key=key, max_retries=4)["retries"] for _ in range(most))
+    return next((retries for retries in asked if retries), 0)
 
 
 def many_at_once(sessions: int, questions: int) -> list[list[dict[str, Any]]]:
@@ -265,6 +272,18 @@ def structured(model: str) -> str:
 
 if __name__ == "__main__":
     serve(
-        *(models, chat, chat_turns, chat_stream, leave_stream, give_up, chat_error, use_up, many_at_once, completion),
+        *(
+            models,
+            chat,
+            chat_turns,
+            chat_stream,
+            leave_stream,
+            give_up,
+            chat_error,
+            use_up,
+            wait_for_key,
+            many_at_once,
+            completion,
+        ),
         *(choices, picture_turns, embeddings, audio, tool_call, structured),
     )
