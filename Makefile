@@ -7,7 +7,10 @@ DEMO_STAMP := .venv/.installed-demo
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
 
-.PHONY: setup demo test test-slow test-vllm test-envoy test-browser vllm reference check overhead clean
+CLIENTS := .venv-clients
+CLIENTS_STAMP := $(CLIENTS)/.installed
+
+.PHONY: setup demo test test-slow test-vllm test-envoy test-browser test-clients vllm clients reference check overhead clean
 
 setup: $(STAMP)
 
@@ -28,10 +31,10 @@ demo: $(DEMO_STAMP)  ## four simulated instances, round_robin against dualmap, a
 PARALLEL := -n $(shell n=$$(nproc); echo $$((n < 8 ? n : 8))) --dist loadgroup
 
 test: $(STAMP)  ## every test on simulated instances, some with a Ray cluster included, but for slow ones
-	$(BIN)/pytest $(PARALLEL) -m 'not slow and not vllm and not envoy and not browser' $(ARGS)
+	$(BIN)/pytest $(PARALLEL) -m 'not slow and not vllm and not envoy and not browser and not clients' $(ARGS)
 
 test-slow: $(STAMP)  ## whole simulations, and most tests with a Ray cluster
-	$(BIN)/pytest $(PARALLEL) -m 'slow and not vllm and not envoy and not browser' $(ARGS)
+	$(BIN)/pytest $(PARALLEL) -m 'slow and not vllm and not envoy and not browser and not clients' $(ARGS)
 
 vllm: $(VLLM_STAMP)  ## vLLM's CPU build in an environment of its own, and two models made here
 
@@ -52,6 +55,18 @@ test-envoy: $(STAMP)  ## every test with a real Envoy in front
 test-browser: $(STAMP)  ## the live page in a headless Chromium, where there is one
 	$(BIN)/pytest -m browser $(ARGS)
 
+clients: $(CLIENTS_STAMP)  ## clients that others wrote, in an environment of their own
+
+$(CLIENTS_STAMP): tests/clients/requirements.lock tests/clients/package.json tests/clients/package-lock.json
+	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r $<
+	cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)
+	! command -v npm >/dev/null || npm ci --silent --no-audit --no-fund --prefix $(CLIENTS)
+	touch $@
+
+test-clients: $(STAMP) $(CLIENTS_STAMP)  ## clients that others wrote, in front of simulated instances
+	$(BIN)/pytest -n 3 --dist loadgroup -m clients $(ARGS)
+
 reference: $(STAMP)  ## the generated pages of docs/reference, after a change of what they tell
 	$(BIN)/python -m tests.docs.reference
 
@@ -64,4 +79,4 @@ overhead: $(STAMP)  ## CPU per request and per relayed chunk, nginx as the yards
 	$(BIN)/python -m dualmap.loadtest.overhead $(ARGS)
 
 clean:
-	rm -rf .venv $(VLLM) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv $(VLLM) $(CLIENTS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

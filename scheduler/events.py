@@ -57,6 +57,7 @@ class FailureCause(StrEnum):
     ABORTED = "aborted"  # the instance ended the answer by itself: it shuts down, or its engine failed
     ERROR = "error"  # the instance answered with HTTP 500
     INSTANCE_LOST = "instance_lost"
+    NOT_HERE = "not_here"  # the instance does not keep what the request goes on from (HTTP 404); another one may
 
 
 @record

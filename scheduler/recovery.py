@@ -3,7 +3,6 @@
 from enum import StrEnum
 
 from dualmap.scheduler.attempt import Attempt
-from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import FailureCause
 
 
@@ -13,9 +12,13 @@ class Fate(StrEnum):
     GIVE_UP = "give_up"  # it failed on as many instances as may be tried
 
 
-def decide_fate(attempt: Attempt, tokens_sent: int, cause: FailureCause, config: SchedulerConfig) -> Fate:
+def decide_fate(attempt: Attempt, tokens_sent: int, cause: FailureCause, *, last: bool) -> Fate:
+    """last: as many instances as may be tried have been. What an instance keeps that cannot be reached is gone with
+    it."""
+    if cause is FailureCause.CONNECT and attempt.request.home is not None:
+        return Fate.FAIL
     if attempt.started or tokens_sent > 0 or cause is FailureCause.STALLED:
         return Fate.FAIL
-    if attempt.number >= config.max_attempts:
+    if last:
         return Fate.GIVE_UP
     return Fate.RETRY

@@ -28,6 +28,8 @@ class Request:
     prompt known by its tokens is named as one known by its text alone. Empty: `blocks`.
     session: hash of the session that the client names; 0: it names none, or the request reuses nothing of the one
     before. A hint: it names a prompt that has no block at all, and decides between instances that are equal otherwise.
+    stateful: it goes on from what one instance keeps. Where `only` names that one, it runs there, also while that
+        drains; else each is asked in turn until one has it.
     """
 
     id: str
@@ -46,11 +48,22 @@ class Request:
     tpot_slo_s: float | None = None
     key_blocks: tuple[int, ...] = ()
     session: int = 0
+    stateful: bool = False
 
     @property
     def chain(self) -> tuple[int, ...]:
         """The blocks by which the prompt is known on the rings."""
         return self.key_blocks or self.blocks
+
+    @property
+    def home(self) -> str | None:
+        """The one instance that keeps what it goes on from; None where there is none, or it is not known."""
+        return self.only[0] if self.stateful and len(self.only) == 1 else None
+
+    @property
+    def searches(self) -> bool:
+        """Whether instances are asked in turn which of them keeps what it goes on from."""
+        return self.stateful and len(self.only) != 1
 
 
 class ChoiceReason(StrEnum):
@@ -61,6 +74,7 @@ class ChoiceReason(StrEnum):
     BALANCED = "balanced"  # none holds more of the prefix than another: the sooner one
     SESSION = "session"  # as good as the best one, and the session's last request ran there
     ONLY_ONE = "only_one"  # one candidate was left
+    HOME = "home"  # it keeps what the request goes on from
     MOVED = "moved"  # taken off a hot instance by rebalancing
     TAKEN = "taken"  # taken by an instance that would have idled
     REDIRECTED = "redirected"  # the proxy that carries it went on to this one by itself

@@ -24,6 +24,9 @@ LAYERS = (
     "instances",
     "instances/kv_events",
     "instances/simulated",
+    "instances/simulated/apis",
+    "instances/simulated/server",  # its table names all APIs
+    "instances/simulated/cli",
     "instances/server",
     "instances/calibrate",
     "instances/actor",

@@ -11,6 +11,7 @@ from typing import Any
 
 from ray.util import get_node_ip_address
 
+from dualmap.instances.actor.adapter_keeper import AdapterKeeper
 from dualmap.instances.actor.instance_signals import SignalCollector
 from dualmap.instances.server.http_call import http_get
 from dualmap.instances.server.process import ServerProcess, StartError
@@ -26,7 +27,9 @@ from dualmap.instances.server.watch import (
 )
 from dualmap.instances.spec import InstanceSpec
 from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.messages import ReportAnswer
 from dualmap.scheduler.fleet.signals import InstanceSignals
+from dualmap.scheduler.fleet.wanted_adapters import WantedAdapters
 
 READY_POLL_S = 0.5
 HEARTBEAT_S = 1.0  # reports go out at least this often: Fleet takes silence as loss
@@ -37,13 +40,13 @@ PORT_TAKEN = "address already in use"
 RESTARTED = "it was restarted on request"
 BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # between starts; the last one repeats
 
-Report = Callable[[Member, InstanceSignals], Awaitable[bool]]
+Report = Callable[[Member, InstanceSignals, WantedAdapters], Awaitable[ReportAnswer]]
 
 
 class InstanceActor:
-    """report: sends the member's state and signals to Fleet, and says whether Fleet knows all signals so far; failing
-    to is not an error, since the next heartbeat repeats it. node_host: the address at which others reach this node;
-    None: Ray knows it."""
+    """report: sends the member's state, its signals and what it knows of adapters to Fleet, and returns what Fleet
+    says; failing to is not an error, since the next heartbeat repeats it. node_host: the address at which others reach
+    this node; None: Ray knows it."""
 
     def __init__(self, spec: InstanceSpec, report: Report, node_host: str | None = "127.0.0.1") -> None:
         self._spec = spec
@@ -65,6 +68,7 @@ class InstanceActor:
         )
         self.last_error = ""
         self.signals = SignalCollector(spec.instance_id)
+        self._adapters = AdapterKeeper(spec.instance_id)
         self._decided = asyncio.Event()
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._heartbeat())]
 
@@ -109,6 +113,9 @@ class InstanceActor:
         while not self._stopping:
             try:
                 await self._start()
+                await self._send()  # Fleet answers which adapters it has to get first
+                if await self._adapters.join(self._url, self.member.adapters):
+                    await self._ask_models()
                 await self._set(state=MemberState.DRAINING if self._draining else MemberState.READY)
                 self._decided.set()
                 failures = 0
@@ -206,12 +213,25 @@ class InstanceActor:
     async def _follow_models(self) -> None:
         """Adapters may be loaded and unloaded at any time."""
         while True:
-            await asyncio.sleep(MODELS_INTERVAL_S)
-            body = await http_get(f"{self._url}/v1/models", HEALTH_TIMEOUT_S)
-            with suppress(StartError):
-                if body is not None and _names(cards := model_cards(body)) != _names(self.member.model_cards):
-                    self.member = replace(self.member, model_cards=cards)
-                    await self._send()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(MODELS_INTERVAL_S):
+                    await self._adapters.due.wait()
+            changed = await self._ask_models()
+            if self._adapters.lacking(self.member.adapters):
+                await self._send()  # one that is being unloaded everywhere must not be loaded again
+            if await self._adapters.look_after(self._url, self.member.adapters):
+                changed |= await self._ask_models()
+            if changed:
+                await self._send()
+
+    async def _ask_models(self) -> bool:
+        """Whether the server has others than before."""
+        body = await http_get(f"{self._url}/v1/models", HEALTH_TIMEOUT_S)
+        with suppress(StartError):
+            if body is not None and _names(cards := model_cards(body)) != _names(self.member.model_cards):
+                self.member = replace(self.member, model_cards=cards)
+                return True
+        return False
 
     async def _restart_wanted(self) -> str:
         await self._restarting.wait()
@@ -232,7 +252,9 @@ class InstanceActor:
 
     async def _send(self) -> None:
         signals = self.signals.take()
-        if not await self._report(self.member, signals):
+        answer = await self._report(self.member, signals, self._adapters.told())
+        self._adapters.hear(answer)
+        if not answer.cache_known:
             self.signals.tell_all()
 
 

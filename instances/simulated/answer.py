@@ -1,39 +1,79 @@
 """One request's answer as its tokens are made: whole at the end, or streamed."""
 
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from dualmap.instances.simulated.answer_shape import DONE_AND_LAST_CHUNK, STREAM_HEAD, AnswerShape
-from dualmap.instances.simulated.request import TOKEN_BYTES, Generation
+from dualmap.instances.simulated.generation import Generation
+from dualmap.instances.simulated.media import TOKEN_BYTES
 from dualmap.router.http.client_connection import ClientConnection
-from dualmap.router.http.local_answers import json_response
+from dualmap.router.http.local_answers import ok_response
+
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\n%b\r\n"
+)
+LAST_CHUNK = b"0\r\n\r\n"
+ABORTED = "abort"
+
+
+def chunked(event: bytes) -> bytes:
+    """vLLM, too, sends each event as an HTTP chunk of its own."""
+    return b"%x\r\n%b\r\n" % (len(event), event)
+
+
+class AnswerShape(Protocol):
+    """The bytes of an API's answers to one request. Events are whole HTTP chunks. produced: tokens so far of each
+    choice."""
+
+    id: str
+    content_type: bytes  # of a plain answer
+
+    def opening(self) -> bytes:
+        """The events that come before any token is there."""
+
+    def first(self, index: int) -> bytes:
+        """The events right before a choice's first token."""
+
+    def token(self, index: int, text: bytes, produced: Sequence[int]) -> bytes:
+        """The event of a token that is not the choice's last; text needs no escapes in JSON."""
+
+    def last(self, index: int, text: bytes, produced: Sequence[int], reason: str) -> bytes:
+        """The events of a choice's last token; text is empty if the answer was aborted."""
+
+    def ending(self, produced: Sequence[int], reasons: Sequence[str]) -> bytes:
+        """The events after all choices have ended."""
+
+    def plain(self, produced: Sequence[int], reasons: Sequence[str]) -> bytes:
+        """The body of the whole answer."""
 
 
 class PlainAnswer:
-    """engine_ids: one for each choice. forget: aborts a request of the engine. close: the connection ends with it."""
+    """engine_ids: one for each choice. forget: aborts a request of the engine. close: the connection ends with it.
+    client: None where nobody waits for the answer."""
 
     def __init__(
         self,
         generation: Generation,
-        client: ClientConnection,
+        shape: AnswerShape,
+        client: ClientConnection | None,
         forget: Callable[[str], None],
         *,
         close: bool,
     ) -> None:
-        answer_id = f"{'chatcmpl' if generation.chat else 'cmpl'}-{uuid.uuid4().hex}"
-        self.engine_ids = [f"{answer_id}-{index}" for index in range(len(generation.choices))]
-        self._generation = generation
-        self._shape = AnswerShape(answer_id, generation.model, generation)
+        count = len(generation.choices)
+        self.engine_ids = [f"{shape.id}-{index}" for index in range(count)]
+        self.generation = generation
+        self._shape = shape
         self._client = client
         self._forget = forget
         self._close = close
-        self._produced = [0] * len(generation.choices)
-        self._reasons: list[str | None] = [None] * len(generation.choices)  # None: not finished
-        self._cached_tokens = 0
+        self._produced = [0] * count
+        self._reasons: list[str | None] = [None] * count  # None: not finished
 
     def first_token(self, index: int, cached_tokens: int) -> None:
         """The choice is about to get its first token."""
-        self._cached_tokens += cached_tokens
+        if index % self.generation.n == 0:  # the others find the blocks of the first
+            self.generation.cached_tokens += cached_tokens
 
     def token(self, index: int) -> None:
         """The choice got a token that is not its last."""
@@ -42,7 +82,7 @@ class PlainAnswer:
     def finish(self, index: int) -> str:
         """The choice got its last token; returns the finish reason."""
         self._produced[index] += 1
-        reason = self._generation.choices[index].finish_reason
+        reason = self.generation.choices[index].finish_reason
         self._end_choice(index, reason)
         return reason
 
@@ -51,14 +91,19 @@ class PlainAnswer:
         for index, engine_id in enumerate(self.engine_ids):
             if self._reasons[index] is None:
                 self._forget(engine_id)
-                self._end_choice(index, "abort")
+                self._end_choice(index, ABORTED)
 
     def _end_choice(self, index: int, reason: str) -> None:
         self._reasons[index] = reason
         reasons = [each for each in self._reasons if each is not None]
         if len(reasons) == len(self._reasons):
-            body = self._shape.plain(self._cached_tokens, self._produced, reasons)
-            self._client.answer(json_response(body, close=self._close), close=self._close)
+            self._end(reasons)
+
+    def _end(self, reasons: Sequence[str]) -> None:
+        body = self._shape.plain(self._produced, reasons)
+        if self._client is not None:
+            response = ok_response(body, self._shape.content_type, close=self._close)
+            self._client.answer(response, close=self._close)
 
     # What becomes of the client.
 
@@ -82,34 +127,32 @@ class StreamedAnswer(PlainAnswer):
     def __init__(
         self,
         generation: Generation,
+        shape: AnswerShape,
         client: ClientConnection,
         forget: Callable[[str], None],
         *,
         close: bool,
     ) -> None:
-        super().__init__(generation, client, forget, close=close)
-        self._frames = [self._shape.token_frame(index) for index in range(len(generation.choices))]
+        super().__init__(generation, shape, client, forget, close=close)
+        self._stream_to = client
         self._write = client.transport.write  # many in a turn of the event loop leave in one system call
-        self._write(STREAM_HEAD % (b"connection: close\r\n" if close else b""))
+        self._write(STREAM_HEAD % (b"connection: close\r\n" if close else b"") + shape.opening())
 
     def first_token(self, index: int, cached_tokens: int) -> None:
         super().first_token(index, cached_tokens)
-        self._write(self._shape.role_event(index))
+        self._write(self._shape.first(index))
 
     def token(self, index: int) -> None:
         start = self._produced[index] * TOKEN_BYTES
         self._produced[index] += 1
-        head, tail = self._frames[index]
-        self._write(head + self._generation.choices[index].answer[start : start + TOKEN_BYTES] + tail)
+        text = self.generation.choices[index].answer[start : start + TOKEN_BYTES]
+        self._write(self._shape.token(index, text, self._produced))
 
     def _end_choice(self, index: int, reason: str) -> None:
-        self._reasons[index] = reason
-        text = b"" if reason == "abort" else self._generation.choices[index].answer[-TOKEN_BYTES:]
-        events = self._shape.last_event(index, text, reason)
-        if None in self._reasons:
-            self._write(events)
-            return
-        if self._generation.include_usage:
-            events += self._shape.usage_event(self._cached_tokens, self._produced)
-        self._write(events + DONE_AND_LAST_CHUNK)
-        self._client.answered(close=self._close)
+        text = b"" if reason == ABORTED else self.generation.choices[index].answer[-TOKEN_BYTES:]
+        self._write(self._shape.last(index, text, self._produced, reason))
+        super()._end_choice(index, reason)
+
+    def _end(self, reasons: Sequence[str]) -> None:
+        self._write(self._shape.ending(self._produced, reasons) + LAST_CHUNK)
+        self._stream_to.answered(close=self._close)

@@ -10,14 +10,18 @@ from pathlib import Path
 import uvloop
 
 from dualmap.instances.simulated.engine_profile import EngineProfile
+from dualmap.instances.simulated.media import MediaTokens
 from dualmap.instances.simulated.profile_file import read_profile
 from dualmap.instances.simulated.server import SimServer
 
 DEFAULTS = EngineProfile()
+MEDIA_DEFAULTS = MediaTokens()
 EXAMPLES = (
     "dualmap sim-instance --port 8001 --model sim --lora sql --lora tone",
     "dualmap sim-instance --host 0.0.0.0 --port 8001 --profile profiles/qwen-7b.yaml --max-num-queued-reqs 64",
     "dualmap sim-instance --port 0 --prefill-tokens-per-s 12000 --kv-tokens 300000 --max-num-seqs 128",
+    "dualmap sim-instance --port 8001 --image-tokens 1024 --audio-tokens 500 --video-tokens 8000 --file-tokens 2000",
+    "dualmap sim-instance --port 8001 --no-response-store",
     "dualmap sim-instance --port 0 --max-num-batched-tokens 4096 --block-size 16 --max-model-len 32768",
 )
 
@@ -31,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     server.add_argument("--model", default="sim", metavar="NAME", help="that it serves (default %(default)s)")
     server.add_argument(
         "--lora", action="append", default=[], metavar="NAME", help="a LoRA adapter; repeatable (default: none)"
+    )
+    server.add_argument(
+        "--no-response-store",
+        action="store_true",
+        help="keep no responses, as vLLM without VLLM_ENABLE_RESPONSES_API_STORE (default: they are kept)",
     )
     engine = parser.add_argument_group("engine")
     engine.add_argument(
@@ -52,6 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--block-size", "TOKENS", DEFAULTS.block_size, "in a block of the cache"),
     ):
         engine.add_argument(flag, type=_count, metavar=unit, help=f"{what} (default {default})")
+    for kind, default in MEDIA_DEFAULTS._asdict().items():
+        engine.add_argument(
+            f"--{kind}-tokens",
+            type=_count,
+            default=default,
+            metavar="TOKENS",
+            help=f"that one {kind} in a prompt counts (default %(default)s)",
+        )
     engine.add_argument(
         "--max-model-len",
         type=_count,
@@ -122,7 +139,11 @@ def _port(text: str) -> int:
 
 
 async def _serve(args: argparse.Namespace, profile: EngineProfile) -> None:
-    server = SimServer(profile, args.model, args.max_num_queued_reqs, tuple(args.lora))
+    media = MediaTokens(*(getattr(args, f"{kind}_tokens") for kind in MediaTokens._fields))
+    keep_responses = not args.no_response_store
+    server = SimServer(
+        profile, args.model, args.max_num_queued_reqs, tuple(args.lora), media=media, keep_responses=keep_responses
+    )
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

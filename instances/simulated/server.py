@@ -1,18 +1,28 @@
-"""A simulated vLLM server: the engine under an event loop, its answers over HTTP."""
+"""A simulated vLLM server: one table of paths, and HTTP around the engine."""
 
 import asyncio
 import time
-from dataclasses import replace
+from collections.abc import Callable
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from dualmap.instances.simulated.answer import PlainAnswer, StreamedAnswer
-from dualmap.instances.simulated.engine import Engine
+from dualmap.instances.simulated.apis.adapters import list_models, load_adapter, unload_adapter
+from dualmap.instances.simulated.apis.audio import transcribe
+from dualmap.instances.simulated.apis.call import Call, Job, Reply, call_of
+from dualmap.instances.simulated.apis.chat import read_chat
+from dualmap.instances.simulated.apis.completions import read_completion
+from dualmap.instances.simulated.apis.generate import generate
+from dualmap.instances.simulated.apis.messages import MessageRefusedError, anthropic_error, count_tokens, create_message
+from dualmap.instances.simulated.apis.pooling import classify, embed, pool, rerank, score
+from dualmap.instances.simulated.apis.responses import check_cancel, create_response, find_response, get_response
+from dualmap.instances.simulated.apis.tokens import detokenize, tokenize
+from dualmap.instances.simulated.engine_loop import EngineLoop
 from dualmap.instances.simulated.engine_profile import EngineProfile
-from dualmap.instances.simulated.engine_types import EngineRequest
-from dualmap.instances.simulated.metrics import SimMetrics
-from dualmap.instances.simulated.request import Generation, read_chat, read_completion, read_tokenize
+from dualmap.instances.simulated.media import MediaTokens
+from dualmap.instances.simulated.response_store import ResponseStore
+from dualmap.instances.simulated.served import Models, Served
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.limits import HttpLimits
@@ -21,45 +31,64 @@ from dualmap.router.http.openai_errors import (
     HttpError,
     RequestRefusedError,
     error_response,
-    unavailable,
     unknown_path,
     wrong_method,
 )
 
 SWEEP_S = 0.5
-MAX_LAG_S = 0.005  # a step that ends no later than this is taken to have ended on time, or timers would add up
 FLUSH_POLL_S, FLUSH_POLLS = 0.01, 100  # for the last bytes of aborted answers to leave
 MAX_BODY_BYTES = 64 * 1024 * 1024  # vLLM has no limit; 16 million simulated tokens
-PATHS = {
-    "/v1/chat/completions": "POST",
-    "/v1/completions": "POST",
-    "/tokenize": "POST",
-    "/reset_prefix_cache": "POST",
-    "/v1/models": "GET",
-    "/health": "GET",
-    "/version": "GET",
-    "/metrics": "GET",
+RESPONSES, CANCEL = "/v1/responses/", "/cancel"
+
+JOBS: dict[str, Callable[[Call, Served], Job]] = {  # what the engine works for, by POST
+    "/v1/chat/completions": read_chat,
+    "/v1/completions": read_completion,
+    "/v1/responses": create_response,
+    "/v1/messages": create_message,
+    "/inference/v1/generate": generate,
+    "/v1/embeddings": embed,
+    "/pooling": pool,
+    "/classify": classify,
+    **dict.fromkeys(("/score", "/v1/score"), score),
+    **dict.fromkeys(("/rerank", "/v1/rerank", "/v2/rerank"), rerank),
 }
-READERS = {"/v1/chat/completions": read_chat, "/v1/completions": read_completion}
+FORM_JOBS: dict[str, Callable[[Call, Served], Job]] = dict.fromkeys(
+    ("/v1/audio/transcriptions", "/v1/audio/translations"), transcribe
+)
+REPLIES: dict[str, Callable[[Call, Served], Reply]] = {  # by POST
+    "/v1/messages/count_tokens": count_tokens,
+    "/tokenize": tokenize,
+    "/detokenize": detokenize,
+    "/v1/load_lora_adapter": load_adapter,
+    "/v1/unload_lora_adapter": unload_adapter,
+}
+GETS = ("/v1/models", "/health", "/ping", "/load", "/version", "/metrics")
+PATHS = dict.fromkeys((*JOBS, *FORM_JOBS, *REPLIES, "/reset_prefix_cache"), "POST") | dict.fromkeys(GETS, "GET")
 
 
 class SimServer:
     """max_queued: requests that may be in the engine, waiting or running; more are answered 503 (vLLM's
-    --max-num-queued-reqs, vllm-project/vllm#49445). Each prompt of a list counts. adapters: LoRA adapters, each with
-    a cache of its own; that they have to be loaded is not simulated."""
+    --max-num-queued-reqs, vllm-project/vllm#49445). Each answer counts. adapters: LoRA adapters, each with a cache of
+    its own; that their weights have to be loaded is not simulated. keep_responses: as vLLM does with
+    VLLM_ENABLE_RESPONSES_API_STORE=1."""
 
     def __init__(
-        self, profile: EngineProfile, model: str, max_queued: int | None, adapters: tuple[str, ...] = ()
+        self,
+        profile: EngineProfile,
+        model: str,
+        max_queued: int | None,
+        adapters: tuple[str, ...] = (),
+        *,
+        media: MediaTokens | None = None,
+        keep_responses: bool = True,
     ) -> None:
         self.clients: set[ClientConnection] = set()
-        self._engine = Engine(profile)
-        self._metrics = SimMetrics(self._engine, model)
-        self.models = (model, *adapters)
-        self._max_queued = max_queued
+        self.models = Models(model, adapters)
+        store = ResponseStore() if keep_responses else None
+        self._served = Served(profile, self.models, media or MediaTokens(), store)
+        self._engine = EngineLoop(profile, model, max_queued)
         self._limits = HttpLimits(max_body_bytes=MAX_BODY_BYTES, idle_timeout_s=5.0)  # uvicorn's keep-alive
         self._loop = asyncio.get_running_loop()
-        self._answers: dict[str, tuple[PlainAnswer, int]] = {}  # by engine request id: the answer, and which choice
-        self._stepping = False  # from the start of a step until all its output has been handed on
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -75,8 +104,7 @@ class SimServer:
         """As vLLM on SIGTERM: running answers end with finish_reason "abort"."""
         if self._server is not None:
             self._server.close()
-        for answer in dict.fromkeys(answer for answer, _ in self._answers.values()):
-            answer.abort()
+        self._engine.abort_all()
         for client in self.clients:
             client.transport.close()
         for _ in range(FLUSH_POLLS):
@@ -88,30 +116,22 @@ class SimServer:
 
     def check_head(self, request: HttpRequest) -> HttpError | None:
         path = request.path
-        if path not in PATHS:
+        allowed = _allowed(path)
+        if allowed is None:
             return unknown_path(path)
-        return None if request.method == PATHS[path] else wrong_method(request.method, path, PATHS[path])
+        return None if request.method == allowed else wrong_method(request.method, path, allowed)
 
     def begin(self, request: HttpRequest, client: ClientConnection) -> None:
         close = request.close
+        path = request.path
         try:
-            match request.path:
-                case "/v1/chat/completions" | "/v1/completions":
-                    self._generate(request, client)
-                    return
-                case "/metrics":
-                    response = ok_response(self._metrics.scrape(), CONTENT_TYPE_LATEST.encode(), close=close)
-                case "/health":
-                    response = ok_response(b"", b"text/plain", close=close)
-                case "/tokenize":
-                    response = json_response(self._tokenized(request.body), close=close)
-                case "/reset_prefix_cache":
-                    done = {"success": self._engine.pool.reset()}
-                    response = json_response(msgspec.json.encode(done), close=close)
-                case "/version":
-                    response = json_response(b'{"version":"simulated"}', close=close)
-                case _:
-                    response = json_response(self._model_list(), close=close)
+            if path in JOBS or path in FORM_JOBS:
+                self._start(request, client)
+                return
+            reply = self._reply(request, path)
+            response = ok_response(reply.body, reply.content_type, close=close)
+        except MessageRefusedError as refusal:
+            response = error_response(refusal.error, close=close, shape=anthropic_error)
         except RequestRefusedError as refusal:
             response = error_response(refusal.error, close=close)
         client.answer(response, close=close)
@@ -119,88 +139,78 @@ class SimServer:
     def refused(self, error: HttpError) -> None:
         """vLLM does not count these either."""
 
-    # Generating.
+    # The answers.
 
-    def _generate(self, request: HttpRequest, client: ClientConnection) -> None:
+    def _start(self, request: HttpRequest, client: ClientConnection) -> None:
         """Raises RequestRefusedError."""
-        profile = self._engine.profile
-        read = READERS[request.path]
-        generation = read(request.body, self.models, profile.block_size, profile.max_model_len)
-        self._check_queue(generation)
-        kind = StreamedAnswer if generation.stream else PlainAnswer
-        answer = kind(generation, client, self._forget, close=request.close)
-        client.answer_over_time(answer)
-        requests = []
-        for index, (engine_id, choice) in enumerate(zip(answer.engine_ids, generation.choices, strict=True)):
-            self._answers[engine_id] = answer, index
-            tokens = choice.prompt_tokens, choice.output_tokens
-            requests.append(EngineRequest(engine_id, choice.blocks, *tokens, generation.priority))
-        if profile.api_s:
-            self._loop.call_later(profile.api_s, self._enter, requests)
+        call = call_of(request)
+        if request.path in JOBS:
+            call.check_json()
+            job = JOBS[request.path](call, self._served)
         else:
-            self._enter(requests)
+            job = FORM_JOBS[request.path](call, self._served)
+        generation, shape, plain_now = job
+        engine = self._engine
+        engine.check_queue(generation)
+        close = request.close
+        answer: PlainAnswer
+        if generation.stream:
+            answer = StreamedAnswer(generation, shape, client, engine.forget, close=close)
+        else:
+            answer = PlainAnswer(generation, shape, None if plain_now else client, engine.forget, close=close)
+        if plain_now:
+            client.answer(json_response(plain_now, close=close), close=close)
+        else:
+            client.answer_over_time(answer)
+        engine.submit(answer)
 
-    def _enter(self, requests: list[EngineRequest]) -> None:
-        now = self._loop.time()
-        for request in requests:
-            if request.request_id in self._answers:  # its client has not left meanwhile
-                self._engine.add(request, now)
-        if not self._stepping:
-            self._start_step(now)
-
-    def _check_queue(self, generation: Generation) -> None:
-        """Raises RequestRefusedError. vLLM sends no Retry-After."""
-        in_flight = len(self._answers)
-        if self._max_queued is not None and in_flight + len(generation.choices) > self._max_queued:
-            message = f"Too many requests in flight: {in_flight}, of at most {self._max_queued}."
-            raise RequestRefusedError(replace(unavailable(message), retry_after_s=None))
-
-    def _forget(self, engine_id: str) -> None:
-        """Abort the request, at once, if it has not ended."""
-        if self._answers.pop(engine_id, None) is not None:
-            self._engine.abort(engine_id)
-            self._metrics.aborted()
-
-    def _start_step(self, now: float) -> None:
-        ends_at = self._engine.start_step(now)
-        self._stepping = ends_at is not None
-        if ends_at is not None:
-            self._loop.call_at(ends_at, self._finish_step, ends_at)
-
-    def _finish_step(self, ends_at: float) -> None:
-        output = self._engine.finish_step(ends_at)
-        answers = self._answers
-        self._metrics.stepped(output)
-        for first in output.first_tokens:
-            answer, index = answers[first.request_id]
-            answer.first_token(index, first.cached_tokens)
-        for engine_id in output.decoding:
-            answer, index = answers[engine_id]
-            answer.token(index)
-        for request in output.finished:
-            answer, index = answers.pop(request.request_id)
-            self._metrics.finished(request, answer.finish(index))
-        now = self._loop.time()
-        self._start_step(ends_at if now - ends_at < MAX_LAG_S else now)
-
-    # The other answers.
-
-    def _tokenized(self, body: bytes) -> bytes:
+    def _reply(self, request: HttpRequest, path: str) -> Reply:
         """Raises RequestRefusedError."""
-        tokens = read_tokenize(body, self.models)
-        max_model_len = self._engine.profile.max_model_len
-        shape = {"count": len(tokens), "max_model_len": max_model_len, "tokens": tokens, "token_strs": None}
-        return msgspec.json.encode(shape)
+        if path in REPLIES:
+            call = call_of(request)
+            call.check_json()
+            return REPLIES[path](call, self._served)
+        match path:
+            case "/metrics":
+                return Reply(self._engine.metrics.scrape(), CONTENT_TYPE_LATEST.encode())
+            case "/health" | "/ping":
+                return Reply(b"", b"text/plain")
+            case "/reset_prefix_cache":
+                return Reply(msgspec.json.encode({"success": self._engine.engine.pool.reset()}))
+            case "/version":
+                return Reply(b'{"version":"simulated"}')
+            case "/load":
+                return Reply(msgspec.json.encode({"server_load": self._engine.in_flight}))
+            case "/v1/models":
+                return list_models(call_of(request), self._served)
+        response_id = path.removeprefix(RESPONSES)
+        if path.endswith(CANCEL):
+            return self._cancel(response_id.removesuffix(CANCEL))
+        return get_response(Call(b"", item=response_id), self._served)
 
-    def _model_list(self) -> bytes:
-        model, *adapters = self.models
-        shared = {"object": "model", "created": int(time.time()), "owned_by": "dualmap"}
-        length = {"max_model_len": self._engine.profile.max_model_len}
-        cards = [{"id": model, **shared, "root": model, "parent": None, **length}]
-        cards += [{"id": name, **shared, "root": name, "parent": model} for name in adapters]
-        return msgspec.json.encode({"object": "list", "data": cards})
+    def _cancel(self, response_id: str) -> Reply:
+        """Raises RequestRefusedError."""
+        stored = find_response(response_id, self._served)
+        check_cancel(stored)
+        if stored.engine_id is not None:
+            self._engine.forget(stored.engine_id)
+        stored.response["status"] = "cancelled"
+        return Reply(msgspec.json.encode(stored.response))
 
     def _sweep(self) -> None:
         self._loop.call_later(SWEEP_S, self._sweep)
         for client in list(self.clients):
             client.sweep(time.monotonic())
+
+
+def _allowed(path: str) -> str | None:
+    """The method that the path takes; None: there is no such path."""
+    if path in PATHS:
+        return PATHS[path]
+    response_id = path.removeprefix(RESPONSES)
+    if response_id == path or not response_id:
+        return None
+    owner = response_id.removesuffix(CANCEL)
+    if "/" in owner:
+        return None
+    return "GET" if owner == response_id else "POST"

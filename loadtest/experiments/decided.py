@@ -35,7 +35,7 @@ class Decided:
 
     @property
     def ttft_s(self) -> float:
-        """As the gateway sees it: from the whole request to the first byte of the answer's body."""
+        """As the gateway sees it: from the whole request to the first event that holds a token."""
         return self.first_token_s - self.arrived_s
 
 

@@ -5,8 +5,11 @@ from dataclasses import replace
 from itertools import pairwise
 from statistics import median_low
 
+from dualmap.instances.simulated.apis.call import Call
+from dualmap.instances.simulated.apis.chat import read_chat
 from dualmap.instances.simulated.engine_profile import EngineProfile
-from dualmap.instances.simulated.request import read_chat
+from dualmap.instances.simulated.media import MediaTokens
+from dualmap.instances.simulated.served import Models, Served
 from dualmap.loadtest.experiments.decided import Decided, Recorder, decided
 from dualmap.loadtest.replay.request_body import CHAT_PATH, RequestBytes
 from dualmap.loadtest.traces.trace import TraceRequest
@@ -92,7 +95,7 @@ def _work_request(
 ) -> WorkRequest:
     """The instance's side is read from the same bytes that it was sent."""
     sent = body.build(traced).partition(b"\r\n\r\n")[2]
-    choice = read_chat(sent, (model,), profile.block_size, profile.max_model_len).choices[0]
+    choice = read_chat(Call(sent), Served(profile, Models(model), MediaTokens())).generation.choices[0]
     told = replace(one.request, id=place)
     return WorkRequest(
         arrival_s, choice.prompt_tokens, choice.output_tokens, (), told=told, engine_blocks=choice.blocks

@@ -6,7 +6,7 @@ by httptools, without an HTTP client library: the client shares its cores with t
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import IO
 
 import gevent
@@ -16,7 +16,7 @@ from locust.env import Environment
 from locust.exception import LocustError
 
 from dualmap.loadtest.replay.pace import Pace, due_times
-from dualmap.loadtest.replay.request_body import RequestBytes
+from dualmap.loadtest.replay.request_body import STREAMS, RequestBytes
 from dualmap.loadtest.replay.run_file import Outcome, RequestRow, RunHeader, write_row
 from dualmap.loadtest.replay.stream_reader import StreamReader
 from dualmap.loadtest.traces.describe import quantile
@@ -31,8 +31,8 @@ class _Flight:
     """A request that was released and has not ended."""
 
     released_s: float
+    reader: StreamReader
     sent_s: float | None = None
-    reader: StreamReader = field(default_factory=StreamReader)
 
 
 class OpenLoop:
@@ -59,6 +59,7 @@ class OpenLoop:
         self._address = address
         self._out = out
         self._bytes = RequestBytes(f"{address[0]}:{address[1]}", header.path, header.model, token_ids=header.token_ids)
+        self._rules = STREAMS[header.path]
         self._flights: dict[int, _Flight] = {}
         self._greenlets: set[gevent.Greenlet] = set()
         self._wake = gevent.event.Event()
@@ -106,7 +107,7 @@ class OpenLoop:
 
     def _send(self, indices: list[int]) -> None:
         for index in indices:
-            self._flights[index] = _Flight(self.now_s)
+            self._flights[index] = _Flight(self.now_s, StreamReader(self._rules))
             greenlet = gevent.spawn(self._exchange, index)
             self._greenlets.add(greenlet)
             greenlet.link(self._greenlets.discard)
@@ -199,9 +200,9 @@ class OpenLoop:
         reader = flight.reader
         usage = reader.outcome()[2]
         gaps_s = sorted(reader.gaps_s)
-        first_body_s = None
-        if reader.status == 200 and reader.first_body_at is not None:
-            first_body_s = reader.first_body_at - self._origin
+        first_token_s = None
+        if reader.status == 200 and reader.first_token_at is not None and outcome is not Outcome.SHED:
+            first_token_s = reader.first_token_at - self._origin
         completion_tokens = usage.completion_tokens if usage else None
         return RequestRow(
             index=index,
@@ -210,7 +211,7 @@ class OpenLoop:
             released_s=flight.released_s,
             sent_s=flight.sent_s,
             held_back_s=flight.released_s - self._due_s[index] if self._after[index] is not None else 0.0,
-            ttft_s=None if first_body_s is None else first_body_s - flight.released_s,
+            ttft_s=None if first_token_s is None else first_token_s - flight.released_s,
             mean_inter_token_s=reader.mean_inter_token_s(completion_tokens),
             p99_inter_token_s=quantile(gaps_s, 0.99) if gaps_s else None,
             max_inter_token_s=gaps_s[-1] if gaps_s else None,

@@ -9,6 +9,7 @@ import json
 
 from dualmap.loadtest.traces.text import prompt_bytes, prompt_token_ids
 from dualmap.loadtest.traces.trace import TraceRequest
+from dualmap.router.apis.stream_rules import CHUNK_STREAM, MESSAGES_STREAM, RESPONSES_STREAM, StreamRules
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"
@@ -20,6 +21,13 @@ PATHS = {
     "token-ids": COMPLETIONS_PATH,
     "responses": RESPONSES_PATH,
     "messages": MESSAGES_PATH,
+}
+# What the answers' events mean, by path.
+STREAMS: dict[str, StreamRules] = {
+    CHAT_PATH: CHUNK_STREAM,
+    COMPLETIONS_PATH: CHUNK_STREAM,
+    RESPONSES_PATH: RESPONSES_STREAM,
+    MESSAGES_PATH: MESSAGES_STREAM,
 }
 _USAGE = b',"max_tokens":%d,"ignore_eos":true,"stream":true,"stream_options":{"include_usage":true}}'
 _USER = ('[{"role":"user","content":"', '"}]')

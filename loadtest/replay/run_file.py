@@ -56,8 +56,8 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     scheduled_s: when the trace's clock wanted it. released_s: when it could go, which is later where the turn before it
         was still running; held_back_s is the difference. TTFT and end-to-end count from released_s.
     sent_s: when its last byte was handed to the kernel; None when it never was.
-    ttft_s: first byte of the response body. None without one, and for answers that are not 200.
-    mean_inter_token_s: from the first body byte to the last, divided by the tokens after the first.
+    ttft_s: first event that holds a token. None without one, and for answers that are not 200.
+    mean_inter_token_s: from that event to the last byte, divided by the tokens after the first.
     p99_inter_token_s, max_inter_token_s: over the gaps between reads of the body; what comes together is one read.
     e2e_s: until the outcome was known.
     trace_input_tokens, trace_output_tokens: what the trace asked for. prompt_tokens, completion_tokens, cached_tokens:

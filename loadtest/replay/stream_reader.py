@@ -6,7 +6,9 @@ import httptools
 import msgspec
 
 from dualmap.loadtest.replay.run_file import Outcome
+from dualmap.router.apis.stream_rules import CHUNK_STREAM, StreamRules
 from dualmap.router.apis.usage import Usage, peek_usage
+from dualmap.router.requests.answer_events import FAILED, AnswerEvents
 
 _TAIL_BYTES = 8192  # the last events of a stream lie in these: finish_reason, usage, error, [DONE]
 _DETAIL_CHARS = 200
@@ -15,10 +17,12 @@ _DETAIL_CHARS = 200
 class StreamReader:
     """Feed it what the socket gives; ask `outcome()` when `complete` or when the connection has ended.
 
-    Bodies are not decoded as they come: only their last bytes are kept and looked at once, at the end.
+    Bodies are not decoded as they come, but for what precedes the first token: comments, roles. Of the rest only the
+    last bytes are kept and looked at once, at the end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rules: StreamRules = CHUNK_STREAM) -> None:
+        """rules: of the API that is asked."""
         self._parser = httptools.HttpResponseParser(self)
         self._read_at = 0.0
         self._tail = bytearray()
@@ -26,8 +30,9 @@ class StreamReader:
         self.status: int | None = None
         self.complete = False
         self.body_bytes = 0
-        self.first_body_at: float | None = None
+        self.first_token_at: float | None = None
         self.last_body_at: float | None = None
+        self._events = AnswerEvents(rules, hides_usage=False)
         self.gaps_s = array("d")
 
     def feed(self, data: bytes, now: float) -> None:
@@ -43,15 +48,19 @@ class StreamReader:
         self.status = self._parser.get_status_code()
 
     def on_body(self, body: bytes) -> None:
-        if self.last_body_at is None:
-            self.first_body_at = self._read_at
-        elif self._read_at != self.last_body_at:
+        if self.first_token_at is None:
+            self._look_for_token(body)
+        elif self.last_body_at is not None and self._read_at != self.last_body_at:
             self.gaps_s.append(self._read_at - self.last_body_at)
         self.last_body_at = self._read_at
         self.body_bytes += len(body)
         self._tail += body
         if len(self._tail) > 2 * _TAIL_BYTES:
             del self._tail[:-_TAIL_BYTES]
+
+    def _look_for_token(self, body: bytes) -> None:
+        if self._events.notice is not FAILED and self._events.feed(body, False):
+            self.first_token_at = self._read_at
 
     def on_message_complete(self) -> None:
         self.complete = True
@@ -71,9 +80,9 @@ class StreamReader:
         return _end_of_stream(bytes(self._tail), self.complete)
 
     def mean_inter_token_s(self, completion_tokens: int | None) -> float | None:
-        if self.first_body_at is None or self.last_body_at is None or not completion_tokens or completion_tokens < 2:
+        if self.first_token_at is None or self.last_body_at is None or not completion_tokens or completion_tokens < 2:
             return None
-        return (self.last_body_at - self.first_body_at) / (completion_tokens - 1)
+        return (self.last_body_at - self.first_token_at) / (completion_tokens - 1)
 
 
 class _Choice(msgspec.Struct):
@@ -84,6 +93,7 @@ class _Event(msgspec.Struct):
     choices: list[_Choice] = []
     error: object = None
     type: str = ""
+    code: object = None
 
 
 class _Error(msgspec.Struct):
@@ -97,6 +107,8 @@ class _ErrorBody(msgspec.Struct):
 # Of chats and completions, of responses, of messages.
 _LAST_EVENTS = (b"data: [DONE]", b"event: response.completed", b'"response.completed"', b"event: message_stop")
 _ERROR_EVENTS = ("error", "response.failed")
+# In a stream whose head has been sent while it waited.
+_SHED_CODES = (429, 503, "429", "503", "rate_limit_error", "overloaded_error")
 
 _event_decoder = msgspec.json.Decoder(_Event)
 
@@ -115,13 +127,21 @@ def _end_of_stream(tail: bytes, complete: bool) -> tuple[Outcome, str, Usage | N
         except msgspec.MsgspecError:
             continue  # the first event of the tail may be cut
         if event.error is not None or event.type in _ERROR_EVENTS:
-            return Outcome.BROKEN, f"error event: {_error_message(data)}", usage
+            shed = _code_of(event) in _SHED_CODES
+            return Outcome.SHED if shed else Outcome.BROKEN, f"error event: {_error_message(data)}", usage
         finish_reason = next((c.finish_reason for c in event.choices if c.finish_reason), finish_reason)
     if finish_reason == "abort":
         return Outcome.BROKEN, "finish_reason abort", usage
     if not done:
         return Outcome.BROKEN, "ended without [DONE]" if complete else "cut off in mid-stream", usage
     return Outcome.OK, "", usage
+
+
+def _code_of(event: _Event) -> object:
+    """Of an error; chats have it inside of that, messages have a type in its place."""
+    if not isinstance(event.error, dict):
+        return event.code
+    return event.error.get("code") or event.error.get("type")
 
 
 def _error_message(body: bytes) -> str:

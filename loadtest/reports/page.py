@@ -52,7 +52,7 @@ def page(runs: Sequence[Run], slo_s: float) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(_page_title(summaries))}</title><style>{STYLE}</style></head><body>"
         f"<h1>{escape(_page_title(summaries))}</h1>"
-        f'<p class="lead">Open-loop replay; objective: first byte of the answer within {slo_s:g} s. '
+        f'<p class="lead">Open-loop replay; objective: first token within {slo_s:g} s. '
         "Shed and failed requests count as misses.</p>"
         f'{doubts}<div class="scroll">{_table(summaries)}</div><div class="legend">{legend}</div>'
         f'<div class="figures">{"".join(sections)}</div>{_parameters(runs, summaries)}</body></html>\n'

@@ -45,7 +45,7 @@ def text_table(summaries: Sequence[RunSummary], slo_s: float) -> str:
     header = ["run", *(name for name, _ in COLUMNS)]
     rows = [header, *([s.label, *(show(s) for _, show in COLUMNS)] for s in summaries)]
     shown = [*aligned(rows, underlined=True), ""]
-    shown.append(f"in SLO: first byte of the answer within {slo_s:g} s; shed and failed requests are misses")
+    shown.append(f"in SLO: first token within {slo_s:g} s; shed and failed requests are misses")
     shown += warnings(summaries)
     return "\n".join(shown)
 

@@ -6,6 +6,7 @@
         models: [llama]                  # omitted: all
         requests_per_minute: 600         # omitted: as many as the fleet bears
         tokens_per_minute: 1000000       # of prompts and answers together
+        admin: true                      # may load and unload LoRA adapters; omitted: may not
 
 `dualmap key` makes a key and its lines. A key has 256 random bits, so that its plain hash can be tried out by nobody.
 """
@@ -28,7 +29,7 @@ class ApiKeysError(Exception):
 
 class ApiKey(BaseModel):
     """tenant: None for one who carries requests of many, and names theirs in x-dualmap-tenant. models: None: all.
-    requests_per_minute, tokens_per_minute: None: without a limit."""
+    requests_per_minute, tokens_per_minute: None: without a limit. admin: may change what instances serve."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,6 +38,7 @@ class ApiKey(BaseModel):
     models: frozenset[str] | None = None
     requests_per_minute: float | None = Field(default=None, gt=0)
     tokens_per_minute: float | None = Field(default=None, gt=0)
+    admin: bool = False
 
 
 class _File(BaseModel):

@@ -57,6 +57,7 @@ class ReadBody(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cache_salt: the client's, or one of the tenant's own.
     session: what the client names its session; empty where it does not.
     state: id of what an instance has kept, on which the request goes on; empty: of nothing.
+    stored: the instance keeps what it answers, where it is one that does.
     """
 
     understood: bool = True
@@ -74,6 +75,7 @@ class ReadBody(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cache_salt: str = ""
     session: str = ""
     state: str = ""
+    stored: bool = True
 
 
 NOT_UNDERSTOOD = ReadBody(understood=False)

@@ -12,6 +12,8 @@ from dualmap.router.apis.stream_event import (
     ERROR,
     PIECE,
     PRELUDE,
+    UNKNOWN_ERROR_STATUS,
+    UNREADABLE,
     USAGE,
     Meaning,
     StreamError,
@@ -62,7 +64,7 @@ class ChunkStream:
             return PRELUDE
         try:
             chunk = _decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return PIECE
         error = _error_in(chunk, data)
         if error is not None:
@@ -86,7 +88,7 @@ class ChunkStream:
             return False
         try:
             choices = _decode(body).choices
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return False
         return any(choice.finish_reason in OWN_ENDINGS for choice in choices or ())
 
@@ -106,10 +108,13 @@ def _error_in(chunk: _Chunk, data: bytes) -> bytes | None:
 
 
 def _status(error: bytes) -> int:
-    fields = msgspec.json.decode(error)
+    try:
+        fields = msgspec.json.decode(error)
+    except UNREADABLE:
+        fields = None
     if not isinstance(fields, dict):
-        return 500
-    return error_status(fields.get("code")) or CLIENTS_FAULTS.get(str(fields.get("type")), 500)
+        return UNKNOWN_ERROR_STATUS
+    return error_status(fields.get("code")) or CLIENTS_FAULTS.get(str(fields.get("type")), UNKNOWN_ERROR_STATUS)
 
 
 def _names_role(choice: _Choice) -> bool:

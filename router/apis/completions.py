@@ -6,8 +6,7 @@ from typing import Any
 import msgspec
 
 from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
-from dualmap.router.apis.json_body import CommonBody, decode, model_of, salt_of, session_of
-from dualmap.router.apis.lax import lax_bool, lax_int
+from dualmap.router.apis.json_body import CommonBody, decode, salt_of, session_of
 from dualmap.router.apis.prompt_text import BYTES_PER_BLOCK_TOKEN, prompt_root
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.http.http_request import HttpRequest
@@ -18,10 +17,10 @@ from dualmap.scheduler.blocks import hash_text
 class _Body(CommonBody, gc=False):
     prompt: Any = None
     stream_options: Any = msgspec.UNSET
-    max_tokens: Any = None
+    max_tokens: int | None = None
 
 
-_decoder = msgspec.json.Decoder(_Body)
+_decoder = msgspec.json.Decoder(_Body, strict=False)
 
 
 def read_completion(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
@@ -42,7 +41,7 @@ def read_completion(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         text = _packed(prompt) or b""
     if not text:
         return NOT_UNDERSTOOD
-    model, cache_salt = model_of(fields, scope), salt_of(fields, scope)
+    model, cache_salt = fields.model or scope.default_model, salt_of(fields.cache_salt, scope)
     block_bytes = scope.block_tokens * BYTES_PER_BLOCK_TOKEN
     return ReadBody(
         model=model,
@@ -50,10 +49,10 @@ def read_completion(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         text_bytes=len(text),
         hashed_bytes=len(text),
         prompt_tokens=prompt_tokens,
-        stream=lax_bool(fields.stream),
+        stream=fields.stream or False,
         stream_options=fields.stream_options is not msgspec.UNSET,
-        max_output_tokens=max(0, lax_int(fields.max_tokens) or 0),
-        priority=lax_int(fields.priority),
+        max_output_tokens=max(0, fields.max_tokens or 0),
+        priority=fields.priority,
         cache_salt=cache_salt,
         session=session_of(fields),
     )

@@ -1,45 +1,51 @@
-"""A request's body as JSON, as far as the APIs that are placed by prefix have fields in common."""
+"""A request's body as JSON, as far as the APIs that are placed by prefix have fields in common.
+
+Fields are taken as vLLM takes them (pydantic's lax mode): 16, 16.0 and "16" are one number. A body with a field of
+another type is one that vLLM refuses, and so it is not understood here.
+"""
 
 from hashlib import sha256
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Raw
 
 from dualmap.router.apis.api import Scope
-from dualmap.router.apis.lax import lax_str
 
 
 class CommonBody(msgspec.Struct, gc=False):
-    """Fields of any type: what an API does not take, its instance refuses in its own words."""
-
-    model: Any = None
-    stream: Any = None
-    priority: Any = None
-    cache_salt: Any = None
+    model: str | None = None
+    stream: bool | None = None
+    priority: int | None = None
+    cache_salt: str | None = None
     prompt_cache_key: Any = None
     session_id: Any = None
 
 
-B = TypeVar("B", bound=CommonBody)
+B = TypeVar("B", bound=msgspec.Struct)
 
 
 def decode(decoder: "msgspec.json.Decoder[B]", body: bytes) -> B | None:
-    """None for what is no JSON object."""
+    """None for what is no JSON object of the kind. decoder: not strict."""
     try:
         return decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
-def model_of(fields: CommonBody, scope: Scope) -> str:
-    return lax_str(fields.model) or scope.default_model
-
-
-def salt_of(fields: CommonBody, scope: Scope) -> str:
+def salt_of(cache_salt: str | None, scope: Scope) -> str:
     """What two tenants who are kept apart cannot have in common, whatever salts they choose."""
-    salt = lax_str(fields.cache_salt)
-    return sha256(f"{len(scope.apart)} {scope.apart} {salt}".encode()).hexdigest() if scope.apart else salt
+    if not scope.apart:
+        return cache_salt or ""
+    return sha256(f"{len(scope.apart)} {scope.apart} {cache_salt or ''}".encode()).hexdigest()
 
 
 def session_of(fields: CommonBody) -> str:
-    return lax_str(fields.prompt_cache_key) or lax_str(fields.session_id)
+    """What the client names its session; empty where it does not."""
+    named = fields.prompt_cache_key or fields.session_id
+    return named if isinstance(named, str) else ""
+
+
+def given(raw: Raw) -> bytes:
+    """A field's JSON; empty where it is absent or null."""
+    return b"" if raw == b"null" else bytes(raw)

@@ -7,8 +7,7 @@ from msgspec import Raw
 
 from dualmap.router.apis.anthropic_error import anthropic_error
 from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
-from dualmap.router.apis.json_body import CommonBody, decode, model_of, salt_of, session_of
-from dualmap.router.apis.lax import lax_bool, lax_int, lax_str
+from dualmap.router.apis.json_body import CommonBody, decode, given, salt_of, session_of
 from dualmap.router.apis.prompt_text import (
     BILLING_HEADER,
     Media,
@@ -25,39 +24,41 @@ from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.messages_prompt import read_messages as read_tokens
 
 
+class _Message(msgspec.Struct, gc=False):
+    role: str
+    content: Any = None
+
+
 class _Body(CommonBody, gc=False):
     system: Any = None
-    messages: Any = None
+    messages: list[_Message] | None = None
     tools: Raw = Raw(b"")
-    max_tokens: Any = None
+    max_tokens: int | None = None
     metadata: Any = None
 
 
-_decoder = msgspec.json.Decoder(_Body)
+_decoder = msgspec.json.Decoder(_Body, strict=False)
 
 
 def read_messages(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     """See Reader."""
     fields = decode(_decoder, body)
-    if fields is None or not isinstance(fields.messages, list) or not fields.messages:
+    if fields is None or not fields.messages:
         return NOT_UNDERSTOOD
     media = Media()
     messages: Spelled = []
     if fields.system:
         spell(messages, "system", _system_text(fields.system))
     for message in fields.messages:
-        role = message.get("role") if isinstance(message, dict) else None
-        if not isinstance(role, str):
-            return NOT_UNDERSTOOD
-        content = message.get("content")
+        role, content = message.role, message.content
         if role == "system":
             spell(messages, role, _system_text(content))
         elif isinstance(content, list):
             _add_parts(role, content, messages, media)
         else:
             spell(messages, role, content_text(content, media))
-    model, cache_salt = model_of(fields, scope), salt_of(fields, scope)
-    tools = b"" if fields.tools == b"null" else bytes(fields.tools)
+    model, cache_salt = fields.model or scope.default_model, salt_of(fields.cache_salt, scope)
+    tools = given(fields.tools)
     blocks = chat_blocks(messages, media, tools, model=model, cache_salt=cache_salt, scope=scope)
     return ReadBody(
         model=model,
@@ -65,9 +66,9 @@ def read_messages(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         text_bytes=blocks.text_bytes,
         media=media.counts,
         hashed_bytes=blocks.hashed_bytes,
-        stream=lax_bool(fields.stream),
-        max_output_tokens=max(0, lax_int(fields.max_tokens) or 0),
-        priority=lax_int(fields.priority),
+        stream=fields.stream or False,
+        max_output_tokens=max(0, fields.max_tokens or 0),
+        priority=fields.priority,
         cache_salt=cache_salt,
         session=session_of(fields) or _user_of(fields.metadata),
     )
@@ -88,11 +89,11 @@ def _add_parts(role: str, parts: list[Any], messages: Spelled, media: Media) -> 
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "tool_result":
             result = content_text(part.get("content"), media)
-            spell(messages, "tool", result + field_text("tool_call_id", lax_str(part.get("tool_use_id"))))
+            spell(messages, "tool", result + field_text("tool_call_id", str(part.get("tool_use_id"))))
         elif kind == "tool_use":
             beside.append(call_text(part.get("name"), part.get("input"), part.get("id")))
         elif kind == "thinking":
-            beside.append(field_text("reasoning", lax_str(part.get("thinking"))))
+            beside.append(field_text("reasoning", str(part.get("thinking"))))
         else:
             texts.append(part_text(part, media))
     if texts or beside:
@@ -101,7 +102,8 @@ def _add_parts(role: str, parts: list[Any], messages: Spelled, media: Media) -> 
 
 def _user_of(metadata: Any) -> str:
     """Claude Code writes its session there."""
-    return lax_str(metadata.get("user_id")) if isinstance(metadata, dict) else ""
+    named = metadata.get("user_id") if isinstance(metadata, dict) else None
+    return named if isinstance(named, str) else ""
 
 
 def read_count(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:

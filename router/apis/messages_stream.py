@@ -12,6 +12,8 @@ from dualmap.router.apis.stream_event import (
     ERROR,
     PIECE,
     PRELUDE,
+    UNKNOWN_ERROR_STATUS,
+    UNREADABLE,
     Meaning,
     StreamError,
     read_event,
@@ -35,7 +37,6 @@ STATUS_OF = {
     "UnprocessableEntityError": 422,
     "ServiceUnavailableError": 503,
 }
-UNKNOWN_ERROR = 500
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -68,7 +69,7 @@ class MessagesStream:
             return PRELUDE
         try:
             content = _decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return PIECE
         kind = content.type or name.decode("latin-1")
         if kind == "error" or (not kind and content.error):
@@ -80,7 +81,7 @@ class MessagesStream:
     def error(self, event: bytes) -> StreamError:
         _, data = read_event(event)
         error = _decode(data).error or {}
-        status = STATUS_OF.get(str(error.get("type")), UNKNOWN_ERROR)
+        status = STATUS_OF.get(str(error.get("type")), UNKNOWN_ERROR_STATUS)
         return StreamError(status, msgspec.json.encode({"type": "error", "error": error}), event)
 
     def aborted(self, body: bytes) -> bool:
@@ -88,7 +89,7 @@ class MessagesStream:
             return False
         try:
             message = _decode_plain(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return False
         return message.type == "message" and message.stop_reason is None
 

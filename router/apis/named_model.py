@@ -5,8 +5,7 @@ import re
 import msgspec
 
 from dualmap.router.apis.api import NOT_UNDERSTOOD, ReadBody, Scope
-from dualmap.router.apis.json_body import CommonBody, decode
-from dualmap.router.apis.lax import lax_str
+from dualmap.router.apis.json_body import decode
 from dualmap.router.http.http_request import HttpRequest
 
 MAX_PARTS = 64
@@ -14,7 +13,12 @@ MAX_PART_HEAD_BYTES = 4096
 MAX_MODEL_BYTES = 512
 _IS_MODEL = re.compile(rb'^content-disposition:[^\r\n]*;\s*name="?model"?\s*(;|\r?$)', re.IGNORECASE | re.MULTILINE)
 
-_decoder = msgspec.json.Decoder(CommonBody)
+
+class _Body(msgspec.Struct, gc=False):
+    model: str | None = None
+
+
+_decoder = msgspec.json.Decoder(_Body)
 
 
 def read_model(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
@@ -23,7 +27,7 @@ def read_model(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         model = _form_model(body)
     else:
         fields = decode(_decoder, body) if body else None
-        model = lax_str(fields.model) if fields else ""
+        model = (fields.model or "") if fields else ""
     return ReadBody(understood=False, model=model) if model else NOT_UNDERSTOOD
 
 

@@ -24,7 +24,7 @@ OPENING_MESSAGES = 16  # where the first user message is looked for; a system pr
 BILLING_HEADER = "x-anthropic-billing-header"  # changes with every request of Claude Code, so vLLM drops its line
 SYSTEM_ROLES = ("system", "developer")
 MAX_KNOWN_TOOLS = 256
-_PART, _FIELD, _MESSAGE = "\x1d", "\x1f", "\x1e"  # JSON can spell these, but no prompt has a reason to
+PART, FIELD, MESSAGE = "\x1d", "\x1f", "\x1e"  # JSON can spell these, but no prompt has a reason to
 
 _TEXT_KEYS = {
     "text": "text",
@@ -58,7 +58,7 @@ Spelled = list[str]
 
 def spell(messages: Spelled, role: str, content: str) -> None:
     """Add a message."""
-    messages += (_MESSAGE, role, _FIELD, content)
+    messages += (MESSAGE, role, FIELD, content)
 
 
 class Media:
@@ -76,7 +76,7 @@ class Media:
         digest = xxh3_128_hexdigest(content.encode("utf-8", "surrogatepass"))
         stands = digest * (int(MEDIA_TOKENS[kind]) * BYTES_PER_BLOCK_TOKEN // len(digest))
         self.size_bytes += len(stands)
-        return f"{_PART}{kind}{_FIELD}{stands}"
+        return f"{PART}{kind}{FIELD}{stands}"
 
 
 def content_text(content: Any, media: Media, *, is_system: bool = False) -> str:
@@ -106,12 +106,12 @@ def part_text(part: Any, media: Media) -> str:
         return text if type(text) is str else ""
     if kind in _MEDIA_KINDS:
         return media.add(_MEDIA_KINDS[kind], _media_content(part, kind))
-    return _PART + in_order(_without_cache_control(part))
+    return PART + in_order(_without_cache_control(part))
 
 
 def field_text(name: str, value: str) -> str:
     """What stands beside a message's content, behind it."""
-    return f"{_PART}{name}{_FIELD}{value}"
+    return f"{PART}{name}{FIELD}{value}"
 
 
 def call_text(name: Any, arguments: Any, call_id: Any) -> str:

@@ -7,8 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
-from dualmap.router.apis.json_body import CommonBody, decode, model_of, salt_of, session_of
-from dualmap.router.apis.lax import lax_bool, lax_int, lax_str
+from dualmap.router.apis.json_body import CommonBody, decode, given, salt_of, session_of
 from dualmap.router.apis.prompt_text import (
     SYSTEM_ROLES,
     Media,
@@ -20,6 +19,7 @@ from dualmap.router.apis.prompt_text import (
     in_order,
     spell,
 )
+from dualmap.router.apis.state_ids import path_state_id
 from dualmap.router.apis.stream_rules import RESPONSES_STREAM
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.responses_prompt import read_responses as read_tokens
@@ -27,21 +27,25 @@ from dualmap.router.tokens.responses_prompt import read_responses as read_tokens
 
 class _Body(CommonBody, gc=False):
     instructions: Any = None
-    input: Any = None
+    input: str | list[dict[str, Any]] | None = None
     tools: Raw = Raw(b"")
-    max_output_tokens: Any = None
-    previous_response_id: Any = None
+    max_output_tokens: int | None = None
+    previous_response_id: str | None = None
     conversation: Any = None
+    store: Any = None
 
 
-_decoder = msgspec.json.Decoder(_Body)
+_decoder = msgspec.json.Decoder(_Body, strict=False)
 
 
 def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     """See Reader."""
     fields = decode(_decoder, body)
-    if fields is None or not isinstance(fields.input, str | list):
+    if fields is None:
         return NOT_UNDERSTOOD
+    model, state, stored = fields.model or scope.default_model, _state_of(fields), fields.store is not False
+    if fields.input is None:
+        return ReadBody(understood=False, model=model, state=state, stored=stored)
     media = Media()
     messages: Spelled = []
     if isinstance(fields.instructions, str):
@@ -50,11 +54,9 @@ def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         spell(messages, "user", fields.input)
     else:
         for item in fields.input:
-            if not isinstance(item, dict):
-                return NOT_UNDERSTOOD
             _add_item(item, messages, media)
-    model, cache_salt = model_of(fields, scope), salt_of(fields, scope)
-    tools = b"" if fields.tools == b"null" else bytes(fields.tools)
+    cache_salt = salt_of(fields.cache_salt, scope)
+    tools = given(fields.tools)
     blocks = chat_blocks(messages, media, tools, model=model, cache_salt=cache_salt, scope=scope)
     return ReadBody(
         model=model,
@@ -62,13 +64,22 @@ def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         text_bytes=blocks.text_bytes,
         media=media.counts,
         hashed_bytes=blocks.hashed_bytes,
-        stream=lax_bool(fields.stream),
-        max_output_tokens=max(0, lax_int(fields.max_output_tokens) or 0),
-        priority=lax_int(fields.priority),
+        stream=fields.stream or False,
+        max_output_tokens=max(0, fields.max_output_tokens or 0),
+        priority=fields.priority,
         cache_salt=cache_salt,
         session=session_of(fields),
-        state=lax_str(fields.previous_response_id) or _conversation(fields.conversation),
+        state=state,
+        stored=stored,
     )
+
+
+def read_about(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
+    """See Reader: of a request for something else than the response itself."""
+    fields = decode(_decoder, body)
+    if fields is None:
+        return NOT_UNDERSTOOD
+    return ReadBody(understood=False, model=fields.model or "", state=_state_of(fields))
 
 
 def _add_item(item: dict[str, Any], messages: Spelled, media: Media) -> None:
@@ -79,7 +90,7 @@ def _add_item(item: dict[str, Any], messages: Spelled, media: Media) -> None:
         spell(messages, role, content_text(item.get("content"), media, is_system=role in SYSTEM_ROLES))
     elif kind == "function_call_output":
         output = content_text(item.get("output"), media)
-        spell(messages, "tool", output + field_text("tool_call_id", lax_str(item.get("call_id"))))
+        spell(messages, "tool", output + field_text("tool_call_id", str(item.get("call_id"))))
     else:
         if kind == "function_call":
             said = call_text(item.get("name"), item.get("arguments"), item.get("call_id"))
@@ -93,13 +104,15 @@ def _add_item(item: dict[str, Any], messages: Spelled, media: Media) -> None:
             spell(messages, "assistant", said)
 
 
-def _conversation(value: Any) -> str:
-    return lax_str(value.get("id")) if isinstance(value, dict) else lax_str(value)
+def _state_of(fields: _Body) -> str:
+    conversation = fields.conversation
+    named = conversation.get("id") if isinstance(conversation, dict) else conversation
+    return fields.previous_response_id or (named if isinstance(named, str) else "")
 
 
 def read_kept(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
-    """See Reader: the id stands in the path, behind the name of the API."""
-    return ReadBody(model="", state=http.path.split("/")[3])
+    """See Reader."""
+    return ReadBody(understood=False, state=path_state_id(http.path))
 
 
 RESPONSES = Api(
@@ -112,5 +125,6 @@ RESPONSES = Api(
     tokens=read_tokens,
     makes_state=True,
 )
+ABOUT_RESPONSES = Api("about responses", Placement.LOAD, read=read_about)
 CONVERSATIONS = Api("conversations", Placement.LOAD, makes_state=True)
 KEPT = Api("kept", Placement.STATE, read=read_kept)

@@ -12,6 +12,8 @@ from dualmap.router.apis.stream_event import (
     ERROR,
     PIECE,
     PRELUDE,
+    UNKNOWN_ERROR_STATUS,
+    UNREADABLE,
     Meaning,
     StreamError,
     error_status,
@@ -22,7 +24,6 @@ from dualmap.router.http.openai_errors import HttpError
 PRELUDES = (".created", ".queued", ".in_progress", ".added", ".searching", ".interpreting", "ping", "keepalive")
 OWN_ENDINGS = ("cancelled", "failed")
 RATE_LIMITED = "rate_limit_exceeded"
-SERVER_ERRORS = ("server_error", "vector_store_timeout")
 CLIENTS_FAULTS = ("invalid", "image", "unsupported", "empty", "failed_to_download", "context_length")  # a code's start
 _NUMBER = re.compile(rb'"sequence_number"\s*:\s*(\d{1,9})\b')
 
@@ -43,6 +44,9 @@ class _Event(msgspec.Struct, gc=False):
     type: str = ""
     response: _Response | None = None
     error: dict[str, Any] | None = None
+    code: Any = None
+    message: Any = None
+    param: Any = None
 
 
 _decode = msgspec.json.Decoder(_Event).decode
@@ -64,7 +68,7 @@ class ResponsesStream:
             return PRELUDE
         try:
             content = _decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return PIECE
         kind = content.type or name.decode("latin-1")
         if kind == "error" or (not kind and content.error) or kind == "response.failed":
@@ -76,18 +80,18 @@ class ResponsesStream:
     def error(self, event: bytes) -> StreamError:
         _, data = read_event(event)
         content = _decode(data)
-        said = content.error or (content.response and content.response.error) or msgspec.json.decode(data)
-        code = said.get("code")
-        status = error_status(code) or _status(str(code or said.get("type")))
+        own = {"message": content.message, "param": content.param, "code": content.code}
+        said = content.error or (content.response and content.response.error) or own
+        status = error_status(said.get("code")) or _status(str(said.get("code") or said.get("type")))
         fields = {name: said.get(name) for name in ("message", "type", "param", "code")}
-        if fields["type"] in (None, "error"):
-            fields["type"] = "server_error" if status not in CLIENT_ERRORS else "invalid_request_error"
+        if fields["type"] is None:
+            fields["type"] = "invalid_request_error" if status in CLIENT_ERRORS else "server_error"
         return StreamError(status, msgspec.json.encode({"error": fields}), event)
 
     def aborted(self, body: bytes) -> bool:
         try:
             response = _decode_plain(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return False
         return response.object == "response" and _ended_by_itself(response)
 
@@ -116,4 +120,4 @@ def _ended_by_itself(response: _Response) -> bool:
 def _status(code: str) -> int:
     if code == RATE_LIMITED:
         return 429
-    return 400 if code.startswith(CLIENTS_FAULTS) else 500
+    return 400 if code.startswith(CLIENTS_FAULTS) else UNKNOWN_ERROR_STATUS

@@ -14,7 +14,7 @@ from dualmap.router.apis.local import HEALTH, MODEL, MODELS, READY
 from dualmap.router.apis.messages import COUNT_TOKENS, MESSAGES
 from dualmap.router.apis.other import OTHER
 from dualmap.router.apis.refused import refusal
-from dualmap.router.apis.responses import CONVERSATIONS, KEPT, RESPONSES
+from dualmap.router.apis.responses import ABOUT_RESPONSES, CONVERSATIONS, KEPT, RESPONSES
 from dualmap.router.apis.tokenize import TOKENIZE
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import HttpError, unknown_path, wrong_method
@@ -27,9 +27,9 @@ _POSTS: Mapping[str, Api] = {
     "/v1/messages/count_tokens": COUNT_TOKENS,
     "/inference/v1/generate": GENERATE,
     "/v1/conversations": CONVERSATIONS,
-    "/v1/responses/render": OTHER,
-    "/v1/responses/compact": OTHER,
-    "/v1/responses/input_tokens": OTHER,
+    "/v1/responses/render": ABOUT_RESPONSES,
+    "/v1/responses/compact": ABOUT_RESPONSES,
+    "/v1/responses/input_tokens": ABOUT_RESPONSES,
     "/v1/embeddings": EMBEDDINGS,
     "/v2/embed": EMBEDDINGS,
     "/v1/score": POOLING,

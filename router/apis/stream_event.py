@@ -11,6 +11,8 @@ from dualmap.router.http.openai_errors import HttpError
 
 CLIENT_ERRORS = range(400, 500)
 ERRORS = range(400, 600)
+UNKNOWN_ERROR_STATUS = 500
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Meaning(Enum):
@@ -69,7 +71,7 @@ def read_error(status: int, body: bytes) -> HttpError:
     """What a plain error answer says, in any API's shape or as text."""
     try:
         content = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         content = None
     error = content.get("error", content) if isinstance(content, dict) else content
     fields: dict[str, Any] = error if isinstance(error, dict) else {"message": error}

@@ -3,9 +3,12 @@
 import re
 from typing import NamedTuple
 
-_COMPLETION = re.compile(rb'"completion_tokens"\s*:\s*(\d{1,12})\b')
-_PROMPT = re.compile(rb'"prompt_tokens"\s*:\s*(\d{1,12})\b')
+_COMPLETION = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,12})\b')
+_PROMPT = re.compile(rb'"(prompt|input)_tokens"\s*:\s*(\d{1,12})\b')
 _CACHED = re.compile(rb'"cached_tokens"\s*:\s*(\d{1,12})\b')
+# Anthropic counts a prompt in three parts: what was read of a cache, what was written into it, and the rest.
+_READ = re.compile(rb'"cache_read_input_tokens"\s*:\s*(\d{1,12})\b')
+_WRITTEN = re.compile(rb'"cache_creation_input_tokens"\s*:\s*(\d{1,12})\b')
 
 
 class Usage(NamedTuple):
@@ -20,17 +23,18 @@ NO_USAGE = Usage()
 
 
 def peek_usage(tail: bytes) -> Usage:
-    """Reads the last `"usage"` in the tail. Text of an answer cannot pass for it: its quotes are escaped."""
+    """Reads the last `"usage"` in the tail, in the names of any API. Text of an answer cannot pass for it: its quotes
+    are escaped."""
     start = tail.rfind(b'"usage"')
     if start < 0:
         return NO_USAGE
     prompt = _PROMPT.search(tail, start)
     if prompt is None:
         return NO_USAGE
+    tokens = int(prompt[2])
     completion = _COMPLETION.search(tail, start)
     cached = _CACHED.search(tail, start)
-    return Usage(
-        int(prompt[1]),
-        int(completion[1]) if completion else None,
-        int(cached[1]) if cached else None,
-    )
+    if cached is None and prompt[1] == b"input" and (cached := _READ.search(tail, start)) is not None:
+        written = _WRITTEN.search(tail, start)
+        tokens += int(cached[1]) + (int(written[1]) if written else 0)
+    return Usage(tokens, int(completion[1]) if completion else None, int(cached[1]) if cached else None)

@@ -13,6 +13,7 @@ REASONS = {
     "balanced": "none held more of the prompt than another; this was the soonest",
     "session": "it is as good as the best one, and the last request of the client's session ran there",
     "only_one": "no other instance was left",
+    "home": "it keeps what the request goes on from",
     "moved": "moved there from an instance with too much to do",
     "taken": "taken by an instance that had nothing else to do",
     "redirected": "the proxy that carries it could not reach its instance and chose this one",

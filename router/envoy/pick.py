@@ -4,6 +4,7 @@ back."""
 import asyncio
 from collections.abc import Callable
 
+from dualmap.router.apis.state_ids import StateSeeker
 from dualmap.router.apis.usage import Usage, peek_usage
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, failed
@@ -15,6 +16,7 @@ from dualmap.router.requests.phase import ANSWERING, BEGUN, DISPATCHED, DROPPED,
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 
+FIRST_REDIRECT_STATUS = 300
 FIRST_SERVER_ERROR_STATUS = 500
 TAIL_BYTES = 4096  # of an answer; `usage` stands in the last event but one
 
@@ -28,6 +30,7 @@ class PickedRun:
         self.pieces = 0
         self.event_stream = False
         self.first_byte_at = 0.0
+        self.seeker: StateSeeker | None = None  # of an answer that says what its instance keeps
         self._tail = b""
 
     @property
@@ -105,6 +108,8 @@ class Pick:
             return
         self.phase = BEGUN[self.phase]
         run.status, run.event_stream = status, event_stream
+        if self.arrived.api.makes_state and self.asked.prompt.read.stored and status < FIRST_REDIRECT_STATUS:
+            run.seeker = StateSeeker(event_stream)
 
     def take(self, body: bytes) -> None:
         """Some of the answer's body."""
@@ -112,6 +117,8 @@ class Pick:
         if run is None or not body:
             return
         run.take(body)
+        if run.seeker is not None and run.seeker.seeks and (state_id := run.seeker.feed(body, complete=False)):
+            self._owner.state_made(self, run, state_id)
         if not run.first_byte_at and self.phase is ANSWERING:
             self._owner.first_byte(self, run)
 

@@ -14,7 +14,7 @@ from dualmap.router.apis.routes import find_api
 from dualmap.router.envoy import ext_proc
 from dualmap.router.envoy.pick import Pick
 from dualmap.router.http.http_request import HttpRequest
-from dualmap.router.http.openai_errors import HttpError, body_too_large, unavailable
+from dualmap.router.http.openai_errors import HttpError, body_too_large, not_here, unavailable
 from dualmap.router.requests.admission import Admission
 from dualmap.router.requests.asked import Arrived
 from dualmap.router.requests.driver import RequestDriver
@@ -61,13 +61,14 @@ class Picker:
         """read: the body is there to be read."""
         driver = self._driver
         only = () if subset is None else tuple(self.instances[e] for e in subset if e in self.instances)
-        api = find_api(request) if read else OTHER
+        api = find_api(request)
+        readable = (Placement.PREFIX, Placement.STATE) if read else (Placement.STATE,)
         pick_id = driver.next_id()
         arrived = Arrived(
             id=pick_id,
             request_id=request.client_request_id or pick_id.encode(),
             http=request,
-            api=api if isinstance(api, Api) and api.placement is Placement.PREFIX else OTHER,
+            api=api if isinstance(api, Api) and api.placement in readable else OTHER,
             body=body,
             at=self._clock(),
             only=only,
@@ -75,6 +76,8 @@ class Picker:
         pick = Pick(driver, arrived, self._endpoints_of)
         if self._admission.stopping:
             pick.answer_error(unavailable("The endpoint picker is shutting down."))
+        elif isinstance(api, Api) and api.placement is Placement.ALL:
+            pick.answer_error(not_here("Behind a proxy, adapters are loaded on each instance by itself."))
         elif subset is not None and not only:
             pick.answer_error(unavailable("None of the endpoints that the request may go to is ready."))
         else:

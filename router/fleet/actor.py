@@ -5,18 +5,39 @@ import time
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.fleet.fleet_core import FleetCore
 from dualmap.scheduler.fleet.member import Member
-from dualmap.scheduler.fleet.messages import FleetNews, FleetState, GatewayReport, PoolPlan
+from dualmap.scheduler.fleet.messages import FleetNews, FleetState, GatewayReport, PoolPlan, ReportAnswer
 from dualmap.scheduler.fleet.signals import InstanceSignals
+from dualmap.scheduler.fleet.wanted_adapters import NOTHING_WANTED, WantedAdapters
 
 
 class Fleet:
-    """Each method is FleetCore's of the same name. What it tells bears numbers above those of any Fleet before it."""
+    """Each method is FleetCore's of the same name; those of adapters are AdapterBoard's. What it tells bears numbers
+    above those of any Fleet before it."""
 
     def __init__(self, expected: tuple[str, ...], configs: dict[str, SchedulerConfig]) -> None:
         self._core = FleetCore(expected, configs, time.monotonic(), first_number=time.time_ns())
 
-    async def report(self, member: Member, signals: InstanceSignals | None = None) -> bool:
-        return self._core.report(member, signals, time.monotonic())
+    async def report(
+        self, member: Member, signals: InstanceSignals | None = None, adapters: WantedAdapters = NOTHING_WANTED
+    ) -> ReportAnswer:
+        """adapters: what the instance was told of them before; all of it where it was asked for that."""
+        cache_known = self._core.report(member, signals, time.monotonic())
+        board = self._core.adapters
+        board.adopt(member.pool, adapters)
+        return ReportAnswer(
+            cache_known, board.news(member.pool, adapters.version), board.asks(adapters.version) and not adapters.loads
+        )
+
+    async def begin_adapters(self, pool: str, holder: str) -> WantedAdapters | None:
+        return self._core.adapters.begin(pool, holder, time.monotonic())
+
+    async def want_adapter(self, pool: str, name: str, load: bytes) -> bool:
+        return self._core.adapters.want(pool, name, load)
+
+    async def end_adapters(self, pool: str, holder: str) -> bool:
+        """True, for who must know that it was heard."""
+        self._core.adapters.end(pool, holder)
+        return True
 
     async def forget(self, instance_id: str) -> bool:
         """True, for who must know that it was heard."""

@@ -7,17 +7,18 @@ from ray.exceptions import RayError
 
 from dualmap.router.fleet.actor_by_name import FLEET, actor_by_name
 from dualmap.scheduler.fleet.member import Member
-from dualmap.scheduler.fleet.messages import FleetNews, FleetState, GatewayReport, PoolPlan
+from dualmap.scheduler.fleet.messages import FleetNews, FleetState, GatewayReport, PoolPlan, ReportAnswer
 from dualmap.scheduler.fleet.signals import InstanceSignals
+from dualmap.scheduler.fleet.wanted_adapters import WantedAdapters
 
 TIMEOUT_S = 2.0  # a Fleet that stands still must not hold up its callers
 
 
 class FleetClient:
-    async def report(self, member: Member, signals: InstanceSignals | None) -> bool:
-        """Whether Fleet knows all of the signals told so far. While Fleet is away the report is lost: the next
-        heartbeat says it again."""
-        return bool(await self._call("report", member, signals))
+    async def report(self, member: Member, signals: InstanceSignals | None, adapters: WantedAdapters) -> ReportAnswer:
+        """While Fleet is away the report is lost: the next heartbeat says it again."""
+        answer: ReportAnswer | None = await self._call("report", member, signals, adapters)
+        return ReportAnswer(cache_known=False) if answer is None else answer
 
     async def sync(self, report: GatewayReport) -> FleetNews | None:
         """What is newer than is known; None while Fleet is away."""
@@ -32,6 +33,19 @@ class FleetClient:
     async def forget(self, instance_id: str) -> bool:
         """Whether Fleet has heard it."""
         return bool(await self._call("forget", instance_id))
+
+    async def begin_adapters(self, pool: str, holder: str) -> WantedAdapters | None:
+        """None while Fleet is away, too."""
+        wanted: WantedAdapters | None = await self._call("begin_adapters", pool, holder)
+        return wanted
+
+    async def want_adapter(self, pool: str, name: str, load: bytes) -> bool:
+        """False while Fleet is away, too."""
+        return bool(await self._call("want_adapter", pool, name, load))
+
+    async def end_adapters(self, pool: str, holder: str) -> bool:
+        """Whether Fleet has heard it; if not, the lease ends by itself."""
+        return bool(await self._call("end_adapters", pool, holder))
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         try:

@@ -18,11 +18,12 @@ from dualmap.router.gateway.pool import Pool
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.tls import TlsFiles
 from dualmap.router.observe.live_view import live_view
-from dualmap.router.observe.member_row import member_row
+from dualmap.router.observe.member_row import status_row
 from dualmap.router.observe.metrics import GatewayMetrics, Gauges
 from dualmap.router.observe.pool_timeline import PoolTimeline
 from dualmap.router.observe.recent_decisions import RecentDecisions
 from dualmap.router.observe.signal_ages import SignalAges
+from dualmap.router.requests.adapter_changes import AdapterChanges
 from dualmap.router.requests.admission import Admission
 from dualmap.router.requests.driver import RequestDriver
 from dualmap.router.requests.instance_connections import InstanceConnections
@@ -75,8 +76,7 @@ class Gateway:
     ) -> None:
         """pools: one or more; `stop` closes their journals. block_tokens: as in the config of every scheduler.
         admin_token, scaling: see AdminService. ask_for_usage, isolate_tenants: see Admission. tokens: names the first
-        pool's prompts by their tokens. heartbeat_s: see RequestDriver. access: see RequestService. tls: see
-        HttpFront."""
+        pool's prompts by their tokens. heartbeat_s, access, tls: see RequestDriver, RequestService, HttpFront."""
         self.gateway_id = gateway_id
         self.pools = {pool.name: pool for pool in pools}
         self.scheduler = pools[0].scheduler
@@ -89,7 +89,8 @@ class Gateway:
         self.driver = RequestDriver(self.admission, self.connections, metrics, clock, gateway_id)
         if tokens is not None:
             self.driver.by_tokens = TokenArrival(tokens, block_tokens, pools[0].core, self.driver.arrive)
-        self.service = RequestService(self.driver, self.admission, access, clock)
+        self.adapters = AdapterChanges(self.connections, lambda: self.admission.models, tuple(cores), gateway_id)
+        self.service = RequestService(self.driver, self.admission, self.adapters, access, clock)
         self._tls = tls
         self._limits = limits
         self._heartbeat_s = heartbeat_s
@@ -155,6 +156,7 @@ class Gateway:
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
                 await self._drained.wait()
+                await self.adapters.finish()
         await self.front.abort()
         self.connections.close()
         self._admin.stop()
@@ -183,8 +185,10 @@ class Gateway:
         self.admission.models = ModelList(membership, next(iter(self.pools)))
         self._pool_of = {m.instance_id: self.pools[m.pool] for m in membership.members if m.pool in self.pools}
         self.front.apply_membership(membership)
+        self.adapters.apply_membership(membership)
         self.admission.ready = any(member.state is MemberState.READY for member in membership.members)
         serving = {m.instance_id: (m.host, m.port) for m in membership.members if m.state in SERVING}
+        self.driver.stateful.cores = {i: self._pool_of[i].core for i in serving if i in self._pool_of}
         self.connections.set_addresses(serving)
         for pool in self.pools.values():
             for event in membership_events(old.of_pool(pool.name), membership.of_pool(pool.name)):
@@ -221,6 +225,7 @@ class Gateway:
         """Fleet has answered; all gateways that it knows, and what its Autoscalers plan."""
         self.peers = peers
         self.plans = plans
+        self.driver.stateful.others = len(peers) > 1
         if self.service.access is not None:
             self.service.access.set_gateways(len(peers))
         self._fleet_heard_at = self._clock()
@@ -318,19 +323,7 @@ class Gateway:
         journals = [pool.journal.state for pool in self.pools.values() if pool.journal is not None]
         depths = self.depths().values()
         signals = self.signals.describe(self._clock())
-        members = []
-        for member in self.membership.members:
-            view = views.get(member.instance_id)
-            row = member_row(member, view)
-            row |= {"pid": member.pid, "models": [str(card.get("id")) for card in member.model_cards]}
-            if view is not None:
-                row |= {
-                    "kv_tokens": view.booked_kv_tokens,
-                    "seconds_per_token": view.seconds_per_token,
-                    "adapters_loaded": view.adapters.loaded,
-                    "signals": signals.get(member.instance_id, {}),
-                }
-            members.append(row)
+        members = [status_row(m, views.get(m.instance_id), signals) for m in self.membership.members]
         return self._about() | {
             "pid": os.getpid(),
             "policy": ", ".join(dict.fromkeys(pool.scheduler.config.policy for pool in self.pools.values())),

@@ -72,6 +72,7 @@ class GatewayActor:
             tokens=load_token_blocks(settings.tokenizer, block_tokens),
             scaling=ScalingEndpoints(_call_autoscaler, tuple(config.all_pools()), self._pool_name_of),
         )
+        self._gateway.adapters.wishes = self._fleet
         self._gateway.service.cors = settings.cors_policy()
         self._traces = _watch_requests(self._gateway, config)
         if settings.picker is not None:
@@ -79,7 +80,7 @@ class GatewayActor:
         self._link = GatewayLink(gateway_id)
         self._informed = asyncio.Event()
         self._to_tell = asyncio.Event()
-        self._gateway.driver.tell_others = self._to_tell.set
+        self._gateway.driver.tell_others = self._gateway.driver.stateful.ask = self._to_tell.set
         self._started = asyncio.create_task(self._start())
         self._background = [asyncio.create_task(self._follow()), asyncio.create_task(self._plan_moves())]
 
@@ -169,10 +170,17 @@ class GatewayActor:
             gateway.hear_others(replace(news.others, told_s=told_s))
         if news.depths:
             gateway.agree(news.depths)
+        stateful = gateway.driver.stateful
+        stateful.hear(() if news.states is None else news.states.homes)
+        if self._link.tell_states:
+            self._link.note_states(stateful.homes.all())
+        if self._link.behind:
+            self._to_tell.set()
 
     def _report(self) -> GatewayReport:
         gateway = self._gateway
         self._link.note_sent(gateway.take_sent())
+        self._link.note_states(gateway.driver.stateful.homes.take_news())
         depths = gateway.depths() if self._link.tell_depths else None
         admin = f"{self._config.gateway.admin_host}:{gateway.admin_port}"
         return self._link.report(gateway.own_loads(), gateway.totals(), depths, admin)

@@ -19,6 +19,10 @@ _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in
 _NO_BODY_STATUSES = (204, 304)
 
 
+def status_line(status: int) -> bytes:
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
+
+
 class AnswerHead:
     """lines: header lines to relay. content_length: as it is relayed; None where the body is chunked, ends with the
     connection (until_close) or is server-sent events (event_stream). encoded: the body is compressed, and nothing can
@@ -56,7 +60,7 @@ class AnswerHead:
 
     @property
     def status_line(self) -> bytes:
-        return _STATUS_LINES.get(self.status) or b"HTTP/1.1 %d Unknown\r\n" % self.status
+        return status_line(self.status)
 
     @property
     def has_body(self) -> bool:

@@ -19,8 +19,12 @@ class HttpLimits:
     linger_s: float = 5.0  # after a refusal the rest of the request is read and dropped, else a reset would eat it
 
     connect_timeout_s: float = 2.0  # to an instance: three SYNs inside a data centre
-    first_byte_timeout_s: float = 600.0  # of an instance: a plain answer comes whole, after all its tokens
-    stall_timeout_s: float = 60.0  # between two pieces of an answer; vLLM can hang in mid-stream for good
+    # Of an instance, to its first byte: a plain answer comes whole, after all its tokens. Also how long a stream may be
+    # silent at most, whatever its instance does meanwhile.
+    first_byte_timeout_s: float = 600.0
+    # Between two pieces of an answer, while the instance is not seen to work either: vLLM can hang in mid-stream for
+    # good. It is seen to work when /metrics tell of steps, or when other answers of it go on.
+    stall_timeout_s: float = 60.0
     upstream_idle_s: float = 4.0  # of an unused connection to an instance; below uvicorn's 5 s, so that we close first
     max_upstream_idle: int = 256  # kept-alive connections to an instance; vLLM's default max_num_seqs
 

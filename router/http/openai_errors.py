@@ -61,13 +61,27 @@ def missing_model() -> HttpError:
     return bad_request("`model` is missing, and there is more than one pool of instances.", "model")
 
 
-def unreadable_body() -> HttpError:
-    message = "The body is no request of this API that can be read, and is not passed on: tenants share no cache here."
-    return bad_request(message)
-
-
 def unknown_model(model: str) -> HttpError:
     return HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", f"The model `{model}` does not exist.", "model")
+
+
+def unknown_state(state_id: str) -> HttpError:
+    what, param = _state_name(state_id)
+    return HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", f"{what} with id '{state_id}' not found.", param)
+
+
+def state_gone(state_id: str, instance_id: str) -> HttpError:
+    what, param = _state_name(state_id)
+    message = (
+        f"{what} with id '{state_id}' is lost: the instance that kept it, {instance_id}, is gone. Send the whole input"
+        " again, without the id."
+    )
+    return HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", message, param)
+
+
+def _state_name(state_id: str) -> tuple[str, str]:
+    """What it is, and the parameter that names it."""
+    return ("Conversation", "conversation") if state_id.startswith("conv_") else ("Response", "response_id")
 
 
 def unknown_path(path: str) -> HttpError:
@@ -111,6 +125,19 @@ def head_too_large(limit_bytes: int) -> HttpError:
 
 def unavailable(message: str, retry_after_s: float = 1.0) -> HttpError:
     return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailableError", message, retry_after_s=retry_after_s)
+
+
+def bad_gateway(message: str) -> HttpError:
+    return HttpError(HTTPStatus.BAD_GATEWAY, "BadGatewayError", message)
+
+
+def not_admin() -> HttpError:
+    message = "Adapters are loaded and unloaded with an API key that has `admin: true` in the keys file."
+    return HttpError(HTTPStatus.FORBIDDEN, "PermissionDeniedError", message)
+
+
+def not_here(message: str) -> HttpError:
+    return HttpError(HTTPStatus.NOT_IMPLEMENTED, "NotImplementedError", message)
 
 
 def rejected(reject: Reject) -> HttpError:

@@ -8,7 +8,7 @@ from typing import Protocol
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
-    from backports import zstd
+    import backports.zstd as zstd
 
 IDENTITY = b"identity"
 ENCODINGS = "gzip, deflate, zstd"

@@ -1,5 +1,6 @@
 """An instance as /admin/status and the live page both show it, as plain values."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from dualmap.scheduler.fleet.member import Member
@@ -25,3 +26,17 @@ def member_row(member: Member, view: InstanceView | None) -> dict[str, Any]:
         "prefill_tokens": view.booked_prefill_tokens,
         "tpot_s": view.room.tpot_with(0),
     }
+
+
+def status_row(member: Member, view: InstanceView | None, signals: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """What /admin/status shows. signals: of all instances, by id."""
+    row = member_row(member, view)
+    row |= {"pid": member.pid, "models": [str(card.get("id")) for card in member.model_cards]}
+    if view is not None:
+        row |= {
+            "kv_tokens": view.booked_kv_tokens,
+            "seconds_per_token": view.seconds_per_token,
+            "adapters_loaded": view.adapters.loaded,
+            "signals": signals.get(member.instance_id, {}),
+        }
+    return row

@@ -106,7 +106,7 @@ class GatewayMetrics(Collector):
         )
         yield _histogram(
             "dualmap_time_to_first_token_seconds",
-            "Streams only: from the complete request to the first byte of the answer's body.",
+            "Streams only: from the complete request to the first event that holds a token.",
             self.time_to_first_token_s,
         )
         yield _histogram(

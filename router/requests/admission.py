@@ -40,7 +40,7 @@ class NotAdmittedError(RequestRefusedError):
 
 class Admission:
     """models, ready: as of the membership in use. ready: some instance is. stopping: requests that still come are
-    turned away. ratio: what is learned of the bytes of a token."""
+    turned away. cores: by pool, the first one first. ratio: what is learned of the bytes of a token."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Admission:
         self.ready = False
         self.stopping = False
         self.ratio = TokenRatio()
-        self._cores = cores
+        self.cores = cores
         self._block_tokens = block_tokens
         self._clock = clock
         self._ask_for_usage = ask_for_usage
@@ -98,15 +98,15 @@ class Admission:
             only=arrived.only,
             tpot_slo_s=tpot_slo_s,
             key_blocks=() if read.cached else read.blocks,
-            session=session,
+            session=session if arrived.api.placement is Placement.PREFIX else 0,  # others reuse nothing
         )
         return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines)
 
     def _core_of(self, model: str, must_name: bool) -> Core:
         """The pool that serves the model. Raises RequestRefusedError (400, 404, 503)."""
-        if must_name and not model and len(self._cores) > 1:
+        if must_name and not model and len(self.cores) > 1:
             raise RequestRefusedError(missing_model())
         pool = self.models.pool_of(model)
         if pool is None:
             raise RequestRefusedError(unavailable(NOT_KNOWN_YET) if self.models.silent else unknown_model(model))
-        return self._cores[pool]
+        return self.cores[pool]

@@ -109,7 +109,7 @@ class AnswerEvents:
                     continue
                 self._show_forced_usage(event)
             relayed.append(event)
-        if relayed and not pieces:
+        if relayed and not pieces and self._opened:
             self.notice = NOTHING_OF_IT
         return self._relayed(b"".join(relayed), body[start:], complete)
 

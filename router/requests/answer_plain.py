@@ -11,7 +11,6 @@ from dualmap.router.requests.answer_events import FAILED, Notice
 # instance that dies in its midst costs nothing. Larger ones (batches of embeddings, audio) would be kept for too many
 # clients at once.
 MAX_HELD_BYTES = 1024 * 1024
-FIRST_ERROR_STATUS = 400
 NO_STREAM = HttpError(HTTPStatus.BAD_GATEWAY, "BadGatewayError", "The instance's answer is no stream of events.")
 MAX_ERROR_BYTES = 64 * 1024  # read of an answer that is no stream, for what it says
 
@@ -54,14 +53,16 @@ class PassedAnswer:
 class AnswerAsEvents:
     """What is no stream, and yet must end one: its client has been sent the head of a stream while it waited."""
 
-    __slots__ = ("_held", "_rules", "_status")
+    __slots__ = ("_error", "_held", "_rules", "_status")
     notice: Notice | None = None
     usage_event = b""
     error: StreamError | None = None
 
-    def __init__(self, rules: StreamRules, status: int) -> None:
+    def __init__(self, rules: StreamRules, status: int, error: HttpError | None) -> None:
+        """error: what the events say; None: what the answer, of that status, does."""
         self._rules = rules
         self._status = status
+        self._error = error
         self._held = b""
 
     def feed(self, body: bytes, complete: bool) -> bytes:
@@ -70,8 +71,7 @@ class AnswerAsEvents:
             self._held += body
         if not complete:
             return b""
-        error = NO_STREAM if self._status < FIRST_ERROR_STATUS else read_error(self._status, self._held)
-        return self._rules.error_events(error, b"")
+        return self._rules.error_events(self._error or read_error(self._status, self._held), b"")
 
 
 class EncodedAnswer(PassedAnswer):

@@ -6,6 +6,7 @@ from dualmap.router.http.upstream import SWITCHING_STATUS
 from dualmap.scheduler.events import FailureCause
 
 ENGINE_FAILED_STATUS = 500  # vLLM: its engine is dead, or it shuts down
+NOT_FOUND_STATUS = 404
 OVERLOADED_STATUS = 429  # vLLM has none: a proxy before it limits what it gets, or another engine is full
 NO_ANSWERS = {
     ENGINE_FAILED_STATUS: FailureCause.ERROR,
@@ -30,12 +31,15 @@ class Verdict(Enum):
 ANSWER, RETRY, FAILURE, REPLACED = Verdict  # a name is found five times as fast as the attribute of an enum
 
 
-def answer_verdict(status: int, *, aborted: bool, begun: bool, last: bool, html: bool = False) -> Verdict:
+def answer_verdict(
+    status: int, *, aborted: bool, begun: bool, last: bool, searches: bool = False, html: bool = False
+) -> Verdict:
     """Judge an answer by what has come of it.
 
     aborted: the instance ended it by itself.
     begun: the client has been sent some of it.
     last: no other instance will be asked.
+    searches: another instance may keep what the request goes on from.
     html: it is a page, which no instance gives, but a proxy before it.
     """
     if aborted:
@@ -44,6 +48,8 @@ def answer_verdict(status: int, *, aborted: bool, begun: bool, last: bool, html:
         return ANSWER
     if html and status not in REDIRECTS:
         return REPLACED if last and status in CLIENT_ERRORS else RETRY
+    if searches and status == NOT_FOUND_STATUS:
+        return ANSWER if last else RETRY
     if status not in NO_ANSWERS:
         return ANSWER
     return ANSWER if last and status in TOLD_AT_LAST else RETRY
@@ -54,6 +60,10 @@ def error_cause(status: int) -> FailureCause:
     return NO_ANSWERS.get(status, FailureCause.ERROR)
 
 
-def failure_cause(status: int, *, aborted: bool) -> FailureCause:
-    """Name why what came is no answer."""
-    return FailureCause.ABORTED if aborted else NO_ANSWERS.get(status, FailureCause.BROKEN)
+def failure_cause(status: int, *, aborted: bool, html: bool = False) -> FailureCause:
+    """Name why what came is no answer. See answer_verdict."""
+    if aborted:
+        return FailureCause.ABORTED
+    if html:
+        return NO_ANSWERS.get(status, FailureCause.BROKEN)
+    return FailureCause.NOT_HERE if status == NOT_FOUND_STATUS else NO_ANSWERS[status]

@@ -55,10 +55,12 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     request: what the core is told.
     core: of the pool that serves it.
+    other_cores: of the pools that are asked next, where it is not known which one keeps what it goes on from.
     answer_lines: what the head of its answer says of its API key.
     """
 
     prompt: Prompt
     request: Request
     core: Core
+    other_cores: tuple[Core, ...] = ()
     answer_lines: bytes = b""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dualmap.router.http.limits import HttpLimits
-from dualmap.router.http.openai_errors import failed, rejected
+from dualmap.router.http.openai_errors import HttpError, failed, rejected
 from dualmap.router.observe.metrics import REJECTIONS, GatewayMetrics, Outcome
 from dualmap.router.requests.admission import Admission, NotAdmittedError
 from dualmap.router.requests.core import Core
@@ -16,6 +16,7 @@ from dualmap.router.requests.driven import Driven, Run
 from dualmap.router.requests.instance_connections import InstanceConnections
 from dualmap.router.requests.phase import ANSWERING, OVER
 from dualmap.router.requests.request_watcher import RequestWatcher
+from dualmap.router.requests.stateful import Stateful
 from dualmap.router.requests.token_arrival import TokenArrival
 from dualmap.scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, TellOthers
 from dualmap.scheduler.events import (
@@ -34,9 +35,10 @@ FIRST_SERVER_ERROR_STATUS = 500
 
 class RequestDriver:
     """exchanges: requests that the core knows, or soon will, by id. dispatched: is told of each request that goes out.
-    watchers: of each that comes and ends. first_token_came: of each stream that
-    begins, and how many seconds after its request. tell_others: a core wants the other gateways to know of its books at
-    once. by_tokens: names the prompts of a core by their tokens; None: all are known by their raw bytes."""
+    watchers: of each that comes and ends. first_token_came: of each stream that begins, and how many seconds after its
+    request. tell_others: a core wants the other gateways to know of its books at once. by_tokens: names the prompts of
+    a core by their tokens; None: all are known by their raw bytes. stateful: finds who keeps what a request goes on
+    from."""
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class RequestDriver:
         clock: Callable[[], float],
         gateway_id: str,
     ) -> None:
+        self.stateful = Stateful(admission.cores, self.arrive, self.refuse)
         self.exchanges: dict[str, Driven] = {}
         self.dispatched: Callable[[Dispatch], None] = lambda dispatch: None
         self.first_token_came: Callable[[Dispatch, float], None] = lambda dispatch, ttft_s: None
@@ -94,7 +97,9 @@ class RequestDriver:
         driven.admitted(asked)
         self.exchanges[arrived.id] = driven
         by_tokens = self.by_tokens
-        if by_tokens is None or asked.core is not by_tokens.core or not by_tokens.reads(asked.prompt, arrived.api):
+        if asked.prompt.read.state:
+            self.stateful.begin(driven)
+        elif by_tokens is None or asked.core is not by_tokens.core or not by_tokens.reads(asked.prompt, arrived.api):
             self.handle(RequestArrived(asked.request), asked.core)
         else:
             by_tokens.begin(driven)
@@ -103,6 +108,12 @@ class RequestDriver:
         """Take a request to the core whose tokens were looked for, unless its client has left."""
         if driven.phase is not OVER:
             self.handle(RequestArrived(driven.asked.request), driven.asked.core)
+
+    def refuse(self, driven: Driven, error: HttpError) -> None:
+        """Answer a request that was admitted and has not reached the core, unless its client has left."""
+        if driven.phase is not OVER:
+            del self.exchanges[driven.arrived.id]
+            self._answer_error(driven, Outcome.CLIENT_ERROR, error)
 
     def note_refused(self) -> None:
         """Count a request that was answered with an error of the client's."""
@@ -122,6 +133,9 @@ class RequestDriver:
         metrics.estimate_error_s.observe(abs(dispatch.estimated_ttft_s - ttft_s))
         self.first_token_came(dispatch, ttft_s)
         self.handle(FirstToken(arrived.id, dispatch.attempt), driven.asked.core)
+
+    def state_made(self, driven: Driven, run: Run, state_id: str) -> None:
+        self.stateful.made(driven, state_id, run.dispatch.instance_id)
 
     def finished(self, driven: Driven, run: Run, status: int) -> None:
         arrived, asked = driven.arrived, driven.asked
@@ -144,7 +158,7 @@ class RequestDriver:
                 metrics.cached_prompt_tokens += cached_tokens or 0
                 prompt = asked.prompt
                 read = prompt.read
-                if read.text_bytes and not read.prompt_tokens:
+                if read.text_bytes and not read.prompt_tokens and not read.state:  # which has texts of its own
                     self._admission.ratio.observe(prompt.model, read.text_bytes, prompt_tokens, read.media)
         else:
             outcome = Outcome.CLIENT_ERROR if status < FIRST_SERVER_ERROR_STATUS else Outcome.INSTANCE_ERROR
@@ -188,17 +202,21 @@ class RequestDriver:
         if self.exchanges[command.request_id].phase is ANSWERING:
             self._fail_begun(command.request_id)
             return
-        driven = self.exchanges.pop(command.request_id)
-        error = rejected(command)
-        self._metrics.outcomes[REJECTIONS[command.reason]] += 1
-        driven.answer_error(error)
-        self._ended(driven, REJECTIONS[command.reason], error.status)
+        driven = self.exchanges[command.request_id]
+        if driven.asked.request.stateful and self.stateful.search_on(driven, command.reason):
+            return
+        del self.exchanges[command.request_id]
+        gone = self.stateful.gone(driven, command.reason)
+        self._answer_error(driven, REJECTIONS[command.reason], gone or rejected(command))
 
     def _abort(self, command: Abort) -> None:
         self.exchanges[command.request_id].drop_attempt()
 
     def _fail_stream(self, command: FailStream) -> None:
         driven = self.exchanges.pop(command.request_id)
+        if (gone := self.stateful.gone(driven, command.cause)) is not None:
+            self._answer_error(driven, Outcome.FAILED, gone)
+            return
         outcome = Outcome.FAILED_STREAM if driven.phase is ANSWERING else Outcome.FAILED
         self._metrics.outcomes[outcome] += 1
         if driven.running is not None:
@@ -210,6 +228,11 @@ class RequestDriver:
         """End a request whose attempt is lost in mid-answer, where the core would begin again or reject it: it is not
         told that a plain answer has begun, since that is not the first token."""
         self._fail_stream(FailStream(request_id, FailureCause.INSTANCE_LOST))
+
+    def _answer_error(self, driven: Driven, outcome: Outcome, error: HttpError) -> None:
+        self._metrics.outcomes[outcome] += 1
+        driven.answer_error(error)
+        self._ended(driven, outcome, error.status)
 
     def _ended(self, driven: Driven, outcome: Outcome, status: int) -> None:
         for watcher in self.watchers:

@@ -101,6 +101,9 @@ class Exchange:
         if has_body:
             self._owner.first_byte(self, run)
 
+    def state_made(self, run: Running, state_id: str) -> None:
+        self._owner.state_made(self, run, state_id)
+
     def finished(self, run: Running, status: int) -> None:
         self.phase = ENDED[self.phase]
         self._owner.finished(self, run, status)

@@ -27,11 +27,12 @@ class InstanceWork:
     def note_load(self, instance_id: str, load: LoadSample, now: float) -> None:
         """What the instance said of itself. now: when it was so."""
         seen = self._of(instance_id)
-        if seen.sampled_at > -inf and load.progress > seen.progress:
+        works = seen.sampled_at > -inf and load.progress > seen.progress
+        if works:
             seen.worked_at = now
         seen.progress = load.progress
         seen.sampled_at = now
-        if load.running or load.waiting:
+        if works or load.running or load.waiting:
             seen.idle_since = None
         elif seen.idle_since is None:
             seen.idle_since = now

@@ -7,11 +7,12 @@ from secrets import token_bytes
 from xxhash import xxh3_64_intdigest
 
 from dualmap.router.apis.api import Scope
-from dualmap.router.apis.lax import lax_int
+from dualmap.router.apis.json_body import salt_of
+from dualmap.router.apis.named_model import read_model
 from dualmap.router.apis.prompt_text import BYTES_PER_BLOCK_TOKEN
 from dualmap.router.http.credentials import credentials
 from dualmap.router.http.http_request import HttpRequest
-from dualmap.router.http.openai_errors import RequestRefusedError, bad_request, unreadable_body
+from dualmap.router.http.openai_errors import RequestRefusedError, bad_request
 from dualmap.router.requests.asked import Arrived, Prompt
 from dualmap.router.tokens.token_ratio import PRIOR_BYTES_PER_TOKEN, TokenRatio
 
@@ -40,18 +41,20 @@ MAX_UNREAD_TOKENS = 8192  # a body that is not read may be audio or a batch: it 
 
 
 def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage: bool) -> Prompt:
-    """Read what the core needs of the body. Raises RequestRefusedError (400) where a tenant's prompt could not be kept
-    apart from others'."""
+    """Read what the core needs of the body."""
     api, body = arrived.api, arrived.body
     read = api.read(arrived.http, body, scope)
-    model = read.model or scope.default_model
+    model = read.model
+    if not model and not read.understood and body:
+        model = read_model(arrived.http, body, scope).model
+    model = model or scope.default_model
     priority = read.priority
     if priority is None and (header := arrived.http.fields.get(PRIORITY_HEADER)) is not None:
-        priority = lax_int(header.decode("latin-1"))
+        priority = _whole_number(header)
     priority = max(-MAX_PRIORITY, min(MAX_PRIORITY, priority or 0))
     if not read.understood:
         if scope.apart and api.takes_salt:
-            raise RequestRefusedError(unreadable_body())
+            body = _with_salt(body, salt_of(None, scope))
         tokens = max(1, min(int(len(body) / PRIOR_BYTES_PER_TOKEN), MAX_UNREAD_TOKENS))
         return Prompt(body=body, tokens=tokens, read=read, model=model, priority=priority)
     hides_usage = ask_for_usage and api.asks_usage and read.stream and not read.stream_options
@@ -72,6 +75,14 @@ def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage
     )
 
 
+def _whole_number(value: bytes) -> int | None:
+    """As 7 or 7.0; None where it is another thing, which the instance refuses."""
+    try:
+        return int(float(value))
+    except (ValueError, OverflowError):
+        return None
+
+
 def _asking_for_usage(body: bytes) -> bytes:
     """The body of a stream's request, an object with fields, and one more in front."""
     brace = body.index(b"{") + 1
@@ -79,9 +90,11 @@ def _asking_for_usage(body: bytes) -> bytes:
 
 
 def _with_salt(body: bytes, cache_salt: str) -> bytes:
-    """The body, an object with fields, and one more at its end, where it wins over one of the client's."""
-    brace = body.rindex(b"}")
-    return b'%b,"cache_salt":"%b"%b' % (body[:brace], cache_salt.encode(), body[brace:])
+    """The body, and one field more at its end, where the field wins over one of the client's. What is no JSON object
+    stays none: its instance refuses it."""
+    before, brace, after = body.rpartition(b"}")
+    comma = b"" if before.strip() in (b"{", b"") else b","
+    return b'%b%b"cache_salt":"%b"%b%b' % (before, comma, cache_salt.encode(), brace, after) if brace else body
 
 
 def read_seconds(http: HttpRequest, names: tuple[bytes, ...]) -> float | None:

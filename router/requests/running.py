@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from dualmap.router.apis.state_ids import StateSeeker
 from dualmap.router.apis.stream_event import StreamError, read_error
 from dualmap.router.apis.stream_rules import StreamRules
 from dualmap.router.apis.usage import Usage, peek_usage
@@ -10,7 +11,7 @@ from dualmap.router.http.answer_sink import Upstream
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.requests.answer_events import FAILED, AnswerEvents, Notice
-from dualmap.router.requests.answer_plain import ENCODED, MAX_HELD_BYTES, PASSED, AnswerAsEvents, HeldAnswer
+from dualmap.router.requests.answer_plain import ENCODED, MAX_HELD_BYTES, NO_STREAM, PASSED, AnswerAsEvents, HeldAnswer
 from dualmap.router.requests.answer_verdict import (
     ANSWER,
     FAILURE,
@@ -27,7 +28,9 @@ from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 
 OK_STATUS = 200
-IDLE_S = 10.0  # an instance that says for so long that it runs nothing has forgotten the stream it does not end
+FIRST_REDIRECT_STATUS = 300
+FIRST_ERROR_STATUS = 400
+IDLE_S = 20.0  # an instance that says for so long that it runs nothing has forgotten the stream it does not end
 
 
 class Answer(Protocol):
@@ -56,6 +59,8 @@ class Carrier(Protocol):
 
     def answer_begun(self, run: "Running", has_body: bool) -> None: ...
 
+    def state_made(self, run: "Running", state_id: str) -> None: ...
+
     def finished(self, run: "Running", status: int) -> None: ...
 
     def attempt_failed(self, run: "Running", cause: FailureCause) -> None: ...
@@ -69,6 +74,7 @@ class Running:
         "_carrier",
         "_instance_lines",
         "_quiet_since",
+        "_seeker",
         "_sign_at",
         "_signs",
         "_swept_pieces",
@@ -95,6 +101,7 @@ class Running:
         self._writer = writer
         self._instance_lines = instance_lines
         self._answer: Answer | None = None
+        self._seeker: StateSeeker | None = None  # while it is to be found what the instance keeps of its answer
         self._quiet_since = self._sign_at = now
         self._signs = False  # it has sent something, if nothing of the answer, since the last sweep
         self._swept_pieces = 0
@@ -136,10 +143,16 @@ class Running:
         if self._signs:
             self._signs = False
             self._sign_at = now
-        if quiet_s > limits.stall_timeout_s:
-            working_s = now - max(self._sign_at, work.worked_at(self.dispatch.instance_id))
-            return working_s > limits.stall_timeout_s or quiet_s > limits.first_byte_timeout_s
-        if quiet_s <= IDLE_S or not self.event_stream or self._carrier.rules.pauses:
+        if quiet_s > IDLE_S and self._is_forgotten(now, work):
+            return True
+        if quiet_s <= limits.stall_timeout_s:
+            return False
+        working_s = now - max(self._sign_at, work.worked_at(self.dispatch.instance_id))
+        return working_s > limits.stall_timeout_s or quiet_s > limits.first_byte_timeout_s
+
+    def _is_forgotten(self, now: float, work: InstanceWork) -> bool:
+        """Whether the instance says that it runs nothing, and so not this stream."""
+        if not self.event_stream or self._carrier.rules.pauses:
             return False
         return work.idle_s(self.dispatch.instance_id, now) > IDLE_S
 
@@ -160,15 +173,21 @@ class Running:
     def relay(self, body: bytes, pieces: int, head: AnswerHead, complete: bool) -> None:
         answer = self._answer
         if answer is None:
-            last = self.dispatch.last
-            verdict = answer_verdict(head.status, aborted=False, begun=False, last=last, html=head.html)
+            asked = self._carrier.asked
+            last = self.dispatch.last and not asked.other_cores
+            searches = asked.request.stateful and asked.request.searches
+            verdict = answer_verdict(
+                head.status, aborted=False, begun=False, last=last, searches=searches, html=head.html
+            )
             if verdict is not ANSWER:
                 if verdict is REPLACED:
                     self._tell_instead(read_error(head.status, b""))
                 else:
-                    self._give_up(failure_cause(head.status, aborted=False))
+                    self._give_up(failure_cause(head.status, aborted=False, html=head.html))
                 return
             answer = self._answer = self._read_as(head)
+            if head.status < FIRST_REDIRECT_STATUS:
+                self._note_state(asked, head.event_stream)
         self.pieces += pieces
         body = answer.feed(body, complete)
         if answer.notice is not None:
@@ -179,6 +198,8 @@ class Running:
             self.pieces -= pieces
             self._signs = True
         if body or complete:
+            if self._seeker is not None:
+                self._seek_state(body, complete)
             if self._carrier.phase is ANSWERING:
                 self._writer.go_on(body, complete)
             else:
@@ -197,7 +218,10 @@ class Running:
     def _read_as(self, head: AnswerHead) -> Answer:
         rules = self._carrier.rules
         if self._writer.is_open and (head.encoded or not (head.event_stream and head.status == OK_STATUS)):
-            return AnswerAsEvents(rules, head.status)
+            error = NO_STREAM if head.status < FIRST_ERROR_STATUS else None
+            if error is not None:
+                head.status = error.status
+            return AnswerAsEvents(rules, head.status, error)
         self.event_stream = head.event_stream
         if head.encoded:
             return ENCODED
@@ -206,6 +230,21 @@ class Running:
         if head.content_length is not None and head.content_length <= MAX_HELD_BYTES:
             return HeldAnswer(rules)
         return PASSED
+
+    def _note_state(self, asked: Asked, event_stream: bool) -> None:
+        """What the instance keeps: what it was asked to go on from, and what it makes."""
+        if asked.request.stateful and asked.request.searches:
+            self._carrier.state_made(self, asked.prompt.read.state)
+        if asked.prompt.read.stored and self._carrier.arrived.api.makes_state:
+            self._seeker = StateSeeker(event_stream)
+
+    def _seek_state(self, body: bytes, complete: bool) -> None:
+        """Before the client can go on from it."""
+        if self._seeker is not None and self._seeker.seeks:
+            if state_id := self._seeker.feed(body, complete):
+                self._carrier.state_made(self, state_id)
+        else:
+            self._seeker = None
 
     def _failed(self, error: StreamError | None, head: AnswerHead, body: bytes) -> None:
         """The instance ended its answer by itself. error: what it said. body: what can still be relayed."""

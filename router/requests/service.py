@@ -13,6 +13,7 @@ from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.json_text import in_utf8
 from dualmap.router.http.local_answers import json_response, no_content
 from dualmap.router.http.openai_errors import HttpError, RequestRefusedError, error_response, unavailable, unknown_model
+from dualmap.router.requests.adapter_changes import AdapterChanges, PendingChange
 from dualmap.router.requests.admission import Admission
 from dualmap.router.requests.asked import Arrived
 from dualmap.router.requests.driver import RequestDriver
@@ -22,12 +23,18 @@ WITHOUT_KEY = (HEALTH, READY)
 
 
 class RequestService:
-    """See HttpService. clients: open connections. access: None: whoever can reach us may use the fleet. cors: None:
-    browsers keep pages of other origins away."""
+    """See HttpService. adapters: changes them on all instances. clients: open connections. access: None: whoever can
+    reach us may use the fleet. cors: None: browsers keep pages of other origins away."""
 
     def __init__(
-        self, driver: RequestDriver, admission: Admission, access: Access | None, clock: Callable[[], float]
+        self,
+        driver: RequestDriver,
+        admission: Admission,
+        adapters: AdapterChanges,
+        access: Access | None,
+        clock: Callable[[], float],
     ) -> None:
+        self.adapters = adapters
         self.clients: set[ClientConnection] = set()
         self._driver = driver
         self._admission = admission
@@ -61,7 +68,10 @@ class RequestService:
                 client.answer(no_content(lines, close=request.close), close=request.close)
                 return
             assert isinstance(api, Api), "its head was checked"
-            if api.placement is not Placement.HERE:
+            if api.placement is Placement.ALL:
+                grant = None if self.access is None else self.access.grant(request)
+                client.answer_over_time(PendingChange(self.adapters.begin(request, grant), client, request))
+            elif api.placement is not Placement.HERE:
                 self._begin_exchange(request, client, api)
             elif api is READY and not self._admission.ready:
                 self._answer_error(client, request, unavailable("No instance is ready."))

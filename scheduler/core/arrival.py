@@ -43,7 +43,7 @@ def recover(
     books: Books, attempt: Attempt, tokens_sent: int, cause: FailureCause, now: float, commands: list[Command]
 ) -> None:
     """Decide on a request whose attempt failed; the attempt has been taken off the books."""
-    match decide_fate(attempt, tokens_sent, cause, books.config):
+    match decide_fate(attempt, tokens_sent, cause, last=books.is_last(attempt)):
         case Fate.FAIL:
             if not attempt.started:
                 books.stats.slo_missed += 1
@@ -64,7 +64,13 @@ def reject(books: Books, rejected: Reject, commands: list[Command]) -> None:
 
 def choose(books: Books, request: Request, tried: frozenset[str], now: float) -> Placement | None:
     """Avoid suspects and instances that failed the request, as long as others are left; always those that cannot
-    run it."""
+    run it. A request that has a home goes there, also while that drains."""
+    if request.home is not None:
+        home = books.instances.get(request.home)
+        if home is None:
+            return None
+        estimate = home.estimate_ttft(request)
+        return Placement(estimate, (home.instance_id,), ChoiceReason.HOME, considered=(estimate,))
     slo_s = request.ttft_slo_s or books.config.ttft_slo_s
     suspects = books.suspects
     unable = books.without_adapter(request.adapter) if request.adapter else frozenset()

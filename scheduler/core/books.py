@@ -71,6 +71,14 @@ class Books:
             self.unable[adapter] = unable
         return unable
 
+    def is_last(self, attempt: Attempt) -> bool:
+        """Whether no attempt follows if this one fails. Who searches asks all instances that take requests."""
+        if attempt.request.searches:
+            tried = attempt.tried | {attempt.instance_id}
+            views = self.instances.values()
+            return all(v.draining or v.instance_id in tried or not v.can_run(attempt.request) for v in views)
+        return attempt.number >= self.config.max_attempts
+
     def recompute_price(self) -> float:
         return recompute_price(self.loads.busy, self.config)
 

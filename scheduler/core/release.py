@@ -61,7 +61,7 @@ def dispatch(books: Books, view: InstanceView, attempt: Attempt, now: float, com
             queued_s=now - attempt.arrived_at,
             estimated_ttft_s=attempt.estimated_ttft_s,
             cached_tokens=attempt.cached_tokens,
-            last=attempt.number >= books.config.max_attempts,
+            last=books.is_last(attempt),
         )
     )
     if attempt.work_tokens * view.seconds_per_token >= SHORT_S:

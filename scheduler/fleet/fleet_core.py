@@ -12,6 +12,8 @@ from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.fleet.messages import FleetNews, FleetState, GatewayReport, PoolPlan
 from dualmap.scheduler.fleet.signal_board import SignalBoard
 from dualmap.scheduler.fleet.signals import InstanceSignals
+from dualmap.scheduler.fleet.state_board import StateBoard
+from dualmap.scheduler.fleet.wanted_adapters import AdapterBoard
 
 SILENCE_S = 5.0  # without a report an instance counts as lost; five heartbeats
 SETTLE_S = 5.0  # a restarted Fleet publishes nothing until every instance has reported, or for this long
@@ -21,7 +23,7 @@ AWAY_S = 1.0  # nobody called for so long: it was Fleet's process that stood sti
 class FleetCore:
     """Keeps no state that the reports of instances and gateways do not bring back: after a restart it settles, then
     publishes an epoch higher than any a gateway knows. `now` is in seconds of any monotonic clock, the same one at each
-    call."""
+    call. adapters: what was loaded while servers run."""
 
     def __init__(
         self, expected: tuple[str, ...], configs: Mapping[str, SchedulerConfig], now: float, first_number: int = 1
@@ -36,6 +38,8 @@ class FleetCore:
         self._removed: dict[str, int] = {}  # instance -> its incarnation
         self._signals = SignalBoard(first_number)
         self._loads = LoadBoard(first_number)
+        self._states = StateBoard(first_number)
+        self.adapters = AdapterBoard(first_number)
         self._depths = AgreedDepths(configs)
         self._plans: dict[str, PoolPlan] = {}
         self._epoch = 0
@@ -80,8 +84,10 @@ class FleetCore:
         if report.depths is not None:
             self._depths.adopt(report.depth_epoch, report.depths)
         tell_depths = report.depth_epoch > self._depths.epoch
+        self._states.put(report.states)
+        states = self._states.news(report.states_heard)
         if not self._is_settled(report):
-            return FleetNews(tell_depths=tell_depths)
+            return FleetNews(tell_depths=tell_depths, states=states)
         self._lose_silent()
         if self._changed or report.epoch > self._epoch:
             self._epoch = max(self._epoch, report.epoch) + 1
@@ -100,6 +106,7 @@ class FleetCore:
             tell_depths=tell_depths,
             gateways=self._loads.gateways(now),
             plans=tuple(self._plans.values()),
+            states=states,
         )
 
     def state(self, now: float, plan: PoolPlan | None = None) -> FleetState:

@@ -2,30 +2,42 @@
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from dualmap.scheduler.events import InstanceLoad, PrefixDepths
 from dualmap.scheduler.fleet.messages import FleetNews, GatewayReport, Sent
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
+from dualmap.scheduler.fleet.state_board import MAX_STATES, MAX_TOLD, StateHome
 
 MAX_UNSENT = 10_000  # prompts of about ten busy seconds
 
 
 class GatewayLink:
     """Makes the gateway's reports and is told the news that answer them. tell_depths: Fleet does not know the depths in
-    use."""
+    use; tell_states: nor what this gateway knows of what instances keep. behind: there is more to tell or to hear of
+    that than is told at once."""
 
     def __init__(self, gateway_id: str) -> None:
         self.tell_depths = False
+        self.tell_states = False
+        self.behind = False
         self._gateway_id = gateway_id
         self._epoch = 0
         self._signals = 0  # number of the last signals heard
         self._heard = 0  # and of the last prompts of other gateways
         self._depth_epoch = 0
         self._unsent: deque[Sent] = deque(maxlen=MAX_UNSENT)  # prompts that Fleet has not been told of for sure
+        self._states_heard = 0
+        self._unsent_states: deque[StateHome] = deque(maxlen=MAX_STATES)
+        self._told_states = 0  # of these, by the last report
 
     def note_sent(self, sent: Iterable[Sent]) -> None:
         """Prompts that were dispatched: told again until Fleet answers."""
         self._unsent.extend(sent)
+
+    def note_states(self, homes: Iterable[StateHome]) -> None:
+        """What instances keep: told again until Fleet answers."""
+        self._unsent_states.extend(homes)
 
     def report(
         self,
@@ -34,6 +46,8 @@ class GatewayLink:
         depths: dict[str, PrefixDepths] | None = None,
         admin: str = "",
     ) -> GatewayReport:
+        states = tuple(islice(self._unsent_states, MAX_TOLD))
+        self._told_states = len(states)
         return GatewayReport(
             gateway_id=self._gateway_id,
             epoch=self._epoch,
@@ -45,6 +59,8 @@ class GatewayLink:
             depth_epoch=self._depth_epoch,
             depths=depths,
             admin=admin,
+            states=states,
+            states_heard=self._states_heard,
         )
 
     def hear(self, news: FleetNews) -> None:
@@ -52,6 +68,14 @@ class GatewayLink:
         self._unsent.clear()
         self._heard = news.heard
         self.tell_depths = news.tell_depths
+        for _ in range(self._told_states):
+            self._unsent_states.popleft()
+        self._told_states = 0
+        states = news.states
+        self.tell_states = states is not None and states.tell_all
+        self.behind = bool(self._unsent_states) or (states is not None and len(states.homes) == MAX_TOLD)
+        if states is not None:
+            self._states_heard = states.number
         if news.membership is not None:
             self._epoch = news.membership.epoch
         if news.signals is not None:

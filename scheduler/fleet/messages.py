@@ -7,6 +7,8 @@ from dualmap.scheduler.events import GatewayLoads, InstanceLoad, PrefixDepths
 from dualmap.scheduler.fleet.member import Member, Membership
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.signals import SignalNews
+from dualmap.scheduler.fleet.state_board import StateHome, StateNews
+from dualmap.scheduler.fleet.wanted_adapters import WantedAdapters
 
 
 class Sent(NamedTuple):
@@ -21,7 +23,8 @@ class Sent(NamedTuple):
 class GatewayReport:
     """epoch, signals, heard: of the membership in use, of the last signals heard, and of the last prompts heard of that
     others sent. sent: prompts dispatched since the last report. depths: the agreed depths in use, by pool; None unless
-    Fleet asked for them. admin: HOST:PORT of its admin endpoints."""
+    Fleet asked for them. admin: HOST:PORT of its admin endpoints. states: what instances keep for clients, learned
+    since the last report; states_heard: up to what was heard of it."""
 
     gateway_id: str
     epoch: int = 0
@@ -34,6 +37,8 @@ class GatewayReport:
     depth_epoch: int = 0
     depths: dict[str, PrefixDepths] | None = None
     admin: str = ""
+    states: tuple[StateHome, ...] = ()
+    states_heard: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +64,20 @@ class PoolPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportAnswer:
+    """What an instance is told when it reports. cache_known: else it has to tell all that is in its cache. adapters:
+    what is wanted of its pool, where it does not know that. asks_adapters: it has to say what it knows of that."""
+
+    cache_known: bool = True
+    adapters: WantedAdapters | None = None
+    asks_adapters: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class FleetNews:
     """What the gateway has not heard yet. others: None while it is the only one. heard: up to which prompt of others
     this is. tell_depths: Fleet does not know the agreed depths; the next report has to have them. gateways: all there
-    are. plans: of the pools that are scaled."""
+    are. plans: of the pools that are scaled. states: what instances keep for clients."""
 
     membership: Membership | None = None
     signals: SignalNews | None = None
@@ -73,6 +88,7 @@ class FleetNews:
     tell_depths: bool = False
     gateways: tuple[GatewayState, ...] = ()
     plans: tuple[PoolPlan, ...] = ()
+    states: StateNews | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from dualmap.router.http.openai_errors import (
     wrong_method,
 )
 from dualmap.router.http.unpacking import ENCODINGS
+from dualmap.router.requests.answer_plain import NO_STREAM
 from dualmap.scheduler.commands import Reject, RejectReason
 from dualmap.scheduler.events import FailureCause
 
@@ -33,8 +34,10 @@ The gateway answers with an error object as OpenAI's API has it, whose types are
 An error of an instance (4xx, or 429 and 500 of the last instance tried) is relayed as the instance sent it; what a
 proxy says in its place (502, 503, 504, any page of HTML) is not: the request runs elsewhere, or its client gets one
 of these errors. A stream that
-fails after its first token ends with an event of this object and `[DONE]`; a plain answer that fails after its
-first byte ends with a closed connection. `make reference` writes this page.
+fails after its first token ends with an event of this object and `[DONE]`, or with the instance's own error event; so
+does one that fails before it when its head has been sent (`gateway.heartbeat_s`). Responses and messages end with an
+event named `error`, as their APIs have it. A plain answer that fails after its first byte ends with a closed
+connection. `make reference` writes this page.
 
 | status | type | message | when | what to do |
 |---|---|---|---|---|
@@ -63,11 +66,12 @@ REJECTED = {
 }
 FAILED = {
     FailureCause.STALLED: (
-        "the instance sent nothing for `limits.first_byte_timeout_s` or `limits.stall_timeout_s`",
+        "the instance sent nothing for `limits.first_byte_timeout_s`, or for `limits.stall_timeout_s` in which it was"
+        " not seen to work, or it says that it runs nothing",
         "look at the instance's log; a long plain answer needs a longer `first_byte_timeout_s`",
     ),
     FailureCause.ABORTED: (
-        "the instance ended the answer with finish_reason `abort` or an error event",
+        "the instance ended the answer with finish_reason `abort`, or as its API says that",
         "send the request again",
     ),
     FailureCause.BROKEN: (
@@ -115,6 +119,11 @@ OTHERS: tuple[tuple[HttpError, str, str], ...] = (
     (expectation_failed(), "the header `Expect` is not `100-continue`", "drop the header"),
     (rate_limited(1, b""), "the API key's requests or tokens of this minute are used up", "wait `Retry-After` seconds"),
     (head_too_large(65536), "the head is longer than `limits.max_head_bytes`", "send fewer or shorter headers"),
+    (
+        NO_STREAM,
+        "the answer to a stream's request is plain, and the client has the head of a stream (`gateway.heartbeat_s`)",
+        "look at the instance, or set `gateway.heartbeat_s: 0`",
+    ),
     (unavailable("The gateway is shutting down."), "the gateway is told to stop", "send to another gateway"),
     (unavailable("Too many connections."), "`limits.max_connections` clients are connected", "use fewer connections"),
     (unavailable("No instance is known to serve the model yet."), "instances have not told their models yet", "wait"),

@@ -16,6 +16,7 @@ from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.engine_types import EngineRequest, FinishedRequest, FirstToken, StepOutput
 from tests.conftest import WAIT_S, await_that
 
+JSON_HEADERS = {"content-type": "application/json"}
 SMALL = {  # 16 blocks; a step of prompts only takes 0.1 s a token
     "block_size": 4,
     "kv_tokens": 64,
@@ -103,18 +104,22 @@ class SimProcess:
         self.port = int(line.rsplit(":", 1)[1])
         self.url = f"http://127.0.0.1:{self.port}/v1"
 
-    def request(self, method: str, path: str, body: Any = None) -> tuple[int, dict[str, str], bytes]:
-        """Status, header fields in lower case, body. body: bytes as they are, anything else as JSON."""
+    def request(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Status, header fields in lower case, body. body: bytes as they are, anything else as JSON. headers: JSON's
+        content-type if None."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
         try:
-            connection.request(method, path, body if body is None or isinstance(body, bytes) else json.dumps(body))
+            content = body if body is None or isinstance(body, bytes) else json.dumps(body)
+            connection.request(method, path, content, JSON_HEADERS if headers is None else headers)
             response = connection.getresponse()
             return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
         finally:
             connection.close()
 
-    def post(self, path: str, body: Any) -> tuple[int, Any]:
-        status, _, answer = self.request("POST", path, body)
+    def post(self, path: str, body: Any, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+        status, _, answer = self.request("POST", path, body, headers)
         return status, json.loads(answer)
 
     def complete(self, prompt: Any, max_tokens: int = 1, **fields: Any) -> Any:
@@ -130,7 +135,8 @@ class SimProcess:
         """A connection on which a request was sent and nothing read."""
         connection = self.connect()
         content = json.dumps(body).encode()
-        connection.sendall(b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (path.encode(), len(content)))
+        head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        connection.sendall(head % (path.encode(), len(content)))
         connection.sendall(content)
         return connection
 

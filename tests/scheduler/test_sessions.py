@@ -19,8 +19,10 @@ def test_prompts_of_a_session_without_any_block_have_one_pair_of_homes(script):
     for i in range(20):
         core.arrive(f"r{i}", 100, session=SESSION)
         core.arrive(f"other{i}", 100, session=SESSION + i)
+        core.arrive(f"none{i}", 100)
     assert len({core.attempt(f"r{i}").candidates for i in range(20)}) == 1
     assert len({core.attempt(f"other{i}").candidates for i in range(20)}) > 5
+    assert len({core.attempt(f"none{i}").candidates for i in range(20)}) > 5
 
 
 def test_the_first_blocks_of_a_prompt_are_its_key_whatever_its_session(script):
@@ -54,6 +56,17 @@ def test_the_reason_says_that_it_was_the_session(script):
     (dispatch,) = core.arrive("next", 600, blocks=core.prompt("c", "d"), session=SESSION)
     assert (dispatch.instance_id, dispatch.reason) == (at, ChoiceReason.SESSION)
     assert core.attempt("next").candidates == ("c", "d")
+
+
+@pytest.mark.parametrize(("more_tokens", "stays"), [(-1, True), (1, False)])
+@pytest.mark.parametrize("slo_s", [5.0, 40.0])
+def test_noise_is_a_share_of_the_objective(script, slo_s: float, more_tokens: int, stays: bool):
+    core = script(*"abcdefgh", ttft_slo_s=slo_s, decode_s_per_request=0.0)
+    at = instance_of(core.arrive("first", 600, blocks=core.prompt("a", "b"), session=SESSION))
+    core.finish("first")
+    core.arrive("in the way", int(SESSION_SHARE * slo_s * 1000) + more_tokens, only=(at,))
+    core.arrive("next", 1, blocks=core.prompt("c", "d"), session=SESSION)
+    assert (core.attempt("next").instance_id == at) == stays
 
 
 def test_an_idle_instance_wins_where_the_sessions_one_would_be_noticeably_later(script):
@@ -119,3 +132,4 @@ def test_a_bounded_number_of_sessions_is_remembered_the_last_ones():
         recent = [s for s in range(max(1, session - 1), session + 1) if s != 7]
         assert all(sessions.ran_at(s) == f"i{s % 3}" for s in recent)
     assert sessions.ran_at(1) is None
+    assert len(sessions) >= 4

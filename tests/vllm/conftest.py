@@ -136,6 +136,23 @@ class VllmServer:
         await_that(lambda: not session_of(self.pid), "all of the server's processes have ended")
 
 
+@pytest.fixture(scope="session")
+def everyday_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+    """One server for the files that leave it as it was, with all the APIs that the model can serve. They stand first,
+    and the last of them, test_calibrate.py, stops it: it would be in the way of those that start their own."""
+    if not VLLM.exists():
+        pytest.skip(f"{VLLM} is missing: make vllm")
+    env = {"VLLM_ENABLE_RESPONSES_API_STORE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+    log_path = tmp_path_factory.mktemp("vllm") / "everyday.log"
+    server = VllmServer(log_path, "--enable-scale-out", "--enable-lora", env=env)
+    server.start()
+    try:
+        server.await_ready()
+        yield server
+    finally:
+        server.stop()
+
+
 @pytest.fixture(scope="module")
 def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., VllmServer]]:
     """Makes servers: arguments as VllmServer's after the log, ready unless start=False. Those made together should be

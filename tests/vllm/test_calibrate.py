@@ -2,22 +2,23 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.profile_file import read_profile
+from tests.vllm.conftest import VllmServer
 
 pytestmark = pytest.mark.vllm
 
 
-def test_a_real_servers_quick_measurement_loads_as_a_profile(vllm_server: Callable, tmp_path: Path) -> None:
-    server = vllm_server()
+def test_a_real_servers_quick_measurement_loads_as_a_profile(everyday_server: VllmServer, tmp_path: Path) -> None:
+    server = everyday_server
     out = tmp_path / "tiny.yaml"
     command = [sys.executable, "-m", "dualmap", "calibrate", "--url", server.url, "--quick", "--out", str(out)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    server.stop()
     assert ended.returncode == 0, ended.stderr
     profile = read_profile(out, EngineProfile())
     assert (profile.block_size, profile.kv_tokens, profile.max_model_len) == (32, 64_000, 8192)

@@ -2,15 +2,19 @@
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 
 import openai
 import pytest
 
 from dualmap.loadtest.traces.synth import Lognormal, SynthConfig, synthesise
 from dualmap.loadtest.traces.trace import write_trace
+from tests.clients.conftest import clients
 from tests.conftest import await_that, session_of
 from tests.deployment import Deployment
 from tests.vllm.conftest import ENV, FLAGS, START_TIMEOUT_S, TINY, VLLM
@@ -18,20 +22,25 @@ from tests.vllm.conftest import ENV, FLAGS, START_TIMEOUT_S, TINY, VLLM
 pytestmark = pytest.mark.vllm
 
 BENCH_TIMEOUT_S = 240
+TOOLS = (
+    *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+    *("--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}'),
+)
 
 
 def up(directory, *arguments: str, engine_args: tuple[str, ...] = ()) -> Deployment:
     """`dualmap up` with two replicas of the tiny model."""
     if not VLLM.exists():
         pytest.skip(f"{VLLM} is missing: make vllm")
-    engine = " ".join((*FLAGS, *engine_args))
+    engine = shlex.join((*FLAGS, *engine_args))
     served = ("--model", str(TINY), "--replicas", "2", "--vllm", str(VLLM), "--engine-args", engine)
-    return Deployment(*served, *arguments, directory=directory, env=ENV)
+    return Deployment(*served, *arguments, directory=directory, env={**ENV, "VLLM_ENABLE_RESPONSES_API_STORE": "1"})
 
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory) -> Iterator[Deployment]:
-    deployment = up(tmp_path_factory.mktemp("deployment"))
+    """Calls of tools are found, and no blanks go before the JSON that a schema wants; responses are stored."""
+    deployment = up(tmp_path_factory.mktemp("deployment"), engine_args=TOOLS)
     try:
         deployment.await_started(2 * START_TIMEOUT_S)
         yield deployment
@@ -110,6 +119,82 @@ def test_status_shows_the_signals_of_each_instance(client, deployment):
     for member in members.values():
         assert member["signals"]["metrics"]["age_s"] < 10
     assert any("usage" in member["signals"] for member in members.values())
+
+
+@pytest.fixture(scope="module")
+def start_client(deployment, tmp_path_factory):
+    """The clients of tests/clients, each in its own environment."""
+    with clients(f"http://127.0.0.1:{deployment.port}", "none", tmp_path_factory.mktemp("clients")) as start:
+        yield start
+
+
+def stays_and_finds_its_cache(turns: list[dict], tokens: str) -> bool:
+    """Whole blocks of 32 tokens of the turn before are found."""
+    found = (after["cached_tokens"] > before[tokens] - 64 for before, after in pairwise(turns))
+    return len({turn["instance"] for turn in turns}) == 1 and all(found)
+
+
+def test_openais_client_calls_tools_and_gets_what_a_schema_wants(start_client):
+    client = start_client("openai_calls.py")
+    called = client("tool_call", model="tiny")
+    assert called["whole"][0] == called["streamed"][0] == "get_weather"
+    for _, arguments in (called["whole"], called["streamed"]):
+        assert json.loads(arguments)["city"] in ("Ulm", "Bonn")
+    assert called["tokens_after"] > 0
+    assert json.loads(client("structured", model="tiny")).keys() == {"yes"}
+
+
+def test_an_agent_over_responses_stays_on_its_server(start_client):
+    client = start_client("responses_calls.py")
+    for call in ("agent_turns", "follow_up_turns"):
+        for name in ("ada", "ben", "cleo"):
+            assert stays_and_finds_its_cache(client(call, name=name, turns=4, model="tiny"), "input_tokens")
+
+
+def test_responses_are_stored_cancelled_and_call_tools(start_client):
+    client = start_client("responses_calls.py")
+    for number in range(3):
+        assert client("stored", text=f"Keep {number}.", model="tiny")["same"]
+        assert client("cancel", text=f"Write {number} books.", model="tiny")[1] == "cancelled"
+    assert {error["status"] for error in client("missing", response_id="resp_never", model="tiny")} == {404}
+    name, arguments, pieces = client("tool_call", model="tiny")
+    assert name == "get_weather"
+    assert json.loads(arguments)["city"] in ("Ulm", "Bonn")
+    assert pieces == arguments
+
+
+def test_an_agent_over_messages_stays_on_its_server(start_client):
+    client = start_client("anthropic_calls.py")
+    for name in ("ada", "ben", "cleo"):
+        turns = client("agent_turns", name=name, turns=4, model="tiny")
+        for turn in turns:
+            turn["prompt_tokens"] = turn["input_tokens"] + turn["cached_tokens"]
+        assert stays_and_finds_its_cache(turns, "prompt_tokens")
+
+
+def test_anthropics_client_streams_counts_and_calls_tools(start_client):
+    client = start_client("anthropic_calls.py")
+    streamed = client("stream", text="Grüße", model="tiny")
+    assert streamed["streamed"] == streamed["text"]
+    assert streamed["output_tokens"] == 16
+    counts = client("count_tokens", text="How many?", model="tiny")
+    assert counts["counted"] == counts["used"]
+    called = client("tool_call", model="tiny")
+    assert (called["name"], called["stop_reason"]) == ("get_weather", "tool_use")
+    assert called["input"]["city"] in ("Ulm", "Bonn")
+    assert called["tokens_after"] > 0
+    missing = client("message_error", model="no-such")
+    assert missing["class"] == "NotFoundError"
+    assert missing["body"]["type"] == "error"
+
+
+def test_langchain_and_javascripts_client_call_tools_too(start_client):
+    assert start_client("langchain_calls.py")("structured", model="tiny") in (True, False)
+    if shutil.which("node") is None:
+        pytest.skip("there is no node")
+    name, arguments = start_client("sdk_calls.mjs")("tool_call", model="tiny")
+    assert name == "get_weather"
+    assert json.loads(arguments)["city"] in ("Ulm", "Bonn")
 
 
 def bench(deployment, directory, *flags: str) -> dict:

@@ -9,6 +9,7 @@ const REASONS = {
   balanced: "none held more; this was the soonest",
   session: "as good as the best, and the session was there",
   only_one: "no other instance was left",
+  home: "it keeps what the request goes on from",
   moved: "moved off an instance with too much to do",
   taken: "taken by an instance with nothing else to do",
   redirected: "the proxy could not reach the one that was chosen",

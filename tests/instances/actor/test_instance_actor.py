@@ -19,7 +19,9 @@ from dualmap.instances.simulated.server import SimServer
 from dualmap.instances.spec import InstanceSpec
 from dualmap.scheduler import InstanceCapacity
 from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.messages import ReportAnswer
 from dualmap.scheduler.fleet.signals import InstanceSignals
+from dualmap.scheduler.fleet.wanted_adapters import WantedAdapters
 from tests.conftest import WAIT_S
 
 SIM = (sys.executable, "-m", "dualmap.instances.simulated.cli", "--port", "0")
@@ -35,11 +37,11 @@ class Watched:
         self._news = asyncio.Event()
         self.actor = InstanceActor(InstanceSpec("i", InstanceCapacity(), directory / "i.log", **spec), self._report)
 
-    async def _report(self, member: Member, signals: InstanceSignals) -> bool:
+    async def _report(self, member: Member, signals: InstanceSignals, adapters: WantedAdapters) -> ReportAnswer:
         self.reports.append(member)
         self.signals.append(signals)
         self._news.set()
-        return True
+        return ReportAnswer()
 
     def clear(self) -> None:
         self._news.clear()
@@ -253,7 +255,7 @@ def test_an_adapter_that_is_loaded_while_a_server_runs_is_reported(life, monkeyp
         try:
             first = await watched.reported(is_ready)
             assert first.adapters == ()
-            server.models += ("sql",)
+            server.models.adapters["sql"] = "/adapters/sql"
             second = await watched.reported(lambda m: m.adapters == ("sql",))
             assert (second.state, second.incarnation) == (MemberState.READY, first.incarnation)
         finally:

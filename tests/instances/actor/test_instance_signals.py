@@ -92,10 +92,12 @@ def test_a_sample_is_handed_over_once_with_its_age():
     clock = Clock()
     collector = SignalCollector("a", clock)
     assert collector.take() == InstanceSignals("a")
-    collector.note_metrics(ServerMetrics(running=2, waiting=1, kv_used=0.5, preemptions=3, steps=40))
+    collector.note_metrics(
+        ServerMetrics(running=2, waiting=1, kv_used=0.5, preemptions=3, steps=40, prompt_tokens=5, generation_tokens=6)
+    )
     clock.now += 0.25
     assert collector.steps == 40
-    assert collector.take() == InstanceSignals("a", LoadSample(2, 1, 0.5, preemptions=3), 0.25)
+    assert collector.take() == InstanceSignals("a", LoadSample(2, 1, 0.5, preemptions=3, progress=51), 0.25)
     assert collector.take() == InstanceSignals("a")
     clock.now += STEPS_VALID_S
     assert collector.steps is None

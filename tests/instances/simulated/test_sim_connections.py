@@ -19,7 +19,8 @@ def get(path: bytes) -> bytes:
 
 def post(content: dict[str, Any]) -> bytes:
     body = json.dumps(content).encode()
-    return b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    return head % len(body) + body
 
 
 def test_the_head_of_a_stream_comes_before_its_first_token(start_sim, receive) -> None:
@@ -140,3 +141,36 @@ def test_a_client_that_leaves_before_its_request_is_in_the_engine_costs_the_engi
     sim.await_metric("vllm:request_success_total", 1, finished_reason="abort")
     sim.complete([2] * 100)
     assert sim.metric("vllm:prompt_tokens_total") == 100
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "end"),
+    [
+        (
+            "/v1/messages",
+            {"model": "sim", "messages": [{"role": "user", "content": "a"}], "max_tokens": 1000},
+            b"message_stop",
+        ),
+        ("/v1/responses", {"input": "a"}, b"response.completed"),
+        ("/inference/v1/generate", {"token_ids": [1], "sampling_params": {}}, b"[DONE]"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("at", ["prefilling", "decoding"])
+def test_streams_of_all_apis_are_ended_by_a_server_that_ends(
+    start_sim, receive, tmp_path: Path, path: str, body: dict[str, Any], end: bytes, at: str
+) -> None:
+    profile = tmp_path / "slow.yaml"
+    profile.write_text("step_base_s: 1.0\n" if at == "decoding" else "prefill_s_per_token: 1000.0\n")
+    sim = start_sim("--profile", str(profile))
+    connection = sim.begin(body | {"stream": True}, path)
+    sim.await_metric("vllm:num_requests_running", 1)
+    stream = receive(connection, b"data: ") if at == "decoding" else b""
+    sim.process.send_signal(signal.SIGTERM)
+    stream += receive(connection)
+    assert end in stream.rpartition(b"data: ")[2]
+    assert stream.endswith(b"0\r\n\r\n")
+    if path == "/v1/messages":
+        assert stream.count(b"event: message_start") == 1
+        assert stream.count(b"event: content_block_start") == stream.count(b"event: content_block_stop")
+    assert sim.process.wait(timeout=WAIT_S) == 0

@@ -73,7 +73,7 @@ def test_a_turn_is_released_when_the_turn_before_it_failed(model_server, start_r
     assert (rows[0].outcome, rows[1].outcome) == (Outcome.HTTP_ERROR, Outcome.OK)
 
 
-def test_ttft_is_the_first_body_byte_not_the_head_and_not_the_end(model_server, start_replay):
+def test_ttft_is_the_first_token_not_the_head_and_not_the_end(model_server, start_replay):
     async def head_then_body_then_end(call):
         if call.max_tokens == 1:
             call.head()

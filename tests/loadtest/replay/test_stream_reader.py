@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dualmap.loadtest.replay.run_file import Outcome
 from dualmap.loadtest.replay.stream_reader import StreamReader
+from dualmap.router.apis.stream_rules import CHUNK_STREAM, MESSAGES_STREAM, RESPONSES_STREAM
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 TOKEN = b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":null}]}\n\n'
@@ -89,9 +90,49 @@ def test_what_is_not_http_raises():
         read(b"no such thing\r\n\r\n")
 
 
-def test_the_first_body_byte_counts_and_not_the_head():
+PING = b": keep-alive\n\n"
+ROLE = b'data: {"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
+CREATED = b'event: response.created\ndata: {"type":"response.created","response":{"status":"in_progress"}}\n\n'
+DELTA = b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"a"}\n\n'
+START = b'event: message_start\ndata: {"type":"message_start","message":{}}\n\n'
+TEXT = b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text":"a"}}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("rules", "before", "token"),
+    [(CHUNK_STREAM, ROLE, TOKEN), (RESPONSES_STREAM, CREATED, DELTA), (MESSAGES_STREAM, START, TEXT)],
+)
+def test_neither_comments_nor_what_precedes_the_first_token_are_one(rules, before, token):
+    reader = StreamReader(rules)
+    for at, part in enumerate((HEAD, chunk(PING), chunk(before), chunk(PING + token), chunk(token), chunk(DONE), END)):
+        reader.feed(part, float(at))
+    assert reader.first_token_at == 3.0
+    assert list(reader.gaps_s) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("event", "outcome"),
+    [
+        (b'data: {"error":{"message":"because","code":503}}\n\n' + DONE, Outcome.SHED),
+        (b'data: {"error":{"message":"because","code":429}}\n\n' + DONE, Outcome.SHED),
+        (b'data: {"error":{"message":"because","code":504}}\n\n' + DONE, Outcome.BROKEN),
+        (b'event: error\ndata: {"type":"error","code":"503","message":"because"}\n\n', Outcome.SHED),
+        (
+            b'event: error\ndata: {"type":"error","error":{"type":"rate_limit_error","message":"because"}}\n\n',
+            Outcome.SHED,
+        ),
+    ],
+)
+def test_a_refusal_may_come_after_the_head_and_is_no_token(event, outcome):
+    reader = read(HEAD, chunk(PING), chunk(event), END)
+    assert reader.outcome()[0] is outcome
+    if outcome is Outcome.BROKEN or event.endswith(DONE):
+        assert "because" in reader.outcome()[1]
+
+
+def test_the_first_token_counts_and_not_the_head():
     reader = read(HEAD, chunk(TOKEN), chunk(TOKEN), chunk(LAST), chunk(DONE), END)
-    assert (reader.first_body_at, reader.last_body_at) == (1.0, 4.0)
+    assert (reader.first_token_at, reader.last_body_at) == (1.0, 4.0)
     assert list(reader.gaps_s) == [1.0, 1.0, 1.0]
     assert reader.mean_inter_token_s(4) == 1.0
     assert reader.mean_inter_token_s(1) is None

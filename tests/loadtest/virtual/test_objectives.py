@@ -161,14 +161,24 @@ def test_gateways_are_told_how_long_answers_will_be_only_where_the_cell_says_so(
         assert told == expected
 
 
-class Ear:
-    """A core, and the lengths of answers that it is told of."""
+def test_clients_name_their_sessions_only_where_the_cell_says_so() -> None:
+    sessions = [request.session + 1 for request in workload_of(BUSY, 4.0, 0).requests]
+    for disturbance, expected in (("none", [0] * len(sessions)), ("named-sessions", sessions)):
+        told: list[int] = []
+        ear = partial(Ear, told, what="session")
+        simulate(replace(BUSY, disturbance=disturbance), Contender("dualmap"), 4.0, wrap=ear)
+        assert sorted(told) == sorted(expected)
 
-    def __init__(self, told: list[int], core: Any) -> None:
+
+class Ear:
+    """A core, and what it is told of each request that comes."""
+
+    def __init__(self, told: list[int], core: Any, what: str = "max_output_tokens") -> None:
         self.told = told
         self.core = core
+        self.what = what
 
     def handle(self, event: Any, now: float) -> Any:
         if isinstance(event, RequestArrived):
-            self.told.append(event.request.max_output_tokens)
+            self.told.append(getattr(event.request, self.what))
         return self.core.handle(event, now)

@@ -175,6 +175,32 @@ async def test_tenants_share_no_prefix_neither_here_nor_in_the_instance(keyed):
         assert body["stream_options"] == {"include_usage": True}
 
 
+ODD_BODIES = [
+    b'{"model":"tiny","messages":"hi"}',
+    b'{"messages":[],"cache_salt":"mine"} \n',
+    b'{"model":"tiny","messages":[{"role":"user","content":"hi"}],"temperature":NaN,"cache_salt":"mine"}',
+    b"{ }",
+]
+
+
+@pytest.mark.parametrize("body", ODD_BODIES)
+async def test_a_body_that_is_not_understood_gets_the_salt_of_its_tenant_as_well(keyed, body):
+    async with keyed(isolate=True) as f:
+        client = await f.client()
+        assert (await client.post("/v1/chat/completions", CHAT, bearing(A))).status == 200
+        assert (await client.post("/v1/chat/completions", body, bearing(A))).status == 200
+        salts = [json.loads(received.body)["cache_salt"] for received in f.instances[0].received]
+        assert salts[0] == salts[1] != "mine"
+
+
+@pytest.mark.parametrize("body", [b"[]", b"hi", b""])
+async def test_what_is_no_object_is_passed_on_as_it_is(keyed, body):
+    async with keyed(isolate=True) as f:
+        client = await f.client()
+        assert (await client.post("/v1/chat/completions", body, bearing(A))).status == 200
+        assert f.instances[0].received[0].body == body
+
+
 async def test_a_changed_file_holds_within_a_second_and_a_broken_one_not_at_all(keyed, tmp_path):
     path = tmp_path / "keys.yaml"
     async with keyed() as f:

@@ -27,6 +27,33 @@ def test_usage_of_a_stream_stands_in_the_event_before_the_last():
     assert peek_usage(events) == Usage(40, 12, 32)
 
 
+RESPONSES_USAGE = {
+    "input_tokens": 40,
+    "input_tokens_details": {"cached_tokens": 32, "cache_write_tokens": 0, "cached_tokens_per_turn": []},
+    "output_tokens": 12,
+    "output_tokens_details": {"reasoning_tokens": 0},
+    "total_tokens": 52,
+}
+MESSAGES_USAGE = {
+    "input_tokens": 5,
+    "output_tokens": 12,
+    "cache_creation_input_tokens": 3,
+    "cache_read_input_tokens": 32,
+}
+
+
+@pytest.mark.parametrize("usage", [RESPONSES_USAGE, MESSAGES_USAGE])
+def test_usage_in_the_names_of_other_apis(usage):
+    start = b'event: message_start\ndata: {"message":{"usage":{"input_tokens":1,"output_tokens":0}}}\n\n'
+    event = f'event: x.completed\ndata: {{"response":{{"output":["usage"],"usage":{json.dumps(usage)}}}}}\n\n'
+    assert peek_usage(start + event.encode() + b'event: message_stop\ndata: {"type":"message_stop"}\n\n') == (
+        40,
+        12,
+        32,
+    )
+    assert peek_usage(start) == Usage(1, 0, None)
+
+
 def test_what_is_not_said_is_none():
     assert peek_usage(b'{"usage":{"prompt_tokens":5,"completion_tokens":1,"prompt_tokens_details":null}}') == (
         5,

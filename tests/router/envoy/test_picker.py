@@ -194,6 +194,42 @@ async def test_what_cannot_be_picked_for_is_refused_as_the_gateway_does(instance
     picking.check_books_are_empty()
 
 
+@pytest.mark.parametrize("event_stream", [False, True])
+async def test_what_goes_on_from_an_answer_is_picked_for_where_that_is_kept(event_stream):
+    picking = Picking("a", "b", "c")
+    made = {}
+    for n in range(6):
+        stream = picking.stream()
+        stream.ask(b'{"model":"tiny","input":"question %d"}' % n, "/v1/responses")
+        chosen, *_ = await stream.endpoints()
+        await stream.response()
+        if event_stream:
+            stream.send_answer_head(content_type="text/event-stream")
+            stream.send_answer(b'data: {"response":{"id":', b'"resp_%d"},"type":"response.created"}\n\n' % n)
+        else:
+            stream.send_answer_head()
+            stream.send_answer(b'{"id":"resp_%d","object":"response"}' % n)
+        await stream.until_ended()
+        made[f"resp_{n}"] = chosen
+    for state_id, endpoint in made.items():
+        stream = picking.stream()
+        stream.ask(b'{"model":"tiny","input":"go on","previous_response_id":"%b"}' % state_id.encode(), "/v1/responses")
+        assert await stream.endpoints() == [endpoint]
+        await stream.leave()
+        stream = picking.stream(mode=ext_proc.Mode.NONE)
+        stream.send_head(f"/v1/responses/{state_id}", "GET", end_of_stream=True)
+        assert await stream.endpoints() == [endpoint]
+        await stream.leave()
+    picking.check_books_are_empty()
+
+
+async def test_adapters_are_not_loaded_on_one_instance_for_all():
+    stream = Picking("a", "b").stream()
+    stream.ask(b'{"lora_name":"sql","lora_path":"/sql"}', "/v1/load_lora_adapter")
+    status, error, _ = await refused(stream)
+    assert (status, error["type"]) == (501, "NotImplementedError")
+
+
 async def test_a_request_that_is_shed_gets_429_with_a_retry_after():
     picking = Picking("a", max_running=1, max_in_flight=1)
     running, _ = await picking.asked()

@@ -10,7 +10,7 @@ MEMBER = Member("a", 1, "127.0.0.1", port=8000, state=MemberState.READY, capacit
 
 async def test_what_instances_and_scalers_say_reaches_the_gateways_until_it_is_forgotten():
     fleet = Fleet(("a",), {"": SchedulerConfig()})
-    assert await fleet.report(MEMBER)
+    assert (await fleet.report(MEMBER)).cache_known
     plan = PoolPlan("", 2, 1, most=4)
     assert (await fleet.state(plan)).members == (MEMBER,)
     news = await fleet.sync(GatewayReport("gateway-0"))

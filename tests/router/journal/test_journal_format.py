@@ -124,3 +124,12 @@ def test_a_line_can_be_read_by_a_person():
     )
     assert encode_record(record).startswith(start)
     assert encode_record(Record(12.6, Tick(), ())) == b'{"t":12.6,"event":"Tick"}\n'
+
+
+def test_a_request_of_an_earlier_version_has_no_chain_of_its_own_and_no_session():
+    line = encode_record(Record(1.5, RequestArrived(Request("r", (1, 2), 9, key_blocks=(3,), session=BIG)), ()))
+    known = decode_line(line).event.request
+    assert (known.key_blocks, known.session) == ((3,), BIG)
+    earlier = line.replace(b',"key_blocks":[3],"session":%d' % BIG, b"")
+    assert earlier != line
+    assert decode_line(earlier).event.request == Request("r", (1, 2), 9)

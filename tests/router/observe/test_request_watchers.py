@@ -64,7 +64,7 @@ async def test_lines_tell_how_each_request_ended(fleet, lines):
     async with fleet(refuse) as f:
         f.gateway.driver.watchers = (RequestLog(time.monotonic),)
         client = await f.client()
-        await client.post("/v1/chat/completions", {"model": "tiny"})
+        await client.post("/v1/chat/completions", CHAT, "x-dualmap-timeout-ms: soon\r\n")
         await client.post("/v1/chat/completions", CHAT)
         await f.until(lambda: len(lines()) == 2)
         f.apply()

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dualmap.router.apis.stream_rules import CHUNK_STREAM
-from dualmap.router.requests.answer_events import FAILED, MAX_HELD_BYTES, AnswerEvents
+from dualmap.router.apis.stream_rules import CHUNK_STREAM, MESSAGES_STREAM, OTHER_STREAM, RESPONSES_STREAM
+from dualmap.router.requests.answer_events import FAILED, MAX_HELD_BYTES, NOTHING_OF_IT, AnswerEvents
 
 ABOUT = '"id":"chatcmpl-97d65b8076327b82","object":"chat.completion.chunk","created":1795409528,"model":"tiny"'
 ROLE = (
@@ -153,6 +155,118 @@ def test_what_is_relayed_is_the_same_wherever_reads_cut_the_stream(stream, hides
         assert (events.notice is FAILED) is failed
         assert out == expected
         assert bool(events.usage_event) is (hides_usage and USAGE_KEY in stream and USAGE_KEY not in expected)
+
+
+def named(name: str, **fields) -> bytes:
+    return f"event: {name}\ndata: {json.dumps({'type': name, **fields}, separators=(',', ':'))}\n\n".encode()
+
+
+def response(name: str, status: str, **fields) -> bytes:
+    return named(f"response.{name}", response={"object": "response", "status": status, "error": None, **fields})
+
+
+def delta(text: str) -> bytes:
+    return named("response.output_text.delta", content_index=0, delta=text, sequence_number=len(text))
+
+
+def text_delta(text: str) -> bytes:
+    return named("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+
+
+CREATED = response("created", "in_progress") + response("in_progress", "in_progress")
+ADDED = named("response.output_item.added", item={}) + named("response.content_part.added", part={})
+COMPLETED = response("completed", "completed", output=[{}], usage={"output_tokens": 3})
+CANCELLED = response("completed", "cancelled", output=[{}], usage={"output_tokens": 3})
+FAILED_RESPONSE = response("failed", "failed").replace(
+    b'"error":null', b'"error":{"code":"server_error","message":"no"}'
+)
+RESPONSE = CREATED + ADDED + delta("a") + delta('say "response" \n\n "error"') + delta("b")
+START = named("message_start", message={"stop_reason": None}) + named("content_block_start", index=0)
+STOP = named("message_delta", delta={"stop_reason": "end_turn"}) + named("message_stop")
+ABORTED_MESSAGE = named("message_delta", delta={"stop_reason": None})
+PINGED = named("ping")
+OVERLOADED = named("error", error={"type": "overloaded_error", "message": "no"})
+TOO_LONG = named("error", error={"type": "invalid_request_error", "message": "no"})
+SPEECH = named("speech.audio.delta", audio="YWJj") + named("speech.audio.done")
+# name: rules, stream, what is relayed, whether it failed
+OTHER_STREAMS = {
+    "response": (RESPONSES_STREAM, RESPONSE + COMPLETED, RESPONSE + COMPLETED, False),
+    "response, comments": (RESPONSES_STREAM, CREATED + PING + delta("a") + PING, CREATED + delta("a") + PING, False),
+    "response, cancelled": (RESPONSES_STREAM, RESPONSE + CANCELLED, RESPONSE, True),
+    "response, failed": (RESPONSES_STREAM, RESPONSE + FAILED_RESPONSE, RESPONSE, True),
+    "response, failed at once": (RESPONSES_STREAM, CREATED + ADDED + FAILED_RESPONSE, b"", True),
+    "response, error": (RESPONSES_STREAM, RESPONSE + named("error", code="500", message="no"), RESPONSE, True),
+    "response, preludes alone": (RESPONSES_STREAM, CREATED + ADDED, CREATED + ADDED, False),
+    "message": (
+        MESSAGES_STREAM,
+        START + text_delta("a") + PINGED + text_delta('"stop_reason":null') + text_delta("c") + STOP,
+        START + text_delta("a") + PINGED + text_delta('"stop_reason":null') + text_delta("c") + STOP,
+        False,
+    ),
+    "message, aborted": (MESSAGES_STREAM, START + text_delta("a") + ABORTED_MESSAGE, START + text_delta("a"), True),
+    "message, aborted at once": (MESSAGES_STREAM, START + PINGED + ABORTED_MESSAGE + STOP, b"", True),
+    "message, overloaded": (MESSAGES_STREAM, PINGED + OVERLOADED, b"", True),
+    "message, overloaded later": (MESSAGES_STREAM, START + text_delta("a") + OVERLOADED, START + text_delta("a"), True),
+    "message, too long": (MESSAGES_STREAM, TOO_LONG, TOO_LONG, False),
+    "speech": (OTHER_STREAM, PING + SPEECH, SPEECH, False),
+}
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize(("rules", "stream", "expected", "failed"), OTHER_STREAMS.values(), ids=OTHER_STREAMS)
+def test_so_it_is_with_streams_of_other_apis(rules, stream, expected, failed, end):
+    stream, expected = stream.replace(b"\n", end), expected.replace(b"\n", end)
+    cuts = [[stream[:i], stream[i:]] for i in range(len(stream) + 1)]
+    cuts += [[stream[i : i + size] for i in range(0, len(stream), size)] + [b""] for size in (1, 7, 100)]
+    for reads in cuts:
+        events = AnswerEvents(rules, hides_usage=False)
+        assert relayed(events, reads) == expected
+        assert (events.notice is FAILED) is failed
+
+
+@pytest.mark.parametrize(
+    ("rules", "event", "held", "comment"),
+    [
+        (CHUNK_STREAM, token("a"), ROLE, PING),
+        (RESPONSES_STREAM, delta("a"), CREATED, PING),
+        (MESSAGES_STREAM, text_delta("a"), START, PING),
+        (MESSAGES_STREAM, text_delta("a"), START, PINGED),
+        (OTHER_STREAM, SPEECH, b"", PING),
+    ],
+)
+def test_what_holds_nothing_of_the_answer_is_noticed(rules, event, held, comment):
+    events = AnswerEvents(rules, hides_usage=False)
+    assert events.feed(held + comment, False) == b""
+    assert events.notice is None
+    assert events.feed(event, False).endswith(event)
+    assert events.notice is None
+    assert events.feed(comment, False) == comment
+    assert events.notice is NOTHING_OF_IT
+    events.notice = None
+    assert events.feed(comment + event, False) == comment + event
+    assert events.notice is None
+
+
+BITS = [
+    *(ROLE, token("a"), ABORT, USAGE, error(500), PING, DONE, CREATED, delta("b"), COMPLETED, FAILED_RESPONSE, START),
+    *(text_delta("c"), STOP, OVERLOADED, b"\n", b"\r\n\r\n", b"data: ", b'{"error":', b"\xff", b":", b"}"),
+]
+
+
+@given(
+    st.sampled_from([CHUNK_STREAM, RESPONSES_STREAM, MESSAGES_STREAM, OTHER_STREAM]),
+    st.lists(st.sampled_from(BITS)),
+    st.data(),
+)
+def test_whatever_comes_is_relayed_in_order_and_raises_nothing(rules, bits, data):
+    stream = bytearray(b"".join(bits))
+    for _ in range(data.draw(st.integers(0, 3)) if stream else 0):
+        stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
+    size = data.draw(st.integers(1, 300))
+    reads = [bytes(stream[i : i + size]) for i in range(0, len(stream), size)] + [b""]
+    out = iter(relayed(AnswerEvents(rules, data.draw(st.booleans())), reads))
+    stream_bytes = iter(bytes(stream))
+    assert all(byte in stream_bytes for byte in out)  # nothing is made up
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])

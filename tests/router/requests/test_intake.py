@@ -98,6 +98,14 @@ def test_without_a_key_each_session_has_its_share(header):
     assert taken_in(**{header: b"s-1"}, authorization=b"Bearer sk-1").tenant.startswith("key-")
 
 
+def test_a_session_is_a_hint_for_prompts_alone():
+    first, again, other = (taken_in(x_session_id=name).session for name in (b"s-1", b"s-1", b"s-2"))
+    assert first == again != other
+    assert 0 not in (first, other)
+    assert taken_in().session == 0
+    assert taken_in(OTHER, x_session_id=b"s-1").session == 0  # nothing of it is kept
+
+
 @pytest.mark.parametrize("value", [b"7", b"7.0"])
 def test_a_priority_may_stand_in_a_header(value):
     assert taken_in(OTHER, x_vllm_priority=value).priority == 7

@@ -9,11 +9,12 @@ from dualmap.router.requests import token_arrival
 from dualmap.router.tokens.chat_prompt import read_chat
 from dualmap.router.tokens.completion_prompt import read_completion
 from dualmap.router.tokens.prompt_reader import PromptReader
-from dualmap.router.tokens.token_blocks import Fallback, TokenizedPrompt
+from dualmap.router.tokens.token_blocks import Fallback, TokenBlocks, TokenizedPrompt
 from dualmap.scheduler.events import BlocksRemoved, BlocksStored
 from dualmap.scheduler.fleet.signals import InstanceSignals, LoadSample, SignalNews
 from tests.conftest import WAIT_S
 from tests.router.conftest import CHAT, answer_hello, post
+from tests.router.made_tokenizers import save_tokenizer
 
 ADAPTER_CARDS = ({"id": "tiny", "parent": None}, {"id": "tuned", "parent": "tiny"})
 
@@ -79,6 +80,21 @@ async def test_a_request_has_the_same_home_whether_its_tokens_come_in_time_or_no
         assert len({attempt.candidates for attempt in attempts}) == 1
 
 
+async def test_the_others_are_told_what_the_instance_holds_and_what_names_the_prompt(fleet, tokens):
+    async with fleet(tokens=tokens) as f:
+        f.gateway.share_sent(True)
+        client = await f.client()
+        for number, known in enumerate((TokenizedPrompt((1, 2, 3), 1700), TokenizedPrompt((), 20), None)):
+            await client.send(post("/v1/chat/completions", CHAT))
+            await f.until(lambda number=number: len(tokens.futures) > number)
+            tokens.futures[number].set_result(known)
+            assert (await client.answer()).status == 200
+        long, short, untold = f.gateway.take_sent()
+        assert (long.instance_id, long.blocks, long.key_blocks) == ("i0", (1, 2, 3), untold.blocks)
+        assert (short.blocks, short.key_blocks) == ((), untold.blocks)
+        assert untold.key_blocks == ()
+
+
 @pytest.mark.parametrize("late", [True, False])
 async def test_without_tokens_it_is_known_by_its_bytes(fleet, tokens, monkeypatch, late: bool):
     if late:
@@ -128,3 +144,28 @@ async def test_what_instances_say_reaches_the_core_and_the_status(fleet):
         assert 0.25 <= shown["age_s"] < 20
         scraped = f.gateway.metrics.scrape().decode()
         assert 'dualmap_instance_signal_age_seconds{instance="i0",signal="metrics"}' in scraped
+
+
+BODIES = {
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": {"model": "tiny", "prompt": "The quick brown fox"},
+    "/v1/responses": {"model": "tiny", "input": "hello", "instructions": "You help."},
+    "/v1/messages": {"model": "tiny", "max_tokens": 9, "messages": CHAT["messages"]},
+    "/inference/v1/generate": {"model": "tiny", "token_ids": [5, 6, 7], "sampling_params": {}},
+}
+
+
+async def test_every_prompt_that_is_placed_by_its_prefix_is_known_by_its_tokens(fleet, tmp_path, monkeypatch):
+    monkeypatch.setattr(token_arrival, "TIMEOUT_S", WAIT_S)
+    blocks = TokenBlocks(save_tokenizer(tmp_path), 2)
+    async with fleet(tokens=blocks) as f:
+        client = await f.client()
+        for path, body in BODIES.items():
+            assert (await client.post(path, body)).status == 200
+        requests = [attempt.request for attempt in f.gateway.scheduler.books.ended]
+        assert all(request.blocks and request.key_blocks for request in requests)
+        assert len(requests) == blocks.exact == len(BODIES)
+        count = {"model": "tiny", "messages": CHAT["messages"]}
+        assert (await client.post("/v1/messages/count_tokens", count)).status == 200
+        assert blocks.exact == len(BODIES)  # what is only counted is in no cache
+    blocks.close()

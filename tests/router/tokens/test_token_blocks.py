@@ -244,7 +244,11 @@ FALLBACKS = {
     "nested deeply": (b'{"messages":[' + b'{"a":' * 9999 + b"1" + b"}" * 9999 + b"]}", read_chat, Fallback.MALFORMED),
     "no messages": ({}, read_chat, Fallback.MALFORMED),
     "a message that is a text": ({"messages": ["hi"]}, read_chat, Fallback.MALFORMED),
-    "an image": ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, read_chat, Fallback.UNSUPPORTED),
+    "an image": (
+        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+        read_chat,
+        Fallback.UNSUPPORTED,
+    ),
     "no role": ({"messages": [{"content": "hi"}]}, read_chat, Fallback.UNSUPPORTED),
     "a template of its own": (CHAT | {"chat_template": "x"}, read_chat, Fallback.UNSUPPORTED),
     "a template among the arguments": (
@@ -270,7 +274,11 @@ FALLBACKS = {
     ),
     "a tool that is not a function": (CHAT | {"tools": [{"type": "custom"}]}, read_chat, Fallback.UNSUPPORTED),
     "no message": ({"messages": []}, read_chat, Fallback.REFUSED),
-    "a last message that both ends and goes on": (CHAT | {"continue_final_message": True}, read_chat, Fallback.REFUSED),
+    "a last message that both ends and goes on": (
+        CHAT | {"continue_final_message": True},
+        read_chat,
+        Fallback.REFUSED,
+    ),
     "content that is a number": ({"messages": [{"role": "user", "content": 5}]}, read_chat, Fallback.FAILED),
     "several prompts": ({"prompt": ["a", "b"]}, read_completion, Fallback.UNSUPPORTED),
     "several prompts of ids": ({"prompt": [[1], [2]]}, read_completion, Fallback.UNSUPPORTED),

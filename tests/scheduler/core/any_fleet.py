@@ -115,7 +115,8 @@ class Fleet(CheckedCore):
             block_tokens=(0, 512, 100, 0, 390)[self._arrived % 5],  # estimates of one block's length differ
             timeout_s=timeout_s,
             adapter={3: "sql", 17: "poems"}.get(self._arrived % 24, ""),
-            only={5: ("a", "b"), 6: ("e",), 17: ("a", "c", "never")}.get(self._arrived % 24, ()),
+            only={5: ("a", "b"), 6: ("e",), 17: ("a", "c", "never"), 10: ("b",)}.get(self._arrived % 24, ()),
+            stateful=self._arrived % 24 in (10, 11),
             tpot_slo_s=(None, None, 0.0, 0.05, 1e-6)[self._arrived % 5],
             key_blocks=hash_trace_ids([prompt % 7, 1, prompt]) if self._arrived % 4 == 1 else (),
             session=(0, 0, 1, prompt + 1)[self._arrived % 4],

@@ -254,6 +254,8 @@ class CheckedCore:
             adapter, only = attempt.request.adapter, attempt.request.only
             able = {i for i in self.ready if not adapter or adapter in ADAPTERS[i]}
             able &= set(only) or able
+            if attempt.request.home is not None:
+                able = {attempt.request.home}  # also while it drains
             assert attempt.instance_id in able
             assert set(attempt.candidates) <= able
             assert len(set(attempt.candidates)) == len(attempt.candidates) <= 2

@@ -42,6 +42,7 @@ def test_prompts_known_by_their_tokens_are_agreed_on_by_the_chain_of_their_keys(
     no_block: tuple[int, ...] = ()
     for held in (no_block, tuple(hash_trace_ids([55]))):
         depths.observe(tuple(Sent(i, held, blocks) for i, blocks, _ in crowd("a")), MEMBERS)
+    depths.observe((Sent("a", ()),), MEMBERS)  # nothing names it
     assert depths.news(0)[""].depths == ((hash_trace_ids([0])[0], 2),)
 
 
