@@ -211,6 +211,7 @@ if __name__ == "__main__":
         agent_turns,
         message_error,
         use_up,
+        wait_for_key,
         many_at_once,
         tool_call,
         picture,
