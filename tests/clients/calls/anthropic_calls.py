@@ -112,7 +112,7 @@ def agent_turns(name: str, turns: int, model: str = "sim") -> list[dict[str, Any
             marked = {**last, "content": [*last["content"][:-1], {**last["content"][-1], **KEPT}]}
             with client.beta.messages.stream(
                 model=model,
-                max_tokens=24,
+                max_tokens=8,
                 system=system,
                 tools=TOOLS,
                 messages=[*before, marked],
