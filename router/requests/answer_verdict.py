@@ -32,24 +32,24 @@ ANSWER, RETRY, FAILURE, REPLACED = Verdict  # a name is found five times as fast
 
 
 def answer_verdict(
-    status: int, *, aborted: bool, begun: bool, last: bool, searches: bool = False, html: bool = False
+    status: int, *, aborted: bool, begun: bool, last: bool, html: bool = False, searches: bool = False
 ) -> Verdict:
     """Judge an answer by what has come of it.
 
     aborted: the instance ended it by itself.
     begun: the client has been sent some of it.
     last: no other instance will be asked.
-    searches: another instance may keep what the request goes on from.
     html: it is a page, which no instance gives, but a proxy before it.
+    searches: another instance may keep what the request goes on from.
     """
     if aborted:
         return FAILURE if begun else RETRY
     if begun:
         return ANSWER
+    if searches and status == NOT_FOUND_STATUS and not last:
+        return RETRY
     if html and status not in REDIRECTS:
         return REPLACED if last and status in CLIENT_ERRORS else RETRY
-    if searches and status == NOT_FOUND_STATUS:
-        return ANSWER if last else RETRY
     if status not in NO_ANSWERS:
         return ANSWER
     return ANSWER if last and status in TOLD_AT_LAST else RETRY
@@ -60,10 +60,10 @@ def error_cause(status: int) -> FailureCause:
     return NO_ANSWERS.get(status, FailureCause.ERROR)
 
 
-def failure_cause(status: int, *, aborted: bool, html: bool = False) -> FailureCause:
-    """Name why what came is no answer. See answer_verdict."""
+def failure_cause(status: int, *, aborted: bool, searches: bool = False) -> FailureCause:
+    """Name why what came is no answer; see answer_verdict."""
     if aborted:
         return FailureCause.ABORTED
-    if html:
-        return NO_ANSWERS.get(status, FailureCause.BROKEN)
-    return FailureCause.NOT_HERE if status == NOT_FOUND_STATUS else NO_ANSWERS[status]
+    if searches and status == NOT_FOUND_STATUS:
+        return FailureCause.NOT_HERE
+    return NO_ANSWERS.get(status, FailureCause.BROKEN)

@@ -11,7 +11,14 @@ from dualmap.router.http.answer_sink import Upstream
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.requests.answer_events import FAILED, AnswerEvents, Notice
-from dualmap.router.requests.answer_plain import ENCODED, MAX_HELD_BYTES, NO_STREAM, PASSED, AnswerAsEvents, HeldAnswer
+from dualmap.router.requests.answer_plain import (
+    ENCODED,
+    MAX_HELD_BYTES,
+    NO_STREAM,
+    PASSED,
+    AnswerAsEvents,
+    HeldAnswer,
+)
 from dualmap.router.requests.answer_verdict import (
     ANSWER,
     FAILURE,
@@ -177,13 +184,13 @@ class Running:
             last = self.dispatch.last and not asked.other_cores
             searches = asked.request.stateful and asked.request.searches
             verdict = answer_verdict(
-                head.status, aborted=False, begun=False, last=last, searches=searches, html=head.html
+                head.status, aborted=False, begun=False, last=last, html=head.html, searches=searches
             )
             if verdict is not ANSWER:
                 if verdict is REPLACED:
                     self._tell_instead(read_error(head.status, b""))
                 else:
-                    self._give_up(failure_cause(head.status, aborted=False, html=head.html))
+                    self._give_up(failure_cause(head.status, aborted=False, searches=searches))
                 return
             answer = self._answer = self._read_as(head)
             if head.status < FIRST_REDIRECT_STATUS:

@@ -82,8 +82,3 @@ def test_what_the_client_has_some_of_is_never_had_elsewhere(status, last):
 )
 def test_what_is_no_answer_has_a_cause(status, aborted, cause):
     assert failure_cause(status, aborted=aborted) is cause
-
-
-@pytest.mark.parametrize(("status", "cause"), [(404, FailureCause.BROKEN), (503, FailureCause.REFUSED)])
-def test_a_page_has_a_cause(status, cause):
-    assert failure_cause(status, aborted=False, html=True) is cause
