@@ -76,7 +76,7 @@ class AnswerHead:
             self._connection += b"," + value
         elif name == b"content-type":
             self.event_stream = value.startswith(b"text/event-stream")
-            self.html = value.startswith(b"text/html")
+            self.html = value[:9].lower() == b"text/html"
             self.lines.append(b"%b: %b\r\n" % (name, value))
         elif name == b"content-encoding":
             self.encoded = value.lower() != b"identity"

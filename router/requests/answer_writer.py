@@ -62,7 +62,7 @@ class AnswerWriter:
         elif head.has_body and not http.http10:
             self._chunked = True
             pieces.append(b"transfer-encoding: chunked\r\n")
-        self._takes_events = head.event_stream and (self._chunked or http.http10)
+        self._takes_events = head.event_stream and not head.encoded and (self._chunked or http.http10)
         if http.answer_lines:
             pieces[1:] = [line for line in pieces[1:] if not line.lower().startswith(CORS_LINE)]
         pieces.append(self._end_of_head(lines))

@@ -112,7 +112,7 @@ def agent_turns(name: str, turns: int, model: str = "sim") -> list[dict[str, Any
             marked = {**last, "content": [*last["content"][:-1], {**last["content"][-1], **KEPT}]}
             with client.beta.messages.stream(
                 model=model,
-                max_tokens=24,
+                max_tokens=8,
                 system=system,
                 tools=TOOLS,
                 messages=[*before, marked],
@@ -211,6 +211,7 @@ if __name__ == "__main__":
         agent_turns,
         message_error,
         use_up,
+        wait_for_key,
         many_at_once,
         tool_call,
         picture,

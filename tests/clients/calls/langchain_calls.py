@@ -18,7 +18,7 @@ def connect(model: str, **options: Any) -> ChatOpenAI:
         timeout=TIMEOUT_S,
         include_response_headers=True,
         stream_usage=True,
-        **{"max_retries": 0, "max_tokens": 24, **options},
+        **{"max_retries": 0, "max_tokens": 8, **options},
     )
 
 

@@ -33,7 +33,7 @@ def turns(provider: str, name: str, count: int, model: str = "sim") -> list[dict
     answers = []
     for turn in range(count):
         messages.append({"role": "user", "content": f"Turn {turn} of {name}. " * 30})
-        answer = litellm.completion(**common(provider, model), messages=messages, max_tokens=24)
+        answer = litellm.completion(**common(provider, model), messages=messages, max_tokens=8)
         messages.append({"role": "assistant", "content": answer.choices[0].message.content})
         details = answer.usage.prompt_tokens_details
         answers.append(

@@ -83,7 +83,7 @@ def chat_turns(name: str, turns: int, model: str = "sim") -> list[dict[str, Any]
         for turn in range(turns):
             messages.append({"role": "user", "content": f"Turn {turn}. {TURN}"})
             raw = client.chat.completions.with_raw_response.create(
-                model=model, messages=messages, max_tokens=24, stream=True, stream_options={"include_usage": True}
+                model=model, messages=messages, max_tokens=8, stream=True, stream_options={"include_usage": True}
             )
             chunks = list(raw.parse())
             text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)

@@ -84,7 +84,7 @@ def agent_turns(name: str, turns: int, model: str = "sim") -> list[dict[str, Any
                 parallel_tool_calls=False,
                 store=False,
                 stream=True,
-                max_output_tokens=24,
+                max_output_tokens=8,
                 prompt_cache_key=f"session-{name}",
             )
             response = completed(raw.parse())
@@ -109,7 +109,7 @@ def follow_up_turns(name: str, turns: int, model: str = "sim") -> list[dict[str,
                 model=model,
                 instructions=f"You serve {name}. " + RULES,
                 input=f"Turn {turn} of {name}. {OUTPUT}",
-                max_output_tokens=24,
+                max_output_tokens=8,
                 **({"previous_response_id": previous} if previous else {}),
             )
             response = raw.parse()

@@ -33,7 +33,7 @@ const calls = {
     for (let turn = 0; turn < turns; turn++) {
       messages.push({ role: "user", content: `Turn ${turn} of ${name}. `.repeat(30) });
       const { data, response } = await openai()
-        .chat.completions.create({ model, messages, max_tokens: 24 })
+        .chat.completions.create({ model, messages, max_tokens: 8 })
         .withResponse();
       messages.push(data.choices[0].message);
       answers.push({
@@ -77,7 +77,7 @@ const calls = {
           model,
           instructions: RULES,
           input: `Turn ${turn} of ${name}. `.repeat(30),
-          max_output_tokens: 24,
+          max_output_tokens: 8,
           stream: true,
           ...(previous_response_id && { previous_response_id }),
         })
