@@ -6,6 +6,7 @@ import zlib
 
 import pytest
 
+from dualmap.router.http.answer_head import AnswerHead
 from tests.router.conftest import CHAT, STREAM, Conversation, answer_hello, post
 
 PAGE = b"<html><head><title>Bad Gateway</title></head><body><center>nginx</center></body></html>"
@@ -108,6 +109,13 @@ async def test_when_to_come_again_is_told_where_all_are_overloaded(fleet):
         ("HTTPS://{own}/v1/files", "/v1/files"),
         ("//{own}/v1/files", "/v1/files"),
         ("http://{own}", "/"),
+        ("http://{own}?a=1", "/?a=1"),
+        ("http://{own}//evil.example/", "/evil.example/"),
+        ("http://me@{own}/v1/files", "/v1/files"),
+        ("http://localhost:{port}/v1/files", "/v1/files"),
+        ("http://0.0.0.0:{port}/v1/files", "/v1/files"),
+        ("http://localhost:1/v1/files", "http://localhost:1/v1/files"),
+        ("http://example.org:{port}/v1/files", "http://example.org:{port}/v1/files"),
         ("/v1/files", "/v1/files"),
         ("files", "files"),
         ("http://{own}.evil/v1/files", "http://{own}.evil/v1/files"),
@@ -116,15 +124,33 @@ async def test_when_to_come_again_is_told_where_all_are_overloaded(fleet):
 )
 async def test_a_redirect_of_an_instance_stays_here(fleet, location, relayed):
     async def redirect(conversation: Conversation) -> None:
-        own = f"127.0.0.1:{f.instances[0].port}"
-        to = location.format(own=own)
+        port = f.instances[0].port
+        to = location.format(own=f"127.0.0.1:{port}", port=port)
         await conversation.send(f"HTTP/1.1 307 x\r\nLocation: {to}\r\ncontent-length: 0\r\n\r\n".encode())
 
     async with fleet(redirect) as f:
         client = await f.client()
         answer = await client.post("/v1/elsewhere", {})
         assert answer.status == 307
-        assert answer.headers["location"] == relayed.format(own=f"127.0.0.1:{f.instances[0].port}")
+        port = f.instances[0].port
+        assert answer.headers["location"] == relayed.format(own=f"127.0.0.1:{port}", port=port)
+
+
+@pytest.mark.parametrize(
+    ("authority", "location", "relayed"),
+    [
+        (b"vllm.example:80", b"http://vllm.example/v1/files", b"/v1/files"),
+        (b"vllm.example:80", b"http://VLLM.example:80/v1/files", b"/v1/files"),
+        (b"vllm.example:8000", b"http://vllm.example/v1/files", b"http://vllm.example/v1/files"),
+        (b"[fe80::1]:8000", b"http://[FE80::1]:8000/v1/files", b"/v1/files"),
+        (b"", b"http://vllm.example/v1/files", b"http://vllm.example/v1/files"),
+    ],
+)
+def test_an_instance_is_known_by_its_address_with_or_without_the_usual_port(authority, location, relayed):
+    head = AnswerHead()
+    head.note(b"location", location)
+    head.complete(307, True, authority)
+    assert head.lines == [b"location: %b\r\n" % relayed]
 
 
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":3}}\n\n'
@@ -251,3 +277,11 @@ async def test_a_path_tells_what_it_takes(fleet, path, status, allow):
             answer = await client.answer()
             assert (answer.status, answer.headers.get("allow")) == (status, allow)
         assert await client.at_end()
+
+
+async def test_no_instance_is_asked_to_show_a_request_as_it_came(fleet):
+    async with fleet() as f:
+        client = await f.client()
+        await client.send(b"TRACE /v1/other HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await client.answer()).status == 405
+        assert not f.instances[0].received
