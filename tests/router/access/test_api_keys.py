@@ -130,6 +130,69 @@ async def test_models_that_a_key_may_not_use_are_not_there(keyed):
         f.check_books_are_empty()
 
 
+async def test_a_key_of_one_model_that_names_none_waits_until_it_is_known_which_that_is(keyed):
+    async with keyed(models=["tiny"]) as f:
+        client = await f.client()
+        nameless = {"messages": CHAT["messages"]}
+        for members, status in (
+            ((), 503),
+            ((f.member(0, model_cards=CARDS[1:]),), 404),
+            ((f.member(0, model_cards=CARDS[:1]),), 200),
+        ):
+            f.apply(*members)
+            assert (await client.post("/v1/chat/completions", nameless, bearing(B))).status == status
+        f.check_books_are_empty()
+
+
+async def test_a_key_of_one_model_names_it_where_there_are_several_pools(fleet, tmp_path):
+    path = write_keys(tmp_path / "keys.yaml", models=["tiny"])
+    async with fleet(pools=("", "b"), cards=CARDS[:1], about={"access": Access(path, time.monotonic)}) as f:
+        f.apply(f.member(0, model_cards=CARDS[:1]), f.member(0, pool="b", model_cards=CARDS[1:], instance_id="i1"))
+        client = await f.client()
+        for path in ("/v1/embeddings", "/v1/chat/completions"):
+            answer = await client.post(path, {"input": "hi", "messages": CHAT["messages"]}, bearing(B))
+            assert (answer.status, answer.error["param"]) == (400, "model")
+
+
+@pytest.mark.parametrize(
+    ("stream", "path"), [(False, "/v1/messages"), (True, "/v1/messages"), (False, "/v1/responses")]
+)
+async def test_the_tokens_of_an_answer_count_over_every_api(keyed, path, stream):
+    usage = {"input_tokens": 10, "output_tokens": 700}
+
+    async def answer(conversation: Conversation) -> None:
+        if not stream:
+            about = {"type": "message", "stop_reason": "end_turn", "status": "completed", "output": [{}]}
+            await conversation.send_json({**about, "usage": usage})
+            return
+        await conversation.begin_stream()
+        await conversation.send_event('{"type":"content_block_delta","delta":{"type":"text_delta","text":"a"}}')
+        ends = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}
+        await conversation.send_event(json.dumps(ends))
+        await conversation.end_stream()
+
+    async with keyed(answer, tokens_per_minute=100_000) as f:
+        client = await f.client()
+        for _ in range(2):
+            told = await client.post(path, {**CHAT, "input": "hi", "stream": stream}, bearing(B))
+            assert told.status == 200
+        assert 99_000 < int(told.headers["x-ratelimit-remaining-tokens"]) < 99_400
+
+
+async def test_a_picture_does_not_use_up_a_keys_tokens(keyed):
+    async with keyed(tokens_per_minute=10_000) as f:
+        client = await f.client()
+        data = "A" * 3_000_000
+        for content in (
+            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}},
+            {"image_url": f"data:image/png;base64,{data}"},
+        ):
+            body = {"model": "tiny", "messages": [{"role": "user", "content": [content]}]}
+            answer = await client.post("/v1/chat/completions", body, bearing(B))
+            assert answer.status == 200
+        assert int(answer.headers["x-ratelimit-remaining-tokens"]) > 6_000
+
+
 async def test_a_used_up_limit_is_429_with_when_to_come_again(keyed):
     async with keyed(requests_per_minute=2, tokens_per_minute=100_000) as f:
         client = await f.client()
@@ -175,10 +238,35 @@ async def test_tenants_share_no_prefix_neither_here_nor_in_the_instance(keyed):
         assert body["stream_options"] == {"include_usage": True}
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/responses/compact",
+        "/v1/messages",
+        "/inference/v1/generate",
+        "/v1/embeddings",
+        "/rerank",
+        "/pooling",
+        "/v1/chat/completions/batch",
+    ],
+)
+async def test_whatever_may_have_a_prompt_gets_the_salt_of_its_tenant(keyed, path):
+    async with keyed(isolate=True) as f:
+        client = await f.client()
+        body = {**CHAT, "input": "hi", "prompt": "hi", "token_ids": [1], "cache_salt": "mine"}
+        for key in (A, B):
+            assert (await client.post(path, body, bearing(key))).status == 200
+        salts = {received.json["cache_salt"] for received in f.instances[0].received}
+        assert len(salts) == 2
+        assert "mine" not in salts
+
+
 ODD_BODIES = [
     b'{"model":"tiny","messages":"hi"}',
     b'{"messages":[],"cache_salt":"mine"} \n',
-    b'{"model":"tiny","messages":[{"role":"user","content":"hi"}],"temperature":NaN,"cache_salt":"mine"}',
+    b'{"model":"tiny","messages":"hi","temperature":NaN,"cache_salt":"mine"}',
     b"{ }",
 ]
 
@@ -193,7 +281,7 @@ async def test_a_body_that_is_not_understood_gets_the_salt_of_its_tenant_as_well
         assert salts[0] == salts[1] != "mine"
 
 
-@pytest.mark.parametrize("body", [b"[]", b"hi", b""])
+@pytest.mark.parametrize("body", [b"[]", b"hi", b"", b"[{}]", b"--b\r\n\r\n{}\r\n--b--"])
 async def test_what_is_no_object_is_passed_on_as_it_is(keyed, body):
     async with keyed(isolate=True) as f:
         client = await f.client()

@@ -166,6 +166,34 @@ def test_tools_are_blocks_in_front_in_any_order_of_their_keys():
     assert one.text_bytes > 300 + len(TOOL["description"])
 
 
+def test_tools_are_the_same_over_every_api():
+    function = TOOL | {"parameters": {"type": "object", "properties": {"a": {"type": "string"}, "b": {}}}}
+    turned = {"properties": {"b": {}, "a": {"type": "string"}}}
+    of_chat = {"function": {**function, "strict": None}, "type": "function"}
+    of_responses = {"type": "function", "strict": None, **function}
+    of_messages = {"name": "read", "description": TOOL["description"], "input_schema": turned}
+    cached = of_messages | {"type": "custom", "cache_control": {"type": "ephemeral"}}
+    asks = [said("user", "Read it.")]
+    blocks = {
+        chat(*asks, tools=[of_chat]).blocks,
+        read(RESPONSES, {"model": "tiny", "input": asks, "tools": [of_responses]}).blocks,
+        read(MESSAGES, {"model": "tiny", "messages": asks, "tools": [of_messages]}).blocks,
+        read(MESSAGES, {"model": "tiny", "messages": asks, "tools": [cached]}).blocks,
+    }
+    assert len(blocks) == 1
+    assert chat(*asks, tools=[{"type": "function", "function": function | {"strict": True}}]).blocks not in blocks
+    searches = [read(MESSAGES, {"model": "tiny", "messages": asks, "tools": [{"type": t}]}).blocks for t in "ab"]
+    assert searches[0] != searches[1]
+
+
+def test_a_developer_is_the_system():
+    def led_by(role: str) -> tuple[Any, ...]:
+        messages = [said(role, SYSTEM), said("user", "Why?")]
+        return chat(*messages).blocks, read(RESPONSES, {"model": "tiny", "input": messages}).blocks
+
+    assert led_by("developer") == led_by("system") != led_by("user")
+
+
 def test_the_line_that_claude_code_changes_with_every_request_is_left_out():
     def turn(number: int) -> ReadBody:
         header = {"type": "text", "text": f"x-anthropic-billing-header: cc_version=2; cch={number};"}
@@ -210,10 +238,74 @@ def test_pictures_are_told_apart_by_their_content_over_every_api():
         ({"type": "file", "file": {"file_data": "AAAA", "filename": "a.pdf"}}, "file"),
         ({"type": "image_url", "image_url": "http://files.example/a.png"}, "image"),
         ({"type": "image_url", "image_url": None, "uuid": "u1"}, "image"),
+        ({"image_url": "data:image/png;base64,AAAA"}, "image"),
+        ({"video_url": {"url": "http://files.example/a.mp4"}}, "video"),
+        ({"type": "audio_embeds", "audio_embeds": "AAAA"}, "audio"),
+        ({"type": "video", "video": ["data:image/png;base64,AAAA", "data:image/png;base64,BBBB"]}, "video"),
+        ({"type": "prompt_embeds", "data": "AAAA"}, "file"),
+        ({"type": "computer_screenshot", "image_url": "data:image/png;base64,AAAA"}, "image"),
+        ({"type": "unheard_of", "here": [{"sound": "data:audio/wav;base64,AAAA"}]}, "audio"),
+        ({"type": "unheard_of", "here": "data:application/pdf;base64,AAAA"}, "file"),
     ],
 )
 def test_other_media_count_by_their_kind(part, kind):
-    assert chat(said("user", [part])).media == {kind: 1}
+    one = chat(said("user", [part]))
+    assert one.media == {kind: 1}
+    assert one.text_bytes < 100
+
+
+DATA = "A" * 100_000
+PNG = f"data:image/png;base64,{DATA}"
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "computer_call_output", "call_id": "c", "output": {"type": "computer_screenshot", "image_url": PNG}},
+        {"type": "custom_tool_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": PNG}]},
+        {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": PNG}]},
+        {"type": "image_generation_call", "id": "i", "result": DATA},
+    ],
+    ids=lambda item: item["type"],
+)
+def test_pictures_among_the_items_of_a_response_count_as_parts(item):
+    one = read(RESPONSES, {"model": "tiny", "input": [said("user", "Look."), item]})
+    assert one.media == {"image": 1}
+    assert one.text_bytes < 200
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"input": [{"type": "reasoning", "summary": [], "encrypted_content": DATA}]},
+        {"input": [{"type": "compaction", "encrypted_content": DATA}]},
+        {"messages": [said("assistant", [{"type": "redacted_thinking", "data": DATA}])]},
+        {"messages": [said("assistant", [{"type": "thinking", "thinking": "So.", "signature": DATA}])]},
+        {"messages": [said("assistant", [{"type": "web_search_result", "encrypted_content": DATA}])]},
+    ],
+)
+def test_what_is_sealed_does_not_count(more):
+    one = read(RESPONSES if "input" in more else MESSAGES, {"model": "tiny", **more})
+    assert one.understood
+    assert one.text_bytes < 200
+
+
+def test_a_document_that_is_written_out_is_text():
+    def document(**source: Any) -> ReadBody:
+        return read(MESSAGES, {"messages": [said("user", [{"type": "document", "source": source}])]})
+
+    text = "Il était une fois. " * 1000
+    plain = document(type="text", media_type="text/plain", data=text)
+    assert (plain.text_bytes >= len(text), plain.media) == (True, {})
+    assert document(type="content", content=[{"type": "text", "text": text}]).blocks == plain.blocks
+    assert document(type="base64", media_type="application/pdf", data=DATA).media == {"file": 1}
+
+
+def test_a_medium_that_its_client_names_is_known_by_that_name():
+    def shown(url: str | None, uuid: str) -> ReadBody:
+        return chat(said("user", [{"type": "image_url", "image_url": {"url": url}, "uuid": uuid}]))
+
+    assert shown(PNG, "u1").blocks == shown(None, "u1").blocks != shown(None, "u2").blocks
 
 
 def test_token_ids_are_the_same_however_they_are_spaced_and_over_both_apis():
@@ -248,6 +340,19 @@ def test_numbers_are_taken_as_vllm_takes_them(value):
     assert (read_body.max_output_tokens, read_body.stream, read_body.priority) == (16, True, 16)
 
 
+ASKED = b'{"model":"tiny","messages":[{"role":"user","content":"Why?"}]'
+
+
+@pytest.mark.parametrize("more", [b"NaN", b"[-Infinity,1e999]", b'"\\ud83d"', b"1" * 4000])
+def test_what_python_takes_for_json_is_read(more):
+    assert read(CHAT, b'%b,"more":%b}' % (ASKED, more)).blocks == read(CHAT, ASKED + b"}").blocks
+
+
+def test_half_a_character_is_read():
+    one = read(CHAT, b'{"model":"tiny\\ud83d","messages":[{"role":"user","content":"Why\\ude42?"}]}')
+    assert (one.understood, one.model) == (True, "tiny?")
+
+
 @pytest.mark.parametrize("field", ["prompt_cache_key", "session_id"])
 def test_a_session_is_what_the_body_names(field):
     assert chat(said("user", "hi"), **{field: "s-1"}).session == "s-1"
@@ -268,7 +373,7 @@ JSON = st.recursive(
 )
 KINDS = ["text", "image_url", "input_image", "image", "tool_use", "tool_result", "thinking", "input_audio", "file"]
 PART = JSON | st.fixed_dictionaries(
-    {"type": st.sampled_from(KINDS)},
+    {"type": st.sampled_from(KINDS) | JSON},
     optional=dict.fromkeys(("text", "image_url", "source", "input", "content", "input_audio", "thinking"), JSON),
 )
 MESSAGE = st.fixed_dictionaries(

@@ -223,6 +223,29 @@ async def test_what_goes_on_from_an_answer_is_picked_for_where_that_is_kept(even
     picking.check_books_are_empty()
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/sleep", 403), ("/v1/%2e%2e/collective_rpc", 403), ("/v1/files", 501), ("/v1/%252e%252e/sleep", 400)],
+)
+async def test_what_steers_a_server_is_not_picked_for(path, status):
+    picking = Picking("a", "b")
+    stream = picking.stream()
+    stream.ask(b"{}", path)
+    assert (await refused(stream))[0] == status
+    stream = picking.stream(mode=ext_proc.Mode.NONE)
+    stream.send_head(path, "POST", end_of_stream=True)
+    assert (await refused(stream))[0] == status
+    picking.check_books_are_empty()
+
+
+async def test_errors_of_messages_have_the_shape_that_their_clients_read():
+    stream = Picking().stream()
+    stream.ask(CHAT, "/v1/messages")
+    response = (await stream.response()).immediate_response
+    error = json.loads(response.body)
+    assert (response.status.code, error["type"], error["error"]["type"]) == (503, "error", "overloaded_error")
+
+
 async def test_adapters_are_not_loaded_on_one_instance_for_all():
     stream = Picking("a", "b").stream()
     stream.ask(b'{"lora_name":"sql","lora_path":"/sql"}', "/v1/load_lora_adapter")
