@@ -4,6 +4,7 @@ A key may be limited to some models, so what is read here must be what the serve
 the last one, as Starlette's forms have it.
 """
 
+import json
 import re
 from typing import Any
 from urllib.parse import parse_qsl
@@ -44,6 +45,18 @@ def read_model(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         fields = decode(_decoder, body) if body else None
         model = fields.model if fields and isinstance(fields.model, str) else ""
     return ReadBody(understood=False, model=model) if model else NOT_UNDERSTOOD
+
+
+def hides_model(body: bytes) -> bool:
+    """Whether a body in which no model is found is JSON that cannot be read here, and may be elsewhere."""
+    if decode(_decoder, body) is not None:
+        return False
+    try:
+        return isinstance(json.loads(body), dict)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return False
+    except (ValueError, RecursionError):  # a number too long, nested too deep: its limits may be others
+        return True
 
 
 def _content_type(http: HttpRequest) -> bytes:

@@ -42,6 +42,9 @@ NOTED = (
 )
 
 
+_LISTS = frozenset({b"connection", b"content-encoding", b"transfer-encoding"})  # noted whole, over several lines
+
+
 class HttpRequest:
     """Filled by RequestReader while bytes arrive.
 
@@ -101,7 +104,9 @@ class HttpRequest:
     @property
     def body(self) -> bytes:
         pieces = self.body_pieces
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if len(pieces) > 1:
+            pieces[:] = [b"".join(pieces)]  # it is not held twice
+        return pieces[0] if pieces else b""
 
     @property
     def head_bytes(self) -> int:
@@ -120,7 +125,7 @@ class HttpRequest:
         if name in self.fields:
             if name == b"host":
                 self.repeated_host = True
-            elif name == b"connection":
+            elif name in _LISTS:
                 value = self.fields[name] + b"," + value
         self.fields[name] = value
         if name in FORWARDED_TOO:

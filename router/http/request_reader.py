@@ -164,8 +164,9 @@ class RequestReader:
         self._current = NO_REQUEST  # an idle connection must not keep its last body
 
     def _begin_unpacking(self, request: HttpRequest) -> HttpError | None:
-        encoding = request.fields[b"content-encoding"].strip().lower()
-        if not request.has_body or encoding in (b"", IDENTITY):
+        named = map(bytes.strip, request.fields[b"content-encoding"].lower().split(b","))
+        encoding = b", ".join(name for name in named if name not in (b"", IDENTITY))
+        if not request.has_body or not encoding:
             return None
         if not is_known(encoding):
             return unsupported_encoding(encoding.decode("latin-1"), ENCODINGS)

@@ -74,4 +74,12 @@ class AnswerAsEvents:
         return self._rules.error_events(self._error or read_error(self._status, self._held), b"")
 
 
+class EncodedAnswer(PassedAnswer):
+    """Compressed, though that was not asked for: nothing can be read of it."""
+
+    __slots__ = ()
+    usage_event = b"{}"
+
+
 PASSED = PassedAnswer()
+ENCODED = EncodedAnswer()

@@ -158,7 +158,7 @@ class RequestDriver:
                 metrics.cached_prompt_tokens += cached_tokens or 0
                 prompt = asked.prompt
                 read = prompt.read
-                if read.text_bytes and not (read.prompt_tokens or read.state):  # of a state, the text is a part only
+                if read.text_bytes and not read.prompt_tokens and not read.state:  # which has texts of its own
                     self._admission.ratio.observe(prompt.model, read.text_bytes, prompt_tokens, read.media)
         else:
             outcome = Outcome.CLIENT_ERROR if status < FIRST_SERVER_ERROR_STATUS else Outcome.INSTANCE_ERROR

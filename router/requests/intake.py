@@ -1,5 +1,6 @@
 """What a request's head and body say of it: whose it is, how long its client waits, and its prompt."""
 
+import json
 from collections.abc import Mapping
 from hashlib import blake2b
 from math import isfinite
@@ -9,7 +10,7 @@ from xxhash import xxh3_64_intdigest
 
 from dualmap.router.apis.api import Scope
 from dualmap.router.apis.json_body import salt_of
-from dualmap.router.apis.named_model import read_model
+from dualmap.router.apis.named_model import hides_model, read_model
 from dualmap.router.apis.prompt_text import BYTES_PER_BLOCK_TOKEN
 from dualmap.router.http.credentials import credentials
 from dualmap.router.http.http_request import HttpRequest
@@ -37,24 +38,30 @@ _SESSION_HEADERS = frozenset(SESSION_HEADERS + WIDER_HEADERS)
 MAX_TENANT_BYTES = 128
 MAX_PRIORITY = 100  # either way: beyond, all are alike, since each level costs those behind it time
 _KEY_SALT = token_bytes(16)  # of this process: what journals hold of a key cannot be tried out elsewhere
+MAX_PARSED_BYTES = 1 << 20  # some 10 ms
 USAGE_OPTION = b'"stream_options":{"include_usage":true},'
 MAX_UNREAD_TOKENS = 8192  # a body that is not read may be audio or a batch: it must not pass for a giant prompt
 
 
 def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage: bool) -> Prompt:
-    """Read what the core needs of the body."""
+    """Read what the core needs of the body. Raises RequestRefusedError (400)."""
     api, body = arrived.api, arrived.body
     read = api.read(arrived.http, body, scope)
     model = read.model
     if not model and not read.understood and body:
         model = read_model(arrived.http, body, scope).model
+    if not model and body and arrived.grant is not None and arrived.grant.key.models is not None and hides_model(body):
+        message = (
+            "The body is nested too deep, or a number in it is too long, to find the `model` that the API key needs."
+        )
+        raise RequestRefusedError(bad_request(message, "model"))
     model = model or scope.default_model
     priority = read.priority
     if priority is None and (header := arrived.http.fields.get(PRIORITY_HEADER)) is not None:
         priority = _whole_number(header)
     priority = max(-MAX_PRIORITY, min(MAX_PRIORITY, priority or 0))
     if not read.understood:
-        if scope.apart and api.takes_salt:
+        if scope.apart and api.takes_salt and _may_be_taken(body):
             body = _with_salt(body, salt_of(None, scope))
         tokens = max(1, min(int(len(body) / PRIOR_BYTES_PER_TOKEN), MAX_UNREAD_TOKENS))
         return Prompt(body=body, tokens=tokens, read=read, model=model, priority=priority)
@@ -88,6 +95,20 @@ def _asking_for_usage(body: bytes) -> bytes:
     """The body of a stream's request, an object with fields, and one more in front."""
     brace = body.index(b"{") + 1
     return b"".join((body[:brace], USAGE_OPTION, memoryview(body)[brace:]))
+
+
+def _may_be_taken(body: bytes) -> bool:
+    """Whether vLLM may find JSON in it. Where it finds none, it says in its error where: the body has to be the one
+    that the client knows."""
+    if len(body) > MAX_PARSED_BYTES:
+        return True
+    try:
+        json.loads(body)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return False
+    except (ValueError, RecursionError):  # a number too long, nested too deep: its limits may be others
+        return True
+    return True
 
 
 def _with_salt(body: bytes, cache_salt: str) -> bytes:

@@ -31,7 +31,7 @@ class TokenArrival:
 
     def reads(self, prompt: Prompt, api: Api) -> bool:
         """Whether such a prompt has tokens that can be told."""
-        return prompt.read.understood and api.tokens is not None
+        return api.tokens is not None and prompt.read.understood and not prompt.read.media
 
     def begin(self, driven: Driven) -> None:
         """Look for the tokens of a prompt. driven: admitted, as it is known by its raw bytes."""

@@ -2,45 +2,15 @@
 
 import json
 import time
-from pathlib import Path
 
 import pytest
 import yaml
 
-from dualmap.router.access.access import Access
 from dualmap.router.access.api_keys import ApiKeysError, find_key, hash_key, load_api_keys
 from dualmap.router.cli.main import main
 from dualmap.router.config.load import ConfigFileError, load_config
+from tests.router.access.conftest import ANY, A, B, bearing
 from tests.router.conftest import CHAT, STREAM, Conversation, answer_hello, post
-
-A, B, ANY = "dm-key-of-a", "dm-key-of-b", "dm-key-of-a-proxy"
-CARDS = ({"id": "tiny"}, {"id": "secret-model"})
-
-
-def write_keys(path: Path, **of_b: object) -> Path:
-    keys = [
-        {"sha256": hash_key(A.encode()), "tenant": "a"},
-        {"sha256": hash_key(B.encode()), "tenant": "b", **of_b},
-        {"sha256": hash_key(ANY.encode())},
-    ]
-    path.write_text(yaml.safe_dump({"keys": keys}))
-    return path
-
-
-def bearing(key: str) -> str:
-    return f"authorization: Bearer {key}\r\n"
-
-
-@pytest.fixture
-def keyed(fleet, tmp_path):
-    """A gateway that asks for keys; those of b are as given. Its core's clock is the real one."""
-
-    def make(*scripts, isolate: bool = False, instance_key: str | None = None, **of_b):
-        path = write_keys(tmp_path / "keys.yaml", **of_b)
-        about = {"access": Access(path, time.monotonic, instance_key), "isolate_tenants": isolate}
-        return fleet(*scripts, cards=CARDS, about=about)
-
-    return make
 
 
 @pytest.mark.parametrize(
@@ -115,43 +85,6 @@ async def test_where_no_keys_are_asked_for_they_are_the_instances(fleet):
             "sk-2",
             "sk-3",
         ]
-
-
-async def test_models_that_a_key_may_not_use_are_not_there(keyed):
-    async with keyed(models=["tiny"]) as f:
-        client = await f.client()
-        for key, seen in ((A, ["secret-model", "tiny"]), (B, ["tiny"])):
-            models = (await client.get("/v1/models", bearing(key))).json["data"]
-            assert [model["id"] for model in models] == seen
-        for path in ("/v1/chat/completions", "/v1/embeddings"):
-            answer = await client.post(path, {**CHAT, "model": "secret-model"}, bearing(B))
-            assert (answer.status, answer.error["message"]) == (404, "The model `secret-model` does not exist.")
-        assert (await client.post("/v1/chat/completions", CHAT, bearing(B))).status == 200
-        f.check_books_are_empty()
-
-
-async def test_a_key_of_one_model_that_names_none_waits_until_it_is_known_which_that_is(keyed):
-    async with keyed(models=["tiny"]) as f:
-        client = await f.client()
-        nameless = {"messages": CHAT["messages"]}
-        for members, status in (
-            ((), 503),
-            ((f.member(0, model_cards=CARDS[1:]),), 404),
-            ((f.member(0, model_cards=CARDS[:1]),), 200),
-        ):
-            f.apply(*members)
-            assert (await client.post("/v1/chat/completions", nameless, bearing(B))).status == status
-        f.check_books_are_empty()
-
-
-async def test_a_key_of_one_model_names_it_where_there_are_several_pools(fleet, tmp_path):
-    path = write_keys(tmp_path / "keys.yaml", models=["tiny"])
-    async with fleet(pools=("", "b"), cards=CARDS[:1], about={"access": Access(path, time.monotonic)}) as f:
-        f.apply(f.member(0, model_cards=CARDS[:1]), f.member(0, pool="b", model_cards=CARDS[1:], instance_id="i1"))
-        client = await f.client()
-        for path in ("/v1/embeddings", "/v1/chat/completions"):
-            answer = await client.post(path, {"input": "hi", "messages": CHAT["messages"]}, bearing(B))
-            assert (answer.status, answer.error["param"]) == (400, "model")
 
 
 @pytest.mark.parametrize(
@@ -268,6 +201,8 @@ ODD_BODIES = [
     b'{"messages":[],"cache_salt":"mine"} \n',
     b'{"model":"tiny","messages":"hi","temperature":NaN,"cache_salt":"mine"}',
     b"{ }",
+    b'{"cache_salt":"mine","x":NaN,"half":"\\ud800"}',
+    b'{"cache_salt":"mine","x":"' + b"x" * (1 << 20) + b'"}',
 ]
 
 
@@ -281,8 +216,23 @@ async def test_a_body_that_is_not_understood_gets_the_salt_of_its_tenant_as_well
         assert salts[0] == salts[1] != "mine"
 
 
-@pytest.mark.parametrize("body", [b"[]", b"hi", b"", b"[{}]", b"--b\r\n\r\n{}\r\n--b--"])
+@pytest.mark.parametrize("value", [b"[" * 100_000 + b"]" * 100_000, b"1" * 5000], ids=["deep", "long"])
+async def test_what_another_python_might_read_gets_the_salt_too(keyed, value):
+    """How deep JSON may be, and how long a number, is not the same everywhere."""
+    async with keyed(isolate=True) as f:
+        client = await f.client()
+        body = b'{"cache_salt":"mine","x":%b}' % value
+        assert (await client.post("/v1/chat/completions", body, bearing(A))).status == 200
+        received = f.instances[0].received[0].body
+        assert received.startswith(body[:-1] + b',"cache_salt":"')
+
+
+FORM = b"--b\r\n\r\n{}\r\n--b--" + b" " * (1 << 20)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"hi", b"", b'{"a": 1,}', b'{"a": 1}// done', b'{"a": "\xff"}', FORM])
 async def test_what_is_no_object_is_passed_on_as_it_is(keyed, body):
+    """vLLM says where it is wrong."""
     async with keyed(isolate=True) as f:
         client = await f.client()
         assert (await client.post("/v1/chat/completions", body, bearing(A))).status == 200
