@@ -73,6 +73,8 @@ def find_api(request: HttpRequest) -> Api | HttpError:
         return api
     if (error := refusal(path)) is not None:
         return error
+    if method == "TRACE":  # it would show the client the keys of the gateway
+        return wrong_method(method, path, "GET, HEAD, POST, OPTIONS")
     if path in _GETS:
         return _GETS[path] if method in ("GET", "HEAD") else wrong_method(method, path, "GET, HEAD")
     if path in _POSTS:

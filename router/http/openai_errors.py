@@ -67,7 +67,7 @@ def unknown_model(model: str) -> HttpError:
 
 def unknown_state(state_id: str) -> HttpError:
     what, param = _state_name(state_id)
-    return HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", f"{what} with id '{state_id}' not found.", param)
+    return HttpError(HTTPStatus.NOT_FOUND, "invalid_request_error", f"{what} with id '{state_id}' not found.", param)
 
 
 def state_gone(state_id: str, instance_id: str) -> HttpError:
@@ -76,7 +76,7 @@ def state_gone(state_id: str, instance_id: str) -> HttpError:
         f"{what} with id '{state_id}' is lost: the instance that kept it, {instance_id}, is gone. Send the whole input"
         " again, without the id."
     )
-    return HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", message, param)
+    return HttpError(HTTPStatus.NOT_FOUND, "invalid_request_error", message, param)
 
 
 def _state_name(state_id: str) -> tuple[str, str]:

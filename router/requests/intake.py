@@ -1,5 +1,6 @@
 """What a request's head and body say of it: whose it is, how long its client waits, and its prompt."""
 
+import json
 from hashlib import blake2b
 from math import isfinite
 from secrets import token_bytes
@@ -36,6 +37,7 @@ _SESSION_HEADERS = frozenset(SESSION_HEADERS)
 MAX_TENANT_BYTES = 128
 MAX_PRIORITY = 100  # either way: beyond, all are alike, since each level costs those behind it time
 _KEY_SALT = token_bytes(16)  # of this process: what journals hold of a key cannot be tried out elsewhere
+MAX_PARSED_BYTES = 1 << 20  # some 10 ms
 USAGE_OPTION = b'"stream_options":{"include_usage":true},'
 MAX_UNREAD_TOKENS = 8192  # a body that is not read may be audio or a batch: it must not pass for a giant prompt
 
@@ -53,7 +55,7 @@ def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage
         priority = _whole_number(header)
     priority = max(-MAX_PRIORITY, min(MAX_PRIORITY, priority or 0))
     if not read.understood:
-        if scope.apart and api.takes_salt:
+        if scope.apart and api.takes_salt and _may_be_taken(body):
             body = _with_salt(body, salt_of(None, scope))
         tokens = max(1, min(int(len(body) / PRIOR_BYTES_PER_TOKEN), MAX_UNREAD_TOKENS))
         return Prompt(body=body, tokens=tokens, read=read, model=model, priority=priority)
@@ -87,6 +89,20 @@ def _asking_for_usage(body: bytes) -> bytes:
     """The body of a stream's request, an object with fields, and one more in front."""
     brace = body.index(b"{") + 1
     return b"".join((body[:brace], USAGE_OPTION, memoryview(body)[brace:]))
+
+
+def _may_be_taken(body: bytes) -> bool:
+    """Whether vLLM may find JSON in it. Where it finds none, it says in its error where: the body has to be the one
+    that the client knows."""
+    if len(body) > MAX_PARSED_BYTES:
+        return True
+    try:
+        json.loads(body)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return False
+    except (ValueError, RecursionError):  # a number too long, nested too deep: its limits may be others
+        return True
+    return True
 
 
 def _with_salt(body: bytes, cache_salt: str) -> bytes:

@@ -16,8 +16,10 @@ from dualmap.router.http.openai_errors import (
     unavailable,
     unknown_model,
     unknown_path,
+    unsupported_encoding,
     wrong_method,
 )
+from dualmap.router.http.unpacking import ENCODINGS
 from dualmap.router.requests.answer_plain import NO_STREAM
 from dualmap.scheduler.commands import Reject, RejectReason
 from dualmap.scheduler.events import FailureCause
@@ -29,7 +31,9 @@ The gateway answers with an error object as OpenAI's API has it, whose types are
 {"error": {"message": "The model `x` does not exist.", "type": "NotFoundError", "param": "model", "code": 404}}
 ```
 
-An error of an instance (4xx, or 5xx of the last instance tried) is relayed as the instance sent it. A stream that
+An error of an instance (4xx, or 429 and 500 of the last instance tried) is relayed as the instance sent it; what a
+proxy says in its place (502, 503, 504, any page of HTML) is not: the request runs elsewhere, or its client gets one
+of these errors. A stream that
 fails after its first token ends with an event of this object and `[DONE]`, or with the instance's own error event; so
 does one that fails before it when its head has been sent (`gateway.heartbeat_s`). Responses and messages end with an
 event named `error`, as their APIs have it. A plain answer that fails after its first byte ends with a closed
@@ -87,7 +91,7 @@ OTHERS: tuple[tuple[HttpError, str, str], ...] = (
         " LF); the connection is closed",
         "mend the client or the proxy in front",
     ),
-    (unauthorized_key(), "`gateway.api_keys_file` is set and the bearer token is none of its keys", "send a key"),
+    (unauthorized_key(), "`gateway.api_keys_file` is set and the request bears none of its keys", "send a key"),
     (
         unauthorized(),
         "`gateway.admin_token_file` is set and a call of /admin has another token",
@@ -107,6 +111,11 @@ OTHERS: tuple[tuple[HttpError, str, str], ...] = (
         "read the message",
     ),
     (body_too_large(16777216), "the body is longer than `limits.max_body_bytes`", "send less, or raise the limit"),
+    (
+        unsupported_encoding("br", ENCODINGS),
+        "the body is compressed in another way, or in several at once",
+        "compress it in one of these, or not at all",
+    ),
     (expectation_failed(), "the header `Expect` is not `100-continue`", "drop the header"),
     (rate_limited(1, b""), "the API key's requests or tokens of this minute are used up", "wait `Retry-After` seconds"),
     (head_too_large(65536), "the head is longer than `limits.max_head_bytes`", "send fewer or shorter headers"),

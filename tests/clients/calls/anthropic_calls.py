@@ -68,7 +68,7 @@ def stream(text: str, model: str = "sim", max_tokens: int = 16) -> dict[str, Any
         with client.messages.stream(**body) as events:
             pieces = list(events.text_stream)
             final = events.get_final_message()
-            headers = events.response.headers
+            headers = {"x-dualmap-instance": "", **events.response.headers}  # not known where comments came first
     return {**seen(headers, final), "streamed": "".join(pieces), "pieces": len(pieces)}
 
 
@@ -132,6 +132,13 @@ def message_error(options: dict[str, Any] | None = None, **fields: Any) -> dict[
     with connect(**(options or {})) as client:
         body = {"model": "sim", "max_tokens": 4, "messages": [{"role": "user", "content": "Hello"}], **fields}
         return raised(lambda: client.messages.create(**body))
+
+
+def stream_error(text: str, headers: dict[str, str]) -> dict[str, Any]:
+    """What a stream raises that had begun."""
+    with connect(default_headers=headers) as client:
+        messages: Any = [{"role": "user", "content": text}]
+        return raised(lambda: list(client.messages.create(model="sim", messages=messages, max_tokens=4, stream=True)))
 
 
 def use_up(key: str, most: int) -> dict[str, Any]:
@@ -210,6 +217,7 @@ if __name__ == "__main__":
         count_tokens,
         agent_turns,
         message_error,
+        stream_error,
         use_up,
         wait_for_key,
         many_at_once,

@@ -140,6 +140,15 @@ def chat_error(text: str = "Hello", options: dict[str, Any] | None = None, **fie
         return raised(lambda: client.chat.completions.create(**body))
 
 
+def stream_error(text: str, headers: dict[str, str]) -> dict[str, Any]:
+    """What a stream raises that had begun."""
+    with connect(default_headers=headers) as client:
+        messages: Any = [{"role": "user", "content": text}]
+        return raised(
+            lambda: list(client.chat.completions.create(model="sim", messages=messages, max_tokens=4, stream=True))
+        )
+
+
 def use_up(key: str, most: int) -> dict[str, Any]:
     """Ask without retries until nothing is left of a key's minute; the error."""
     asked = (chat_error(options={"api_key": key}) for _ in range(most))
@@ -280,6 +289,7 @@ if __name__ == "__main__":
             leave_stream,
             give_up,
             chat_error,
+            stream_error,
             use_up,
             wait_for_key,
             many_at_once,

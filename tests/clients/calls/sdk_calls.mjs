@@ -47,11 +47,11 @@ const calls = {
 
   async chat({ text, model = "sim", options = {} }) {
     const body = { model, max_tokens: 16, messages: [{ role: "user", content: text }] };
-    const whole = await openai(options).chat.completions.create(body);
     let streamed = "";
     for await (const chunk of await openai(options).chat.completions.create({ ...body, stream: true })) {
       streamed += chunk.choices[0]?.delta.content ?? "";
     }
+    const whole = await openai(options).chat.completions.create(body);
     return { whole: whole.choices[0].message.content, streamed };
   },
 
@@ -135,9 +135,9 @@ const calls = {
 
   async messages({ text, model = "sim", options = {} }) {
     const body = { model, max_tokens: 16, messages: [{ role: "user", content: text }] };
-    const whole = await anthropic(options).messages.create(body);
     const stream = anthropic(options).messages.stream(body);
     const streamed = (await stream.finalMessage()).content.map((block) => block.text).join("");
+    const whole = await anthropic(options).messages.create(body);
     return { whole: whole.content.map((block) => block.text).join(""), streamed };
   },
 

@@ -180,6 +180,8 @@ ODD_BODIES = [
     b'{"messages":[],"cache_salt":"mine"} \n',
     b'{"model":"tiny","messages":[{"role":"user","content":"hi"}],"temperature":NaN,"cache_salt":"mine"}',
     b"{ }",
+    b'{"cache_salt":"mine","x":NaN,"half":"\\ud800"}',
+    b'{"cache_salt":"mine","x":"' + b"x" * (1 << 20) + b'"}',
 ]
 
 
@@ -193,8 +195,20 @@ async def test_a_body_that_is_not_understood_gets_the_salt_of_its_tenant_as_well
         assert salts[0] == salts[1] != "mine"
 
 
-@pytest.mark.parametrize("body", [b"[]", b"hi", b""])
+@pytest.mark.parametrize("value", [b"[" * 100_000 + b"]" * 100_000, b"1" * 5000], ids=["deep", "long"])
+async def test_what_another_python_might_read_gets_the_salt_too(keyed, value):
+    """How deep JSON may be, and how long a number, is not the same everywhere."""
+    async with keyed(isolate=True) as f:
+        client = await f.client()
+        body = b'{"cache_salt":"mine","x":%b}' % value
+        assert (await client.post("/v1/chat/completions", body, bearing(A))).status == 200
+        received = f.instances[0].received[0].body
+        assert received.startswith(body[:-1] + b',"cache_salt":"')
+
+
+@pytest.mark.parametrize("body", [b"[]", b"hi", b"", b'{"a": 1,}', b'{"a": 1}// done', b'{"a": "\xff"}'])
 async def test_what_is_no_object_is_passed_on_as_it_is(keyed, body):
+    """vLLM says where it is wrong."""
     async with keyed(isolate=True) as f:
         client = await f.client()
         assert (await client.post("/v1/chat/completions", body, bearing(A))).status == 200

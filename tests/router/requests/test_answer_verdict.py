@@ -76,7 +76,6 @@ def test_what_the_client_has_some_of_is_never_had_elsewhere(status, last):
         (502, False, FailureCause.BROKEN),
         (503, False, FailureCause.REFUSED),
         (504, False, FailureCause.BROKEN),
-        (404, False, FailureCause.BROKEN),
         (200, True, FailureCause.ABORTED),
         (503, True, FailureCause.ABORTED),
     ],

@@ -277,3 +277,11 @@ async def test_a_path_tells_what_it_takes(fleet, path, status, allow):
             answer = await client.answer()
             assert (answer.status, answer.headers.get("allow")) == (status, allow)
         assert await client.at_end()
+
+
+async def test_no_instance_is_asked_to_show_a_request_as_it_came(fleet):
+    async with fleet() as f:
+        client = await f.client()
+        await client.send(b"TRACE /v1/other HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await client.answer()).status == 405
+        assert not f.instances[0].received
