@@ -225,7 +225,7 @@ async def test_a_change_is_made_to_its_end_though_its_client_leaves(loading, ser
         await client.send(f"POST {LOAD} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(json.dumps(SQL))}\r\n\r\n".encode())
         await client.send(json.dumps(SQL).encode())
         await waiting.wait()
-        client.leave()
+        client.leave_by_reset()
         await f.until(lambda: not f.gateway.service.clients)
         goes_on.set()
         await f.gateway.adapters.finish()
