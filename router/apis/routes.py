@@ -41,6 +41,7 @@ _POSTS: Mapping[str, Api] = {
     "/classify": POOLING,
     "/v1/pooling": POOLING,
     "/pooling": POOLING,
+    "/generative_scoring": POOLING,
     "/v1/audio/transcriptions": AUDIO,
     "/v1/audio/translations": AUDIO,
     "/v1/audio/speech": AUDIO,

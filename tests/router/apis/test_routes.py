@@ -25,6 +25,7 @@ BY_LOAD = [
     "POST /v1/score",
     "POST /classify",
     "POST /pooling",
+    "POST /generative_scoring",
     "POST /v1/audio/transcriptions",
     "POST /v1/audio/translations",
     "POST /v1/audio/speech",
