@@ -127,6 +127,10 @@ def unavailable(message: str, retry_after_s: float = 1.0) -> HttpError:
     return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailableError", message, retry_after_s=retry_after_s)
 
 
+def stopping() -> HttpError:
+    return unavailable("The gateway is shutting down.")
+
+
 def bad_gateway(message: str) -> HttpError:
     return HttpError(HTTPStatus.BAD_GATEWAY, "BadGatewayError", message)
 

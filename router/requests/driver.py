@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from dualmap.router.http.limits import HttpLimits
-from dualmap.router.http.openai_errors import HttpError, failed, rejected
+from dualmap.router.http.openai_errors import HttpError, failed, rejected, stopping
 from dualmap.router.observe.metrics import REJECTIONS, GatewayMetrics, Outcome
 from dualmap.router.requests.admission import Admission, NotAdmittedError
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven, Run
 from dualmap.router.requests.instance_connections import InstanceConnections
-from dualmap.router.requests.phase import ANSWERING, OVER
+from dualmap.router.requests.phase import ANSWERING, OVER, WAITING
 from dualmap.router.requests.request_watcher import RequestWatcher
 from dualmap.router.requests.stateful import Stateful
 from dualmap.router.requests.token_arrival import TokenArrival
@@ -252,6 +252,16 @@ class RequestDriver:
                 driven.drop_attempt()
                 if driven.running is not None:
                     self.attempt_failed(driven, driven.running, FailureCause.STALLED)
+
+    def end_unanswered(self) -> None:
+        """End the requests whose clients have had nothing of an answer: the gateway stops, and waits no longer."""
+        waiting_first = sorted(self.exchanges.values(), key=lambda driven: driven.phase is not WAITING)
+        for driven in waiting_first:  # so that none of them takes the place of one that ran
+            if driven.phase is not ANSWERING:
+                request_id = driven.arrived.id
+                del self.exchanges[request_id]
+                self._answer_error(driven, Outcome.FAILED, stopping())
+                self.handle(RequestCancelled(request_id), driven.asked.core)
 
     def close_when_answered(self) -> None:
         """Let each client's connection end with its answer."""

@@ -12,7 +12,14 @@ from dualmap.router.http.cors import Cors, is_preflight
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.json_text import in_utf8
 from dualmap.router.http.local_answers import json_response, no_content
-from dualmap.router.http.openai_errors import HttpError, RequestRefusedError, error_response, unavailable, unknown_model
+from dualmap.router.http.openai_errors import (
+    HttpError,
+    RequestRefusedError,
+    error_response,
+    stopping,
+    unavailable,
+    unknown_model,
+)
 from dualmap.router.requests.adapter_changes import AdapterChanges, PendingChange
 from dualmap.router.requests.admission import Admission
 from dualmap.router.requests.asked import Arrived
@@ -61,7 +68,7 @@ class RequestService:
     def begin(self, request: HttpRequest, client: ClientConnection) -> None:
         if self._admission.stopping:
             request.close = True
-            self._answer_error(client, request, unavailable("The gateway is shutting down."))
+            self._answer_error(client, request, stopping())
             return
         try:
             api = find_api(request)

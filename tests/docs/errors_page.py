@@ -11,6 +11,7 @@ from dualmap.router.http.openai_errors import (
     rate_limited,
     rejected,
     request_timeout,
+    stopping,
     unauthorized,
     unauthorized_key,
     unavailable,
@@ -33,11 +34,10 @@ The gateway answers with an error object as OpenAI's API has it, whose types are
 
 An error of an instance (4xx, or 429 and 500 of the last instance tried) is relayed as the instance sent it; what a
 proxy says in its place (502, 503, 504, any page of HTML) is not: the request runs elsewhere, or its client gets one
-of these errors. A stream that
-fails after its first token ends with an event of this object and `[DONE]`, or with the instance's own error event; so
-does one that fails before it when its head has been sent (`gateway.heartbeat_s`). Responses and messages end with an
-event named `error`, as their APIs have it. A plain answer that fails after its first byte ends with a closed
-connection. `make reference` writes this page.
+of these errors. A stream that fails after its first token ends with an event of this object and `[DONE]`, or with the
+instance's own error event; so does one that fails before it when its head has been sent (`gateway.heartbeat_s`).
+Responses and messages end with an event named `error`, as their APIs have it. A plain answer that fails after its first
+byte ends with a closed connection. `make reference` writes this page.
 
 | status | type | message | when | what to do |
 |---|---|---|---|---|
@@ -124,7 +124,7 @@ OTHERS: tuple[tuple[HttpError, str, str], ...] = (
         "the answer to a stream's request is plain, and the client has the head of a stream (`gateway.heartbeat_s`)",
         "look at the instance, or set `gateway.heartbeat_s: 0`",
     ),
-    (unavailable("The gateway is shutting down."), "the gateway is told to stop", "send to another gateway"),
+    (stopping(), "the gateway is told to stop", "send to another gateway"),
     (unavailable("Too many connections."), "`limits.max_connections` clients are connected", "use fewer connections"),
     (unavailable("No instance is known to serve the model yet."), "instances have not told their models yet", "wait"),
 )
