@@ -234,9 +234,8 @@ class Running:
             return ENCODED
         if head.event_stream:
             return AnswerEvents(rules, self._carrier.asked.prompt.hides_usage)
-        if head.content_length is not None and head.content_length <= MAX_HELD_BYTES:
-            return HeldAnswer(rules)
-        return PASSED
+        may_be_held = head.json if head.content_length is None else head.content_length <= MAX_HELD_BYTES
+        return HeldAnswer(rules) if may_be_held else PASSED
 
     def _note_state(self, asked: Asked, event_stream: bool) -> None:
         """What the instance keeps: what it was asked to go on from, and what it makes."""

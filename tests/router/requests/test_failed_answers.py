@@ -204,8 +204,29 @@ async def test_an_error_that_is_the_clients_own_is_relayed_as_it_is(fleet, event
         check_failures(f, FailureCause.ABORTED, 0)
 
 
+def chunked(*pieces: bytes, kind: str = "application/json; charset=utf-8", whole: bool = False) -> Script:
+    """A plain answer that breaks between its chunks, unless it is whole."""
+
+    async def script(conversation: Conversation) -> None:
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n"
+        await conversation.send(head.encode())
+        for piece in pieces:
+            await conversation.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+        if whole:
+            await conversation.send(b"0\r\n\r\n")
+        else:
+            conversation.writer.close()
+
+    return script
+
+
 PLAIN = {
     "aborted": (plain("abort"), FailureCause.ABORTED),
+    "aborted in chunks": (
+        chunked(b'{"choices":[', b'{"finish_reason":"abort"}]}', whole=True),
+        FailureCause.ABORTED,
+    ),
+    "cut between chunks": (chunked(b'{"choices":[', b"{}"), FailureCause.BROKEN),
     "cut in mid-body": (framed(b'{"choices":', 1000), FailureCause.BROKEN),
 }
 
@@ -251,6 +272,33 @@ async def test_a_plain_answer_is_held_until_it_is_complete_unless_it_is_large(fl
         assert exchange.running.sent_pieces == (0 if held else exchange.running.pieces)
         go_on.set()
         assert (await answering).body == body
+        f.check_books_are_empty()
+
+
+async def test_an_answer_of_unknown_length_is_held_until_it_has_become_large(fleet):
+    go_on = asyncio.Event()
+    piece = b"x" * (MAX_HELD_BYTES // 2)
+
+    async def in_pieces(conversation: Conversation) -> None:
+        await conversation.send(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        for i in range(4):
+            await conversation.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+            if i == 0:
+                await go_on.wait()
+        await conversation.send(b"0\r\n\r\n")
+
+    async with fleet(in_pieces) as f:
+        client = await f.client(limit=8 * MAX_HELD_BYTES)
+        answering = asyncio.create_task(client.post("/v1/embeddings", b"{}"))
+        await f.until(lambda: any(e.running and e.running.pieces for e in f.gateway.driver.exchanges.values()))
+        (exchange,) = f.gateway.driver.exchanges.values()
+        assert exchange.phase is Phase.RUNNING
+        go_on.set()
+        answer = await answering
+        assert answer.body == piece * 4
+        assert len(answer.chunks) > 1
         f.check_books_are_empty()
 
 
