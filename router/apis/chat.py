@@ -10,6 +10,7 @@ from dualmap.router.apis.json_body import CommonBody, decode, given, salt_of, se
 from dualmap.router.apis.prompt_text import (
     FIELD,
     MESSAGE,
+    ROLES,
     SYSTEM_ROLES,
     Media,
     Spelled,
@@ -58,7 +59,7 @@ def read_chat(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
             content = content_text(content, media, is_system=message.role in SYSTEM_ROLES)
         if message.tool_calls or message.tool_call_id or message.name or message.reasoning or message.reasoning_content:
             content += _beside(message)
-        messages += (MESSAGE, message.role, FIELD, content)
+        messages += (MESSAGE, ROLES.get(message.role, message.role), FIELD, content)
     model, cache_salt = fields.model or scope.default_model, salt_of(fields.cache_salt, scope)
     tools = given(fields.tools)
     blocks = chat_blocks(messages, media, tools, model=model, cache_salt=cache_salt, scope=scope)

@@ -1,6 +1,13 @@
-"""The model that a request names, where the gateway reads no more of its body: in JSON, or in a form with files."""
+"""The model that a request names, where the gateway reads no more of its body: in JSON, or in a form.
 
+A key may be limited to some models, so what is read here must be what the server reads: of several fields of the name
+the last one, as Starlette's forms have it.
+"""
+
+import json
 import re
+from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -8,14 +15,17 @@ from dualmap.router.apis.api import NOT_UNDERSTOOD, ReadBody, Scope
 from dualmap.router.apis.json_body import decode
 from dualmap.router.http.http_request import HttpRequest
 
-MAX_PARTS = 64
+MAX_FIELDS = 2000  # as many as Starlette takes: 1,000 files and as many others
 MAX_PART_HEAD_BYTES = 4096
 MAX_MODEL_BYTES = 512
-_IS_MODEL = re.compile(rb'^content-disposition:[^\r\n]*;\s*name="?model"?\s*(;|\r?$)', re.IGNORECASE | re.MULTILINE)
+_MULTIPART = b"multipart/form-data"
+_URLENCODED = b"application/x-www-form-urlencoded"
+_DISPOSITION = re.compile(rb"^content-disposition[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_PARAMETER = re.compile(rb';\s*([^=;\s"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;\r\n]*)')
 
 
 class _Body(msgspec.Struct, gc=False):
-    model: str | None = None
+    model: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Body)
@@ -23,28 +33,70 @@ _decoder = msgspec.json.Decoder(_Body)
 
 def read_model(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     """See Reader. Not understood where the body names no model."""
-    if body[:4].lstrip().startswith(b"--"):
-        model = _form_model(body)
+    content_type = _content_type(http) if body else b""
+    kind = content_type.partition(b";")[0].strip().lower()
+    if kind == _URLENCODED:
+        model = _urlencoded_model(body)
+    elif kind == _MULTIPART and (boundary := _parameters(content_type).get(b"boundary")):
+        model = _form_model(body, b"--" + boundary)
+    elif body[:4].lstrip().startswith(b"--"):
+        model = _form_model(body, body.lstrip().partition(b"\r\n")[0])
     else:
         fields = decode(_decoder, body) if body else None
-        model = (fields.model or "") if fields else ""
+        model = fields.model if fields and isinstance(fields.model, str) else ""
     return ReadBody(understood=False, model=model) if model else NOT_UNDERSTOOD
 
 
-def _form_model(body: bytes) -> str:
-    """Of a form (RFC 7578), whose first line is what stands between its parts; empty without one."""
-    boundary = body.lstrip().partition(b"\r\n")[0]
-    end = 0
-    for _ in range(MAX_PARTS):
-        start = body.find(boundary, end)
+def hides_model(body: bytes) -> bool:
+    """Whether a body in which no model is found is JSON that cannot be read here, and may be elsewhere."""
+    if decode(_decoder, body) is not None:
+        return False
+    try:
+        return isinstance(json.loads(body), dict)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return False
+    except (ValueError, RecursionError):  # a number too long, nested too deep: its limits may be others
+        return True
+
+
+def _content_type(http: HttpRequest) -> bytes:
+    """Empty without one."""
+    for line in http.forwarded:
+        if line[:13].lower() == b"content-type:":
+            return line[13:].strip()
+    return b""
+
+
+def _parameters(value: bytes) -> dict[bytes, bytes]:
+    """Of a header field, by lower-case name."""
+    return {match[1].lower(): match[2].strip().strip(b'"') for match in _PARAMETER.finditer(value)}
+
+
+def _urlencoded_model(body: bytes) -> str:
+    try:
+        fields = parse_qsl(body, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:  # more than that
+        return ""
+    models = [value for name, value in fields if name == b"model"]
+    return _text(models[-1]) if models else ""
+
+
+def _form_model(body: bytes, boundary: bytes) -> str:
+    """Of a form (RFC 7578). boundary: what stands between its parts."""
+    model = ""
+    start = body.find(boundary)
+    for _ in range(MAX_FIELDS):
         head_end = body.find(b"\r\n\r\n", start, start + MAX_PART_HEAD_BYTES)
         if start < 0 or head_end < 0:
-            return ""
+            break
         end = body.find(b"\r\n" + boundary, head_end)
-        if _IS_MODEL.search(body[start:head_end]):
-            value = body[head_end + 4 : end if end > 0 else len(body)]
-            return value.decode("utf-8", "replace").strip() if len(value) <= MAX_MODEL_BYTES else ""
-        if end < 0:
-            return ""
-        end += 2
-    return ""
+        dispositions = _DISPOSITION.findall(body, start, head_end)
+        if dispositions and _parameters(dispositions[-1]).get(b"name") == b"model":
+            model = _text(body[head_end + 4 : end if end > 0 else len(body)])
+        start = end + 2 if end >= 0 else -1
+    return model
+
+
+def _text(value: bytes) -> str:
+    """Longer names are cut, and so are nobody's."""
+    return value[:MAX_MODEL_BYTES].decode("utf-8", "replace").strip()

@@ -11,13 +11,13 @@ from dualmap.router.apis.embeddings import EMBEDDINGS, POOLING
 from dualmap.router.apis.generate import GENERATE
 from dualmap.router.apis.images import IMAGES
 from dualmap.router.apis.local import HEALTH, MODEL, MODELS, READY
-from dualmap.router.apis.messages import COUNT_TOKENS, MESSAGES
+from dualmap.router.apis.messages import ABOUT_MESSAGES, COUNT_TOKENS, MESSAGES
 from dualmap.router.apis.other import OTHER
 from dualmap.router.apis.refused import refusal
 from dualmap.router.apis.responses import ABOUT_RESPONSES, CONVERSATIONS, KEPT, RESPONSES
 from dualmap.router.apis.tokenize import TOKENIZE
 from dualmap.router.http.http_request import HttpRequest
-from dualmap.router.http.openai_errors import HttpError, unknown_path, wrong_method
+from dualmap.router.http.openai_errors import ErrorShape, HttpError, error_body, unknown_path, wrong_method
 
 _POSTS: Mapping[str, Api] = {
     "/v1/chat/completions": CHAT,
@@ -62,7 +62,11 @@ _GETS: Mapping[str, Api] = {
     "/version": OTHER,
     "/tokenizer_info": OTHER,
 }
-_BEGINNINGS: tuple[tuple[str, Api], ...] = (("/v1/responses/", KEPT), ("/v1/conversations/", KEPT))
+_BEGINNINGS: tuple[tuple[str, Api], ...] = (
+    ("/v1/responses/", KEPT),
+    ("/v1/conversations/", KEPT),
+    ("/v1/messages/", ABOUT_MESSAGES),
+)
 MODEL_PATH = "/v1/models/"
 
 
@@ -85,3 +89,16 @@ def find_api(request: HttpRequest) -> Api | HttpError:
         if path.startswith(beginning) and len(path) > len(beginning):
             return api
     return OTHER if path.startswith("/v1/") else unknown_path(path)
+
+
+def route(path: str) -> str:
+    """The path without what names one thing of many: one of a few, whatever clients ask for."""
+    if path in _POSTS or path in _GETS:
+        return path
+    return next((f"{beginning}{{id}}" for beginning, _ in _BEGINNINGS if path.startswith(beginning)), "/v1/{other}")
+
+
+def error_shape(request: HttpRequest) -> ErrorShape:
+    """How whoever sent the request expects an error, also where its path is none or takes another method."""
+    api = _POSTS.get(request.path) or find_api(request)
+    return api.error if isinstance(api, Api) else error_body

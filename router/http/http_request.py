@@ -25,6 +25,7 @@ FORWARDED_TOO = CREDENTIAL_FIELDS | frozenset(
         b"x-session-affinity",
         b"x-session-id",
         b"x-session-token",
+        b"x-user-id",
         b"x-vllm-priority",
         b"x-dualmap-timeout-ms",
         b"x-dualmap-tpot-slo-ms",

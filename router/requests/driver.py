@@ -37,7 +37,7 @@ class RequestDriver:
     """exchanges: requests that the core knows, or soon will, by id. dispatched: is told of each request that goes out.
     watchers: of each that comes and ends. first_token_came: of each stream that begins, and how many seconds after its
     request. tell_others: a core wants the other gateways to know of its books at once. by_tokens: names the prompts of
-    a core by their tokens; None: all are known by their raw bytes. stateful: finds who keeps what a request goes on
+    a core by their tokens; None: all are known by their texts. stateful: finds who keeps what a request goes on
     from."""
 
     def __init__(

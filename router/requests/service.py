@@ -6,7 +6,7 @@ from urllib.parse import unquote
 from dualmap.router.access.access import Access
 from dualmap.router.apis.api import Api, Placement
 from dualmap.router.apis.local import HEALTH, MODEL, MODELS, READY
-from dualmap.router.apis.routes import MODEL_PATH, find_api
+from dualmap.router.apis.routes import MODEL_PATH, error_shape, find_api
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.cors import Cors, is_preflight
 from dualmap.router.http.http_request import HttpRequest
@@ -58,6 +58,7 @@ class RequestService:
                 return self.cors.refusal(request)
         api = find_api(request)
         if not isinstance(api, Api):
+            request.error_shape = error_shape(request)
             return None if self._options(request, api) else api
         request.error_shape = api.error
         if self.access is None or api in WITHOUT_KEY:
