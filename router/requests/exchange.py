@@ -1,5 +1,7 @@
 """One request that this gateway carries itself: between a client's connection, the driver, and an attempt at a time."""
 
+from msgspec.structs import replace
+
 from dualmap.router.apis.stream_rules import StreamRules
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.connection_phase import BLOCKED
@@ -14,6 +16,8 @@ from dualmap.router.requests.phase import ANSWERING, BEGUN, DISPATCHED, DROPPED,
 from dualmap.router.requests.running import Running
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
+
+LARGE_BODY_BYTES = 64 * 1024  # from here it is let go as soon as it can be: a picture may be answered for minutes
 
 
 class Exchange:
@@ -40,6 +44,10 @@ class Exchange:
 
     def admitted(self, asked: Asked) -> None:
         self.asked = asked
+        arrived = self.arrived
+        if len(arrived.body) > LARGE_BODY_BYTES:  # an instance gets that of `asked`
+            arrived.http.body_pieces.clear()
+            self.arrived = replace(arrived, body=b"")
 
     def start_attempt(self, dispatch: Dispatch, pool: UpstreamPool, now: float) -> None:
         self.phase = DISPATCHED[self.phase]
@@ -96,6 +104,9 @@ class Exchange:
 
     def answer_begun(self, run: Running, has_body: bool) -> None:
         self.phase = BEGUN[self.phase]
+        if len(run.body) > LARGE_BODY_BYTES:  # no other instance will get it
+            run.body = b""
+            self.asked = replace(self.asked, prompt=replace(self.asked.prompt, body=b""))
         if self._client.phase is BLOCKED:
             self.client_paused()
         if has_body:
