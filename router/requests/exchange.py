@@ -23,12 +23,13 @@ LARGE_BODY_BYTES = 64 * 1024  # from here it is let go as soon as it can be: a p
 class Exchange:
     """See Driven, Carrier and Answering."""
 
-    __slots__ = ("_client", "_kept_at", "_owner", "_writer", "arrived", "asked", "phase", "running")
+    __slots__ = ("_client", "_kept_at", "_owner", "_writer", "arrived", "asked", "phase", "running", "said")
 
     def __init__(self, owner: DrivenOwner, client: ClientConnection, arrived: Arrived) -> None:
         self.arrived = arrived
         self.asked: Asked
         self.running: Running | None = None
+        self.said: HttpError | None = None
         self.phase = WAITING
         self._owner = owner
         self._client = client

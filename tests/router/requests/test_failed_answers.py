@@ -11,6 +11,7 @@ from dualmap.router.observe.metrics import Outcome
 from dualmap.router.requests.answer_plain import MAX_HELD_BYTES
 from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import Phase
+from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import FailureCause
 from tests.router.conftest import CHAT, STREAM, TEST_LIMITS, Conversation, Fleet, post
 
@@ -144,6 +145,30 @@ async def test_what_each_instance_says_in_its_stream_is_told_as_if_it_had_been_a
         assert f.gateway.metrics.outcomes["instance_error"] == 1
         await f.until(lambda: not any(instance.open_connections for instance in f.instances))
         check_failures(f, FailureCause.ERROR if status == 500 else FailureCause.REFUSED, attempts - 1)
+
+
+async def resets(conversation: Conversation) -> None:
+    conversation.reset()
+
+
+async def is_full(conversation: Conversation) -> None:
+    await conversation.send_json({"error": {"message": "full"}}, "503 Service Unavailable")
+
+
+@pytest.mark.parametrize("other", [resets, is_full])
+@pytest.mark.parametrize("said", [engine_is_dead, stream(ROLE, ENGINE_DEAD, "[DONE]")])
+async def test_what_one_instance_said_is_told_where_the_others_have_not_answered(fleet, said, other):
+    async with fleet(first_then(said, other), config=SchedulerConfig(max_attempts=2)) as f:
+        client = await f.client()
+        for path in ("/v1/chat/completions", "/v1/messages"):
+            f.instances[0].script = first_then(said, other)
+            answer = await client.post(path, {**STREAM, "max_tokens": 5})
+            assert answer.status == 500
+            assert answer.json["error"]["message"] == "EngineCore died"
+            assert ("code" in answer.json["error"]) is (path == "/v1/chat/completions")
+        assert len(f.instances[0].received) == 4
+        assert f.gateway.metrics.outcomes["rejected_attempts_exhausted"] == 2
+        f.check_books_are_empty()
 
 
 async def test_what_the_last_instance_that_may_be_tried_says_with_500_is_what_the_client_is_told(fleet):
