@@ -4,7 +4,6 @@ A key may be limited to some models, so what is read here must be what the serve
 the last one, as Starlette's forms have it.
 """
 
-import json
 import re
 from typing import Any
 from urllib.parse import parse_qsl
@@ -12,7 +11,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from dualmap.router.apis.api import NOT_UNDERSTOOD, ReadBody, Scope
-from dualmap.router.apis.json_body import decode
+from dualmap.router.apis.json_body import decode, may_be_object
 from dualmap.router.http.http_request import HttpRequest
 
 MAX_FIELDS = 2000  # as many as Starlette takes: 1,000 files and as many others
@@ -28,11 +27,12 @@ class _Body(msgspec.Struct, gc=False):
     model: Any = None
 
 
+ILLEGIBLE = ReadBody(understood=False, legible=False)
 _decoder = msgspec.json.Decoder(_Body)
 
 
 def read_model(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
-    """See Reader. Not understood where the body names no model."""
+    """See Reader. Nothing of it is understood but the model."""
     content_type = _content_type(http) if body else b""
     kind = content_type.partition(b";")[0].strip().lower()
     if kind == _URLENCODED:
@@ -43,20 +43,15 @@ def read_model(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         model = _form_model(body, body.lstrip().partition(b"\r\n")[0])
     else:
         fields = decode(_decoder, body) if body else None
-        model = fields.model if fields and isinstance(fields.model, str) else ""
+        if fields is None or not isinstance(fields.model, str | None):
+            return ILLEGIBLE
+        model = fields.model or ""
     return ReadBody(understood=False, model=model) if model else NOT_UNDERSTOOD
 
 
 def hides_model(body: bytes) -> bool:
     """Whether a body in which no model is found is JSON that cannot be read here, and may be elsewhere."""
-    if decode(_decoder, body) is not None:
-        return False
-    try:
-        return isinstance(json.loads(body), dict)
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        return False
-    except (ValueError, RecursionError):  # a number too long, nested too deep: its limits may be others
-        return True
+    return decode(_decoder, body) is None and may_be_object(body)
 
 
 def _content_type(http: HttpRequest) -> bytes:
