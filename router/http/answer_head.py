@@ -38,8 +38,8 @@ def status_line(status: int) -> bytes:
 class AnswerHead:
     """lines: header lines to relay. content_length: as it is relayed; None where the body is chunked, ends with the
     connection (until_close) or is server-sent events (event_stream). encoded: the body is compressed, and nothing can
-    be read of it. html: it is a page, for people. bodiless: the answer to HEAD, which has no body whatever it says.
-    keep_alive: the connection can be used again."""
+    be read of it. html: it is a page, for people. json: it is a single value of JSON. bodiless: the answer to HEAD,
+    which has no body whatever it says. keep_alive: the connection can be used again."""
 
     __slots__ = (
         "_connection",
@@ -50,6 +50,7 @@ class AnswerHead:
         "encoded",
         "event_stream",
         "html",
+        "json",
         "keep_alive",
         "lines",
         "status",
@@ -64,6 +65,7 @@ class AnswerHead:
         self.encoded = False
         self.event_stream = False
         self.html = False
+        self.json = False
         self.bodiless = False
         self.keep_alive = False
         self.until_close = False
@@ -90,6 +92,7 @@ class AnswerHead:
             kind = value[:17].lower()
             self.event_stream = kind == b"text/event-stream"
             self.html = kind.startswith(b"text/html")
+            self.json = kind.rstrip(b"; ") == b"application/json"
             self.lines.append(b"%b: %b\r\n" % (name, value))
         elif name == b"content-encoding":
             self.encoded = value.lower() != b"identity"
