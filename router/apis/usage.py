@@ -3,12 +3,7 @@
 import re
 from typing import NamedTuple
 
-_COMPLETION = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,12})\b')
-_PROMPT = re.compile(rb'"(prompt|input)_tokens"\s*:\s*(\d{1,12})\b')
-_CACHED = re.compile(rb'"cached_tokens"\s*:\s*(\d{1,12})\b')
-# Anthropic counts a prompt in three parts: what was read of a cache, what was written into it, and the rest.
-_READ = re.compile(rb'"cache_read_input_tokens"\s*:\s*(\d{1,12})\b')
-_WRITTEN = re.compile(rb'"cache_creation_input_tokens"\s*:\s*(\d{1,12})\b')
+_NUMBER = re.compile(rb"\s*:\s*(\d{1,12})\b")
 
 
 class Usage(NamedTuple):
@@ -28,13 +23,21 @@ def peek_usage(tail: bytes) -> Usage:
     start = tail.rfind(b'"usage"')
     if start < 0:
         return NO_USAGE
-    prompt = _PROMPT.search(tail, start)
+    cached = _number(tail, b'"cached_tokens"', start)
+    prompt = _number(tail, b'"prompt_tokens"', start)
+    if prompt is not None:
+        return Usage(prompt, _number(tail, b'"completion_tokens"', start), cached)
+    prompt = _number(tail, b'"input_tokens"', start)
     if prompt is None:
         return NO_USAGE
-    tokens = int(prompt[2])
-    completion = _COMPLETION.search(tail, start)
-    cached = _CACHED.search(tail, start)
-    if cached is None and prompt[1] == b"input" and (cached := _READ.search(tail, start)) is not None:
-        written = _WRITTEN.search(tail, start)
-        tokens += int(cached[1]) + (int(written[1]) if written else 0)
-    return Usage(tokens, int(completion[1]) if completion else None, int(cached[1]) if cached else None)
+    # Anthropic counts a prompt in three parts: what was read of a cache, what was written into it, and the rest.
+    if cached is None and (cached := _number(tail, b'"cache_read_input_tokens"', start)) is not None:
+        prompt += cached + (_number(tail, b'"cache_creation_input_tokens"', start) or 0)
+    return Usage(prompt, _number(tail, b'"output_tokens"', start), cached)
+
+
+def _number(tail: bytes, name: bytes, start: int) -> int | None:
+    """The field's value behind start; None where there is no such number."""
+    at = tail.find(name, start)
+    match = _NUMBER.match(tail, at + len(name)) if at >= 0 else None
+    return int(match[1]) if match else None
