@@ -1,9 +1,30 @@
-"""A peek at `usage` in the last bytes of an answer, streamed or plain, without decoding it."""
+"""A peek at `usage` in the last bytes of an answer, streamed or plain: nothing else of them is decoded."""
 
 import re
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-_NUMBER = re.compile(rb"\s*:\s*(\d{1,12})\b")
+import msgspec
+
+_OBJECT = re.compile(rb'"usage"\s*+:\s*+(\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\})')  # its strings have no braces
+_Tokens = Annotated[int, msgspec.Meta(ge=0, lt=10**12)] | None
+
+
+class _Details(msgspec.Struct, gc=False):
+    cached_tokens: _Tokens = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens: _Tokens = None
+    completion_tokens: _Tokens = None
+    prompt_tokens_details: _Details | None = None
+    input_tokens: _Tokens = None
+    output_tokens: _Tokens = None
+    input_tokens_details: _Details | None = None
+    cache_read_input_tokens: _Tokens = None
+    cache_creation_input_tokens: _Tokens = None
+
+
+_decode = msgspec.json.Decoder(_Usage).decode
 
 
 class Usage(NamedTuple):
@@ -21,23 +42,24 @@ def peek_usage(tail: bytes) -> Usage:
     """Reads the last `"usage"` in the tail, in the names of any API. Text of an answer cannot pass for it: its quotes
     are escaped."""
     start = tail.rfind(b'"usage"')
-    if start < 0:
+    said = _OBJECT.match(tail, start) if start >= 0 else None
+    if said is None:
         return NO_USAGE
-    cached = _number(tail, b'"cached_tokens"', start)
-    prompt = _number(tail, b'"prompt_tokens"', start)
-    if prompt is not None:
-        return Usage(prompt, _number(tail, b'"completion_tokens"', start), cached)
-    prompt = _number(tail, b'"input_tokens"', start)
+    try:
+        usage = _decode(said[1])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return NO_USAGE
+    if usage.prompt_tokens is not None:
+        return Usage(usage.prompt_tokens, usage.completion_tokens, _cached(usage.prompt_tokens_details))
+    prompt = usage.input_tokens
     if prompt is None:
         return NO_USAGE
+    cached = _cached(usage.input_tokens_details)
     # Anthropic counts a prompt in three parts: what was read of a cache, what was written into it, and the rest.
-    if cached is None and (cached := _number(tail, b'"cache_read_input_tokens"', start)) is not None:
-        prompt += cached + (_number(tail, b'"cache_creation_input_tokens"', start) or 0)
-    return Usage(prompt, _number(tail, b'"output_tokens"', start), cached)
+    if cached is None and (cached := usage.cache_read_input_tokens) is not None:
+        prompt += cached + (usage.cache_creation_input_tokens or 0)
+    return Usage(prompt, usage.output_tokens, cached)
 
 
-def _number(tail: bytes, name: bytes, start: int) -> int | None:
-    """The field's value behind start; None where there is no such number."""
-    at = tail.find(name, start)
-    match = _NUMBER.match(tail, at + len(name)) if at >= 0 else None
-    return int(match[1]) if match else None
+def _cached(details: _Details | None) -> int | None:
+    return None if details is None else details.cached_tokens
