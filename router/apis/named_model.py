@@ -1,4 +1,5 @@
-"""The model that a request names, where the gateway reads no more of its body: in JSON, or in a form.
+"""The model that a request names and the files it brings, where the gateway reads no more of its body: in JSON, or in a
+form.
 
 A key may be limited to some models, so what is read here must be what the server reads: of several fields of the name
 the last one, as Starlette's forms have it.
@@ -13,6 +14,7 @@ import msgspec
 from dualmap.router.apis.api import NOT_UNDERSTOOD, ReadBody, Scope
 from dualmap.router.apis.json_body import decode, may_be_object
 from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.tokens.token_ratio import MEDIA_TOKENS
 
 MAX_FIELDS = 2000  # as many as Starlette takes: 1,000 files and as many others
 MAX_PART_HEAD_BYTES = 4096
@@ -20,6 +22,8 @@ MAX_MODEL_BYTES = 512
 _MULTIPART = b"multipart/form-data"
 _URLENCODED = b"application/x-www-form-urlencoded"
 _DISPOSITION = re.compile(rb"^content-disposition[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_PART_TYPE = re.compile(rb"^content-type[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_DATA_URL = re.compile(rb'"data:([\w.+-]+)\\?/[^"]*"')
 _PARAMETER = re.compile(rb';\s*([^=;\s"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;\r\n]*)')
 
 
@@ -32,21 +36,35 @@ _decoder = msgspec.json.Decoder(_Body)
 
 
 def read_model(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
-    """See Reader. Nothing of it is understood but the model."""
-    content_type = _content_type(http) if body else b""
+    """See Reader: never understood. media, text_bytes: as far as they can be told apart without reading it all."""
+    if not body:
+        return ILLEGIBLE
+    content_type = _content_type(http)
     kind = content_type.partition(b";")[0].strip().lower()
     if kind == _URLENCODED:
-        model = _urlencoded_model(body)
-    elif kind == _MULTIPART and (boundary := _parameters(content_type).get(b"boundary")):
-        model = _form_model(body, b"--" + boundary)
-    elif body[:4].lstrip().startswith(b"--"):
-        model = _form_model(body, body.lstrip().partition(b"\r\n")[0])
-    else:
-        fields = decode(_decoder, body) if body else None
-        if fields is None or not isinstance(fields.model, str | None):
-            return ILLEGIBLE
-        model = fields.model or ""
-    return ReadBody(understood=False, model=model) if model else NOT_UNDERSTOOD
+        return ReadBody(understood=False, model=_urlencoded_model(body))
+    if kind == _MULTIPART and (boundary := _parameters(content_type).get(b"boundary")):
+        return _read_form(body, b"--" + boundary)
+    if body[:4].lstrip().startswith(b"--"):
+        return _read_form(body, body.lstrip().partition(b"\r\n")[0])
+    fields = decode(_decoder, body)
+    if fields is None or not isinstance(fields.model, str | None):
+        return ILLEGIBLE
+    model = fields.model or ""
+    if b'"data:' not in body:
+        return ReadBody(understood=False, model=model) if model else NOT_UNDERSTOOD
+    media: dict[str, int] = {}
+    text_bytes = len(body)
+    for url in _DATA_URL.finditer(body):
+        _count(media, url[1])
+        text_bytes -= len(url[0])
+    return ReadBody(understood=False, model=model, media=media, text_bytes=text_bytes)
+
+
+def _count(media: dict[str, int], content_type: bytes) -> None:
+    kind = content_type.partition(b"/")[0].decode("latin-1").lower()
+    kind = kind if kind in MEDIA_TOKENS else "file"
+    media[kind] = media.get(kind, 0) + 1
 
 
 def hides_model(body: bytes) -> bool:
@@ -76,20 +94,29 @@ def _urlencoded_model(body: bytes) -> str:
     return _text(models[-1]) if models else ""
 
 
-def _form_model(body: bytes, boundary: bytes) -> str:
-    """Of a form (RFC 7578). boundary: what stands between its parts."""
+def _read_form(body: bytes, boundary: bytes) -> ReadBody:
+    """RFC 7578. boundary: what stands between its parts."""
     model = ""
+    media: dict[str, int] = {}
+    text_bytes = 0
     start = body.find(boundary)
     for _ in range(MAX_FIELDS):
         head_end = body.find(b"\r\n\r\n", start, start + MAX_PART_HEAD_BYTES)
         if start < 0 or head_end < 0:
             break
         end = body.find(b"\r\n" + boundary, head_end)
+        value_end = end if end >= 0 else len(body)
         dispositions = _DISPOSITION.findall(body, start, head_end)
-        if dispositions and _parameters(dispositions[-1]).get(b"name") == b"model":
-            model = _text(body[head_end + 4 : end if end > 0 else len(body)])
+        about = _parameters(dispositions[-1]) if dispositions else {}
+        if b"filename" in about:
+            types = _PART_TYPE.findall(body, start, head_end)
+            _count(media, types[-1] if types else b"")
+        else:
+            text_bytes += value_end - head_end
+        if about.get(b"name") == b"model":
+            model = _text(body[head_end + 4 : value_end])
         start = end + 2 if end >= 0 else -1
-    return model
+    return ReadBody(understood=False, model=model, media=media, text_bytes=text_bytes)
 
 
 def _text(value: bytes) -> str:

@@ -41,6 +41,7 @@ _POSTS: Mapping[str, Api] = {
     "/classify": POOLING,
     "/v1/pooling": POOLING,
     "/pooling": POOLING,
+    "/generative_scoring": POOLING,
     "/v1/audio/transcriptions": AUDIO,
     "/v1/audio/translations": AUDIO,
     "/v1/audio/speech": AUDIO,
@@ -88,7 +89,16 @@ def find_api(request: HttpRequest) -> Api | HttpError:
     for beginning, api in _BEGINNINGS:
         if path.startswith(beginning) and len(path) > len(beginning):
             return api
-    return OTHER if path.startswith("/v1/") else unknown_path(path)
+    if path.startswith("/v1/") and not path.startswith("/v1/v1/"):
+        return OTHER
+    meant = _meant(path)
+    return unknown_path(path, meant if meant != path else "")
+
+
+def _meant(path: str) -> str:
+    """The path with `/v1` in front once: some clients add it to the address that they are given, some do not."""
+    right = "/v1" + path.removeprefix("/v1").removeprefix("/v1")
+    return right if right in _POSTS or right in _GETS else path
 
 
 def route(path: str) -> str:
@@ -100,5 +110,5 @@ def route(path: str) -> str:
 
 def error_shape(request: HttpRequest) -> ErrorShape:
     """How whoever sent the request expects an error, also where its path is none or takes another method."""
-    api = _POSTS.get(request.path) or find_api(request)
+    api = _POSTS.get(_meant(request.path)) or find_api(request)
     return api.error if isinstance(api, Api) else error_body

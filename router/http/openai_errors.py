@@ -84,8 +84,10 @@ def _state_name(state_id: str) -> tuple[str, str]:
     return ("Conversation", "conversation") if state_id.startswith("conv_") else ("Response", "response_id")
 
 
-def unknown_path(path: str) -> HttpError:
-    return HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", f"There is nothing at `{path}`.")
+def unknown_path(path: str, meant: str = "") -> HttpError:
+    """meant: where there is what the client seems to look for."""
+    message = f"There is nothing at `{path}`; you may mean `{meant}`." if meant else f"There is nothing at `{path}`."
+    return HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", message)
 
 
 def wrong_method(method: str, path: str, allow: str) -> HttpError:

@@ -5,6 +5,7 @@ from hashlib import blake2b
 from math import isfinite
 from secrets import token_bytes
 
+from msgspec.structs import replace
 from xxhash import xxh3_64_intdigest
 
 from dualmap.router.apis.api import Scope
@@ -46,10 +47,12 @@ def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage
     """Read what the core needs of the body. Raises RequestRefusedError (400)."""
     api, body = arrived.api, arrived.body
     read = api.read(arrived.http, body, scope)
-    model, legible = read.model, True
-    if not model and not read.understood:
+    legible = True
+    if not (read.understood or read.model or read.media):
         named = read_model(arrived.http, body, scope)
-        model, legible = named.model, named.legible
+        read = replace(read, model=named.model, media=named.media, text_bytes=named.text_bytes)
+        legible = named.legible
+    model = read.model
     if not model and body and arrived.grant is not None and arrived.grant.key.models is not None and hides_model(body):
         message = (
             "The body is nested too deep, or a number in it is too long, to find the `model` that the API key needs."
@@ -64,7 +67,10 @@ def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage
         # Where vLLM finds no JSON, it says in its error where: the body has to be the one that the client knows.
         if scope.apart and api.takes_salt and (len(body) > MAX_PARSED_BYTES or may_be_object(body)):
             body = _with_salt(body, salt_of(None, scope))
-        tokens = max(1, min(int(len(body) / PRIOR_BYTES_PER_TOKEN), MAX_UNREAD_TOKENS))
+        tokens = int(len(body) / PRIOR_BYTES_PER_TOKEN)
+        if read.media:
+            tokens = ratio.prompt_tokens(model, read.text_bytes, read.media)
+        tokens = max(1, min(tokens, MAX_UNREAD_TOKENS))
         return Prompt(body=body, tokens=tokens, read=read, legible=legible, model=model, priority=priority)
     hides_usage = ask_for_usage and api.asks_usage and read.stream and not read.stream_options
     if scope.apart and api.takes_salt:

@@ -4,10 +4,36 @@ from typing import Any
 
 import pytest
 
-from dualmap.router.apis.api import ReadBody
+from dualmap.router.apis.api import ReadBody, Scope
 from dualmap.router.apis.messages import MESSAGES
+from dualmap.router.apis.named_model import read_model
 from dualmap.router.apis.responses import RESPONSES
+from dualmap.router.http.http_request import HttpRequest
 from tests.router.apis.test_prompt_text import chat, read, said
+
+
+def parts_of(body: bytes, content_type: str = "") -> tuple[str, dict[str, int], int]:
+    http = HttpRequest(0.0)
+    http.forwarded = [f"Content-Type: {content_type}\r\n".encode()]
+    one = read_model(http, body, Scope(16))
+    return one.model, dict(one.media), one.text_bytes
+
+
+def test_what_is_not_read_counts_its_files_as_parts_too():
+    file = (
+        b'--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\nContent-Type: %b\r\n\r\n' + b"A" * 100_000
+    )
+    model = b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\ntiny'
+    form = b"\r\n".join([file % b"audio/wav", model, file % b"image/png", file % b"application/pdf", b"--b--"])
+    for content_type in ("", 'multipart/form-data; boundary="b"'):
+        name, media, text_bytes = parts_of(form, content_type)
+        assert (name, media) == ("tiny", {"audio": 1, "image": 1, "file": 1})
+        assert text_bytes < 20
+    for url in (PNG, PNG.replace("/", "\\/")):
+        body = f'{{"model":"tiny","input":[{{"image":"{url}"}},{{"image":"{url}"}}]}}'.encode()
+        name, media, text_bytes = parts_of(body)
+        assert (name, media) == ("tiny", {"image": 2})
+        assert text_bytes < 100
 
 
 def picture(data: str, **more: Any) -> dict[str, Any]:

@@ -25,6 +25,7 @@ BY_LOAD = [
     "POST /v1/score",
     "POST /classify",
     "POST /pooling",
+    "POST /generative_scoring",
     "POST /v1/audio/transcriptions",
     "POST /v1/audio/translations",
     "POST /v1/audio/speech",
@@ -109,6 +110,14 @@ def test_other_paths_are_not_there(line):
     error = found(line)
     assert isinstance(error, HttpError)
     assert error.status == 404
+
+
+@pytest.mark.parametrize("line", ["POST /chat/completions", "POST /v1/v1/messages", "GET /models", "POST /v1/v1/other"])
+def test_a_path_with_v1_never_or_twice_is_told_the_right_one(line):
+    error = found(line)
+    assert isinstance(error, HttpError)
+    right = "/v1/" + line.split("/")[-1].replace("completions", "chat/completions")
+    assert (error.status, f"`{right}`" in error.message) == (404, not line.endswith("other"))
 
 
 @pytest.mark.parametrize("line", ["GET /v1/chat/completions", "PUT /v1/responses", "POST /v1/models", "GET /tokenize"])

@@ -256,6 +256,7 @@ async def test_with_several_pools_the_model_names_the_one_that_is_changed(loadin
         client = await f.client()
         assert (await client.post(LOAD, SQL)).error["param"] == "model"
         assert (await client.post(LOAD, SQL | {"model": "none"})).status == 404
+        assert (await client.post(LOAD, SQL | {"model": "big", "lora_name": "tiny"})).status == 409
         assert (await client.post(LOAD, SQL | {"model": "big"})).status == 200
         assert [len(server.adapters) for server in servers] == [0, 1, 0]
         assert (list(wishes.wanted("b")), wishes.wanted("")) == (["sql"], {})
