@@ -26,9 +26,9 @@ NOTED = HOP_BY_HOP | {
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
 NO_CONTENT_STATUS = 204
 _NO_BODY_STATUSES = (NO_CONTENT_STATUS, 304)
-_URL = re.compile(rb"(?:https?:)?//(?:[^/?#@]*@)?([^/?#]*)", re.IGNORECASE)
+_URL = re.compile(rb"(https:|http:|)//(?:[^/?#@]*@)?([^/?#]*)", re.IGNORECASE)
 _HERE = frozenset({b"localhost", b"127.0.0.1", b"[::1]", b"0.0.0.0"})  # as a server calls itself that is not told
-_DEFAULT_PORT = b":80"
+_DEFAULT_PORTS = {b"http:": b":80", b"https:": b":443", b"": b":80"}
 
 
 def status_line(status: int) -> bytes:
@@ -116,14 +116,14 @@ class AnswerHead:
 def _without_authority(location: bytes, authority: bytes) -> bytes:
     """Where a redirect leads, as the client can follow it: within the instance, a path, which is the gateway's, too."""
     url = _URL.match(location)
-    if url is None or not authority or not _is_same(url[1].lower(), authority.lower()):
+    if url is None or not authority or not _is_same(url[1].lower(), url[2].lower(), authority.lower()):
         return location
     return b"/" + location[url.end() :].lstrip(b"/")  # two slashes would lead to another host
 
 
-def _is_same(named: bytes, authority: bytes) -> bool:
+def _is_same(scheme: bytes, named: bytes, authority: bytes) -> bool:
     """Whether a server calls itself so that is reached under the authority."""
-    if named in (authority, authority.removesuffix(_DEFAULT_PORT)):
+    if named in (authority, authority.removesuffix(_DEFAULT_PORTS[scheme])):
         return True
     host, colon, port = named.rpartition(b":")
     return bool(colon) and host in _HERE and port == authority.rpartition(b":")[2]
