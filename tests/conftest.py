@@ -37,10 +37,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Clusters of Ray start one after the other, so that none takes another's ports or time."""
+    """Clusters of Ray start one after the other, so that none takes another's ports or time; an Envoy and a browser are
+    for all of their tests."""
     for item in items:
-        if item.get_closest_marker("ray") and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
+        for name in ("ray", "envoy", "browser"):
+            if item.get_closest_marker(name) and not item.get_closest_marker("xdist_group"):
+                item.add_marker(pytest.mark.xdist_group(name))
 
 
 class ProcessFamily:

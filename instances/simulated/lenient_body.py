@@ -25,8 +25,10 @@ def read_body(kind: type[B], body: bytes) -> B:
         strict = error
     try:
         fields = json.loads(body)
-        json.dumps(fields, ensure_ascii=False).encode()  # no half of a surrogate pair can be tokenized
+        json.dumps(fields, ensure_ascii=False).encode()
         return msgspec.convert(_converted(kind, fields), kind)
+    except UnicodeEncodeError:
+        raise RequestRefusedError(bad_request("Half of a surrogate pair cannot be tokenized.")) from None
     except (ValueError, RecursionError, msgspec.MsgspecError):
         raise RequestRefusedError(bad_request(f"The body is not a valid request: {strict}.")) from None
 

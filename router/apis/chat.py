@@ -8,6 +8,7 @@ from msgspec import Raw
 from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
 from dualmap.router.apis.json_body import CommonBody, decode, given, salt_of, session_of
 from dualmap.router.apis.prompt_text import (
+    ROLES,
     SYSTEM_ROLES,
     Media,
     Spelled,
@@ -56,7 +57,7 @@ def read_chat(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
             content = content_text(content, media, is_system=message.role in SYSTEM_ROLES)
         if message.tool_calls or message.tool_call_id or message.name or message.reasoning or message.reasoning_content:
             content += _beside(message)
-        messages.append(message.role)
+        messages.append(ROLES.get(message.role, message.role))
         messages.append(content)
     model, cache_salt = fields.model or scope.default_model, salt_of(fields.cache_salt, scope)
     tools = given(fields.tools)

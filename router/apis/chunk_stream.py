@@ -10,6 +10,7 @@ from dualmap.router.apis.stream_event import (
     ABORTED,
     CLIENT_ERRORS,
     ERROR,
+    ERROR_NAME,
     PIECE,
     PRELUDE,
     UNKNOWN_ERROR_STATUS,
@@ -19,6 +20,7 @@ from dualmap.router.apis.stream_event import (
     StreamError,
     error_status,
     read_event,
+    said_in_words,
 )
 from dualmap.router.http.openai_errors import HttpError, error_events
 
@@ -26,7 +28,13 @@ DONE = b"data: [DONE]\n\n"
 NOTHING = (b"null", b'""', b"{}", b"")
 # vLLM: its server shuts down, as no client asked for it; it could not run the request, as another one may.
 OWN_ENDINGS = ("abort", "error")
-CLIENTS_FAULTS = {"BadRequestError": 400, "invalid_request_error": 400, "NotFoundError": 404}  # where there is no code
+STATUS_OF = {  # where there is no code
+    "BadRequestError": 400,
+    "invalid_request_error": 400,
+    "NotFoundError": 404,
+    "RateLimitError": 429,
+    "rate_limit_error": 429,
+}
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -47,7 +55,7 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 class ChunkStream:
     """See StreamRules."""
 
-    alarms = (b'"error"', b'"abort"')
+    alarms = (b"error", b'"abort"')
     noise: bytes | None = None
     token = re.compile(rb'(data: \{.*"(?:delta":\{"\w+|text)":")[^"]*(".*"finish_reason":null.*\}\n\n)')
 
@@ -59,28 +67,33 @@ class ChunkStream:
         self._known = known
 
     def meaning(self, event: bytes) -> Meaning:
-        _, data = read_event(event)
+        name, data = read_event(event)
         if not data:
             return PRELUDE
         try:
             chunk = _decode(data)
         except UNREADABLE:
-            return PIECE
-        error = _error_in(chunk, data)
+            return ERROR if name == ERROR_NAME else PIECE
+        error = _error_in(chunk, data, name)
         if error is not None:
             return PIECE if _status(error) in CLIENT_ERRORS else ERROR
         choices = chunk.choices
         if choices and any(choice.finish_reason in OWN_ENDINGS for choice in choices):
             return ABORTED
-        if not self._known or choices is None:
+        if not self._known:
             return PIECE
         if not choices:
-            return PRELUDE if bytes(chunk.usage) in NOTHING else USAGE
+            if bytes(chunk.usage) not in NOTHING:
+                return USAGE
+            return PIECE if choices is None else PRELUDE
         return PRELUDE if all(map(_names_role, choices)) else PIECE
 
     def error(self, event: bytes) -> StreamError:
-        _, data = read_event(event)
-        error = _error_in(_decode(data), data) or b"null"
+        name, data = read_event(event)
+        try:
+            error = _error_in(_decode(data), data, name) or b"null"
+        except UNREADABLE:
+            error = msgspec.json.encode(said_in_words(data))
         return StreamError(_status(error), b'{"error":%b}' % error, event)
 
     def aborted(self, body: bytes) -> bool:
@@ -99,12 +112,12 @@ class ChunkStream:
         return error.event + DONE
 
 
-def _error_in(chunk: _Chunk, data: bytes) -> bytes | None:
-    """JSON. Servers before vLLM 0.10 send it without the object around it."""
-    if chunk.object == "error":
-        return data
+def _error_in(chunk: _Chunk, data: bytes, name: bytes) -> bytes | None:
+    """JSON. Servers before vLLM 0.10 send it without the object around it. name: of the event."""
     error = bytes(chunk.error)
-    return None if error in NOTHING else error
+    if error not in NOTHING:
+        return error
+    return data if name == ERROR_NAME or chunk.object == "error" else None
 
 
 def _status(error: bytes) -> int:
@@ -114,7 +127,7 @@ def _status(error: bytes) -> int:
         fields = None
     if not isinstance(fields, dict):
         return UNKNOWN_ERROR_STATUS
-    return error_status(fields.get("code")) or CLIENTS_FAULTS.get(str(fields.get("type")), UNKNOWN_ERROR_STATUS)
+    return error_status(fields.get("code")) or STATUS_OF.get(str(fields.get("type")), UNKNOWN_ERROR_STATUS)
 
 
 def _names_role(choice: _Choice) -> bool:

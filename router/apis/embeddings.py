@@ -4,5 +4,5 @@ cache worth finding."""
 from dualmap.router.apis.api import Api, Placement
 from dualmap.router.apis.named_model import read_model
 
-EMBEDDINGS = Api("embeddings", Placement.LOAD, read=read_model, operation="embeddings")
-POOLING = Api("pooling", Placement.LOAD, read=read_model)
+EMBEDDINGS = Api("embeddings", Placement.LOAD, read=read_model, operation="embeddings", takes_salt=True)
+POOLING = Api("pooling", Placement.LOAD, read=read_model, takes_salt=True)

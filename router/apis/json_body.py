@@ -4,7 +4,9 @@ Fields are taken as vLLM takes them (pydantic's lax mode): 16, 16.0 and "16" are
 another type is one that vLLM refuses, and so it is not understood here.
 """
 
+import json
 from hashlib import sha256
+from math import isfinite
 from typing import Any, TypeVar
 
 import msgspec
@@ -29,8 +31,36 @@ def decode(decoder: "msgspec.json.Decoder[B]", body: bytes) -> B | None:
     """None for what is no JSON object of the kind. decoder: not strict."""
     try:
         return decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except msgspec.ValidationError:
         return None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return decoder.decode(_in_plain_json(body))
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def _in_plain_json(body: bytes) -> bytes:
+    """JSON as Python reads it, as vLLM does: with NaN, numbers beyond all bounds and halves of surrogate pairs, all of
+    which JSON proper has not. Raises ValueError, RecursionError."""
+    content = json.loads(body, parse_constant=lambda _: None, parse_float=_finite)
+    return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _finite(digits: str) -> float | None:
+    number = float(digits)
+    return number if isfinite(number) else None
+
+
+def may_be_object(body: bytes) -> bool:
+    """Whether vLLM may find an object in it, which is read by Python there, too, if another one."""
+    try:
+        return isinstance(json.loads(body), dict)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return False
+    except (ValueError, RecursionError):  # a number too long, nested too deep: its limits may be others
+        return True
 
 
 def salt_of(cache_salt: str | None, scope: Scope) -> str:

@@ -8,6 +8,7 @@ from msgspec import Raw
 from dualmap.router.apis.anthropic_error import anthropic_error
 from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
 from dualmap.router.apis.json_body import CommonBody, decode, given, salt_of, session_of
+from dualmap.router.apis.named_model import read_model
 from dualmap.router.apis.prompt_text import (
     BILLING_HEADER,
     Media,
@@ -94,8 +95,8 @@ def _add_parts(role: str, parts: list[Any], messages: Spelled, media: Media) -> 
             beside.append(call_text(part.get("name"), part.get("input"), part.get("id")))
         elif kind == "thinking":
             beside.append(field_text("reasoning", str(part.get("thinking"))))
-        else:
-            texts.append(part_text(part, media))
+        elif text := part_text(part, media):
+            texts.append(text)
     if texts or beside:
         spell(messages, role, "\n".join(texts) + "".join(beside))
 
@@ -123,3 +124,4 @@ MESSAGES = Api(
     tokens=read_tokens,
 )
 COUNT_TOKENS = Api("count_tokens", Placement.PREFIX, read=read_count, error=anthropic_error)
+ABOUT_MESSAGES = Api("about messages", Placement.LOAD, read=read_model, error=anthropic_error, takes_salt=True)

@@ -10,13 +10,16 @@ from dualmap.router.apis.stream_event import (
     ABORTED,
     CLIENT_ERRORS,
     ERROR,
+    ERROR_NAME,
     PIECE,
     PRELUDE,
     UNKNOWN_ERROR_STATUS,
     UNREADABLE,
     Meaning,
     StreamError,
+    error_status,
     read_event,
+    said_in_words,
 )
 from dualmap.router.http.openai_errors import HttpError
 
@@ -42,7 +45,7 @@ STATUS_OF = {
 class _Event(msgspec.Struct, gc=False):
     type: str = ""
     delta: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
+    error: Any = None
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -57,7 +60,7 @@ _decode_plain = msgspec.json.Decoder(_Message).decode
 class MessagesStream:
     """See StreamRules."""
 
-    alarms = (b'"error"', b'"stop_reason"')
+    alarms = (b"error", b'"stop_reason"')
     noise: bytes | None = b'"ping"'
     pauses = False
     token = re.compile(rb'(event: content_block_delta\ndata: \{.*"text":")[^"]*("[^\n]*\}\n\n)')
@@ -70,7 +73,7 @@ class MessagesStream:
         try:
             content = _decode(data)
         except UNREADABLE:
-            return PIECE
+            return ERROR if name == ERROR_NAME else PIECE
         kind = content.type or name.decode("latin-1")
         if kind == "error" or (not kind and content.error):
             return PIECE if self.error(event).status in CLIENT_ERRORS else ERROR
@@ -80,8 +83,13 @@ class MessagesStream:
 
     def error(self, event: bytes) -> StreamError:
         _, data = read_event(event)
-        error = _decode(data).error or {}
-        status = STATUS_OF.get(str(error.get("type")), UNKNOWN_ERROR_STATUS)
+        try:
+            said = _decode(data).error
+        except UNREADABLE:
+            said = said_in_words(data)
+        error = said if isinstance(said, dict) else {"message": said}
+        error.setdefault("type", "api_error")
+        status = error_status(error.get("code")) or STATUS_OF.get(str(error.get("type")), UNKNOWN_ERROR_STATUS)
         return StreamError(status, msgspec.json.encode({"type": "error", "error": error}), event)
 
     def aborted(self, body: bytes) -> bool:

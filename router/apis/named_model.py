@@ -1,50 +1,124 @@
-"""The model that a request names, where the gateway reads no more of its body: in JSON, or in a form with files."""
+"""The model that a request names and the files it brings, where the gateway reads no more of its body: in JSON, or in a
+form.
+
+A key may be limited to some models, so what is read here must be what the server reads: of several fields of the name
+the last one, as Starlette's forms have it.
+"""
 
 import re
+from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 
 from dualmap.router.apis.api import NOT_UNDERSTOOD, ReadBody, Scope
-from dualmap.router.apis.json_body import decode
+from dualmap.router.apis.json_body import decode, may_be_object
 from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.tokens.token_ratio import MEDIA_TOKENS
 
-MAX_PARTS = 64
+MAX_FIELDS = 2000  # as many as Starlette takes: 1,000 files and as many others
 MAX_PART_HEAD_BYTES = 4096
 MAX_MODEL_BYTES = 512
-_IS_MODEL = re.compile(rb'^content-disposition:[^\r\n]*;\s*name="?model"?\s*(;|\r?$)', re.IGNORECASE | re.MULTILINE)
+_MULTIPART = b"multipart/form-data"
+_URLENCODED = b"application/x-www-form-urlencoded"
+_DISPOSITION = re.compile(rb"^content-disposition[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_PART_TYPE = re.compile(rb"^content-type[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_DATA_URL = re.compile(rb'"data:([\w.+-]+)\\?/[^"]*"')
+_PARAMETER = re.compile(rb';\s*([^=;\s"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;\r\n]*)')
 
 
 class _Body(msgspec.Struct, gc=False):
-    model: str | None = None
+    model: Any = None
 
 
+ILLEGIBLE = ReadBody(understood=False, legible=False)
 _decoder = msgspec.json.Decoder(_Body)
 
 
 def read_model(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
-    """See Reader. Not understood where the body names no model."""
+    """See Reader: never understood. media, text_bytes: as far as they can be told apart without reading it all."""
+    if not body:
+        return ILLEGIBLE
+    content_type = _content_type(http)
+    kind = content_type.partition(b";")[0].strip().lower()
+    if kind == _URLENCODED:
+        return ReadBody(understood=False, model=_urlencoded_model(body))
+    if kind == _MULTIPART and (boundary := _parameters(content_type).get(b"boundary")):
+        return _read_form(body, b"--" + boundary)
     if body[:4].lstrip().startswith(b"--"):
-        model = _form_model(body)
-    else:
-        fields = decode(_decoder, body) if body else None
-        model = (fields.model or "") if fields else ""
-    return ReadBody(understood=False, model=model) if model else NOT_UNDERSTOOD
+        return _read_form(body, body.lstrip().partition(b"\r\n")[0])
+    fields = decode(_decoder, body)
+    if fields is None or not isinstance(fields.model, str | None):
+        return ILLEGIBLE
+    model = fields.model or ""
+    if b'"data:' not in body:
+        return ReadBody(understood=False, model=model) if model else NOT_UNDERSTOOD
+    media: dict[str, int] = {}
+    text_bytes = len(body)
+    for url in _DATA_URL.finditer(body):
+        _count(media, url[1])
+        text_bytes -= len(url[0])
+    return ReadBody(understood=False, model=model, media=media, text_bytes=text_bytes)
 
 
-def _form_model(body: bytes) -> str:
-    """Of a form (RFC 7578), whose first line is what stands between its parts; empty without one."""
-    boundary = body.lstrip().partition(b"\r\n")[0]
-    end = 0
-    for _ in range(MAX_PARTS):
-        start = body.find(boundary, end)
+def _count(media: dict[str, int], content_type: bytes) -> None:
+    kind = content_type.partition(b"/")[0].decode("latin-1").lower()
+    kind = kind if kind in MEDIA_TOKENS else "file"
+    media[kind] = media.get(kind, 0) + 1
+
+
+def hides_model(body: bytes) -> bool:
+    """Whether a body in which no model is found is JSON that cannot be read here, and may be elsewhere."""
+    return decode(_decoder, body) is None and may_be_object(body)
+
+
+def _content_type(http: HttpRequest) -> bytes:
+    """Empty without one."""
+    for line in http.forwarded:
+        if line[:13].lower() == b"content-type:":
+            return line[13:].strip()
+    return b""
+
+
+def _parameters(value: bytes) -> dict[bytes, bytes]:
+    """Of a header field, by lower-case name."""
+    return {match[1].lower(): match[2].strip().strip(b'"') for match in _PARAMETER.finditer(value)}
+
+
+def _urlencoded_model(body: bytes) -> str:
+    try:
+        fields = parse_qsl(body, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:  # more than that
+        return ""
+    models = [value for name, value in fields if name == b"model"]
+    return _text(models[-1]) if models else ""
+
+
+def _read_form(body: bytes, boundary: bytes) -> ReadBody:
+    """RFC 7578. boundary: what stands between its parts."""
+    model = ""
+    media: dict[str, int] = {}
+    text_bytes = 0
+    start = body.find(boundary)
+    for _ in range(MAX_FIELDS):
         head_end = body.find(b"\r\n\r\n", start, start + MAX_PART_HEAD_BYTES)
         if start < 0 or head_end < 0:
-            return ""
+            break
         end = body.find(b"\r\n" + boundary, head_end)
-        if _IS_MODEL.search(body[start:head_end]):
-            value = body[head_end + 4 : end if end > 0 else len(body)]
-            return value.decode("utf-8", "replace").strip() if len(value) <= MAX_MODEL_BYTES else ""
-        if end < 0:
-            return ""
-        end += 2
-    return ""
+        value_end = end if end >= 0 else len(body)
+        dispositions = _DISPOSITION.findall(body, start, head_end)
+        about = _parameters(dispositions[-1]) if dispositions else {}
+        if b"filename" in about:
+            types = _PART_TYPE.findall(body, start, head_end)
+            _count(media, types[-1] if types else b"")
+        else:
+            text_bytes += value_end - head_end
+        if about.get(b"name") == b"model":
+            model = _text(body[head_end + 4 : value_end])
+        start = end + 2 if end >= 0 else -1
+    return ReadBody(understood=False, model=model, media=media, text_bytes=text_bytes)
+
+
+def _text(value: bytes) -> str:
+    """Longer names are cut, and so are nobody's."""
+    return value[:MAX_MODEL_BYTES].decode("utf-8", "replace").strip()

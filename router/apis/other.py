@@ -3,4 +3,4 @@
 from dualmap.router.apis.api import Api, Placement
 from dualmap.router.apis.named_model import read_model
 
-OTHER = Api("other", Placement.LOAD, read=read_model)
+OTHER = Api("other", Placement.LOAD, read=read_model, takes_salt=True)

@@ -23,6 +23,7 @@ LEAST_OWN_BLOCK = 0.5
 OPENING_MESSAGES = 16  # where the first user message is looked for; a system prompt is one or two messages
 BILLING_HEADER = "x-anthropic-billing-header"  # changes with every request of Claude Code, so vLLM drops its line
 SYSTEM_ROLES = ("system", "developer")
+ROLES = {"developer": "system"}  # few templates know a developer: to all others vLLM says that it is the system
 MAX_KNOWN_TOOLS = 256
 PART, FIELD = "\x1d", "\x1f"  # JSON can spell these, but no prompt has a reason to
 
@@ -35,21 +36,32 @@ _TEXT_KEYS = {
     "reasoning_text": "text",
     "summary_text": "text",
 }
-_MEDIA_KINDS = {
+# Also the names of the fields that hold them, by which vLLM knows a part that says no type.
+_MEDIA_FIELDS = {
     "image_url": "image",
-    "input_image": "image",
-    "image": "image",
     "image_pil": "image",
     "image_embeds": "image",
     "input_audio": "audio",
     "audio_url": "audio",
+    "audio_embeds": "audio",
     "video_url": "video",
+    "video_embeds": "video",
+    "prompt_embeds": "file",
+}
+_MEDIA_KINDS = _MEDIA_FIELDS | {
+    "input_image": "image",
+    "image": "image",
+    "image_generation_call": "image",
+    "audio": "audio",
+    "video": "video",
     "file": "file",
     "input_file": "file",
     "document": "file",
 }
-
-_CONTENT_KEYS = ("url", "data", "image_url", "file_data", "file_id", "file_url", "source", "uuid")  # where it may be
+_CONTENT_KEYS = ("url", "data", "image_url", "file_data", "file_id", "file_url", "source", "result")  # where it may be
+# What no model reads: for the server's cache of prompts, or sealed for whoever made it.
+_LEFT_OUT = frozenset({"cache_control", "encrypted_content", "signature"})
+MAX_DEPTH = 8  # of what is looked through for media
 _known_tools: dict[tuple[int, int, bytes], tuple[tuple[int, ...], int, int]] = {}
 
 Spelled = list[str]  # two for each message: its role, its content
@@ -84,7 +96,7 @@ def content_text(content: Any, media: Media, *, is_system: bool = False) -> str:
     if content is None:
         return ""
     if not isinstance(content, list):
-        return in_order(content)
+        return other_text(content, media)
     texts = [part_text(part, media) for part in content]
     if is_system:
         texts = [text.partition("\n")[2] if text.startswith(BILLING_HEADER) else text for text in texts]
@@ -98,12 +110,20 @@ def part_text(part: Any, media: Media) -> str:
     if not isinstance(part, dict):
         return in_order(part)
     kind = part.get("type")
-    if kind in _TEXT_KEYS:
-        text = part.get(_TEXT_KEYS[kind])
-        return text if type(text) is str else ""
-    if kind in _MEDIA_KINDS:
-        return media.add(_MEDIA_KINDS[kind], _media_content(part, kind))
-    return PART + in_order(_without_cache_control(part))
+    if type(kind) is str:
+        if kind in _TEXT_KEYS:
+            text = part.get(_TEXT_KEYS[kind])
+            return text if type(text) is str else ""
+        if kind == "redacted_thinking":
+            return ""
+        if kind == "document" and (content := _document_text(part.get("source"), media)) is not None:
+            return content
+    return _media_text(part, media) or PART + other_text(part, media)
+
+
+def other_text(value: Any, media: Media) -> str:
+    """What is known to be neither a text nor a medium, though media may stand in it."""
+    return in_order(_spelled(value, media, 0))
 
 
 def field_text(name: str, value: str) -> str:
@@ -124,17 +144,59 @@ def in_order(value: Any) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
 
 
+def _document_text(source: Any, media: Media) -> str | None:
+    """A document that is written out; None where it is a file."""
+    if not isinstance(source, dict):
+        return None
+    if source.get("type") == "text" and type(source.get("data")) is str:
+        return str(source["data"])
+    return content_text(source.get("content"), media) if source.get("type") == "content" else None
+
+
+def _media_text(part: dict[str, Any], media: Media) -> str:
+    """What stands for a picture, a sound, a video or a file; empty where the part is none."""
+    kind = part.get("type")
+    if type(kind) is not str or kind not in _MEDIA_KINDS:
+        kind = next((field for field in _MEDIA_FIELDS if field in part), None)
+        if kind is None:
+            return ""
+    return media.add(_MEDIA_KINDS[kind], _media_content(part, kind))
+
+
 def _media_content(part: dict[str, Any], kind: str) -> str:
-    """Its data without what is written in front of them, or its address."""
-    value: Any = part.get(kind, part)
+    """The name by which the server knows it, else its data without what is written in front of them, or its address."""
+    uuid = part.get("uuid")
+    if type(uuid) is str:
+        return uuid
+    value: Any = part.get(kind)
+    if value is None:
+        value = part
     while isinstance(value, dict):
         inner = next((value[key] for key in _CONTENT_KEYS if value.get(key) is not None), None)
         if inner is None:
-            return in_order(value)
+            break
         value = inner
     if type(value) is not str:
         return in_order(value)
     return value.partition(",")[2] if value.startswith("data:") else value
+
+
+def _spelled(value: Any, media: Media, depth: int) -> Any:
+    """The value with what stands for its media in their place, and without what no model reads."""
+    if type(value) is str:
+        if not value.startswith("data:"):
+            return value
+        kind = value[5 : value.find("/")]
+        return media.add(kind if kind in MEDIA_TOKENS else "file", value.partition(",")[2])
+    if depth == MAX_DEPTH:
+        return value
+    if isinstance(value, list):
+        return [_spelled(each, media, depth + 1) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if depth and (stands := _media_text(value, media)):
+        return stands
+    return {key: _spelled(each, media, depth + 1) for key, each in value.items() if key not in _LEFT_OUT}
 
 
 class ChatBlocks(msgspec.Struct, frozen=True, gc=False):
@@ -235,9 +297,15 @@ def _tools_text(tools: Any) -> bytes:
     if not tools:
         return b""
     if isinstance(tools, list):
-        tools = [_without_cache_control(tool) for tool in tools]
+        tools = [_tool(tool) if isinstance(tool, dict) else tool for tool in tools]
     return msgspec.json.encode(tools, order="sorted")
 
 
-def _without_cache_control(part: Any) -> Any:
-    return {key: value for key, value in part.items() if key != "cache_control"} if isinstance(part, dict) else part
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """A function in one form for all APIs; what else a server has for a tool as it is."""
+    function = tool.get("function")
+    if isinstance(function, dict):
+        tool = {"type": "function"} | function
+    elif isinstance(schema := tool.get("input_schema"), dict):
+        tool = {**tool, "input_schema": None, "type": "function", "parameters": {"type": "object"} | schema}
+    return {key: value for key, value in tool.items() if value is not None and key != "cache_control"}

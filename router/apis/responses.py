@@ -9,6 +9,7 @@ from msgspec import Raw
 from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
 from dualmap.router.apis.json_body import CommonBody, decode, given, salt_of, session_of
 from dualmap.router.apis.prompt_text import (
+    ROLES,
     SYSTEM_ROLES,
     Media,
     Spelled,
@@ -16,7 +17,7 @@ from dualmap.router.apis.prompt_text import (
     chat_blocks,
     content_text,
     field_text,
-    in_order,
+    part_text,
     spell,
 )
 from dualmap.router.apis.state_ids import path_state_id
@@ -87,8 +88,9 @@ def _add_item(item: dict[str, Any], messages: Spelled, media: Media) -> None:
     kind = item.get("type")
     role = item.get("role")
     if isinstance(role, str):
-        spell(messages, role, content_text(item.get("content"), media, is_system=role in SYSTEM_ROLES))
-    elif kind == "function_call_output":
+        content = content_text(item.get("content"), media, is_system=role in SYSTEM_ROLES)
+        spell(messages, ROLES.get(role, role), content)
+    elif kind in ("function_call_output", "custom_tool_call_output"):
         output = content_text(item.get("output"), media)
         spell(messages, "tool", output + field_text("tool_call_id", str(item.get("call_id"))))
     else:
@@ -97,7 +99,7 @@ def _add_item(item: dict[str, Any], messages: Spelled, media: Media) -> None:
         elif kind == "reasoning":
             said = field_text("reasoning", content_text(item.get("content") or item.get("summary"), media))
         else:
-            said = field_text("item", in_order(item))
+            said = field_text("item", part_text(item, media))
         if messages[-2:-1] == ["assistant"]:
             messages[-1] += said
         else:
@@ -125,6 +127,6 @@ RESPONSES = Api(
     tokens=read_tokens,
     makes_state=True,
 )
-ABOUT_RESPONSES = Api("about responses", Placement.LOAD, read=read_about)
+ABOUT_RESPONSES = Api("about responses", Placement.LOAD, read=read_about, takes_salt=True)
 CONVERSATIONS = Api("conversations", Placement.LOAD, makes_state=True)
 KEPT = Api("kept", Placement.STATE, read=read_kept)

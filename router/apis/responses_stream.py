@@ -10,6 +10,7 @@ from dualmap.router.apis.stream_event import (
     ABORTED,
     CLIENT_ERRORS,
     ERROR,
+    ERROR_NAME,
     PIECE,
     PRELUDE,
     UNKNOWN_ERROR_STATUS,
@@ -18,6 +19,7 @@ from dualmap.router.apis.stream_event import (
     StreamError,
     error_status,
     read_event,
+    said_in_words,
 )
 from dualmap.router.http.openai_errors import HttpError
 
@@ -43,7 +45,7 @@ class _Response(msgspec.Struct, gc=False):
 class _Event(msgspec.Struct, gc=False):
     type: str = ""
     response: _Response | None = None
-    error: dict[str, Any] | None = None
+    error: Any = None
     code: Any = None
     message: Any = None
     param: Any = None
@@ -56,7 +58,7 @@ _decode_plain = msgspec.json.Decoder(_Response).decode
 class ResponsesStream:
     """See StreamRules."""
 
-    alarms = (b'"error"', b'"response"')
+    alarms = (b"error", b'"response"')
     noise = None
     pauses = True  # for tools that the server calls
     token = re.compile(rb"\0()()")  # each event has its number
@@ -69,7 +71,7 @@ class ResponsesStream:
         try:
             content = _decode(data)
         except UNREADABLE:
-            return PIECE
+            return ERROR if name == ERROR_NAME else PIECE
         kind = content.type or name.decode("latin-1")
         if kind == "error" or (not kind and content.error) or kind == "response.failed":
             return PIECE if self.error(event).status in CLIENT_ERRORS else ERROR
@@ -79,9 +81,7 @@ class ResponsesStream:
 
     def error(self, event: bytes) -> StreamError:
         _, data = read_event(event)
-        content = _decode(data)
-        own = {"message": content.message, "param": content.param, "code": content.code}
-        said = content.error or (content.response and content.response.error) or own
+        said = _said(data)
         status = error_status(said.get("code")) or _status(str(said.get("code") or said.get("type")))
         fields = {name: said.get(name) for name in ("message", "type", "param", "code")}
         if fields["type"] is None:
@@ -108,6 +108,16 @@ class ResponsesStream:
 
     def last_events(self, error: StreamError) -> bytes:
         return error.event
+
+
+def _said(data: bytes) -> dict[str, Any]:
+    try:
+        content = _decode(data)
+    except UNREADABLE:
+        return said_in_words(data)
+    own = {"message": content.message, "param": content.param, "code": content.code}
+    said = content.error or (content.response and content.response.error) or own
+    return said if isinstance(said, dict) else {"message": said}
 
 
 def _ended_by_itself(response: _Response) -> bool:

@@ -11,13 +11,13 @@ from dualmap.router.apis.embeddings import EMBEDDINGS, POOLING
 from dualmap.router.apis.generate import GENERATE
 from dualmap.router.apis.images import IMAGES
 from dualmap.router.apis.local import HEALTH, MODEL, MODELS, READY
-from dualmap.router.apis.messages import COUNT_TOKENS, MESSAGES
+from dualmap.router.apis.messages import ABOUT_MESSAGES, COUNT_TOKENS, MESSAGES
 from dualmap.router.apis.other import OTHER
 from dualmap.router.apis.refused import refusal
 from dualmap.router.apis.responses import ABOUT_RESPONSES, CONVERSATIONS, KEPT, RESPONSES
 from dualmap.router.apis.tokenize import TOKENIZE
 from dualmap.router.http.http_request import HttpRequest
-from dualmap.router.http.openai_errors import HttpError, unknown_path, wrong_method
+from dualmap.router.http.openai_errors import ErrorShape, HttpError, error_body, unknown_path, wrong_method
 
 _POSTS: Mapping[str, Api] = {
     "/v1/chat/completions": CHAT,
@@ -41,6 +41,7 @@ _POSTS: Mapping[str, Api] = {
     "/classify": POOLING,
     "/v1/pooling": POOLING,
     "/pooling": POOLING,
+    "/generative_scoring": POOLING,
     "/v1/audio/transcriptions": AUDIO,
     "/v1/audio/translations": AUDIO,
     "/v1/audio/speech": AUDIO,
@@ -62,7 +63,11 @@ _GETS: Mapping[str, Api] = {
     "/version": OTHER,
     "/tokenizer_info": OTHER,
 }
-_BEGINNINGS: tuple[tuple[str, Api], ...] = (("/v1/responses/", KEPT), ("/v1/conversations/", KEPT))
+_BEGINNINGS: tuple[tuple[str, Api], ...] = (
+    ("/v1/responses/", KEPT),
+    ("/v1/conversations/", KEPT),
+    ("/v1/messages/", ABOUT_MESSAGES),
+)
 MODEL_PATH = "/v1/models/"
 
 
@@ -73,6 +78,8 @@ def find_api(request: HttpRequest) -> Api | HttpError:
         return api
     if (error := refusal(path)) is not None:
         return error
+    if method == "TRACE":  # it would show the client the keys of the gateway
+        return wrong_method(method, path, "GET, HEAD, POST, OPTIONS")
     if path in _GETS:
         return _GETS[path] if method in ("GET", "HEAD") else wrong_method(method, path, "GET, HEAD")
     if path in _POSTS:
@@ -82,4 +89,26 @@ def find_api(request: HttpRequest) -> Api | HttpError:
     for beginning, api in _BEGINNINGS:
         if path.startswith(beginning) and len(path) > len(beginning):
             return api
-    return OTHER if path.startswith("/v1/") else unknown_path(path)
+    if path.startswith("/v1/") and not path.startswith("/v1/v1/"):
+        return OTHER
+    meant = _meant(path)
+    return unknown_path(path, meant if meant != path else "")
+
+
+def _meant(path: str) -> str:
+    """The path with `/v1` in front once: some clients add it to the address that they are given, some do not."""
+    right = "/v1" + path.removeprefix("/v1").removeprefix("/v1")
+    return right if right in _POSTS or right in _GETS else path
+
+
+def route(path: str) -> str:
+    """The path without what names one thing of many: one of a few, whatever clients ask for."""
+    if path in _POSTS or path in _GETS:
+        return path
+    return next((f"{beginning}{{id}}" for beginning, _ in _BEGINNINGS if path.startswith(beginning)), "/v1/{other}")
+
+
+def error_shape(request: HttpRequest) -> ErrorShape:
+    """How whoever sent the request expects an error, also where its path is none or takes another method."""
+    api = _POSTS.get(_meant(request.path)) or find_api(request)
+    return api.error if isinstance(api, Api) else error_body

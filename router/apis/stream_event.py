@@ -9,9 +9,10 @@ import msgspec
 
 from dualmap.router.http.openai_errors import HttpError
 
-CLIENT_ERRORS = range(400, 500)
+CLIENT_ERRORS = frozenset(range(400, 500)) - {429}  # not this one: an instance that is full, as another may not be
 ERRORS = range(400, 600)
 UNKNOWN_ERROR_STATUS = 500
+ERROR_NAME = b"error"  # of an event, in any API
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -64,6 +65,15 @@ def error_status(code: Any) -> int | None:
     if isinstance(code, str) and len(code) == 3 and code.isdigit():
         code = int(code)
     return code if isinstance(code, int) and code in ERRORS else None
+
+
+def said_in_words(data: bytes) -> dict[str, Any]:
+    """An error that is none of its API's objects."""
+    try:
+        said = msgspec.json.decode(data)
+    except UNREADABLE:
+        said = data.decode("utf-8", "replace")
+    return {"message": said if isinstance(said, str) else str(said)}
 
 
 def read_error(status: int, body: bytes) -> HttpError:

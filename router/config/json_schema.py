@@ -6,7 +6,13 @@ from pydantic import BaseModel
 
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.descriptions import descriptions
-from dualmap.router.config.gateway_settings import GatewaySettings, LogSettings, PickerSettings, TraceSettings
+from dualmap.router.config.gateway_settings import (
+    CorsSettings,
+    GatewaySettings,
+    LogSettings,
+    PickerSettings,
+    TraceSettings,
+)
 from dualmap.router.config.pool_settings import (
     Discovery,
     ExternalInstance,
@@ -23,7 +29,16 @@ from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SECTIONS = (
-    *(GatewaySettings, PickerSettings, LogSettings, TraceSettings, HttpLimits, SchedulerConfig, ScalingConfig),
+    *(
+        GatewaySettings,
+        CorsSettings,
+        PickerSettings,
+        LogSettings,
+        TraceSettings,
+        HttpLimits,
+        SchedulerConfig,
+        ScalingConfig,
+    ),
     *(PoolSettings, SimulatedInstances, VllmInstances, ExternalInstance, InstanceCapacity, KvEvents),
     *(Discovery, KubernetesDiscovery),
 )

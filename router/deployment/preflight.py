@@ -92,7 +92,7 @@ def _not_writable(folder: Path) -> str:
     """Why no file can be made in it, or in the nearest folder above that is there; empty if one can."""
     folder = folder.absolute()
     try:
-        there = next(path for path in (folder, *folder.parents) if path.exists())
+        there = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
         with TemporaryFile(dir=there):
             return ""
     except OSError as error:

@@ -11,7 +11,7 @@ from envoy.type.v3 import http_status_pb2
 from google.protobuf import struct_pb2
 
 from dualmap.router.http.http_request import NOTED, HttpRequest
-from dualmap.router.http.openai_errors import HttpError, error_body
+from dualmap.router.http.openai_errors import ErrorShape, HttpError
 
 DESTINATION = "x-gateway-destination-endpoint"
 SERVED = "x-gateway-destination-endpoint-served"
@@ -36,11 +36,14 @@ def read_headers(headers: base_pb2.HeaderMap) -> dict[str, bytes]:
 
 
 def read_request(headers: Mapping[str, bytes], now: float) -> HttpRequest:
+    """What its head says; whether that can be accepted, `refusal` tells."""
     request = HttpRequest(now)
-    request.take_target(headers.get(":method", b"").decode("latin-1"), headers.get(":path", b""))
+    request.refusal = request.take_target(headers.get(":method", b"").decode("latin-1"), headers.get(":path", b""))
     for name, value in headers.items():
         if (key := name.encode()) in NOTED:
             request.note(key, value)
+        elif key == b"content-type":
+            request.forwarded.append(b"content-type: %b\r\n" % value)
     return request
 
 
@@ -114,7 +117,7 @@ def answer_headers(instance_id: str) -> pb.ProcessingResponse:
     return pb.ProcessingResponse(response_headers=pb.HeadersResponse(response=common))
 
 
-def refusal(error: HttpError) -> pb.ProcessingResponse:
+def refusal(error: HttpError, shape: ErrorShape) -> pb.ProcessingResponse:
     """The proxy answers the client with the error."""
     headers = {"content-type": "application/json"}
     if error.retry_after_s is not None:
@@ -123,7 +126,7 @@ def refusal(error: HttpError) -> pb.ProcessingResponse:
         immediate_response=pb.ImmediateResponse(
             status=http_status_pb2.HttpStatus(code=error.status.value),
             headers=_set_headers(headers),
-            body=error_body(error),
+            body=shape(error),
             details=f"dualmap_{error.type}",
         )
     )

@@ -10,11 +10,12 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
 from dualmap.router.apis.api import Api, Placement
 from dualmap.router.apis.other import OTHER
-from dualmap.router.apis.routes import find_api
+from dualmap.router.apis.refused import refusal
+from dualmap.router.apis.routes import error_shape, find_api
 from dualmap.router.envoy import ext_proc
 from dualmap.router.envoy.pick import Pick
 from dualmap.router.http.http_request import HttpRequest
-from dualmap.router.http.openai_errors import HttpError, body_too_large, not_here, unavailable
+from dualmap.router.http.openai_errors import ErrorShape, HttpError, body_too_large, not_here, unavailable
 from dualmap.router.requests.admission import Admission
 from dualmap.router.requests.asked import Arrived
 from dualmap.router.requests.driver import RequestDriver
@@ -74,7 +75,9 @@ class Picker:
             only=only,
         )
         pick = Pick(driver, arrived, self._endpoints_of)
-        if self._admission.stopping:
+        if (refused := request.refusal or refusal(request.path)) is not None:
+            pick.answer_error(refused)
+        elif self._admission.stopping:
             pick.answer_error(unavailable("The endpoint picker is shutting down."))
         elif isinstance(api, Api) and api.placement is Placement.ALL:
             pick.answer_error(not_here("Behind a proxy, adapters are loaded on each instance by itself."))
@@ -85,7 +88,9 @@ class Picker:
         return pick
 
     def request(self, headers: Mapping[str, bytes]) -> HttpRequest:
-        return ext_proc.read_request(headers, self._clock())
+        request = ext_proc.read_request(headers, self._clock())
+        request.error_shape = error_shape(request)
+        return request
 
     def body_error(self, body_bytes: int) -> HttpError | None:
         return body_too_large(self._max_body_bytes) if body_bytes > self._max_body_bytes else None
@@ -144,6 +149,11 @@ class _Carried:
                 self.end()
                 yield ext_proc.nothing_to_do("response_trailers")
 
+    @property
+    def _shape(self) -> ErrorShape:
+        assert self._request is not None, "headers come first"
+        return self._request.error_shape
+
     def end(self) -> None:
         """Nothing more comes."""
         if self._pick is not None and self._answered:
@@ -160,7 +170,7 @@ class _Carried:
         self._body.append(part.body)
         self._body_bytes += len(part.body)
         if (error := self._picker.body_error(self._body_bytes)) is not None:
-            yield ext_proc.refusal(error)
+            yield ext_proc.refusal(error, self._shape)
         elif self._modes[0] in ext_proc.HOLDS_BODY:
             yield await self._choose("request_body", read=True)
         elif part.end_of_stream:
@@ -181,7 +191,7 @@ class _Carried:
         self._pick = self._picker.pick(self._request, b"".join(self._body), self._subset, read)
         chosen = await self._pick.chosen
         if isinstance(chosen, HttpError):
-            return ext_proc.refusal(chosen)
+            return ext_proc.refusal(chosen, self._shape)
         return ext_proc.destination(kind, chosen)
 
     def _response_headers(self, message: pb.ProcessingRequest) -> pb.ProcessingResponse:

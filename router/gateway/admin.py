@@ -91,7 +91,7 @@ class AdminService:
         path = request.path
         if path not in self._methods:
             return unknown_path(path)
-        if request.method != self._methods[path]:
+        if request.method != self._methods[path] and (request.method, self._methods[path]) != ("HEAD", "GET"):
             return wrong_method(request.method, path, self._methods[path])
         if path.startswith("/admin/") and self._token is not None:
             given = bearer_token(request.fields)

@@ -148,7 +148,8 @@ class Gateway:
         self._tick()
 
     async def stop(self, drain_s: float = 0.0) -> None:
-        """Accept no more, let running exchanges end for up to `drain_s` seconds, then abort the rest."""
+        """Accept no more, let running exchanges end for up to `drain_s` seconds, then end the rest: with an error where
+        the client has had nothing of an answer."""
         self.front.close()
         self.admission.stopping = True
         self.service.close_idle()
@@ -157,6 +158,8 @@ class Gateway:
             async with asyncio.timeout(drain_s):
                 await self._drained.wait()
                 await self.adapters.finish()
+        self.driver.end_unanswered()
+        await asyncio.sleep(0)  # what was written last leaves this process
         await self.front.abort()
         self.connections.close()
         self._admin.stop()

@@ -1,12 +1,20 @@
 """The head of an instance's answer, as far as it is relayed."""
 
+import re
 from http import HTTPStatus
 
 from dualmap.router.http.hop_by_hop import HOP_BY_HOP, named_by_connection, without_fields
 
 # Read here. Content-type, content-encoding and location are relayed, the others not: framing is done anew, and the
-# gateway sets its own headers.
+# gateway sets its own headers and says itself what pages of other origins may do (CORS).
 NOTED = HOP_BY_HOP | {
+    b"access-control-allow-credentials",
+    b"access-control-allow-headers",
+    b"access-control-allow-methods",
+    b"access-control-allow-origin",
+    b"access-control-allow-private-network",
+    b"access-control-expose-headers",
+    b"access-control-max-age",
     b"content-encoding",
     b"content-length",
     b"content-type",
@@ -16,7 +24,11 @@ NOTED = HOP_BY_HOP | {
     b"x-request-id",
 }
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
-_NO_BODY_STATUSES = (204, 304)
+NO_CONTENT_STATUS = 204
+_NO_BODY_STATUSES = (NO_CONTENT_STATUS, 304)
+_URL = re.compile(rb"(https:|http:|)//(?:[^/?#@]*@)?([^/?#]*)", re.IGNORECASE)
+_HERE = frozenset({b"localhost", b"127.0.0.1", b"[::1]", b"0.0.0.0"})  # as a server calls itself that is not told
+_DEFAULT_PORTS = {b"http:": b":80", b"https:": b":443", b"": b":80"}
 
 
 def status_line(status: int) -> bytes:
@@ -26,8 +38,8 @@ def status_line(status: int) -> bytes:
 class AnswerHead:
     """lines: header lines to relay. content_length: as it is relayed; None where the body is chunked, ends with the
     connection (until_close) or is server-sent events (event_stream). encoded: the body is compressed, and nothing can
-    be read of it. html: it is a page, for people. bodiless: the answer to HEAD, which has no body whatever it says.
-    keep_alive: the connection can be used again."""
+    be read of it. html: it is a page, for people. json: it is a single value of JSON. bodiless: the answer to HEAD,
+    which has no body whatever it says. keep_alive: the connection can be used again."""
 
     __slots__ = (
         "_connection",
@@ -38,6 +50,7 @@ class AnswerHead:
         "encoded",
         "event_stream",
         "html",
+        "json",
         "keep_alive",
         "lines",
         "status",
@@ -52,6 +65,7 @@ class AnswerHead:
         self.encoded = False
         self.event_stream = False
         self.html = False
+        self.json = False
         self.bodiless = False
         self.keep_alive = False
         self.until_close = False
@@ -75,8 +89,10 @@ class AnswerHead:
         elif name == b"connection":
             self._connection += b"," + value
         elif name == b"content-type":
-            self.event_stream = value.startswith(b"text/event-stream")
-            self.html = value.startswith(b"text/html")
+            kind = value[:17].lower()
+            self.event_stream = kind == b"text/event-stream"
+            self.html = kind.startswith(b"text/html")
+            self.json = kind.rstrip(b"; ") == b"application/json"
             self.lines.append(b"%b: %b\r\n" % (name, value))
         elif name == b"content-encoding":
             self.encoded = value.lower() != b"identity"
@@ -89,8 +105,8 @@ class AnswerHead:
         self.status = status
         self.until_close = self.content_length is None and not self.chunked and status not in _NO_BODY_STATUSES
         self.keep_alive = keep_alive and not self.until_close
-        if self.event_stream and self.content_length and not self.encoded:
-            self.content_length = None  # what is relayed of it may be shorter
+        if status == NO_CONTENT_STATUS or (self.event_stream and self.content_length and not self.encoded):
+            self.content_length = None  # there is none, or what is relayed may be shorter
         if self._location:
             self.lines.append(b"location: %b\r\n" % _without_authority(self._location, authority))
         if self._connection and (names := named_by_connection(self._connection)):
@@ -99,8 +115,15 @@ class AnswerHead:
 
 def _without_authority(location: bytes, authority: bytes) -> bytes:
     """Where a redirect leads, as the client can follow it: within the instance, a path, which is the gateway's, too."""
-    scheme, slashes, rest = location.partition(b"//")
-    host, _, path = rest.partition(b"/")
-    if slashes and scheme.lower() in (b"http:", b"https:", b"") and host.lower() == authority.lower():
-        return b"/" + path
-    return location
+    url = _URL.match(location)
+    if url is None or not authority or not _is_same(url[1].lower(), url[2].lower(), authority.lower()):
+        return location
+    return b"/" + location[url.end() :].lstrip(b"/")  # two slashes would lead to another host
+
+
+def _is_same(scheme: bytes, named: bytes, authority: bytes) -> bool:
+    """Whether a server calls itself so that is reached under the authority."""
+    if named in (authority, authority.removesuffix(_DEFAULT_PORTS[scheme])):
+        return True
+    host, colon, port = named.rpartition(b":")
+    return bool(colon) and host in _HERE and port == authority.rpartition(b":")[2]

@@ -28,8 +28,8 @@ class Answering(Protocol):
     def client_resumed(self) -> None: ...
 
     def probe_client(self) -> bool:
-        """Send a little that tells the client nothing yet, so that the system of a client who has left answers it with
-        a reset. Returns whether that can be done at all."""
+        """Whether a client that sends no more is answered still. Where that may take long, a little is sent that tells
+        it nothing yet: the system of a client who has left answers with a reset."""
         ...
 
 

@@ -25,6 +25,7 @@ FORWARDED_TOO = CREDENTIAL_FIELDS | frozenset(
         b"x-session-affinity",
         b"x-session-id",
         b"x-session-token",
+        b"x-user-id",
         b"x-vllm-priority",
         b"x-dualmap-timeout-ms",
         b"x-dualmap-tpot-slo-ms",
@@ -41,15 +42,18 @@ NOTED = (
 )
 
 
+_LISTS = frozenset({b"connection", b"content-encoding", b"transfer-encoding"})  # noted whole, over several lines
+
+
 class HttpRequest:
     """Filled by RequestReader while bytes arrive.
 
     target: as it came until the head is complete, then as instances get it. path: see RequestTarget; empty before.
     fields: the noted header fields by lower-case name. forwarded: header lines for the instance, in order.
     content_length: None where the body is chunked or there is none. unparsed_bytes: received of a head that is not
-    complete. unpacking: of a body that comes compressed. refusal: it will be answered with this error. error_shape: of
-    its errors. answer_lines: more lines of its answer's head, whoever gives it, each with its end. close: the
-    connection ends after its answer. api: what the service took its head for, and it alone knows.
+    complete. unpacking: of a body that comes compressed, until it is whole. refusal: it will be answered with this
+    error. error_shape: of its errors. answer_lines: more lines of its answer's head, whoever gives it, each with its
+    end. close: the connection ends after its answer. api: what the service took its head for, and it alone knows.
     """
 
     __slots__ = (
@@ -102,7 +106,9 @@ class HttpRequest:
     @property
     def body(self) -> bytes:
         pieces = self.body_pieces
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if len(pieces) > 1:
+            pieces[:] = [b"".join(pieces)]  # it is not held twice
+        return pieces[0] if pieces else b""
 
     @property
     def head_bytes(self) -> int:
@@ -121,7 +127,7 @@ class HttpRequest:
         if name in self.fields:
             if name == b"host":
                 self.repeated_host = True
-            elif name == b"connection":
+            elif name in _LISTS:
                 value = self.fields[name] + b"," + value
         self.fields[name] = value
         if name in FORWARDED_TOO:

@@ -67,7 +67,7 @@ def unknown_model(model: str) -> HttpError:
 
 def unknown_state(state_id: str) -> HttpError:
     what, param = _state_name(state_id)
-    return HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", f"{what} with id '{state_id}' not found.", param)
+    return HttpError(HTTPStatus.NOT_FOUND, "invalid_request_error", f"{what} with id '{state_id}' not found.", param)
 
 
 def state_gone(state_id: str, instance_id: str) -> HttpError:
@@ -76,7 +76,7 @@ def state_gone(state_id: str, instance_id: str) -> HttpError:
         f"{what} with id '{state_id}' is lost: the instance that kept it, {instance_id}, is gone. Send the whole input"
         " again, without the id."
     )
-    return HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", message, param)
+    return HttpError(HTTPStatus.NOT_FOUND, "invalid_request_error", message, param)
 
 
 def _state_name(state_id: str) -> tuple[str, str]:
@@ -84,8 +84,10 @@ def _state_name(state_id: str) -> tuple[str, str]:
     return ("Conversation", "conversation") if state_id.startswith("conv_") else ("Response", "response_id")
 
 
-def unknown_path(path: str) -> HttpError:
-    return HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", f"There is nothing at `{path}`.")
+def unknown_path(path: str, meant: str = "") -> HttpError:
+    """meant: where there is what the client seems to look for."""
+    message = f"There is nothing at `{path}`; you may mean `{meant}`." if meant else f"There is nothing at `{path}`."
+    return HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", message)
 
 
 def wrong_method(method: str, path: str, allow: str) -> HttpError:
@@ -125,6 +127,10 @@ def head_too_large(limit_bytes: int) -> HttpError:
 
 def unavailable(message: str, retry_after_s: float = 1.0) -> HttpError:
     return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailableError", message, retry_after_s=retry_after_s)
+
+
+def stopping() -> HttpError:
+    return unavailable("The gateway is shutting down.")
 
 
 def bad_gateway(message: str) -> HttpError:

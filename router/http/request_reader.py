@@ -70,6 +70,7 @@ class RequestReader:
         request.refusal = error
         request.close = True
         request.body_pieces.clear()
+        request.unpacking = None
         self.end()
         self.ready.append(request)
 
@@ -159,13 +160,15 @@ class RequestReader:
             except CorruptBodyError as error:
                 self.refuse(bad_request(str(error)))
                 return
+            request.unpacking = None  # its window, up to 8 MB
         self.ready.append(request)
         self.request = None
         self._current = NO_REQUEST  # an idle connection must not keep its last body
 
     def _begin_unpacking(self, request: HttpRequest) -> HttpError | None:
-        encoding = request.fields[b"content-encoding"].strip().lower()
-        if not request.has_body or encoding in (b"", IDENTITY):
+        named = map(bytes.strip, request.fields[b"content-encoding"].lower().split(b","))
+        encoding = b", ".join(name for name in named if name not in (b"", IDENTITY))
+        if not request.has_body or not encoding:
             return None
         if not is_known(encoding):
             return unsupported_encoding(encoding.decode("latin-1"), ENCODINGS)

@@ -12,6 +12,9 @@ else:
 
 IDENTITY = b"identity"
 ENCODINGS = "gzip, deflate, zstd"
+# Of gzip and zstd, one behind the other, as programs write them that pack in parallel (RFC 1952, 2.2; RFC 8878, 3).
+# Each costs 20 to 140 us, however little is in it.
+MAX_MEMBERS = 64
 _ZSTD_WINDOW_LOG = 23  # 8 MB, the most that HTTP allows (RFC 9659, section 3)
 _GZIP_BITS, _ZLIB_BITS, _RAW_BITS = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
@@ -35,7 +38,7 @@ class Unpacked(Protocol):
 class Unpacking:
     """One body. size_bytes: unpacked so far."""
 
-    __slots__ = ("_encoding", "_held", "_library", "_make", "_most_bytes", "size_bytes")
+    __slots__ = ("_encoding", "_held", "_library", "_make", "_members", "_most_bytes", "size_bytes")
 
     def __init__(self, encoding: bytes, most_bytes: int) -> None:
         """encoding: of ENCODINGS. most_bytes: how much may come of it."""
@@ -43,6 +46,7 @@ class Unpacking:
         self._encoding = encoding.decode()
         self._most_bytes = most_bytes
         self._make = _MAKERS[encoding]
+        self._members = 1 if encoding == b"deflate" else MAX_MEMBERS  # that may still come
         self._library: Unpacked | None = None
         self._held = b""  # too little to tell by what it is to be unpacked
 
@@ -52,26 +56,36 @@ class Unpacking:
 
     def feed(self, data: bytes) -> bytes:
         """Unpack what has come; stops at the first byte over the limit. Raises CorruptBodyError."""
-        if self._library is None:
-            data = self._held + data
-            if len(data) < 2:
-                self._held = data
-                return b""
-            self._library = self._make(data)
-        library = self._library
-        try:
-            unpacked = library.decompress(data, self._most_bytes + 1 - self.size_bytes)
-        except (zlib.error, zstd.ZstdError, EOFError):
-            raise CorruptBodyError(f"The body is not valid {self._encoding}.") from None
-        self.size_bytes += len(unpacked)
-        if library.eof and library.unused_data:
-            raise CorruptBodyError(f"The body goes on behind the end of its {self._encoding} data.")
-        return unpacked
+        pieces = []
+        while data and not self.is_over_limit:
+            library = self._library
+            if library is None or library.eof:
+                data = self._held + data
+                if len(data) < 2:
+                    self._held = data
+                    break
+                self._held = b""
+                library = self._library = self._next_member(data)
+            try:
+                unpacked = library.decompress(data, self._most_bytes + 1 - self.size_bytes)
+            except (zlib.error, zstd.ZstdError, EOFError):
+                raise CorruptBodyError(f"The body is not valid {self._encoding}.") from None
+            self.size_bytes += len(unpacked)
+            pieces.append(unpacked)
+            data = library.unused_data
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def check_end(self) -> None:
         """Called when all of the body has come. Raises CorruptBodyError."""
-        if self._library is None or not self._library.eof:
+        if self._library is None or not self._library.eof or self._held:
             raise CorruptBodyError(f"The body ends before its {self._encoding} data does.")
+
+    def _next_member(self, start: bytes) -> Unpacked:
+        """Raises CorruptBodyError."""
+        if not self._members:
+            raise CorruptBodyError(f"The body goes on behind the end of its {self._encoding} data.")
+        self._members -= 1
+        return self._make(start)
 
 
 def is_known(encoding: bytes) -> bool:

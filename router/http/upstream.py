@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from httptools import HttpParserCallbackError, HttpParserError, HttpResponseParser
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from dualmap.router.http.answer_head import NOTED, AnswerHead
 from dualmap.router.http.answer_sink import AnswerSink
@@ -116,7 +116,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._parser.feed_data(data)
         except HttpParserCallbackError as error:
             raise error.__context__ or error from None
-        except HttpParserError:
+        except (HttpParserError, HttpParserUpgrade):
             if self._answer is None:
                 self._fail(sink, FailureCause.BROKEN)
                 return
@@ -151,11 +151,14 @@ class UpstreamConnection(asyncio.Protocol):
             self._pieces = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        head = self._head
+        if head.status:  # a trailer: it means nothing here
+            return
         lower = name.lower()
         if lower in NOTED:
-            self._head.note(lower, value)
+            head.note(lower, value)
         else:
-            self._head.lines.append(b"%b: %b\r\n" % (name, value))
+            head.lines.append(b"%b: %b\r\n" % (name, value))
 
     def on_headers_complete(self) -> None:
         parser, head = self._parser, self._head

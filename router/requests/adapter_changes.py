@@ -17,6 +17,7 @@ from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import (
     RequestRefusedError,
     bad_request,
+    conflict,
     error_response,
     missing_model,
     not_admin,
@@ -110,7 +111,7 @@ class AdapterChanges:
         return answer
 
     def _pool_of(self, body: _Body, loads: bool) -> str:
-        """Raises RequestRefusedError (400, 404)."""
+        """Raises RequestRefusedError (400, 404, 409)."""
         if len(self._pools) == 1:
             return self._pools[0]
         model = body.model or ("" if loads else body.lora_name)
@@ -119,6 +120,8 @@ class AdapterChanges:
         pool = self._models().pool_of(model)
         if pool is None:
             raise RequestRefusedError(unknown_model(model))
+        if loads and self._models().pool_of(body.lora_name) not in (None, pool):
+            raise RequestRefusedError(conflict(f"The model `{body.lora_name}` is another pool's."))
         return pool
 
     def _ids(self, pool: str, *states: MemberState) -> list[str]:
@@ -205,7 +208,7 @@ class PendingChange:
         pass
 
     def probe_client(self) -> bool:
-        return False
+        return True  # it takes a minute or two at the most
 
 
 def _response(answer: InstanceAnswer, http: HttpRequest) -> bytes:

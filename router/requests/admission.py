@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from dualmap.router.access.access import Grant
 from dualmap.router.apis.api import PREFIX, STATE, Scope
 from dualmap.router.apis.model_list import ModelList
 from dualmap.router.http.openai_errors import (
@@ -65,8 +66,8 @@ class Admission:
             prompt = read_prompt(arrived, scope, self.ratio, self._ask_for_usage)
             model = prompt.model
             if grant is not None and placement is not STATE:
-                grant.check_model(model)
-            core = self._core_of(model, placement is PREFIX)
+                self._check_model(grant, model)
+            core = self._core_of(model, placement is PREFIX and prompt.legible)
             answer_lines = b"" if grant is None else grant.admit(prompt.tokens, self._clock())
         except RequestRefusedError as refusal:
             raise NotAdmittedError(refusal.error, prompt) from None
@@ -90,6 +91,12 @@ class Admission:
             session=session if placement is PREFIX else 0,  # others reuse nothing
         )
         return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines)
+
+    def _check_model(self, grant: Grant, model: str) -> None:
+        """Raises RequestRefusedError (400, 404, 503)."""
+        if not model and grant.key.models is not None:  # the instance would choose one
+            raise RequestRefusedError(missing_model() if len(self.cores) > 1 else unavailable(NOT_KNOWN_YET))
+        grant.check_model(model)
 
     def _core_of(self, model: str, must_name: bool) -> Core:
         """The pool that serves the model. Raises RequestRefusedError (400, 404, 503)."""

@@ -7,37 +7,53 @@ from dualmap.scheduler.events import FailureCause
 
 ENGINE_FAILED_STATUS = 500  # vLLM: its engine is dead, or it shuts down
 NOT_FOUND_STATUS = 404
+OVERLOADED_STATUS = 429  # vLLM has none: a proxy before it limits what it gets, or another engine is full
 NO_ANSWERS = {
     ENGINE_FAILED_STATUS: FailureCause.ERROR,
+    408: FailureCause.BROKEN,  # a proxy took its idle connection for a client's that is slow: requests come whole
+    OVERLOADED_STATUS: FailureCause.REFUSED,
+    502: FailureCause.BROKEN,  # a proxy before the instance does not reach it
     503: FailureCause.REFUSED,
+    504: FailureCause.BROKEN,  # a proxy before the instance waits no longer
     SWITCHING_STATUS: FailureCause.BROKEN,
 }
+TOLD_AT_LAST = (ENGINE_FAILED_STATUS, OVERLOADED_STATUS)
+REDIRECTS = range(300, 400)
+CLIENT_ERRORS = range(400, 500)
 
 
 class Verdict(Enum):
     ANSWER = auto()  # the client gets it
     RETRY = auto()  # the client gets nothing of it, so that another instance may answer
     FAILURE = auto()  # the client has some of it, and gets what precedes the failure
+    REPLACED = auto()  # the client gets an error of its status that is none of a proxy's pages
 
 
-ANSWER, RETRY, FAILURE = Verdict  # a name is found five times as fast as the attribute of an enum
+ANSWER, RETRY, FAILURE, REPLACED = Verdict  # a name is found five times as fast as the attribute of an enum
 
 
-def answer_verdict(status: int, *, aborted: bool, begun: bool, last: bool, searches: bool = False) -> Verdict:
+def answer_verdict(
+    status: int, *, aborted: bool, begun: bool, last: bool, html: bool = False, searches: bool = False
+) -> Verdict:
     """Judge an answer by what has come of it.
 
     aborted: the instance ended it by itself.
     begun: the client has been sent some of it.
     last: no other instance will be asked.
+    html: it is a page, which no instance gives, but a proxy before it.
     searches: another instance may keep what the request goes on from.
     """
     if aborted:
         return FAILURE if begun else RETRY
-    if searches and status == NOT_FOUND_STATUS and not (begun or last):
-        return RETRY
-    if begun or status not in NO_ANSWERS:
+    if begun:
         return ANSWER
-    return ANSWER if last and status == ENGINE_FAILED_STATUS else RETRY  # the client is told a last 500
+    if searches and status == NOT_FOUND_STATUS and not last:
+        return RETRY
+    if html and status not in REDIRECTS:
+        return REPLACED if last and status in CLIENT_ERRORS else RETRY
+    if status not in NO_ANSWERS:
+        return ANSWER
+    return ANSWER if last and status in TOLD_AT_LAST else RETRY
 
 
 def error_cause(status: int) -> FailureCause:
@@ -45,8 +61,10 @@ def error_cause(status: int) -> FailureCause:
     return NO_ANSWERS.get(status, FailureCause.ERROR)
 
 
-def failure_cause(status: int, *, aborted: bool) -> FailureCause:
-    """Name why what came is no answer."""
+def failure_cause(status: int, *, aborted: bool, searches: bool = False) -> FailureCause:
+    """Name why what came is no answer; see answer_verdict."""
     if aborted:
         return FailureCause.ABORTED
-    return FailureCause.NOT_HERE if status == NOT_FOUND_STATUS else NO_ANSWERS[status]
+    if searches and status == NOT_FOUND_STATUS:
+        return FailureCause.NOT_HERE
+    return NO_ANSWERS.get(status, FailureCause.BROKEN)

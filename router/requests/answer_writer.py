@@ -9,7 +9,6 @@ from dualmap.router.http.openai_errors import HttpError, error_response
 LAST_CHUNK = b"0\r\n\r\n"
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
 COMMENT = b": keep-alive\n\n"
-CORS_LINE = b"access-control-"
 BEGINNING = b"HTTP/1.1 "  # of every answer
 
 
@@ -62,9 +61,7 @@ class AnswerWriter:
         elif head.has_body and not http.http10:
             self._chunked = True
             pieces.append(b"transfer-encoding: chunked\r\n")
-        self._takes_events = head.event_stream and (self._chunked or http.http10)
-        if http.answer_lines:
-            pieces[1:] = [line for line in pieces[1:] if not line.lower().startswith(CORS_LINE)]
+        self._takes_events = head.event_stream and not head.encoded and (self._chunked or http.http10)
         pieces.append(self._end_of_head(lines))
         if not self._chunked:
             pieces.append(body)

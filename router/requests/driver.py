@@ -8,17 +8,17 @@ from collections.abc import Callable
 from typing import Any
 
 from dualmap.router.http.limits import HttpLimits
-from dualmap.router.http.openai_errors import HttpError, failed, rejected
+from dualmap.router.http.openai_errors import HttpError, failed, rejected, stopping
 from dualmap.router.observe.metrics import REJECTIONS, GatewayMetrics, Outcome
 from dualmap.router.requests.admission import Admission, NotAdmittedError
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven, Run
 from dualmap.router.requests.instance_connections import InstanceConnections
-from dualmap.router.requests.phase import ANSWERING, OVER
+from dualmap.router.requests.phase import ANSWERING, OVER, WAITING
 from dualmap.router.requests.request_watcher import RequestWatcher
 from dualmap.router.requests.stateful import Stateful
 from dualmap.router.requests.token_arrival import TokenArrival
-from dualmap.scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, TellOthers
+from dualmap.scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason, TellOthers
 from dualmap.scheduler.events import (
     Event,
     FailureCause,
@@ -37,7 +37,7 @@ class RequestDriver:
     """exchanges: requests that the core knows, or soon will, by id. dispatched: is told of each request that goes out.
     watchers: of each that comes and ends. first_token_came: of each stream that begins, and how many seconds after its
     request. tell_others: a core wants the other gateways to know of its books at once. by_tokens: names the prompts of
-    a core by their tokens; None: all are known by their raw bytes. stateful: finds who keeps what a request goes on
+    a core by their tokens; None: all are known by their texts. stateful: finds who keeps what a request goes on
     from."""
 
     def __init__(
@@ -159,7 +159,7 @@ class RequestDriver:
                 metrics.cached_prompt_tokens += cached_tokens or 0
                 prompt = asked.prompt
                 read = prompt.read
-                if read.text_bytes and not read.prompt_tokens:
+                if read.text_bytes and not read.prompt_tokens and not read.state:  # which has texts of its own
                     self._admission.ratio.observe(prompt.model, read.text_bytes, prompt_tokens, read.media)
         else:
             outcome = Outcome.CLIENT_ERROR if status < FIRST_SERVER_ERROR_STATUS else Outcome.INSTANCE_ERROR
@@ -207,8 +207,10 @@ class RequestDriver:
         if driven.asked.request.stateful and self.stateful.search_on(driven, command.reason):
             return
         del self.exchanges[command.request_id]
-        gone = self.stateful.gone(driven, command.reason)
-        self._answer_error(driven, REJECTIONS[command.reason], gone or rejected(command))
+        told = self.stateful.gone(driven, command.reason)
+        if told is None and command.reason is RejectReason.ATTEMPTS_EXHAUSTED:
+            told = driven.said
+        self._answer_error(driven, REJECTIONS[command.reason], told or rejected(command))
 
     def _abort(self, command: Abort) -> None:
         self.exchanges[command.request_id].drop_attempt()
@@ -253,6 +255,16 @@ class RequestDriver:
                 driven.drop_attempt()
                 if driven.running is not None:
                     self.attempt_failed(driven, driven.running, FailureCause.STALLED)
+
+    def end_unanswered(self) -> None:
+        """End the requests whose clients have had nothing of an answer: the gateway stops, and waits no longer."""
+        waiting_first = sorted(self.exchanges.values(), key=lambda driven: driven.phase is not WAITING)
+        for driven in waiting_first:  # so that none of them takes the place of one that ran
+            if driven.phase is not ANSWERING:
+                request_id = driven.arrived.id
+                del self.exchanges[request_id]
+                self._answer_error(driven, Outcome.FAILED, stopping())
+                self.handle(RequestCancelled(request_id), driven.asked.core)
 
     def close_when_answered(self) -> None:
         """Let each client's connection end with its answer."""

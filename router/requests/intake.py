@@ -1,14 +1,16 @@
 """What a request's head and body say of it: whose it is, how long its client waits, and its prompt."""
 
+from collections.abc import Mapping
 from hashlib import blake2b
 from math import isfinite
 from secrets import token_bytes
 
+from msgspec.structs import replace
 from xxhash import xxh3_64_intdigest
 
 from dualmap.router.apis.api import Scope
-from dualmap.router.apis.json_body import salt_of
-from dualmap.router.apis.named_model import read_model
+from dualmap.router.apis.json_body import may_be_object, salt_of
+from dualmap.router.apis.named_model import hides_model, read_model
 from dualmap.router.apis.prompt_text import BYTES_PER_BLOCK_TOKEN
 from dualmap.router.http.credentials import credentials
 from dualmap.router.http.http_request import HttpRequest
@@ -22,7 +24,7 @@ TIMEOUT_HEADERS = (b"x-dualmap-timeout-ms",)
 _TIME_HEADERS = frozenset(TTFT_SLO_HEADERS + TPOT_SLO_HEADERS + TIMEOUT_HEADERS)
 PRIORITY_HEADER = b"x-vllm-priority"
 TENANT_HEADER = b"x-dualmap-tenant"
-# The first one present counts, before what the body says.
+# The first one that says something counts.
 SESSION_HEADERS = (
     b"x-claude-code-session-id",
     b"x-session-affinity",
@@ -31,33 +33,46 @@ SESSION_HEADERS = (
     b"x-dynamo-session-id",
     b"x-session-id",
     b"x-session-token",
-    b"x-correlation-id",
 )
-_SESSION_HEADERS = frozenset(SESSION_HEADERS)
+WIDER_HEADERS = (b"x-correlation-id", b"x-user-id")  # of sessions to some clients; they count after what the body says
+_SESSION_HEADERS = frozenset(SESSION_HEADERS + WIDER_HEADERS)
 MAX_TENANT_BYTES = 128
 MAX_PRIORITY = 100  # either way: beyond, all are alike, since each level costs those behind it time
 _KEY_SALT = token_bytes(16)  # of this process: what journals hold of a key cannot be tried out elsewhere
+MAX_PARSED_BYTES = 1 << 20  # some 10 ms
 USAGE_OPTION = b'"stream_options":{"include_usage":true},'
 MAX_UNREAD_TOKENS = 8192  # a body that is not read may be audio or a batch: it must not pass for a giant prompt
 
 
 def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage: bool) -> Prompt:
-    """Read what the core needs of the body."""
+    """Read what the core needs of the body. Raises RequestRefusedError (400)."""
     api, body = arrived.api, arrived.body
     read = api.read(arrived.http, body, scope)
+    legible = True
+    if not (read.understood or read.model or read.media):
+        named = read_model(arrived.http, body, scope)
+        read = replace(read, model=named.model, media=named.media, text_bytes=named.text_bytes)
+        legible = named.legible
     model = read.model
-    if not model and not read.understood and body:
-        model = read_model(arrived.http, body, scope).model
+    if not model and body and arrived.grant is not None and arrived.grant.key.models is not None and hides_model(body):
+        message = (
+            "The body is nested too deep, or a number in it is too long, to find the `model` that the API key needs."
+        )
+        raise RequestRefusedError(bad_request(message, "model"))
     model = model or scope.default_model
     priority = read.priority
     if priority is None and (header := arrived.http.fields.get(PRIORITY_HEADER)) is not None:
         priority = _whole_number(header)
     priority = max(-MAX_PRIORITY, min(MAX_PRIORITY, priority or 0))
     if not read.understood:
-        if scope.apart and api.takes_salt:
+        # Where vLLM finds no JSON, it says in its error where: the body has to be the one that the client knows.
+        if scope.apart and api.takes_salt and (len(body) > MAX_PARSED_BYTES or may_be_object(body)):
             body = _with_salt(body, salt_of(None, scope))
-        tokens = max(1, min(int(len(body) / PRIOR_BYTES_PER_TOKEN), MAX_UNREAD_TOKENS))
-        return Prompt(body=body, tokens=tokens, read=read, model=model, priority=priority)
+        tokens = int(len(body) / PRIOR_BYTES_PER_TOKEN)
+        if read.media:
+            tokens = ratio.prompt_tokens(model, read.text_bytes, read.media)
+        tokens = max(1, min(tokens, MAX_UNREAD_TOKENS))
+        return Prompt(body=body, tokens=tokens, read=read, legible=legible, model=model, priority=priority)
     hides_usage = ask_for_usage and api.asks_usage and read.stream and not read.stream_options
     if scope.apart and api.takes_salt:
         body = _with_salt(body, read.cache_salt)
@@ -92,7 +107,9 @@ def _asking_for_usage(body: bytes) -> bytes:
 
 def _with_salt(body: bytes, cache_salt: str) -> bytes:
     """The body, and one field more at its end, where the field wins over one of the client's. What is no JSON object
-    stays none: its instance refuses it."""
+    stays as it is: its instance refuses it, or it has no prompt."""
+    if not body.lstrip().startswith(b"{"):
+        return body
     before, brace, after = body.rpartition(b"}")
     comma = b"" if before.strip() in (b"{", b"") else b","
     return b'%b%b"cache_salt":"%b"%b%b' % (before, comma, cache_salt.encode(), brace, after) if brace else body
@@ -129,9 +146,15 @@ def read_seconds(http: HttpRequest, names: tuple[bytes, ...]) -> float | None:
 def read_session(arrived: Arrived, named: str) -> int:
     """Hash of what the client calls its session, in a header or else in its body; 0 where it does not."""
     fields = arrived.http.fields
+    name = named.encode("utf-8", "surrogatepass")
     if not _SESSION_HEADERS.isdisjoint(fields):
-        return xxh3_64_intdigest(next(fields[name] for name in SESSION_HEADERS if name in fields))
-    return xxh3_64_intdigest(named.encode("utf-8", "surrogatepass")) if named else 0
+        name = _first_of(fields, SESSION_HEADERS) or name or _first_of(fields, WIDER_HEADERS)
+    return xxh3_64_intdigest(name) if name else 0
+
+
+def _first_of(fields: Mapping[bytes, bytes], names: tuple[bytes, ...]) -> bytes:
+    """The first of these that says something; empty where none does."""
+    return next((fields[name] for name in names if fields.get(name)), b"")
 
 
 def read_tenant(arrived: Arrived) -> str:

@@ -54,6 +54,7 @@ class RequestLog:
     ) -> dict[str, Any]:
         return {
             "request_id": arrived.request_id.decode("latin-1"),
+            "api": arrived.api.name,
             "outcome": outcome.value,
             "status": status,
             "model": "" if prompt is None else prompt.model,

@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from dualmap.router.apis.routes import route
 from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.observe.metrics import Outcome
 from dualmap.router.requests.asked import Arrived, Prompt
@@ -51,12 +52,13 @@ class RequestTraces:
                 carrier[field] = value.strip().decode("latin-1")
             else:
                 kept.append(line)
+        http_route = route(http.path)
         span = self._tracer.start_span(
-            f"{http.method} {http.path}",
+            f"{http.method} {http_route}",
             context=self._propagator.extract(carrier),
             kind=SpanKind.SERVER,
             start_time=self._ns(arrived.at),
-            attributes={"http.request.method": http.method, "url.path": http.path},
+            attributes={"http.request.method": http.method, "http.route": http_route, "url.path": http.path},
         )
         if operation := arrived.api.operation:
             span.set_attribute("gen_ai.operation.name", operation)

@@ -3,15 +3,31 @@
 from typing import Protocol
 
 from dualmap.router.apis.state_ids import StateSeeker
-from dualmap.router.apis.stream_event import StreamError
+from dualmap.router.apis.stream_event import StreamError, read_error
 from dualmap.router.apis.stream_rules import StreamRules
 from dualmap.router.apis.usage import Usage, peek_usage
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.answer_sink import Upstream
 from dualmap.router.http.limits import HttpLimits
+from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.requests.answer_events import FAILED, AnswerEvents, Notice
-from dualmap.router.requests.answer_plain import MAX_HELD_BYTES, NO_STREAM, PASSED, AnswerAsEvents, HeldAnswer
-from dualmap.router.requests.answer_verdict import ANSWER, FAILURE, answer_verdict, error_cause, failure_cause
+from dualmap.router.requests.answer_plain import (
+    ENCODED,
+    MAX_HELD_BYTES,
+    NO_STREAM,
+    PASSED,
+    AnswerAsEvents,
+    HeldAnswer,
+)
+from dualmap.router.requests.answer_verdict import (
+    ANSWER,
+    ENGINE_FAILED_STATUS,
+    FAILURE,
+    REPLACED,
+    answer_verdict,
+    error_cause,
+    failure_cause,
+)
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.instance_work import InstanceWork
@@ -40,11 +56,12 @@ class Answer(Protocol):
 
 
 class Carrier(Protocol):
-    """Whose attempt it is, and who is told what becomes of it: its exchange."""
+    """Whose attempt it is, and who is told what becomes of it: its exchange. said: see Driven."""
 
     phase: Phase
     arrived: Arrived
     asked: Asked
+    said: HttpError | None
 
     @property
     def rules(self) -> StreamRules: ...
@@ -172,9 +189,16 @@ class Running:
             asked = self._carrier.asked
             last = self.dispatch.last and not asked.other_cores
             searches = asked.request.stateful and asked.request.searches
-            verdict = answer_verdict(head.status, aborted=False, begun=False, last=last, searches=searches)
+            verdict = answer_verdict(
+                head.status, aborted=False, begun=False, last=last, html=head.html, searches=searches
+            )
             if verdict is not ANSWER:
-                self._give_up(failure_cause(head.status, aborted=False))
+                if verdict is REPLACED:
+                    self._tell_instead(read_error(head.status, b""))
+                else:
+                    if complete and head.status == ENGINE_FAILED_STATUS and not (head.html or head.encoded):
+                        self._carrier.said = read_error(head.status, body)
+                    self._give_up(failure_cause(head.status, aborted=False, searches=searches))
                 return
             answer = self._answer = self._read_as(head)
             if head.status < FIRST_REDIRECT_STATUS:
@@ -208,17 +232,18 @@ class Running:
 
     def _read_as(self, head: AnswerHead) -> Answer:
         rules = self._carrier.rules
-        if self._writer.is_open and not (head.event_stream and head.status == OK_STATUS):
+        if self._writer.is_open and (head.encoded or not (head.event_stream and head.status == OK_STATUS)):
             error = NO_STREAM if head.status < FIRST_ERROR_STATUS else None
             if error is not None:
                 head.status = error.status
             return AnswerAsEvents(rules, head.status, error)
+        self.event_stream = head.event_stream
+        if head.encoded:
+            return ENCODED
         if head.event_stream:
-            self.event_stream = True
             return AnswerEvents(rules, self._carrier.asked.prompt.hides_usage)
-        if head.content_length is not None and head.content_length <= MAX_HELD_BYTES:
-            return HeldAnswer(rules)
-        return PASSED
+        may_be_held = head.json if head.content_length is None else head.content_length <= MAX_HELD_BYTES
+        return HeldAnswer(rules) if may_be_held else PASSED
 
     def _note_state(self, asked: Asked, event_stream: bool) -> None:
         """What the instance keeps: what it was asked to go on from, and what it makes."""
@@ -240,24 +265,32 @@ class Running:
         begun, last = self._carrier.phase is ANSWERING, self.dispatch.last
         if error is not None and not begun:
             if last:
-                self._tell(error)
+                self._tell(error.status, error.body, self._carrier.rules.last_events(error))
             else:
+                self._carrier.said = read_error(error.status, error.body)
                 self._give_up(error_cause(error.status))
             return
         if body and answer_verdict(head.status, aborted=True, begun=begun, last=last) is FAILURE:
             self._writer.go_on(body, False)
         self._give_up(failure_cause(head.status, aborted=True))
 
-    def _tell(self, error: StreamError) -> None:
-        """The client gets the instance's error as if it had been its plain answer."""
+    def _tell_instead(self, error: HttpError) -> None:
+        """The client gets the error in place of what the instance sent."""
+        http = self._carrier.arrived.http
+        self._tell(error.status, http.error_shape(error), self._carrier.rules.error_events(error, b""))
+
+    def _tell(self, status: int, body: bytes, events: bytes) -> None:
+        """The client gets an error as if it had been the instance's plain answer. events: the same in a stream."""
         self.drop()
         self.event_stream = False
         head = AnswerHead()
         head.note(b"content-type", b"application/json")
-        head.content_length = len(error.body)
-        head.complete(error.status, True)
-        self._begin(head, self._carrier.rules.last_events(error) if self._writer.is_open else error.body, True)
-        self._carrier.finished(self, error.status)
+        head.content_length = len(body)
+        head.complete(status, True)
+        if self._carrier.arrived.http.method == "HEAD":
+            body = b""
+        self._begin(head, events if self._writer.is_open else body, True)
+        self._carrier.finished(self, status)
 
     def _give_up(self, cause: FailureCause) -> None:
         self.drop()

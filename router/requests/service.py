@@ -6,13 +6,20 @@ from urllib.parse import unquote
 from dualmap.router.access.access import Access
 from dualmap.router.apis.api import ALL, HERE, Api
 from dualmap.router.apis.local import HEALTH, MODEL, MODELS, READY
-from dualmap.router.apis.routes import MODEL_PATH, find_api
+from dualmap.router.apis.routes import MODEL_PATH, error_shape, find_api
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.cors import Cors, is_preflight
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.json_text import in_utf8
 from dualmap.router.http.local_answers import json_response, no_content
-from dualmap.router.http.openai_errors import HttpError, RequestRefusedError, error_response, unavailable, unknown_model
+from dualmap.router.http.openai_errors import (
+    HttpError,
+    RequestRefusedError,
+    error_response,
+    stopping,
+    unavailable,
+    unknown_model,
+)
 from dualmap.router.requests.adapter_changes import AdapterChanges, PendingChange
 from dualmap.router.requests.admission import Admission
 from dualmap.router.requests.asked import Arrived
@@ -51,6 +58,7 @@ class RequestService:
                 return self.cors.refusal(request)
         api = request.api = find_api(request)
         if isinstance(api, HttpError):
+            request.error_shape = error_shape(request)
             return None if self._options(request) else api
         request.error_shape = api.error
         if self.access is None or api in WITHOUT_KEY:
@@ -60,7 +68,7 @@ class RequestService:
     def begin(self, request: HttpRequest, client: ClientConnection) -> None:
         if self._admission.stopping:
             request.close = True
-            self._answer_error(client, request, unavailable("The gateway is shutting down."))
+            self._answer_error(client, request, stopping())
             return
         try:
             api = request.api

@@ -14,7 +14,7 @@ from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven
 from dualmap.router.tokens.token_blocks import TokenBlocks
 
-TIMEOUT_S = 0.5  # a tenth of the usual objective: what waits longer is placed by its raw bytes
+TIMEOUT_S = 0.5  # a tenth of the usual objective: what waits longer is placed by its text
 
 
 class TokenArrival:
@@ -31,10 +31,10 @@ class TokenArrival:
 
     def reads(self, prompt: Prompt, api: Api) -> bool:
         """Whether such a prompt has tokens that can be told."""
-        return prompt.read.understood and api.tokens is not None
+        return api.tokens is not None and prompt.read.understood and not prompt.read.media
 
     def begin(self, driven: Driven) -> None:
-        """Look for the tokens of a prompt. driven: admitted, as it is known by its raw bytes."""
+        """Look for the tokens of a prompt. driven: admitted, as it is known by its text."""
         task = asyncio.get_running_loop().create_task(self._arrive_known(driven, driven.asked))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -1,7 +1,7 @@
 """The blocks of a prompt by the token ids that the engine will compute: what its KV events name too.
 
 Optional: it costs a tokenizer's time on a thread of its own. Where a prompt's ids cannot be told exactly, or not in
-time, there is no answer, and the caller has the blocks of the raw bytes (router/apis/peek.py).
+time, there is no answer, and the caller has the blocks of its text (router/apis/prompt_text.py).
 """
 
 from array import array
@@ -21,7 +21,7 @@ from dualmap.router.tokens.prompt_reader import PromptReader
 from dualmap.router.tokens.text_tokens import TextTokens, TokenIds
 from dualmap.scheduler.blocks import hash_tokens, token_root
 
-MAX_QUEUED = 256  # prompts in hand; a gateway that is further behind routes better by raw bytes at once
+MAX_QUEUED = 256  # prompts in hand; a gateway that is further behind routes better by texts at once
 MAX_BODY_BYTES = 4 << 20  # about a second of a core if nothing of it is known
 CACHE_CHARS = 32 << 20  # characters of text; with their ids 60-100 MB
 
@@ -139,5 +139,5 @@ class TokenBlocks:
 
 
 def load_token_blocks(tokenizer_path: str | None, block_tokens: int) -> TokenBlocks | None:
-    """None where prompts are to be known by their raw bytes. Raises TokenizerError."""
+    """None where prompts are to be known by their texts. Raises TokenizerError."""
     return None if tokenizer_path is None else TokenBlocks(tokenizer_path, block_tokens)

@@ -15,7 +15,7 @@ from tests.conftest import await_that
 from tests.deployment import Deployment, deployed, free_port
 
 TEAM, HURRIED, PAINTER = "dm-team", "dm-hurried", "dm-painter"
-HURRIED_PER_MINUTE = 30
+HURRIED_PER_MINUTE = 20
 CONFIG = """
 simulate:
   count: 3

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from tests.clients.client_process import counters
 from tests.conftest import WAIT_S
 
-SIM = (sys.executable, "-m", "dualmap.instances.simulated.cli", "--port", "0", "--prefill-tokens-per-s", "200000")
+SIM = (sys.executable, "-m", "dualmap.instances.simulated.cli", "--port", "0", "--prefill-tokens-per-s")
+QUICK_TOKENS_PER_S = 200_000
 GATEWAY = (sys.executable, "-m", "dualmap.router.cli.standalone", "--port", "0", "--admin-port", "0")
 
 
@@ -33,7 +34,8 @@ class Alone:
 
 
 @contextmanager
-def alone(instances: int) -> Iterator[Alone]:
+def alone(instances: int, *gateway: str, prefill_tokens_per_s: int = QUICK_TOKENS_PER_S) -> Iterator[Alone]:
+    """gateway: further arguments of its command."""
     with ExitStack() as stack:
 
         def started(command: tuple[str, ...]) -> str:
@@ -46,8 +48,8 @@ def alone(instances: int) -> Iterator[Alone]:
             assert "listening on" in line, line
             return line
 
-        servers = [started(SIM).split()[-1] for _ in range(instances)]
+        servers = [started((*SIM, str(prefill_tokens_per_s))).split()[-1] for _ in range(instances)]
         named = [word for server in servers for word in ("--instance", server)]
-        line = started((*GATEWAY, *named))
+        line = started((*GATEWAY, *named, *gateway))
         found = re.search(r"(http://\S+?):(\d+), metrics on port (\d+)", line)
         yield Alone(f"{found[1]}:{found[2]}", f"{found[1]}:{found[3]}")

@@ -60,3 +60,8 @@ def test_a_response_that_nobody_made_is_not_found(client):
     for error in client("missing", response_id="resp_never"):
         assert error["status"] == 404
         assert "resp_never" in error["message"]
+
+
+def test_a_picture_of_3_mb_is_no_long_prompt(client, outcomes):
+    assert client("picture")["input_tokens"] < 10_000
+    assert outcomes() == {"ok": 1}

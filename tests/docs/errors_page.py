@@ -8,16 +8,23 @@ from dualmap.router.http.openai_errors import (
     expectation_failed,
     failed,
     head_too_large,
+    missing_model,
+    not_admin,
     rate_limited,
     rejected,
     request_timeout,
+    state_gone,
+    stopping,
     unauthorized,
     unauthorized_key,
     unavailable,
     unknown_model,
     unknown_path,
+    unknown_state,
+    unsupported_encoding,
     wrong_method,
 )
+from dualmap.router.http.unpacking import ENCODINGS
 from dualmap.router.requests.answer_plain import NO_STREAM
 from dualmap.scheduler.commands import Reject, RejectReason
 from dualmap.scheduler.events import FailureCause
@@ -29,11 +36,13 @@ The gateway answers with an error object as OpenAI's API has it, whose types are
 {"error": {"message": "The model `x` does not exist.", "type": "NotFoundError", "param": "model", "code": 404}}
 ```
 
-An error of an instance (4xx, or 5xx of the last instance tried) is relayed as the instance sent it. A stream that
-fails after its first token ends with an event of this object and `[DONE]`, or with the instance's own error event; so
-does one that fails before it when its head has been sent (`gateway.heartbeat_s`). Responses and messages end with an
-event named `error`, as their APIs have it. A plain answer that fails after its first byte ends with a closed
-connection. `make reference` writes this page.
+An error of an instance (4xx, or 429 and 500 of the last instance tried) is relayed as the instance sent it; a 500 is
+told, too, where those tried after it have not answered. What a proxy says in an instance's place (408, 502, 503, 504,
+any page of HTML) is not: the request runs elsewhere, or its client gets one of these errors. A stream that fails after
+its first token ends with an event of this object and `[DONE]`, or with the instance's own error event; so does one that
+fails before it when its head has been sent (`gateway.heartbeat_s`). Responses and messages end with an event named
+`error`, as their APIs have it. A plain answer that fails after its first byte ends with a closed connection. `make
+reference` writes this page.
 
 | status | type | message | when | what to do |
 |---|---|---|---|---|
@@ -87,11 +96,27 @@ OTHERS: tuple[tuple[HttpError, str, str], ...] = (
         " LF); the connection is closed",
         "mend the client or the proxy in front",
     ),
-    (unauthorized_key(), "`gateway.api_keys_file` is set and the bearer token is none of its keys", "send a key"),
+    (unauthorized_key(), "`gateway.api_keys_file` is set and the request bears none of its keys", "send a key"),
     (
         unauthorized(),
         "`gateway.admin_token_file` is set and a call of /admin has another token",
         "set `DUALMAP_ADMIN_TOKEN`",
+    ),
+    (missing_model(), "there are `pools`, and the request names none of their models", "name one"),
+    (
+        not_admin(),
+        "`gateway.api_keys_file` is set and the key that asks for an adapter has not `admin: true`",
+        "use another key",
+    ),
+    (
+        unknown_state("resp_x"),
+        "no instance keeps what the request goes on from or asks for, or it is another tenant's",
+        "send the whole input again, without the id",
+    ),
+    (
+        state_gone("resp_x", "vllm-0"),
+        "the instance that kept it was lost or has left",
+        "send the whole input again, without the id",
     ),
     (unknown_model("x"), "no instance serves the model, or the API key may not use it", "ask `GET /v1/models`"),
     (unknown_path("/x"), "the gateway has no such path", "see the [HTTP API](http-api.md)"),
@@ -107,6 +132,11 @@ OTHERS: tuple[tuple[HttpError, str, str], ...] = (
         "read the message",
     ),
     (body_too_large(16777216), "the body is longer than `limits.max_body_bytes`", "send less, or raise the limit"),
+    (
+        unsupported_encoding("br", ENCODINGS),
+        "the body is compressed in another way, or in several at once",
+        "compress it in one of these, or not at all",
+    ),
     (expectation_failed(), "the header `Expect` is not `100-continue`", "drop the header"),
     (rate_limited(1, b""), "the API key's requests or tokens of this minute are used up", "wait `Retry-After` seconds"),
     (head_too_large(65536), "the head is longer than `limits.max_head_bytes`", "send fewer or shorter headers"),
@@ -115,7 +145,7 @@ OTHERS: tuple[tuple[HttpError, str, str], ...] = (
         "the answer to a stream's request is plain, and the client has the head of a stream (`gateway.heartbeat_s`)",
         "look at the instance, or set `gateway.heartbeat_s: 0`",
     ),
-    (unavailable("The gateway is shutting down."), "the gateway is told to stop", "send to another gateway"),
+    (stopping(), "the gateway is told to stop", "send to another gateway"),
     (unavailable("Too many connections."), "`limits.max_connections` clients are connected", "use fewer connections"),
     (unavailable("No instance is known to serve the model yet."), "instances have not told their models yet", "wait"),
 )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -16,7 +17,7 @@ import pytest
 
 from dualmap.instances.server.metrics import ServerMetrics, read_metrics
 from tests.conftest import await_that, session_of
-from tests.deployment import free_port
+from tests.deployment import Deployment, free_port
 
 ROOT = Path(__file__).parents[2]
 VLLM = ROOT / ".venv-vllm" / "bin" / "vllm"
@@ -33,11 +34,24 @@ ENV = {
     "PYTHONHASHSEED": "0",
     "VLLM_SERVER_DEV_MODE": "1",
 }
+SWITCHES = {"VLLM_ENABLE_RESPONSES_API_STORE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+TOOLS = (
+    *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+    *("--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}'),
+)
 ENGINE_NICENESS = 15
+# These come first, in this order: those that share the everyday server, and those that share two replicas. The last of
+# either stop what they share: it would be in the way of those that start their own.
+FIRST = ("test_agreement", "test_bodies", "test_token_blocks", "test_calibrate", "test_kept_state", "test_clients")
 FLAGS = (
     *("--served-model-name", "tiny", "--enforce-eager", "--max-model-len", "8192", "--max-num-seqs", "16"),
     *("--block-size", "32", "--num-gpu-blocks-override", "2000", "--enable-prompt-tokens-details"),
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)) if item.get_closest_marker("vllm") else -1)
 
 
 def post(url: str, body: Any = None, timeout_s: float = 60.0) -> tuple[int, Any]:
@@ -138,19 +152,39 @@ class VllmServer:
 
 @pytest.fixture(scope="session")
 def everyday_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
-    """One server for the files that leave it as it was, with all the APIs that the model can serve. They stand first,
-    and the last of them, test_calibrate.py, stops it: it would be in the way of those that start their own."""
+    """One server for the files that leave it as it was, with all the APIs that the model can serve. It takes a chat's
+    template with the request."""
     if not VLLM.exists():
         pytest.skip(f"{VLLM} is missing: make vllm")
-    env = {"VLLM_ENABLE_RESPONSES_API_STORE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
     log_path = tmp_path_factory.mktemp("vllm") / "everyday.log"
-    server = VllmServer(log_path, "--enable-scale-out", "--enable-lora", env=env)
+    flags = ("--enable-scale-out", "--enable-lora", "--trust-request-chat-template")
+    server = VllmServer(log_path, *flags, env=SWITCHES)
     server.start()
     try:
         server.await_ready()
         yield server
     finally:
         server.stop()
+
+
+def up(directory: Path, *arguments: str, engine_args: tuple[str, ...] = ()) -> Deployment:
+    """`dualmap up` with two replicas of the tiny model, which keep responses and take adapters."""
+    if not VLLM.exists():
+        pytest.skip(f"{VLLM} is missing: make vllm")
+    engine = shlex.join((*FLAGS, *engine_args))
+    served = ("--model", str(TINY), "--replicas", "2", "--vllm", str(VLLM), "--engine-args", engine)
+    return Deployment(*served, *arguments, directory=directory, env=ENV | SWITCHES)
+
+
+@pytest.fixture(scope="session")
+def two_replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Calls of tools are found, and no blanks go before the JSON that a schema wants; adapters can be loaded."""
+    deployment = up(tmp_path_factory.mktemp("two_replicas"), engine_args=(*TOOLS, "--enable-lora", "--max-loras", "2"))
+    try:
+        deployment.await_started(2 * START_TIMEOUT_S)
+        yield deployment
+    finally:
+        deployment.clean_up()
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Prompts of messages, of responses and of token ids have the ids that a real vLLM server computes."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -202,17 +202,29 @@ RESPONSES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def servers(vllm_server: Callable[..., VllmServer], tmp_path_factory: pytest.TempPathFactory) -> dict[str, VllmServer]:
+    """By template: one each, started at once."""
+    found = {}
+    for template in TEMPLATES.values():
+        path = tmp_path_factory.mktemp("template") / "chat.jinja"
+        path.write_text(template)
+        tools = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+        found[template] = vllm_server("--chat-template", str(path), "--enable-scale-out", *tools, start=False)
+        found[template].start()
+    for server in found.values():
+        server.await_ready()
+    return found
+
+
 @pytest.fixture(scope="module", params=TEMPLATES)
-def template(request) -> str:
+def template(request: pytest.FixtureRequest) -> str:
     return TEMPLATES[request.param]
 
 
 @pytest.fixture(scope="module")
-def server(vllm_server, template, tmp_path_factory) -> VllmServer:
-    path = tmp_path_factory.mktemp("template") / "chat.jinja"
-    path.write_text(template)
-    tools = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
-    return vllm_server("--chat-template", str(path), "--enable-scale-out", *tools)
+def server(servers: dict[str, VllmServer], template: str) -> VllmServer:
+    return servers[template]
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,9 @@
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from itertools import pairwise
 
 import openai
@@ -17,35 +15,16 @@ from dualmap.loadtest.traces.trace import write_trace
 from tests.clients.conftest import clients
 from tests.conftest import await_that, session_of
 from tests.deployment import Deployment
-from tests.vllm.conftest import ENV, FLAGS, START_TIMEOUT_S, TINY, VLLM
+from tests.vllm.conftest import ENV, START_TIMEOUT_S, TINY, VLLM, up
 
 pytestmark = pytest.mark.vllm
 
 BENCH_TIMEOUT_S = 240
-TOOLS = (
-    *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
-    *("--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}'),
-)
-
-
-def up(directory, *arguments: str, engine_args: tuple[str, ...] = ()) -> Deployment:
-    """`dualmap up` with two replicas of the tiny model."""
-    if not VLLM.exists():
-        pytest.skip(f"{VLLM} is missing: make vllm")
-    engine = shlex.join((*FLAGS, *engine_args))
-    served = ("--model", str(TINY), "--replicas", "2", "--vllm", str(VLLM), "--engine-args", engine)
-    return Deployment(*served, *arguments, directory=directory, env={**ENV, "VLLM_ENABLE_RESPONSES_API_STORE": "1"})
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory) -> Iterator[Deployment]:
-    """Calls of tools are found, and no blanks go before the JSON that a schema wants; responses are stored."""
-    deployment = up(tmp_path_factory.mktemp("deployment"), engine_args=TOOLS)
-    try:
-        deployment.await_started(2 * START_TIMEOUT_S)
-        yield deployment
-    finally:
-        deployment.clean_up()
+def deployment(two_replicas: Deployment) -> Deployment:
+    return two_replicas
 
 
 @pytest.fixture(scope="module")
@@ -250,8 +229,10 @@ def test_a_killed_replica_is_started_again_and_leaves_no_engine_behind(client, d
         client.chat.completions.create(messages=MESSAGES, **OPTIONS)
     await_that(lambda: deployment.members()["vllm-0"]["state"] == "lost", "its loss is noticed")
     await_that(lambda: not session_of(before["pid"]), "its engine is gone")
-    after = await_that(
-        lambda: (member := deployment.members()["vllm-0"])["state"] == "ready" and member, "it is back", START_TIMEOUT_S
+    after = await_that(  # on a slow machine given up meanwhile, and started anew in the same place
+        lambda: (member := deployment.members().get("vllm-0")) and member["state"] == "ready" and member,
+        "it is back",
+        START_TIMEOUT_S,
     )
     assert after["incarnation"] > before["incarnation"]
     assert after["pid"] != before["pid"]
@@ -265,7 +246,7 @@ def test_stopping_leaves_no_process(deployment):
 
 
 def test_a_model_that_cannot_be_served_is_said_with_the_cause(tmp_path):
-    deployment = up(tmp_path, engine_args=("--max-model-len", "1000000"))
+    deployment = up(tmp_path, "--replicas", "1", engine_args=("--max-model-len", "1000000"))
     try:
         assert deployment.process.wait(timeout=START_TIMEOUT_S) == 1
         deployment.await_ended()

@@ -3,32 +3,22 @@
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 
 import openai
 import pytest
 
-from tests.deployment import Deployment, deployed
-from tests.vllm.conftest import ENV, FLAGS, START_TIMEOUT_S, TINY, VLLM
+from tests.deployment import Deployment
 from tests.vllm.test_lora import write_adapter
 
 pytestmark = pytest.mark.vllm
 
-SWITCHES = {"VLLM_ENABLE_RESPONSES_API_STORE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
 SESSIONS = 6
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory) -> Iterator[Deployment]:
-    if not VLLM.exists():
-        pytest.skip(f"{VLLM} is missing: make vllm")
-    engine_args = [*FLAGS, "--enable-lora", "--max-loras", "2"]
-    vllm = {"model": str(TINY), "executable": str(VLLM), "replicas": 2, "engine_args": engine_args}
-    directory = tmp_path_factory.mktemp("kept")
-    write_adapter(directory / "sql", 0)
-    env = ENV | SWITCHES
-    with deployed(directory=directory, config=json.dumps({"vllm": vllm}), within_s=2 * START_TIMEOUT_S, env=env) as up:
-        yield up
+def deployment(two_replicas: Deployment) -> Deployment:
+    write_adapter(two_replicas.directory / "sql", 0)
+    return two_replicas
 
 
 def post(url: str, body: dict[str, object]) -> tuple[int, str]:

@@ -83,9 +83,9 @@ COMPLETIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def server(vllm_server) -> VllmServer:
+def server(everyday_server: VllmServer) -> VllmServer:
     """It takes the template with the request; the blocks get theirs with the tokenizer."""
-    return vllm_server("--trust-request-chat-template")
+    return everyday_server
 
 
 @pytest.fixture(scope="module", params=TEMPLATES)

@@ -68,7 +68,7 @@ def stream(text: str, model: str = "sim", max_tokens: int = 16) -> dict[str, Any
         with client.messages.stream(**body) as events:
             pieces = list(events.text_stream)
             final = events.get_final_message()
-            headers = events.response.headers
+            headers = {"x-dualmap-instance": "", **events.response.headers}  # not known where comments came first
     return {**seen(headers, final), "streamed": "".join(pieces), "pieces": len(pieces)}
 
 
@@ -112,7 +112,7 @@ def agent_turns(name: str, turns: int, model: str = "sim") -> list[dict[str, Any
             marked = {**last, "content": [*last["content"][:-1], {**last["content"][-1], **KEPT}]}
             with client.beta.messages.stream(
                 model=model,
-                max_tokens=24,
+                max_tokens=8,
                 system=system,
                 tools=TOOLS,
                 messages=[*before, marked],
@@ -134,9 +134,23 @@ def message_error(options: dict[str, Any] | None = None, **fields: Any) -> dict[
         return raised(lambda: client.messages.create(**body))
 
 
-def use_up(key: str, most: int) -> int:
-    """Ask without retries until nothing is left of a key's minute; the last status."""
-    return next((status for _ in range(most) if (status := message_error({"api_key": key}).get("status"))), 200)
+def stream_error(text: str, headers: dict[str, str]) -> dict[str, Any]:
+    """What a stream raises that had begun."""
+    with connect(default_headers=headers) as client:
+        messages: Any = [{"role": "user", "content": text}]
+        return raised(lambda: list(client.messages.create(model="sim", messages=messages, max_tokens=4, stream=True)))
+
+
+def use_up(key: str, most: int) -> dict[str, Any]:
+    """Ask without retries until nothing is left of a key's minute; the error."""
+    asked = (message_error({"api_key": key}) for _ in range(most))
+    return next((error for error in asked if error["class"]), {"class": ""})
+
+
+def wait_for_key(key: str, most: int) -> int:
+    """Ask until the client has waited for a key by itself; its retries."""
+    asked = (message("Hurry", api_key=key, max_retries=4)["retries"] for _ in range(most))
+    return next((retries for retries in asked if retries), 0)
 
 
 def many_at_once(count: int) -> list[str]:
@@ -203,7 +217,9 @@ if __name__ == "__main__":
         count_tokens,
         agent_turns,
         message_error,
+        stream_error,
         use_up,
+        wait_for_key,
         many_at_once,
         tool_call,
         picture,

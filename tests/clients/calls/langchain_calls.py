@@ -18,7 +18,7 @@ def connect(model: str, **options: Any) -> ChatOpenAI:
         timeout=TIMEOUT_S,
         include_response_headers=True,
         stream_usage=True,
-        **{"max_retries": 0, "max_tokens": 24, **options},
+        **{"max_retries": 0, "max_tokens": 8, **options},
     )
 
 
@@ -52,13 +52,13 @@ def look_up(what: str) -> str:
 
 
 def both(text: str, responses: bool = False, model: str = "sim") -> dict[str, str]:
-    """The answer whole, and streamed by the asynchronous calls."""
+    """The answer streamed by the asynchronous calls, and whole."""
     llm = connect(model, use_responses_api=responses)
 
     async def stream() -> str:
         return "".join([chunk.text async for chunk in llm.astream(text)])
 
-    return {"whole": llm.invoke(text).text, "streamed": LOOP.run_until_complete(stream())}
+    return {"streamed": LOOP.run_until_complete(stream()), "whole": llm.invoke(text).text}
 
 
 def batch(texts: list[str], model: str = "sim") -> list[str]:

@@ -33,7 +33,7 @@ def turns(provider: str, name: str, count: int, model: str = "sim") -> list[dict
     answers = []
     for turn in range(count):
         messages.append({"role": "user", "content": f"Turn {turn} of {name}. " * 30})
-        answer = litellm.completion(**common(provider, model), messages=messages, max_tokens=24)
+        answer = litellm.completion(**common(provider, model), messages=messages, max_tokens=8)
         messages.append({"role": "assistant", "content": answer.choices[0].message.content})
         details = answer.usage.prompt_tokens_details
         answers.append(
@@ -47,15 +47,16 @@ def turns(provider: str, name: str, count: int, model: str = "sim") -> list[dict
 
 
 def both(provider: str, text: str, model: str = "sim") -> dict[str, Any]:
-    """The answer whole, and streamed by the asynchronous calls."""
+    """The answer streamed by the asynchronous calls, and whole."""
     messages = [{"role": "user", "content": text}]
-    whole = litellm.completion(**common(provider, model), messages=messages, max_tokens=16)
 
     async def stream() -> str:
         chunks = await litellm.acompletion(**common(provider, model), messages=messages, max_tokens=16, stream=True)
         return "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
 
-    return {"whole": whole.choices[0].message.content, "streamed": LOOP.run_until_complete(stream())}
+    streamed = LOOP.run_until_complete(stream())
+    whole = litellm.completion(**common(provider, model), messages=messages, max_tokens=16)
+    return {"streamed": streamed, "whole": whole.choices[0].message.content}
 
 
 def response(text: str, model: str = "sim") -> dict[str, Any]:

@@ -83,7 +83,7 @@ def chat_turns(name: str, turns: int, model: str = "sim") -> list[dict[str, Any]
         for turn in range(turns):
             messages.append({"role": "user", "content": f"Turn {turn}. {TURN}"})
             raw = client.chat.completions.with_raw_response.create(
-                model=model, messages=messages, max_tokens=24, stream=True, stream_options={"include_usage": True}
+                model=model, messages=messages, max_tokens=8, stream=True, stream_options={"include_usage": True}
             )
             chunks = list(raw.parse())
             text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
@@ -140,9 +140,25 @@ def chat_error(text: str = "Hello", options: dict[str, Any] | None = None, **fie
         return raised(lambda: client.chat.completions.create(**body))
 
 
-def use_up(key: str, most: int) -> int:
-    """Ask without retries until nothing is left of a key's minute; the last status."""
-    return next((status for _ in range(most) if (status := chat_error(options={"api_key": key}).get("status"))), 200)
+def stream_error(text: str, headers: dict[str, str]) -> dict[str, Any]:
+    """What a stream raises that had begun."""
+    with connect(default_headers=headers) as client:
+        messages: Any = [{"role": "user", "content": text}]
+        return raised(
+            lambda: list(client.chat.completions.create(model="sim", messages=messages, max_tokens=4, stream=True))
+        )
+
+
+def use_up(key: str, most: int) -> dict[str, Any]:
+    """Ask without retries until nothing is left of a key's minute; the error."""
+    asked = (chat_error(options={"api_key": key}) for _ in range(most))
+    return next((error for error in asked if error["class"]), {"class": ""})
+
+
+def wait_for_key(key: str, most: int) -> int:
+    """Ask until the client has waited for a key by itself; its retries."""
+    asked = (chat("Hurry", api_key=key, max_retries=4)["retries"] for _ in range(most))
+    return next((retries for retries in asked if retries), 0)
 
 
 def many_at_once(sessions: int, questions: int) -> list[list[dict[str, Any]]]:
@@ -265,6 +281,19 @@ def structured(model: str) -> str:
 
 if __name__ == "__main__":
     serve(
-        *(models, chat, chat_turns, chat_stream, leave_stream, give_up, chat_error, use_up, many_at_once, completion),
+        *(
+            models,
+            chat,
+            chat_turns,
+            chat_stream,
+            leave_stream,
+            give_up,
+            chat_error,
+            stream_error,
+            use_up,
+            wait_for_key,
+            many_at_once,
+            completion,
+        ),
         *(choices, picture_turns, embeddings, audio, tool_call, structured),
     )

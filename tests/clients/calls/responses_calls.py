@@ -1,5 +1,7 @@
 """OpenAI's Responses API with the official Python client, as programs and as coding agents use it."""
 
+import base64
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +9,7 @@ import openai
 from served import serve
 
 TIMEOUT_S = 120.0
+PICTURE = b"\x89PNG\r\n\x1a\n" + b"".join(hashlib.sha256(b"%d" % i).digest() for i in range(96 * 1024))  # 3 MB
 RULES = "You are a coding agent that runs in a terminal. Read before you write. Keep changes small. " * 40
 SHELL = {
     "type": "function",
@@ -84,7 +87,7 @@ def agent_turns(name: str, turns: int, model: str = "sim") -> list[dict[str, Any
                 parallel_tool_calls=False,
                 store=False,
                 stream=True,
-                max_output_tokens=24,
+                max_output_tokens=8,
                 prompt_cache_key=f"session-{name}",
             )
             response = completed(raw.parse())
@@ -109,7 +112,7 @@ def follow_up_turns(name: str, turns: int, model: str = "sim") -> list[dict[str,
                 model=model,
                 instructions=f"You serve {name}. " + RULES,
                 input=f"Turn {turn} of {name}. {OUTPUT}",
-                max_output_tokens=24,
+                max_output_tokens=8,
                 **({"previous_response_id": previous} if previous else {}),
             )
             response = raw.parse()
@@ -180,8 +183,9 @@ def missing(response_id: str, model: str = "sim") -> list[dict[str, Any]]:
     return shown
 
 
-def picture(data_url: str, model: str = "sim") -> dict[str, Any]:
-    content: Any = [{"type": "input_text", "text": "What is it?"}, {"type": "input_image", "image_url": data_url}]
+def picture(model: str = "sim") -> dict[str, Any]:
+    url = "data:image/png;base64," + base64.b64encode(PICTURE).decode()
+    content: Any = [{"type": "input_text", "text": "What is it?"}, {"type": "input_image", "image_url": url}]
     with connect() as client:
         raw = client.responses.with_raw_response.create(
             model=model, input=[{"role": "user", "content": content}], max_output_tokens=8

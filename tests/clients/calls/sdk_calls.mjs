@@ -33,7 +33,7 @@ const calls = {
     for (let turn = 0; turn < turns; turn++) {
       messages.push({ role: "user", content: `Turn ${turn} of ${name}. `.repeat(30) });
       const { data, response } = await openai()
-        .chat.completions.create({ model, messages, max_tokens: 24 })
+        .chat.completions.create({ model, messages, max_tokens: 8 })
         .withResponse();
       messages.push(data.choices[0].message);
       answers.push({
@@ -47,11 +47,11 @@ const calls = {
 
   async chat({ text, model = "sim", options = {} }) {
     const body = { model, max_tokens: 16, messages: [{ role: "user", content: text }] };
-    const whole = await openai(options).chat.completions.create(body);
     let streamed = "";
     for await (const chunk of await openai(options).chat.completions.create({ ...body, stream: true })) {
       streamed += chunk.choices[0]?.delta.content ?? "";
     }
+    const whole = await openai(options).chat.completions.create(body);
     return { whole: whole.choices[0].message.content, streamed };
   },
 
@@ -77,7 +77,7 @@ const calls = {
           model,
           instructions: RULES,
           input: `Turn ${turn} of ${name}. `.repeat(30),
-          max_output_tokens: 24,
+          max_output_tokens: 8,
           stream: true,
           ...(previous_response_id && { previous_response_id }),
         })
@@ -135,9 +135,9 @@ const calls = {
 
   async messages({ text, model = "sim", options = {} }) {
     const body = { model, max_tokens: 16, messages: [{ role: "user", content: text }] };
-    const whole = await anthropic(options).messages.create(body);
     const stream = anthropic(options).messages.stream(body);
     const streamed = (await stream.finalMessage()).content.map((block) => block.text).join("");
+    const whole = await anthropic(options).messages.create(body);
     return { whole: whole.content.map((block) => block.text).join(""), streamed };
   },
 

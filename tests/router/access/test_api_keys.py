@@ -2,45 +2,15 @@
 
 import json
 import time
-from pathlib import Path
 
 import pytest
 import yaml
 
-from dualmap.router.access.access import Access
 from dualmap.router.access.api_keys import ApiKeysError, find_key, hash_key, load_api_keys
 from dualmap.router.cli.main import main
 from dualmap.router.config.load import ConfigFileError, load_config
+from tests.router.access.conftest import ANY, A, B, bearing
 from tests.router.conftest import CHAT, STREAM, Conversation, answer_hello, post
-
-A, B, ANY = "dm-key-of-a", "dm-key-of-b", "dm-key-of-a-proxy"
-CARDS = ({"id": "tiny"}, {"id": "secret-model"})
-
-
-def write_keys(path: Path, **of_b: object) -> Path:
-    keys = [
-        {"sha256": hash_key(A.encode()), "tenant": "a"},
-        {"sha256": hash_key(B.encode()), "tenant": "b", **of_b},
-        {"sha256": hash_key(ANY.encode())},
-    ]
-    path.write_text(yaml.safe_dump({"keys": keys}))
-    return path
-
-
-def bearing(key: str) -> str:
-    return f"authorization: Bearer {key}\r\n"
-
-
-@pytest.fixture
-def keyed(fleet, tmp_path):
-    """A gateway that asks for keys; those of b are as given. Its core's clock is the real one."""
-
-    def make(*scripts, isolate: bool = False, instance_key: str | None = None, **of_b):
-        path = write_keys(tmp_path / "keys.yaml", **of_b)
-        about = {"access": Access(path, time.monotonic, instance_key), "isolate_tenants": isolate}
-        return fleet(*scripts, cards=CARDS, about=about)
-
-    return make
 
 
 @pytest.mark.parametrize(
@@ -117,17 +87,46 @@ async def test_where_no_keys_are_asked_for_they_are_the_instances(fleet):
         ]
 
 
-async def test_models_that_a_key_may_not_use_are_not_there(keyed):
-    async with keyed(models=["tiny"]) as f:
+@pytest.mark.parametrize(
+    ("stream", "path"), [(False, "/v1/messages"), (True, "/v1/messages"), (False, "/v1/responses")]
+)
+async def test_the_tokens_of_an_answer_count_over_every_api(keyed, path, stream):
+    usage = {"input_tokens": 10, "output_tokens": 700}
+
+    async def answer(conversation: Conversation) -> None:
+        if not stream:
+            about = {"type": "message", "stop_reason": "end_turn", "status": "completed", "output": [{}]}
+            await conversation.send_json({**about, "usage": usage})
+            return
+        await conversation.begin_stream()
+        await conversation.send_event('{"type":"content_block_delta","delta":{"type":"text_delta","text":"a"}}')
+        ends = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}
+        await conversation.send_event(json.dumps(ends))
+        await conversation.end_stream()
+
+    async with keyed(answer, tokens_per_minute=100_000) as f:
         client = await f.client()
-        for key, seen in ((A, ["secret-model", "tiny"]), (B, ["tiny"])):
-            models = (await client.get("/v1/models", bearing(key))).json["data"]
-            assert [model["id"] for model in models] == seen
-        for path in ("/v1/chat/completions", "/v1/embeddings"):
-            answer = await client.post(path, {**CHAT, "model": "secret-model"}, bearing(B))
-            assert (answer.status, answer.error["message"]) == (404, "The model `secret-model` does not exist.")
-        assert (await client.post("/v1/chat/completions", CHAT, bearing(B))).status == 200
-        f.check_books_are_empty()
+        for _ in range(2):
+            told = await client.post(path, {**CHAT, "input": "hi", "stream": stream}, bearing(B))
+            assert told.status == 200
+        assert 99_000 < int(told.headers["x-ratelimit-remaining-tokens"]) < 99_400
+
+
+async def test_a_picture_does_not_use_up_a_keys_tokens(keyed):
+    async with keyed(tokens_per_minute=10_000) as f:
+        client = await f.client()
+        data = "A" * 3_000_000
+        for content in (
+            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}},
+            {"image_url": f"data:image/png;base64,{data}"},
+        ):
+            body = {"model": "tiny", "messages": [{"role": "user", "content": [content]}]}
+            for path in ("/v1/chat/completions", "/v1/embeddings"):
+                answer = await client.post(path, body, bearing(B))
+                assert answer.status == 200
+        sound = b'--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n%b\r\n--b--' % data.encode()
+        answer = await client.post("/v1/audio/transcriptions", sound, bearing(B))
+        assert int(answer.headers["x-ratelimit-remaining-tokens"]) > 3_000
 
 
 async def test_a_used_up_limit_is_429_with_when_to_come_again(keyed):
@@ -175,11 +174,38 @@ async def test_tenants_share_no_prefix_neither_here_nor_in_the_instance(keyed):
         assert body["stream_options"] == {"include_usage": True}
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/responses/compact",
+        "/v1/messages",
+        "/inference/v1/generate",
+        "/v1/embeddings",
+        "/rerank",
+        "/pooling",
+        "/v1/chat/completions/batch",
+    ],
+)
+async def test_whatever_may_have_a_prompt_gets_the_salt_of_its_tenant(keyed, path):
+    async with keyed(isolate=True) as f:
+        client = await f.client()
+        body = {**CHAT, "input": "hi", "prompt": "hi", "token_ids": [1], "cache_salt": "mine"}
+        for key in (A, B):
+            assert (await client.post(path, body, bearing(key))).status == 200
+        salts = {received.json["cache_salt"] for received in f.instances[0].received}
+        assert len(salts) == 2
+        assert "mine" not in salts
+
+
 ODD_BODIES = [
     b'{"model":"tiny","messages":"hi"}',
     b'{"messages":[],"cache_salt":"mine"} \n',
-    b'{"model":"tiny","messages":[{"role":"user","content":"hi"}],"temperature":NaN,"cache_salt":"mine"}',
+    b'{"model":"tiny","messages":"hi","temperature":NaN,"cache_salt":"mine"}',
     b"{ }",
+    b'{"cache_salt":"mine","x":NaN,"half":"\\ud800"}',
+    b'{"cache_salt":"mine","x":"' + b"x" * (1 << 20) + b'"}',
 ]
 
 
@@ -193,8 +219,23 @@ async def test_a_body_that_is_not_understood_gets_the_salt_of_its_tenant_as_well
         assert salts[0] == salts[1] != "mine"
 
 
-@pytest.mark.parametrize("body", [b"[]", b"hi", b""])
+@pytest.mark.parametrize("value", [b"[" * 100_000 + b"]" * 100_000, b"1" * 5000], ids=["deep", "long"])
+async def test_what_another_python_might_read_gets_the_salt_too(keyed, value):
+    """How deep JSON may be, and how long a number, is not the same everywhere."""
+    async with keyed(isolate=True) as f:
+        client = await f.client()
+        body = b'{"cache_salt":"mine","x":%b}' % value
+        assert (await client.post("/v1/chat/completions", body, bearing(A))).status == 200
+        received = f.instances[0].received[0].body
+        assert received.startswith(body[:-1] + b',"cache_salt":"')
+
+
+FORM = b"--b\r\n\r\n{}\r\n--b--" + b" " * (1 << 20)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"hi", b"", b'{"a": 1,}', b'{"a": 1}// done', b'{"a": "\xff"}', FORM])
 async def test_what_is_no_object_is_passed_on_as_it_is(keyed, body):
+    """vLLM says where it is wrong."""
     async with keyed(isolate=True) as f:
         client = await f.client()
         assert (await client.post("/v1/chat/completions", body, bearing(A))).status == 200

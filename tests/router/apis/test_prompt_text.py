@@ -166,6 +166,34 @@ def test_tools_are_blocks_in_front_in_any_order_of_their_keys():
     assert one.text_bytes > 300 + len(TOOL["description"])
 
 
+def test_tools_are_the_same_over_every_api():
+    function = TOOL | {"parameters": {"type": "object", "properties": {"a": {"type": "string"}, "b": {}}}}
+    turned = {"properties": {"b": {}, "a": {"type": "string"}}}
+    of_chat = {"function": {**function, "strict": None}, "type": "function"}
+    of_responses = {"type": "function", "strict": None, **function}
+    of_messages = {"name": "read", "description": TOOL["description"], "input_schema": turned}
+    cached = of_messages | {"type": "custom", "cache_control": {"type": "ephemeral"}}
+    asks = [said("user", "Read it.")]
+    blocks = {
+        chat(*asks, tools=[of_chat]).blocks,
+        read(RESPONSES, {"model": "tiny", "input": asks, "tools": [of_responses]}).blocks,
+        read(MESSAGES, {"model": "tiny", "messages": asks, "tools": [of_messages]}).blocks,
+        read(MESSAGES, {"model": "tiny", "messages": asks, "tools": [cached]}).blocks,
+    }
+    assert len(blocks) == 1
+    assert chat(*asks, tools=[{"type": "function", "function": function | {"strict": True}}]).blocks not in blocks
+    searches = [read(MESSAGES, {"model": "tiny", "messages": asks, "tools": [{"type": t}]}).blocks for t in "ab"]
+    assert searches[0] != searches[1]
+
+
+def test_a_developer_is_the_system():
+    def led_by(role: str) -> tuple[Any, ...]:
+        messages = [said(role, SYSTEM), said("user", "Why?")]
+        return chat(*messages).blocks, read(RESPONSES, {"model": "tiny", "input": messages}).blocks
+
+    assert led_by("developer") == led_by("system") != led_by("user")
+
+
 def test_the_line_that_claude_code_changes_with_every_request_is_left_out():
     def turn(number: int) -> ReadBody:
         header = {"type": "text", "text": f"x-anthropic-billing-header: cc_version=2; cch={number};"}
@@ -173,47 +201,6 @@ def test_the_line_that_claude_code_changes_with_every_request_is_left_out():
         return read(MESSAGES, {"model": "tiny", "system": system, "messages": [said("user", "hi")]})
 
     assert turn(1).blocks == turn(2).blocks
-
-
-def picture(data: str, **more: Any) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}", **more}}
-
-
-def test_a_picture_counts_as_a_part_not_as_its_bytes():
-    one = chat(said("user", [{"type": "text", "text": "Look."}, picture("A" * 1_000_000)]))
-    assert one.media == {"image": 1}
-    assert one.text_bytes < 50
-    assert len(one.blocks) < 100
-
-
-def test_pictures_are_told_apart_by_their_content_over_every_api():
-    text = {"type": "text", "text": "Look."}
-    over_chat = chat(said("user", [text, picture("AAAA", detail="high")]))
-    assert over_chat.blocks != chat(said("user", [text, picture("BBBB")])).blocks
-    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
-    over_messages = read(MESSAGES, {"model": "tiny", "messages": [said("user", [text, image])]})
-    parts = [
-        {"type": "input_text", "text": "Look."},
-        {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "auto"},
-    ]
-    over_responses = read(RESPONSES, {"model": "tiny", "input": [said("user", parts)]})
-    assert over_chat.blocks == over_messages.blocks == over_responses.blocks
-    assert over_messages.media == over_responses.media == {"image": 1}
-
-
-@pytest.mark.parametrize(
-    ("part", "kind"),
-    [
-        ({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}, "audio"),
-        ({"type": "audio_url", "audio_url": {"url": "http://files.example/a.wav"}}, "audio"),
-        ({"type": "video_url", "video_url": {"url": "http://files.example/a.mp4"}}, "video"),
-        ({"type": "file", "file": {"file_data": "AAAA", "filename": "a.pdf"}}, "file"),
-        ({"type": "image_url", "image_url": "http://files.example/a.png"}, "image"),
-        ({"type": "image_url", "image_url": None, "uuid": "u1"}, "image"),
-    ],
-)
-def test_other_media_count_by_their_kind(part, kind):
-    assert chat(said("user", [part])).media == {kind: 1}
 
 
 def test_token_ids_are_the_same_however_they_are_spaced_and_over_both_apis():
@@ -248,6 +235,19 @@ def test_numbers_are_taken_as_vllm_takes_them(value):
     assert (read_body.max_output_tokens, read_body.stream, read_body.priority) == (16, True, 16)
 
 
+ASKED = b'{"model":"tiny","messages":[{"role":"user","content":"Why?"}]'
+
+
+@pytest.mark.parametrize("more", [b"NaN", b"[-Infinity,1e999]", b'"\\ud83d"', b"1" * 4000])
+def test_what_python_takes_for_json_is_read(more):
+    assert read(CHAT, b'%b,"more":%b}' % (ASKED, more)).blocks == read(CHAT, ASKED + b"}").blocks
+
+
+def test_half_a_character_is_read():
+    one = read(CHAT, b'{"model":"tiny\\ud83d","messages":[{"role":"user","content":"Why\\ude42?"}]}')
+    assert (one.understood, one.model) == (True, "tiny?")
+
+
 @pytest.mark.parametrize("field", ["prompt_cache_key", "session_id"])
 def test_a_session_is_what_the_body_names(field):
     assert chat(said("user", "hi"), **{field: "s-1"}).session == "s-1"
@@ -268,7 +268,7 @@ JSON = st.recursive(
 )
 KINDS = ["text", "image_url", "input_image", "image", "tool_use", "tool_result", "thinking", "input_audio", "file"]
 PART = JSON | st.fixed_dictionaries(
-    {"type": st.sampled_from(KINDS)},
+    {"type": st.sampled_from(KINDS) | JSON},
     optional=dict.fromkeys(("text", "image_url", "source", "input", "content", "input_audio", "thinking"), JSON),
 )
 MESSAGE = st.fixed_dictionaries(

@@ -25,6 +25,7 @@ BY_LOAD = [
     "POST /v1/score",
     "POST /classify",
     "POST /pooling",
+    "POST /generative_scoring",
     "POST /v1/audio/transcriptions",
     "POST /v1/audio/translations",
     "POST /v1/audio/speech",
@@ -111,6 +112,14 @@ def test_other_paths_are_not_there(line):
     assert error.status == 404
 
 
+@pytest.mark.parametrize("line", ["POST /chat/completions", "POST /v1/v1/messages", "GET /models", "POST /v1/v1/other"])
+def test_a_path_with_v1_never_or_twice_is_told_the_right_one(line):
+    error = found(line)
+    assert isinstance(error, HttpError)
+    right = "/v1/" + line.split("/")[-1].replace("completions", "chat/completions")
+    assert (error.status, f"`{right}`" in error.message) == (404, not line.endswith("other"))
+
+
 @pytest.mark.parametrize("line", ["GET /v1/chat/completions", "PUT /v1/responses", "POST /v1/models", "GET /tokenize"])
 def test_another_method_is_told_which_there_is(line):
     error = found(line)
@@ -138,6 +147,28 @@ async def test_one_model_is_told_by_its_card(fleet):
         assert (missing.status, missing.error["param"]) == (404, "model")
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/messages/batches"])
+async def test_every_refusal_of_messages_has_their_shape(fleet, path):
+    async with fleet(cards=({"id": "tiny"},), max_body_bytes=100) as f:
+        told = {}
+        for status, body, headers in (
+            (404, {**CHAT, "model": "other"}, ""),
+            (413, {**CHAT, "system": "hi" * 50}, ""),
+            (415, CHAT, "content-encoding: rot13\r\n"),
+        ):
+            client = await f.client()
+            told[status] = await client.post(path, body, headers)
+        if path != "/v1/messages/batches":
+            client = await f.client()
+            told[405] = await client.get(path)
+        assert [answer.status for answer in told.values()] == list(told)
+        kinds = {status: answer.json["error"]["type"] for status, answer in told.items()}
+    assert kinds.pop(404) == "not_found_error"
+    assert kinds.pop(413) == "request_too_large"
+    assert set(kinds.values()) == {"invalid_request_error"}
+    assert {answer.json["type"] for answer in told.values()} == {"error"}
+
+
 async def test_errors_of_messages_have_the_shape_that_their_clients_read(fleet):
     async with fleet() as f:
         client = await f.client()
@@ -157,6 +188,14 @@ def form(*parts: str) -> bytes:
 SOUND = (
     'Content-Disposition: form-data; name="file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\nname="model"\r\n'
 )
+DECOY = 'content-disposition: form-data; name="file"; filename="; name=model; "\r\n\r\ntiny'
+FORM, URLENCODED = "multipart/form-data; boundary=b", "application/x-www-form-urlencoded"
+
+
+def named(model: str) -> str:
+    return f'content-disposition: form-data; name="model"\r\n\r\n{model}'
+
+
 BODIES = {
     "json": (b'{"input":"hi","model":"tiny"}', 200),
     "json of another": (b'{"input":"hi","model":"other"}', 404),
@@ -168,12 +207,25 @@ BODIES = {
     ),
     "of no model": (form(SOUND), 200),
     "cut off": (form(SOUND)[:40], 200),
+    "json with what is none": (b'{"input":"hi","temperature":NaN,"model":"other"}', 404),
+    "json with half a character": (b'{"input":"\\ud83d","model":"other"}', 404),
+    "json that names two": (b'{"model":["tiny"],"model":"other"}', 404),
+    "form that names two": (form(named("tiny"), named("other")), 404),
+    "form with another name in a name": (form(named("other"), DECOY), 404),
+    "form of many parts": (form(*[SOUND] * 200, named("other")), 404),
+    "form behind another": (form(named("tiny")).replace(b"--b", b"--c") + form(named("other")), 404, FORM),
+    "form behind something": (b"nothing\r\n" + form(named("other")), 404, FORM),
+    "form in one line": (b"prompt=hi&model=oth%65r", 404, URLENCODED),
+    "form in one line that names two": (b"model=other&model=tiny", 200, URLENCODED),
 }
 
 
-@pytest.mark.parametrize(("body", "status"), BODIES.values(), ids=BODIES)
-async def test_the_model_is_read_from_where_it_is(fleet, body, status):
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+async def test_the_model_is_read_from_where_it_is(fleet, body):
+    """As a server reads it, or a key that is limited to some models would not be."""
+    body, status, *content_type = body
+    headers = "".join(f"Content-Type: {each}\r\n" for each in content_type)
     async with fleet(cards=({"id": "tiny"},)) as f:
         client = await f.client()
-        assert (await client.post("/v1/audio/transcriptions", body)).status == status
+        assert (await client.post("/v1/audio/transcriptions", body, headers)).status == status
         assert [received.body for received in f.instances[0].received] == [body] * (status == 200)

@@ -46,6 +46,13 @@ def test_what_is_missing_is_named(file, monkeypatch, values, environment, said):
     assert line.startswith(said.format(file=file))
 
 
+def test_a_link_that_leads_nowhere_is_no_folder_to_be_made(file):
+    link = file.with_name("link")
+    link.symlink_to("nowhere")
+    (line,) = missing_here(load_config(None, ONE | {"log_dir": str(link / "logs")}))
+    assert line == f"log_dir: {link}/logs cannot be written: No such file or directory"
+
+
 def _filled(value, file):
     return value.format(file=file) if isinstance(value, str) else {k: v.format(file=file) for k, v in value.items()}
 

@@ -169,31 +169,6 @@ async def test_only_endpoints_of_the_hint_are_picked(allowed):
     assert endpoints == [ENDPOINTS[allowed]]
 
 
-@pytest.mark.parametrize("hint", [[], ["10.9.9.9:1"]])
-async def test_where_no_endpoint_of_the_hint_is_ready_the_answer_is_503(hint):
-    stream = Picking("a").stream(hint=hint)
-    stream.ask(CHAT)
-    status, _, headers = await refused(stream)
-    assert (status, headers["retry-after"]) == (503, "1")
-
-
-@pytest.mark.parametrize(
-    ("instances", "body", "status", "kind"),
-    [
-        ((), CHAT, 503, "ServiceUnavailableError"),
-        (("a",), b'{"model":"tiny","messages":[' + b" " * 5000 + b"]}", 413, "RequestTooLargeError"),
-    ],
-)
-async def test_what_cannot_be_picked_for_is_refused_as_the_gateway_does(instances, body, status, kind):
-    picking = Picking(*instances, limits=HttpLimits(max_body_bytes=len(CHAT) if body is CHAT else 4000))
-    stream = picking.stream()
-    stream.ask(body)
-    told, error, headers = await refused(stream)
-    assert (told, error["type"], headers["content-type"]) == (status, kind, "application/json")
-    await stream.until_ended()
-    picking.check_books_are_empty()
-
-
 @pytest.mark.parametrize("event_stream", [False, True])
 async def test_what_goes_on_from_an_answer_is_picked_for_where_that_is_kept(event_stream):
     picking = Picking("a", "b", "c")
@@ -221,13 +196,6 @@ async def test_what_goes_on_from_an_answer_is_picked_for_where_that_is_kept(even
         assert await stream.endpoints() == [endpoint]
         await stream.leave()
     picking.check_books_are_empty()
-
-
-async def test_adapters_are_not_loaded_on_one_instance_for_all():
-    stream = Picking("a", "b").stream()
-    stream.ask(b'{"lora_name":"sql","lora_path":"/sql"}', "/v1/load_lora_adapter")
-    status, error, _ = await refused(stream)
-    assert (status, error["type"]) == (501, "NotImplementedError")
 
 
 async def test_a_request_that_is_shed_gets_429_with_a_retry_after():

@@ -235,17 +235,23 @@ async def test_stopping_lets_running_requests_end_and_refuses_others(fleet):
         f.check_books_are_empty()
 
 
-async def test_what_does_not_end_while_stopping_is_aborted(fleet):
+async def test_what_does_not_end_while_stopping_ends_with_an_error(fleet):
     async def never_answer(conversation: Conversation) -> None:
         await conversation.closed_by_gateway()
 
     async with fleet(never_answer) as f:
-        client = await f.client()
-        await client.send(post("/v1/chat/completions", CHAT))
-        await f.until(lambda: len(f.instances[0].received) == 1)
+        f.apply(f.member(0, incarnation=2, capacity=InstanceCapacity(max_running=1)))
+        clients = [await f.client() for _ in range(3)]
+        for client in clients:
+            await client.send(post("/v1/chat/completions", CHAT))
+        await f.until(lambda: len(f.gateway.driver.exchanges) == len(clients))
         await f.gateway.stop(drain_s=0.02)
-        assert await client.at_end()
+        for client in clients:
+            answer = await client.answer()
+            assert (answer.status, answer.error["message"]) == (503, "The gateway is shutting down.")
+            assert await client.at_end()
         await f.until(lambda: f.instances[0].open_connections == 0)
+        assert len(f.instances[0].received) == 1
         f.check_books_are_empty()
 
 

@@ -200,6 +200,7 @@ MALFORMED = {
     "length with a plus": CHAT_LINE + b"content-length: +5\r\n\r\nhello",
     "hexadecimal length": CHAT_LINE + b"content-length: 0x5\r\n\r\nhello",
     "huge length": CHAT_LINE + b"content-length: 99999999999999999999999\r\n\r\n",
+    "gzip and chunked": CHAT_LINE + b"transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     "gzip, chunked": CHAT_LINE + b"transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "chunked twice": CHAT_LINE + b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     "not quite chunked": CHAT_LINE + b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",

@@ -82,3 +82,10 @@ def test_the_body_of_a_refused_request_is_dropped():
     (request,) = reader.ready
     assert request.refusal.status == 413
     assert not request.body_pieces
+
+
+def test_a_body_that_came_in_pieces_is_held_once():
+    (request,) = read([b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n12", b"34"]).ready
+    assert request.body == b"1234"
+    assert request.body_pieces == [b"1234"]
+    assert request.body is request.body_pieces[0]

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dualmap.router.http.limits import HttpLimits
+from dualmap.router.http.request_reader import RequestReader
 from dualmap.router.http.unpacking import CorruptBodyError, Unpacking, zstd
 from tests.router.conftest import CHAT, post
 
@@ -29,6 +31,23 @@ PACKED = {
     "zstd": zstd.compress,
     "identity": bytes,
     "": bytes,
+    "identity, gzip,": gzip.compress,
+}
+SKIPPED = b"\x50\x2a\x4d\x18\x04\0\0\0more"  # a frame of zstd that holds nothing of the data
+
+
+def in_members(pack, size: int):
+    return lambda data: b"".join(pack(data[i : i + size]) for i in range(0, len(data), size))
+
+
+IN_MEMBERS = {
+    "two of gzip": ("gzip", in_members(gzip.compress, 50)),
+    "many of gzip": ("gzip", in_members(gzip.compress, 2)),
+    "two of zstd": ("zstd", in_members(zstd.compress, 50)),
+    "many of zstd": ("zstd", in_members(zstd.compress, 2)),
+    "a frame before": ("zstd", lambda data: SKIPPED + zstd.compress(data)),
+    "a frame behind": ("zstd", lambda data: zstd.compress(data) + SKIPPED),
+    "an empty one": ("gzip", lambda data: gzip.compress(b"") + gzip.compress(data) + gzip.compress(b"")),
 }
 
 
@@ -58,6 +77,25 @@ async def test_an_instance_gets_a_compressed_body_as_it_was(fleet, encoding):
             assert "content-encoding" not in received.headers
         assert len(f.instances[0].received) == 3
         f.check_books_are_empty()
+
+
+@pytest.mark.parametrize(("encoding", "pack"), IN_MEMBERS.values(), ids=IN_MEMBERS)
+async def test_a_body_may_be_packed_in_several_members(fleet, encoding, pack):
+    async with fleet() as f:
+        client = await f.client()
+        answer = await client.post("/v1/chat/completions", pack(DATA), f"content-encoding: {encoding}\r\n")
+        assert answer.status == 200
+        await client.send(chunked(pack(DATA), encoding))
+        assert (await client.answer()).status == 200
+        assert [received.body for received in f.instances[0].received] == [DATA] * 2
+
+
+async def test_encodings_over_several_lines_are_one_list(fleet):
+    async with fleet() as f:
+        client = await f.client()
+        lines = "content-encoding: gzip\r\ncontent-encoding: gzip\r\n"
+        answer = await client.post("/v1/chat/completions", gzip.compress(gzip.compress(DATA)), lines)
+        assert (answer.status, answer.error["message"][-13:]) == (415, "`gzip, gzip`.")
 
 
 async def test_what_is_passed_through_is_unpacked_too(fleet):
@@ -96,8 +134,12 @@ BROKEN = {
     "is cut": ("gzip", gzip.compress(DATA)[:-1], "The body ends before its gzip data does."),
     "is cut in zstd": ("zstd", zstd.compress(DATA)[:-1], "The body ends before its zstd data does."),
     "is a single byte": ("zstd", b"x", "The body ends before its zstd data does."),
-    "goes on": ("gzip", gzip.compress(DATA) + b"more", "The body goes on behind the end of its gzip data."),
-    "goes on in zstd": ("zstd", zstd.compress(DATA) * 2, "The body goes on behind the end of its zstd data."),
+    "goes on": ("gzip", gzip.compress(DATA) + b"more", "The body is not valid gzip."),
+    "goes on with a byte": ("gzip", gzip.compress(DATA) + b"\x1f", "The body ends before its gzip data does."),
+    "goes on in zstd": ("zstd", zstd.compress(DATA) + b"more", "The body is not valid zstd."),
+    "goes on in deflate": ("deflate", zlib.compress(DATA) * 2, "The body goes on behind the end of its deflate data."),
+    "goes on and on": ("gzip", gzip.compress(b"") * 1000, "The body goes on behind the end of its gzip data."),
+    "goes on and on in zstd": ("zstd", SKIPPED * 1000, "The body goes on behind the end of its zstd data."),
 }
 
 
@@ -161,3 +203,12 @@ async def test_a_pipelined_request_follows_a_compressed_one(fleet):
         await client.send(packed + post("/v1/chat/completions", DATA) + packed)
         assert [(await client.answer()).status for _ in range(3)] == [200] * 3
         assert [received.body for received in f.instances[0].received] == [DATA] * 3
+
+
+@pytest.mark.parametrize("body", [zstd.compress(DATA), DATA])
+def test_what_a_body_was_unpacked_with_is_let_go(body):
+    reader = RequestReader(HttpLimits(), lambda request: None, lambda: 0.0)
+    reader.feed(post("/v1/chat/completions", body, "content-encoding: zstd\r\n"))
+    (request,) = reader.ready
+    assert (request.refusal is None) is (body != DATA)
+    assert request.unpacking is None

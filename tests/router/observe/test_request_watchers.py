@@ -51,7 +51,7 @@ async def test_each_request_has_a_line_and_no_secret_in_it(fleet, lines):
         assert (await client.post("/v1/chat/completions", BODY, headers)).status == 200
         await f.until(lambda: lines())
         (line,) = lines()
-    assert (line.request_id, line.outcome, line.status, line.tenant) == ("r1", "ok", 200, "search")
+    assert (line.request_id, line.api, line.outcome, line.status, line.tenant) == ("r1", "chat", "ok", 200, "search")
     assert (line.instance, line.reason, line.attempts, line.model) == ("i0", "only_one", 1, "tiny")
     assert (line.prompt_tokens, line.cached_tokens, line.output_tokens) == (10, 8, 2)
     assert 0 <= line.queue_s <= line.first_byte_s <= line.e2e_s
@@ -81,6 +81,21 @@ class Traced:
 
     def spans(self) -> dict[str, object]:
         return {span.name: span for span in self.exporter.get_finished_spans()}
+
+
+async def test_a_span_is_not_named_after_what_only_one_client_asks_for(fleet):
+    traced = Traced()
+    async with fleet(answer_hello) as f:
+        f.gateway.driver.watchers = (traced.traces,)
+        client = await f.client()
+        for path in ("/v1/responses/resp_1", "/v1/responses/resp_2/input_items", "/v1/threads/t1", "/rerank"):
+            await client.post(path, CHAT)
+        await f.until(lambda: len(traced.exporter.get_finished_spans()) >= 12)
+    names = {
+        span.name: span.attributes["http.route"] for span in traced.spans().values() if span.kind is SpanKind.SERVER
+    }
+    routes = ("/v1/responses/{id}", "/v1/{other}", "/rerank")
+    assert names == {f"POST {route}": route for route in routes}
 
 
 async def test_a_stream_has_a_span_with_its_phases_below(fleet):

@@ -13,7 +13,7 @@ from dualmap.router.requests import adapter_change, adapter_changes
 from dualmap.scheduler.fleet import wanted_adapters
 from dualmap.scheduler.fleet.member import MemberState
 from dualmap.scheduler.fleet.wanted_adapters import AdapterBoard, WantedAdapters
-from tests.router.conftest import Conversation, Fleet
+from tests.router.conftest import Conversation, Fleet, post
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 SQL = {"lora_name": "sql", "lora_path": "/adapters/sql"}
@@ -99,6 +99,17 @@ async def test_an_adapter_is_loaded_on_every_ready_instance_and_kept_for_those_t
         assert (answer.status, answer.json) == (200, "removed")
         assert [server.adapters for server in servers] == [{}] * 3
         assert wishes.wanted() == {"sql": b""}
+
+
+async def test_a_client_that_half_closes_is_answered(loading, servers):
+    async with loading() as f:
+        wishes_of(f)
+        client = await f.client()
+        await client.send(post(LOAD, SQL))
+        client.writer.write_eof()
+        answer = await client.answer()
+        assert (answer.status, answer.json) == (200, "added")
+        assert await client.at_end()
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -214,7 +225,7 @@ async def test_a_change_is_made_to_its_end_though_its_client_leaves(loading, ser
         await client.send(f"POST {LOAD} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(json.dumps(SQL))}\r\n\r\n".encode())
         await client.send(json.dumps(SQL).encode())
         await waiting.wait()
-        client.leave()
+        client.leave_by_reset()
         await f.until(lambda: not f.gateway.service.clients)
         goes_on.set()
         await f.gateway.adapters.finish()
@@ -245,6 +256,7 @@ async def test_with_several_pools_the_model_names_the_one_that_is_changed(loadin
         client = await f.client()
         assert (await client.post(LOAD, SQL)).error["param"] == "model"
         assert (await client.post(LOAD, SQL | {"model": "none"})).status == 404
+        assert (await client.post(LOAD, SQL | {"model": "big", "lora_name": "tiny"})).status == 409
         assert (await client.post(LOAD, SQL | {"model": "big"})).status == 200
         assert [len(server.adapters) for server in servers] == [0, 1, 0]
         assert (list(wishes.wanted("b")), wishes.wanted("")) == (["sql"], {})

@@ -7,6 +7,7 @@ import pytest
 
 from dualmap.router.http.half_closed import HalfClosed
 from dualmap.router.requests.answer_writer import BEGINNING
+from dualmap.router.requests.exchange import Exchange
 from dualmap.scheduler import InstanceCapacity
 from tests.router.conftest import CHAT, STREAM, Client, Conversation, post
 
@@ -54,6 +55,11 @@ async def sweeps(f, count: int) -> None:
     service.sweep = real
 
 
+async def began(f) -> list[Exchange]:
+    await f.until(lambda: bool(f.gateway.driver.exchanges))
+    return list(f.gateway.driver.exchanges.values())
+
+
 @pytest.mark.parametrize("body", [CHAT, STREAM])
 @pytest.mark.parametrize("waits", [False, True])
 async def test_a_client_that_half_closes_is_answered_whole_and_then_let_go(fleet, body, waits):
@@ -78,6 +84,30 @@ async def test_a_client_that_half_closes_is_answered_whole_and_then_let_go(fleet
         await f.until(lambda: not f.gateway.service.clients)
         f.check_books_are_empty()
         assert f.gateway.metrics.outcomes["ok"] == 1
+
+
+@pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
+async def test_comments_follow_what_was_sent_ahead_of_an_answer(fleet, version):
+    """A stream whose first token is long in coming: bytes of its head, the rest of it with comments, the answer."""
+    gate = Gate()
+
+    async def answer_late(conversation: Conversation) -> None:
+        await gate.opened.wait()
+        await gate.answer(conversation)
+
+    async with fleet(answer_late, about={"heartbeat_s": 0.1}) as f:
+        client = await f.client()
+        await client.send(post("/v1/chat/completions", STREAM).replace(b"HTTP/1.1", version, 1))
+        client.writer.write_eof()
+        (exchange,) = await began(f)
+        await f.until(lambda: exchange._writer.is_open)
+        await sweeps(f, 20)
+        gate.opened.set()
+        answer = await client.answer()
+        assert answer.status == 200
+        assert answer.body.startswith(b": keep-alive\n\n")
+        assert answer.body.endswith(b"data: [DONE]\n\n")
+        f.check_books_are_empty()
 
 
 async def test_what_is_answered_at_once_is_answered_as_ever(fleet):

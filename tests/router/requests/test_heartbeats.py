@@ -268,6 +268,16 @@ async def test_a_time_out_becomes_an_error_event(fleet):
         f.check_books_are_empty()
 
 
+async def test_a_gateway_that_stops_says_so_in_the_stream(fleet):
+    async with fleet(nothing, about=BEATS) as f:
+        client = await f.client()
+        await beating(client)
+        await f.gateway.stop(drain_s=0.02)
+        assert error_of(await rest(client))["message"] == "The gateway is shutting down."
+        assert await client.at_end()
+        f.check_books_are_empty()
+
+
 async def test_an_error_event_has_the_shape_of_its_api(fleet):
     go_on = asyncio.Event()
     async with fleet(after(go_on, plain("400 Bad Request", BAD)), about=BEATS) as f:

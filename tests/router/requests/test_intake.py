@@ -13,15 +13,15 @@ from dualmap.router.requests.intake import MAX_TENANT_BYTES
 from dualmap.scheduler import Scheduler, SchedulerConfig
 from dualmap.scheduler.request import Request
 
-BODY = b'{"model":"m","priority":%d,"messages":[{"role":"user","content":"hi"}]}'
+BODY = b'{"model":"m","priority":%d,"prompt_cache_key":"%b","messages":[{"role":"user","content":"hi"}]}'
 
 
-def taken_in(api: Api = CHAT, priority: int = 0, **headers: bytes) -> Request:
+def taken_in(api: Api = CHAT, priority: int = 0, key: bytes = b"", **headers: bytes) -> Request:
     http = HttpRequest(0.0)
     http.fields = {name.replace("_", "-").encode(): value for name, value in headers.items()}
     assert http.fields.keys() <= NOTED
     admission = Admission({"": Scheduler(SchedulerConfig())}, 512, lambda: 0.0)
-    arrived = Arrived(id="r", request_id=b"r", http=http, api=api, body=BODY % priority, at=0.0)
+    arrived = Arrived(id="r", request_id=b"r", http=http, api=api, body=BODY % (priority, key), at=0.0)
     return admission.admit(arrived).request
 
 
@@ -104,6 +104,16 @@ def test_a_session_is_a_hint_for_prompts_alone():
     assert 0 not in (first, other)
     assert taken_in().session == 0
     assert taken_in(OTHER, x_session_id=b"s-1").session == 0  # nothing of it is kept
+
+
+def test_what_says_most_of_a_session_counts():
+    body = b"other"
+    by_body = taken_in(key=body).session
+    assert taken_in(key=body, x_session_id=b"", x_correlation_id=b"s-1", x_user_id=b"u-1").session == by_body
+    assert taken_in(key=body, x_session_id=b"s-1").session == taken_in(x_session_id=b"s-1").session != by_body
+    wider = [taken_in(x_correlation_id=b"s-1", x_user_id=b"u-1"), taken_in(x_user_id=b"u-1"), taken_in(x_user_id=b"")]
+    assert len({request.session for request in wider}) == 3
+    assert wider[2].session == 0
 
 
 @pytest.mark.parametrize("value", [b"7", b"7.0"])

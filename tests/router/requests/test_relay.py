@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from dualmap.router.requests.exchange import LARGE_BODY_BYTES
 from dualmap.router.requests.phase import Phase
 from tests.router.conftest import CHAT, STREAM, Conversation, post
 
@@ -93,6 +94,41 @@ async def test_a_stream_is_relayed_event_by_event_as_it_comes(fleet):
         f.check_books_are_empty()
 
 
+async def test_a_large_body_is_held_once_and_no_longer_than_another_instance_may_need_it(fleet):
+    large = {**STREAM, "messages": [{"role": "user", "content": "x" * LARGE_BODY_BYTES}]}
+    goes_on, ends = asyncio.Event(), asyncio.Event()
+    asked = 0
+
+    async def stream(conversation: Conversation) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            conversation.reset()
+            return
+        await goes_on.wait()
+        await conversation.begin_stream()
+        await conversation.send_event('{"choices":[{"delta":{"content":"a"}}]}')
+        await ends.wait()
+        await conversation.end_stream()
+
+    async with fleet(stream, stream) as f:
+        client = await f.client()
+        await client.send(post("/v1/chat/completions", large))
+        await f.until(lambda: asked == 2)
+        (exchange,) = f.gateway.driver.exchanges.values()
+        assert not exchange.arrived.body
+        assert not exchange.arrived.http.body_pieces
+        assert exchange.running.body is exchange.asked.prompt.body
+        goes_on.set()
+        await client.answer_head()
+        assert exchange.running.body == exchange.asked.prompt.body == b""
+        ends.set()
+        assert [i.received[0].json["messages"] for i in f.instances] == [large["messages"]] * 2
+        assert await client.chunk() == b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+        assert await client.chunk() == b""
+        f.check_books_are_empty()
+
+
 async def test_the_head_of_a_stream_is_held_back_until_its_first_byte(fleet):
     """Until then another instance can take over, and the client need not know."""
     go_on = asyncio.Event()
@@ -174,15 +210,65 @@ async def test_interim_answers_of_an_instance_are_skipped(fleet):
         assert "link" not in received.headers
 
 
-@pytest.mark.parametrize("head", ["204 No Content\r\n\r\n", "200 OK\r\ncontent-length: 0\r\n\r\n"])
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+async def test_trailers_do_not_become_headers(fleet, kind):
+    event = b"data: {}\n\n"
+
+    async def answer(conversation: Conversation) -> None:
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+        trailers = b"X-Late: 1\r\nLocation: /late\r\nContent-Type: text/html\r\n"
+        await conversation.send(head + b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(event), event, trailers))
+
+    async with fleet(answer) as f:
+        client = await f.client()
+        for _ in range(2):
+            received = await client.post("/v1/chat/completions", CHAT)
+            assert (received.body, received.headers["content-type"]) == (event, kind)
+            assert not {"x-late", "location"} & set(received.headers)
+        assert f.instances[0].connections == 1
+
+
+async def test_an_instance_that_changes_the_protocol_has_not_answered(fleet):
+    async def switch(conversation: Conversation) -> None:
+        await conversation.send(b"HTTP/1.1 101 Switching\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n\x81\x00")
+
+    async with fleet(switch) as f:
+        client = await f.client()
+        assert (await client.post("/v1/chat/completions", CHAT)).status == 503
+        f.check_books_are_empty()
+
+
+async def test_a_stream_is_known_in_any_case(fleet):
+    async def answer(conversation: Conversation) -> None:
+        head = (
+            b"HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream; charset=UTF-8\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        body = b": comment\n\ndata: {}\n\n"
+        await conversation.send(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+
+    async with fleet(answer) as f:
+        client = await f.client()
+        assert (await client.post("/v1/chat/completions", STREAM)).body == b"data: {}\n\n"
+
+
+NO_BODIES = [
+    "204 No Content\r\n\r\n",
+    "204 No Content\r\ncontent-length: 0\r\n\r\n",
+    "200 OK\r\ncontent-length: 0\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("head", NO_BODIES)
 async def test_an_answer_without_a_body_is_relayed(fleet, head):
     async def answer(conversation: Conversation) -> None:
         await conversation.send(f"HTTP/1.1 {head}".encode())
 
     async with fleet(answer) as f:
         client = await f.client()
-        assert (await client.post("/v1/chat/completions", CHAT)).body == b""
-        assert (await client.post("/v1/chat/completions", CHAT)).body == b""
+        for _ in range(2):
+            received = await client.post("/v1/chat/completions", CHAT)
+            assert received.body == b""
+            assert ("content-length" in received.headers) is head.startswith("200")
         f.check_books_are_empty()
 
 

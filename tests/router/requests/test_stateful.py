@@ -129,6 +129,21 @@ async def test_a_conversation_stays_where_it_was_made(fleet, named):
         assert answer.headers["x-dualmap-instance"] == instance
 
 
+async def test_what_a_turn_goes_on_from_is_no_text_of_its_own(fleet):
+    """What `usage` says of both together would make every text seem long."""
+
+    async def answer(conversation: Conversation) -> None:
+        usage = {"input_tokens": 100_000, "output_tokens": 1}
+        about = {"object": "response", "status": "completed", "output": [{}]}
+        await conversation.send_json({"id": "resp_1", **about, "usage": usage})
+
+    async with fleet(answer) as f:
+        client = await f.client()
+        for _ in range(3):
+            await client.post("/v1/responses", ASK | {"previous_response_id": "resp_1"})
+        assert f.gateway.admission.ratio.prompt_tokens("tiny", 4000) == 1000
+
+
 async def test_where_the_home_is_not_known_the_instances_are_asked_in_turn_and_it_is_remembered(fleet):
     async with fleet(*(keeps(str(i)) for i in range(6))) as f:
         client = await f.client()
