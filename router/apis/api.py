@@ -44,6 +44,7 @@ class ReadBody(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     understood: the body is what the API takes. What is not understood goes to an instance all the same: it takes more
     than the gateway reads, or says what is wrong.
+    legible: what model the body names, if any, can be told; else whoever gets it refuses it.
     model: empty where none is named.
     blocks: see scheduler.blocks.
     text_bytes: UTF-8 bytes of the prompt's texts, tools included; not of pictures and other media.
@@ -61,6 +62,7 @@ class ReadBody(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
 
     understood: bool = True
+    legible: bool = True
     model: str = ""
     blocks: tuple[int, ...] = ()
     text_bytes: int = 0

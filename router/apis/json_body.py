@@ -53,6 +53,16 @@ def _finite(digits: str) -> float | None:
     return number if isfinite(number) else None
 
 
+def may_be_object(body: bytes) -> bool:
+    """Whether vLLM may find an object in it, which is read by Python there, too, if another one."""
+    try:
+        return isinstance(json.loads(body), dict)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return False
+    except (ValueError, RecursionError):  # a number too long, nested too deep: its limits may be others
+        return True
+
+
 def salt_of(cache_salt: str | None, scope: Scope) -> str:
     """What two tenants who are kept apart cannot have in common, whatever salts they choose."""
     if not scope.apart:

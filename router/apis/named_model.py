@@ -5,7 +5,6 @@ A key may be limited to some models, so what is read here must be what the serve
 the last one, as Starlette's forms have it.
 """
 
-import json
 import re
 from typing import Any
 from urllib.parse import parse_qsl
@@ -13,7 +12,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from dualmap.router.apis.api import NOT_UNDERSTOOD, ReadBody, Scope
-from dualmap.router.apis.json_body import decode
+from dualmap.router.apis.json_body import decode, may_be_object
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.token_ratio import MEDIA_TOKENS
 
@@ -32,14 +31,13 @@ class _Body(msgspec.Struct, gc=False):
     model: Any = None
 
 
+ILLEGIBLE = ReadBody(understood=False, legible=False)
 _decoder = msgspec.json.Decoder(_Body)
 
 
 def read_model(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     """See Reader: never understood. media, text_bytes: as far as they can be told apart without reading it all."""
-    if not body:
-        return NOT_UNDERSTOOD
-    content_type = _content_type(http)
+    content_type = _content_type(http) if body else b""
     kind = content_type.partition(b";")[0].strip().lower()
     if kind == _URLENCODED:
         return ReadBody(understood=False, model=_urlencoded_model(body))
@@ -47,8 +45,10 @@ def read_model(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         return _read_form(body, b"--" + boundary)
     if body[:4].lstrip().startswith(b"--"):
         return _read_form(body, body.lstrip().partition(b"\r\n")[0])
-    fields = decode(_decoder, body)
-    model = fields.model if fields and isinstance(fields.model, str) else ""
+    fields = decode(_decoder, body) if body else None
+    if fields is None or not isinstance(fields.model, str | None):
+        return ILLEGIBLE
+    model = fields.model or ""
     if b'"data:' not in body:
         return ReadBody(understood=False, model=model) if model else NOT_UNDERSTOOD
     media: dict[str, int] = {}
@@ -67,14 +67,7 @@ def _count(media: dict[str, int], content_type: bytes) -> None:
 
 def hides_model(body: bytes) -> bool:
     """Whether a body in which no model is found is JSON that cannot be read here, and may be elsewhere."""
-    if decode(_decoder, body) is not None:
-        return False
-    try:
-        return isinstance(json.loads(body), dict)
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        return False
-    except (ValueError, RecursionError):  # a number too long, nested too deep: its limits may be others
-        return True
+    return decode(_decoder, body) is None and may_be_object(body)
 
 
 def _content_type(http: HttpRequest) -> bytes:

@@ -78,7 +78,7 @@ class Admission:
             model = prompt.model
             if grant is not None and arrived.api.placement is not Placement.STATE:
                 self._check_model(grant, model)
-            core = self._core_of(model, arrived.api.placement is Placement.PREFIX)
+            core = self._core_of(model, arrived.api.placement is Placement.PREFIX and prompt.read.legible)
             answer_lines = b"" if grant is None else grant.admit(prompt.tokens, self._clock())
         except RequestRefusedError as refusal:
             raise NotAdmittedError(refusal.error, prompt) from None

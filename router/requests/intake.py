@@ -1,6 +1,5 @@
 """What a request's head and body say of it: whose it is, how long its client waits, and its prompt."""
 
-import json
 from collections.abc import Mapping
 from hashlib import blake2b
 from math import isfinite
@@ -10,7 +9,7 @@ from msgspec.structs import replace
 from xxhash import xxh3_64_intdigest
 
 from dualmap.router.apis.api import Scope
-from dualmap.router.apis.json_body import salt_of
+from dualmap.router.apis.json_body import may_be_object, salt_of
 from dualmap.router.apis.named_model import hides_model, read_model
 from dualmap.router.apis.prompt_text import BYTES_PER_BLOCK_TOKEN
 from dualmap.router.http.credentials import credentials
@@ -50,7 +49,7 @@ def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage
     read = api.read(arrived.http, body, scope)
     if not (read.understood or read.model or read.media):
         named = read_model(arrived.http, body, scope)
-        read = replace(read, model=named.model, media=named.media, text_bytes=named.text_bytes)
+        read = replace(read, legible=named.legible, model=named.model, media=named.media, text_bytes=named.text_bytes)
     model = read.model
     if not model and body and arrived.grant is not None and arrived.grant.key.models is not None and hides_model(body):
         message = (
@@ -63,7 +62,8 @@ def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage
         priority = _whole_number(header)
     priority = max(-MAX_PRIORITY, min(MAX_PRIORITY, priority or 0))
     if not read.understood:
-        if scope.apart and api.takes_salt and _may_be_taken(body):
+        # Where vLLM finds no JSON, it says in its error where: the body has to be the one that the client knows.
+        if scope.apart and api.takes_salt and (len(body) > MAX_PARSED_BYTES or may_be_object(body)):
             body = _with_salt(body, salt_of(None, scope))
         tokens = int(len(body) / PRIOR_BYTES_PER_TOKEN)
         if read.media:
@@ -100,20 +100,6 @@ def _asking_for_usage(body: bytes) -> bytes:
     """The body of a stream's request, an object with fields, and one more in front."""
     brace = body.index(b"{") + 1
     return b"".join((body[:brace], USAGE_OPTION, memoryview(body)[brace:]))
-
-
-def _may_be_taken(body: bytes) -> bool:
-    """Whether vLLM may find JSON in it. Where it finds none, it says in its error where: the body has to be the one
-    that the client knows."""
-    if len(body) > MAX_PARSED_BYTES:
-        return True
-    try:
-        json.loads(body)
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        return False
-    except (ValueError, RecursionError):  # a number too long, nested too deep: its limits may be others
-        return True
-    return True
 
 
 def _with_salt(body: bytes, cache_salt: str) -> bytes:

@@ -229,8 +229,10 @@ def test_a_killed_replica_is_started_again_and_leaves_no_engine_behind(client, d
         client.chat.completions.create(messages=MESSAGES, **OPTIONS)
     await_that(lambda: deployment.members()["vllm-0"]["state"] == "lost", "its loss is noticed")
     await_that(lambda: not session_of(before["pid"]), "its engine is gone")
-    after = await_that(
-        lambda: (member := deployment.members()["vllm-0"])["state"] == "ready" and member, "it is back", START_TIMEOUT_S
+    after = await_that(  # on a slow machine given up meanwhile, and started anew in the same place
+        lambda: (member := deployment.members().get("vllm-0")) and member["state"] == "ready" and member,
+        "it is back",
+        START_TIMEOUT_S,
     )
     assert after["incarnation"] > before["incarnation"]
     assert after["pid"] != before["pid"]
@@ -244,7 +246,7 @@ def test_stopping_leaves_no_process(deployment):
 
 
 def test_a_model_that_cannot_be_served_is_said_with_the_cause(tmp_path):
-    deployment = up(tmp_path, engine_args=("--max-model-len", "1000000"))
+    deployment = up(tmp_path, "--replicas", "1", engine_args=("--max-model-len", "1000000"))
     try:
         assert deployment.process.wait(timeout=START_TIMEOUT_S) == 1
         deployment.await_ended()
