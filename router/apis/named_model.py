@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from dualmap.router.apis.api import NOT_UNDERSTOOD, ReadBody, Scope
-from dualmap.router.apis.json_body import decode, may_be_object
+from dualmap.router.apis.json_body import MAX_REREAD_BYTES, decode, may_be_object
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.token_ratio import MEDIA_TOKENS
 
@@ -67,7 +67,7 @@ def _count(media: dict[str, int], content_type: bytes) -> None:
 
 def hides_model(body: bytes) -> bool:
     """Whether a body in which no model is found is JSON that cannot be read here, and may be elsewhere."""
-    return decode(_decoder, body) is None and may_be_object(body)
+    return decode(_decoder, body) is None and (len(body) > MAX_REREAD_BYTES or may_be_object(body))
 
 
 def _content_type(http: HttpRequest) -> bytes:

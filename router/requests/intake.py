@@ -52,9 +52,7 @@ def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage
         read = replace(read, legible=named.legible, model=named.model, media=named.media, text_bytes=named.text_bytes)
     model = read.model
     if not model and body and arrived.grant is not None and arrived.grant.key.models is not None and hides_model(body):
-        message = (
-            "The body is nested too deep, or a number in it is too long, to find the `model` that the API key needs."
-        )
+        message = "Which `model` the body is for cannot be read, and the API key is for some only: send plain JSON."
         raise RequestRefusedError(bad_request(message, "model"))
     model = model or scope.default_model
     priority = read.priority
