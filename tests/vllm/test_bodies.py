@@ -40,10 +40,10 @@ def gateways(everyday_server: VllmServer, tmp_path_factory: pytest.TempPathFacto
 
 def told(answer: Answer) -> tuple[int, str, object]:
     """What a client is told. Of what is not there only how it is called: the gateway, which says so by itself, gives
-    errors of messages the types that Anthropic's documents have."""
+    errors of messages the types that Anthropic's documents have, and names no other models."""
     words: object = FIELDS_OF_A_BODY.sub(b"", answer.body)
     if answer.status == 404:
-        words = answer.json["error"]["message"]
+        words = answer.json["error"]["message"].partition(" Valid aliases:")[0]
     elif answer.status == 200:
         words = None
     return answer.status, answer.headers["content-type"], words
