@@ -17,6 +17,8 @@ from dualmap.router.apis.prompt_text import (
     content_text,
     field_text,
     in_order,
+    other_text,
+    spell,
 )
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.http.http_request import HttpRequest
@@ -36,6 +38,7 @@ class _Message(msgspec.Struct, gc=False):
 class _Body(CommonBody, gc=False):
     messages: list[_Message] | None = None
     tools: Raw = Raw(b"")
+    documents: Any = None
     stream_options: Any = msgspec.UNSET
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
@@ -51,6 +54,8 @@ def read_chat(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         return NOT_UNDERSTOOD
     media = Media()
     messages: Spelled = []
+    if fields.documents:
+        spell(messages, "system", other_text(fields.documents, media))
     for message in fields.messages:
         content = message.content
         if type(content) is not str:

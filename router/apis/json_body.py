@@ -24,17 +24,21 @@ class CommonBody(msgspec.Struct, gc=False):
     session_id: Any = None
 
 
+MAX_REREAD_BYTES = 4 << 20  # a second of it at worst
 B = TypeVar("B", bound=msgspec.Struct)
 
 
 def decode(decoder: "msgspec.json.Decoder[B]", body: bytes) -> B | None:
-    """None for what is no JSON object of the kind. decoder: not strict."""
+    """None for what is no JSON object of the kind, or a large one that only Python takes for JSON. decoder: not
+    strict."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError:
         return None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
+    if len(body) > MAX_REREAD_BYTES:
+        return None
     try:
         return decoder.decode(_in_plain_json(body))
     except (msgspec.MsgspecError, ValueError, RecursionError):

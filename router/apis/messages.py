@@ -11,6 +11,7 @@ from dualmap.router.apis.json_body import CommonBody, decode, given, salt_of, se
 from dualmap.router.apis.named_model import read_model
 from dualmap.router.apis.prompt_text import (
     BILLING_HEADER,
+    MAX_PARTS,
     Media,
     Spelled,
     call_text,
@@ -54,7 +55,7 @@ def read_messages(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         role, content = message.role, message.content
         if role == "system":
             spell(messages, role, _system_text(content))
-        elif isinstance(content, list):
+        elif isinstance(content, list) and len(content) <= MAX_PARTS:
             _add_parts(role, content, messages, media)
         else:
             spell(messages, role, content_text(content, media))

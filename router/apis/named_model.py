@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from dualmap.router.apis.api import NOT_UNDERSTOOD, ReadBody, Scope
-from dualmap.router.apis.json_body import decode, may_be_object
+from dualmap.router.apis.json_body import MAX_REREAD_BYTES, decode, may_be_object
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.token_ratio import MEDIA_TOKENS
 
@@ -37,9 +37,7 @@ _decoder = msgspec.json.Decoder(_Body)
 
 def read_model(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     """See Reader: never understood. media, text_bytes: as far as they can be told apart without reading it all."""
-    if not body:
-        return ILLEGIBLE
-    content_type = _content_type(http)
+    content_type = _content_type(http) if body else b""
     kind = content_type.partition(b";")[0].strip().lower()
     if kind == _URLENCODED:
         return ReadBody(understood=False, model=_urlencoded_model(body))
@@ -47,7 +45,7 @@ def read_model(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         return _read_form(body, b"--" + boundary)
     if body[:4].lstrip().startswith(b"--"):
         return _read_form(body, body.lstrip().partition(b"\r\n")[0])
-    fields = decode(_decoder, body)
+    fields = decode(_decoder, body) if body else None
     if fields is None or not isinstance(fields.model, str | None):
         return ILLEGIBLE
     model = fields.model or ""
@@ -69,7 +67,7 @@ def _count(media: dict[str, int], content_type: bytes) -> None:
 
 def hides_model(body: bytes) -> bool:
     """Whether a body in which no model is found is JSON that cannot be read here, and may be elsewhere."""
-    return decode(_decoder, body) is None and may_be_object(body)
+    return decode(_decoder, body) is None and (len(body) > MAX_REREAD_BYTES or may_be_object(body))
 
 
 def _content_type(http: HttpRequest) -> bytes:

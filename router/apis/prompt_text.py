@@ -62,6 +62,7 @@ _CONTENT_KEYS = ("url", "data", "image_url", "file_data", "file_id", "file_url",
 # What no model reads: for the server's cache of prompts, or sealed for whoever made it.
 _LEFT_OUT = frozenset({"cache_control", "encrypted_content", "signature"})
 MAX_DEPTH = 8  # of what is looked through for media
+MAX_PARTS = 10_000  # of a message; more are not looked at one by one, since a body could hold millions
 _known_tools: dict[tuple[int, int, bytes], tuple[tuple[int, ...], int, int]] = {}
 
 Spelled = list[str]  # two for each message: its role, its content
@@ -97,6 +98,8 @@ def content_text(content: Any, media: Media, *, is_system: bool = False) -> str:
         return ""
     if not isinstance(content, list):
         return other_text(content, media)
+    if len(content) > MAX_PARTS:
+        return in_order(content)
     texts = [part_text(part, media) for part in content]
     if is_system:
         texts = [text.partition("\n")[2] if text.startswith(BILLING_HEADER) else text for text in texts]

@@ -22,7 +22,12 @@ class _Made(msgspec.Struct, gc=False):
     id: str = ""
 
 
+class _Created(msgspec.Struct, gc=False):
+    response: _Made | None = None
+
+
 _decode_made = msgspec.json.Decoder(_Made).decode
+_decode_event = msgspec.json.Decoder(_Created).decode
 
 
 def path_state_id(path: str) -> str:
@@ -56,21 +61,21 @@ class StateSeeker:
         return found
 
     def _has_event(self, body: bytes) -> bool:
-        """Comments may come before the first one."""
+        """Whether there is a whole one. Comments may come before the first one."""
         start = body.find(b"data:") if self._pattern is _EVENT else -1
         return start >= 0 and (body.find(b"\n\n", start) >= 0 or body.find(b"\r\n\r\n", start) >= 0)
 
     def _find(self, body: bytes, complete: bool) -> str:
-        if self._pattern is _EVENT:
-            match = _EVENT.search(body)
-        else:
-            match = _PLAIN.match(body)
+        match = _EVENT.search(body) if self._pattern is _EVENT else _PLAIN.match(body)
         if match is not None:
             return match[1].decode()
-        if complete and self._pattern is _PLAIN:  # a field that is no scalar comes before it
-            try:
-                made = _decode_made(body).id
-            except msgspec.MsgspecError:
-                return ""
-            return made if len(made) <= MAX_STATE_ID else ""
-        return ""
+        made: _Made | None = None  # a field that is no scalar comes before it
+        try:
+            if self._pattern is _PLAIN:
+                made = _decode_made(body) if complete else None
+            elif self._has_event(body):
+                start = body.find(b"data:")
+                made = _decode_event(body[start + 5 :].splitlines()[0]).response
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass
+        return made.id if made is not None and len(made.id) <= MAX_STATE_ID else ""

@@ -67,7 +67,7 @@ class Admission:
             model = prompt.model
             if grant is not None and placement is not STATE:
                 self._check_model(grant, model)
-            core = self._core_of(model, placement is PREFIX and prompt.legible)
+            core = self._core_of(model, placement is PREFIX and prompt.read.legible)
             answer_lines = b"" if grant is None else grant.admit(prompt.tokens, self._clock())
         except RequestRefusedError as refusal:
             raise NotAdmittedError(refusal.error, prompt) from None

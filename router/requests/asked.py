@@ -34,7 +34,6 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was read of a request's body.
 
     body: as the instance gets it.
-    legible: see ReadBody.
     model: empty where none is named, nor known.
     tokens: length of the prompt, an estimate unless it is token ids.
     block_tokens, priority: see scheduler.Request.
@@ -45,7 +44,6 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     body: bytes
     tokens: int
     read: ReadBody
-    legible: bool = True
     model: str = ""
     block_tokens: int = 0
     priority: int = 0

@@ -48,16 +48,12 @@ def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage
     """Read what the core needs of the body. Raises RequestRefusedError (400)."""
     api, body = arrived.api, arrived.body
     read = api.read(arrived.http, body, scope)
-    legible = True
     if not (read.understood or read.model or read.media):
         named = read_model(arrived.http, body, scope)
-        read = replace(read, model=named.model, media=named.media, text_bytes=named.text_bytes)
-        legible = named.legible
+        read = replace(read, legible=named.legible, model=named.model, media=named.media, text_bytes=named.text_bytes)
     model = read.model
     if not model and body and arrived.grant is not None and arrived.grant.key.models is not None and hides_model(body):
-        message = (
-            "The body is nested too deep, or a number in it is too long, to find the `model` that the API key needs."
-        )
+        message = "Which `model` the body is for cannot be read, and the API key is for some only: send plain JSON."
         raise RequestRefusedError(bad_request(message, "model"))
     model = model or scope.default_model
     priority = read.priority
@@ -72,7 +68,7 @@ def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage
         if read.media:
             tokens = ratio.prompt_tokens(model, read.text_bytes, read.media)
         tokens = max(1, min(tokens, MAX_UNREAD_TOKENS))
-        return Prompt(body=body, tokens=tokens, read=read, legible=legible, model=model, priority=priority)
+        return Prompt(body=body, tokens=tokens, read=read, model=model, priority=priority)
     hides_usage = ask_for_usage and api.asks_usage and read.stream and not read.stream_options
     if scope.apart and api.takes_salt:
         body = _with_salt(body, read.cache_salt)

@@ -22,7 +22,11 @@ async def test_models_that_a_key_may_not_use_are_not_there(keyed):
         f.check_books_are_empty()
 
 
-@pytest.mark.parametrize("value", [b"[" * 100_000 + b"]" * 100_000, b"1" * 5000], ids=["deep", "long"])
+@pytest.mark.parametrize(
+    "value",
+    [b"[" * 100_000 + b"]" * 100_000, b"1" * 5000, b'[NaN,"%b"]' % (b"a" * (4 << 20))],
+    ids=["deep", "long", "large"],
+)
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
 async def test_a_key_of_one_model_hides_no_other_in_what_another_python_might_read(keyed, path, value):
     async with keyed(models=["tiny"]) as f:

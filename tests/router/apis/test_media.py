@@ -7,6 +7,7 @@ import pytest
 from dualmap.router.apis.api import ReadBody, Scope
 from dualmap.router.apis.messages import MESSAGES
 from dualmap.router.apis.named_model import read_model
+from dualmap.router.apis.prompt_text import MAX_PARTS
 from dualmap.router.apis.responses import RESPONSES
 from dualmap.router.http.http_request import HttpRequest
 from tests.router.apis.test_prompt_text import chat, read, said
@@ -123,6 +124,13 @@ def test_what_is_sealed_does_not_count(more):
     one = read(RESPONSES if "input" in more else MESSAGES, {"model": "tiny", **more})
     assert one.understood
     assert one.text_bytes < 200
+
+
+def test_what_nobody_writes_by_hand_is_one_text_to_the_gateway():
+    parts = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}] * (MAX_PARTS + 1)
+    one = chat(said("user", parts))
+    assert (one.understood, one.media) == (True, {})
+    assert one.blocks != chat(said("user", [*parts[1:], {"type": "text", "text": "Look."}])).blocks
 
 
 def test_a_document_that_is_written_out_is_text():

@@ -186,6 +186,15 @@ def test_tools_are_the_same_over_every_api():
     assert searches[0] != searches[1]
 
 
+def test_documents_are_part_of_a_chat():
+    def about(text: str) -> ReadBody:
+        return chat(said("user", "Which?"), documents=[{"title": "One", "text": text}])
+
+    one = about("It is said. " * 100)
+    assert one.text_bytes > 1200
+    assert one.blocks == about("It is said. " * 100).blocks != about("It is not said. " * 100).blocks
+
+
 def test_a_developer_is_the_system():
     def led_by(role: str) -> tuple[Any, ...]:
         messages = [said(role, SYSTEM), said("user", "Why?")]

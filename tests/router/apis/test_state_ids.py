@@ -51,6 +51,7 @@ def test_an_answer_without_one_is_no_error(answer):
     [
         {"response": {"id": "resp_1", "tools": [{"id": "t"}]}, **CREATED},
         {**CREATED, "response": {"object": "response", "status": "in_progress", "id": "resp_1"}},
+        {**CREATED, "response": {"metadata": {"id": "resp_2"}, "output": [], "id": "resp_1"}, "id": "event_1"},
     ],
 )
 @pytest.mark.parametrize("step", [1, 7, 10_000])
