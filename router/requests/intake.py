@@ -142,8 +142,11 @@ def read_seconds(http: HttpRequest, names: tuple[bytes, ...]) -> float | None:
 def read_session(arrived: Arrived, named: str) -> int:
     """Hash of what the client calls its session, in a header or else in its body; 0 where it does not."""
     fields = arrived.http.fields
+    has_header = not _SESSION_HEADERS.isdisjoint(fields)
+    if not (has_header or named):  # as most
+        return 0
     name = named.encode("utf-8", "surrogatepass")
-    if not _SESSION_HEADERS.isdisjoint(fields):
+    if has_header:
         name = _first_of(fields, SESSION_HEADERS) or name or _first_of(fields, WIDER_HEADERS)
     return xxh3_64_intdigest(name) if name else 0
 

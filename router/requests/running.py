@@ -186,23 +186,11 @@ class Running:
     def relay(self, body: bytes, pieces: int, head: AnswerHead, complete: bool) -> None:
         answer = self._answer
         if answer is None:
-            asked = self._carrier.asked
-            last = self.dispatch.last and not asked.other_cores
-            searches = asked.request.stateful and asked.request.searches
-            verdict = answer_verdict(
-                head.status, aborted=False, begun=False, last=last, html=head.html, searches=searches
-            )
-            if verdict is not ANSWER:
-                if verdict is REPLACED:
-                    self._tell_instead(read_error(head.status, b""))
-                else:
-                    if complete and head.status == ENGINE_FAILED_STATUS and not (head.html or head.encoded):
-                        self._carrier.said = read_error(head.status, body)
-                    self._give_up(failure_cause(head.status, aborted=False, searches=searches))
+            if (head.status != OK_STATUS or head.html) and not self._accepts(head, body, complete):
                 return
             answer = self._answer = self._read_as(head)
             if head.status < FIRST_REDIRECT_STATUS:
-                self._note_state(asked, head.event_stream)
+                self._note_state(self._carrier.asked, head.event_stream)
         self.pieces += pieces
         body = answer.feed(body, complete)
         if answer.notice is not None:
@@ -221,6 +209,22 @@ class Running:
                 self._begin(head, body, complete)
         elif self.event_stream:  # held back: it is counted when it is relayed, or it is nothing of the answer
             self.pieces -= pieces
+
+    def _accepts(self, head: AnswerHead, body: bytes, complete: bool) -> bool:
+        """Whether this is an answer; if not, the attempt is over. body: the first of it."""
+        asked = self._carrier.asked
+        last = self.dispatch.last and not asked.other_cores
+        searches = asked.request.stateful and asked.request.searches
+        verdict = answer_verdict(head.status, aborted=False, begun=False, last=last, html=head.html, searches=searches)
+        if verdict is ANSWER:
+            return True
+        if verdict is REPLACED:
+            self._tell_instead(read_error(head.status, b""))
+        else:
+            if complete and head.status == ENGINE_FAILED_STATUS and not (head.html or head.encoded):
+                self._carrier.said = read_error(head.status, body)
+            self._give_up(failure_cause(head.status, aborted=False, searches=searches))
+        return False
 
     def answer_complete(self, head: AnswerHead) -> None:
         self.upstream = None
