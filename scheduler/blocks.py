@@ -19,33 +19,20 @@ def root_hash(*scope: bytes) -> int:
     return parent
 
 
-def hash_text(text: bytes, block_bytes: int, *, boundaries: Sequence[int] = (), parent: int = 0) -> tuple[int, ...]:
-    """Hash the bytes of a prompt.
+def hash_text(text: bytes, block_bytes: int, parent: int = 0, *, whole: bool = False) -> tuple[int, ...]:
+    """Hash the bytes of a prompt, or of a part of one that follows its parent.
 
-    boundaries: byte offsets, ascending, where parts of the prompt end that others share or that stay as it grows: its
-    tools, its system prompt, the first exchange of a chat. A block ends at each, however short, and the blocks after it
-    are counted from there. Where nothing lies between two of them, or the text ends before one, there is no block.
-    A rest shorter than a block behind the last of them is left out, since the next turn would change it; a text without
-    any block is hashed whole.
+    whole: its end is one of a block, too, however short: others share it, or it stays as the prompt grows. If not, a
+    rest shorter than a block is left out, since the next turn would change it; a text without any block is hashed
+    whole.
     """
-    hashes: list[int] = []
     end = len(text)
-    start = 0
-    for boundary in boundaries:
-        part_end = boundary if boundary < end else end
-        while start < part_end:
-            stop = start + block_bytes
-            if stop > part_end:
-                stop = part_end
-            parent = xxh3_64_intdigest(text[start:stop], parent)
-            hashes.append(parent)
-            start = stop
-    for stop in range(start + block_bytes, end + 1, block_bytes):
-        parent = xxh3_64_intdigest(text[start:stop], parent)
+    if end <= block_bytes:
+        return (xxh3_64_intdigest(text, parent),) if end else ()
+    hashes = []
+    for start in range(0, end if whole else end - end % block_bytes, block_bytes):
+        parent = xxh3_64_intdigest(text[start : start + block_bytes], parent)
         hashes.append(parent)
-        start = stop
-    if not hashes and end:
-        hashes.append(xxh3_64_intdigest(text, parent))
     return tuple(hashes)
 
 
@@ -61,7 +48,7 @@ def hash_tokens(token_ids: Sequence[int], block_tokens: int, *, parent: int = 0)
     full_bytes = len(token_ids) // block_tokens * block_tokens * width
     if not full_bytes:
         return ()
-    return hash_text(packed[:full_bytes], block_tokens * width, parent=parent)
+    return hash_text(packed[:full_bytes], block_tokens * width, parent)
 
 
 def hash_trace_ids(hash_ids: Iterable[int], *, parent: int = 0) -> tuple[int, ...]:

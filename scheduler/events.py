@@ -52,7 +52,7 @@ class FailureCause(StrEnum):
 
     CONNECT = "connect"  # no connection could be made: the instance never saw the request
     REFUSED = "refused"  # the instance answered that it takes no more (HTTP 503, 429)
-    BROKEN = "broken"  # the connection broke, what came was no answer, or a proxy says so (HTTP 502, 504, a page)
+    BROKEN = "broken"  # the connection broke, what came was no answer, or a proxy says so (HTTP 408, 502, 504, a page)
     STALLED = "stalled"  # no byte for longer than the stall time-out
     ABORTED = "aborted"  # the instance ended the answer by itself: it shuts down, or its engine failed
     ERROR = "error"  # the instance answered with HTTP 500

@@ -26,6 +26,9 @@ class Placement(Enum):
     HERE = auto()  # nowhere: the gateway answers it
 
 
+PREFIX, STATE, LOAD, ALL, HERE = Placement  # a name is found five times as fast as the attribute of an enum
+
+
 class Scope(msgspec.Struct, frozen=True, gc=False):
     """What a body is read for.
 

@@ -8,8 +8,6 @@ from msgspec import Raw
 from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
 from dualmap.router.apis.json_body import CommonBody, decode, given, salt_of, session_of
 from dualmap.router.apis.prompt_text import (
-    FIELD,
-    MESSAGE,
     ROLES,
     SYSTEM_ROLES,
     Media,
@@ -64,10 +62,11 @@ def read_chat(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
             content = content_text(content, media, is_system=message.role in SYSTEM_ROLES)
         if message.tool_calls or message.tool_call_id or message.name or message.reasoning or message.reasoning_content:
             content += _beside(message)
-        messages += (MESSAGE, ROLES.get(message.role, message.role), FIELD, content)
+        messages.append(ROLES.get(message.role, message.role))
+        messages.append(content)
     model, cache_salt = fields.model or scope.default_model, salt_of(fields.cache_salt, scope)
     tools = given(fields.tools)
-    blocks = chat_blocks(messages, media, tools, model=model, cache_salt=cache_salt, scope=scope)
+    blocks = chat_blocks(messages, media, tools, model, cache_salt, scope)
     return ReadBody(
         model=model,
         blocks=blocks.blocks,

@@ -80,10 +80,12 @@ class ChunkStream:
         choices = chunk.choices
         if choices and any(choice.finish_reason in OWN_ENDINGS for choice in choices):
             return ABORTED
-        if not self._known or choices is None:
+        if not self._known:
             return PIECE
         if not choices:
-            return PRELUDE if bytes(chunk.usage) in NOTHING else USAGE
+            if bytes(chunk.usage) not in NOTHING:
+                return USAGE
+            return PIECE if choices is None else PRELUDE
         return PRELUDE if all(map(_names_role, choices)) else PIECE
 
     def error(self, event: bytes) -> StreamError:

@@ -61,7 +61,7 @@ def read_messages(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
             spell(messages, role, content_text(content, media))
     model, cache_salt = fields.model or scope.default_model, salt_of(fields.cache_salt, scope)
     tools = given(fields.tools)
-    blocks = chat_blocks(messages, media, tools, model=model, cache_salt=cache_salt, scope=scope)
+    blocks = chat_blocks(messages, media, tools, model, cache_salt, scope)
     return ReadBody(
         model=model,
         blocks=blocks.blocks,

@@ -17,6 +17,7 @@ from dualmap.router.apis.stream_event import (
     UNREADABLE,
     Meaning,
     StreamError,
+    error_status,
     read_event,
     said_in_words,
 )
@@ -88,7 +89,7 @@ class MessagesStream:
             said = said_in_words(data)
         error = said if isinstance(said, dict) else {"message": said}
         error.setdefault("type", "api_error")
-        status = STATUS_OF.get(str(error.get("type")), UNKNOWN_ERROR_STATUS)
+        status = error_status(error.get("code")) or STATUS_OF.get(str(error.get("type")), UNKNOWN_ERROR_STATUS)
         return StreamError(status, msgspec.json.encode({"type": "error", "error": error}), event)
 
     def aborted(self, body: bytes) -> bool:

@@ -7,7 +7,7 @@ weighs in a prompt, so that blocks stay as long as the caches' are.
 
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from xxhash import xxh3_64_intdigest, xxh3_128_digest, xxh3_128_hexdigest
@@ -25,7 +25,7 @@ BILLING_HEADER = "x-anthropic-billing-header"  # changes with every request of C
 SYSTEM_ROLES = ("system", "developer")
 ROLES = {"developer": "system"}  # few templates know a developer: to all others vLLM says that it is the system
 MAX_KNOWN_TOOLS = 256
-PART, FIELD, MESSAGE = "\x1d", "\x1f", "\x1e"  # JSON can spell these, but no prompt has a reason to
+PART, FIELD = "\x1d", "\x1f"  # JSON can spell these, but no prompt has a reason to
 
 _TEXT_KEYS = {
     "text": "text",
@@ -65,23 +65,20 @@ MAX_DEPTH = 8  # of what is looked through for media
 MAX_PARTS = 10_000  # of a message; more are not looked at one by one, since a body could hold millions
 _known_tools: dict[tuple[int, int, bytes], tuple[tuple[int, ...], int, int]] = {}
 
-# Four for each message: what begins it, its role, what divides them, its content.
-Spelled = list[str]
+Spelled = list[str]  # two for each message: its role, its content
 
 
 def spell(messages: Spelled, role: str, content: str) -> None:
     """Add a message."""
-    messages += (MESSAGE, role, FIELD, content)
+    messages.append(role)
+    messages.append(content)
 
 
-class Media:
+class Media(msgspec.Struct, gc=False):
     """Counts the parts of a prompt that are no text. counts: by kind. size_bytes: of what stands for them."""
 
-    __slots__ = ("counts", "size_bytes")
-
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-        self.size_bytes = 0
+    counts: dict[str, int] = {}
+    size_bytes: int = 0
 
     def add(self, kind: str, content: str) -> str:
         """content: what tells it from others: its data or its address. Returns what stands for it."""
@@ -205,7 +202,7 @@ def _spelled(value: Any, media: Media, depth: int) -> Any:
     return {key: _spelled(each, media, depth + 1) for key, each in value.items() if key not in _LEFT_OUT}
 
 
-class ChatBlocks(NamedTuple):
+class ChatBlocks(msgspec.Struct, frozen=True, gc=False):
     """See ReadBody."""
 
     blocks: tuple[int, ...]
@@ -213,9 +210,7 @@ class ChatBlocks(NamedTuple):
     hashed_bytes: int
 
 
-def chat_blocks(
-    messages: Spelled, media: Media, tools: bytes, *, model: str, cache_salt: str, scope: Scope
-) -> ChatBlocks:
+def chat_blocks(messages: Spelled, media: Media, tools: bytes, model: str, cache_salt: str, scope: Scope) -> ChatBlocks:
     """tools: JSON, empty where there are none.
 
     A block ends with the tools, with the system prompt and with the first message of the user, so that a chat has its
@@ -223,23 +218,27 @@ def chat_blocks(
     """
     block_bytes = scope.block_tokens * BYTES_PER_BLOCK_TOKEN
     parent = prompt_root(model, cache_salt)
-    tool_blocks: tuple[int, ...] = ()
-    tool_bytes = 0
-    if tools:
-        tool_blocks, parent, tool_bytes = _hash_tools(tools, block_bytes, parent)
-    system, opening = _boundaries(messages)
-    system_text, opening_text = _joined(messages[:system]), _joined(messages[system:opening])
-    rest = _joined(messages[opening:])
     blocks: tuple[int, ...] = ()
-    if system_text:
-        blocks, parent = _hash_shared(system_text, block_bytes, parent)
-    if opening_text:
-        blocks += hash_text(opening_text, block_bytes, boundaries=(len(opening_text),), parent=parent)
+    size = 0
+    if tools:
+        blocks, parent, size = _hash_tools(tools, block_bytes, parent)
+    system, opening = _boundaries(messages)
+    if system:
+        text = _joined(messages[:system])
+        size += len(text)
+        shared, parent = _hash_shared(text, block_bytes, parent)
+        blocks += shared
+    if opening > system:
+        text = _joined(messages[system:opening])
+        size += len(text)
+        blocks += hash_text(text, block_bytes, parent, whole=True)
         parent = blocks[-1]
-    if len(rest) >= block_bytes or not (blocks or tool_blocks):
-        blocks += hash_text(rest, block_bytes, parent=parent)
-    size = tool_bytes + len(system_text) + len(opening_text) + len(rest)
-    return ChatBlocks(tool_blocks + blocks, size - media.size_bytes, size)
+    if opening < len(messages):
+        text = _joined(messages[opening:])
+        size += len(text)
+        if len(text) >= block_bytes or not blocks:
+            blocks += hash_text(text, block_bytes, parent)
+    return ChatBlocks(blocks, size - media.size_bytes, size)
 
 
 @lru_cache(maxsize=256)
@@ -251,29 +250,32 @@ def prompt_root(model: str, cache_salt: str) -> int:
 def _boundaries(messages: Spelled) -> tuple[int, int]:
     """How much of it is the system's, and how much comes up to and including the first message of the user; where that
     is not among the first few, both are the system's."""
-    system = 0
-    for at, role in enumerate(messages[1 : 4 * OPENING_MESSAGES : 4]):
+    system = end = 0
+    for role in messages[: 2 * OPENING_MESSAGES : 2]:
+        end += 2
         if role == "user":
-            return system, 4 * at + 4
-        if role in SYSTEM_ROLES and system == 4 * at:
-            system += 4
+            return system, end
+        if system == end - 2 and role in SYSTEM_ROLES:
+            system = end
     return system, system
 
 
-def _joined(pieces: list[str]) -> bytes:
-    return "".join(pieces).encode("utf-8", "surrogatepass") if pieces else b""
+def _joined(pieces: Spelled) -> bytes:
+    return FIELD.join(pieces).encode("utf-8", "surrogatepass")
 
 
 def _hash_shared(text: bytes, block_bytes: int, parent: int) -> tuple[tuple[int, ...], int]:
     """Blocks of what many prompts begin with, and the parent of what follows. A rest that is too short for a block of
     its own is part of the parent alone."""
-    rest = len(text) % block_bytes
+    end = len(text)
+    rest = end % block_bytes
     if rest >= block_bytes * LEAST_OWN_BLOCK:
-        blocks = hash_text(text, block_bytes, boundaries=(len(text),), parent=parent)
+        blocks = hash_text(text, block_bytes, parent, whole=True)
         return blocks, blocks[-1]
-    end = len(text) - rest
-    blocks = hash_text(text[:end], block_bytes, parent=parent) if end else ()
-    return blocks, xxh3_64_intdigest(text[end:], blocks[-1] if blocks else parent)
+    if rest == end:
+        return (), xxh3_64_intdigest(text, parent)
+    blocks = hash_text(text, block_bytes, parent)
+    return blocks, xxh3_64_intdigest(text[end - rest :], blocks[-1])
 
 
 def _hash_tools(tools: bytes, block_bytes: int, parent: int) -> tuple[tuple[int, ...], int, int]:

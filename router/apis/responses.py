@@ -58,7 +58,7 @@ def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
             _add_item(item, messages, media)
     cache_salt = salt_of(fields.cache_salt, scope)
     tools = given(fields.tools)
-    blocks = chat_blocks(messages, media, tools, model=model, cache_salt=cache_salt, scope=scope)
+    blocks = chat_blocks(messages, media, tools, model, cache_salt, scope)
     return ReadBody(
         model=model,
         blocks=blocks.blocks,
@@ -100,7 +100,7 @@ def _add_item(item: dict[str, Any], messages: Spelled, media: Media) -> None:
             said = field_text("reasoning", content_text(item.get("content") or item.get("summary"), media))
         else:
             said = field_text("item", part_text(item, media))
-        if messages[-3:-2] == ["assistant"]:
+        if messages[-2:-1] == ["assistant"]:
             messages[-1] += said
         else:
             spell(messages, "assistant", said)

@@ -47,7 +47,10 @@ class PickedRun:
 
 class Pick:
     """See Driven. chosen: resolves to the instances in the order in which the proxy shall try them, as IP:PORT, or to
-    the error that it shall answer with. running: None as well once the attempt is off the books."""
+    the error that it shall answer with. running: None as well once the attempt is off the books. said: proxies do not
+    tell."""
+
+    said: HttpError | None = None
 
     def __init__(
         self, owner: DrivenOwner, arrived: Arrived, endpoints_of: Callable[[Dispatch], tuple[str, ...]]

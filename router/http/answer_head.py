@@ -26,9 +26,9 @@ NOTED = HOP_BY_HOP | {
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
 NO_CONTENT_STATUS = 204
 _NO_BODY_STATUSES = (NO_CONTENT_STATUS, 304)
-_URL = re.compile(rb"(?:https?:)?//(?:[^/?#@]*@)?([^/?#]*)", re.IGNORECASE)
+_URL = re.compile(rb"(https:|http:|)//(?:[^/?#@]*@)?([^/?#]*)", re.IGNORECASE)
 _HERE = frozenset({b"localhost", b"127.0.0.1", b"[::1]", b"0.0.0.0"})  # as a server calls itself that is not told
-_DEFAULT_PORT = b":80"
+_DEFAULT_PORTS = {b"http:": b":80", b"https:": b":443", b"": b":80"}
 
 
 def status_line(status: int) -> bytes:
@@ -38,8 +38,8 @@ def status_line(status: int) -> bytes:
 class AnswerHead:
     """lines: header lines to relay. content_length: as it is relayed; None where the body is chunked, ends with the
     connection (until_close) or is server-sent events (event_stream). encoded: the body is compressed, and nothing can
-    be read of it. html: it is a page, for people. bodiless: the answer to HEAD, which has no body whatever it says.
-    keep_alive: the connection can be used again."""
+    be read of it. html: it is a page, for people. json: it is a single value of JSON. bodiless: the answer to HEAD,
+    which has no body whatever it says. keep_alive: the connection can be used again."""
 
     __slots__ = (
         "_connection",
@@ -50,6 +50,7 @@ class AnswerHead:
         "encoded",
         "event_stream",
         "html",
+        "json",
         "keep_alive",
         "lines",
         "status",
@@ -64,6 +65,7 @@ class AnswerHead:
         self.encoded = False
         self.event_stream = False
         self.html = False
+        self.json = False
         self.bodiless = False
         self.keep_alive = False
         self.until_close = False
@@ -90,6 +92,7 @@ class AnswerHead:
             kind = value[:17].lower()
             self.event_stream = kind == b"text/event-stream"
             self.html = kind.startswith(b"text/html")
+            self.json = kind.rstrip(b"; ") == b"application/json"
             self.lines.append(b"%b: %b\r\n" % (name, value))
         elif name == b"content-encoding":
             self.encoded = value.lower() != b"identity"
@@ -113,14 +116,14 @@ class AnswerHead:
 def _without_authority(location: bytes, authority: bytes) -> bytes:
     """Where a redirect leads, as the client can follow it: within the instance, a path, which is the gateway's, too."""
     url = _URL.match(location)
-    if url is None or not authority or not _is_same(url[1].lower(), authority.lower()):
+    if url is None or not authority or not _is_same(url[1].lower(), url[2].lower(), authority.lower()):
         return location
     return b"/" + location[url.end() :].lstrip(b"/")  # two slashes would lead to another host
 
 
-def _is_same(named: bytes, authority: bytes) -> bool:
+def _is_same(scheme: bytes, named: bytes, authority: bytes) -> bool:
     """Whether a server calls itself so that is reached under the authority."""
-    if named in (authority, authority.removesuffix(_DEFAULT_PORT)):
+    if named in (authority, authority.removesuffix(_DEFAULT_PORTS[scheme])):
         return True
     host, colon, port = named.rpartition(b":")
     return bool(colon) and host in _HERE and port == authority.rpartition(b":")[2]

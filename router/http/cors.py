@@ -31,7 +31,7 @@ class Cors:
         self._origins = frozenset(origin.lower().encode() for origin in origins)
         self._all_origins = ALL in origins
         self._names_origin = credentials or not self._all_origins
-        self._methods = _METHODS if ALL in methods else tuple(methods)
+        self._methods = _METHODS if ALL in methods else tuple(method.upper() for method in methods)
         self._headers = None if ALL in headers else (*_ALWAYS_ALLOWED, *(name.lower() for name in headers))
         self._more = b"access-control-allow-credentials: true\r\n" if credentials else b""
         self._readable = b"access-control-expose-headers: %b\r\n" % ", ".join(_READABLE).encode()

@@ -1,7 +1,7 @@
 """Where clients put their keys: OpenAI's in `authorization: Bearer`, Anthropic's in `x-api-key`, Azure's in
 `api-key`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 _KEY_FIELDS = (b"x-api-key", b"api-key")
 CREDENTIAL_FIELDS = frozenset({b"authorization", *_KEY_FIELDS})
@@ -13,10 +13,11 @@ def bearer_token(fields: Mapping[bytes, bytes]) -> bytes:
     return token.strip() if scheme.lower() == b"bearer" else b""
 
 
-def credentials(fields: Mapping[bytes, bytes]) -> Iterator[bytes]:
+def credentials(fields: Mapping[bytes, bytes]) -> list[bytes]:
     """All keys that the header fields bear, in the order in which they count."""
-    if token := bearer_token(fields):
-        yield token
+    token = bearer_token(fields)
+    keys = [token] if token else []
     for name in _KEY_FIELDS:
-        if key := fields.get(name, b"").strip():
-            yield key
+        if name in fields and (key := fields[name].strip()):
+            keys.append(key)
+    return keys

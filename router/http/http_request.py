@@ -51,9 +51,9 @@ class HttpRequest:
     target: as it came until the head is complete, then as instances get it. path: see RequestTarget; empty before.
     fields: the noted header fields by lower-case name. forwarded: header lines for the instance, in order.
     content_length: None where the body is chunked or there is none. unparsed_bytes: received of a head that is not
-    complete. unpacking: of a body that comes compressed. refusal: it will be answered with this error. error_shape: of
-    its errors. answer_lines: more lines of its answer's head, whoever gives it, each with its end. close: the
-    connection ends after its answer.
+    complete. unpacking: of a body that comes compressed, until it is whole. refusal: it will be answered with this
+    error. error_shape: of its errors. answer_lines: more lines of its answer's head, whoever gives it, each with its
+    end. close: the connection ends after its answer.
     """
 
     __slots__ = (

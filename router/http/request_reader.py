@@ -70,6 +70,7 @@ class RequestReader:
         request.refusal = error
         request.close = True
         request.body_pieces.clear()
+        request.unpacking = None
         self.end()
         self.ready.append(request)
 
@@ -159,6 +160,7 @@ class RequestReader:
             except CorruptBodyError as error:
                 self.refuse(bad_request(str(error)))
                 return
+            request.unpacking = None  # its window, up to 8 MB
         self.ready.append(request)
         self.request = None
         self._current = NO_REQUEST  # an idle connection must not keep its last body

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from dualmap.router.access.access import Grant
-from dualmap.router.apis.api import Placement, Scope
+from dualmap.router.apis.api import PREFIX, STATE, Scope
 from dualmap.router.apis.model_list import ModelList
 from dualmap.router.http.openai_errors import (
     HttpError,
@@ -14,16 +14,7 @@ from dualmap.router.http.openai_errors import (
 )
 from dualmap.router.requests.asked import Arrived, Asked, Prompt
 from dualmap.router.requests.core import Core
-from dualmap.router.requests.intake import (
-    TIMEOUT_HEADERS,
-    TPOT_SLO_HEADERS,
-    TTFT_SLO_HEADERS,
-    read_prompt,
-    read_seconds,
-    read_session,
-    read_tenant,
-    session_tenant,
-)
+from dualmap.router.requests.intake import read_prompt, read_session, read_tenant, read_times, session_tenant
 from dualmap.router.tokens.token_ratio import TokenRatio
 from dualmap.scheduler.fleet.member import Membership
 from dualmap.scheduler.request import Request
@@ -67,18 +58,16 @@ class Admission:
         """Raises NotAdmittedError with what the client is told."""
         prompt = None
         try:
-            http, grant = arrived.http, arrived.grant
-            ttft_slo_s = read_seconds(http, TTFT_SLO_HEADERS)
-            tpot_slo_s = read_seconds(http, TPOT_SLO_HEADERS)
-            timeout_s = read_seconds(http, TIMEOUT_HEADERS)
+            grant, placement = arrived.grant, arrived.api.placement
+            ttft_slo_s, tpot_slo_s, timeout_s = read_times(arrived.http)
             tenant = read_tenant(arrived)
             apart = tenant if self._isolate_tenants else ""
             scope = Scope(self._block_tokens, apart, self.models.only_model)
             prompt = read_prompt(arrived, scope, self.ratio, self._ask_for_usage)
             model = prompt.model
-            if grant is not None and arrived.api.placement is not Placement.STATE:
+            if grant is not None and placement is not STATE:
                 self._check_model(grant, model)
-            core = self._core_of(model, arrived.api.placement is Placement.PREFIX and prompt.read.legible)
+            core = self._core_of(model, placement is PREFIX and prompt.read.legible)
             answer_lines = b"" if grant is None else grant.admit(prompt.tokens, self._clock())
         except RequestRefusedError as refusal:
             raise NotAdmittedError(refusal.error, prompt) from None
@@ -99,7 +88,7 @@ class Admission:
             only=arrived.only,
             tpot_slo_s=tpot_slo_s,
             key_blocks=() if read.cached else read.blocks,
-            session=session if arrived.api.placement is Placement.PREFIX else 0,  # others reuse nothing
+            session=session if placement is PREFIX else 0,  # others reuse nothing
         )
         return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines)
 

@@ -18,22 +18,28 @@ MAX_ERROR_BYTES = 64 * 1024  # read of an answer that is no stream, for what it 
 class HeldAnswer:
     """notice: FAILED: the instance aborted it."""
 
-    __slots__ = ("_pieces", "_rules", "notice")
+    __slots__ = ("_bytes", "_pieces", "_rules", "notice")
     usage_event = b""  # it is part of the whole
     error: StreamError | None = None
 
     def __init__(self, rules: StreamRules) -> None:
         self.notice: Notice | None = None
         self._rules = rules
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes] | None = []  # None: it has become too long to be held
+        self._bytes = 0
 
     def feed(self, body: bytes, complete: bool) -> bytes:
         """Take what has come, the last of it if complete; returns what can be relayed."""
+        if self._pieces is None:
+            return body
         self._pieces.append(body)
-        if not complete:
+        self._bytes += len(body)
+        is_held = self._bytes <= MAX_HELD_BYTES
+        if is_held and not complete:
             return b""
         whole = b"".join(self._pieces)
-        if self._rules.aborted(whole):
+        self._pieces = None
+        if is_held and self._rules.aborted(whole):
             self.notice = FAILED
         return whole
 

@@ -10,6 +10,7 @@ NOT_FOUND_STATUS = 404
 OVERLOADED_STATUS = 429  # vLLM has none: a proxy before it limits what it gets, or another engine is full
 NO_ANSWERS = {
     ENGINE_FAILED_STATUS: FailureCause.ERROR,
+    408: FailureCause.BROKEN,  # a proxy took its idle connection for a client's that is slow: requests come whole
     OVERLOADED_STATUS: FailureCause.REFUSED,
     502: FailureCause.BROKEN,  # a proxy before the instance does not reach it
     503: FailureCause.REFUSED,

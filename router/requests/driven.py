@@ -36,11 +36,15 @@ class Run(Protocol):
 
 
 class Driven(Protocol):
-    """asked: once it is admitted. running: the last attempt; None before the first."""
+    """asked: once it is admitted. running: the last attempt; None before the first. said: what the last instance that
+    failed at it said went wrong; None where none said anything."""
 
     arrived: Arrived
     asked: Asked
     phase: Phase
+
+    @property
+    def said(self) -> HttpError | None: ...
 
     @property
     def running(self) -> Run | None: ...

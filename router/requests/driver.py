@@ -18,7 +18,7 @@ from dualmap.router.requests.phase import ANSWERING, OVER, WAITING
 from dualmap.router.requests.request_watcher import RequestWatcher
 from dualmap.router.requests.stateful import Stateful
 from dualmap.router.requests.token_arrival import TokenArrival
-from dualmap.scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, TellOthers
+from dualmap.scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason, TellOthers
 from dualmap.scheduler.events import (
     Event,
     FailureCause,
@@ -206,8 +206,10 @@ class RequestDriver:
         if driven.asked.request.stateful and self.stateful.search_on(driven, command.reason):
             return
         del self.exchanges[command.request_id]
-        gone = self.stateful.gone(driven, command.reason)
-        self._answer_error(driven, REJECTIONS[command.reason], gone or rejected(command))
+        told = self.stateful.gone(driven, command.reason)
+        if told is None and command.reason is RejectReason.ATTEMPTS_EXHAUSTED:
+            told = driven.said
+        self._answer_error(driven, REJECTIONS[command.reason], told or rejected(command))
 
     def _abort(self, command: Abort) -> None:
         self.exchanges[command.request_id].drop_attempt()

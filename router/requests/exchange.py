@@ -1,5 +1,7 @@
 """One request that this gateway carries itself: between a client's connection, the driver, and an attempt at a time."""
 
+from msgspec.structs import replace
+
 from dualmap.router.apis.stream_rules import StreamRules
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.connection_phase import BLOCKED
@@ -15,16 +17,19 @@ from dualmap.router.requests.running import Running
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 
+LARGE_BODY_BYTES = 64 * 1024  # from here it is let go as soon as it can be: a picture may be answered for minutes
+
 
 class Exchange:
     """See Driven, Carrier and Answering."""
 
-    __slots__ = ("_client", "_kept_at", "_owner", "_writer", "arrived", "asked", "phase", "running")
+    __slots__ = ("_client", "_kept_at", "_owner", "_writer", "arrived", "asked", "phase", "running", "said")
 
     def __init__(self, owner: DrivenOwner, client: ClientConnection, arrived: Arrived) -> None:
         self.arrived = arrived
         self.asked: Asked
         self.running: Running | None = None
+        self.said: HttpError | None = None
         self.phase = WAITING
         self._owner = owner
         self._client = client
@@ -40,6 +45,10 @@ class Exchange:
 
     def admitted(self, asked: Asked) -> None:
         self.asked = asked
+        arrived = self.arrived
+        if len(arrived.body) > LARGE_BODY_BYTES:  # an instance gets that of `asked`
+            arrived.http.body_pieces.clear()
+            self.arrived = replace(arrived, body=b"")
 
     def start_attempt(self, dispatch: Dispatch, pool: UpstreamPool, now: float) -> None:
         self.phase = DISPATCHED[self.phase]
@@ -96,6 +105,9 @@ class Exchange:
 
     def answer_begun(self, run: Running, has_body: bool) -> None:
         self.phase = BEGUN[self.phase]
+        if len(run.body) > LARGE_BODY_BYTES:  # no other instance will get it
+            run.body = b""
+            self.asked = replace(self.asked, prompt=replace(self.asked.prompt, body=b""))
         if self._client.phase is BLOCKED:
             self.client_paused()
         if has_body:

@@ -21,6 +21,7 @@ from dualmap.router.tokens.token_ratio import PRIOR_BYTES_PER_TOKEN, TokenRatio
 TTFT_SLO_HEADERS = (b"x-dualmap-ttft-slo-ms", b"x-llm-d-slo-ttft-ms")  # the first one present counts
 TPOT_SLO_HEADERS = (b"x-dualmap-tpot-slo-ms", b"x-llm-d-slo-tpot-ms")
 TIMEOUT_HEADERS = (b"x-dualmap-timeout-ms",)
+_TIME_HEADERS = frozenset(TTFT_SLO_HEADERS + TPOT_SLO_HEADERS + TIMEOUT_HEADERS)
 PRIORITY_HEADER = b"x-vllm-priority"
 TENANT_HEADER = b"x-dualmap-tenant"
 # The first one that says something counts.
@@ -110,6 +111,18 @@ def _with_salt(body: bytes, cache_salt: str) -> bytes:
     return b'%b%b"cache_salt":"%b"%b%b' % (before, comma, cache_salt.encode(), brace, after) if brace else body
 
 
+def read_times(http: HttpRequest) -> tuple[float | None, float | None, float | None]:
+    """Objectives for the time to the first token and for that per token, and how long the client waits, in seconds;
+    None where it does not say. Raises RequestRefusedError (400)."""
+    if _TIME_HEADERS.isdisjoint(http.fields):  # as most are
+        return None, None, None
+    return (
+        read_seconds(http, TTFT_SLO_HEADERS),
+        read_seconds(http, TPOT_SLO_HEADERS),
+        read_seconds(http, TIMEOUT_HEADERS),
+    )
+
+
 def read_seconds(http: HttpRequest, names: tuple[bytes, ...]) -> float | None:
     """The first of these headers that is there, which gives milliseconds. Raises RequestRefusedError (400)."""
     for name in names:
@@ -153,10 +166,13 @@ def read_tenant(arrived: Arrived) -> str:
             field = TENANT_HEADER.decode()
             raise RequestRefusedError(bad_request(f"`{field}` must have at most {MAX_TENANT_BYTES} bytes.", field))
         return named.decode("latin-1")
-    key = next(credentials(fields), b"") if arrived.grant is None else arrived.grant.key.sha256.encode()
-    if not key:
+    if arrived.grant is not None:
+        key = arrived.grant.key.sha256.encode()
+    elif keys := credentials(fields):
+        key = keys[0]
+    else:
         return ""
-    return "key-" + blake2b(key, digest_size=8, key=_KEY_SALT).hexdigest()
+    return "key-" + blake2b(_KEY_SALT + key, digest_size=8).hexdigest()
 
 
 def session_tenant(session: int) -> str:

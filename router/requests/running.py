@@ -21,6 +21,7 @@ from dualmap.router.requests.answer_plain import (
 )
 from dualmap.router.requests.answer_verdict import (
     ANSWER,
+    ENGINE_FAILED_STATUS,
     FAILURE,
     REPLACED,
     answer_verdict,
@@ -55,11 +56,12 @@ class Answer(Protocol):
 
 
 class Carrier(Protocol):
-    """Whose attempt it is, and who is told what becomes of it: its exchange."""
+    """Whose attempt it is, and who is told what becomes of it: its exchange. said: see Driven."""
 
     phase: Phase
     arrived: Arrived
     asked: Asked
+    said: HttpError | None
 
     @property
     def rules(self) -> StreamRules: ...
@@ -190,6 +192,8 @@ class Running:
                 if verdict is REPLACED:
                     self._tell_instead(read_error(head.status, b""))
                 else:
+                    if complete and head.status == ENGINE_FAILED_STATUS and not (head.html or head.encoded):
+                        self._carrier.said = read_error(head.status, body)
                     self._give_up(failure_cause(head.status, aborted=False, searches=searches))
                 return
             answer = self._answer = self._read_as(head)
@@ -234,9 +238,8 @@ class Running:
             return ENCODED
         if head.event_stream:
             return AnswerEvents(rules, self._carrier.asked.prompt.hides_usage)
-        if head.content_length is not None and head.content_length <= MAX_HELD_BYTES:
-            return HeldAnswer(rules)
-        return PASSED
+        may_be_held = head.json if head.content_length is None else head.content_length <= MAX_HELD_BYTES
+        return HeldAnswer(rules) if may_be_held else PASSED
 
     def _note_state(self, asked: Asked, event_stream: bool) -> None:
         """What the instance keeps: what it was asked to go on from, and what it makes."""
@@ -260,6 +263,7 @@ class Running:
             if last:
                 self._tell(error.status, error.body, self._carrier.rules.last_events(error))
             else:
+                self._carrier.said = read_error(error.status, error.body)
                 self._give_up(error_cause(error.status))
             return
         if body and answer_verdict(head.status, aborted=True, begun=begun, last=last) is FAILURE:

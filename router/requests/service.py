@@ -4,7 +4,7 @@ from collections.abc import Callable
 from urllib.parse import unquote
 
 from dualmap.router.access.access import Access
-from dualmap.router.apis.api import Api, Placement
+from dualmap.router.apis.api import ALL, HERE, Api
 from dualmap.router.apis.local import HEALTH, MODEL, MODELS, READY
 from dualmap.router.apis.routes import MODEL_PATH, error_shape, find_api
 from dualmap.router.http.client_connection import ClientConnection
@@ -76,10 +76,10 @@ class RequestService:
                 client.answer(no_content(lines, close=request.close), close=request.close)
                 return
             assert isinstance(api, Api), "its head was checked"
-            if api.placement is Placement.ALL:
+            if api.placement is ALL:
                 grant = None if self.access is None else self.access.grant(request)
                 client.answer_over_time(PendingChange(self.adapters.begin(request, grant), client, request))
-            elif api.placement is not Placement.HERE:
+            elif api.placement is not HERE:
                 self._begin_exchange(request, client, api)
             elif api is READY and not self._admission.ready:
                 self._answer_error(client, request, unavailable("No instance is ready."))

@@ -44,51 +44,24 @@ def test_nothing_is_shared_across_scopes(scope: tuple[bytes, ...]):
 
 
 @pytest.mark.parametrize(
-    ("opening", "blocks"), [(0, 10), (30, 10), (100, 10), (130, 10), (250, 10), (1000, 10), (5000, 10)]
+    ("length", "ends"), [(0, ()), (30, (30,)), (100, (100,)), (130, (100, 130)), (250, (100, 200, 250))]
 )
-def test_a_block_ends_where_the_opening_ends(opening: int, blocks: int):
-    hashes = hash_text(TEXT, 100, boundaries=(opening,))
-    whole_opening = hash_text(TEXT[: min(opening, 1000)], 100, boundaries=(opening,))
-    assert hashes[: len(whole_opening)] == whole_opening
-    assert len(hashes) == -(-min(opening, 1000) // 100) + (1000 - min(opening, 1000)) // 100
-
-
-@pytest.mark.parametrize(
-    ("boundaries", "ends"),
-    [
-        ((30, 45), (30, 45, 145, 245)),
-        ((100, 130), (100, 130, 230)),
-        ((30, 260), (30, 130, 230, 260)),
-        ((0, 30, 30), (30, 130, 230)),
-        ((40, 500), (40, 140, 240, 250)),
-        ((1000, 2000), (100, 200, 250)),
-    ],
-)
-def test_a_block_ends_at_each_boundary_and_the_next_are_counted_from_there(boundaries, ends):
-    whole = hash_text(TEXT[:250] if boundaries[-1] > 300 else TEXT[:300], 100, boundaries=boundaries)
+def test_a_block_ends_where_a_whole_part_ends(length: int, ends: tuple[int, ...]):
     parent, start, expected = 0, 0, []
     for end in ends:
-        parent = hash_text(TEXT[start:end], 1000, parent=parent)[0]
+        (parent,) = hash_text(TEXT[start:end], 1000, parent)
         expected.append(parent)
         start = end
-    assert whole == tuple(expected)
-
-
-def test_prompts_that_share_their_tools_alone_share_its_blocks_alone():
-    tools, others = TEXT[:30], TEXT[500:550]
-    ours = hash_text(tools + TEXT[100:180], 100, boundaries=(30, 80))
-    theirs = hash_text(tools + others, 100, boundaries=(30, 80))
-    assert ours[0] == theirs[0]
-    assert not set(ours[1:]) & set(theirs[1:])
+    assert hash_text(TEXT[:length], 100, whole=True) == tuple(expected)
 
 
 def test_a_chat_keeps_every_block_of_its_last_turn_as_it_grows():
-    opening = 30
+    opening = hash_text(TEXT[:30], 100, whole=True)
     last: tuple[int, ...] = ()
-    for length in (30, 80, 140, 260, 700, 1000):
-        hashes = hash_text(TEXT[:length], 100, boundaries=(opening,))
+    for length in (130, 260, 700, 1000):
+        hashes = opening + hash_text(TEXT[30:length], 100, opening[-1])
         assert hashes[: len(last)] == last
-        assert hashes
+        assert len(hashes) > len(last)
         last = hashes
 
 

@@ -134,6 +134,17 @@ async def test_the_admin_port_serves_nothing_else(fleet):
         assert (await client.post("/metrics", {})).status == 405
 
 
+@pytest.mark.parametrize("path", ["/health", "/metrics", "/ui"])
+async def test_what_can_be_got_can_be_asked_for_by_its_head(fleet, path):
+    async with fleet() as f:
+        client = await f.client(f.admin_port)
+        await client.send(f"HEAD {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        head = await client.answer_head()
+        assert head.status == 200
+        assert int(head.headers["content-length"]) > 0
+        assert (await client.get(path)).status == 200  # on the same connection: no body came before
+
+
 async def test_the_clients_port_serves_no_metrics(fleet):
     async with fleet() as f:
         client = await f.client()

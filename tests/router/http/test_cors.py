@@ -143,7 +143,7 @@ async def test_a_list_of_origins_lets_no_other_page_in(open_to):
 
 
 async def test_methods_and_headers_can_be_limited(open_to):
-    async with open_to(Cors(methods=["GET", "POST"], headers=["Authorization"])) as f:
+    async with open_to(Cors(methods=["GET", "post"], headers=["Authorization"])) as f:
         client = await f.client()
         answer = await preflight(client)
         assert answer.headers["access-control-allow-methods"] == "GET, POST"

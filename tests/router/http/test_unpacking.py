@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dualmap.router.http.limits import HttpLimits
+from dualmap.router.http.request_reader import RequestReader
 from dualmap.router.http.unpacking import CorruptBodyError, Unpacking, zstd
 from tests.router.conftest import CHAT, post
 
@@ -201,3 +203,12 @@ async def test_a_pipelined_request_follows_a_compressed_one(fleet):
         await client.send(packed + post("/v1/chat/completions", DATA) + packed)
         assert [(await client.answer()).status for _ in range(3)] == [200] * 3
         assert [received.body for received in f.instances[0].received] == [DATA] * 3
+
+
+@pytest.mark.parametrize("body", [zstd.compress(DATA), DATA])
+def test_what_a_body_was_unpacked_with_is_let_go(body):
+    reader = RequestReader(HttpLimits(), lambda request: None, lambda: 0.0)
+    reader.feed(post("/v1/chat/completions", body, "content-encoding: zstd\r\n"))
+    (request,) = reader.ready
+    assert (request.refusal is None) is (body != DATA)
+    assert request.unpacking is None

@@ -216,12 +216,17 @@ async def test_a_stream_that_breaks_midway_ends_with_an_error_event_and_the_conn
         f.check_books_are_empty()
 
 
-@pytest.mark.parametrize("framing", ["content-length: 10000000", "transfer-encoding: chunked"])
-async def test_a_plain_answer_relayed_as_it_comes_is_visibly_cut_short_where_it_breaks(fleet, framing):
+@pytest.mark.parametrize(
+    "head",
+    [
+        "content-type: application/json\r\ncontent-length: 10000000",
+        "content-type: application/jsonl\r\ntransfer-encoding: chunked",
+        "content-type: audio/mpeg\r\ntransfer-encoding: chunked",
+    ],
+)
+async def test_a_plain_answer_relayed_as_it_comes_is_visibly_cut_short_where_it_breaks(fleet, head):
     async def die_midway(conversation: Conversation) -> None:
-        await conversation.send(
-            f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{framing}\r\n\r\n5\r\n{{".encode()
-        )
+        await conversation.send(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n5\r\n{{".encode())
         await f.until(lambda: any(e.phase is Phase.ANSWERING for e in f.gateway.driver.exchanges.values()))
         conversation.reset()
 

@@ -19,6 +19,8 @@ ANSWER, RETRY, FAILURE, REPLACED = Verdict
         (200, True, True, True, FAILURE),
         (400, False, False, False, ANSWER),
         (404, False, False, False, ANSWER),
+        (408, False, False, False, RETRY),
+        (408, False, False, True, RETRY),
         (429, False, False, False, RETRY),
         (429, False, False, True, ANSWER),
         (500, False, False, False, RETRY),

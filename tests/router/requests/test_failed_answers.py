@@ -11,6 +11,7 @@ from dualmap.router.observe.metrics import Outcome
 from dualmap.router.requests.answer_plain import MAX_HELD_BYTES
 from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import Phase
+from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import FailureCause
 from tests.router.conftest import CHAT, STREAM, TEST_LIMITS, Conversation, Fleet, post
 
@@ -146,6 +147,30 @@ async def test_what_each_instance_says_in_its_stream_is_told_as_if_it_had_been_a
         check_failures(f, FailureCause.ERROR if status == 500 else FailureCause.REFUSED, attempts - 1)
 
 
+async def resets(conversation: Conversation) -> None:
+    conversation.reset()
+
+
+async def is_full(conversation: Conversation) -> None:
+    await conversation.send_json({"error": {"message": "full"}}, "503 Service Unavailable")
+
+
+@pytest.mark.parametrize("other", [resets, is_full])
+@pytest.mark.parametrize("said", [engine_is_dead, stream(ROLE, ENGINE_DEAD, "[DONE]")])
+async def test_what_one_instance_said_is_told_where_the_others_have_not_answered(fleet, said, other):
+    async with fleet(first_then(said, other), config=SchedulerConfig(max_attempts=2)) as f:
+        client = await f.client()
+        for path in ("/v1/chat/completions", "/v1/messages"):
+            f.instances[0].script = first_then(said, other)
+            answer = await client.post(path, {**STREAM, "max_tokens": 5})
+            assert answer.status == 500
+            assert answer.json["error"]["message"] == "EngineCore died"
+            assert ("code" in answer.json["error"]) is (path == "/v1/chat/completions")
+        assert len(f.instances[0].received) == 4
+        assert f.gateway.metrics.outcomes["rejected_attempts_exhausted"] == 2
+        f.check_books_are_empty()
+
+
 async def test_what_the_last_instance_that_may_be_tried_says_with_500_is_what_the_client_is_told(fleet):
     async with fleet(engine_is_dead, engine_is_dead) as f:
         client = await f.client()
@@ -204,8 +229,29 @@ async def test_an_error_that_is_the_clients_own_is_relayed_as_it_is(fleet, event
         check_failures(f, FailureCause.ABORTED, 0)
 
 
+def chunked(*pieces: bytes, kind: str = "application/json; charset=utf-8", whole: bool = False) -> Script:
+    """A plain answer that breaks between its chunks, unless it is whole."""
+
+    async def script(conversation: Conversation) -> None:
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n"
+        await conversation.send(head.encode())
+        for piece in pieces:
+            await conversation.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+        if whole:
+            await conversation.send(b"0\r\n\r\n")
+        else:
+            conversation.writer.close()
+
+    return script
+
+
 PLAIN = {
     "aborted": (plain("abort"), FailureCause.ABORTED),
+    "aborted in chunks": (
+        chunked(b'{"choices":[', b'{"finish_reason":"abort"}]}', whole=True),
+        FailureCause.ABORTED,
+    ),
+    "cut between chunks": (chunked(b'{"choices":[', b"{}"), FailureCause.BROKEN),
     "cut in mid-body": (framed(b'{"choices":', 1000), FailureCause.BROKEN),
 }
 
@@ -251,6 +297,33 @@ async def test_a_plain_answer_is_held_until_it_is_complete_unless_it_is_large(fl
         assert exchange.running.sent_pieces == (0 if held else exchange.running.pieces)
         go_on.set()
         assert (await answering).body == body
+        f.check_books_are_empty()
+
+
+async def test_an_answer_of_unknown_length_is_held_until_it_has_become_large(fleet):
+    go_on = asyncio.Event()
+    piece = b"x" * (MAX_HELD_BYTES // 2)
+
+    async def in_pieces(conversation: Conversation) -> None:
+        await conversation.send(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        for i in range(4):
+            await conversation.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+            if i == 0:
+                await go_on.wait()
+        await conversation.send(b"0\r\n\r\n")
+
+    async with fleet(in_pieces) as f:
+        client = await f.client(limit=8 * MAX_HELD_BYTES)
+        answering = asyncio.create_task(client.post("/v1/embeddings", b"{}"))
+        await f.until(lambda: any(e.running and e.running.pieces for e in f.gateway.driver.exchanges.values()))
+        (exchange,) = f.gateway.driver.exchanges.values()
+        assert exchange.phase is Phase.RUNNING
+        go_on.set()
+        answer = await answering
+        assert answer.body == piece * 4
+        assert len(answer.chunks) > 1
         f.check_books_are_empty()
 
 

@@ -141,6 +141,9 @@ async def test_a_redirect_of_an_instance_stays_here(fleet, location, relayed):
     [
         (b"vllm.example:80", b"http://vllm.example/v1/files", b"/v1/files"),
         (b"vllm.example:80", b"http://VLLM.example:80/v1/files", b"/v1/files"),
+        (b"vllm.example:80", b"//vllm.example/v1/files", b"/v1/files"),
+        (b"vllm.example:80", b"https://vllm.example/v1/files", b"https://vllm.example/v1/files"),
+        (b"vllm.example:443", b"https://vllm.example/v1/files", b"/v1/files"),
         (b"vllm.example:8000", b"http://vllm.example/v1/files", b"http://vllm.example/v1/files"),
         (b"[fe80::1]:8000", b"http://[FE80::1]:8000/v1/files", b"/v1/files"),
         (b"", b"http://vllm.example/v1/files", b"http://vllm.example/v1/files"),

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from dualmap.router.requests.exchange import LARGE_BODY_BYTES
 from dualmap.router.requests.phase import Phase
 from tests.router.conftest import CHAT, STREAM, Conversation, post
 
@@ -89,6 +90,41 @@ async def test_a_stream_is_relayed_event_by_event_as_it_comes(fleet):
             assert await client.chunk() == b'data: {"n":%d}\n\n' % number  # the next one is not sent before this
             go_on.release()
         assert await client.chunk() == b"data: [DONE]\n\n"
+        assert await client.chunk() == b""
+        f.check_books_are_empty()
+
+
+async def test_a_large_body_is_held_once_and_no_longer_than_another_instance_may_need_it(fleet):
+    large = {**STREAM, "messages": [{"role": "user", "content": "x" * LARGE_BODY_BYTES}]}
+    goes_on, ends = asyncio.Event(), asyncio.Event()
+    asked = 0
+
+    async def stream(conversation: Conversation) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            conversation.reset()
+            return
+        await goes_on.wait()
+        await conversation.begin_stream()
+        await conversation.send_event('{"choices":[{"delta":{"content":"a"}}]}')
+        await ends.wait()
+        await conversation.end_stream()
+
+    async with fleet(stream, stream) as f:
+        client = await f.client()
+        await client.send(post("/v1/chat/completions", large))
+        await f.until(lambda: asked == 2)
+        (exchange,) = f.gateway.driver.exchanges.values()
+        assert not exchange.arrived.body
+        assert not exchange.arrived.http.body_pieces
+        assert exchange.running.body is exchange.asked.prompt.body
+        goes_on.set()
+        await client.answer_head()
+        assert exchange.running.body == exchange.asked.prompt.body == b""
+        ends.set()
+        assert [i.received[0].json["messages"] for i in f.instances] == [large["messages"]] * 2
+        assert await client.chunk() == b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
         assert await client.chunk() == b""
         f.check_books_are_empty()
 
