@@ -30,9 +30,13 @@ def hash_text(text: bytes, block_bytes: int, parent: int = 0, *, whole: bool = F
     if end <= block_bytes:
         return (xxh3_64_intdigest(text, parent),) if end else ()
     hashes = []
-    for start in range(0, end if whole else end - end % block_bytes, block_bytes):
-        parent = xxh3_64_intdigest(text[start : start + block_bytes], parent)
+    start, stop = 0, block_bytes
+    while stop <= end:
+        parent = xxh3_64_intdigest(text[start:stop], parent)
         hashes.append(parent)
+        start, stop = stop, stop + block_bytes
+    if whole and start < end:
+        hashes.append(xxh3_64_intdigest(text[start:], parent))
     return tuple(hashes)
 
 

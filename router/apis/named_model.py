@@ -37,9 +37,7 @@ _decoder = msgspec.json.Decoder(_Body)
 
 def read_model(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     """See Reader: never understood. media, text_bytes: as far as they can be told apart without reading it all."""
-    if not body:
-        return ILLEGIBLE
-    content_type = _content_type(http)
+    content_type = _content_type(http) if body else b""
     kind = content_type.partition(b";")[0].strip().lower()
     if kind == _URLENCODED:
         return ReadBody(understood=False, model=_urlencoded_model(body))
@@ -47,7 +45,7 @@ def read_model(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         return _read_form(body, b"--" + boundary)
     if body[:4].lstrip().startswith(b"--"):
         return _read_form(body, body.lstrip().partition(b"\r\n")[0])
-    fields = decode(_decoder, body)
+    fields = decode(_decoder, body) if body else None
     if fields is None or not isinstance(fields.model, str | None):
         return ILLEGIBLE
     model = fields.model or ""

@@ -40,8 +40,7 @@ class StreamError:
 
 def is_comment(event: bytes) -> bool:
     """Whether it has lines of comment alone, or no line."""
-    event = event.lstrip(b"\r\n")
-    if event and not event.startswith(b":"):
+    if event and event[0] not in b":\r\n":  # as most are
         return False
     return all(not line or line.startswith(b":") for line in event.splitlines())
 

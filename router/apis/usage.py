@@ -1,7 +1,7 @@
 """A peek at `usage` in the last bytes of an answer, streamed or plain: nothing else of them is decoded."""
 
 import re
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import msgspec
 
@@ -27,7 +27,7 @@ class _Usage(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_Usage).decode
 
 
-class Usage(NamedTuple):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens as the instance counted them; None where it did not say. cached_tokens is part of prompt_tokens."""
 
     prompt_tokens: int | None = None

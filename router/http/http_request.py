@@ -53,11 +53,12 @@ class HttpRequest:
     content_length: None where the body is chunked or there is none. unparsed_bytes: received of a head that is not
     complete. unpacking: of a body that comes compressed, until it is whole. refusal: it will be answered with this
     error. error_shape: of its errors. answer_lines: more lines of its answer's head, whoever gives it, each with its
-    end. close: the connection ends after its answer.
+    end. close: the connection ends after its answer. api: what the service took its head for, and it alone knows.
     """
 
     __slots__ = (
         "answer_lines",
+        "api",
         "begun_at",
         "body_bytes",
         "body_pieces",
@@ -100,6 +101,7 @@ class HttpRequest:
         self.answer_lines = b""
         self.unpacking: Unpacking | None = None
         self.close = False
+        self.api: object = None
 
     @property
     def body(self) -> bytes:

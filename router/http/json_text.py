@@ -2,13 +2,14 @@
 
 import json
 
+_BRACE = ord("{")
 _SPACE_AND_BOM = "\ufeff \t\r\n"
 
 
 def in_utf8(body: bytes) -> bytes:
     """A body of JSON without byte order mark, from UTF-8, UTF-16 or UTF-32, which vLLM takes, too; any other as it
     came."""
-    if body[:1] == b"{" and body[1:2] != b"\0":
+    if len(body) > 1 and body[0] == _BRACE and body[1]:  # as most are
         return body
     encoding = json.detect_encoding(body)
     if encoding == "utf-8":

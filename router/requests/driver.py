@@ -148,8 +148,9 @@ class RequestDriver:
         if status < FIRST_ERROR_STATUS:
             now = self._clock()
             metrics.end_to_end_s.observe(now - arrived.at)
-            prompt_tokens, output_tokens_seen, cached_tokens = run.usage()
-            output_tokens = run.pieces if output_tokens_seen is None else output_tokens_seen
+            usage = run.usage()
+            prompt_tokens, cached_tokens = usage.prompt_tokens, usage.cached_tokens
+            output_tokens = run.pieces if usage.completion_tokens is None else usage.completion_tokens
             metrics.output_tokens += output_tokens
             if run.event_stream and output_tokens > 1:
                 metrics.time_per_output_token_s.observe((now - run.first_byte_at) / (output_tokens - 1))

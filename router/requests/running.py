@@ -170,13 +170,17 @@ class Running:
     def head_for(self, host_line: bytes) -> bytes:
         arrived = self._carrier.arrived
         http = arrived.http
-        return b"%b %b%b%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
-            http.method.encode(),
-            http.target,
-            host_line,
-            b"".join(http.forwarded),
-            arrived.request_id,
-            len(self.body),
+        return b"".join(
+            (
+                http.method.encode(),
+                b" ",
+                http.target,
+                host_line,
+                *http.forwarded,
+                b"x-request-id: ",
+                arrived.request_id,
+                b"\r\ncontent-length: %d\r\n\r\n" % len(self.body),
+            )
         )
 
     def relay(self, body: bytes, pieces: int, head: AnswerHead, complete: bool) -> None:

@@ -56,10 +56,10 @@ class RequestService:
             request.answer_lines = self.cors.answer_lines(request.fields[b"origin"])
             if is_preflight(request):
                 return self.cors.refusal(request)
-        api = find_api(request)
-        if not isinstance(api, Api):
+        api = request.api = find_api(request)
+        if isinstance(api, HttpError):
             request.error_shape = error_shape(request)
-            return None if self._options(request, api) else api
+            return None if self._options(request) else api
         request.error_shape = api.error
         if self.access is None or api in WITHOUT_KEY:
             return None
@@ -71,8 +71,8 @@ class RequestService:
             self._answer_error(client, request, stopping())
             return
         try:
-            api = find_api(request)
-            if lines := self._options(request, api):
+            api = request.api
+            if request.method == "OPTIONS" and (lines := self._options(request)):
                 client.answer(no_content(lines, close=request.close), close=request.close)
                 return
             assert isinstance(api, Api), "its head was checked"
@@ -109,7 +109,7 @@ class RequestService:
         client.answer_over_time(exchange)
         driver.take(exchange)
 
-    def _options(self, request: HttpRequest, api: Api | HttpError) -> bytes:
+    def _options(self, request: HttpRequest) -> bytes:
         """What the head of the answer to OPTIONS says; empty where that is no answer, or an instance's."""
         if request.method != "OPTIONS":
             return b""
@@ -117,8 +117,8 @@ class RequestService:
             return self.cors.preflight_lines(request)
         if request.path == "*":
             return b"allow: GET, HEAD, POST, OPTIONS\r\n"
-        if isinstance(api, HttpError) and api.allow:
-            return b"allow: %b, OPTIONS\r\n" % api.allow.encode()
+        if isinstance(request.api, HttpError) and request.api.allow:
+            return b"allow: %b, OPTIONS\r\n" % request.api.allow.encode()
         return b""
 
     def _answer_here(self, request: HttpRequest, api: Api) -> bytes:

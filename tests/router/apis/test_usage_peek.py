@@ -46,19 +46,15 @@ MESSAGES_USAGE = {
 def test_usage_in_the_names_of_other_apis(usage):
     start = b'event: message_start\ndata: {"message":{"usage":{"input_tokens":1,"output_tokens":0}}}\n\n'
     event = f'event: x.completed\ndata: {{"response":{{"output":["usage"],"usage":{json.dumps(usage)}}}}}\n\n'
-    assert peek_usage(start + event.encode() + b'event: message_stop\ndata: {"type":"message_stop"}\n\n') == (
-        40,
-        12,
-        32,
+    assert peek_usage(start + event.encode() + b'event: message_stop\ndata: {"type":"message_stop"}\n\n') == Usage(
+        40, 12, 32
     )
     assert peek_usage(start) == Usage(1, 0, None)
 
 
 def test_what_is_not_said_is_none():
-    assert peek_usage(b'{"usage":{"prompt_tokens":5,"completion_tokens":1,"prompt_tokens_details":null}}') == (
-        5,
-        1,
-        None,
+    assert peek_usage(b'{"usage":{"prompt_tokens":5,"completion_tokens":1,"prompt_tokens_details":null}}') == Usage(
+        5, 1, None
     )
     assert peek_usage(b'{"usage":{"prompt_tokens":5,"total_tokens":5}}') == Usage(5, None, None)
 

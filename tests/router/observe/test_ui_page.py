@@ -29,6 +29,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
 ]
 
+JSON_LINE = "content-type: application/json\r\n"
 TOKEN = "secret"
 CARDS = ({"id": "sim"},)
 CAPACITY = InstanceCapacity()
@@ -61,7 +62,7 @@ class Shown:
             system = {"role": "system", "content": f"You are helper number {number % system_prompts}. " * 400}
             messages = [system, {"role": "user", "content": f"question {number}"}]
             body = {"model": "sim", "stream": True, "max_tokens": 3, "messages": messages}
-            assert (await client.post("/v1/chat/completions", body)).status == 200
+            assert (await client.post("/v1/chat/completions", body, JSON_LINE)).status == 200
 
 
 @asynccontextmanager
