@@ -7,19 +7,10 @@ from msgspec import Raw
 
 from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
 from dualmap.router.apis.json_body import CommonBody, decode, given, salt_of, session_of
-from dualmap.router.apis.prompt_text import (
-    ROLES,
-    SYSTEM_ROLES,
-    Media,
-    Spelled,
-    call_text,
-    chat_blocks,
-    content_text,
-    field_text,
-    in_order,
-    other_text,
-    spell,
-)
+from dualmap.router.apis.media import Media
+from dualmap.router.apis.prompt_blocks import chat_blocks
+from dualmap.router.apis.prompt_text import ROLES, SYSTEM_ROLES, content_text, other_text
+from dualmap.router.apis.spelling import Spelled, call_text, field_text, in_order, spell
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.chat_prompt import read_chat as read_tokens

@@ -7,7 +7,8 @@ import msgspec
 from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
 from dualmap.router.apis.completions import pack_ids
 from dualmap.router.apis.json_body import CommonBody, decode, salt_of, session_of
-from dualmap.router.apis.prompt_text import BYTES_PER_BLOCK_TOKEN, prompt_root
+from dualmap.router.apis.prompt_blocks import prompt_root
+from dualmap.router.apis.spelling import BYTES_PER_BLOCK_TOKEN
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.generate_prompt import read_generate as read_tokens

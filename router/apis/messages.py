@@ -8,19 +8,11 @@ from msgspec import Raw
 from dualmap.router.apis.anthropic_error import anthropic_error
 from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
 from dualmap.router.apis.json_body import CommonBody, decode, given, salt_of, session_of
+from dualmap.router.apis.media import Media
 from dualmap.router.apis.named_model import read_model
-from dualmap.router.apis.prompt_text import (
-    BILLING_HEADER,
-    MAX_PARTS,
-    Media,
-    Spelled,
-    call_text,
-    chat_blocks,
-    content_text,
-    field_text,
-    part_text,
-    spell,
-)
+from dualmap.router.apis.prompt_blocks import chat_blocks
+from dualmap.router.apis.prompt_text import BILLING_HEADER, MAX_PARTS, content_text, part_text
+from dualmap.router.apis.spelling import Spelled, call_text, field_text, spell
 from dualmap.router.apis.stream_rules import MESSAGES_STREAM
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.messages_prompt import read_messages as read_tokens

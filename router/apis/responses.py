@@ -8,18 +8,10 @@ from msgspec import Raw
 
 from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
 from dualmap.router.apis.json_body import CommonBody, decode, given, salt_of, session_of
-from dualmap.router.apis.prompt_text import (
-    ROLES,
-    SYSTEM_ROLES,
-    Media,
-    Spelled,
-    call_text,
-    chat_blocks,
-    content_text,
-    field_text,
-    part_text,
-    spell,
-)
+from dualmap.router.apis.media import Media
+from dualmap.router.apis.prompt_blocks import chat_blocks
+from dualmap.router.apis.prompt_text import ROLES, SYSTEM_ROLES, content_text, part_text
+from dualmap.router.apis.spelling import Spelled, call_text, field_text, spell
 from dualmap.router.apis.state_ids import path_state_id
 from dualmap.router.apis.stream_rules import RESPONSES_STREAM
 from dualmap.router.http.http_request import HttpRequest

@@ -11,7 +11,7 @@ from xxhash import xxh3_64_intdigest
 from dualmap.router.apis.api import Scope
 from dualmap.router.apis.json_body import may_be_object, salt_of
 from dualmap.router.apis.named_model import hides_model, read_model
-from dualmap.router.apis.prompt_text import BYTES_PER_BLOCK_TOKEN
+from dualmap.router.apis.spelling import BYTES_PER_BLOCK_TOKEN
 from dualmap.router.http.credentials import credentials
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import RequestRefusedError, bad_request

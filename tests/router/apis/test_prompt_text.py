@@ -12,8 +12,8 @@ from dualmap.router.apis.chat import CHAT
 from dualmap.router.apis.completions import COMPLETIONS
 from dualmap.router.apis.generate import GENERATE
 from dualmap.router.apis.messages import COUNT_TOKENS, MESSAGES
-from dualmap.router.apis.prompt_text import BYTES_PER_BLOCK_TOKEN
 from dualmap.router.apis.responses import RESPONSES
+from dualmap.router.apis.spelling import BYTES_PER_BLOCK_TOKEN
 from dualmap.router.http.http_request import HttpRequest
 
 BLOCK_TOKENS = 16
