@@ -1,7 +1,7 @@
 """The blocks of a prompt by the token ids that the engine will compute: what its KV events name too.
 
 Optional: it costs a tokenizer's time on a thread of its own. Where a prompt's ids cannot be told exactly, or not in
-time, there is no answer, and the caller has the blocks of its text (router/apis/prompt_text.py).
+time, there is no answer, and the caller has the blocks of its text (router/apis/prompt_blocks.py).
 """
 
 from array import array
