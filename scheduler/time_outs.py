@@ -5,6 +5,7 @@ from heapq import heappop, heappush
 from math import inf
 
 from dualmap.scheduler.attempt import Attempt, AttemptState
+from dualmap.scheduler.request import ChoiceReason
 
 WITHOUT_TOKEN = (AttemptState.WAITING, AttemptState.PREFILLING)
 MIN_KEPT = 1024  # entries from which those of requests that are over are looked for
@@ -50,6 +51,8 @@ class TimeOuts:
             assert watched, f"the time-out of {request_id!r} is forgotten"
 
     def _due_s(self, attempt: Attempt) -> float:
+        if attempt.reason is ChoiceReason.REDIRECTED:  # its proxy has the head of the answer
+            return inf
         timeout_s = attempt.request.timeout_s
         if timeout_s is not None:
             return attempt.arrived_at + timeout_s

@@ -37,6 +37,7 @@ _DISTURBED = {
     "cold-start": "a quarter of the instances joins cold",
     "lose-one": "an instance lost and back",
     "told-answers": "the length of each answer known",
+    "named-sessions": "clients name their sessions",
 }
 
 

@@ -333,6 +333,7 @@ class Gateway:
             "models_served_twice": self.admission.models.twice,
             "in_flight": len(self.driver.exchanges),
             "client_connections": len(self.service.clients),
+            "kept_states": len(self.driver.stateful.homes),
             "journal": "; ".join(journals) or None,
             "prefix_depths": {
                 "epoch": max((agreed.epoch for agreed in depths), default=0),

@@ -17,7 +17,7 @@ HI = [{"role": "user", "content": "hi"}]
         (COMPLETION, b"[]", "Expected `object`"),
         (COMPLETION, b'"text"', "Expected `object`"),
         (COMPLETION, b'{"prompt":"\xff"}', "not a valid request"),
-        (COMPLETION, b'{"prompt":"\\ud800 and more"}', "not a valid request"),
+        (COMPLETION, b'{"prompt":"\\ud800 and more"}', "surrogate"),
         (COMPLETION, b'{"prompt":' + b"[" * 100_000, "not a valid request"),
         (COMPLETION, b'{"x":' + b'{"a":' * 100_000, "not a valid request"),
         (COMPLETION, {}, "`prompt` must be"),

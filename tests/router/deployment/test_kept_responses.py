@@ -48,34 +48,37 @@ def turn(deployment: Deployment, before: str | None = None) -> str:
         return json.load(answer)["id"]
 
 
-def pids(deployment: Deployment) -> set[int]:
-    """Of both gateways, once each serves with all instances; else nothing."""
+def pids(deployment: Deployment, ids: int = 0) -> set[int]:
+    """Of both gateways, once each serves with all instances and knows of so many responses; else nothing."""
     try:
         found = [deployment.status(deployment.admin_port + i) for i in range(2)]
     except (OSError, urllib.error.URLError):
         return set()
     ready = all(sum(m["state"] == "ready" for m in status["members"]) == 3 for status in found)
-    return {s["pid"] for s in found} if ready and all(len(s["gateways"]) == 2 for s in found) else set()
+    whole = all(len(s["gateways"]) == 2 and s["kept_states"] >= ids for s in found)
+    return {s["pid"] for s in found} if ready and whole else set()
 
 
-def kill(deployment: Deployment, victim: int) -> None:
-    os.kill(victim, signal.SIGKILL)
-    await_that(lambda: (now := pids(deployment)) and victim not in now, "both gateways serve again")
+def kill_both(deployment: Deployment, ids: int) -> None:
+    """One after the other, once it knows all that the other one does."""
+    await_that(lambda: pids(deployment, ids), "both gateways know of all responses")
+    for victim in pids(deployment):
+        os.kill(victim, signal.SIGKILL)
+        await_that(lambda v=victim: (now := pids(deployment, ids)) and v not in now, "both gateways serve again")
 
 
 def test_a_turn_finds_its_server_at_every_gateway_and_after_each_of_them_was_restarted(deployment, servers):
     await_that(lambda: pids(deployment), "both gateways serve")
     last = [turn(deployment) for _ in range(SESSIONS)]
     last = [turn(deployment, before) for before in last]
-    for victim in pids(deployment):
-        kill(deployment, victim)
+    kill_both(deployment, 2 * SESSIONS)
     last = [turn(deployment, before) for before in last]
+    await_that(lambda: pids(deployment, 3 * SESSIONS), "both gateways know of all responses")
     (fleet,) = deployment.family.living("ray::Fleet")
     epoch = deployment.status()["epoch"]
     os.kill(fleet, signal.SIGKILL)
     await_that(lambda: deployment.status()["epoch"] > epoch and pids(deployment), "a Fleet that knows as much")
-    for victim in pids(deployment):
-        kill(deployment, victim)
+    kill_both(deployment, 3 * SESSIONS)
     for before in last:
         turn(deployment, before)
     assert sum(len(server.responses) for server in servers) == 4 * SESSIONS

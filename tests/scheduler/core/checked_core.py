@@ -83,7 +83,7 @@ class CheckedCore:
                 if command.reason is ChoiceReason.REDIRECTED:
                     assert self.redirected[request_id] == instance_id
                 else:
-                    assert number <= self.config.max_attempts
+                    assert number <= self.config.max_attempts or self.requests[request_id].searches
                     self._check_able(self.requests[request_id], instance_id)
                 assert command.queued_s >= 0
                 assert 0 <= command.cached_tokens <= self.requests[request_id].prompt_tokens

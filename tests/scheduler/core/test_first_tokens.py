@@ -3,6 +3,7 @@
 import pytest
 
 from dualmap.scheduler.attempt import AttemptState
+from dualmap.scheduler.events import ServedElsewhere
 from tests.scheduler.core.seen import ids
 
 
@@ -80,3 +81,15 @@ def test_assumed_first_tokens_teach_nothing(script):
         core.first_token(f"r{i}")
         core.finish(f"r{i}")
     assert core.view("a").seconds_per_token == pytest.approx(0.001)
+
+
+def test_a_request_that_is_served_elsewhere_than_told_has_no_time_out_any_more(script):
+    """Its proxy has the head of the answer."""
+    core = script("a", "b")
+    core.arrive("r", 1000, streams=False, timeout_s=2.0)
+    there = core.attempt("r").instance_id
+    core.tick(3.0)
+    core.send(ServedElsewhere("r", 1, "b" if there == "a" else "a"))
+    core.core.check()
+    assert core.tick(60.0) == []
+    assert core.finish("r", 2) == []
