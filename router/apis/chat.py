@@ -3,12 +3,11 @@
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
 from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
-from dualmap.router.apis.json_body import CommonBody, decode, given, salt_of, session_of
+from dualmap.router.apis.json_body import ChatBody, decode
 from dualmap.router.apis.media import Media
-from dualmap.router.apis.prompt_blocks import chat_blocks
+from dualmap.router.apis.prompt_blocks import read_as_chat
 from dualmap.router.apis.prompt_text import ROLES, SYSTEM_ROLES, content_text, other_text
 from dualmap.router.apis.spelling import Spelled, call_text, field_text, in_order, spell
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
@@ -26,9 +25,8 @@ class _Message(msgspec.Struct, gc=False):
     tool_call_id: Any = None
 
 
-class _Body(CommonBody, gc=False):
+class _Body(ChatBody, gc=False):
     messages: list[_Message] | None = None
-    tools: Raw = Raw(b"")
     documents: Any = None
     stream_options: Any = msgspec.UNSET
     max_tokens: int | None = None
@@ -55,22 +53,9 @@ def read_chat(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
             content += _beside(message)
         messages.append(ROLES.get(message.role, message.role))
         messages.append(content)
-    model, cache_salt = fields.model or scope.default_model, salt_of(fields.cache_salt, scope)
-    tools = given(fields.tools)
-    blocks = chat_blocks(messages, media, tools, model, cache_salt, scope)
-    return ReadBody(
-        model=model,
-        blocks=blocks.blocks,
-        text_bytes=blocks.text_bytes,
-        media=media.counts,
-        hashed_bytes=blocks.hashed_bytes,
-        stream=fields.stream or False,
-        stream_options=fields.stream_options is not msgspec.UNSET,
-        max_output_tokens=max(0, fields.max_completion_tokens or fields.max_tokens or 0),
-        priority=fields.priority,
-        cache_salt=cache_salt,
-        session=session_of(fields),
-    )
+    says_options = fields.stream_options is not msgspec.UNSET
+    most = fields.max_completion_tokens or fields.max_tokens
+    return read_as_chat(fields, messages, media, most, scope, stream_options=says_options)
 
 
 def _beside(message: _Message) -> str:

@@ -25,6 +25,14 @@ class CommonBody(msgspec.Struct, gc=False):
 
 
 MAX_REREAD_BYTES = 4 << 20  # a second of it at worst
+
+
+class ChatBody(CommonBody, gc=False):
+    """Of an API that vLLM turns into a chat."""
+
+    tools: Raw = Raw(b"")
+
+
 B = TypeVar("B", bound=msgspec.Struct)
 
 

@@ -3,14 +3,13 @@
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
 from dualmap.router.apis.anthropic_error import anthropic_error
 from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
-from dualmap.router.apis.json_body import CommonBody, decode, given, salt_of, session_of
+from dualmap.router.apis.json_body import ChatBody, decode
 from dualmap.router.apis.media import Media
 from dualmap.router.apis.named_model import read_model
-from dualmap.router.apis.prompt_blocks import chat_blocks
+from dualmap.router.apis.prompt_blocks import read_as_chat
 from dualmap.router.apis.prompt_text import BILLING_HEADER, MAX_PARTS, content_text, part_text
 from dualmap.router.apis.spelling import Spelled, call_text, field_text, spell
 from dualmap.router.apis.stream_rules import MESSAGES_STREAM
@@ -23,10 +22,9 @@ class _Message(msgspec.Struct, gc=False):
     content: Any = None
 
 
-class _Body(CommonBody, gc=False):
+class _Body(ChatBody, gc=False):
     system: Any = None
     messages: list[_Message] | None = None
-    tools: Raw = Raw(b"")
     max_tokens: int | None = None
     metadata: Any = None
 
@@ -51,21 +49,7 @@ def read_messages(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
             _add_parts(role, content, messages, media)
         else:
             spell(messages, role, content_text(content, media))
-    model, cache_salt = fields.model or scope.default_model, salt_of(fields.cache_salt, scope)
-    tools = given(fields.tools)
-    blocks = chat_blocks(messages, media, tools, model, cache_salt, scope)
-    return ReadBody(
-        model=model,
-        blocks=blocks.blocks,
-        text_bytes=blocks.text_bytes,
-        media=media.counts,
-        hashed_bytes=blocks.hashed_bytes,
-        stream=fields.stream or False,
-        max_output_tokens=max(0, fields.max_tokens or 0),
-        priority=fields.priority,
-        cache_salt=cache_salt,
-        session=session_of(fields) or _user_of(fields.metadata),
-    )
+    return read_as_chat(fields, messages, media, fields.max_tokens, scope, session=_user_of(fields.metadata))
 
 
 def _system_text(system: Any) -> str:

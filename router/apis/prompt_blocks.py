@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
-from dualmap.router.apis.api import Scope
+from dualmap.router.apis.api import ReadBody, Scope
+from dualmap.router.apis.json_body import ChatBody, given, salt_of, session_of
 from dualmap.router.apis.media import Media
 from dualmap.router.apis.prompt_text import SYSTEM_ROLES
 from dualmap.router.apis.spelling import BYTES_PER_BLOCK_TOKEN, FIELD, Spelled
@@ -20,25 +21,29 @@ MAX_KNOWN_TOOLS = 256
 _known_tools: dict[tuple[int, int, bytes], tuple[tuple[int, ...], int, int]] = {}
 
 
-class ChatBlocks(msgspec.Struct, frozen=True, gc=False):
-    """See ReadBody."""
-
-    blocks: tuple[int, ...]
-    text_bytes: int
-    hashed_bytes: int
-
-
-def chat_blocks(messages: Spelled, media: Media, tools: bytes, model: str, cache_salt: str, scope: Scope) -> ChatBlocks:
-    """tools: JSON, empty where there are none.
+def read_as_chat(
+    fields: ChatBody,
+    messages: Spelled,
+    media: Media,
+    max_output_tokens: int | None,
+    scope: Scope,
+    *,
+    stream_options: bool = False,
+    session: str = "",
+    state: str = "",
+    stored: bool = True,
+) -> ReadBody:
+    """What the body of a chat says. messages, media: of its prompt. session: where the common fields name none.
 
     A block ends with the tools, with the system prompt and with the first message of the user, so that a chat has its
     key from the first turn on and keeps it as it grows.
     """
+    model, cache_salt = fields.model or scope.default_model, salt_of(fields.cache_salt, scope)
     block_bytes = scope.block_tokens * BYTES_PER_BLOCK_TOKEN
     parent = prompt_root(model, cache_salt)
     blocks: tuple[int, ...] = ()
     size = 0
-    if tools:
+    if tools := given(fields.tools):
         blocks, parent, size = _hash_tools(tools, block_bytes, parent)
     system, opening = _boundaries(messages)
     if system:
@@ -56,7 +61,21 @@ def chat_blocks(messages: Spelled, media: Media, tools: bytes, model: str, cache
         size += len(text)
         if len(text) >= block_bytes or not blocks:
             blocks += hash_text(text, block_bytes, parent)
-    return ChatBlocks(blocks, size - media.size_bytes, size)
+    return ReadBody(
+        model=model,
+        blocks=blocks,
+        text_bytes=size - media.size_bytes,
+        media=media.counts,
+        hashed_bytes=size,
+        stream=fields.stream or False,
+        stream_options=stream_options,
+        max_output_tokens=max(0, max_output_tokens or 0),
+        priority=fields.priority,
+        cache_salt=cache_salt,
+        session=session_of(fields) or session,
+        state=state,
+        stored=stored,
+    )
 
 
 @lru_cache(maxsize=256)

@@ -4,12 +4,11 @@ to go to the instance that made it."""
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
 from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
-from dualmap.router.apis.json_body import CommonBody, decode, given, salt_of, session_of
+from dualmap.router.apis.json_body import ChatBody, decode
 from dualmap.router.apis.media import Media
-from dualmap.router.apis.prompt_blocks import chat_blocks
+from dualmap.router.apis.prompt_blocks import read_as_chat
 from dualmap.router.apis.prompt_text import ROLES, SYSTEM_ROLES, content_text, part_text
 from dualmap.router.apis.spelling import Spelled, call_text, field_text, spell
 from dualmap.router.apis.state_ids import path_state_id
@@ -18,10 +17,9 @@ from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.responses_prompt import read_responses as read_tokens
 
 
-class _Body(CommonBody, gc=False):
+class _Body(ChatBody, gc=False):
     instructions: Any = None
     input: str | list[dict[str, Any]] | None = None
-    tools: Raw = Raw(b"")
     max_output_tokens: int | None = None
     previous_response_id: str | None = None
     conversation: Any = None
@@ -36,9 +34,9 @@ def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     fields = decode(_decoder, body)
     if fields is None:
         return NOT_UNDERSTOOD
-    model, state, stored = fields.model or scope.default_model, _state_of(fields), fields.store is not False
+    state, stored = _state_of(fields), fields.store is not False
     if fields.input is None:
-        return ReadBody(understood=False, model=model, state=state, stored=stored)
+        return ReadBody(understood=False, model=fields.model or "", state=state, stored=stored)
     media = Media()
     messages: Spelled = []
     if isinstance(fields.instructions, str):
@@ -48,23 +46,7 @@ def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     else:
         for item in fields.input:
             _add_item(item, messages, media)
-    cache_salt = salt_of(fields.cache_salt, scope)
-    tools = given(fields.tools)
-    blocks = chat_blocks(messages, media, tools, model, cache_salt, scope)
-    return ReadBody(
-        model=model,
-        blocks=blocks.blocks,
-        text_bytes=blocks.text_bytes,
-        media=media.counts,
-        hashed_bytes=blocks.hashed_bytes,
-        stream=fields.stream or False,
-        max_output_tokens=max(0, fields.max_output_tokens or 0),
-        priority=fields.priority,
-        cache_salt=cache_salt,
-        session=session_of(fields),
-        state=state,
-        stored=stored,
-    )
+    return read_as_chat(fields, messages, media, fields.max_output_tokens, scope, state=state, stored=stored)
 
 
 def read_about(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
