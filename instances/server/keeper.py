@@ -30,9 +30,8 @@ def keep(command: list[str], grace_s: float) -> int:
         command,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=_end_with_keeper,  # safe: this process has no threads
+        preexec_fn=_begin_server,  # safe: this process has no threads
     )
-    print(f"pid {server.pid}", flush=True)
     with selectors.DefaultSelector() as selector:
         selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
         while server.poll() is None:
@@ -47,8 +46,10 @@ def keep(command: list[str], grace_s: float) -> int:
     return server.wait()
 
 
-def _end_with_keeper() -> None:
+def _begin_server() -> None:
+    """In the server's process: the server ends with the keeper, and its id is said before anything of its own."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    os.write(sys.stdout.fileno(), b"pid %d\n" % os.getpid())
 
 
 def _signal_group(group: int, number: int) -> bool:

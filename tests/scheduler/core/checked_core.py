@@ -133,11 +133,11 @@ class CheckedCore:
         return self.arrived_at[request.id] + timeout_s
 
     def _check_time_outs(self) -> None:
-        """Right after a tick nobody waits past the time-out, nor runs without a token past the one of its client."""
+        """Right after a tick nobody waits past the time-out, nor runs without a token past the one of its client, but
+        for those whose proxy has the head of the answer."""
         for attempt in self.core.attempts.values():
-            if attempt.state is AttemptState.WAITING or (
-                attempt.state is AttemptState.PREFILLING and attempt.request.timeout_s is not None
-            ):
+            runs = attempt.state is AttemptState.PREFILLING and attempt.reason is not ChoiceReason.REDIRECTED
+            if attempt.state is AttemptState.WAITING or (runs and attempt.request.timeout_s is not None):
                 assert self._due_s(attempt.request) > self.now
 
     def _check_shed(self, request: Request) -> None:
