@@ -23,6 +23,7 @@ MOST_GATEWAYS = 2
 GIVEN_PORTS: set[int] = set()
 RAY_IS_LATE = "timed out during startup"
 RAY_STARTS = 4
+STARTED = "Ctrl-C stops everything"
 
 
 def free_port(count: int = 1) -> int:
@@ -79,7 +80,7 @@ class Deployment:
     def _read(self) -> None:
         for line in self.process.stdout:
             self.output.append(line)
-            if "Ctrl-C stops everything" in line:
+            if STARTED in line:
                 self._started.set()
         self._started.set()
 
@@ -91,7 +92,7 @@ class Deployment:
                 break
             self.process.wait(within_s)
             self._start()
-        assert self.process.poll() is None, self.output
+        assert any(STARTED in line for line in self.output), self.output
 
     def await_ended(self) -> None:
         """All it had to say is in `output`."""
