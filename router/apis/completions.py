@@ -15,9 +15,14 @@ from dualmap.router.tokens.completion_prompt import read_completion as read_toke
 from dualmap.scheduler.blocks import hash_text
 
 
-class _Body(CommonBody, gc=False):
-    prompt: Any = None
+class PackedBody(CommonBody, gc=False):
+    """Of an API whose prompt is no chat."""
+
     stream_options: Any = msgspec.UNSET
+
+
+class _Body(PackedBody, gc=False):
+    prompt: Any = None
     max_tokens: int | None = None
 
 
@@ -42,17 +47,24 @@ def read_completion(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         text = _packed(prompt) or b""
     if not text:
         return NOT_UNDERSTOOD
+    return read_packed(fields, text, prompt_tokens, fields.max_tokens, scope)
+
+
+def read_packed(
+    fields: PackedBody, packed: bytes, prompt_tokens: int, max_output_tokens: int | None, scope: Scope
+) -> ReadBody:
+    """What a body says whose prompt is texts or token ids. packed: the prompt. prompt_tokens: see ReadBody."""
     model, cache_salt = fields.model or scope.default_model, salt_of(fields.cache_salt, scope)
     block_bytes = scope.block_tokens * BYTES_PER_BLOCK_TOKEN
     return ReadBody(
         model=model,
-        blocks=hash_text(text, block_bytes, parent=prompt_root(model, cache_salt)),
-        text_bytes=len(text),
-        hashed_bytes=len(text),
+        blocks=hash_text(packed, block_bytes, parent=prompt_root(model, cache_salt)),
+        text_bytes=len(packed),
+        hashed_bytes=len(packed),
         prompt_tokens=prompt_tokens,
         stream=fields.stream or False,
         stream_options=fields.stream_options is not msgspec.UNSET,
-        max_output_tokens=max(0, fields.max_tokens or 0),
+        max_output_tokens=max(0, max_output_tokens or 0),
         priority=fields.priority,
         cache_salt=cache_salt,
         session=session_of(fields),
