@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util import placement_group, remove_placement_group
+from ray.util import placement_group, placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -87,7 +87,7 @@ class OwnInstances:
         options: dict[str, Any] = {"name": instance_id, **NO_CPU}
         late = time.monotonic() - instance.begun_at > self._placement_timeout_s
         if group is not None:
-            if not group.wait(0):
+            if not _has_place(group):
                 if late:
                     self._give_up(instance_id, instance, lacking(placed))
                 return
@@ -125,6 +125,11 @@ class OwnInstances:
             remove_placement_group(instance.group)
         del self._instances[instance_id]
         self._say(f"{instance_id} has left")
+
+
+def _has_place(group: PlacementGroup) -> bool:
+    """Asked for its state: `group.wait(0)` gives a call of no time at all to answer, and on a busy machine none does."""
+    return bool(placement_group_table(group)["state"] == "CREATED")
 
 
 def lacking(placed: PlacedSpec) -> str:

@@ -142,7 +142,9 @@ def stored(text: str, model: str = "sim") -> dict[str, Any]:
 def cancel(text: str, model: str = "sim") -> list[str]:
     """A response made in the background, and cancelled."""
     with connect() as client:
-        made = client.responses.create(model=model, input=text, max_output_tokens=4000, background=True)
+        made = client.responses.create(
+            model=model, input=text, max_output_tokens=4000, background=True, extra_body={"ignore_eos": True}
+        )
         return [made.status or "", client.responses.cancel(made.id).status or ""]
 
 
