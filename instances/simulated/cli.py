@@ -23,6 +23,7 @@ EXAMPLES = (
     "dualmap sim-instance --port 8001 --image-tokens 1024 --audio-tokens 500 --video-tokens 8000 --file-tokens 2000",
     "dualmap sim-instance --port 8001 --no-response-store",
     "dualmap sim-instance --port 0 --max-num-batched-tokens 4096 --block-size 16 --max-model-len 32768",
+    "dualmap sim-instance --port 8001 --model /models/qwen-7b --served-model-name qwen qwen-7b",
 )
 
 
@@ -33,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     server.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on (default %(default)s)")
     server.add_argument("--model", default="sim", metavar="NAME", help="that it serves (default %(default)s)")
+    server.add_argument(
+        "--served-model-name",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="as clients call it; answers bear the first one (default: the model's)",
+    )
     server.add_argument(
         "--lora", action="append", default=[], metavar="NAME", help="a LoRA adapter; repeatable (default: none)"
     )
@@ -142,7 +150,13 @@ async def _serve(args: argparse.Namespace, profile: EngineProfile) -> None:
     media = MediaTokens(*(getattr(args, f"{kind}_tokens") for kind in MediaTokens._fields))
     keep_responses = not args.no_response_store
     server = SimServer(
-        profile, args.model, args.max_num_queued_reqs, tuple(args.lora), media=media, keep_responses=keep_responses
+        profile,
+        args.model,
+        args.max_num_queued_reqs,
+        tuple(args.lora),
+        names=tuple(args.served_model_name),
+        media=media,
+        keep_responses=keep_responses,
     )
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
