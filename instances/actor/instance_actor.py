@@ -65,6 +65,7 @@ class InstanceActor:
             state=MemberState.STARTING,
             capacity=spec.capacity,
             pool=spec.pool,
+            since=time.time(),
         )
         self.last_error = ""
         self.signals = SignalCollector(spec.instance_id)
@@ -85,13 +86,13 @@ class InstanceActor:
         """No gateway gives it requests from now on; what runs there goes on."""
         self._draining = True
         if self.member.state is MemberState.READY:
-            await self._set(state=MemberState.DRAINING)
+            await self._set(MemberState.DRAINING)
 
     async def undrain(self) -> None:
         """It is given requests again."""
         self._draining = False
         if self.member.state is MemberState.DRAINING:
-            await self._set(state=MemberState.READY)
+            await self._set(MemberState.READY)
 
     async def restart_server(self) -> None:
         """Stop the server, which should have been drained, and start another; it is given requests when that is
@@ -106,7 +107,7 @@ class InstanceActor:
             task.cancel()
         if self._server is not None:
             await self._server.stop()
-        await self._set(state=MemberState.LOST)
+        await self._set(MemberState.LOST)
 
     async def _run(self) -> None:
         failures = 0
@@ -116,14 +117,14 @@ class InstanceActor:
                 await self._send()  # Fleet answers which adapters it has to get first
                 if await self._adapters.join(self._url, self.member.adapters):
                     await self._ask_models()
-                await self._set(state=MemberState.DRAINING if self._draining else MemberState.READY)
+                await self._set(MemberState.DRAINING if self._draining else MemberState.READY)
                 self._decided.set()
                 failures = 0
                 self.last_error = await self._watch()
             except (StartError, OSError) as error:
                 self.last_error = str(error)
             self._decided.set()
-            await self._set(state=MemberState.LOST)
+            await self._set(MemberState.LOST, self.last_error.partition("\n")[0])
             if self._server is not None and self.last_error != ASLEEP:
                 await self._server.stop()
             if self.last_error != RESTARTED:
@@ -246,9 +247,13 @@ class InstanceActor:
                     await self.signals.has_news.wait()
             await asyncio.sleep(NEWS_INTERVAL_S)
 
-    async def _set(self, state: MemberState) -> None:
-        self.member = replace(self.member, state=state)
-        await self._send()
+    async def _set(self, state: MemberState, reason: str = "") -> None:
+        """reason: why, for people."""
+        before = self.member
+        since = before.since if state is before.state else time.time()
+        self.member = replace(before, state=state, reason=reason, since=since)
+        if self.member != before:
+            await self._send()
 
     async def _send(self) -> None:
         signals = self.signals.take()

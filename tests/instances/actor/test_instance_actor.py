@@ -214,9 +214,11 @@ def test_a_drained_server_runs_on_and_can_be_given_requests_again(life):
     async def story(watched):
         first = await watched.reported(is_ready)
         await watched.actor.drain()
-        assert watched.reports[-1] == replace(first, state=MemberState.DRAINING)
+        draining = watched.reports[-1]
+        assert draining == replace(first, state=MemberState.DRAINING, since=draining.since)
+        assert draining.since >= first.since
         await watched.actor.undrain()
-        assert watched.reports[-1] == first
+        assert watched.reports[-1] == replace(first, since=watched.reports[-1].since)
 
     life(story, command=SIM)
 
