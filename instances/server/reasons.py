@@ -6,9 +6,11 @@ Of a server that does not answer: `no_answer`. Of one that answers, but cannot b
 import errno
 import socket
 import ssl
+from signal import strsignal
 
 KEY_SETTING = "gateway.instance_key_file"
 ANOTHER_PROCESS = "another process came to this address"
+UNWATCHED = "it is watched no more"
 NO_VLLM = "answers, but is no vLLM server"
 MOST_CHARACTERS = 160  # of what a server says itself
 
@@ -48,7 +50,7 @@ def no_answer(error: BaseException, timeout_s: float) -> str:
 
 def refused(path: str, status: int, with_key: bool = False) -> str:
     """path: what was asked of it; status: of its answer, which was not 200. with_key: a key was sent along."""
-    if status == 503:
+    if status == 503 and path != "/health":  # where vLLM answers so when its engine is dead
         return "503: it loads its model"
     if status in (401, 403):
         return f"{status}: it refuses the key" if with_key else f"{status}: it wants a key ({KEY_SETTING})"
@@ -67,9 +69,10 @@ def no_token(path: str, status: int) -> str:
     return f"makes no token: {path} " + (f"answers {status}" if status else "does not answer")
 
 
-def ended(code: int, last_words: str = "") -> str:
-    """Of a server of ours. last_words: a line of its log."""
-    return f"its server ended with exit code {code}" + (f": {shortened(last_words)}" if last_words else "")
+def ended(code: int, last_error: str = "") -> str:
+    """Of a server of ours. last_error: of its log."""
+    said = shortened(last_error) or (strsignal(-code) if code < 0 else "")
+    return f"its server ended with exit code {code}" + (f": {said}" if said else "")
 
 
 def started_again(why: str) -> str:

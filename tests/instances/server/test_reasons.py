@@ -79,6 +79,7 @@ def test_a_server_that_answers_but_cannot_be_used():
 
 
 def test_a_server_of_ours_that_ends():
+    assert ended(-9) == "its server ended with exit code -9: Killed"
     assert ended(1) == "its server ended with exit code 1"
     assert started_again(ended(-9, "out of memory")) == (
         "its server ended with exit code -9: out of memory; started again"
