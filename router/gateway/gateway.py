@@ -87,7 +87,8 @@ class Gateway:
         self.connections = InstanceConnections(limits, clock)
         self.driver = RequestDriver(self.admission, self.connections, metrics, clock, gateway_id)
         if tokens is not None:
-            self.driver.by_tokens = TokenArrival(tokens, block_tokens, pools[0].core, self.driver.arrive)
+            first = pools[0].core
+            self.driver.by_tokens = TokenArrival(tokens, block_tokens, first, self.driver.arrive, self.admission)
         self.adapters = AdapterChanges(self.connections, lambda: self.admission.models, tuple(cores), gateway_id)
         self.service = RequestService(self.driver, self.admission, self.adapters, access, clock)
         self._tls = tls

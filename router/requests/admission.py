@@ -98,11 +98,16 @@ class Admission:
             key_blocks=() if read.cached else read.blocks,
             session=session if placement is PREFIX else 0,  # others reuse nothing
             model=model,
-            length_tokens=models.length_to_ask(
-                model, prompt.tokens + max(1, read.max_output_tokens), 1.0 if read.prompt_tokens else LENGTH_MARGIN
+            length_tokens=self.length_to_ask(
+                model, prompt.tokens, read.max_output_tokens, exact=read.prompt_tokens > 0
             ),
         )
         return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines)
+
+    def length_to_ask(self, model: str, prompt_tokens: int, max_output_tokens: int, *, exact: bool) -> int:
+        """See Request.length_tokens."""
+        margin = 1.0 if exact else LENGTH_MARGIN
+        return self.models.length_to_ask(model, prompt_tokens + max(1, max_output_tokens), margin)
 
     def gone(self, asked: Asked) -> HttpError | None:
         """What the client is told where nobody serves the model any more; None where somebody does."""
