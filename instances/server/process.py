@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-LISTENING = re.compile(r"listening on http://([^:/\s]+):(\d+)")
+LISTENING = re.compile(r"listening on http://\[?([^/\s\]]+)\]?:(\d+)")
 LOG_LINES_SHOWN = 6  # of the end of the server's log, in the error when a start fails
 ERROR_LINE = re.compile(r"(?:^|\s)(\w+(?:Error|Exception): .+)")  # the first is the cause, the last ones its effects
 KEEPER_KILLED = -9

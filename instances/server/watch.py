@@ -9,6 +9,7 @@ from typing import Any
 
 from dualmap.instances.server.http_call import NO_ANSWER, http_get, http_post
 from dualmap.instances.server.metrics import ServerMetrics, read_metrics
+from dualmap.scheduler.fleet.endpoint import Endpoint
 
 HEALTH_INTERVAL_S = 0.5
 HEALTH_TIMEOUT_S = 2.0  # a server that takes longer to answer /health is not well
@@ -21,19 +22,19 @@ ENGINE_FAILED_STATUS = 500
 ASLEEP = "it is asleep"  # on purpose, so it is waited for, not started anew
 
 
-async def watch_health(url: str) -> str:
+async def watch_health(endpoint: Endpoint) -> str:
     missed = 0
     while missed < HEALTH_MISSED:
         await asyncio.sleep(HEALTH_INTERVAL_S)
-        missed = missed + 1 if await http_get(f"{url}/health", HEALTH_TIMEOUT_S) is None else 0
+        missed = missed + 1 if await http_get(endpoint, "/health", HEALTH_TIMEOUT_S) is None else 0
     return f"/health did not answer {HEALTH_MISSED} times in a row"
 
 
-async def watch_metrics(url: str, note: Callable[[ServerMetrics], None]) -> str:
+async def watch_metrics(endpoint: Endpoint, note: Callable[[ServerMetrics], None]) -> str:
     """note: is told each sample. A server without metrics is watched no further."""
     started_at = 0.0
     while True:
-        metrics = await scrape(url)
+        metrics = await scrape(endpoint)
         if metrics is not None:
             if started_at and metrics.started_at and metrics.started_at != started_at:
                 return "another server process answers at its address"
@@ -44,24 +45,24 @@ async def watch_metrics(url: str, note: Callable[[ServerMetrics], None]) -> str:
         await asyncio.sleep(SCRAPE_INTERVAL_S)
 
 
-async def watch_progress(url: str, model: str, steps: Callable[[], int | None]) -> str:
+async def watch_progress(endpoint: Endpoint, model: str, steps: Callable[[], int | None]) -> str:
     """steps: of the engine, as last scraped; None where they are unknown: such a server is not asked, since a busy one
     might not answer in time."""
     seen = steps()
     while True:
         await asyncio.sleep(STILL_S)
-        if seen is not None and seen == steps() and not await answers(url, model) and steps() == seen:
+        if seen is not None and seen == steps() and not await answers(endpoint, model) and steps() == seen:
             return f"no token and no step of the engine within {STILL_S + PROBE_TIMEOUT_S:g} s"
         seen = steps()
 
 
-async def scrape(url: str) -> ServerMetrics | None:
-    body = await http_get(f"{url}/metrics", SCRAPE_TIMEOUT_S)
+async def scrape(endpoint: Endpoint) -> ServerMetrics | None:
+    body = await http_get(endpoint, "/metrics", SCRAPE_TIMEOUT_S)
     return None if body is None else read_metrics(body.decode(errors="replace"))
 
 
-async def answers(url: str, model: str) -> bool:
+async def answers(endpoint: Endpoint, model: str) -> bool:
     """Whether the server makes a token. One that refuses the request, as a model without completions does, is alive."""
     body: dict[str, Any] = {"model": model, "prompt": "a", "max_tokens": 1, "temperature": 0}
-    status, _ = await http_post(f"{url}/v1/completions", body, PROBE_TIMEOUT_S)
+    status, _ = await http_post(endpoint, "/v1/completions", body, PROBE_TIMEOUT_S)
     return status not in (NO_ANSWER, ENGINE_FAILED_STATUS)

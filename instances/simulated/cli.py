@@ -13,6 +13,7 @@ from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.media import MediaTokens
 from dualmap.instances.simulated.profile_file import read_profile
 from dualmap.instances.simulated.server import SimServer
+from dualmap.scheduler.fleet.endpoint import host_port
 
 DEFAULTS = EngineProfile()
 MEDIA_DEFAULTS = MediaTokens()
@@ -148,7 +149,7 @@ async def _serve(args: argparse.Namespace, profile: EngineProfile) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     port = await server.start(args.host, args.port)
-    print(f"listening on http://{args.host}:{port}", flush=True)
+    print(f"listening on http://{host_port(args.host, port)}", flush=True)
     await stop.wait()
     await server.stop()
 
