@@ -28,6 +28,7 @@ EXAMPLES = (
     "dualmap sim-instance --port 8001 --ssl-certfile cert.pem --ssl-ca-certs clients.pem --ssl-cert-reqs 2",
     "dualmap sim-instance --uds /run/sim.sock --root-path /llm --load-s 20",
     "dualmap sim-instance --port 0 --max-num-batched-tokens 4096 --block-size 16 --max-model-len 32768",
+    "dualmap sim-instance --port 8001 --model /models/qwen-7b --served-model-name qwen qwen-7b",
 )
 
 
@@ -52,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for so long everything is answered 503, as by a proxy whose server loads its model (default 0)",
     )
     server.add_argument("--model", default="sim", metavar="NAME", help="that it serves (default %(default)s)")
+    server.add_argument(
+        "--served-model-name",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="as clients call it; answers bear the first one (default: the model's)",
+    )
     server.add_argument(
         "--lora", action="append", default=[], metavar="NAME", help="a LoRA adapter; repeatable (default: none)"
     )
@@ -165,6 +173,7 @@ async def _serve(args: argparse.Namespace, profile: EngineProfile, listener: Lis
         args.model,
         args.max_num_queued_reqs,
         tuple(args.lora),
+        names=tuple(args.served_model_name),
         media=media,
         keep_responses=keep_responses,
         front=Front(tuple(filter(None, args.api_key)), args.root_path, args.load_s),

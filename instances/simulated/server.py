@@ -72,8 +72,9 @@ PATHS = dict.fromkeys((*JOBS, *FORM_JOBS, *REPLIES, "/reset_prefix_cache"), "POS
 class SimServer:
     """max_queued: requests that may be in the engine, waiting or running; more are answered 503 (vLLM's
     --max-num-queued-reqs, vllm-project/vllm#49445). Each answer counts. adapters: LoRA adapters, each with a cache of
-    its own; that their weights have to be loaded is not simulated. keep_responses: as vLLM does with
-    VLLM_ENABLE_RESPONSES_API_STORE=1. front: what stands before the APIs."""
+    its own; that their weights have to be loaded is not simulated. names: as clients call the model; empty: as it is
+    called itself. keep_responses: as vLLM does with VLLM_ENABLE_RESPONSES_API_STORE=1. front: what stands before the
+    APIs."""
 
     def __init__(
         self,
@@ -82,17 +83,18 @@ class SimServer:
         max_queued: int | None,
         adapters: tuple[str, ...] = (),
         *,
+        names: tuple[str, ...] = (),
         media: MediaTokens | None = None,
         keep_responses: bool = True,
         front: Front | None = None,
     ) -> None:
         self.clients: set[ClientConnection] = set()
-        self.models = Models(model, adapters)
+        self.models = Models(model, adapters, names)
         store = ResponseStore() if keep_responses else None
         self._served = Served(profile, self.models, media or MediaTokens(), store)
         self._front = front or Front()
         self._loaded_at = 0.0
-        self._engine = EngineLoop(profile, model, max_queued)
+        self._engine = EngineLoop(profile, self.models.base, max_queued)
         self._limits = HttpLimits(max_body_bytes=MAX_BODY_BYTES, idle_timeout_s=5.0)  # uvicorn's keep-alive
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
