@@ -2,7 +2,6 @@
 of itself."""
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -13,13 +12,17 @@ from ray.util import get_node_ip_address
 
 from dualmap.instances.actor.adapter_keeper import AdapterKeeper
 from dualmap.instances.actor.instance_signals import SignalCollector
+from dualmap.instances.actor.start_tries import StartTries
 from dualmap.instances.server.http_call import http_get
+from dualmap.instances.server.model_cards import ModelCardsError, model_cards
 from dualmap.instances.server.process import ServerProcess, StartError
+from dualmap.instances.server.reasons import ANOTHER_PROCESS, UNWATCHED, ended
 from dualmap.instances.server.start import start_server
 from dualmap.instances.server.watch import (
     ASLEEP,
     HEALTH_TIMEOUT_S,
-    answers,
+    MODELS_PATH,
+    look_at,
     scrape,
     watch_health,
     watch_metrics,
@@ -39,7 +42,6 @@ PORT_TRIES = 3  # a port that was free when it was chosen may be taken when the 
 PORT_TAKEN = "address already in use"
 RESTARTED = "it was restarted on request"
 LOCAL_HOST = "127.0.0.1"  # where a server with a socket runs
-BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # between starts; the last one repeats
 
 Report = Callable[[Member, InstanceSignals, WantedAdapters], Awaitable[ReportAnswer]]
 
@@ -65,10 +67,12 @@ class InstanceActor:
             state=MemberState.STARTING,
             capacity=spec.capacity,
             pool=spec.pool,
+            since=time.time(),
         )
         self.last_error = ""
         self.signals = SignalCollector(spec.instance_id)
         self._adapters = AdapterKeeper(spec.instance_id)
+        self._tries = StartTries(spec.start_timeout_s)
         self._decided = asyncio.Event()
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._heartbeat())]
 
@@ -85,13 +89,13 @@ class InstanceActor:
         """No gateway gives it requests from now on; what runs there goes on."""
         self._draining = True
         if self.member.state is MemberState.READY:
-            await self._set(state=MemberState.DRAINING)
+            await self._set(MemberState.DRAINING)
 
     async def undrain(self) -> None:
         """It is given requests again."""
         self._draining = False
         if self.member.state is MemberState.DRAINING:
-            await self._set(state=MemberState.READY)
+            await self._set(MemberState.READY)
 
     async def restart_server(self) -> None:
         """Stop the server, which should have been drained, and start another; it is given requests when that is
@@ -102,33 +106,50 @@ class InstanceActor:
     async def stop(self) -> None:
         """Returns when the server, if it is ours, is gone."""
         self._stopping = True
-        for task in self._tasks:
-            task.cancel()
-        if self._server is not None:
+        running, heartbeat = self._tasks
+        running.cancel()
+        if self._server is None:
+            await self._set(MemberState.LOST, UNWATCHED)
+        else:
+            await self._set(MemberState.STOPPING)
             await self._server.stop()
-        await self._set(state=MemberState.LOST)
+            await self._set(MemberState.STOPPED)
+        heartbeat.cancel()
 
     async def _run(self) -> None:
-        failures = 0
         while not self._stopping:
             try:
                 await self._start()
                 await self._send()  # Fleet answers which adapters it has to get first
                 if await self._adapters.join(self.member.endpoint, self.member.adapters):
                     await self._ask_models()
-                await self._set(state=MemberState.DRAINING if self._draining else MemberState.READY)
+                another = self.member.reason == ANOTHER_PROCESS
+                state = MemberState.DRAINING if self._draining else MemberState.READY
+                await self._set(state, ANOTHER_PROCESS if another else "")
                 self._decided.set()
-                failures = 0
                 self.last_error = await self._watch()
+                after = self._tries.ended(self.last_error)
             except (StartError, OSError) as error:
                 self.last_error = str(error)
+                after = self._tries.failed(error.short if isinstance(error, StartError) else str(error))
             self._decided.set()
-            await self._set(state=MemberState.LOST)
-            if self._server is not None and self.last_error != ASLEEP:
-                await self._server.stop()
-            if self.last_error != RESTARTED:
-                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
-                failures += 1
+            await self._end(*after)
+
+    async def _end(self, state: MemberState, reason: str) -> None:
+        """The instance is lost, or its server did not start. state, reason: of a server of ours from now on."""
+        server = self._server
+        if not self._spec.command or self.last_error == ASLEEP:
+            await self._set(MemberState.LOST, self.last_error)
+        elif server is None or self.last_error != RESTARTED:
+            await self._set(state, reason)
+            if server is not None:
+                await server.stop()
+        else:
+            await self._set(MemberState.STOPPING, RESTARTED)
+            await server.stop()
+            await self._set(MemberState.STARTING, RESTARTED)
+            return
+        await asyncio.sleep(self._tries.pause_s)
 
     @property
     def _model(self) -> str:
@@ -168,22 +189,24 @@ class InstanceActor:
 
     async def _become_ready(self) -> None:
         """Returns when the server answers /health and makes a token. Raises StartError when it ends before."""
-        ready = False
-        while not ready:
-            models = await http_get(self.member.endpoint, "/v1/models", HEALTH_TIMEOUT_S)
-            if models is not None and await http_get(self.member.endpoint, "/health", HEALTH_TIMEOUT_S) is not None:
-                self.member = replace(self.member, model_cards=model_cards(models))
-                ready = await answers(self.member.endpoint, self._model)
-            if self._server is not None and self._server.ended:  # whoever answered, it was another
-                raise self._server.start_error(f"exited with code {await self._server.wait()} before it was ready")
-            if not ready:
-                await asyncio.sleep(READY_POLL_S)
+        while (look := await look_at(self.member.endpoint)).state is not MemberState.READY:
+            if self._server is None:
+                await self._set(look.state, look.reason)
+            await self._expect_running()
+            await asyncio.sleep(READY_POLL_S)
+        await self._expect_running()  # whoever answered, it was another
+        self.member = replace(self.member, model_cards=look.cards)
         metrics = await scrape(self.member.endpoint)
         if metrics is not None:
             told = self.member.capacity
             kv_tokens = metrics.kv_tokens or told.kv_tokens
             max_adapters = metrics.max_adapters or told.max_adapters
             self.member = replace(self.member, capacity=replace(told, kv_tokens=kv_tokens, max_adapters=max_adapters))
+
+    async def _expect_running(self) -> None:
+        """Raises StartError if our server has ended."""
+        if self._server is not None and self._server.ended:
+            raise self._server.start_error(f"exited with code {await self._server.wait()} before it was ready")
 
     async def _watch(self) -> str:
         """Returns why it ended when the instance is lost."""
@@ -198,11 +221,8 @@ class InstanceActor:
         tasks = [asyncio.create_task(watch) for watch in watches]
         beside = [asyncio.create_task(self._follow_models())]
         if self._kv_events is not None:
-            beside.append(
-                asyncio.create_task(
-                    self.signals.follow_kv_events(self._kv_events, self.member.endpoint.host or LOCAL_HOST)
-                )
-            )
+            host = self.member.endpoint.host or LOCAL_HOST
+            beside.append(asyncio.create_task(self.signals.follow_kv_events(self._kv_events, host)))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result()
@@ -227,8 +247,8 @@ class InstanceActor:
 
     async def _ask_models(self) -> bool:
         """Whether the server has others than before."""
-        body = await http_get(self.member.endpoint, "/v1/models", HEALTH_TIMEOUT_S)
-        with suppress(StartError):
+        body = await http_get(self.member.endpoint, MODELS_PATH, HEALTH_TIMEOUT_S)
+        with suppress(ModelCardsError):
             if body is not None and _names(cards := model_cards(body)) != _names(self.member.model_cards):
                 self.member = replace(self.member, model_cards=cards)
                 return True
@@ -247,9 +267,13 @@ class InstanceActor:
                     await self.signals.has_news.wait()
             await asyncio.sleep(NEWS_INTERVAL_S)
 
-    async def _set(self, state: MemberState) -> None:
-        self.member = replace(self.member, state=state)
-        await self._send()
+    async def _set(self, state: MemberState, reason: str = "") -> None:
+        """reason: why, for people."""
+        before = self.member
+        since = before.since if state is before.state else time.time()
+        self.member = replace(before, state=state, reason=reason, since=since)
+        if self.member != before:
+            await self._send()
 
     async def _send(self) -> None:
         signals = self.signals.take()
@@ -257,15 +281,6 @@ class InstanceActor:
         self._adapters.hear(answer)
         if not answer.cache_known:
             self.signals.tell_all()
-
-
-def model_cards(body: bytes) -> tuple[dict[str, Any], ...]:
-    """The entries of a GET /v1/models answer. Raises StartError if it is none."""
-    try:
-        cards = json.loads(body)["data"]
-        return tuple({**card, "id": str(card["id"])} for card in cards)
-    except (ValueError, KeyError, TypeError) as error:
-        raise StartError(f"GET /v1/models answered with no list of models: {error!r}") from None
 
 
 def _names(cards: tuple[dict[str, Any], ...]) -> list[tuple[str, Any]]:
@@ -279,4 +294,4 @@ def _node_address() -> str:
 
 
 async def _exit_of(server: ServerProcess) -> str:
-    return f"the server exited with code {await server.wait()}"
+    return ended(await server.wait(), server.last_error())

@@ -4,7 +4,7 @@ import asyncio
 import http.client
 import json
 import socket
-from typing import Any
+from typing import Any, NamedTuple
 
 from dualmap.router.http.endpoint_connection import tls_context
 from dualmap.router.http.instance_key import authorization_line
@@ -13,18 +13,30 @@ from dualmap.scheduler.fleet.endpoint import Endpoint
 NO_ANSWER = 0
 
 
+class Answer(NamedTuple):
+    """status: NO_ANSWER where there was none, and `error` says why."""
+
+    status: int
+    body: bytes = b""
+    error: Exception | None = None
+
+
 async def http_get(endpoint: Endpoint, path: str, timeout_s: float) -> bytes | None:
     """The body of a 200 answer; None for any other answer and for none."""
-    status, body = await asyncio.to_thread(_call, endpoint, "GET", path, None, timeout_s)
-    return body if status == 200 else None
+    answer = await http_ask(endpoint, path, timeout_s)
+    return answer.body if answer.status == 200 else None
+
+
+async def http_ask(endpoint: Endpoint, path: str, timeout_s: float) -> Answer:
+    return await asyncio.to_thread(_call, endpoint, "GET", path, None, timeout_s)
 
 
 async def http_post(endpoint: Endpoint, path: str, value: Any, timeout_s: float) -> tuple[int, bytes]:
     """Send the value as JSON. Status and body of the answer; NO_ANSWER and nothing where there was none."""
-    return await asyncio.to_thread(_call, endpoint, "POST", path, json.dumps(value).encode(), timeout_s)
+    return (await asyncio.to_thread(_call, endpoint, "POST", path, json.dumps(value).encode(), timeout_s))[:2]
 
 
-def _call(endpoint: Endpoint, method: str, path: str, body: bytes | None, timeout_s: float) -> tuple[int, bytes]:
+def _call(endpoint: Endpoint, method: str, path: str, body: bytes | None, timeout_s: float) -> Answer:
     headers = {"host": endpoint.authority, "user-agent": "Python-urllib", "connection": "close"}
     if body is not None:
         headers["content-type"] = "application/json"
@@ -35,9 +47,9 @@ def _call(endpoint: Endpoint, method: str, path: str, body: bytes | None, timeou
         connection = _Connection(endpoint, timeout_s)
         connection.request(method, endpoint.prefix + path, body, headers)
         answer = connection.getresponse()
-        return answer.status, answer.read()
-    except (OSError, ValueError, http.client.HTTPException):
-        return NO_ANSWER, b""
+        return Answer(answer.status, answer.read())
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return Answer(NO_ANSWER, error=error)
     finally:
         if connection is not None:
             connection.close()

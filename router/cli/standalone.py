@@ -12,9 +12,8 @@ import time
 
 import uvloop
 
-from dualmap.instances.actor.instance_actor import model_cards
 from dualmap.instances.server.http_call import http_get
-from dualmap.instances.server.process import StartError
+from dualmap.instances.server.model_cards import ModelCardsError, model_cards
 from dualmap.router.access.api_keys import ApiKeysError
 from dualmap.router.cli.deployment_flags import add_deployment_flags, overrides
 from dualmap.router.config.config import DualMapConfig
@@ -65,11 +64,11 @@ async def serve(config: DualMapConfig) -> None:
 
 
 async def _member(config: DualMapConfig, instance: ExternalInstance) -> Member:
-    """Raises StartError if the instance does not answer."""
+    """Raises ModelCardsError if the instance does not say which models it has."""
     endpoint = external_endpoint(config, instance)
     models = await http_get(endpoint, "/v1/models", MODELS_TIMEOUT_S)
     if models is None:
-        raise StartError(f"{endpoint} does not answer GET /v1/models")
+        raise ModelCardsError(f"{endpoint} does not answer GET /v1/models")
     return Member(
         instance.id,
         1,
@@ -87,7 +86,7 @@ def main() -> int:
     try:
         config = load_config(args.config, overrides(args))
         uvloop.run(serve(config))
-    except (ApiKeysError, ConfigFileError, StartError, TokenizerError, OSError) as error:
+    except (ApiKeysError, ConfigFileError, ModelCardsError, TokenizerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -42,8 +42,8 @@ from dualmap.scheduler.events import (
     SettingsChanged,
     Tick,
 )
-from dualmap.scheduler.fleet.member import Membership, MemberState
-from dualmap.scheduler.fleet.membership_events import SERVING, membership_events
+from dualmap.scheduler.fleet.member import SERVING, Membership, MemberState
+from dualmap.scheduler.fleet.membership_events import membership_events
 from dualmap.scheduler.fleet.messages import GatewayState, PoolPlan, Sent
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.signals import SignalNews

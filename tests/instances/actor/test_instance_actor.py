@@ -93,26 +93,31 @@ def test_a_started_server_is_reported_with_its_address_models_and_pid(life):
     life(story, command=SIM)
 
 
-def test_a_killed_server_is_lost_and_comes_back_as_a_higher_incarnation(life):
+def test_a_killed_server_is_started_again_as_a_higher_incarnation(life):
     async def story(watched):
         first = await watched.reported(is_ready)
         os.kill(first.pid, signal.SIGKILL)
-        lost = await watched.reported(lambda m: m.state is MemberState.LOST)
-        assert lost.incarnation == first.incarnation
+        again = await watched.reported(lambda m: m.state is MemberState.STARTING and m.reason)
+        assert again.reason == "its server ended with exit code -9: Killed; started again"
+        assert again.incarnation == first.incarnation
+        assert again.since >= first.since
         second = await watched.reported(lambda m: is_ready(m) and m.pid != first.pid)
         assert second.incarnation > first.incarnation
-        assert "exited with code -9" in watched.actor.last_error
+        assert second.reason == ""
+        assert all(m.state is not MemberState.LOST for m in watched.reports)
 
     life(story, command=SIM)
 
 
-def test_stopping_reports_the_loss_and_ends_the_server(life):
+def test_stopping_ends_the_server_and_says_so(life):
     pids = []
 
     async def story(watched):
         pids.append((await watched.reported(is_ready)).pid)
         await watched.actor.stop()
-        assert watched.reports[-1].state is MemberState.LOST
+        states = [m.state for m in watched.reports]
+        assert MemberState.STOPPING in states
+        assert states[-1] is MemberState.STOPPED
 
     life(story, command=SIM)
     with pytest.raises(ProcessLookupError):
@@ -194,7 +199,8 @@ def test_load_is_reported_with_its_age(life):
 
 def test_a_watched_server_is_used_as_soon_as_it_answers(life, tmp_path):
     async def story(watched):
-        await watched.reported(lambda m: m.state is MemberState.STARTING)
+        refused = await watched.reported(lambda m: m.state is MemberState.LOST)
+        assert refused.reason == "connection refused"
         port = watched.actor.member.endpoint.port
         server = await asyncio.create_subprocess_exec(*SIM[:-1], str(port))
         try:
@@ -203,7 +209,8 @@ def test_a_watched_server_is_used_as_soon_as_it_answers(life, tmp_path):
         finally:
             server.kill()
             await server.wait()
-        await watched.reported(lambda m: m.state is MemberState.LOST)
+        lost = await watched.reported(lambda m: m.state is MemberState.LOST and m.since > member.since)
+        assert lost.reason == "connection refused"
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -215,9 +222,11 @@ def test_a_drained_server_runs_on_and_can_be_given_requests_again(life):
     async def story(watched):
         first = await watched.reported(is_ready)
         await watched.actor.drain()
-        assert watched.reports[-1] == replace(first, state=MemberState.DRAINING)
+        draining = watched.reports[-1]
+        assert draining == replace(first, state=MemberState.DRAINING, since=draining.since)
+        assert draining.since >= first.since
         await watched.actor.undrain()
-        assert watched.reports[-1] == first
+        assert watched.reports[-1] == replace(first, since=watched.reports[-1].since)
 
     life(story, command=SIM)
 

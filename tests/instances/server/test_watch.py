@@ -8,8 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from dualmap.instances.server import watch
-from dualmap.instances.server.watch import ASLEEP, answers, watch_health, watch_metrics, watch_progress
+from dualmap.instances.server.reasons import ANOTHER_PROCESS
+from dualmap.instances.server.watch import ASLEEP, answers, look_at, watch_health, watch_metrics, watch_progress
 from dualmap.scheduler.fleet.endpoint import Endpoint
+from dualmap.scheduler.fleet.member import MemberState
 from tests.conftest import WAIT_S, await_that
 
 TIMEOUTS = ("HEALTH_TIMEOUT_S", "SCRAPE_TIMEOUT_S", "PROBE_TIMEOUT_S")
@@ -19,11 +21,13 @@ SAMPLE = (
 
 
 class ScriptedServer:
-    """statuses: by path; None hangs until the server is closed. metrics: the text of /metrics. bodies: of POSTs."""
+    """statuses: by path; None hangs until the server is closed. metrics, models: the text of /metrics and /v1/models.
+    bodies: of POSTs."""
 
     def __init__(self) -> None:
         self.statuses: dict[str, int | None] = {}
         self.metrics = SAMPLE.format(steps=1, start=5)
+        self.models = '{"data": [{"id": "m"}]}'
         self.bodies: list[dict] = []
         self.asked: dict[str, int] = {}
         self.closing = threading.Event()
@@ -36,7 +40,7 @@ class ScriptedServer:
                 if status is None:
                     owner.closing.wait(WAIT_S)
                     return
-                body = owner.metrics.encode() if self.path == "/metrics" else b"{}"
+                body = {"/metrics": owner.metrics, "/v1/models": owner.models}.get(self.path, "{}").encode()
                 self.send_response(status)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
@@ -92,25 +96,54 @@ def end_of(watching) -> str:
     return asyncio.run(limited())
 
 
-LOST_HEALTH = "/health did not answer 3 times in a row"
+def test_a_server_that_makes_a_token_is_ready_with_its_models(server):
+    look = end_of(look_at(server.endpoint))
+    assert (look.state, look.reason, look.cards) == (MemberState.READY, "", ({"id": "m"},))
+    assert server.bodies[0]["model"] == "m"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "reason"),
+    [
+        ("/v1/models", 503, "503: it loads its model"),
+        ("/v1/models", 401, "401: it wants a key (gateway.instance_key_file)"),
+        ("/health", 503, "/health answers 503"),
+        ("/v1/completions", 500, "makes no token: /v1/completions answers 500"),
+    ],
+)
+def test_a_server_that_answers_but_cannot_be_used_is_starting(server, path: str, status: int, reason: str):
+    server.statuses[path] = status
+    assert end_of(look_at(server.endpoint)) == (MemberState.STARTING, reason, ())
+
+
+@pytest.mark.parametrize("models", ["ok", "{}", '{"data": []}', '{"data": [{"id": "m"}, 3]}'])
+def test_a_server_that_answers_everything_with_200_is_no_vllm_server(server, models: str):
+    server.models = models
+    reason = "answers, but is no vLLM server: /v1/models is no list of models"
+    assert end_of(look_at(server.endpoint)) == (MemberState.STARTING, reason, ())
+
+
+def test_a_server_that_does_not_answer_is_lost(server, hangs):
+    hangs("/v1/models")
+    assert end_of(look_at(server.endpoint)) == (MemberState.LOST, "no answer within 0.05 s", ())
 
 
 def test_a_server_that_refuses_its_health_several_times_is_lost(server):
     server.statuses["/health"] = 503
-    assert end_of(watch_health(server.endpoint)) == LOST_HEALTH
+    assert end_of(watch_health(server.endpoint)) == "/health answers 503"
     assert server.asked["/health"] == 3
 
 
 def test_a_server_that_leaves_its_health_unanswered_several_times_is_lost(server, hangs):
     hangs("/health")
-    assert end_of(watch_health(server.endpoint)) == LOST_HEALTH
+    assert end_of(watch_health(server.endpoint)) == "no answer within 0.05 s"
     await_that(lambda: server.asked.get("/health") == 3, "it was asked three times")
 
 
 @pytest.mark.parametrize(
     ("then", "reason"),
     [
-        (SAMPLE.format(steps=1, start=6), "another server process answers at its address"),
+        (SAMPLE.format(steps=1, start=6), ANOTHER_PROCESS),
         (SAMPLE.format(steps=1, start=5) + 'vllm:engine_sleep_state{sleep_state="awake"} 0.0\n', ASLEEP),
     ],
 )

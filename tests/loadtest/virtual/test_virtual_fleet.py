@@ -11,7 +11,7 @@ from dualmap.scheduler.fleet.fleet_core import SETTLE_S, SILENCE_S
 from dualmap.scheduler.fleet.member import Member, MemberState
 
 CONFIG = SchedulerConfig()
-STARTING, READY, DRAINING, LOST = MemberState
+STARTING, READY, DRAINING, _, _, LOST = MemberState
 
 
 def member(instance_id: str, state: MemberState = READY, incarnation: int = 1) -> Member:

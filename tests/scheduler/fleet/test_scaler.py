@@ -10,7 +10,7 @@ from dualmap.scheduler.fleet.scaler import RETRY_S, RefusedError, Scaled, Scaler
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_history import LOST_S
 
-STARTING, READY, DRAINING, LOST = MemberState
+STARTING, READY, DRAINING, _, _, LOST = MemberState
 GATEWAY = GatewayState("g", 9, "", age_s=0.0)
 
 
