@@ -12,7 +12,7 @@ def member_row(member: Member, view: InstanceView | None) -> dict[str, Any]:
     row: dict[str, Any] = {
         "instance_id": member.instance_id,
         "incarnation": member.incarnation,
-        "address": f"{member.host}:{member.port}",
+        "address": str(member.endpoint).removeprefix("http://"),
         "state": member.state.value,
         "pool": member.pool,
     }
