@@ -1,5 +1,6 @@
 from dualmap.router.deployment.tell_states import CALM_S, TellStates
 from dualmap.scheduler import InstanceCapacity
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 
 READY, LOST, STARTING = MemberState.READY, MemberState.LOST, MemberState.STARTING
@@ -16,7 +17,9 @@ class Told:
         self.now += seconds
         self.lines.clear()
         self.states.note(
-            Member(i, 1, "h", port=1, state=state, capacity=InstanceCapacity(), reason="" if state is READY else "why")
+            Member(
+                i, 1, Endpoint("h", 1), state=state, capacity=InstanceCapacity(), reason="" if state is READY else "why"
+            )
             for i, state in states.items()
         )
         return list(self.lines)
