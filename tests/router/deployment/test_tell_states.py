@@ -4,6 +4,7 @@ from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 
 READY, LOST, STARTING = MemberState.READY, MemberState.LOST, MemberState.STARTING
+WHERE = Endpoint("h", 1)
 
 
 class Told:
