@@ -33,7 +33,8 @@ async def http_ask(endpoint: Endpoint, path: str, timeout_s: float) -> Answer:
 
 async def http_post(endpoint: Endpoint, path: str, value: Any, timeout_s: float) -> tuple[int, bytes]:
     """Send the value as JSON. Status and body of the answer; NO_ANSWER and nothing where there was none."""
-    return (await asyncio.to_thread(_call, endpoint, "POST", path, json.dumps(value).encode(), timeout_s))[:2]
+    answer = await asyncio.to_thread(_call, endpoint, "POST", path, json.dumps(value).encode(), timeout_s)
+    return answer.status, answer.body
 
 
 def _call(endpoint: Endpoint, method: str, path: str, body: bytes | None, timeout_s: float) -> Answer:

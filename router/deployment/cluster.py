@@ -19,6 +19,7 @@ from dualmap.router.config.reload import ConfigFile
 from dualmap.router.deployment.external_instances import ExternalInstances
 from dualmap.router.deployment.own_instances import NO_CPU, OwnInstances, cluster_resources
 from dualmap.router.deployment.scaled_pools import ScaledPools
+from dualmap.router.deployment.tell_states import TellStates
 from dualmap.router.fleet.actor import Fleet
 from dualmap.router.fleet.actor_by_name import FLEET, NAMESPACE, REBALANCER, autoscaler_name
 from dualmap.router.fleet.rebalancer import Rebalancer
@@ -94,7 +95,8 @@ class Cluster:
 
     def look_after(self, stop: threading.Event, file: ConfigFile) -> None:
         """Until `stop`: start and stop instances as the Autoscalers say, follow those that run elsewhere, and take over
-        what changes in the file."""
+        what changes in the file. Which instances are lost, and which come back, is said."""
+        states = TellStates(self._say)
         while not stop.wait(SCALING_INTERVAL_S):
             config = file.news()
             if config is not None and self._scaled is not None and self._external is not None:
@@ -108,6 +110,8 @@ class Cluster:
                 with suppress(RayError):  # Ray's head, or Fleet, is away: again in the next round
                     self._external.round()
                 self._scaled.round(self._external.ids)
+            with suppress(RayError):
+                states.round()
 
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
         """Start all gateways. Returns port, admin port and process id of the first, once they serve.

@@ -53,6 +53,18 @@ def test_a_lost_instance_is_counted_on_for_a_while_only():
     assert history.lost == {"a"}
 
 
+def test_an_instance_that_is_started_again_is_waited_for_until_it_is_said_to_be_lost():
+    history = ScalingHistory("", CONFIG)
+    history.add(0.0, fleet({"a": "ready"}), ["a"], [], None)
+    for at in (1.0, 10 * LOST_S):
+        history.add(at, fleet({"a": "starting"}), ["a"], [], None)
+        assert states_of(history) == {"a": ("starting", at - 1.0)}
+        assert history.lost == set()
+    for at, lost in ((11 * LOST_S, set()), (12 * LOST_S + 1, {"a"})):
+        history.add(at, fleet({"a": "lost"}), ["a"], [], None)
+        assert history.lost == lost
+
+
 def test_loads_are_those_of_fleet_and_others_than_ours_are_left_out():
     load = InstanceLoad(
         "a",
