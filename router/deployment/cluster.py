@@ -19,12 +19,14 @@ from dualmap.router.config.reload import ConfigFile
 from dualmap.router.deployment.external_instances import ExternalInstances
 from dualmap.router.deployment.own_instances import NO_CPU, OwnInstances, cluster_resources
 from dualmap.router.deployment.scaled_pools import ScaledPools
+from dualmap.router.deployment.tell_states import TellStates
 from dualmap.router.fleet.actor import Fleet
 from dualmap.router.fleet.actor_by_name import FLEET, NAMESPACE, REBALANCER, autoscaler_name
 from dualmap.router.fleet.rebalancer import Rebalancer
 from dualmap.router.gateway.gateway_actor import GatewayActor
 from dualmap.router.observe.prometheus_targets import write_targets
 from dualmap.router.scaling.autoscaler import Autoscaler
+from dualmap.scheduler.fleet.endpoint import host_port
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.scaler import Scaled
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
@@ -93,7 +95,8 @@ class Cluster:
 
     def look_after(self, stop: threading.Event, file: ConfigFile) -> None:
         """Until `stop`: start and stop instances as the Autoscalers say, follow those that run elsewhere, and take over
-        what changes in the file."""
+        what changes in the file. Which instances are lost, and which come back, is said."""
+        states = TellStates(self._say)
         while not stop.wait(SCALING_INTERVAL_S):
             config = file.news()
             if config is not None and self._scaled is not None and self._external is not None:
@@ -108,6 +111,8 @@ class Cluster:
                 with suppress(RayError):  # Ray's head, or Fleet, is away: again in the next round
                     self._external.round()
                 self._scaled.round(self._external.ids)
+            with suppress(RayError):
+                states.round()
 
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
         """Start all gateways. Returns port, admin port and process id of the first, once they serve.
@@ -122,7 +127,7 @@ class Cluster:
                 chosen = settings.model_copy(update={"port": port, "admin_port": admin_port})
                 ready = self._start_one_gateway(config.model_copy(update={"gateway": chosen}), node_id)
                 first = first or ready
-                admin.append(f"{settings.admin_host}:{ready[1]}")
+                admin.append(host_port(settings.admin_host, ready[1]))
         assert first is not None
         self._tell_prometheus(admin)
         return first
@@ -154,8 +159,8 @@ class Cluster:
         except RayTaskError as error:
             settings = config.gateway
             raise ClusterError(
-                f"cannot listen on {settings.host}:{settings.port} and {settings.admin_host}:{settings.admin_port}:"
-                f" {error.cause}"
+                f"cannot listen on {host_port(settings.host, settings.port)} and"
+                f" {host_port(settings.admin_host, settings.admin_port)}: {error.cause}"
             ) from None
         except RayError as error:
             raise ClusterError(f"the gateway did not start: {told(error)}") from None

@@ -16,8 +16,9 @@ from dualmap.router.gateway.front import Front, HttpFront
 from dualmap.router.gateway.pool import Pool
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.tls import TlsFiles
+from dualmap.router.observe.instance_states import InstanceStates
 from dualmap.router.observe.live_view import live_view
-from dualmap.router.observe.member_row import status_row
+from dualmap.router.observe.member_row import status_rows
 from dualmap.router.observe.metrics import GatewayMetrics, Gauges
 from dualmap.router.observe.pool_timeline import PoolTimeline
 from dualmap.router.observe.recent_decisions import RecentDecisions
@@ -81,7 +82,9 @@ class Gateway:
         self.scheduler = pools[0].scheduler
         self.metrics = metrics
         self.membership = Membership()
-        self.signals = SignalAges([pool.scheduler for pool in pools])
+        self._schedulers = {pool.name: pool.scheduler for pool in pools}
+        self.signals = SignalAges(list(self._schedulers.values()))
+        self.states = InstanceStates(self._schedulers, clock)
         cores = {pool.name: pool.core for pool in pools}
         self.admission = Admission(cores, block_tokens, clock, ask_for_usage, isolate_tenants)
         self.connections = InstanceConnections(limits, clock)
@@ -112,12 +115,13 @@ class Gateway:
         self.front: Front = HttpFront(self.service, limits, clock, tls)
         self._admin = AdminService(self, limits, clock, admin_token, scaling)
         metrics.bind(
-            {pool.name: pool.scheduler for pool in pools},
+            self._schedulers,
             lambda: self.membership,
             self._gauges,
             lambda: self.signals.ages(self._clock()),
             None if self.driver.by_tokens is None else self.driver.by_tokens.outcomes,
             lambda: self.plans,
+            self.states.look,
         )
 
     def serve_proxies(self) -> None:
@@ -189,13 +193,14 @@ class Gateway:
         self._pool_of = {m.instance_id: self.pools[m.pool] for m in membership.members if m.pool in self.pools}
         self.front.apply_membership(membership)
         self.adapters.apply_membership(membership)
-        serving = {m.instance_id: (m.host, m.port) for m in membership.members if m.state in SERVING}
+        serving = {m.instance_id: m.endpoint for m in membership.members if m.state in SERVING}
         self.driver.stateful.cores = {i: self._pool_of[i].core for i in serving if i in self._pool_of}
-        self.connections.set_addresses(serving)
+        self.connections.set_endpoints(serving)
         for pool in self.pools.values():
             for event in membership_events(old.of_pool(pool.name), membership.of_pool(pool.name)):
                 self.driver.handle(event, pool.core)
         self.connections.forget(serving.keys())
+        self.states.apply_membership(membership)
 
     def hear(self, news: SignalNews) -> None:
         """What instances said of themselves."""
@@ -300,12 +305,8 @@ class Gateway:
         if (pool := self._pool_of.get(dispatch.instance_id)) is not None:
             self.timelines[pool.name].note_first_token(ttft_s)
 
-    def reconfigure(
-        self, configs: Mapping[str, SchedulerConfig], limits: HttpLimits, model_aliases: Mapping[str, str]
-    ) -> None:
+    def reconfigure(self, configs: Mapping[str, SchedulerConfig], limits: HttpLimits) -> None:
         """Settings that hold from now on. configs: by pool. limits: clients' open connections keep those they have."""
-        self.admission.aliases = model_aliases
-        self.admission.apply_membership(self.membership)
         self._limits = self.front.limits = limits
         self.connections.limit(limits)
         for name, config in configs.items():
@@ -325,11 +326,8 @@ class Gateway:
 
     def status(self) -> dict[str, Any]:
         """What an operator asks first, as plain values."""
-        views = {i: view for pool in self.pools.values() for i, view in pool.scheduler.instances.items()}
         journals = [pool.journal.state for pool in self.pools.values() if pool.journal is not None]
         depths = self.depths().values()
-        signals = self.signals.describe(self._clock())
-        members = [status_row(m, views.get(m.instance_id), signals) for m in self.membership.members]
         return self._about() | {
             "pid": os.getpid(),
             "policy": ", ".join(dict.fromkeys(pool.scheduler.config.policy for pool in self.pools.values())),
@@ -342,7 +340,7 @@ class Gateway:
                 "epoch": max((agreed.epoch for agreed in depths), default=0),
                 "keys": sum(len(agreed.depths) for agreed in depths),
             },
-            "members": members,
+            "members": status_rows(self.membership.members, self._schedulers, self.states, self.signals, self._clock()),
         }
 
     def live(self, pool_name: str | None, rings_known: str) -> dict[str, Any]:
@@ -355,6 +353,7 @@ class Gateway:
             timeline=self.timelines[name],
             decisions=self.decisions,
             signals=self.signals,
+            states=self.states.describe(),
             rings_known=rings_known,
             now=self._clock(),
         )
@@ -386,6 +385,7 @@ class Gateway:
             self.service.sweep(now)
             self.connections.sweep(now)
             self._admin.sweep(now)
+            self.states.look()
 
     def _gauges(self) -> Gauges:
         gauges: dict[str, tuple[str, float]] = {

@@ -33,8 +33,7 @@ class NotAdmittedError(RequestRefusedError):
 
 class Admission:
     """models, ready: as of the membership in use. ready: some instance is. stopping: requests that still come are
-    turned away. cores: by pool, the first one first. ratio: what is learned of the bytes of a token. aliases: names of
-    clients', and what instances call the model."""
+    turned away. cores: by pool, the first one first. ratio: what is learned of the bytes of a token."""
 
     def __init__(
         self,
@@ -50,15 +49,22 @@ class Admission:
         self.ready = False
         self.stopping = False
         self.ratio = TokenRatio()
-        self.aliases: Mapping[str, str] = {}
+        self._membership = Membership()
+        self._aliases: Mapping[str, str] = {}
         self.cores = cores
         self._block_tokens = block_tokens
         self._clock = clock
         self._ask_for_usage = ask_for_usage
         self._isolate_tenants = isolate_tenants
 
+    def set_aliases(self, aliases: Mapping[str, str]) -> None:
+        """Names that clients use from now on, and what instances call the models."""
+        self._aliases = aliases
+        self.apply_membership(self._membership)
+
     def apply_membership(self, membership: Membership) -> None:
-        self.models = ModelList(membership, next(iter(self.cores)), self.aliases)
+        self._membership = membership
+        self.models = ModelList(membership, next(iter(self.cores)), self._aliases)
         self.ready = any(member.state is MemberState.READY for member in membership.members)
 
     def admit(self, arrived: Arrived) -> Asked:

@@ -57,7 +57,7 @@ class Exchange:
         self.phase = DISPATCHED[self.phase]
         if self.said is not None and self.said.status is BAD_REQUEST:
             self.said = None  # that it was too long there says nothing of this instance
-        running = self.running = Running(self, self._writer, dispatch, pool.answer_lines, now)
+        running = self.running = Running(self, self._writer, dispatch, pool, now)
         pool.run(running)
 
     def drop_attempt(self) -> None:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from dualmap.scheduler.events import InstanceCapacity, ServedModel
+from dualmap.scheduler.fleet.endpoint import Endpoint
 
 
 class MemberState(StrEnum):
@@ -30,9 +31,8 @@ class Member:
 
     instance_id: str
     incarnation: int
-    host: str
+    endpoint: Endpoint
     _: KW_ONLY
-    port: int
     state: MemberState
     capacity: InstanceCapacity
     model_cards: tuple[dict[str, Any], ...] = ()

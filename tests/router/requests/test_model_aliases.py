@@ -26,7 +26,7 @@ def aliased(fleet):
     """i0 serves qwen, i1 serves another model."""
 
     async def begin(f) -> None:
-        f.gateway.admission.aliases = ALIASES
+        f.gateway.admission.set_aliases(ALIASES)
         f.apply(f.member(0, model_cards=CARDS[:1]), f.member(1, model_cards=CARDS[1:]))
 
     return begin
@@ -76,7 +76,7 @@ async def test_aliases_can_change_while_the_gateway_runs(fleet, aliased):
     async with fleet(answers, answers) as f:
         await aliased(f)
         client = await f.client()
-        f.gateway.reconfigure({}, f.gateway.front.limits, {"new": "qwen"})
+        f.gateway.admission.set_aliases({"new": "qwen"})
         assert (await client.post(CHAT_PATH, ask("new"))).status == 200
         assert (await client.post(CHAT_PATH, ask("gpt-4o"))).status == 404
 
