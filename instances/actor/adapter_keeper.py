@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection
 
 from dualmap.instances.server.http_call import http_post
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.messages import ReportAnswer
 from dualmap.scheduler.fleet.wanted_adapters import WantedAdapters
 
@@ -41,23 +42,23 @@ class AdapterKeeper:
         """Adapters that a server with these ones shall have besides, and the requests that load them."""
         return [(name, load) for name, load in self._wanted.loads if load and name not in there]
 
-    async def join(self, url: str, there: Collection[str]) -> bool:
+    async def join(self, endpoint: Endpoint, there: Collection[str]) -> bool:
         """Before the server is used. there: adapters it has. Whether it has others now."""
         try:
             async with asyncio.timeout(JOIN_TIMEOUT_S):
-                changed = await self._unload(url, there)
-                return await self.look_after(url, there) or changed
+                changed = await self._unload(endpoint, there)
+                return await self.look_after(endpoint, there) or changed
         except TimeoutError:
             logger.warning("%s is used without all of its adapters, which take too long to load", self._instance_id)
             self.due.set()
             return True
 
-    async def look_after(self, url: str, there: Collection[str]) -> bool:
+    async def look_after(self, endpoint: Endpoint, there: Collection[str]) -> bool:
         """Load what the server lacks. Whether it has others now. What fails is tried again at the next look."""
         self.due.clear()
         changed = False
         for name, load in self.lacking(there):
-            status, _ = await http_post(f"{url}/v1/load_lora_adapter", json.loads(load), LOAD_TIMEOUT_S)
+            status, _ = await http_post(endpoint, "/v1/load_lora_adapter", json.loads(load), LOAD_TIMEOUT_S)
             if status == OK_STATUS:
                 changed = True
                 self._failed.discard(name)
@@ -66,12 +67,13 @@ class AdapterKeeper:
                 logger.warning("%s does not load the adapter %s: HTTP %d", self._instance_id, name, status)
         return changed
 
-    async def _unload(self, url: str, there: Collection[str]) -> bool:
+    async def _unload(self, endpoint: Endpoint, there: Collection[str]) -> bool:
         """What was unloaded everywhere while the server was not reached. Only of one that joins: nobody changes the
         adapters of that meanwhile."""
         changed = False
         for name, load in self._wanted.loads:
             if not load and name in there:
                 body = {"lora_name": name}
-                changed |= (await http_post(f"{url}/v1/unload_lora_adapter", body, LOAD_TIMEOUT_S))[0] == OK_STATUS
+                status, _ = await http_post(endpoint, "/v1/unload_lora_adapter", body, LOAD_TIMEOUT_S)
+                changed |= status == OK_STATUS
         return changed

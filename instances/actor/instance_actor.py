@@ -41,6 +41,7 @@ MODELS_INTERVAL_S = 5.0
 PORT_TRIES = 3  # a port that was free when it was chosen may be taken when the server listens, a while later
 PORT_TAKEN = "address already in use"
 RESTARTED = "it was restarted on request"
+LOCAL_HOST = "127.0.0.1"  # where a server with a socket runs
 
 Report = Callable[[Member, InstanceSignals, WantedAdapters], Awaitable[ReportAnswer]]
 
@@ -53,7 +54,7 @@ class InstanceActor:
     def __init__(self, spec: InstanceSpec, report: Report, node_host: str | None = "127.0.0.1") -> None:
         self._spec = spec
         self._report = report
-        self._host = spec.host or node_host or _node_address()
+        self._host = spec.endpoint.host or node_host or _node_address()
         self._kv_events = spec.kv_events
         self._server: ServerProcess | None = None
         self._stopping = False
@@ -62,8 +63,7 @@ class InstanceActor:
         self.member = Member(
             spec.instance_id,
             0,
-            spec.host,
-            port=spec.port,
+            spec.endpoint,
             state=MemberState.STARTING,
             capacity=spec.capacity,
             pool=spec.pool,
@@ -121,7 +121,7 @@ class InstanceActor:
             try:
                 await self._start()
                 await self._send()  # Fleet answers which adapters it has to get first
-                if await self._adapters.join(self._url, self.member.adapters):
+                if await self._adapters.join(self.member.endpoint, self.member.adapters):
                     await self._ask_models()
                 another = self.member.reason == ANOTHER_PROCESS
                 state = MemberState.DRAINING if self._draining else MemberState.READY
@@ -152,10 +152,6 @@ class InstanceActor:
         await asyncio.sleep(self._tries.pause_s)
 
     @property
-    def _url(self) -> str:
-        return f"http://{self.member.host}:{self.member.port}"
-
-    @property
     def _model(self) -> str:
         """A name the server answers to; empty before it was asked."""
         return str(self.member.model_cards[0]["id"]) if self.member.model_cards else ""
@@ -177,7 +173,8 @@ class InstanceActor:
             try:
                 server, self._kv_events = await start_server(self._spec, self._host)
                 self._server = server
-                self.member = replace(self.member, host=server.host, port=server.port, pid=server.pid)
+                endpoint = replace(self.member.endpoint, host=server.host, port=server.port)
+                self.member = replace(self.member, endpoint=endpoint, pid=server.pid)
                 try:
                     async with asyncio.timeout(self._spec.start_timeout_s):
                         await self._become_ready()
@@ -192,14 +189,14 @@ class InstanceActor:
 
     async def _become_ready(self) -> None:
         """Returns when the server answers /health and makes a token. Raises StartError when it ends before."""
-        while (look := await look_at(self._url)).state is not MemberState.READY:
+        while (look := await look_at(self.member.endpoint)).state is not MemberState.READY:
             if self._server is None:
                 await self._set(look.state, look.reason)
             await self._expect_running()
             await asyncio.sleep(READY_POLL_S)
         await self._expect_running()  # whoever answered, it was another
         self.member = replace(self.member, model_cards=look.cards)
-        metrics = await scrape(self._url)
+        metrics = await scrape(self.member.endpoint)
         if metrics is not None:
             told = self.member.capacity
             kv_tokens = metrics.kv_tokens or told.kv_tokens
@@ -215,16 +212,20 @@ class InstanceActor:
         """Returns why it ended when the instance is lost."""
         self.signals.reset()
         watches: list[Coroutine[Any, Any, str]] = [
-            watch_health(self._url),
-            watch_metrics(self._url, self.signals.note_metrics),
-            watch_progress(self._url, self._model, lambda: self.signals.steps),
+            watch_health(self.member.endpoint),
+            watch_metrics(self.member.endpoint, self.signals.note_metrics),
+            watch_progress(self.member.endpoint, self._model, lambda: self.signals.steps),
         ]
         if self._server is not None:
             watches += [_exit_of(self._server), self._restart_wanted()]
         tasks = [asyncio.create_task(watch) for watch in watches]
         beside = [asyncio.create_task(self._follow_models())]
         if self._kv_events is not None:
-            beside.append(asyncio.create_task(self.signals.follow_kv_events(self._kv_events, self.member.host)))
+            beside.append(
+                asyncio.create_task(
+                    self.signals.follow_kv_events(self._kv_events, self.member.endpoint.host or LOCAL_HOST)
+                )
+            )
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result()
@@ -242,14 +243,14 @@ class InstanceActor:
             changed = await self._ask_models()
             if self._adapters.lacking(self.member.adapters):
                 await self._send()  # one that is being unloaded everywhere must not be loaded again
-            if await self._adapters.look_after(self._url, self.member.adapters):
+            if await self._adapters.look_after(self.member.endpoint, self.member.adapters):
                 changed |= await self._ask_models()
             if changed:
                 await self._send()
 
     async def _ask_models(self) -> bool:
         """Whether the server has others than before."""
-        body = await http_get(f"{self._url}{MODELS_PATH}", HEALTH_TIMEOUT_S)
+        body = await http_get(self.member.endpoint, MODELS_PATH, HEALTH_TIMEOUT_S)
         with suppress(ModelCardsError):
             if body is not None and _names(cards := model_cards(body)) != _names(self.member.model_cards):
                 self.member = replace(self.member, model_cards=cards)

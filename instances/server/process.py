@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-LISTENING = re.compile(r"listening on http://([^:/\s]+):(\d+)")
 LOG_END_BYTES = 16_384  # of the log of a server that ended, in which an error is looked for
+LISTENING = re.compile(r"listening on http://\[?([^/\s\]]+)\]?:(\d+)")
 LOG_LINES_SHOWN = 6  # of the end of the server's log, in the error when a start fails
 ERROR_LINE = re.compile(r"(?:^|\s)(\w+(?:Error|Exception): .+)")  # the first is the cause, the last ones its effects
 KEEPER_KILLED = -9

@@ -12,6 +12,7 @@ from dualmap.instances.server.http_call import NO_ANSWER, Answer, http_ask, http
 from dualmap.instances.server.metrics import ServerMetrics, read_metrics
 from dualmap.instances.server.model_cards import ModelCardsError, model_cards
 from dualmap.instances.server.reasons import ANOTHER_PROCESS, no_answer, no_model_list, no_token, refused
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import MemberState
 
 HEALTH_INTERVAL_S = 0.5
@@ -36,19 +37,19 @@ class Look(NamedTuple):
     cards: tuple[dict[str, Any], ...] = ()
 
 
-async def look_at(url: str) -> Look:
+async def look_at(endpoint: Endpoint) -> Look:
     """Ask for its models, its health and a token."""
-    models = await http_ask(f"{url}{MODELS_PATH}", HEALTH_TIMEOUT_S)
+    models = await http_ask(endpoint, MODELS_PATH, HEALTH_TIMEOUT_S)
     if models.status != OK_STATUS:
         return _unready(models, MODELS_PATH)
     try:
         cards = model_cards(models.body)
     except ModelCardsError:
         return Look(MemberState.STARTING, no_model_list(MODELS_PATH))
-    health = await http_ask(f"{url}{HEALTH_PATH}", HEALTH_TIMEOUT_S)
+    health = await http_ask(endpoint, HEALTH_PATH, HEALTH_TIMEOUT_S)
     if health.status != OK_STATUS:
         return _unready(health, HEALTH_PATH)
-    status = await _probe(url, str(cards[0]["id"]))
+    status = await _probe(endpoint, str(cards[0]["id"]))
     if not _is_alive(status):
         return Look(MemberState.STARTING, no_token(PROBE_PATH, status))
     return Look(MemberState.READY, cards=cards)
@@ -65,20 +66,20 @@ def _why_not(answer: Answer, path: str) -> str:
     return refused(path, answer.status)
 
 
-async def watch_health(url: str) -> str:
+async def watch_health(endpoint: Endpoint) -> str:
     missed = 0
     while missed < HEALTH_MISSED:
         await asyncio.sleep(HEALTH_INTERVAL_S)
-        answer = await http_ask(f"{url}{HEALTH_PATH}", HEALTH_TIMEOUT_S)
+        answer = await http_ask(endpoint, HEALTH_PATH, HEALTH_TIMEOUT_S)
         missed = missed + 1 if answer.status != OK_STATUS else 0
     return _why_not(answer, HEALTH_PATH)
 
 
-async def watch_metrics(url: str, note: Callable[[ServerMetrics], None]) -> str:
+async def watch_metrics(endpoint: Endpoint, note: Callable[[ServerMetrics], None]) -> str:
     """note: is told each sample. A server without metrics is watched no further."""
     started_at = 0.0
     while True:
-        metrics = await scrape(url)
+        metrics = await scrape(endpoint)
         if metrics is not None:
             if started_at and metrics.started_at and metrics.started_at != started_at:
                 return ANOTHER_PROCESS
@@ -89,31 +90,31 @@ async def watch_metrics(url: str, note: Callable[[ServerMetrics], None]) -> str:
         await asyncio.sleep(SCRAPE_INTERVAL_S)
 
 
-async def watch_progress(url: str, model: str, steps: Callable[[], int | None]) -> str:
+async def watch_progress(endpoint: Endpoint, model: str, steps: Callable[[], int | None]) -> str:
     """steps: of the engine, as last scraped; None where they are unknown: such a server is not asked, since a busy one
     might not answer in time."""
     seen = steps()
     while True:
         await asyncio.sleep(STILL_S)
-        if seen is not None and seen == steps() and not await answers(url, model) and steps() == seen:
+        if seen is not None and seen == steps() and not await answers(endpoint, model) and steps() == seen:
             return f"no token and no step of the engine within {STILL_S + PROBE_TIMEOUT_S:g} s"
         seen = steps()
 
 
-async def scrape(url: str) -> ServerMetrics | None:
-    body = await http_get(f"{url}/metrics", SCRAPE_TIMEOUT_S)
+async def scrape(endpoint: Endpoint) -> ServerMetrics | None:
+    body = await http_get(endpoint, "/metrics", SCRAPE_TIMEOUT_S)
     return None if body is None else read_metrics(body.decode(errors="replace"))
 
 
-async def answers(url: str, model: str) -> bool:
+async def answers(endpoint: Endpoint, model: str) -> bool:
     """Whether the server makes a token. One that refuses the request, as a model without completions does, is alive."""
-    return _is_alive(await _probe(url, model))
+    return _is_alive(await _probe(endpoint, model))
 
 
-async def _probe(url: str, model: str) -> int:
+async def _probe(endpoint: Endpoint, model: str) -> int:
     """Status of the answer to a request for a token."""
     body: dict[str, Any] = {"model": model, "prompt": "a", "max_tokens": 1, "temperature": 0}
-    status, _ = await http_post(f"{url}{PROBE_PATH}", body, PROBE_TIMEOUT_S)
+    status, _ = await http_post(endpoint, PROBE_PATH, body, PROBE_TIMEOUT_S)
     return status
 
 

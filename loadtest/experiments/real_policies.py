@@ -134,7 +134,7 @@ def measure(cluster: Cluster, config: DualMapConfig, policy: str, trace: Path, a
     """Raises ClusterError, FlushError."""
     members = cluster.members()
     for member in members:
-        flush_cache(member.host, member.port)
+        flush_cache(member.endpoint.host, member.endpoint.port)
     before = [counters(member) for member in members]
     out = args.out / f"{policy}.jsonl"
     port, _, pid = cluster.start_gateway(config)
@@ -155,7 +155,7 @@ def measure(cluster: Cluster, config: DualMapConfig, policy: str, trace: Path, a
 
 def counters(member: Member) -> ServerMetrics:
     """Raises ClusterError."""
-    metrics = asyncio.run(scrape(f"http://{member.host}:{member.port}"))
+    metrics = asyncio.run(scrape(member.endpoint))
     if metrics is None:
         raise ClusterError(f"{member.instance_id} gives no metrics")
     return metrics

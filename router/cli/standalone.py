@@ -17,6 +17,7 @@ from dualmap.instances.server.model_cards import ModelCardsError, model_cards
 from dualmap.router.access.api_keys import ApiKeysError
 from dualmap.router.cli.deployment_flags import add_deployment_flags, overrides
 from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.instance_specs import external_endpoint
 from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.config.pool_settings import ExternalInstance
 from dualmap.router.gateway.collect_less import collect_less
@@ -51,7 +52,7 @@ async def serve(config: DualMapConfig) -> None:
         tokens=load_token_blocks(settings.tokenizer, config.scheduler.block_tokens),
     )
     gateway.service.cors = settings.cors_policy()
-    gateway.apply_membership(Membership(1, tuple([await _member(instance) for instance in config.instances])))
+    gateway.apply_membership(Membership(1, tuple([await _member(config, instance) for instance in config.instances])))
     await gateway.start(settings.host, settings.port, admin_host=settings.admin_host, admin_port=settings.admin_port)
     collect_less()
     print(f"listening on http://{settings.host}:{gateway.port}, metrics on port {gateway.admin_port}", flush=True)
@@ -62,17 +63,16 @@ async def serve(config: DualMapConfig) -> None:
     await gateway.stop(settings.drain_s)
 
 
-async def _member(instance: ExternalInstance) -> Member:
+async def _member(config: DualMapConfig, instance: ExternalInstance) -> Member:
     """Raises ModelCardsError if the instance does not say which models it has."""
-    models = await http_get(f"{instance.url}/v1/models", MODELS_TIMEOUT_S)
+    endpoint = external_endpoint(config, instance)
+    models = await http_get(endpoint, "/v1/models", MODELS_TIMEOUT_S)
     if models is None:
-        raise ModelCardsError(f"{instance.url} does not answer GET /v1/models")
-    host, port = instance.address
+        raise ModelCardsError(f"{endpoint} does not answer GET /v1/models")
     return Member(
         instance.id,
         1,
-        host,
-        port=port,
+        endpoint,
         state=MemberState.READY,
         capacity=instance.capacity,
         model_cards=model_cards(models),

@@ -194,9 +194,9 @@ class Gateway:
         self.front.apply_membership(membership)
         self.adapters.apply_membership(membership)
         self.admission.ready = any(member.state is MemberState.READY for member in membership.members)
-        serving = {m.instance_id: (m.host, m.port) for m in membership.members if m.state in SERVING}
+        serving = {m.instance_id: m.endpoint for m in membership.members if m.state in SERVING}
         self.driver.stateful.cores = {i: self._pool_of[i].core for i in serving if i in self._pool_of}
-        self.connections.set_addresses(serving)
+        self.connections.set_endpoints(serving)
         for pool in self.pools.values():
             for event in membership_events(old.of_pool(pool.name), membership.of_pool(pool.name)):
                 self.driver.handle(event, pool.core)

@@ -58,7 +58,7 @@ def live_view(
     ]
     if isinstance(scheduler.policy, DualMap):
         view["prefixes"] = hot_prefixes(scheduler.policy, recent)
-        view["deepened"] = len(scheduler.policy.keys.depths)
+        view["deepened"] = scheduler.policy.deepened
         view["rings_version"] = _rings_version(scheduler)
         if view["rings_version"] != rings_known:
             view["rings"] = ring_picture(scheduler.policy.rings)

@@ -16,7 +16,7 @@ def member_row(member: Member, view: InstanceView | None, state: Mapping[str, An
     row: dict[str, Any] = {
         "instance_id": member.instance_id,
         "incarnation": member.incarnation,
-        "address": f"{member.host}:{member.port}",
+        "address": str(member.endpoint).removeprefix("http://"),
         "pool": member.pool,
         **state,
     }

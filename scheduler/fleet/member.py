@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 from dualmap.scheduler.events import InstanceCapacity
+from dualmap.scheduler.fleet.endpoint import Endpoint
 
 
 class MemberState(StrEnum):
@@ -29,9 +30,8 @@ class Member:
 
     instance_id: str
     incarnation: int
-    host: str
+    endpoint: Endpoint
     _: KW_ONLY
-    port: int
     state: MemberState
     capacity: InstanceCapacity
     model_cards: tuple[dict[str, Any], ...] = ()

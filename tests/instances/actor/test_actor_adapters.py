@@ -12,6 +12,7 @@ from dualmap.instances.actor.instance_actor import InstanceActor
 from dualmap.instances.spec import InstanceSpec
 from dualmap.router.fleet.actor import Fleet
 from dualmap.scheduler import InstanceCapacity, SchedulerConfig
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import ReportAnswer
 from dualmap.scheduler.fleet.signals import InstanceSignals
@@ -33,7 +34,7 @@ class Story:
         self._directory = directory
 
     def start(self) -> None:
-        spec = InstanceSpec("i", InstanceCapacity(), self._directory / "i.log", host="127.0.0.1", port=self.server.port)
+        spec = InstanceSpec("i", InstanceCapacity(), self._directory / "i.log", endpoint=self.server.endpoint)
         self.actor = InstanceActor(spec, self._report)
 
     async def _report(self, member: Member, signals: InstanceSignals, adapters: WantedAdapters) -> ReportAnswer:
@@ -120,7 +121,7 @@ def test_another_fleet_hears_from_instances_what_was_wanted(told):
         story.start()
         await story.until(lambda: story.ready)
         story.fleet = new_fleet()
-        other = Member("j", 1, "h", port=1, state=MemberState.STARTING, capacity=InstanceCapacity())
+        other = Member("j", 1, Endpoint("h", 1), state=MemberState.STARTING, capacity=InstanceCapacity())
 
         async def heard() -> WantedAdapters | None:
             return (await story.fleet.report(other)).adapters

@@ -18,6 +18,7 @@ from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.server import SimServer
 from dualmap.instances.spec import InstanceSpec
 from dualmap.scheduler import InstanceCapacity
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import ReportAnswer
 from dualmap.scheduler.fleet.signals import InstanceSignals
@@ -84,7 +85,7 @@ def test_a_started_server_is_reported_with_its_address_models_and_pid(life):
     async def story(watched):
         member = await watched.reported(is_ready)
         assert watched.reports[0].state is MemberState.STARTING
-        assert member.port > 0
+        assert member.endpoint.port > 0
         assert member.pid > 0
         assert [card["id"] for card in member.model_cards] == ["sim"]
         assert (await watched.actor.first_state())[0].state is MemberState.READY
@@ -153,7 +154,7 @@ def test_a_port_that_was_taken_meanwhile_is_replaced_by_another(life, monkeypatc
 
         async def story(watched):
             member = await watched.reported(is_ready)
-            assert chosen == [taken, member.port]
+            assert chosen == [taken, member.endpoint.port]
             assert all(m.state is not MemberState.LOST for m in watched.reports)
 
         life(story, command=(*SIM[:-1], "{port}"))
@@ -200,11 +201,11 @@ def test_a_watched_server_is_used_as_soon_as_it_answers(life, tmp_path):
     async def story(watched):
         refused = await watched.reported(lambda m: m.state is MemberState.LOST)
         assert refused.reason == "connection refused"
-        port = watched.actor.member.port
+        port = watched.actor.member.endpoint.port
         server = await asyncio.create_subprocess_exec(*SIM[:-1], str(port))
         try:
             member = await watched.reported(is_ready)
-            assert (member.host, member.port, member.pid) == ("127.0.0.1", port, 0)
+            assert (member.endpoint, member.pid) == (Endpoint("127.0.0.1", port), 0)
         finally:
             server.kill()
             await server.wait()
@@ -214,7 +215,7 @@ def test_a_watched_server_is_used_as_soon_as_it_answers(life, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    life(story, host="127.0.0.1", port=port)
+    life(story, endpoint=Endpoint("127.0.0.1", port))
 
 
 def test_a_drained_server_runs_on_and_can_be_given_requests_again(life):
@@ -270,4 +271,4 @@ def test_an_adapter_that_is_loaded_while_a_server_runs_is_reported(life, monkeyp
         finally:
             await server.stop()
 
-    life(story, host="127.0.0.1", port=port)
+    life(story, endpoint=Endpoint("127.0.0.1", port))

@@ -10,6 +10,7 @@ import pytest
 from dualmap.instances.server import watch
 from dualmap.instances.server.reasons import ANOTHER_PROCESS
 from dualmap.instances.server.watch import ASLEEP, answers, look_at, watch_health, watch_metrics, watch_progress
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import MemberState
 from tests.conftest import WAIT_S, await_that
 
@@ -53,7 +54,7 @@ class ScriptedServer:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.endpoint = Endpoint("127.0.0.1", self._server.server_port)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
 
@@ -96,7 +97,7 @@ def end_of(watching) -> str:
 
 
 def test_a_server_that_makes_a_token_is_ready_with_its_models(server):
-    look = end_of(look_at(server.url))
+    look = end_of(look_at(server.endpoint))
     assert (look.state, look.reason, look.cards) == (MemberState.READY, "", ({"id": "m"},))
     assert server.bodies[0]["model"] == "m"
 
@@ -112,30 +113,30 @@ def test_a_server_that_makes_a_token_is_ready_with_its_models(server):
 )
 def test_a_server_that_answers_but_cannot_be_used_is_starting(server, path: str, status: int, reason: str):
     server.statuses[path] = status
-    assert end_of(look_at(server.url)) == (MemberState.STARTING, reason, ())
+    assert end_of(look_at(server.endpoint)) == (MemberState.STARTING, reason, ())
 
 
 @pytest.mark.parametrize("models", ["ok", "{}", '{"data": []}', '{"data": [{"id": "m"}, 3]}'])
 def test_a_server_that_answers_everything_with_200_is_no_vllm_server(server, models: str):
     server.models = models
     reason = "answers, but is no vLLM server: /v1/models is no list of models"
-    assert end_of(look_at(server.url)) == (MemberState.STARTING, reason, ())
+    assert end_of(look_at(server.endpoint)) == (MemberState.STARTING, reason, ())
 
 
 def test_a_server_that_does_not_answer_is_lost(server, hangs):
     hangs("/v1/models")
-    assert end_of(look_at(server.url)) == (MemberState.LOST, "no answer within 0.05 s", ())
+    assert end_of(look_at(server.endpoint)) == (MemberState.LOST, "no answer within 0.05 s", ())
 
 
 def test_a_server_that_refuses_its_health_several_times_is_lost(server):
     server.statuses["/health"] = 503
-    assert end_of(watch_health(server.url)) == "/health answers 503"
+    assert end_of(watch_health(server.endpoint)) == "/health answers 503"
     assert server.asked["/health"] == 3
 
 
 def test_a_server_that_leaves_its_health_unanswered_several_times_is_lost(server, hangs):
     hangs("/health")
-    assert end_of(watch_health(server.url)) == "no answer within 0.05 s"
+    assert end_of(watch_health(server.endpoint)) == "no answer within 0.05 s"
     await_that(lambda: server.asked.get("/health") == 3, "it was asked three times")
 
 
@@ -153,7 +154,7 @@ def test_a_server_that_is_another_or_asleep_is_lost(server, then: str, reason: s
         samples.append(metrics)
         server.metrics = then
 
-    assert end_of(watch_metrics(server.url, note)) == reason
+    assert end_of(watch_metrics(server.endpoint, note)) == reason
     assert len(samples) == 1
 
 
@@ -162,7 +163,7 @@ def test_metrics_that_cannot_be_had_are_no_loss(server):
     noted = []
 
     async def some_time() -> None:
-        watching = asyncio.create_task(watch_metrics(server.url, noted.append))
+        watching = asyncio.create_task(watch_metrics(server.endpoint, noted.append))
         await asyncio.to_thread(await_that, lambda: server.asked.get("/metrics", 0) >= 3, "three scrapes")
         assert not watching.done()
         watching.cancel()
@@ -173,7 +174,7 @@ def test_metrics_that_cannot_be_had_are_no_loss(server):
 
 def test_an_engine_that_neither_steps_nor_answers_is_lost_whatever_its_health(server, hangs):
     hangs("/v1/completions")
-    assert end_of(watch_progress(server.url, "m", lambda: 7)).startswith("no token and no step of the engine")
+    assert end_of(watch_progress(server.endpoint, "m", lambda: 7)).startswith("no token and no step of the engine")
     await_that(lambda: server.bodies, "it was asked")
     assert server.bodies[0]["model"] == "m"
     assert server.bodies[0]["max_tokens"] == 1
@@ -181,7 +182,7 @@ def test_an_engine_that_neither_steps_nor_answers_is_lost_whatever_its_health(se
 
 def watched_until(server, steps, enough) -> None:
     async def some_time() -> None:
-        watching = asyncio.create_task(watch_progress(server.url, "m", steps))
+        watching = asyncio.create_task(watch_progress(server.endpoint, "m", steps))
         await asyncio.to_thread(await_that, enough, "enough")
         assert not watching.done()
         watching.cancel()
@@ -214,9 +215,9 @@ def test_one_whose_steps_are_unknown_is_not_asked(server):
 @pytest.mark.parametrize(("status", "alive"), [(200, True), (400, True), (404, True), (503, True), (500, False)])
 def test_a_refusal_is_a_sign_of_life_and_an_engine_error_is_not(server, status, alive: bool):
     server.statuses["/v1/completions"] = status
-    assert end_of(answers(server.url, "m")) is alive
+    assert end_of(answers(server.endpoint, "m")) is alive
 
 
 def test_an_engine_that_does_not_answer_gives_no_sign_of_life(server, hangs):
     hangs("/v1/completions")
-    assert not end_of(answers(server.url, "m"))
+    assert not end_of(answers(server.endpoint, "m"))

@@ -1,8 +1,10 @@
 from dualmap.router.deployment.tell_states import CALM_S, TellStates
 from dualmap.scheduler import InstanceCapacity
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 
 READY, LOST, STARTING = MemberState.READY, MemberState.LOST, MemberState.STARTING
+WHERE = Endpoint("h", 1)
 
 
 class Told:
@@ -20,8 +22,7 @@ class Told:
             Member(
                 i,
                 self.incarnation,
-                "h",
-                port=1,
+                Endpoint("h", 1),
                 state=state,
                 capacity=InstanceCapacity(),
                 reason="" if state is READY else "why",

@@ -8,6 +8,7 @@ import pytest
 from dualmap.router.observe.instance_states import CALM_S, InstanceStates
 from dualmap.scheduler import FailureCause, InstanceCapacity, Request, Scheduler, SchedulerConfig
 from dualmap.scheduler.events import FirstToken, InstanceJoined, LoadReported, RequestArrived, RequestFailed, Tick
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.instance.reported_load import STALE_AFTER_S
 
@@ -55,7 +56,7 @@ def shown(caplog) -> Shown:
 
 
 def member(instance_id: str, state: MemberState = MemberState.READY, reason: str = "", at: float = 10.0) -> Member:
-    about = Member(instance_id, 1, "h", port=1, state=state, capacity=InstanceCapacity(), reason=reason)
+    about = Member(instance_id, 1, Endpoint("h", 1), state=state, capacity=InstanceCapacity(), reason=reason)
     return replace(about, since=at + UNIX_S)
 
 

@@ -19,6 +19,7 @@ from dualmap.instances.simulated.server import SimServer
 from dualmap.router.gateway.admin import AdminService
 from dualmap.router.http.limits import HttpLimits
 from dualmap.scheduler import InstanceCapacity
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import GatewayState
 from tests.router.conftest import Fleet, answer_hello
@@ -52,7 +53,12 @@ class Shown:
         self, number: int, state: MemberState = MemberState.READY, capacity: InstanceCapacity = CAPACITY
     ) -> Member:
         return Member(
-            f"sim-{number}", 1, "127.0.0.1", port=self.ports[number], state=state, capacity=capacity, model_cards=CARDS
+            f"sim-{number}",
+            1,
+            Endpoint("127.0.0.1", self.ports[number]),
+            state=state,
+            capacity=capacity,
+            model_cards=CARDS,
         )
 
     async def ask(self, requests: int, system_prompts: int = 3) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from dualmap.scheduler import InstanceCapacity, SchedulerConfig
 from dualmap.scheduler.events import InstanceLoad
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.fleet_core import RETELL_S, SETTLE_S, SILENCE_S, FleetCore
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, GatewayReport, PoolPlan
@@ -43,7 +44,7 @@ class Told:
 
 def ready(instance_id: str, incarnation: int = 1) -> Member:
     return Member(
-        instance_id, incarnation, "127.0.0.1", port=8000, state=MemberState.READY, capacity=InstanceCapacity()
+        instance_id, incarnation, Endpoint("127.0.0.1", 8000), state=MemberState.READY, capacity=InstanceCapacity()
     )
 
 
@@ -74,7 +75,7 @@ def test_a_gateway_that_knows_the_epoch_is_told_nothing():
     "changed",
     [
         replace(ready("a"), state=MemberState.DRAINING),
-        replace(ready("a"), port=8001),
+        replace(ready("a"), endpoint=Endpoint("127.0.0.1", 8001)),
         replace(ready("a"), incarnation=2),
         replace(ready("a"), model_cards=({"id": "m"},)),
     ],

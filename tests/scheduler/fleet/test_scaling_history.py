@@ -1,6 +1,7 @@
 """Samples for the scaling plan, made from what Fleet knows."""
 
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
@@ -12,7 +13,7 @@ CONFIG = ScalingConfig(1, 4, up_window_s=10, down_window_s=20)
 
 def fleet(states: dict[str, str], loads=(), totals=None) -> FleetState:
     members = tuple(
-        Member(i, 1, "127.0.0.1", port=80, state=MemberState(state), capacity=InstanceCapacity(kv_tokens=1000))
+        Member(i, 1, Endpoint("127.0.0.1", 80), state=MemberState(state), capacity=InstanceCapacity(kv_tokens=1000))
         for i, state in states.items()
     )
     return FleetState(
