@@ -61,7 +61,7 @@ class TellStates:
         if serving and not told.serving:
             self._say(f"{member.instance_id} is ready{again}")
         elif missed and calm:
-            self._say(f"{member.instance_id} is ready again: it was gone for a moment")
+            self._say(f"{member.instance_id} is ready again: {member.reason or 'it was gone for a moment'}")
         elif told.serving and not serving and calm:
             self._say(f"{member.instance_id} is {member.state}" + (f": {member.reason}" if member.reason else ""))
         else:
