@@ -221,11 +221,8 @@ class InstanceActor:
         tasks = [asyncio.create_task(watch) for watch in watches]
         beside = [asyncio.create_task(self._follow_models())]
         if self._kv_events is not None:
-            beside.append(
-                asyncio.create_task(
-                    self.signals.follow_kv_events(self._kv_events, self.member.endpoint.host or LOCAL_HOST)
-                )
-            )
+            host = self.member.endpoint.host or LOCAL_HOST
+            beside.append(asyncio.create_task(self.signals.follow_kv_events(self._kv_events, host)))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result()

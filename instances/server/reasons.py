@@ -3,27 +3,15 @@
 Of a server that does not answer: `no_answer`. Of one that answers, but cannot be used: the others.
 """
 
-import errno
-import socket
-import ssl
 from signal import strsignal
+
+from dualmap.router.http.endpoint_connection import why_unconnected
 
 KEY_SETTING = "gateway.instance_key_file"
 ANOTHER_PROCESS = "another process came to this address"
 UNWATCHED = "it is watched no more"
 NO_VLLM = "answers, but is no vLLM server"
 MOST_CHARACTERS = 160  # of what a server says itself
-
-_BY_ERRNO = {
-    errno.ECONNREFUSED: "connection refused",
-    errno.ECONNRESET: "it closed the connection",
-    errno.EPIPE: "it closed the connection",
-    errno.EHOSTUNREACH: "no route to its host",
-    errno.ENETUNREACH: "no route to its network",
-    errno.ENOENT: "there is no such socket",
-    errno.EACCES: "its socket may not be opened",
-    errno.EMFILE: "too many files are open here",
-}
 
 
 def no_answer(error: BaseException, timeout_s: float) -> str:
@@ -33,18 +21,10 @@ def no_answer(error: BaseException, timeout_s: float) -> str:
         return no_answer(reason, timeout_s)
     if isinstance(error, TimeoutError):
         return f"no answer within {timeout_s:g} s"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"no TLS connection: {str(reason or error.args[-1]).replace('_', ' ').lower()}"
-    if isinstance(error, socket.gaierror):
-        return "its name is not known"
-    if isinstance(error, OSError) and error.errno in _BY_ERRNO:
-        return _BY_ERRNO[error.errno]
-    if isinstance(error, ConnectionError | EOFError):
-        return "it closed the connection"
     if isinstance(error, OSError):
-        return f"no connection: {shortened(error.strerror or str(error))}"
+        return shortened(why_unconnected(error))
+    if isinstance(error, EOFError):
+        return "it closed the connection"
     return f"{NO_VLLM}: what it says is no HTTP"
 
 

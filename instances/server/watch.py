@@ -41,29 +41,29 @@ async def look_at(endpoint: Endpoint) -> Look:
     """Ask for its models, its health and a token."""
     models = await http_ask(endpoint, MODELS_PATH, HEALTH_TIMEOUT_S)
     if models.status != OK_STATUS:
-        return _unready(models, MODELS_PATH)
+        return _unready(endpoint, models, MODELS_PATH)
     try:
         cards = model_cards(models.body)
     except ModelCardsError:
         return Look(MemberState.STARTING, no_model_list(MODELS_PATH))
     health = await http_ask(endpoint, HEALTH_PATH, HEALTH_TIMEOUT_S)
     if health.status != OK_STATUS:
-        return _unready(health, HEALTH_PATH)
+        return _unready(endpoint, health, HEALTH_PATH)
     status = await _probe(endpoint, str(cards[0]["id"]))
     if not _is_alive(status):
         return Look(MemberState.STARTING, no_token(PROBE_PATH, status))
     return Look(MemberState.READY, cards=cards)
 
 
-def _unready(answer: Answer, path: str) -> Look:
+def _unready(endpoint: Endpoint, answer: Answer, path: str) -> Look:
     state = MemberState.STARTING if answer.status else MemberState.LOST
-    return Look(state, _why_not(answer, path))
+    return Look(state, _why_not(endpoint, answer, path))
 
 
-def _why_not(answer: Answer, path: str) -> str:
+def _why_not(endpoint: Endpoint, answer: Answer, path: str) -> str:
     if answer.error is not None:
         return no_answer(answer.error, HEALTH_TIMEOUT_S)
-    return refused(path, answer.status)
+    return refused(path, answer.status, with_key=bool(endpoint.key_file))
 
 
 async def watch_health(endpoint: Endpoint) -> str:
@@ -72,7 +72,7 @@ async def watch_health(endpoint: Endpoint) -> str:
         await asyncio.sleep(HEALTH_INTERVAL_S)
         answer = await http_ask(endpoint, HEALTH_PATH, HEALTH_TIMEOUT_S)
         missed = missed + 1 if answer.status != OK_STATUS else 0
-    return _why_not(answer, HEALTH_PATH)
+    return _why_not(endpoint, answer, HEALTH_PATH)
 
 
 async def watch_metrics(endpoint: Endpoint, note: Callable[[ServerMetrics], None]) -> str:

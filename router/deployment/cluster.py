@@ -26,6 +26,7 @@ from dualmap.router.fleet.rebalancer import Rebalancer
 from dualmap.router.gateway.gateway_actor import GatewayActor
 from dualmap.router.observe.prometheus_targets import write_targets
 from dualmap.router.scaling.autoscaler import Autoscaler
+from dualmap.scheduler.fleet.endpoint import host_port
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.scaler import Scaled
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
@@ -127,7 +128,7 @@ class Cluster:
                 chosen = settings.model_copy(update={"port": port, "admin_port": admin_port})
                 ready = self._start_one_gateway(config.model_copy(update={"gateway": chosen}), node_id)
                 first = first or ready
-                admin.append(f"{settings.admin_host}:{ready[1]}")
+                admin.append(host_port(settings.admin_host, ready[1]))
         assert first is not None
         self._tell_prometheus(admin)
         return first
@@ -159,8 +160,8 @@ class Cluster:
         except RayTaskError as error:
             settings = config.gateway
             raise ClusterError(
-                f"cannot listen on {settings.host}:{settings.port} and {settings.admin_host}:{settings.admin_port}:"
-                f" {error.cause}"
+                f"cannot listen on {host_port(settings.host, settings.port)} and"
+                f" {host_port(settings.admin_host, settings.admin_port)}: {error.cause}"
             ) from None
         except RayError as error:
             raise ClusterError(f"the gateway did not start: {told(error)}") from None

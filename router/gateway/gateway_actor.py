@@ -28,6 +28,7 @@ from dualmap.router.requests.request_watcher import RequestWatcher
 from dualmap.router.scaling.endpoints import ScalingEndpoints
 from dualmap.router.tokens.token_blocks import load_token_blocks
 from dualmap.scheduler import Scheduler, SchedulerConfig
+from dualmap.scheduler.fleet.endpoint import host_port
 from dualmap.scheduler.fleet.gateway_link import GatewayLink
 from dualmap.scheduler.fleet.messages import FleetNews, GatewayReport
 from dualmap.scheduler.snapshot import Snapshot
@@ -182,7 +183,7 @@ class GatewayActor:
         self._link.note_sent(gateway.take_sent())
         self._link.note_states(gateway.driver.stateful.homes.take_news())
         depths = gateway.depths() if self._link.tell_depths else None
-        admin = f"{self._config.gateway.admin_host}:{gateway.admin_port}"
+        admin = host_port(self._config.gateway.admin_host, gateway.admin_port)
         return self._link.report(gateway.own_loads(), gateway.totals(), depths, admin)
 
     async def _plan_moves(self) -> None:

@@ -42,7 +42,7 @@ def untrusted() -> ssl.SSLCertVerificationError:
         (FileNotFoundError(errno.ENOENT, "No such file or directory"), "there is no such socket"),
         (OSError("Multiple exceptions: one, other"), "no connection: Multiple exceptions: one, other"),
         (untrusted(), "its certificate is not trusted: self-signed certificate"),
-        (ssl.SSLError(1, "wrong version number"), "no TLS connection: wrong version number"),
+        (ssl.SSLError(1, "wrong version number"), "no TLS connection: wrong version number: does it speak plain HTTP?"),
         (http.client.BadStatusLine("SSH-2.0"), "answers, but is no vLLM server: what it says is no HTTP"),
     ],
 )
