@@ -26,7 +26,8 @@ class InstanceSpec:
     start. Without {port} the server has to print `listening on http://HOST:PORT`. {kv_port} and {kv_replay_port} are
     free ports, too, for kv_events. host: empty takes the address of the node the server is started on.
     start_timeout_s: from its start until it answers. stop_grace_s: from SIGTERM to SIGKILL.
-    pool: which instances it serves the same models with.
+    pool: which instances it serves the same models with. probe: whether it may be asked for a token, where nothing else
+    tells that it is alive. behind_balancer: several servers answer at the address.
     """
 
     instance_id: str
@@ -40,3 +41,5 @@ class InstanceSpec:
     stop_grace_s: float = 3.0
     kv_events: KvEventSource | None = None
     pool: str = ""
+    probe: bool = True
+    behind_balancer: bool = False

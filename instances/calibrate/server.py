@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from dualmap.instances.calibrate.stream import CalibrateError
-from dualmap.instances.server.http_call import http_get
 from dualmap.instances.server.metrics import ServerMetrics, read_metrics
+from dualmap.instances.server.server_client import get_once
+from dualmap.scheduler.fleet.endpoint import Endpoint
 
 TIMEOUT_S = 10.0
 
@@ -52,12 +53,12 @@ async def ask_target(url: str, model: str | None) -> CalibrateTarget:
     host, port = _address(url)
     base = f"http://{host}:{port}"
     metrics = await idle_metrics(base)
-    card = _card(_decode(await _get(f"{base}/v1/models"), _Models, f"{base}/v1/models").data, model, base)
+    card = _card(_decode(await _get(base, "/v1/models"), _Models, f"{base}/v1/models").data, model, base)
     if card.max_model_len is None:
         raise CalibrateError(f"{base}/v1/models does not tell max_model_len: not a vLLM server?")
     if not metrics.kv_tokens:
         raise CalibrateError(f"{base}/metrics does not tell the size of the KV cache (vllm:cache_config_info)")
-    version = _decode(await _get(f"{base}/version"), _Version, f"{base}/version").version
+    version = _decode(await _get(base, "/version"), _Version, f"{base}/version").version
     return CalibrateTarget(
         base, host, port, card.id, version, card.max_model_len, metrics.block_tokens, metrics.kv_tokens
     )
@@ -65,7 +66,7 @@ async def ask_target(url: str, model: str | None) -> CalibrateTarget:
 
 async def idle_metrics(base: str) -> ServerMetrics:
     """Raises CalibrateError while requests are there."""
-    metrics = read_metrics((await _get(f"{base}/metrics")).decode(errors="replace"))
+    metrics = read_metrics(await _get(base, "/metrics"))
     if metrics is None:
         raise CalibrateError(f"{base}/metrics has no metrics of vLLM: this works with vLLM servers only")
     if metrics.running or metrics.waiting:
@@ -87,10 +88,10 @@ def _address(url: str) -> tuple[str, int]:
     return parts.hostname, port
 
 
-async def _get(url: str) -> bytes:
-    body = await http_get(url, TIMEOUT_S)
+async def _get(base: str, path: str) -> bytes:
+    body = await get_once(Endpoint(*_address(base)), path, TIMEOUT_S)
     if body is None:
-        raise CalibrateError(f"{url} gives no answer: is a vLLM server there?")
+        raise CalibrateError(f"{base}{path} gives no answer: is a vLLM server there?")
     return body
 
 

@@ -12,9 +12,8 @@ import time
 
 import uvloop
 
-from dualmap.instances.actor.instance_actor import model_cards
-from dualmap.instances.server.http_call import http_get
-from dualmap.instances.server.process import StartError
+from dualmap.instances.server.server_client import get_once
+from dualmap.instances.watcher.looks import NotReadyError, model_cards
 from dualmap.router.access.api_keys import ApiKeysError
 from dualmap.router.cli.deployment_flags import add_deployment_flags, overrides
 from dualmap.router.config.config import DualMapConfig
@@ -28,6 +27,7 @@ from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.router.tokens.load_tokenizer import TokenizerError
 from dualmap.router.tokens.token_blocks import load_token_blocks
 from dualmap.scheduler import Scheduler
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 
 MODELS_TIMEOUT_S = 5.0
@@ -64,10 +64,10 @@ async def serve(config: DualMapConfig) -> None:
 
 
 async def _member(instance: ExternalInstance) -> Member:
-    """Raises StartError if the instance does not answer."""
-    models = await http_get(f"{instance.url}/v1/models", MODELS_TIMEOUT_S)
+    """Raises NotReadyError if the instance does not answer."""
+    models = await get_once(Endpoint(*instance.address), "/v1/models", MODELS_TIMEOUT_S)
     if models is None:
-        raise StartError(f"{instance.url} does not answer GET /v1/models")
+        raise NotReadyError(f"{instance.url} does not answer GET /v1/models")
     host, port = instance.address
     return Member(
         instance.id,
@@ -87,7 +87,7 @@ def main() -> int:
     try:
         config = load_config(args.config, overrides(args))
         uvloop.run(serve(config))
-    except (ApiKeysError, ConfigFileError, StartError, TokenizerError, OSError) as error:
+    except (ApiKeysError, ConfigFileError, NotReadyError, TokenizerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

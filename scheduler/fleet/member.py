@@ -17,7 +17,8 @@ class MemberState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Member:
     """One instance. model_cards: the `data` entries of its GET /v1/models. pid: of its server, 0 if not ours. pool:
-    which instances it serves the same model with; empty is the first one."""
+    which instances it serves the same model with; empty is the first one. started_at: when the server's process began,
+    Unix seconds; 0 where unknown."""
 
     instance_id: str
     incarnation: int
@@ -29,6 +30,7 @@ class Member:
     model_cards: tuple[dict[str, Any], ...] = ()
     pid: int = 0
     pool: str = ""
+    started_at: float = 0.0
 
     @property
     def adapters(self) -> tuple[str, ...]:
