@@ -10,6 +10,9 @@ VLLM_STAMP := $(VLLM)/.installed
 CLIENTS := .venv-clients
 CLIENTS_STAMP := $(CLIENTS)/.installed
 
+# Servers and tests are many processes that import the same files: each is compiled once, whatever the user's default.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test test-slow test-simulated test-vllm test-envoy test-browser test-clients vllm clients reference check overhead clean
 
 setup: $(STAMP)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dualmap.scheduler.events import InstanceCapacity
+from dualmap.scheduler.fleet.endpoint import NOWHERE, Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,12 @@ class KvEventSource:
 
 @dataclass(frozen=True, slots=True)
 class InstanceSpec:
-    """Either `command`, a server to start, or host and port of one to watch.
+    """Either `command`, a server to start, or the endpoint of one to watch.
 
     In the command, {host} and {port} are replaced by what the server is to listen on; a free port is taken for each
     start. Without {port} the server has to print `listening on http://HOST:PORT`. {kv_port} and {kv_replay_port} are
-    free ports, too, for kv_events. host: empty takes the address of the node the server is started on.
+    free ports, too, for kv_events. endpoint: of a server to start, how it is reached but for the port; an empty host is
+    the address of the node it is started on.
     start_timeout_s: from its start until it answers. stop_grace_s: from SIGTERM to SIGKILL.
     pool: which instances it serves the same models with. probe: whether it may be asked for a token, where nothing else
     tells that it is alive. behind_balancer: several servers answer at the address.
@@ -32,11 +34,10 @@ class InstanceSpec:
 
     instance_id: str
     capacity: InstanceCapacity
-    log_path: Path
+    log_path: Path = Path()
     command: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
-    host: str = ""
-    port: int = 0
+    endpoint: Endpoint = NOWHERE
     start_timeout_s: float = 30.0
     stop_grace_s: float = 3.0
     kv_events: KvEventSource | None = None

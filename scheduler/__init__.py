@@ -29,6 +29,7 @@ from dualmap.scheduler.events import (
     RequestFailed,
     RequestFinished,
     ServedElsewhere,
+    ServedModel,
     SettingsChanged,
     Tick,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "SchedulerConfig",
     "SchedulerError",
     "ServedElsewhere",
+    "ServedModel",
     "SettingsChanged",
     "Snapshot",
     "TellOthers",

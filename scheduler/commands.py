@@ -18,8 +18,8 @@ class RejectReason(StrEnum):
 
 @record
 class Dispatch:
-    """Send the request to the instance. last: if this attempt fails, none will follow. The rest says why, for metrics
-    and headers; the driver decides nothing by it.
+    """Send the request to the instance. last: if this attempt fails, none will follow. longer: another instance takes
+    longer prompts and answers. The rest says why, for metrics and headers; the driver decides nothing by it.
 
     queued_s: time spent waiting in the gateway. estimated_ttft_s: from arrival, as estimated when it was placed.
     cached_tokens: tokens of the prompt believed to be cached there.
@@ -34,6 +34,7 @@ class Dispatch:
     estimated_ttft_s: float
     cached_tokens: int
     last: bool = False
+    longer: bool = False
 
 
 @record

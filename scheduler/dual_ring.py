@@ -31,10 +31,11 @@ class DualRing:
         self._first.remove(instance_id)
         self._second.remove(instance_id)
 
-    def candidates(self, key: int, avoid: Set[str] = frozenset()) -> tuple[str, ...]:
+    def candidates(self, key: int, avoid: Set[str] = frozenset(), unable: Set[str] = frozenset()) -> tuple[str, ...]:
         """The key's instances, that of the first ring first: two, or fewer where no more are left. Where both rings
         name the same instance, the second candidate is the next distinct one on the second ring. Where one is
-        avoided its stand-in comes last, so that at a tie the key stays with the candidate it had."""
+        avoided its stand-in comes last, so that at a tie the key stays with the candidate it had. unable: of those to
+        avoid, who is never the key's candidate: it is as if they were not on the rings."""
         first = self._first.lookup(key, avoid)
         if first is None:
             return ()
@@ -45,6 +46,6 @@ class DualRing:
             second = self._second.lookup(key, avoid | {first})
         if second is None:
             return (first,)
-        if avoid and first not in self.candidates(key):
+        if avoid and len(avoid) > len(unable) and first not in self.candidates(key, unable, unable):
             return second, first
         return first, second

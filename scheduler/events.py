@@ -56,21 +56,33 @@ class FailureCause(StrEnum):
     STALLED = "stalled"  # no byte for longer than the stall time-out
     ABORTED = "aborted"  # the instance ended the answer by itself: it shuts down, or its engine failed
     ERROR = "error"  # the instance answered with HTTP 500
+    UNAUTHORIZED = "unauthorized"  # the instance wants another key than the gateway's (HTTP 401)
     INSTANCE_LOST = "instance_lost"
     NOT_HERE = "not_here"  # the instance does not keep what the request goes on from (HTTP 404); another one may
+    TOO_LONG = "too_long"  # prompt and answer are more than the instance takes (HTTP 400); another one takes more
+
+
+@record
+class ServedModel:
+    """A model by a name that requests give it. max_tokens: the longest prompt and answer together (vLLM:
+    max_model_len); 0: not known."""
+
+    name: str
+    max_tokens: int = 0
 
 
 @record
 class InstanceJoined:
     """The instance is ready. A higher incarnation replaces a lower one: another process, with an empty cache. The same
-    one again: it drains no more, or has other adapters. adapters: LoRA adapters it can run, by the names that requests
-    give them."""
+    one again: it drains no more, or offers other models. adapters: LoRA adapters it can run, by the names that requests
+    give them. models: what else it serves, by each name; empty: it may serve any."""
 
     instance_id: str
     incarnation: int = 0
     capacity: InstanceCapacity = InstanceCapacity()
     _: KW_ONLY
     adapters: tuple[str, ...] = ()
+    models: tuple[ServedModel, ...] = ()
 
 
 @record

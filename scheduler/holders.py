@@ -45,6 +45,17 @@ class Holders:
             mask = here
         return len(blocks), mask
 
+    def deepest_of(self, blocks: tuple[int, ...], bits: int) -> tuple[int, int]:
+        """The same of the instances with these bits alone."""
+        masks = self._masks
+        mask = 0
+        for depth, block in enumerate(blocks):
+            here = masks.get(block, 0) & bits
+            if not here:
+                return depth, mask
+            mask = here
+        return len(blocks), mask
+
     def instances(self, mask: int) -> Iterator[str]:
         """The instances of a mask, in the order of their bits."""
         while mask:

@@ -58,6 +58,17 @@ class LoadOrder(Generic[L]):
         hot ones do not make a busy cluster, however much waits there."""
         return max(0.0, self._busy_s) / (BUSY_BACKLOG_S * len(self._order)) if self._order else 0.0
 
+    def mean_s_of(self, some: Collection[str] | None) -> float:
+        """The same of these instances; None: of all."""
+        return self.mean_s if some is None else sum(self._loads[i][-1] for i in some) / max(1, len(some))
+
+    def busy_of(self, some: Collection[str] | None) -> float:
+        """The same of these instances; None: of all."""
+        if some is None:
+            return self.busy
+        busy_s = sum(min(self._loads[i][-1], BUSY_BACKLOG_S) for i in some)
+        return max(0.0, busy_s) / (BUSY_BACKLOG_S * max(1, len(some)))
+
     def add(self, view: L) -> None:
         load = self._loads[view.instance_id] = _load_of(view)
         self._views[view.instance_id] = view

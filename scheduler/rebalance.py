@@ -28,7 +28,8 @@ def plan_rebalance(snapshot: Snapshot, config: SchedulerConfig) -> list[Move]:
     moves: list[Move] = []
     for hot in sorted(snapshot.instances, key=lambda i: (-i.backlog_tokens * i.seconds_per_token, i.instance_id)):
         queue = [w for w in snapshot.waiting if w.instance_id == hot.instance_id]
-        moves += _relieve(hot, queue, loads, snapshot.recompute_price, config, config.max_moves - len(moves))
+        price = snapshot.prices.get(hot.instance_id, snapshot.recompute_price)
+        moves += _relieve(hot, queue, loads, price, config, config.max_moves - len(moves))
     return moves
 
 

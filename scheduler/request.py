@@ -22,6 +22,8 @@ class Request:
     streams: whether the first token will be seen when it is made. If not, the end of prefill is assumed from the
     estimate.
     adapter: the LoRA adapter it runs with; empty for the base model. The blocks' hashes tell adapters apart, too.
+    model: the name of what shall answer, as instances know it; empty: whatever they serve.
+    length_tokens: of prompt and answer together, as much as an instance has to take at least; 0: any will do.
     timeout_s: how long its client waits for the first token; None takes the configured time.
     only: ids of the instances that it may run on; empty: any.
     key_blocks: the chain that names the prompt on the rings, where that is another than `blocks`, which caches hold: a
@@ -49,6 +51,8 @@ class Request:
     key_blocks: tuple[int, ...] = ()
     session: int = 0
     stateful: bool = False
+    model: str = ""
+    length_tokens: int = 0
 
     @property
     def chain(self) -> tuple[int, ...]:

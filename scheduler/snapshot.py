@@ -42,6 +42,7 @@ class Snapshot:
     instances: the hot ones, and every instance that a waiting request of theirs could move to.
     waiting: what waits for the hot instances, in queue order.
     recompute_price: what a second of recomputation must save, as the cluster's load is (pick.recompute_price).
+    prices: the same by hot instance, where others serve other models: as the load is of those that serve its own.
     """
 
     version: int
@@ -49,6 +50,7 @@ class Snapshot:
     waiting: tuple[WaitingSnapshot, ...]
     _: KW_ONLY
     recompute_price: float
+    prices: dict[str, float] = field(default_factory=dict)
 
 
 @record

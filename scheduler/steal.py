@@ -5,7 +5,7 @@ Rebalancing plans ahead and in the background; this is decided at the moment an 
 certain that the request starts there at once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from itertools import islice
 
 from dualmap.scheduler.attempt import Attempt
@@ -23,11 +23,20 @@ HARDLY_MORE = 1.25
 
 
 def request_to_take(
-    view: InstanceView, loads: LoadOrder[InstanceView], recompute_price: float, decode_price_s: float, min_gain_s: float
+    view: InstanceView,
+    loads: LoadOrder[InstanceView],
+    peers: Container[str] | None,
+    recompute_price: float,
+    decode_price_s: float,
+    min_gain_s: float,
 ) -> tuple[InstanceView, Attempt] | None:
     """Where it waits, and the request that gains most by running on `view` now; None if none gains min_gain_s.
-    decode_price_s: for each request that runs on `view` beyond those where it waits."""
-    for source in islice(loads.hottest(), MAX_SOURCES):
+    peers: instances that serve what `view` serves; None: all. decode_price_s: for each request that runs on `view`
+    beyond those where it waits."""
+    sources = loads.hottest()
+    if peers is not None:
+        sources = (source for source in sources if source.instance_id in peers)
+    for source in islice(sources, MAX_SOURCES):
         if source is not view and source.waiting_count:
             more_running = max(0, view.booked_running - source.booked_running)
             attempt = _best_of(source, view, recompute_price, min_gain_s + decode_price_s * more_running)
@@ -56,7 +65,7 @@ def _best_of(source: InstanceView, view: InstanceView, recompute_price: float, m
 def overdue_to_take(view: InstanceView, own: Attempt | None, waits: LongWaits, now: float) -> Iterator[Attempt]:
     """Who waits elsewhere, has waited for too long, and comes before `own`, the next of those that wait for `view`: of
     the same tenant and priority, since their order is not one of age. own: None where nobody waits."""
-    elsewhere = (attempt for attempt in waits.overdue(now) if attempt.instance_id != view.instance_id)
+    elsewhere = (a for a in waits.overdue(now) if a.instance_id != view.instance_id and view.can_run(a.request))
     for attempt in islice(elsewhere, MAX_OVERDUE):
         request = attempt.request
         if own is not None:
@@ -64,6 +73,6 @@ def overdue_to_take(view: InstanceView, own: Attempt | None, waits: LongWaits, n
                 return
             if (request.tenant, request.priority) != (own.request.tenant, own.request.priority):
                 continue
-        may_run = view.instance_id not in attempt.tried and view.can_run(request)
-        if may_run and view.work_there(request) <= HARDLY_MORE * attempt.work_tokens:
+        tried = view.instance_id in attempt.tried
+        if not tried and view.work_there(request) <= HARDLY_MORE * attempt.work_tokens:
             yield attempt

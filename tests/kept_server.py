@@ -7,6 +7,8 @@ import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from dualmap.scheduler.fleet.endpoint import Endpoint
+
 Answer = tuple[int, Any]
 
 
@@ -22,7 +24,8 @@ class KeptServer:
         handler = type("Handler", (_Handler,), {"owner": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self.port = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.endpoint = Endpoint("127.0.0.1", self.port)
+        self.url = str(self.endpoint)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:

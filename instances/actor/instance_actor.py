@@ -4,14 +4,17 @@ says of itself."""
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from ray.util import get_node_ip_address
 
+from dualmap.instances.actor.start_tries import StartTries
 from dualmap.instances.server.process import ServerProcess, StartError
+from dualmap.instances.server.reasons import ended
 from dualmap.instances.server.start import start_server
 from dualmap.instances.spec import InstanceSpec
-from dualmap.instances.watcher.looks import NotReadyError
-from dualmap.instances.watcher.watched import ASLEEP, READY_POLL_S, Watched
+from dualmap.instances.watcher.looks import ASLEEP, NotReadyError
+from dualmap.instances.watcher.watched import READY_POLL_S, Watched
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import ReportAnswer
 from dualmap.scheduler.fleet.signals import InstanceSignals
@@ -22,7 +25,6 @@ NEWS_INTERVAL_S = 0.2  # and at most this often while there is news of its cache
 PORT_TRIES = 3  # a port that was free when it was chosen may be taken when the server listens, a while later
 PORT_TAKEN = "address already in use"
 RESTARTED = "it was restarted on request"
-BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # between starts; the last one repeats
 
 Report = Callable[[Member, InstanceSignals, WantedAdapters], Awaitable[ReportAnswer]]
 
@@ -35,11 +37,12 @@ class InstanceActor:
     def __init__(self, spec: InstanceSpec, report: Report, node_host: str | None = "127.0.0.1") -> None:
         self._spec = spec
         self._report = report
-        self._host = spec.host or node_host or _node_address()
+        self._host = spec.endpoint.host or node_host or _node_address()
         self._server: ServerProcess | None = None
         self._restarting = asyncio.Event()
         self._watched = Watched(spec, self._send)
         self.last_error = ""
+        self._tries = StartTries(spec.start_timeout_s)
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._heartbeat())]
 
     @property
@@ -69,32 +72,45 @@ class InstanceActor:
 
     async def stop(self) -> None:
         """Returns when the server is gone."""
-        for task in self._tasks:
-            task.cancel()
+        running, heartbeat = self._tasks
+        running.cancel()
+        await self._watched.become(MemberState.STOPPING)
         if self._server is not None:
             await self._server.stop()
+        await self._watched.become(MemberState.STOPPED)
+        heartbeat.cancel()
         self._watched.close()
-        await self._watched.become(MemberState.LOST)
 
     async def _run(self) -> None:
-        failures = 0
         while True:
             try:
                 if self._server is None or self._server.ended:
                     await self._start_server()
                 else:
                     await self._become_ready(self._server)
-                failures = 0
                 self.last_error = str(await self._watched.live(self._ended, self._restart_wanted))
+                after = self._tries.ended(self.last_error)
             except (StartError, OSError) as error:
                 self.last_error = str(error)
-                await self._watched.become(MemberState.LOST, self.last_error)
+                after = self._tries.failed(error.short if isinstance(error, StartError) else str(error))
             self._watched.decided.set()
-            if self._server is not None and self.last_error != ASLEEP:
-                await self._server.stop()
-            if self.last_error != RESTARTED:
-                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
-                failures += 1
+            await self._end(*after)
+
+    async def _end(self, state: MemberState, reason: str) -> None:
+        """The instance is lost, or its server did not start. state, reason: of the server from now on."""
+        server, become = self._server, self._watched.become
+        if self.last_error == ASLEEP:
+            await become(MemberState.LOST, ASLEEP)
+        elif server is None or self.last_error != RESTARTED:
+            await become(state, reason)
+            if server is not None:
+                await server.stop()
+        else:
+            await become(MemberState.STOPPING, RESTARTED)
+            await server.stop()
+            await become(MemberState.STARTING, RESTARTED)
+            return
+        await asyncio.sleep(self._tries.pause_s)
 
     async def _start_server(self) -> None:
         """Returns when it is ready. Raises StartError."""
@@ -102,7 +118,8 @@ class InstanceActor:
             try:
                 server, kv_events = await start_server(self._spec, self._host)
                 self._server = server
-                self._watched.reach(server.host, server.port, server.pid, kv_events)
+                endpoint = replace(self._spec.endpoint, host=server.host, port=server.port)
+                self._watched.reach(endpoint, server.pid, kv_events)
                 try:
                     async with asyncio.timeout(self._spec.start_timeout_s):
                         await self._become_ready(server)
@@ -128,8 +145,9 @@ class InstanceActor:
                 await asyncio.sleep(READY_POLL_S)
 
     async def _ended(self) -> str:
-        assert self._server is not None
-        return f"the server exited with code {await self._server.wait()}"
+        server = self._server
+        assert server is not None
+        return ended(await server.wait(), server.last_error())
 
     async def _restart_wanted(self) -> str:
         await self._restarting.wait()

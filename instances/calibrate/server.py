@@ -51,7 +51,7 @@ class CalibrateTarget:
 async def ask_target(url: str, model: str | None) -> CalibrateTarget:
     """model: None for the only one there is. Raises CalibrateError."""
     host, port = _address(url)
-    base = f"http://{host}:{port}"
+    base = str(Endpoint(host, port))
     metrics = await idle_metrics(base)
     card = _card(_decode(await _get(base, "/v1/models"), _Models, f"{base}/v1/models").data, model, base)
     if card.max_model_len is None:

@@ -62,10 +62,17 @@ class MetricsReader:
         self._read = 0
 
     def read(self, text: bytes) -> ServerMetrics | None:
-        """None if they are not those of a vLLM server. Raises ValueError where they are garbled."""
+        """None if they are not those of a vLLM server, or garbled."""
         self._read += 1
         if self._read % LOOKS_AGAIN == 0:
             self._places = dict.fromkeys(_LINES, 0)
+        try:
+            return self._metrics(text)
+        except ValueError:
+            return None
+
+    def _metrics(self, text: bytes) -> ServerMetrics | None:
+        """Raises ValueError."""
         sums = {name: [value for _, value in self._lines(name, text)] for name in _SUMMED}
         if not sums["vllm:num_requests_running"]:
             return None
@@ -115,8 +122,7 @@ class MetricsReader:
 
 
 def read_metrics(text: bytes) -> ServerMetrics | None:
-    """Of a server that is asked once. None if they are not those of a vLLM server. Raises ValueError where they are
-    garbled."""
+    """Of a server that is asked once."""
     return MetricsReader().read(text)
 
 

@@ -9,14 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-LISTENING = re.compile(r"listening on http://([^:/\s]+):(\d+)")
+LOG_END_BYTES = 16_384  # of the log of a server that ended, in which an error is looked for
+LISTENING = re.compile(r"listening on http://\[?([^/\s\]]+)\]?:(\d+)")
 LOG_LINES_SHOWN = 6  # of the end of the server's log, in the error when a start fails
 ERROR_LINE = re.compile(r"(?:^|\s)(\w+(?:Error|Exception): .+)")  # the first is the cause, the last ones its effects
 KEEPER_KILLED = -9
 
 
 class StartError(Exception):
-    """The server did not come up; the message says why, with the last lines of its log."""
+    """The server did not come up; the message says why, with the last lines of its log. short: the same in a line."""
+
+    def __init__(self, message: str, short: str = "") -> None:
+        super().__init__(message)
+        self.short = short or message.partition("\n")[0]
 
 
 class ServerProcess:
@@ -80,7 +85,15 @@ class ServerProcess:
         cause = next((f": {cause}" for cause in causes), "")
         end = "\n".join(lines[-LOG_LINES_SHOWN:])
         shown = f"the end of {self._log_path}:\n{end}" if lines else f"{self._log_path} is empty"
-        return StartError(f"{' '.join(self._command)} {what}{cause}; {shown}")
+        last = next((f": {line.strip()}" for line in reversed(lines) if line.strip()), "")
+        return StartError(f"{' '.join(self._command)} {what}{cause}; {shown}", f"it {what}{cause or last}")
+
+    def last_error(self) -> str:
+        """The last error in its log, of those that it wrote at the end; empty without one."""
+        with self._log_path.open("rb") as log:
+            log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - LOG_END_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
+        return next((match[1] for line in reversed(lines) if (match := ERROR_LINE.search(line))), "")
 
     @property
     def ended(self) -> bool:

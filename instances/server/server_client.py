@@ -1,15 +1,15 @@
 """A kept-alive connection to one server, for the background: health, metrics, model lists; never requests of users."""
 
 import asyncio
-import errno
 import json
-import socket
-import ssl
 from contextlib import closing, suppress
 from typing import Any, NamedTuple, cast
 
 import httptools
 
+from dualmap.instances.server.reasons import NO_HTTP, no_answer
+from dualmap.router.http.endpoint_connection import connect
+from dualmap.router.http.instance_key import authorization_line
 from dualmap.scheduler.fleet.endpoint import Endpoint
 
 OK_STATUS = 200
@@ -17,7 +17,7 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 # One for all connections of a process: what came is read before anything else comes.
 _ARRIVED = memoryview(bytearray(256 * 1024))
 # Logs and filters of servers have known the gateway's own requests by this name.
-AGENT = "Python-urllib/3 dualmap"
+AGENT = "Python-urllib dualmap"
 
 
 class Answer(NamedTuple):
@@ -28,31 +28,30 @@ class Answer(NamedTuple):
 
 
 class NoAnswerError(Exception):
-    """The message says why, after the server's address: `refused the connection`."""
+    """The message says why: `connection refused`."""
 
 
 class ServerClient:
     """One call at a time; others wait for it."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._connection: _Connection | None = None
         self._turn = asyncio.Lock()
-        self._gets: dict[str, bytes] = {}  # requests, by path
+        self._gets: dict[str, bytes] = {}  # the lines of requests, by path
 
     async def get(self, path: str, timeout_s: float) -> Answer:
         """Raises NoAnswerError."""
         request = self._gets.get(path)
         if request is None:
-            request = self._gets[path] = self._head("GET", path) + b"\r\n"
-        return await self._call(request, timeout_s)
+            request = self._gets[path] = self._head("GET", path)
+        return await self._call(request, b"", timeout_s)
 
     async def post(self, path: str, value: Any, timeout_s: float) -> Answer:
         """Send the value as JSON. Raises NoAnswerError."""
         body = json.dumps(value).encode()
-        head = self._head("POST", path)
-        request = b"%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (head, len(body), body)
-        return await self._call(request, timeout_s)
+        head = self._head("POST", path) + b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        return await self._call(head, body, timeout_s)
 
     def close(self) -> None:
         """The next call connects anew."""
@@ -61,21 +60,19 @@ class ServerClient:
             self._connection = None
 
     def _head(self, method: str, path: str) -> bytes:
-        endpoint = self._endpoint
+        endpoint = self.endpoint
         lines = (f"{method} {endpoint.prefix}{path} HTTP/1.1", f"host: {endpoint.authority}", f"user-agent: {AGENT}")
         return "".join(f"{line}\r\n" for line in lines).encode()
 
-    async def _call(self, request: bytes, timeout_s: float) -> Answer:
+    async def _call(self, head: bytes, body: bytes, timeout_s: float) -> Answer:
+        request = b"%b%b\r\n%b" % (head, authorization_line(self.endpoint), body)
         async with self._turn:
             try:
                 async with asyncio.timeout(timeout_s):
                     return await self._exchange(request)
-            except TimeoutError:
-                self.close()
-                raise NoAnswerError(f"did not answer within {timeout_s:g} s") from None
             except OSError as error:
                 self.close()
-                raise NoAnswerError(cause_of(error)) from None
+                raise NoAnswerError(no_answer(self.endpoint, error, timeout_s)) from None
             except BaseException:
                 self.close()  # what is still to come must not be taken for another answer
                 raise
@@ -88,8 +85,8 @@ class ServerClient:
                 return await connection.exchange(request)
             except UnusedError:
                 pass
-        connection = self._connection = await _connect(self._endpoint)
-        return await connection.exchange(request)
+        _, self._connection = await connect(self.endpoint, _Connection)
+        return await self._connection.exchange(request)
 
 
 async def get_once(endpoint: Endpoint, path: str, timeout_s: float) -> bytes | None:
@@ -100,7 +97,7 @@ async def get_once(endpoint: Endpoint, path: str, timeout_s: float) -> bytes | N
     return None
 
 
-class UnusedError(ConnectionError):
+class UnusedError(ConnectionResetError):
     """The connection was closed before anything of an answer had come."""
 
 
@@ -146,7 +143,7 @@ class _Connection(asyncio.BufferedProtocol):
         try:
             self._parser.feed_data(_ARRIVED[:nbytes])
         except httptools.HttpParserError:
-            self._fail(NoAnswerError("answers with something that is no HTTP"))
+            self._fail(NoAnswerError(NO_HTTP))
 
     def eof_received(self) -> None:
         if self._begun and self._ends_by_closing and self._parser.get_status_code():
@@ -169,7 +166,7 @@ class _Connection(asyncio.BufferedProtocol):
     def on_body(self, body: bytes) -> None:
         self._size_bytes += len(body)
         if self._size_bytes > MAX_BODY_BYTES:
-            self._fail(NoAnswerError(f"answers with more than {MAX_BODY_BYTES // 1024 // 1024} MiB"))
+            self._fail(NoAnswerError(f"it answers with more than {MAX_BODY_BYTES // 1024 // 1024} MiB"))
         else:
             self._pieces.append(body)
 
@@ -187,28 +184,3 @@ class _Connection(asyncio.BufferedProtocol):
             self._answer.set_exception(error)
         if self._transport is not None:
             self._transport.abort()
-
-
-async def _connect(endpoint: Endpoint) -> _Connection:
-    """Raises OSError."""
-    loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(_Connection, endpoint.host, endpoint.port)
-    return connection
-
-
-def cause_of(error: OSError) -> str:
-    """Why nothing was answered, after the server's address."""
-    match error:
-        case socket.gaierror():
-            return "has a host name that is not found"
-        case ssl.SSLCertVerificationError():
-            return f"shows a certificate that is not trusted: {error.verify_message}"
-        case ssl.SSLError():
-            return f"does not speak TLS: {error.reason or error}"
-        case ConnectionRefusedError():
-            return "refused the connection"
-        case ConnectionError():
-            return "broke off the connection"
-    if f"[Errno {errno.ECONNREFUSED}]" in str(error):  # of each of several addresses
-        return "refused the connection"
-    return f"cannot be reached: {error.strerror or error}"

@@ -10,6 +10,8 @@ from pathlib import Path
 import uvloop
 
 from dualmap.instances.simulated.engine_profile import EngineProfile
+from dualmap.instances.simulated.front import Front
+from dualmap.instances.simulated.listener import Listener, add_listen_arguments, listener_of
 from dualmap.instances.simulated.media import MediaTokens
 from dualmap.instances.simulated.profile_file import read_profile
 from dualmap.instances.simulated.server import SimServer
@@ -22,17 +24,42 @@ EXAMPLES = (
     "dualmap sim-instance --port 0 --prefill-tokens-per-s 12000 --kv-tokens 300000 --max-num-seqs 128",
     "dualmap sim-instance --port 8001 --image-tokens 1024 --audio-tokens 500 --video-tokens 8000 --file-tokens 2000",
     "dualmap sim-instance --port 8001 --no-response-store",
+    "dualmap sim-instance --host :: --port 8001 --ssl-certfile cert.pem --ssl-keyfile key.pem --api-key first second",
+    "dualmap sim-instance --port 8001 --ssl-certfile cert.pem --ssl-ca-certs clients.pem --ssl-cert-reqs 2",
+    "dualmap sim-instance --uds /run/sim.sock --root-path /llm --load-s 20",
     "dualmap sim-instance --port 0 --max-num-batched-tokens 4096 --block-size 16 --max-model-len 32768",
+    "dualmap sim-instance --port 8001 --model /models/qwen-7b --served-model-name qwen qwen-7b",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     server = parser.add_argument_group("server")
+    add_listen_arguments(server)
     server.add_argument(
-        "--port", type=_port, required=True, metavar="PORT", help="port to listen on; 0: a free one (required)"
+        "--api-key",
+        nargs="+",
+        default=[],
+        metavar="KEY",
+        help="of which requests to /v1, /v2 and /inference must bear one, as vLLM has it (default: none needed)",
     )
-    server.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on (default %(default)s)")
+    server.add_argument(
+        "--root-path", default="", metavar="PREFIX", help="that a path may have before it, such as /llm (default: none)"
+    )
+    server.add_argument(
+        "--load-s",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="for so long everything is answered 503, as by a proxy whose server loads its model (default 0)",
+    )
     server.add_argument("--model", default="sim", metavar="NAME", help="that it serves (default %(default)s)")
+    server.add_argument(
+        "--served-model-name",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="as clients call it; answers bear the first one (default: the model's)",
+    )
     server.add_argument(
         "--lora", action="append", default=[], metavar="NAME", help="a LoRA adapter; repeatable (default: none)"
     )
@@ -87,13 +114,15 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status, after one line on stderr if it is not 0."""
     try:
         profile = _profile(args)
+        listener = listener_of(args)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:
-        uvloop.run(_serve(args, profile))
+        uvloop.run(_serve(args, profile, listener))
     except OSError as error:
-        print(f"error: cannot listen on {args.host}:{args.port}: {error}", file=sys.stderr)
+        place = listener.uds or f"{args.host}:{args.port}"
+        print(f"error: cannot listen on {place}: {error}", file=sys.stderr)
         return 1
     return 0
 
@@ -131,24 +160,29 @@ def _above_zero(text: str) -> float:
     return value
 
 
-def _port(text: str) -> int:
-    """An argument's type: uvloop would take larger numbers modulo 65536. Raises ArgumentTypeError."""
-    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"must be a port number from 0 to 65535, not {text!r}")
-    return int(text)
+def _seconds(text: str) -> float:
+    """An argument's type. Raises ArgumentTypeError."""
+    return 0.0 if text == "0" else _above_zero(text)
 
 
-async def _serve(args: argparse.Namespace, profile: EngineProfile) -> None:
+async def _serve(args: argparse.Namespace, profile: EngineProfile, listener: Listener) -> None:
     media = MediaTokens(*(getattr(args, f"{kind}_tokens") for kind in MediaTokens._fields))
     keep_responses = not args.no_response_store
     server = SimServer(
-        profile, args.model, args.max_num_queued_reqs, tuple(args.lora), media=media, keep_responses=keep_responses
+        profile,
+        args.model,
+        args.max_num_queued_reqs,
+        tuple(args.lora),
+        names=tuple(args.served_model_name),
+        media=media,
+        keep_responses=keep_responses,
+        front=Front(tuple(filter(None, args.api_key)), args.root_path, args.load_s),
     )
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    port = await server.start(args.host, args.port)
-    print(f"listening on http://{args.host}:{port}", flush=True)
+    port = await server.listen(listener)
+    print(f"listening on {listener.url(port)}", flush=True)
     await stop.wait()
     await server.stop()
 

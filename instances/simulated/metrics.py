@@ -1,5 +1,6 @@
 """The simulated server's /metrics, under vLLM's names and with its buckets (vllm/v1/metrics/loggers.py)."""
 
+import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
@@ -28,10 +29,11 @@ REQUEST_BUCKETS = (
     *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0),
     *(50.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
 )
+TOKEN_BUCKETS = tuple(2.0**power for power in (0, *range(3, 15)))
 
 
-class Durations:
-    """A histogram of seconds. Unlike the Prometheus client's it takes many equal observations at once: all sequences
+class Histogram:
+    """Of seconds, or of tokens. Unlike the Prometheus client's it takes many equal observations at once: all sequences
     of a step have waited equally long for their token."""
 
     def __init__(self, name: str, what: str, bounds: tuple[float, ...]) -> None:
@@ -39,11 +41,11 @@ class Durations:
         self._what = what
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
-        self._sum_s = 0.0
+        self._sum = 0.0
 
-    def observe(self, seconds: float, times: int = 1) -> None:
-        self._counts[bisect_left(self._bounds, seconds)] += times
-        self._sum_s += seconds * times
+    def observe(self, value: float, times: int = 1) -> None:
+        self._counts[bisect_left(self._bounds, value)] += times
+        self._sum += value * times
 
     def metric(self, labels: tuple[str, ...]) -> Metric:
         buckets = []
@@ -52,7 +54,7 @@ class Durations:
             total += count
             buckets.append(("+Inf" if bound == float("inf") else str(bound), float(total)))
         family = HistogramMetricFamily(self._name, self._what, labels=LABELS)
-        family.add_metric(labels, buckets, self._sum_s)
+        family.add_metric(labels, buckets, self._sum)
         return family
 
 
@@ -63,12 +65,14 @@ class SimMetrics:
         self._engine = engine
         self._labels = (model, ENGINE)
         self._ended = Counter(dict.fromkeys(FINISH_REASONS, 0))
-        self._ttft = Durations("vllm:time_to_first_token_seconds", "Arrival to first token", TTFT_BUCKETS)
-        self._gaps = Durations("vllm:inter_token_latency_seconds", "Between two tokens of a request", GAP_BUCKETS)
-        self._e2e = Durations("vllm:e2e_request_latency_seconds", "Arrival to last token", REQUEST_BUCKETS)
-        self._queue = Durations("vllm:request_queue_time_seconds", "Arrival to start", REQUEST_BUCKETS)
-        self._prefill = Durations("vllm:request_prefill_time_seconds", "Start to first token", REQUEST_BUCKETS)
-        self._decode = Durations("vllm:request_decode_time_seconds", "First token to last", REQUEST_BUCKETS)
+        self._ttft = Histogram("vllm:time_to_first_token_seconds", "Arrival to first token", TTFT_BUCKETS)
+        self._gaps = Histogram("vllm:inter_token_latency_seconds", "Between two tokens of a request", GAP_BUCKETS)
+        self._e2e = Histogram("vllm:e2e_request_latency_seconds", "Arrival to last token", REQUEST_BUCKETS)
+        self._queue = Histogram("vllm:request_queue_time_seconds", "Arrival to start", REQUEST_BUCKETS)
+        self._prefill = Histogram("vllm:request_prefill_time_seconds", "Start to first token", REQUEST_BUCKETS)
+        self._decode = Histogram("vllm:request_decode_time_seconds", "First token to last", REQUEST_BUCKETS)
+        self._steps = Histogram("vllm:iteration_tokens_total", "Tokens of a step of the engine", TOKEN_BUCKETS)
+        self._started_at = time.time()
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -77,6 +81,8 @@ class SimMetrics:
             self._ttft.observe(first.ttft_s)
         for gap_s, tokens in output.token_gaps_s:
             self._gaps.observe(gap_s, tokens)
+        computed = sum(first.prompt_tokens - first.cached_tokens for first in output.first_tokens)
+        self._steps.observe(computed + len(output.decoding) + len(output.finished))
 
     def finished(self, request: FinishedRequest, reason: str) -> None:
         self._ended[reason] += 1
@@ -94,6 +100,9 @@ class SimMetrics:
     def collect(self) -> Iterator[Metric]:
         """Called by the registry."""
         engine, counters = self._engine, self._engine.counters
+        started = GaugeMetricFamily("process_start_time_seconds", "Start of the server, Unix seconds")
+        started.add_metric((), self._started_at)
+        yield started
         yield self._gauge("vllm:num_requests_running", "Requests in the batch", engine.running)
         yield self._gauge("vllm:num_requests_waiting", "Requests waiting to be processed", engine.waiting)
         yield self._gauge("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1", engine.kv_usage)
@@ -108,8 +117,8 @@ class SimMetrics:
         for reason, count in self._ended.items():
             ended.add_metric((*self._labels, reason), count)
         yield ended
-        for durations in (self._ttft, self._gaps, self._e2e, self._queue, self._prefill, self._decode):
-            yield durations.metric(self._labels)
+        for histogram in (self._ttft, self._gaps, self._e2e, self._queue, self._prefill, self._decode, self._steps):
+            yield histogram.metric(self._labels)
         profile = engine.profile
         config = {"block_size": str(profile.block_size), "num_gpu_blocks": str(profile.pool_blocks), "engine": ENGINE}
         info = GaugeMetricFamily("vllm:cache_config_info", "The cache's configuration", labels=list(config))

@@ -10,15 +10,21 @@ from dualmap.scheduler.blocks import root_hash
 
 
 class Models:
-    """base: the base model's name. adapters: path by name."""
+    """path: of the base model. names: as clients call it; answers bear the first one. adapters: path by name."""
 
-    def __init__(self, base: str, adapters: tuple[str, ...] = ()) -> None:
-        self.base = base
+    def __init__(self, path: str, adapters: tuple[str, ...] = (), names: tuple[str, ...] = ()) -> None:
+        """names: empty: its path is its name."""
+        self.path = path
+        self.names = names or (path,)
         self.adapters = dict(zip(adapters, adapters, strict=True))
+
+    @property
+    def base(self) -> str:
+        return self.names[0]
 
     def check(self, asked: str | None) -> str:
         """The model that serves the request: the base model if none is named. Raises RequestRefusedError."""
-        if not asked or asked == self.base:
+        if not asked or asked in self.names:
             return self.base
         if asked not in self.adapters:
             raise RequestRefusedError(unknown_model(asked))

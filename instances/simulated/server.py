@@ -20,6 +20,8 @@ from dualmap.instances.simulated.apis.responses import check_cancel, create_resp
 from dualmap.instances.simulated.apis.tokens import detokenize, tokenize
 from dualmap.instances.simulated.engine_loop import EngineLoop
 from dualmap.instances.simulated.engine_profile import EngineProfile
+from dualmap.instances.simulated.front import Front, unauthorized_response
+from dualmap.instances.simulated.listener import BACKLOG, Listener
 from dualmap.instances.simulated.media import MediaTokens
 from dualmap.instances.simulated.response_store import ResponseStore
 from dualmap.instances.simulated.served import Models, Served
@@ -31,6 +33,7 @@ from dualmap.router.http.openai_errors import (
     HttpError,
     RequestRefusedError,
     error_response,
+    unavailable,
     unknown_path,
     wrong_method,
 )
@@ -69,8 +72,9 @@ PATHS = dict.fromkeys((*JOBS, *FORM_JOBS, *REPLIES, "/reset_prefix_cache"), "POS
 class SimServer:
     """max_queued: requests that may be in the engine, waiting or running; more are answered 503 (vLLM's
     --max-num-queued-reqs, vllm-project/vllm#49445). Each answer counts. adapters: LoRA adapters, each with a cache of
-    its own; that their weights have to be loaded is not simulated. keep_responses: as vLLM does with
-    VLLM_ENABLE_RESPONSES_API_STORE=1."""
+    its own; that their weights have to be loaded is not simulated. names: as clients call the model; empty: as it is
+    called itself. keep_responses: as vLLM does with VLLM_ENABLE_RESPONSES_API_STORE=1. front: what stands before the
+    APIs."""
 
     def __init__(
         self,
@@ -79,26 +83,37 @@ class SimServer:
         max_queued: int | None,
         adapters: tuple[str, ...] = (),
         *,
+        names: tuple[str, ...] = (),
         media: MediaTokens | None = None,
         keep_responses: bool = True,
+        front: Front | None = None,
     ) -> None:
         self.clients: set[ClientConnection] = set()
-        self.models = Models(model, adapters)
+        self.models = Models(model, adapters, names)
         store = ResponseStore() if keep_responses else None
         self._served = Served(profile, self.models, media or MediaTokens(), store)
-        self._engine = EngineLoop(profile, model, max_queued)
+        self._front = front or Front()
+        self._loaded_at = 0.0
+        self._engine = EngineLoop(profile, self.models.base, max_queued)
         self._limits = HttpLimits(max_body_bytes=MAX_BODY_BYTES, idle_timeout_s=5.0)  # uvicorn's keep-alive
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; returns the port. Raises OSError if it is taken."""
-        self._server = await self._loop.create_server(
-            lambda: ClientConnection(self, self._limits, time.monotonic), host, port
+        """Listen without TLS; returns the port. Raises OSError if it is taken."""
+        return await self.listen(Listener(host, port))
+
+    async def listen(self, listener: Listener) -> int:
+        """Returns the port, 0 of a Unix socket. Raises OSError if it is taken."""
+        sock = listener.bind()
+        port: int = 0 if listener.uds else sock.getsockname()[1]
+        create = self._loop.create_unix_server if listener.uds else self._loop.create_server
+        self._server = await create(
+            lambda: ClientConnection(self, self._limits, time.monotonic), sock=sock, ssl=listener.tls, backlog=BACKLOG
         )
+        self._loaded_at = time.monotonic() + self._front.load_s
         self._sweep()
-        bound: int = self._server.sockets[0].getsockname()[1]
-        return bound
+        return port
 
     async def stop(self) -> None:
         """As vLLM on SIGTERM: running answers end with finish_reason "abort"."""
@@ -115,7 +130,11 @@ class SimServer:
     # HttpService.
 
     def check_head(self, request: HttpRequest) -> HttpError | None:
-        path = request.path
+        if time.monotonic() < self._loaded_at:
+            return unavailable("The model is being loaded.")
+        if self._front.refuses(request):
+            return None  # `begin` answers, in vLLM's own shape
+        path = request.path = self._front.route(request.path)
         allowed = _allowed(path)
         if allowed is None:
             return unknown_path(path)
@@ -123,6 +142,9 @@ class SimServer:
 
     def begin(self, request: HttpRequest, client: ClientConnection) -> None:
         close = request.close
+        if self._front.refuses(request):
+            client.answer(unauthorized_response(close=close), close=close)
+            return
         path = request.path
         try:
             if path in JOBS or path in FORM_JOBS:

@@ -81,5 +81,5 @@ async def _refusal(server: ServerClient, path: str, body: dict[str, Any]) -> str
     try:
         answer = await server.post(path, body, LOAD_TIMEOUT_S)
     except NoAnswerError as error:
-        return f"it {error}"
+        return str(error)
     return "" if answer.status == OK_STATUS else f"HTTP {answer.status}"

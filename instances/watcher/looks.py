@@ -1,77 +1,66 @@
-"""Single looks at a server. What is not well is said after the server's address: `refused the connection`."""
+"""Single looks at a server, and what they show."""
 
-import json
 from typing import Any
 
 from dualmap.instances.server.metrics import MetricsReader, ServerMetrics
+from dualmap.instances.server.model_cards import ModelCardsError, model_cards
+from dualmap.instances.server.reasons import no_model_list, no_token, refused
 from dualmap.instances.server.server_client import OK_STATUS, NoAnswerError, ServerClient
+from dualmap.scheduler.fleet.member import MemberState
 
 HEALTH_TIMEOUT_S = 2.0  # a server that takes longer to answer /health is not well
 SCRAPE_TIMEOUT_S = 2.0
 PROBE_TIMEOUT_S = 30.0  # longer than the longest step
+NO_ANSWER = 0
 ENGINE_FAILED_STATUS = 500
-LOADING_STATUS = 503
-KEY_STATUSES = (401, 403)
+HEALTH_PATH, MODELS_PATH, METRICS_PATH, PROBE_PATH = "/health", "/v1/models", "/metrics", "/v1/completions"
+ASLEEP = "it is asleep"  # on purpose, so it is waited for, not started anew
 
 
 class NotReadyError(Exception):
-    """The server cannot be used. loads: it will be, once it has loaded its model."""
+    """The server cannot be used; the message is the reason. state: STARTING if it answers, else LOST."""
 
-    def __init__(self, why: str, loads: bool = False) -> None:
-        super().__init__(why)
-        self.loads = loads
+    def __init__(self, state: MemberState, reason: str) -> None:
+        super().__init__(reason)
+        self.state = state
 
 
 async def ask_health(server: ServerClient) -> None:
     """Raises NotReadyError."""
-    await _get(server, "/health", HEALTH_TIMEOUT_S)
+    await _get(server, HEALTH_PATH)
 
 
-async def ask_models(server: ServerClient) -> bytes:
-    """For `model_cards`. Raises NotReadyError."""
-    return await _get(server, "/v1/models", HEALTH_TIMEOUT_S)
+async def ask_models(server: ServerClient) -> tuple[dict[str, Any], ...]:
+    """The `data` entries of its GET /v1/models. Raises NotReadyError."""
+    body = await _get(server, MODELS_PATH)
+    try:
+        return model_cards(body)
+    except ModelCardsError:
+        raise NotReadyError(MemberState.STARTING, no_model_list(MODELS_PATH)) from None
 
 
 async def ask_metrics(server: ServerClient, reader: MetricsReader) -> ServerMetrics | None:
     """None where there are none, or none of vLLM. Raises NoAnswerError."""
-    answer = await server.get("/metrics", SCRAPE_TIMEOUT_S)
-    try:
-        return reader.read(answer.body) if answer.status == OK_STATUS else None
-    except ValueError:  # what looks like a metric has no number
-        return None
+    status, body = await server.get(METRICS_PATH, SCRAPE_TIMEOUT_S)
+    return reader.read(body) if status == OK_STATUS else None
 
 
-async def makes_token(server: ServerClient, model: str) -> bool:
-    """Whether the server is alive. One that refuses the request, as a model without completions does, is."""
+async def ask_token(server: ServerClient, model: str) -> None:
+    """A server that refuses the request, as a model without completions does, is alive. Raises NotReadyError."""
     body = {"model": model, "prompt": "a", "max_tokens": 1, "temperature": 0}
     try:
-        answer = await server.post("/v1/completions", body, PROBE_TIMEOUT_S)
+        status, _ = await server.post(PROBE_PATH, body, PROBE_TIMEOUT_S)
     except NoAnswerError:
-        return False
-    return answer.status != ENGINE_FAILED_STATUS
+        status = NO_ANSWER
+    if status in (NO_ANSWER, ENGINE_FAILED_STATUS):
+        raise NotReadyError(MemberState.STARTING, no_token(PROBE_PATH, status))
 
 
-def model_cards(body: bytes) -> tuple[dict[str, Any], ...]:
-    """The entries of a GET /v1/models answer, one or more. Raises NotReadyError."""
+async def _get(server: ServerClient, path: str) -> bytes:
     try:
-        cards = json.loads(body)["data"]
-        cards = tuple({**card, "id": str(card["id"])} for card in cards)
-    except (ValueError, KeyError, TypeError):
-        raise NotReadyError("answers, but is no vLLM server: GET /v1/models gives no list of models") from None
-    if not cards:
-        raise NotReadyError("serves no model: GET /v1/models gives an empty list")
-    return cards
-
-
-async def _get(server: ServerClient, path: str, timeout_s: float) -> bytes:
-    try:
-        status, body = await server.get(path, timeout_s)
+        status, body = await server.get(path, HEALTH_TIMEOUT_S)
     except NoAnswerError as error:
-        raise NotReadyError(str(error)) from None
-    if status == OK_STATUS:
-        return body
-    if status in KEY_STATUSES:
-        raise NotReadyError(f"wants a key (HTTP {status} from GET {path}; see gateway.instance_key_file)")
-    if status == LOADING_STATUS:
-        raise NotReadyError(f"is not ready yet (HTTP {status} from GET {path})", loads=True)
-    raise NotReadyError(f"answers GET {path} with HTTP {status}")
+        raise NotReadyError(MemberState.LOST, str(error)) from None
+    if status != OK_STATUS:
+        raise NotReadyError(MemberState.STARTING, refused(path, status, bool(server.endpoint.key_file)))
+    return body

@@ -11,23 +11,23 @@ from typing import Any
 from xxhash import xxh32_intdigest
 
 from dualmap.instances.server.metrics import MetricsReader, ServerMetrics
+from dualmap.instances.server.reasons import ANOTHER_PROCESS
 from dualmap.instances.server.server_client import NoAnswerError, ServerClient
 from dualmap.instances.spec import InstanceSpec, KvEventSource
 from dualmap.instances.watcher.adapter_keeper import AdapterKeeper
 from dualmap.instances.watcher.instance_signals import SignalCollector
 from dualmap.instances.watcher.looks import (
+    ASLEEP,
     PROBE_TIMEOUT_S,
     NotReadyError,
     ask_health,
     ask_metrics,
     ask_models,
-    makes_token,
-    model_cards,
+    ask_token,
 )
 from dualmap.scheduler.events import InstanceCapacity
 from dualmap.scheduler.fleet.endpoint import Endpoint
-from dualmap.scheduler.fleet.member import Member, MemberState
-from dualmap.scheduler.fleet.membership_events import SERVING
+from dualmap.scheduler.fleet.member import SERVING, Member, MemberState
 from dualmap.scheduler.fleet.messages import ReportAnswer
 
 logger = logging.getLogger(__name__)
@@ -40,17 +40,15 @@ HEALTH_MISSED = 3  # in a row, until an instance counts as lost; its connections
 METRICS_AGAIN_S = 10.0  # a server without metrics is asked for them
 MODELS_INTERVAL_S = 5.0
 STILL_S = 10.0  # an engine that makes no step for so long while it has requests hangs, or has a very long step
-ASLEEP = "is asleep"  # on purpose, so it is waited for, not started anew
-REPLACED = "another server process answers at its address"
-BALANCED = "is a load balancer before several servers"
+BALANCED = "a load balancer before several servers"
 SIDES_SEEN = 3  # connections, over which an address is asked when its process began
 SHORTEST_PAUSE = 0.1  # share of an interval
+LOCAL_HOST = "127.0.0.1"  # where a server with a socket runs
 
 
 class Watched:
     """spec: may bear a command, whose server another starts. send: sends what is new to Fleet; returns when it has been
-    heard. member: as it is to be reported. reason: why it is not ready, said after its address; empty where it is.
-    decided: set once it has come up, or was seen not to."""
+    heard. member: as it is to be reported. decided: set once it has come up, or was seen not to."""
 
     def __init__(self, spec: InstanceSpec, send: Callable[[], Awaitable[None]], known: Member | None = None) -> None:
         """known: what Fleet knows of it from who watched it before: while it is the same process, it goes on."""
@@ -58,35 +56,33 @@ class Watched:
         self.member = known or Member(
             spec.instance_id,
             _number(),
-            spec.host,
-            port=spec.port,
+            spec.endpoint,
             state=MemberState.STARTING,
             capacity=spec.capacity,
             pool=spec.pool,
+            since=time.time(),
         )
-        self.reason = ""
         self.signals = SignalCollector(spec.instance_id)
         self.adapters = AdapterKeeper(spec.instance_id)
         self.decided = asyncio.Event()
         self._send = send
         self._draining = self.member.state is MemberState.DRAINING
-        self._endpoint = Endpoint(spec.host, spec.port)
-        self._server = ServerClient(self._endpoint)
+        self._server = ServerClient(spec.endpoint)
         self._kv_events = spec.kv_events
         self._balanced = spec.behind_balancer
+        self._remark = BALANCED if spec.behind_balancer else ""  # while it serves
         self._metrics = MetricsReader()
         self._has_metrics = False
         self._asked_metrics_at = 0.0
         self._goes_on = known is not None and known.state in SERVING
         self._turn = xxh32_intdigest(spec.instance_id.encode()) / 2**32
 
-    def reach(self, host: str, port: int, pid: int, kv_events: KvEventSource | None) -> None:
+    def reach(self, endpoint: Endpoint, pid: int, kv_events: KvEventSource | None) -> None:
         """A server was started there."""
         self._server.close()
-        self._endpoint = Endpoint(host, port)
-        self._server = ServerClient(self._endpoint)
+        self._server = ServerClient(endpoint)
         self._kv_events = kv_events
-        self.member = replace(self.member, host=host, port=port, pid=pid)
+        self.member = replace(self.member, endpoint=endpoint, pid=pid)
 
     def hear(self, answer: ReportAnswer) -> None:
         """What Fleet said to a report."""
@@ -117,10 +113,12 @@ class Watched:
         self._draining = False
 
     async def become(self, state: MemberState, reason: str = "") -> None:
-        """Returns when Fleet has heard it."""
-        self.reason = reason
-        self.member = replace(self.member, state=state)
-        await self._send()
+        """reason: why, for people. Returns when Fleet has heard it."""
+        before = self.member
+        since = before.since if state is before.state else time.time()
+        self.member = replace(before, state=state, reason=reason, since=since)
+        if self.member != before:
+            await self._send()
 
     # Its lives.
 
@@ -131,24 +129,24 @@ class Watched:
                 await self._until_ready()
                 why = str(await self.live())
             except Exception as error:  # no fault of ours with what one server says ends its watch
-                why = f"is looked at again after an error: {error!r}"
-                if self.reason != why:
-                    logger.exception("%s %s", self.spec.instance_id, why)
+                why = f"looked at again after an error: {error!r}"
+                if self.member.reason != why:
+                    logger.exception("%s is %s", self.spec.instance_id, why)
                     await self.become(MemberState.LOST, why)
-            if why != REPLACED:
+            if why != ANOTHER_PROCESS:
                 await asyncio.sleep(READY_POLL_S)
 
     async def look(self) -> None:
         """Returns once, if the server can be used. Raises NotReadyError."""
+        cards = await ask_models(self._server)
         await ask_health(self._server)
-        cards = model_cards(await ask_models(self._server))
         metrics = await self._scrape()
         if metrics is None:
-            if self.spec.probe and not await makes_token(self._server, str(cards[0]["id"])):
-                raise NotReadyError("answers, but makes no token (POST /v1/completions)")
+            if self.spec.probe:
+                await ask_token(self._server, str(cards[0]["id"]))
             metrics = ServerMetrics()
         elif metrics.asleep:
-            raise NotReadyError(ASLEEP)
+            raise NotReadyError(MemberState.LOST, ASLEEP)
         elif not self.spec.command:
             await self._look_behind(metrics)
         self._goes_on &= 0.0 < metrics.started_at == self.member.started_at
@@ -167,13 +165,18 @@ class Watched:
         if await self._change_adapters(self.adapters.join):
             await self._ask_models()
         if not self._goes_on:
-            self.member = replace(self.member, incarnation=max(self.member.incarnation + 1, _number()))
+            number = max(self.member.incarnation + 1, _number())
+            self.member = replace(self.member, incarnation=number, since=time.time())
         self._goes_on = False
         await self.become(MemberState.DRAINING if self._draining else MemberState.READY, self._remark)
         self.decided.set()
         why = await self._watch(ends)
-        if str(why) != REPLACED or self.spec.command:  # one that runs on its own is perhaps ready already
-            await self.become(MemberState.STARTING if why.loads else MemberState.LOST, str(why))
+        self._remark = BALANCED if self._balanced else ""
+        if not self.spec.command:
+            if str(why) == ANOTHER_PROCESS:  # it is perhaps ready already
+                self._remark = ANOTHER_PROCESS
+            else:
+                await self.become(why.state, str(why))
         return why
 
     async def _until_ready(self) -> None:
@@ -182,9 +185,7 @@ class Watched:
                 await self.look()
                 return
             except NotReadyError as error:
-                state = MemberState.STARTING if error.loads else MemberState.LOST
-                if (state, str(error)) != (self.member.state, self.reason):
-                    await self.become(state, str(error))
+                await self.become(error.state, str(error))
             self.decided.set()
             await asyncio.sleep(READY_POLL_S)
 
@@ -197,7 +198,11 @@ class Watched:
         ]
         beside = [asyncio.create_task(self._follow_models())]
         if self._kv_events is not None and not self._balanced:
-            beside.append(asyncio.create_task(self.signals.follow_kv_events(self._kv_events, self.member.host)))
+            beside.append(
+                asyncio.create_task(
+                    self.signals.follow_kv_events(self._kv_events, self.member.endpoint.host or LOCAL_HOST)
+                )
+            )
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result()
@@ -251,32 +256,29 @@ class Watched:
         if self.member.started_at and metrics.started_at not in (0.0, self.member.started_at):
             await self._look_behind(metrics)
             if not self._balanced:
-                return NotReadyError(REPLACED)
+                return NotReadyError(MemberState.LOST, ANOTHER_PROCESS)
             self.member = replace(self.member, capacity=self._reliable(self.member.capacity), started_at=0.0)
             await self.become(self.member.state, self._remark)
         if self._balanced:  # it is one of several servers that this is true of
             return None
         if metrics.asleep:
-            return NotReadyError(ASLEEP)
+            return NotReadyError(MemberState.LOST, ASLEEP)
         self.signals.note_metrics(metrics)
         return None
 
     async def _look_behind(self, last: ServerMetrics) -> None:
         """Whether new connections lead to several server processes. last: what was scraped just now."""
         for _ in range(SIDES_SEEN if last.started_at and not self._balanced else 0):
-            with closing(ServerClient(self._endpoint)) as other, suppress(NoAnswerError):
+            with closing(ServerClient(self._server.endpoint)) as other, suppress(NoAnswerError):
                 metrics = await ask_metrics(other, MetricsReader())
                 if metrics is not None and metrics.started_at != last.started_at:
                     self._balanced = True
+                    self._remark = BALANCED
                     return
 
     def _reliable(self, capacity: InstanceCapacity) -> InstanceCapacity:
         """What can be counted on: which of several servers has a prefix in its cache is not known."""
         return replace(capacity, cache_tokens=1) if self._balanced else capacity
-
-    @property
-    def _remark(self) -> str:
-        return BALANCED if self._balanced else ""
 
     async def _follow_progress(self) -> NotReadyError:
         """An engine that stands still while it has requests is asked for a token. A busy server without metrics is not:
@@ -285,10 +287,15 @@ class Watched:
         while True:
             await asyncio.sleep(STILL_S)
             if seen is not None and seen == self.signals.busy_steps and self.spec.probe:
-                with closing(ServerClient(self._endpoint)) as other:
-                    alive = await makes_token(other, str(self.member.model_cards[0]["id"]))
-                if not alive and self.signals.busy_steps == seen:
-                    return NotReadyError(f"no token and no step of the engine within {STILL_S + PROBE_TIMEOUT_S:g} s")
+                try:
+                    with closing(ServerClient(self._server.endpoint)) as other:
+                        await ask_token(other, str(self.member.model_cards[0]["id"]))
+                except NotReadyError:
+                    if self.signals.busy_steps == seen:
+                        still_s = STILL_S + PROBE_TIMEOUT_S
+                        return NotReadyError(
+                            MemberState.LOST, f"no token and no step of the engine within {still_s:g} s"
+                        )
             seen = self.signals.busy_steps
 
     async def _follow_models(self) -> None:
@@ -309,13 +316,13 @@ class Watched:
 
     async def _change_adapters(self, change: Callable[[ServerClient, Collection[str]], Awaitable[bool]]) -> bool:
         """Over a connection of its own: that takes its time."""
-        with closing(ServerClient(self._endpoint)) as other:
+        with closing(ServerClient(self._server.endpoint)) as other:
             return await change(other, self.member.adapters)
 
     async def _ask_models(self) -> bool:
         """Whether the server has others than before."""
         with suppress(NotReadyError):
-            cards = model_cards(await ask_models(self._server))
+            cards = await ask_models(self._server)
             if _names(cards) != _names(self.member.model_cards):
                 self.member = replace(self.member, model_cards=cards)
                 return True
@@ -323,7 +330,7 @@ class Watched:
 
 
 async def _ended(end: Coroutine[Any, Any, str]) -> NotReadyError:
-    return NotReadyError(await end)
+    return NotReadyError(MemberState.LOST, await end)
 
 
 def _number() -> int:

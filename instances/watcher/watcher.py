@@ -9,8 +9,7 @@ from typing import NamedTuple, Protocol
 
 from dualmap.instances.spec import InstanceSpec
 from dualmap.instances.watcher.watched import Watched
-from dualmap.scheduler.fleet.member import Member
-from dualmap.scheduler.fleet.membership_events import SERVING
+from dualmap.scheduler.fleet.member import SERVING, Member
 from dualmap.scheduler.fleet.messages import ALL_KNOWN, Beat, FleetState, InstanceReport, PoolPlan, ReportAnswer
 
 ROUND_S = 0.25  # between reports: each server's last load is told soon after it was seen
@@ -18,8 +17,7 @@ HEARTBEAT_S = 1.0  # of a server of which nothing was seen: Fleet takes silence 
 
 
 class FirstLook(NamedTuple):
-    """What was seen of a server at first. reason: why it is not ready, said after its address; empty where that is not
-    known yet."""
+    """What was seen of a server at first. reason: why it is not ready; empty where that is not known yet."""
 
     ready: bool
     reason: str
@@ -55,14 +53,14 @@ class Watcher:
         wanted = {spec.instance_id: spec for spec in specs}
         added = {i: spec for i, spec in wanted.items() if self._spec_of(i) != spec}
         state = await self._fleet.state(None) if added else None
-        known = {member.instance_id: member for member in state.members} if state is not None else {}
+        known = {(m.instance_id, m.endpoint): m for m in state.members} if state is not None else {}
         self._number = number
         for instance_id, server in list(self._servers.items()):
             if wanted.get(instance_id) != server.watched.spec:
                 await server.end()
                 del self._servers[instance_id]
         for instance_id, spec in added.items():
-            watched = Watched(spec, self._send, known.get(instance_id))
+            watched = Watched(spec, self._send, known.get((instance_id, spec.endpoint)))
             self._servers[instance_id] = _Server(watched, asyncio.create_task(watched.run()))
 
     async def number(self) -> int:
@@ -75,7 +73,8 @@ class Watcher:
             async with asyncio.timeout(within_s):
                 for server in self._servers.values():
                     await server.watched.decided.wait()
-        return {i: FirstLook(s.watched.member.state in SERVING, s.watched.reason) for i, s in self._servers.items()}
+        members = [server.watched.member for server in self._servers.values()]
+        return {m.instance_id: FirstLook(m.state in SERVING, m.reason) for m in members}
 
     async def drain(self, instance_id: str) -> bool:
         """No gateway gives it requests from now on. False if it is not watched here."""

@@ -133,7 +133,7 @@ def _qps(requests: Sequence[TraceRequest], config: DualMapConfig) -> float:
 def _replay(cluster: "Cluster", config: DualMapConfig, policy: str, trace: Path, qps: float, out: Path) -> int:
     print(f"\n{policy}", flush=True)
     for member in cluster.members():
-        flush_cache(member.host, member.port)
+        flush_cache(member.endpoint.host, member.endpoint.port)
     scheduler = dataclasses.replace(config.scheduler, policy=policy)
     port, admin_port, _ = cluster.start_gateway(config.model_copy(update={"scheduler": scheduler}))
     print(f"watch it: http://127.0.0.1:{admin_port}/ui", flush=True)

@@ -31,7 +31,6 @@ from dualmap.router.cli.up import stop_on_signal
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.deployment.cluster import Cluster, ClusterError
-from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member
 
 POLICIES = "round_robin,least_loaded,dualmap"
@@ -136,7 +135,7 @@ def measure(cluster: Cluster, config: DualMapConfig, policy: str, trace: Path, a
     """Raises ClusterError, FlushError."""
     members = cluster.members()
     for member in members:
-        flush_cache(member.host, member.port)
+        flush_cache(member.endpoint.host, member.endpoint.port)
     before = [counters(member) for member in members]
     out = args.out / f"{policy}.jsonl"
     port, _, pid = cluster.start_gateway(config)
@@ -157,7 +156,7 @@ def measure(cluster: Cluster, config: DualMapConfig, policy: str, trace: Path, a
 
 def counters(member: Member) -> ServerMetrics:
     """Raises ClusterError."""
-    text = asyncio.run(get_once(Endpoint(member.host, member.port), "/metrics", SCRAPE_TIMEOUT_S))
+    text = asyncio.run(get_once(member.endpoint, "/metrics", SCRAPE_TIMEOUT_S))
     metrics = None if text is None else read_metrics(text)
     if metrics is None:
         raise ClusterError(f"{member.instance_id} gives no metrics")

@@ -30,6 +30,7 @@ from dualmap.scheduler.events import (
     RequestFinished,
     Tick,
 )
+from dualmap.scheduler.fleet.endpoint import NOWHERE
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import Sent
 from dualmap.scheduler.rebalance import plan_rebalance
@@ -325,4 +326,4 @@ class VirtualCluster:
         incarnation = self._instances.incarnation(instance_id)
         if incarnation is None:
             return None
-        return Member(instance_id, incarnation, "", port=0, state=state, capacity=self._instances.capacity(instance_id))
+        return Member(instance_id, incarnation, NOWHERE, state=state, capacity=self._instances.capacity(instance_id))

@@ -47,8 +47,8 @@ class Grant:
 class Access:
     """The keys of a file, which may change while they are in use: a broken file changes nothing."""
 
-    def __init__(self, path: Path, clock: Callable[[], float], instance_key: str | None = None) -> None:
-        """instance_key: what instances want as bearer token, in place of the client's key. Raises ApiKeysError."""
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        """Raises ApiKeysError."""
         self._path = path
         self._clock = clock
         self._keys = load_api_keys(path)
@@ -56,17 +56,12 @@ class Access:
         self._grants: dict[str, Grant] = {}  # by hash
         self._share = 1.0
         self._looked_at = clock()
-        self._instance_line = (
-            b"" if instance_key is None else b"authorization: Bearer " + instance_key.encode() + b"\r\n"
-        )
 
     def check(self, request: HttpRequest) -> HttpError | None:
         """Whether the request's key is known; its instance is told neither this nor any other that came with it."""
         if self._key_of(request) is None:
             return unauthorized_key()
         request.forwarded = without_fields(request.forwarded, CREDENTIAL_FIELDS)
-        if self._instance_line:
-            request.forwarded.append(self._instance_line)
         return None
 
     def grant(self, request: HttpRequest) -> Grant:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from dualmap.scheduler.fleet.member import Membership, MemberState
+from dualmap.scheduler.fleet.member import SERVING, Membership
 
 
 class ModelList:
@@ -23,7 +23,7 @@ class ModelList:
                 model = str(card.get("id"))
                 if card.get("parent"):
                     self._adapters.add(model)
-                if member.state in (MemberState.READY, MemberState.DRAINING):
+                if member.state in SERVING:
                     cards.setdefault(model, card)
                 if self._pools.setdefault(model, member.pool) != member.pool:
                     twice.add(model)

@@ -12,11 +12,12 @@ import time
 
 import uvloop
 
+from dualmap.instances.server.model_cards import ModelCardsError, model_cards
 from dualmap.instances.server.server_client import get_once
-from dualmap.instances.watcher.looks import NotReadyError, model_cards
 from dualmap.router.access.api_keys import ApiKeysError
 from dualmap.router.cli.deployment_flags import add_deployment_flags, overrides
 from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.instance_specs import external_endpoint
 from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.config.pool_settings import ExternalInstance
 from dualmap.router.gateway.collect_less import collect_less
@@ -27,7 +28,6 @@ from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.router.tokens.load_tokenizer import TokenizerError
 from dualmap.router.tokens.token_blocks import load_token_blocks
 from dualmap.scheduler import Scheduler
-from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 
 MODELS_TIMEOUT_S = 5.0
@@ -52,7 +52,7 @@ async def serve(config: DualMapConfig) -> None:
         tokens=load_token_blocks(settings.tokenizer, config.scheduler.block_tokens),
     )
     gateway.service.cors = settings.cors_policy()
-    gateway.apply_membership(Membership(1, tuple([await _member(instance) for instance in config.instances])))
+    gateway.apply_membership(Membership(1, tuple([await _member(config, instance) for instance in config.instances])))
     await gateway.start(settings.host, settings.port, admin_host=settings.admin_host, admin_port=settings.admin_port)
     collect_less()
     print(f"listening on http://{settings.host}:{gateway.port}, metrics on port {gateway.admin_port}", flush=True)
@@ -63,17 +63,16 @@ async def serve(config: DualMapConfig) -> None:
     await gateway.stop(settings.drain_s)
 
 
-async def _member(instance: ExternalInstance) -> Member:
-    """Raises NotReadyError if the instance does not answer."""
-    models = await get_once(Endpoint(*instance.address), "/v1/models", MODELS_TIMEOUT_S)
+async def _member(config: DualMapConfig, instance: ExternalInstance) -> Member:
+    """Raises ModelCardsError if the instance does not say which models it has."""
+    endpoint = external_endpoint(config, instance)
+    models = await get_once(endpoint, "/v1/models", MODELS_TIMEOUT_S)
     if models is None:
-        raise NotReadyError(f"{instance.url} does not answer GET /v1/models")
-    host, port = instance.address
+        raise ModelCardsError(f"{endpoint} does not answer GET /v1/models")
     return Member(
         instance.id,
         1,
-        host,
-        port=port,
+        endpoint,
         state=MemberState.READY,
         capacity=instance.capacity,
         model_cards=model_cards(models),
@@ -87,7 +86,7 @@ def main() -> int:
     try:
         config = load_config(args.config, overrides(args))
         uvloop.run(serve(config))
-    except (ApiKeysError, ConfigFileError, NotReadyError, TokenizerError, OSError) as error:
+    except (ApiKeysError, ConfigFileError, ModelCardsError, TokenizerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -4,6 +4,8 @@ import argparse
 import json
 import sys
 from contextlib import suppress
+from shutil import get_terminal_size
+from textwrap import wrap
 from typing import Any
 
 from dualmap.router.cli.admin_call import AdminCallError, add_admin_argument, admin_call
@@ -13,6 +15,8 @@ EXAMPLES = (
     "dualmap status --json --admin http://10.0.0.1:8081",
 )
 
+COLUMNS = 100  # where the terminal does not say
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
@@ -20,15 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_admin_argument(parser)
 
 
-def format_status(status: dict[str, Any]) -> str:
-    """A line for the gateway and a row for each member."""
+def format_status(status: dict[str, Any], columns: int = COLUMNS) -> str:
+    """A line for the gateway and a row for each member, below it the reason of its state. columns: of the terminal."""
     head = (
         f"{status['gateway_id']}  policy {status['policy']}  epoch {status['epoch']}  up {status['uptime_s']:.0f} s"
         f"  in flight {status['in_flight']}  client connections {status['client_connections']}"
     )
     several = len(status["pools"]) > 1
     counted = ("RUNNING", "WAITING", "BACKLOG", "PER TOKEN", "KV TOKENS", "MODELS", "SIGNALS")
-    rows = [("INSTANCE", *(["POOL"] if several else []), "STATE", "ADDRESS", *counted)]
+    rows = [("INSTANCE", *(["POOL"] if several else []), "STATE", "FOR", "ADDRESS", *counted)]
     for member in status["members"]:
         backlog_s = ""
         if "running" in member:
@@ -40,16 +44,28 @@ def format_status(status: dict[str, Any]) -> str:
         models = ", ".join(member["models"])
         signals = format_signals(member["signals"]) if "signals" in member else ""
         pool = [member["pool"] or "(first)"] if several else []
-        place = (member["instance_id"], *pool, member["state"], member["address"])
+        place = (member["instance_id"], *pool, member["state"], format_age(member["for_s"]), member["address"])
         rows.append((*place, *counts, backlog_s, per_token, kv_tokens, models, signals))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    aligned = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    lines = [next(aligned)]
+    for member, line in zip(status["members"], aligned, strict=True):
+        lines.append(line)
+        lines += wrap(member["reason"], columns, initial_indent="  ", subsequent_indent="  ")
     beside = [f"journal {status['journal']}"] if status.get("journal") else []
     if status["models_served_twice"]:
         beside.append(f"in several pools, served by the first by name: {', '.join(status['models_served_twice'])}")
     if len(status["gateways"]) > 1:
         beside.append("gateways " + ", ".join(f"{g['gateway_id']} ({g['admin']})" for g in status["gateways"]))
     return "\n".join((head, *beside, "", *lines))
+
+
+def format_age(seconds: float) -> str:
+    """In one unit: 12 s, 5 min, 3 h, 2 d."""
+    for unit, unit_s, most_s in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < most_s:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} d"
 
 
 def format_scaling(scaling: dict[str, Any]) -> str:
@@ -90,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(status, indent=2))
         return 0
-    print(format_status(status))
+    print(format_status(status, get_terminal_size((COLUMNS, 0)).columns))
     with suppress(AdminCallError):  # the Autoscaler is away, or there is none
         pools = admin_call(args.admin, "/admin/scaling")["pools"]
         print("\n" + "\n".join(map(format_scaling, pools)))

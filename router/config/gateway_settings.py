@@ -8,12 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from dualmap.router.access.access import Access
-from dualmap.router.config.strict import STRICT, Port
+from dualmap.router.config.strict import STRICT, AbsolutePath, Port
 from dualmap.router.http.cors import Cors
 from dualmap.router.http.tls import TlsFiles
 from dualmap.router.journal.writer import DEFAULT_MAX_BYTES
-
-AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
 
 
 def _check_origin(origin: str) -> str:
@@ -67,7 +65,9 @@ class GatewaySettings(BaseModel):
     admin_token_file: Path | None = None  # its content is required as a bearer token on /admin; None: no token is asked
     # Who may use the fleet, see router/access/api_keys.py; None: whoever can reach us. Instances do not get these keys.
     api_keys_file: AbsolutePath | None = None
-    instance_key_file: AbsolutePath | None = None  # its content is the bearer token that instances want, if they do
+    # Its content is the bearer token that instances want (vLLM's --api-key); they get it in place of what clients send.
+    # None: clients' own keys are passed on, unless api_keys_file says who they are.
+    instance_key_file: AbsolutePath | None = None
     # Tenants share no cached prefix, so that none can tell by a first token's time what another has asked: each gets a
     # cache_salt of its own. None: where there are API keys.
     isolate_tenants: bool | None = None
@@ -96,10 +96,6 @@ class GatewaySettings(BaseModel):
     def _check_security(self) -> Self:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("tls_cert_file and tls_key_file are needed both, or neither")
-        if self.instance_key_file is not None and self.api_keys_file is None:
-            raise ValueError(
-                "instance_key_file is of use with api_keys_file only: else clients' own keys are passed on"
-            )
         if self.picker is not None and (self.api_keys_file is not None or self.isolate_tenants):
             raise ValueError("picker: API keys and cache salts are its proxy's: no api_keys_file, no isolate_tenants")
         return self
@@ -123,7 +119,7 @@ class GatewaySettings(BaseModel):
         """Raises ApiKeysError and OSError."""
         if self.api_keys_file is None:
             return None
-        return Access(self.api_keys_file, clock, _content(self.instance_key_file))
+        return Access(self.api_keys_file, clock)
 
     @property
     def isolates_tenants(self) -> bool:

@@ -9,6 +9,7 @@ from dualmap.instances.spec import InstanceSpec, KvEventSource
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.pool_settings import ExternalInstance, PoolSettings
 from dualmap.scheduler.events import InstanceCapacity
+from dualmap.scheduler.fleet.endpoint import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,16 @@ class PlacedSpec:
     @property
     def bundle(self) -> dict[str, float]:
         return {name: amount for name, amount in (("CPU", self.cpus), ("GPU", self.gpus)) if amount}
+
+
+def external_endpoint(config: DualMapConfig, instance: ExternalInstance) -> Endpoint:
+    """Of one that runs already, with the gateways' key for instances where it has none of its own."""
+    endpoint = instance.endpoint
+    return endpoint if endpoint.key_file else replace(endpoint, key_file=_key_file(config))
+
+
+def _key_file(config: DualMapConfig) -> str:
+    return str(config.gateway.instance_key_file or "")
 
 
 def own_specs(config: DualMapConfig, cluster_gpus: float = 0.0) -> list[PlacedSpec]:
@@ -123,6 +134,7 @@ def _vllm(config: DualMapConfig, pool_name: str, cluster_gpus: float, number: in
         command,
         serve_env(gpus, vllm.cpus_per_replica, vllm.env),
         start_timeout_s=vllm.start_timeout_s,
+        endpoint=Endpoint(key_file=_key_file(config)),
         stop_grace_s=vllm.stop_grace_s,
         kv_events=events if vllm.kv_events else None,
         pool=pool_name,
@@ -137,16 +149,16 @@ def external_specs(config: DualMapConfig) -> list[PlacedSpec]:
 
 def external_spec(config: DualMapConfig, pool_name: str, instance: ExternalInstance) -> PlacedSpec:
     """Of one that runs already."""
-    host, port = instance.address
     events = instance.kv_events
     source = None
     if events is not None:
         block_tokens = _named_block_tokens(config, pool_name)
         source = KvEventSource(events.endpoint, events.replay_endpoint, events.topic, block_tokens)
-    log_path = config.log_dir.absolute() / f"{instance.id}.log"
     capacity = _weighed(instance.capacity, config.all_pools()[pool_name])
-    spec = InstanceSpec(instance.id, capacity, log_path, host=host, port=port, kv_events=source, pool=pool_name)
-    return PlacedSpec("external", spec)
+    endpoint = external_endpoint(config, instance)
+    return PlacedSpec(
+        "external", InstanceSpec(instance.id, capacity, endpoint=endpoint, kv_events=source, pool=pool_name)
+    )
 
 
 def _named_block_tokens(config: DualMapConfig, pool_name: str) -> int:

@@ -47,4 +47,4 @@ def _faults(config: DualMapConfig, elsewhere: bool) -> Iterator[Fault]:
         except ConfigError as error:
             yield Fault((*place_of(name), "scheduler", "policy"), str(error))
     if not elsewhere:
-        yield from unusable_files(config.gateway)
+        yield from unusable_files(config)

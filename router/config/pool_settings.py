@@ -1,35 +1,32 @@
 """Sections of a deployment file about a pool: the instances that serve the same models."""
 
 import shlex
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
-from dualmap.router.config.strict import STRICT
+from dualmap.router.config.instance_url import is_host, read_url
+from dualmap.router.config.strict import STRICT, AbsolutePath
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import InstanceCapacity
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
 ZmqEndpoint = Annotated[str, Field(pattern=r"^(tcp://.+:\d+|ipc://.+)$")]
-URL_FORM = "an instance's URL has the form http://HOST:PORT"
 OWN_ENGINE_ARGS = ("--host", "--port", "--tensor-parallel-size", "--kv-events-config", "--model")
 
 
-def _plain_http(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:  # its message quotes the URL
-        raise ValueError(f"{URL_FORM}, the port from 1 to 65535") from None
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("an instance's URL takes no user and password: they would be dropped (see instance_key_file)")
-    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError(URL_FORM)
-    if port == 0:
-        raise ValueError(f"{URL_FORM}, the port from 1 to 65535")
+def _check_name(name: str) -> str:
+    if not is_host(name):
+        raise ValueError(f"no host is called {name!r}")
+    return name
+
+
+def _check_url(url: str) -> str:
+    read_url(url)
     return url
 
 
@@ -110,8 +107,16 @@ class ExternalInstance(BaseModel):
 
     model_config = STRICT
 
-    url: Annotated[str, AfterValidator(_plain_http)]  # http://HOST:PORT
+    # http://HOST:PORT or https://HOST:PORT, with a path where all of the server's paths begin with one, or
+    # unix:///PATH of a socket on this machine.
+    url: Annotated[str, AfterValidator(_check_url)]
     capacity: InstanceCapacity = InstanceCapacity()  # what the server can do
+    # Its content is the bearer token that this server wants (--api-key); None: that of gateway.instance_key_file.
+    key_file: AbsolutePath | None = None
+    # PEM: the authority that has signed the server's certificate, or that certificate itself; None: the system's.
+    ca_file: AbsolutePath | None = None
+    # The name in the server's certificate, also sent as Host; None: the URL's host.
+    server_name: Annotated[str, AfterValidator(_check_name)] | None = None
     kv_events: KvEvents | None = None  # None: it publishes none
 
     @model_validator(mode="before")
@@ -119,16 +124,26 @@ class ExternalInstance(BaseModel):
     def _from_url(cls, value: Any) -> Any:
         return {"url": value} if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        for name in ("ca_file", "server_name"):
+            if getattr(self, name) is not None and not self.endpoint.tls:
+                raise ValueError(f"{name} is for https://, and {self.endpoint} has no certificate")
+        return self
+
     @property
-    def address(self) -> tuple[str, int]:
-        parts = urlsplit(self.url)
-        return parts.hostname or "", parts.port or 80
+    def endpoint(self) -> Endpoint:
+        return replace(
+            read_url(self.url),
+            key_file=str(self.key_file or ""),
+            ca_file=str(self.ca_file or ""),
+            server_name=self.server_name or "",
+        )
 
     @property
     def id(self) -> str:
         """Names its place on the rings."""
-        host, port = self.address
-        return f"{host}:{port}"
+        return self.endpoint.instance_id
 
 
 class KubernetesDiscovery(BaseModel):

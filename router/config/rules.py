@@ -1,11 +1,13 @@
 """What must hold between the settings of a deployment, each right by itself."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address
 
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.faults import Fault, Place, dotted
 from dualmap.router.config.gateway_settings import GatewaySettings
+from dualmap.router.config.instance_url import is_ip
 from dualmap.router.config.pool_settings import ExternalInstance, PoolSettings
 
 LAST_PORT = 65535
@@ -35,7 +37,9 @@ def contradictions(config: DualMapConfig) -> Iterator[Fault]:
     yield from _same_models(pools)
     if config.gateway.picker is not None:
         for place, instance in instances:
-            if not _is_ip(name := instance.address[0]):
+            if instance.endpoint.socket or instance.endpoint.prefix:
+                yield Fault(place, f"gateway.picker: proxies reach instances at HOST:PORT only, not at {instance.id}")
+            elif not is_ip(name := instance.endpoint.host):
                 yield Fault(place, f"gateway.picker: proxies know instances by IP address, not by name: {name}")
     sizes = [pool.scheduler.block_tokens for pool in pools.values()]
     for place, size in zip(pools, sizes, strict=True):
@@ -64,9 +68,10 @@ def _same_ports(gateway: GatewaySettings) -> Iterator[Fault]:
 
 
 def _same_instances(instances: Instances) -> Iterator[Fault]:
-    seen: dict[tuple[str, int], Place] = {}
+    seen: dict[str, Place] = {}
     for place, instance in instances:
-        first = seen.setdefault(_address(instance), place)
+        endpoint = instance.endpoint
+        first = seen.setdefault(replace(endpoint, host=_host(endpoint.host)).instance_id, place)
         if first != place:
             yield Fault(place, f"instances are named twice: {instance.id}, as at {dotted(first)}")
 
@@ -75,8 +80,8 @@ def _own_addresses(gateway: GatewaySettings, instances: Instances) -> Iterator[F
     """A gateway that is its own instance would send itself each request again."""
     own = ((gateway.host, gateway.port), (gateway.admin_host, gateway.admin_port))
     for place, instance in instances:
-        host, port = _address(instance)
-        if any(port == taken and (host == _host(name) or _is_here(host, name)) for name, taken in own):
+        host, port = _host(instance.endpoint.host), instance.endpoint.port
+        if host and any(port == taken and (host == _host(name) or _is_here(host, name)) for name, taken in own):
             yield Fault(place, f"{instance.id} is an address of the gateway itself")
 
 
@@ -87,7 +92,7 @@ def _same_kv_events(instances: Instances) -> Iterator[Fault]:
         for name in ("endpoint", "replay_endpoint") if events else ():
             if endpoint := getattr(events, name):
                 here = (*place, "kv_events", name)
-                first = seen.setdefault(endpoint.replace("*", _address(instance)[0]), here)
+                first = seen.setdefault(endpoint.replace("*", _host(instance.endpoint.host)), here)
                 if first != here:
                     yield Fault(here, f"is the same as {dotted(first)}", repr(endpoint))
 
@@ -108,12 +113,7 @@ def _meet(host: str, other: str) -> bool:
 
 
 def _is_here(host: str, listening: str) -> bool:
-    return listening in EVERY_ADDRESS and _is_ip(host) and ip_address(host).is_loopback
-
-
-def _address(instance: ExternalInstance) -> tuple[str, int]:
-    host, port = instance.address
-    return _host(host), port
+    return listening in EVERY_ADDRESS and is_ip(host) and ip_address(host).is_loopback
 
 
 def _host(name: str) -> str:
@@ -121,12 +121,4 @@ def _host(name: str) -> str:
     name = name.lower().rstrip(".")
     if name == "localhost":
         return "127.0.0.1"
-    return ip_address(name).compressed if _is_ip(name) else name
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return ip_address(name).compressed if is_ip(name) else name

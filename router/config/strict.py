@@ -1,8 +1,9 @@
 """What all sections of a deployment file have in common: unknown keys are errors, and what is read does not change."""
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from dualmap.router.http.limits import HttpLimits
 from dualmap.scheduler.config import SchedulerConfig
@@ -14,4 +15,5 @@ for _settings in (SchedulerConfig, ScalingConfig, InstanceCapacity, HttpLimits):
     # Plain dataclasses, so that what uses them needs no pydantic. Read from a file, their unknown keys are errors, too.
     setattr(_settings, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010
 
+AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
 Port = Annotated[int, Field(ge=0, le=65535)]  # 0 takes a free one

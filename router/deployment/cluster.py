@@ -20,6 +20,7 @@ from dualmap.router.config.reload import ConfigFile
 from dualmap.router.deployment.external_instances import ExternalInstances
 from dualmap.router.deployment.own_instances import NO_CPU, OwnInstances, cluster_resources
 from dualmap.router.deployment.scaled_pools import ScaledPools
+from dualmap.router.deployment.tell_states import TellStates
 from dualmap.router.deployment.watched_instances import WatchedInstances
 from dualmap.router.fleet.actor import Fleet
 from dualmap.router.fleet.actor_by_name import FLEET, NAMESPACE, REBALANCER, autoscaler_name
@@ -98,7 +99,8 @@ class Cluster:
 
     def look_after(self, stop: threading.Event, file: ConfigFile) -> None:
         """Until `stop`: start and stop instances as the Autoscalers say, follow those that run elsewhere, and take over
-        what changes in the file."""
+        what changes in the file. Which instances are lost, and which come back, is said."""
+        states = TellStates(self._say)
         while not stop.wait(SCALING_INTERVAL_S):
             config = file.news()
             if config is not None and self._scaled is not None and self._external is not None:
@@ -112,6 +114,8 @@ class Cluster:
                 with suppress(RayError):  # Ray's head, or Fleet, is away: again in the next round
                     self._external.round()
                 self._scaled.round()
+            with suppress(RayError):
+                states.round()
 
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
         """Start all gateways. Returns port, admin port and process id of the first, once they serve.
@@ -247,12 +251,12 @@ def told(error: Exception) -> str:
 
 def seen_first(looks: Mapping[str, FirstLook]) -> str:
     """A line: how many instances are ready, and why others are not."""
-    missing = [f"{i} {look.reason or 'has not answered yet'}" for i, look in looks.items() if not look.ready]
+    missing = [f"{i}: {look.reason or 'no answer yet'}" for i, look in looks.items() if not look.ready]
     line = f"{len(looks) - len(missing)} of {len(looks)} instances ready"
     if not missing:
         return line
     more = f"; and {len(missing) - MISSING_SAID} more" if len(missing) > MISSING_SAID else ""
-    return f"{line}: {'; '.join(missing[:MISSING_SAID])}{more}; they are used as soon as they are ready"
+    return f"{line}; not yet {'; '.join(missing[:MISSING_SAID])}{more}"
 
 
 def _actor(cls: type, name: str, *args: Any, **needs: Any) -> Any:

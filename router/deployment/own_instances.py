@@ -87,7 +87,7 @@ class OwnInstances:
         options: dict[str, Any] = {"name": instance_id, **NO_CPU}
         late = time.monotonic() - instance.begun_at > self._placement_timeout_s
         if group is not None:
-            if not _has_place(group):
+            if not has_place(group):
                 if late:
                     self._give_up(instance_id, instance, lacking(placed))
                 return
@@ -127,8 +127,8 @@ class OwnInstances:
         self._say(f"{instance_id} has left")
 
 
-def _has_place(group: PlacementGroup) -> bool:
-    """Asked for its state: `group.wait(0)` gives a call of no time at all to answer, and on a busy machine none does."""
+def has_place(group: PlacementGroup) -> bool:
+    """Ask for its state: `group.wait(0)` leaves the call no time to answer, and on a busy machine none does."""
     return bool(placement_group_table(group)["state"] == "CREATED")
 
 

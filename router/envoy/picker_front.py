@@ -13,6 +13,7 @@ from dualmap.router.http.limits import HttpLimits
 from dualmap.router.requests.admission import Admission
 from dualmap.router.requests.driver import RequestDriver
 from dualmap.scheduler.commands import Dispatch
+from dualmap.scheduler.fleet.endpoint import host_port
 from dualmap.scheduler.fleet.member import Membership, MemberState
 
 LIVENESS = "liveness"
@@ -52,7 +53,7 @@ class PickerFront:
         self._server = grpc.aio.server(options=options)
         add_ExternalProcessorServicer_to_server(self.picker, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(_Health(self._admission), self._server)
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        address = host_port(host, port)
         try:
             if self._tls is None:
                 self._port = self._server.add_insecure_port(address)
@@ -70,8 +71,8 @@ class PickerFront:
 
     def apply_membership(self, membership: Membership) -> None:
         ready = [member for member in membership.members if member.state is MemberState.READY]
-        self.picker.instances = {_endpoint(m.host, m.port): m.instance_id for m in ready}
-        self.picker.endpoints = {m.instance_id: _endpoint(m.host, m.port) for m in ready}
+        self.picker.instances = {host_port(m.endpoint.host, m.endpoint.port): m.instance_id for m in ready}
+        self.picker.endpoints = {instance_id: endpoint for endpoint, instance_id in self.picker.instances.items()}
 
     def close(self) -> None:
         if self._server is not None:
@@ -108,8 +109,3 @@ class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             return statuses(status=statuses.SERVICE_UNKNOWN)
         serves = service == LIVENESS or (self._admission.ready and not self._admission.stopping)
         return statuses(status=statuses.SERVING if serves else statuses.NOT_SERVING)
-
-
-def _endpoint(host: str, port: int) -> str:
-    """As Envoy writes addresses."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -24,7 +24,7 @@ class Fleet:
     above those of any Fleet before it."""
 
     def __init__(self, expected: tuple[str, ...], configs: dict[str, SchedulerConfig]) -> None:
-        self._core = FleetCore(expected, configs, time.monotonic(), first_number=time.time_ns())
+        self._core = FleetCore(expected, configs, time.monotonic(), first_number=time.time_ns(), unix_now=time.time())
 
     async def report(
         self, member: Member, signals: InstanceSignals | None = None, adapters: WantedAdapters = NOTHING_WANTED

@@ -17,8 +17,9 @@ from dualmap.router.gateway.front import Front, HttpFront
 from dualmap.router.gateway.pool import Pool
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.tls import TlsFiles
+from dualmap.router.observe.instance_states import InstanceStates
 from dualmap.router.observe.live_view import live_view
-from dualmap.router.observe.member_row import status_row
+from dualmap.router.observe.member_row import status_rows
 from dualmap.router.observe.metrics import GatewayMetrics, Gauges
 from dualmap.router.observe.pool_timeline import PoolTimeline
 from dualmap.router.observe.recent_decisions import RecentDecisions
@@ -42,8 +43,8 @@ from dualmap.scheduler.events import (
     SettingsChanged,
     Tick,
 )
-from dualmap.scheduler.fleet.member import Membership, MemberState
-from dualmap.scheduler.fleet.membership_events import SERVING, membership_events
+from dualmap.scheduler.fleet.member import SERVING, Membership, MemberState
+from dualmap.scheduler.fleet.membership_events import membership_events
 from dualmap.scheduler.fleet.messages import GatewayState, PoolPlan, Sent
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.signals import SignalNews
@@ -82,7 +83,9 @@ class Gateway:
         self.scheduler = pools[0].scheduler
         self.metrics = metrics
         self.membership = Membership()
-        self.signals = SignalAges([pool.scheduler for pool in pools])
+        self._schedulers = {pool.name: pool.scheduler for pool in pools}
+        self.signals = SignalAges(list(self._schedulers.values()))
+        self.states = InstanceStates(self._schedulers, clock)
         cores = {pool.name: pool.core for pool in pools}
         self.admission = Admission(cores, block_tokens, clock, ask_for_usage, isolate_tenants)
         self.connections = InstanceConnections(limits, clock)
@@ -112,12 +115,13 @@ class Gateway:
         self.front: Front = HttpFront(self.service, limits, clock, tls)
         self._admin = AdminService(self, limits, clock, admin_token, scaling)
         metrics.bind(
-            {pool.name: pool.scheduler for pool in pools},
+            self._schedulers,
             lambda: self.membership,
             self._gauges,
             lambda: self.signals.ages(self._clock()),
             None if self.driver.by_tokens is None else self.driver.by_tokens.outcomes,
             lambda: self.plans,
+            self.states.look,
         )
 
     def serve_proxies(self) -> None:
@@ -190,13 +194,14 @@ class Gateway:
         self.front.apply_membership(membership)
         self.adapters.apply_membership(membership)
         self.admission.ready = any(member.state is MemberState.READY for member in membership.members)
-        serving = {m.instance_id: (m.host, m.port) for m in membership.members if m.state in SERVING}
+        serving = {m.instance_id: m.endpoint for m in membership.members if m.state in SERVING}
         self.driver.stateful.cores = {i: self._pool_of[i].core for i in serving if i in self._pool_of}
-        self.connections.set_addresses(serving)
+        self.connections.set_endpoints(serving)
         for pool in self.pools.values():
             for event in membership_events(old.of_pool(pool.name), membership.of_pool(pool.name)):
                 self.driver.handle(event, pool.core)
         self.connections.forget(serving.keys())
+        self.states.apply_membership(membership)
 
     def hear(self, news: SignalNews) -> None:
         """What instances said of themselves."""
@@ -322,11 +327,8 @@ class Gateway:
 
     def status(self) -> dict[str, Any]:
         """What an operator asks first, as plain values."""
-        views = {i: view for pool in self.pools.values() for i, view in pool.scheduler.instances.items()}
         journals = [pool.journal.state for pool in self.pools.values() if pool.journal is not None]
         depths = self.depths().values()
-        signals = self.signals.describe(self._clock())
-        members = [status_row(m, views.get(m.instance_id), signals) for m in self.membership.members]
         return self._about() | {
             "pid": os.getpid(),
             "policy": ", ".join(dict.fromkeys(pool.scheduler.config.policy for pool in self.pools.values())),
@@ -339,7 +341,7 @@ class Gateway:
                 "epoch": max((agreed.epoch for agreed in depths), default=0),
                 "keys": sum(len(agreed.depths) for agreed in depths),
             },
-            "members": members,
+            "members": status_rows(self.membership.members, self._schedulers, self.states, self.signals, self._clock()),
         }
 
     def live(self, pool_name: str | None, rings_known: str) -> dict[str, Any]:
@@ -352,6 +354,7 @@ class Gateway:
             timeline=self.timelines[name],
             decisions=self.decisions,
             signals=self.signals,
+            states=self.states.describe(),
             rings_known=rings_known,
             now=self._clock(),
         )
@@ -383,6 +386,7 @@ class Gateway:
             self.service.sweep(now)
             self.connections.sweep(now)
             self._admin.sweep(now)
+            self.states.look()
 
     def _gauges(self) -> Gauges:
         gauges: dict[str, tuple[str, float]] = {

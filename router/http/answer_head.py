@@ -4,6 +4,7 @@ import re
 from http import HTTPStatus
 
 from dualmap.router.http.hop_by_hop import HOP_BY_HOP, named_by_connection, without_fields
+from dualmap.router.http.instance_head import InstanceHead
 
 # Read here. Content-type, content-encoding and location are relayed, the others not: framing is done anew, and the
 # gateway sets its own headers and says itself what pages of other origins may do (CORS).
@@ -100,25 +101,29 @@ class AnswerHead:
         elif name == b"location":
             self._location = value
 
-    def complete(self, status: int, keep_alive: bool, authority: bytes = b"") -> None:
-        """authority: host and port of the instance, as requests to it name them; empty where it is not its answer."""
+    def complete(self, status: int, keep_alive: bool, to: InstanceHead | None = None) -> None:
+        """to: what the request said of the instance; None where it is not its answer."""
         self.status = status
         self.until_close = self.content_length is None and not self.chunked and status not in _NO_BODY_STATUSES
         self.keep_alive = keep_alive and not self.until_close
         if status == NO_CONTENT_STATUS or (self.event_stream and self.content_length and not self.encoded):
             self.content_length = None  # there is none, or what is relayed may be shorter
         if self._location:
-            self.lines.append(b"location: %b\r\n" % _without_authority(self._location, authority))
+            location = self._location if to is None else _path_here(self._location, to)
+            self.lines.append(b"location: %b\r\n" % location)
         if self._connection and (names := named_by_connection(self._connection)):
             self.lines = without_fields(self.lines, names)
 
 
-def _without_authority(location: bytes, authority: bytes) -> bytes:
-    """Where a redirect leads, as the client can follow it: within the instance, a path, which is the gateway's, too."""
+def _path_here(location: bytes, to: InstanceHead) -> bytes:
+    """Where a redirect leads, as the client can follow it: within the instance, a path, which is the gateway's, too,
+    but for the prefix."""
     url = _URL.match(location)
-    if url is None or not authority or not _is_same(url[1].lower(), url[2].lower(), authority.lower()):
-        return location
-    return b"/" + location[url.end() :].lstrip(b"/")  # two slashes would lead to another host
+    if url is not None:
+        if not _is_same(url[1].lower(), url[2].lower(), to.authority.lower()):
+            return location
+        location = b"/" + location[url.end() :].lstrip(b"/")  # two slashes would lead to another host
+    return location.removeprefix(to.prefix) if location.startswith(to.prefix + b"/") else location
 
 
 def _is_same(scheme: bytes, named: bytes, authority: bytes) -> bool:

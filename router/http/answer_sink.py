@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from dualmap.router.http.answer_head import AnswerHead
+from dualmap.router.http.instance_head import InstanceHead
 from dualmap.scheduler.events import FailureCause
 
 
@@ -24,8 +25,8 @@ class AnswerSink(Protocol):
     @property
     def body(self) -> bytes: ...
 
-    def head_for(self, host_line: bytes) -> bytes:
-        """Return the head of the request as the instance gets it; host_line follows the target."""
+    def head_for(self, to: InstanceHead) -> bytes:
+        """Return the head of the request as that instance gets it."""
         ...
 
     def relay(self, body: bytes, pieces: int, head: AnswerHead, complete: bool) -> None:

@@ -1,5 +1,7 @@
 """Header fields that concern one connection and are never relayed (RFC 9110, section 7.6.1)."""
 
+from collections.abc import Sequence
+
 HOP_BY_HOP = frozenset(
     {
         b"connection",
@@ -21,6 +23,6 @@ def named_by_connection(value: bytes) -> frozenset[bytes]:
     return frozenset(token.strip() for token in value.lower().split(b",")) - _CONNECTION_OPTIONS
 
 
-def without_fields(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
+def without_fields(lines: Sequence[bytes], names: frozenset[bytes]) -> list[bytes]:
     """The header lines whose field is not among the names."""
     return [line for line in lines if line.partition(b":")[0].lower() not in names]

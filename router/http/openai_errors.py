@@ -137,6 +137,11 @@ def bad_gateway(message: str) -> HttpError:
     return HttpError(HTTPStatus.BAD_GATEWAY, "BadGatewayError", message)
 
 
+def instance_key_refused() -> HttpError:
+    """A client's key is right, or is asked for by nobody: 401 would be wrong."""
+    return bad_gateway("The instance does not take the gateway's key. Clients cannot mend this; its operator can.")
+
+
 def not_admin() -> HttpError:
     message = "Adapters are loaded and unloaded with an API key that has `admin: true` in the keys file."
     return HttpError(HTTPStatus.FORBIDDEN, "PermissionDeniedError", message)

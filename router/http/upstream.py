@@ -8,6 +8,7 @@ from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrad
 
 from dualmap.router.http.answer_head import NOTED, AnswerHead
 from dualmap.router.http.answer_sink import AnswerSink
+from dualmap.router.http.instance_head import InstanceHead
 from dualmap.scheduler.events import FailureCause
 
 JOINED_BODY_BYTES = 64 * 1024  # up to here a copy is cheaper than the bookkeeping of a gathered write
@@ -16,10 +17,9 @@ FIRST_FINAL_STATUS = 200
 
 
 class ConnectionOwner(Protocol):
-    """Whose connections to one instance these are: its pool. authority: the instance's host and port, as requests to
-    it name them."""
+    """Whose connections to one instance these are: its pool. head: what requests say of the instance."""
 
-    authority: bytes
+    head: InstanceHead
 
     def keep(self, connection: "UpstreamConnection") -> None:
         """Take a connection that has become idle."""
@@ -162,7 +162,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         parser, head = self._parser, self._head
-        head.complete(parser.get_status_code(), parser.should_keep_alive(), self._pool.authority)
+        head.complete(parser.get_status_code(), parser.should_keep_alive(), self._pool.head)
         if self._bodiless and head.status >= FIRST_FINAL_STATUS and self._answer is None:
             head.bodiless, head.keep_alive = True, False  # the parser waits for a body
             self._answer = head

@@ -1,30 +1,36 @@
 """The connections to one instance: the one used last is used next, those unused for a while are closed."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from dualmap.router.http.answer_sink import AnswerSink
+from dualmap.router.http.endpoint_connection import connect, why_unconnected
+from dualmap.router.http.instance_head import head_to
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.upstream import UpstreamConnection
 from dualmap.scheduler.events import FailureCause
+from dualmap.scheduler.fleet.endpoint import Endpoint
+
+logger = logging.getLogger(__name__)
+
+WARN_AGAIN_S = 60.0
 
 
 class UpstreamPool:
-    """host_line: what follows the target in a request to the instance. answer_lines: headers that name the instance."""
+    """head: what requests say of the instance. answer_lines: headers that name the instance."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         instance_id: str,
-        host: str,
-        port: int,
+        endpoint: Endpoint,
         limits: HttpLimits,
         clock: Callable[[], float],
     ) -> None:
         self.instance_id = instance_id
-        self.address = (host, port)
-        self.authority = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}").encode()
-        self.host_line = b" HTTP/1.1\r\nhost: %b\r\n" % self.authority
+        self.endpoint = endpoint
+        self.head = head_to(endpoint)
         self.answer_lines = f"x-dualmap-instance: {instance_id}\r\nx-dualmap-queue-ms: ".encode()
         self._loop = loop
         self.limits = limits
@@ -32,6 +38,7 @@ class UpstreamPool:
         self._idle: list[UpstreamConnection] = []
         self._opening: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._warned_at: dict[str, float] = {}  # by what was said
 
     def run(self, sink: AnswerSink) -> None:
         """Send the sink's request over a kept-alive connection, or a new one where there is none."""
@@ -41,7 +48,7 @@ class UpstreamPool:
             connection = idle.pop()
             if connection.usable:
                 if connection.idle_since > oldest:
-                    connection.run(sink, sink.head_for(self.host_line), sink.body)
+                    connection.run(sink, sink.head_for(self.head), sink.body)
                     return
                 connection.close()
         self.open_for(sink)
@@ -66,10 +73,19 @@ class UpstreamPool:
             self._idle.remove(connection)
 
     def sweep(self, now: float) -> None:
-        """Close what has been idle for long; the oldest are first in the list."""
+        """Close what has been idle for long; the oldest are first in the list. Take over a changed key."""
+        if self.head.brings_key:
+            self.head = head_to(self.endpoint)
         oldest = now - self.limits.upstream_idle_s
         while self._idle and self._idle[0].idle_since <= oldest:
             self._idle.pop(0).close()
+
+    def warn(self, what: str) -> None:
+        """Say in the log what is wrong with the instance; the same only now and then."""
+        now = self._clock()
+        if now - self._warned_at.get(what, -WARN_AGAIN_S) >= WARN_AGAIN_S:
+            self._warned_at[what] = now
+            logger.warning("%s: %s", self.instance_id, what)
 
     def close(self) -> None:
         """Close what is idle; what still runs closes when it is through."""
@@ -78,16 +94,14 @@ class UpstreamPool:
             self._idle.pop().close()
 
     async def _open(self, sink: AnswerSink) -> None:
-        host, port = self.address
         try:
             async with asyncio.timeout(self.limits.connect_timeout_s):
-                _, connection = await self._loop.create_connection(
-                    lambda: UpstreamConnection(self, self._clock), host, port
-                )
-        except OSError:  # TimeoutError is one
+                _, connection = await connect(self.endpoint, lambda: UpstreamConnection(self, self._clock))
+        except OSError as error:  # TimeoutError is one
+            self.warn(f"no connection: {why_unconnected(self.endpoint, error)}")
             sink.attempt_failed(FailureCause.CONNECT)
             return
-        connection.run(sink, sink.head_for(self.host_line), sink.body)
+        connection.run(sink, sink.head_for(self.head), sink.body)
 
 
 class OpeningConnection:

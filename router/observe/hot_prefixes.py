@@ -20,7 +20,7 @@ def hot_prefixes(policy: DualMap, decisions: Iterable[Decision]) -> list[dict[st
     ran_on: dict[int, Counter[str]] = {}
     for decision in decisions:
         if blocks := decision.attempt.request.chain:
-            key = policy.keys.key(blocks)
+            key = policy.key_of(decision.attempt.request)
             counts[key] += 1
             depths[key] = blocks.index(key) + 1
             ran_on.setdefault(key, Counter())[decision.dispatch.instance_id] += 1

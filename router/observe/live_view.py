@@ -1,7 +1,7 @@
 """What the live page shows, as plain values: GET /admin/live. Put together when somebody asks; no prompt, no key of a
 client and no token is in it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -28,11 +28,13 @@ def live_view(
     timeline: PoolTimeline,
     decisions: RecentDecisions,
     signals: SignalAges,
+    states: Mapping[str, dict[str, Any]],
     rings_known: str,
     now: float,
 ) -> dict[str, Any]:
-    """Of one pool, as its gateway sees it. decisions, signals: of all pools. rings_known: the `rings_version` that the
-    page has drawn; the rings, which are most of the answer, are left out where they are the same."""
+    """Of one pool, as its gateway sees it. decisions, signals, states: of all pools. rings_known: the
+    `rings_version` that the page has drawn; the rings, which are most of the answer, are left out where they are the
+    same."""
     recent = list(islice((d for d in decisions.latest() if d.pool == pool_name), RECENT))
     view: dict[str, Any] = {
         "pool": pool_name,
@@ -49,11 +51,14 @@ def live_view(
     mean_work_tokens = sum(d.attempt.work_tokens for d in recent) / len(recent) if recent else 0.0
     signs = signals.describe(now)
     view["instances"] = [
-        _instance(member, scheduler, signs.get(member.instance_id, {}), mean_work_tokens, now) for member in members
+        _instance(
+            member, scheduler, states[member.instance_id], signs.get(member.instance_id, {}), mean_work_tokens, now
+        )
+        for member in members
     ]
     if isinstance(scheduler.policy, DualMap):
         view["prefixes"] = hot_prefixes(scheduler.policy, recent)
-        view["deepened"] = len(scheduler.policy.keys.depths)
+        view["deepened"] = scheduler.policy.deepened
         view["rings_version"] = _rings_version(scheduler)
         if view["rings_version"] != rings_known:
             view["rings"] = ring_picture(scheduler.policy.rings)
@@ -61,11 +66,16 @@ def live_view(
 
 
 def _instance(
-    member: Member, scheduler: Scheduler, signals: dict[str, dict[str, Any]], mean_work_tokens: float, now: float
+    member: Member,
+    scheduler: Scheduler,
+    state: dict[str, Any],
+    signals: dict[str, dict[str, Any]],
+    mean_work_tokens: float,
+    now: float,
 ) -> dict[str, Any]:
     """ttft_s: of a request that came now and had as much to compute as recent ones had."""
     view = scheduler.instances.get(member.instance_id)
-    row = member_row(member, view)
+    row = member_row(member, view, state)
     if view is None:
         return row
     return row | {

@@ -1,20 +1,24 @@
 """An instance as /admin/status and the live page both show it, as plain values."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dualmap.router.observe.instance_states import InstanceStates
+from dualmap.router.observe.signal_ages import SignalAges
+from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.fleet.member import Member
 from dualmap.scheduler.instance.view import InstanceView
 
 
-def member_row(member: Member, view: InstanceView | None) -> dict[str, Any]:
-    """view: what the core has of it, if anything. tpot_s: per output token if one more ran; 0: not known yet."""
+def member_row(member: Member, view: InstanceView | None, state: Mapping[str, Any]) -> dict[str, Any]:
+    """view: what the core has of it, if anything. state: see InstanceStates. tpot_s: per output token if one more ran;
+    0: not known yet."""
     row: dict[str, Any] = {
         "instance_id": member.instance_id,
         "incarnation": member.incarnation,
-        "address": f"{member.host}:{member.port}",
-        "state": member.state.value,
+        "address": str(member.endpoint).removeprefix("http://"),
         "pool": member.pool,
+        **state,
     }
     if view is None:
         return row
@@ -28,9 +32,26 @@ def member_row(member: Member, view: InstanceView | None) -> dict[str, Any]:
     }
 
 
-def status_row(member: Member, view: InstanceView | None, signals: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """What /admin/status shows. signals: of all instances, by id."""
-    row = member_row(member, view)
+def status_rows(
+    members: Iterable[Member],
+    schedulers: Mapping[str, Scheduler],
+    states: InstanceStates,
+    signals: SignalAges,
+    now: float,
+) -> list[dict[str, Any]]:
+    """What /admin/status shows. schedulers: by pool."""
+    views = {i: view for scheduler in schedulers.values() for i, view in scheduler.instances.items()}
+    shown, heard = states.describe(), signals.describe(now)
+    return [_status_row(m, views.get(m.instance_id), shown[m.instance_id], heard) for m in members]
+
+
+def _status_row(
+    member: Member,
+    view: InstanceView | None,
+    state: Mapping[str, Any],
+    signals: Mapping[str, dict[str, Any]],
+) -> dict[str, Any]:
+    row = member_row(member, view, state)
     row |= {"pid": member.pid, "models": [str(card.get("id")) for card in member.model_cards]}
     if view is not None:
         row |= {

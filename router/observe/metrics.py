@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from dualmap.router.observe.distribution import TOKEN_BOUNDS, Distribution
+from dualmap.router.observe.instance_states import InstanceState
 from dualmap.router.observe.reloads import Reloads
 from dualmap.scheduler.commands import RejectReason
 from dualmap.scheduler.core import Scheduler
@@ -68,6 +69,7 @@ class GatewayMetrics(Collector):
         self._signal_ages: Callable[[], Mapping[str, Mapping[str, float]]] = dict
         self._tokenized: Callable[[], Mapping[str, int]] | None = None
         self._plans: Callable[[], Sequence[PoolPlan]] = tuple
+        self._states: Callable[[], Mapping[str, InstanceState]] = dict
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -81,16 +83,18 @@ class GatewayMetrics(Collector):
         signal_ages: Callable[[], Mapping[str, Mapping[str, float]]],
         tokenized: Callable[[], Mapping[str, int]] | None = None,
         plans: Callable[[], Sequence[PoolPlan]] = tuple,
+        states: Callable[[], Mapping[str, InstanceState]] = dict,
     ) -> None:
         """Name what is read at each scrape. schedulers: by pool. gauges: of the gateway's own.
         signal_ages: seconds, by instance and signal. tokenized: prompts by what became of their tokens; None without a
-        tokenizer. plans: of the pools that are scaled."""
+        tokenizer. plans: of the pools that are scaled. states: by instance."""
         self._schedulers = schedulers
         self._membership = membership
         self._gauges = gauges
         self._signal_ages = signal_ages
         self._tokenized = tokenized
         self._plans = plans
+        self._states = states
 
     def scrape(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -161,6 +165,7 @@ class GatewayMetrics(Collector):
                 ages.add_metric([instance_id, signal], age_s)
         yield ages
         yield from _membership_metrics(self._membership())
+        yield _instance_states(self._states())
         yield _replicas(self._plans())
         yield from _pool_metrics(self._schedulers)
         yield from _scheduler_metrics(list(self._schedulers.values()))
@@ -184,6 +189,17 @@ def _membership_metrics(membership: Membership) -> Iterable[Metric]:
     for state in MemberState:
         members.add_metric([state.value], states[state])
     yield members
+
+
+def _instance_states(states: Mapping[str, InstanceState]) -> Metric:
+    family = GaugeMetricFamily(
+        "dualmap_instance_state",
+        "1 for the state that the instance is in: those of dualmap_members, and of ready ones slow and suspect.",
+        labels=["instance", "state"],
+    )
+    for instance_id, state in states.items():
+        family.add_metric([instance_id, state.name], 1)
+    return family
 
 
 def _reload_metrics(reloads: Reloads) -> Iterable[Metric]:

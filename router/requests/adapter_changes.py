@@ -19,6 +19,7 @@ from dualmap.router.http.openai_errors import (
     bad_request,
     conflict,
     error_response,
+    instance_key_refused,
     missing_model,
     not_admin,
     not_here,
@@ -100,12 +101,13 @@ class AdapterChanges:
         wanted = await _turn(wishes, pool, holder)
         try:
             change = AdapterChange(self._connections, wishes, pool, body.lora_name, http, wanted)
-            if loads:
-                answer = await change.load(self._ids(pool, MemberState.READY))
-            else:
-                answer = await change.unload(self._ids(pool, MemberState.READY, MemberState.DRAINING))
+            ids = self._ids(pool, *((MemberState.READY,) if loads else (MemberState.READY, MemberState.DRAINING)))
+            our_key = grant is not None or any(self._connections.to(i).head.brings_key for i in ids)
+            answer = await (change.load(ids) if loads else change.unload(ids))
         finally:
             await wishes.end_adapters(pool, holder)
+        if answer.status == HTTPStatus.UNAUTHORIZED and our_key:
+            raise RequestRefusedError(instance_key_refused())
         if answer.status == HTTPStatus.OK:
             await self._until_shown(pool, body.lora_name, loads)
         return answer

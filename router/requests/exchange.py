@@ -52,7 +52,7 @@ class Exchange:
 
     def start_attempt(self, dispatch: Dispatch, pool: UpstreamPool, now: float) -> None:
         self.phase = DISPATCHED[self.phase]
-        running = self.running = Running(self, self._writer, dispatch, pool.answer_lines, now)
+        running = self.running = Running(self, self._writer, dispatch, pool, now)
         pool.run(running)
 
     def drop_attempt(self) -> None:

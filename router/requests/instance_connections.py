@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Set
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.requests.instance_work import InstanceWork
+from dualmap.scheduler.fleet.endpoint import Endpoint
 
 
 class InstanceConnections:
@@ -18,7 +19,7 @@ class InstanceConnections:
         self._pools: dict[str, UpstreamPool] = {}
 
     def to(self, instance_id: str) -> UpstreamPool:
-        """Return the connections to an instance whose address is set."""
+        """Return the connections to an instance whose endpoint is set."""
         return self._pools[instance_id]
 
     def limit(self, limits: HttpLimits) -> None:
@@ -27,13 +28,13 @@ class InstanceConnections:
         for pool in self._pools.values():
             pool.limits = limits
 
-    def set_addresses(self, addresses: Mapping[str, tuple[str, int]]) -> None:
+    def set_endpoints(self, endpoints: Mapping[str, Endpoint]) -> None:
         """Take where instances are reached, by id; before the core learns of them."""
         loop = asyncio.get_running_loop()
-        for instance_id, address in addresses.items():
+        for instance_id, endpoint in endpoints.items():
             pool = self._pools.get(instance_id)
-            if pool is None or pool.address != address:
-                self._pools[instance_id] = UpstreamPool(loop, instance_id, *address, self._limits, self._clock)
+            if pool is None or pool.endpoint != endpoint:
+                self._pools[instance_id] = UpstreamPool(loop, instance_id, endpoint, self._limits, self._clock)
                 if pool is not None:
                     pool.close()
 

@@ -8,8 +8,12 @@ from dualmap.router.apis.stream_rules import StreamRules
 from dualmap.router.apis.usage import Usage, peek_usage
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.answer_sink import Upstream
+from dualmap.router.http.credentials import CREDENTIAL_FIELDS
+from dualmap.router.http.hop_by_hop import without_fields
+from dualmap.router.http.instance_head import InstanceHead
 from dualmap.router.http.limits import HttpLimits
-from dualmap.router.http.openai_errors import HttpError
+from dualmap.router.http.openai_errors import HttpError, instance_key_refused
+from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.requests.answer_events import FAILED, AnswerEvents, Notice
 from dualmap.router.requests.answer_plain import (
     ENCODED,
@@ -24,6 +28,7 @@ from dualmap.router.requests.answer_verdict import (
     ENGINE_FAILED_STATUS,
     FAILURE,
     REPLACED,
+    UNAUTHORIZED_STATUS,
     answer_verdict,
     error_cause,
     failure_cause,
@@ -81,7 +86,7 @@ class Running:
     __slots__ = (
         "_answer",
         "_carrier",
-        "_instance_lines",
+        "_pool",
         "_quiet_since",
         "_seeker",
         "_sign_at",
@@ -97,9 +102,9 @@ class Running:
     )
 
     def __init__(
-        self, carrier: Carrier, writer: AnswerWriter, dispatch: Dispatch, instance_lines: bytes, now: float
+        self, carrier: Carrier, writer: AnswerWriter, dispatch: Dispatch, pool: UpstreamPool, now: float
     ) -> None:
-        """instance_lines: what the head of the answer says of the instance, up to how long the request has waited."""
+        """pool: of connections to the instance."""
         self.dispatch = dispatch
         self.body = carrier.asked.prompt.body
         self.upstream: Upstream | None = None
@@ -108,7 +113,7 @@ class Running:
         self.first_byte_at = 0.0
         self._carrier = carrier
         self._writer = writer
-        self._instance_lines = instance_lines
+        self._pool = pool
         self._answer: Answer | None = None
         self._seeker: StateSeeker | None = None  # while it is to be found what the instance keeps of its answer
         self._quiet_since = self._sign_at = now
@@ -167,16 +172,17 @@ class Running:
 
     # What the connection to the instance calls (AnswerSink).
 
-    def head_for(self, host_line: bytes) -> bytes:
+    def head_for(self, to: InstanceHead) -> bytes:
         arrived = self._carrier.arrived
         http = arrived.http
+        forwarded = without_fields(http.forwarded, CREDENTIAL_FIELDS) if to.brings_key else http.forwarded
         return b"".join(
             (
                 http.method.encode(),
-                b" ",
+                to.before_target,
                 http.target,
-                host_line,
-                *http.forwarded,
+                to.after_target,
+                *forwarded,
                 b"x-request-id: ",
                 arrived.request_id,
                 b"\r\ncontent-length: %d\r\n\r\n" % len(self.body),
@@ -212,6 +218,11 @@ class Running:
 
     def _accepts(self, head: AnswerHead, body: bytes, complete: bool) -> bool:
         """Whether this is an answer; if not, the attempt is over. body: the first of it."""
+        if head.status == UNAUTHORIZED_STATUS and self._shows_our_key():
+            self._pool.warn("it does not take the gateway's key (HTTP 401): see instance_key_file and key_file")
+            self._carrier.said = instance_key_refused()
+            self._give_up(FailureCause.UNAUTHORIZED)
+            return False
         asked = self._carrier.asked
         last = self.dispatch.last and not asked.other_cores
         searches = asked.request.stateful and asked.request.searches
@@ -225,6 +236,10 @@ class Running:
                 self._carrier.said = read_error(head.status, body)
             self._give_up(failure_cause(head.status, aborted=False, searches=searches))
         return False
+
+    def _shows_our_key(self) -> bool:
+        """Whether the instance is shown a key of the gateway's, or none, but not the client's."""
+        return self._pool.head.brings_key or self._carrier.arrived.grant is not None
 
     def answer_complete(self, head: AnswerHead) -> None:
         self.upstream = None
@@ -303,6 +318,6 @@ class Running:
     def _begin(self, head: AnswerHead, body: bytes, complete: bool) -> None:
         """Not before there is some of the body, so that until then another instance can try."""
         carrier, queue_ms = self._carrier, self.dispatch.queued_s * 1000.0
-        lines = b"%b%d\r\n%b" % (self._instance_lines, queue_ms, carrier.asked.answer_lines)
+        lines = b"%b%d\r\n%b" % (self._pool.answer_lines, queue_ms, carrier.asked.answer_lines)
         self._writer.begin(head, lines, body, complete)
         carrier.answer_begun(self, bool(body))

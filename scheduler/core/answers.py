@@ -19,9 +19,9 @@ from dualmap.scheduler.events import (
 )
 from dualmap.scheduler.request import ChoiceReason
 
-# An instance that shuts down aborts each new request at once: it would look idle and attract more. Not ERROR, which a
-# request may bring about wherever it runs.
-SUSPICIOUS = (FailureCause.CONNECT, FailureCause.ABORTED)
+# An instance that shuts down aborts each new request at once, one that wants another key refuses each: it would look
+# idle and attract more. Not ERROR, which a request may bring about wherever it runs.
+SUSPICIOUS = (FailureCause.CONNECT, FailureCause.ABORTED, FailureCause.UNAUTHORIZED)
 
 
 def first_token(books: Books, event: FirstToken, now: float, commands: list[Command]) -> bool:

@@ -1,6 +1,7 @@
 """A request gets its place: when it comes, and again where its attempt failed or its instance is gone."""
 
 from collections.abc import Set
+from dataclasses import replace
 
 from dualmap.scheduler.admission import (
     least_important,
@@ -22,6 +23,8 @@ from dualmap.scheduler.recovery import Fate, decide_fate
 from dualmap.scheduler.request import ChoiceReason, Request
 from dualmap.scheduler.untold import SHORT_S
 
+NOBODY: frozenset[str] = frozenset()
+
 
 def request_arrived(books: Books, event: RequestArrived, now: float, commands: list[Command]) -> None:
     request = event.request
@@ -31,7 +34,7 @@ def request_arrived(books: Books, event: RequestArrived, now: float, commands: l
     if len(books.attempts) >= books.config.max_in_flight:
         shed = least_important(request, books.instances.values())
         if shed is None:
-            reject(books, reject_too_many(request.id, books.loads.mean_s), commands)
+            reject(books, reject_too_many(request.id, books.mean_backlog_s(request)), commands)
             return
         _shed(books, shed, now, commands)
     place(books, request, now, commands, number=1, arrived_at=now)
@@ -43,7 +46,9 @@ def recover(
     books: Books, attempt: Attempt, tokens_sent: int, cause: FailureCause, now: float, commands: list[Command]
 ) -> None:
     """Decide on a request whose attempt failed; the attempt has been taken off the books."""
-    match decide_fate(attempt, tokens_sent, cause, last=books.is_last(attempt)):
+    too_long = cause is FailureCause.TOO_LONG
+    last = not books.takes_longer(attempt) if too_long else books.is_last(attempt)
+    match decide_fate(attempt, tokens_sent, cause, last=last):
         case Fate.FAIL:
             if not attempt.started:
                 books.stats.slo_missed += 1
@@ -54,7 +59,11 @@ def recover(
             books.stats.retries += 1
             tried = attempt.tried | {attempt.instance_id}
             number, arrived_at = attempt.number + 1, attempt.arrived_at
-            place(books, attempt.request, now, commands, number=number, arrived_at=arrived_at, tried=tried)
+            request = attempt.request
+            if too_long:
+                taken = books.instances[attempt.instance_id].takes_tokens(request)
+                request = replace(request, length_tokens=int(taken) + 1)
+            place(books, request, now, commands, number=number, arrived_at=arrived_at, tried=tried)
 
 
 def reject(books: Books, rejected: Reject, commands: list[Command]) -> None:
@@ -73,7 +82,11 @@ def choose(books: Books, request: Request, tried: frozenset[str], now: float) ->
         return Placement(estimate, (home.instance_id,), ChoiceReason.HOME, considered=(estimate,))
     slo_s = request.ttft_slo_s or books.config.ttft_slo_s
     suspects = books.suspects
-    unable = books.without_adapter(request.adapter) if request.adapter else frozenset()
+    offers = books.offers
+    if request.length_tokens <= offers.all_take.get(request.adapter or request.model, -1):
+        unable = NOBODY
+    else:
+        unable = offers.fleet(request).unable
     if request.only:
         unable |= books.instances.keys() - set(request.only)
     avoid: Set[str] = suspects | tried | unable if suspects or tried or unable else tried

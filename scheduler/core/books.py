@@ -10,9 +10,11 @@ from dualmap.scheduler.instance.pace import FleetPace
 from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.load_order import LoadOrder
 from dualmap.scheduler.long_waits import LongWaits
+from dualmap.scheduler.offers import Offers
 from dualmap.scheduler.pick import recompute_price
 from dualmap.scheduler.policies import configured_for, make_policy
 from dualmap.scheduler.policies.dualmap import DualMap
+from dualmap.scheduler.request import Request
 from dualmap.scheduler.sessions import Sessions
 from dualmap.scheduler.stats import SchedulerStats
 from dualmap.scheduler.time_outs import TimeOuts
@@ -24,7 +26,7 @@ REMEMBERED = 256  # attempts that are over, for stories: each has the blocks of 
 class Books:
     """config: LIVE_SETTINGS of it may change. version: counts changes of membership.
     loads: of ready instances. attempts: by request id, every request in flight. ended: the last that are over.
-    suspects: instances that are left alone for a while. unable: instances without an adapter, by adapter.
+    offers: what ready instances serve. suspects: instances that are left alone for a while.
     holding: instances where one waits so that others have their tokens in time. slow: those that have joined others at
     work. assumed: heap of (time, request id, attempt number): first tokens that will not be seen.
     hears_others: whether other gateways have said what they booked. looked_at: when instances were last looked at
@@ -38,14 +40,14 @@ class Books:
         self.pace = FleetPace()
         self.answers = AnswerLengths()
         self.sessions = Sessions()
-        self.policy = make_policy(config, self.holders, self.loads, self.answers, self.sessions)
+        self.offers = Offers()
+        self.policy = make_policy(config, self.holders, self.loads, self.offers, self.answers, self.sessions)
         self.instances: dict[str, InstanceView] = {}
         self.attempts: dict[str, Attempt] = {}
         self.ended: deque[Attempt] = deque(maxlen=REMEMBERED)
         self.stats = SchedulerStats()
         self.version = 0
         self.suspects: set[str] = set()
-        self.unable: dict[str, frozenset[str]] = {}
         self.holding: set[str] = set()
         self.slow: list[InstanceView] = []
         self.assumed: list[tuple[float, str, int]] = []
@@ -62,15 +64,6 @@ class Books:
             return None
         return attempt
 
-    def without_adapter(self, adapter: str) -> frozenset[str]:
-        """Instances that cannot run the adapter."""
-        unable = self.unable.get(adapter)
-        if unable is None:
-            views = self.instances.values()
-            unable = frozenset(view.instance_id for view in views if not view.adapters.can_run(adapter))
-            self.unable[adapter] = unable
-        return unable
-
     def is_last(self, attempt: Attempt) -> bool:
         """Whether no attempt follows if this one fails. Who searches asks all instances that take requests."""
         if attempt.request.searches:
@@ -79,8 +72,20 @@ class Books:
             return all(v.draining or v.instance_id in tried or not v.can_run(attempt.request) for v in views)
         return attempt.number >= self.config.max_attempts
 
-    def recompute_price(self) -> float:
-        return recompute_price(self.loads.busy, self.config)
+    def takes_longer(self, attempt: Attempt) -> bool:
+        """Whether another ready instance takes longer prompts and answers than the attempt's own."""
+        request = attempt.request
+        if request.only or attempt.number >= self.config.max_attempts:
+            return False
+        return self.offers.longest_tokens(request) > self.instances[attempt.instance_id].takes_tokens(request)
+
+    def recompute_price(self, view: InstanceView) -> float:
+        """As busy as those are that serve what the instance serves."""
+        return recompute_price(self.loads.busy_of(self.offers.peers(view.instance_id)), self.config)
+
+    def mean_backlog_s(self, request: Request) -> float:
+        """Of the instances that can run the request."""
+        return self.loads.mean_s_of(None if self.offers.alike else self.offers.fleet(request).able)
 
     def give_back(self, attempt: Attempt, view: InstanceView, ending: Ending, now: float) -> None:
         """The request is over, or its next attempt comes: the books are as without this one."""
@@ -111,10 +116,12 @@ class Books:
         for request_id, attempt in self.attempts.items():
             unseen = attempt.state is AttemptState.PREFILLING and not attempt.request.streams
             assert not unseen or (request_id, attempt.number) in due, f"the prefill of {request_id!r} never ends"
-        self.loads.check([v for v in views if not v.draining], sum(len(v.waiting) for v in views))
+        ready = [v for v in views if not v.draining]
+        self.loads.check(ready, sum(len(v.waiting) for v in views))
+        self.offers.check({v.instance_id: v.offer for v in ready})
         self.holders.check({view.bit: (view.instance_id, view.cache.blocks()) for view in views})
         self.time_outs.check()
         self.long_waits.check()
         self.sessions.check()
         if isinstance(self.policy, DualMap):
-            self.policy.keys.check()
+            self.policy.check()

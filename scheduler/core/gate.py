@@ -117,7 +117,7 @@ class Scheduler:
         books = self.books
         if not (books.config.rebalancing and books.policy.holds_requests):
             return None
-        return take_snapshot(books.instances, books.loads, books.version, books.config)
+        return take_snapshot(books.instances, books.loads, books.offers, books.version, books.config)
 
     def own_loads(self, now: float) -> tuple[InstanceLoad, ...]:
         """What this core has booked, for the other gateways."""

@@ -3,7 +3,7 @@
 Each function for an event says whether the event was about an incarnation that is there; if not, nothing has happened.
 """
 
-from dualmap.scheduler.attempt import Ending
+from dualmap.scheduler.attempt import Attempt, Ending
 from dualmap.scheduler.commands import Abort, Command
 from dualmap.scheduler.core.arrival import place, recover
 from dualmap.scheduler.core.books import Books
@@ -15,9 +15,9 @@ from dualmap.scheduler.request import Request
 
 def instance_joined(books: Books, event: InstanceJoined, now: float, commands: list[Command]) -> bool:
     known = books.instances.get(event.instance_id)
-    books.unable.clear()
     if known is not None:
         if event.incarnation == known.incarnation and _joined_again(books, known, event):
+            _replace_unable(books, known, now, commands)
             release(books, known, now, commands)
             return True
         if event.incarnation <= known.incarnation:
@@ -31,6 +31,8 @@ def instance_joined(books: Books, event: InstanceJoined, now: float, commands: l
         holders=books.holders,
         loads=books.loads,
         pace=books.pace,
+        offers=books.offers,
+        models=event.models,
         adapters=event.adapters,
     )
     if any(other.service.has_answered for other in books.instances.values()):
@@ -74,7 +76,9 @@ def suspect(books: Books, view: InstanceView, now: float, commands: list[Command
 
 def _joined_again(books: Books, view: InstanceView, event: InstanceJoined) -> bool:
     """Whether that changes anything."""
-    changed = view.adapters.set_able(event.adapters)
+    changed = view.offers_now(event.models, event.adapters)
+    if changed and not view.draining:
+        books.offers.put(view.instance_id, view.bit, view.offer)
     if view.draining:
         view.draining = False
         _ready(books, view)
@@ -85,6 +89,7 @@ def _joined_again(books: Books, view: InstanceView, event: InstanceJoined) -> bo
 
 
 def _ready(books: Books, view: InstanceView) -> None:
+    books.offers.put(view.instance_id, view.bit, view.offer)
     books.policy.add(view)
     books.loads.add(view)
 
@@ -93,6 +98,7 @@ def _not_ready(books: Books, view: InstanceView) -> None:
     view.draining = True
     books.policy.remove(view)
     books.loads.remove(view)
+    books.offers.remove(view.instance_id)
 
 
 def _forget(books: Books, view: InstanceView) -> None:
@@ -115,7 +121,20 @@ def _evacuate(books: Books, view: InstanceView, now: float, commands: list[Comma
 
 def _replace_waiting(books: Books, view: InstanceView, now: float, commands: list[Command]) -> None:
     gone = books.instances.get(view.instance_id) is not view
-    attempts = [a for a in view.waiting if gone or _runs_elsewhere(books, a.request, view)]
+    _place_again(
+        books, view, [a for a in view.waiting if gone or _runs_elsewhere(books, a.request, view)], now, commands
+    )
+
+
+def _replace_unable(books: Books, view: InstanceView, now: float, commands: list[Command]) -> None:
+    """What waits for a model that the instance serves no more goes elsewhere; what it goes on from stays."""
+    unable = [a for a in view.waiting if a.request.home is None and not view.can_run(a.request)]
+    _place_again(books, view, unable, now, commands)
+
+
+def _place_again(
+    books: Books, view: InstanceView, attempts: list[Attempt], now: float, commands: list[Command]
+) -> None:
     for attempt in attempts:  # all of them first: placing one lets instances take others
         books.give_back(attempt, view, Ending.LEFT, now)
     for attempt in attempts:
@@ -125,6 +144,7 @@ def _replace_waiting(books: Books, view: InstanceView, now: float, commands: lis
 
 def _runs_elsewhere(books: Books, request: Request, view: InstanceView) -> bool:
     """Whether another instance that takes requests can run it."""
-    return not (request.adapter or request.only) or any(
+    anywhere = books.offers.alike and not (request.adapter or request.only)
+    return anywhere or any(
         other is not view and not other.draining and other.can_run(request) for other in books.instances.values()
     )

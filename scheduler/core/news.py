@@ -85,7 +85,7 @@ def _settle(books: Books, attempt: Attempt, now: float, commands: list[Command])
 
 def prefix_depths(books: Books, event: PrefixDepths) -> bool:
     """Whether they are newer than those in use."""
-    return isinstance(books.policy, DualMap) and books.policy.keys.agree(event.epoch, event.depths, event.homes)
+    return isinstance(books.policy, DualMap) and books.policy.agree(event)
 
 
 def moves_proposed(books: Books, event: MovesProposed, now: float, commands: list[Command]) -> None:
@@ -105,7 +105,7 @@ def _move(books: Books, move: Move, now: float, commands: list[Command]) -> bool
     if target is None or target.instance_id in books.suspects:
         return False
     source = books.instances[attempt.instance_id]
-    estimate = recheck_move(attempt, source, target, books.recompute_price(), books.config)
+    estimate = recheck_move(attempt, source, target, books.recompute_price(target), books.config)
     if estimate is None:
         return False
     source.take_out(attempt)

@@ -62,6 +62,7 @@ def dispatch(books: Books, view: InstanceView, attempt: Attempt, now: float, com
             estimated_ttft_s=attempt.estimated_ttft_s,
             cached_tokens=attempt.cached_tokens,
             last=books.is_last(attempt),
+            longer=not books.offers.alike and books.takes_longer(attempt),
         )
     )
     if attempt.work_tokens * view.seconds_per_token >= SHORT_S:
@@ -83,7 +84,14 @@ def _take_from_others(books: Books, view: InstanceView, now: float, commands: li
         if _take_overdue(books, view, None, now, commands):
             continue
         decode_price_s = config.decode_s_per_request * books.answers.mean_tokens
-        found = request_to_take(view, books.loads, books.recompute_price(), decode_price_s, config.min_move_gain_s)
+        found = request_to_take(
+            view,
+            books.loads,
+            books.offers.peers(view.instance_id),
+            books.recompute_price(view),
+            decode_price_s,
+            config.min_move_gain_s,
+        )
         if found is None:
             return
         source, attempt = found

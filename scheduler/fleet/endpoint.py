@@ -52,6 +52,9 @@ class Endpoint:
         return self.instance_id if self.socket else f"{self.scheme}://{self.instance_id}"
 
 
+NOWHERE = Endpoint()  # of a server that is to be started
+
+
 def host_port(host: str, port: int) -> str:
     """HOST:PORT, an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.fleet.agreed_depths import AgreedDepths
 from dualmap.scheduler.fleet.load_board import LoadBoard
-from dualmap.scheduler.fleet.member import Member, Membership, MemberState
+from dualmap.scheduler.fleet.member import SERVING, Member, Membership, MemberState
 from dualmap.scheduler.fleet.messages import Beat, FleetNews, FleetState, GatewayReport, PoolPlan
 from dualmap.scheduler.fleet.signal_board import SignalBoard
 from dualmap.scheduler.fleet.signals import InstanceSignals
@@ -16,7 +16,9 @@ from dualmap.scheduler.fleet.state_board import StateBoard
 from dualmap.scheduler.fleet.wanted_adapters import AdapterBoard
 
 SILENCE_S = 5.0  # without a report an instance counts as lost; five heartbeats
+SILENT = f"its watcher has said nothing for {SILENCE_S:g} s"
 SETTLE_S = 5.0  # a restarted Fleet publishes nothing until every instance has reported, or for this long
+RETELL_S = 1.0  # what gateways only show, such as the reason of a state, is published at most this often
 AWAY_S = 1.0  # nobody called for so long: it was Fleet's process that stood still, not the instances
 
 
@@ -26,10 +28,15 @@ class FleetCore:
     call. adapters: what was loaded while servers run."""
 
     def __init__(
-        self, expected: tuple[str, ...], configs: Mapping[str, SchedulerConfig], now: float, first_number: int = 1
+        self,
+        expected: tuple[str, ...],
+        configs: Mapping[str, SchedulerConfig],
+        now: float,
+        first_number: int = 1,
+        unix_now: float = 0.0,
     ) -> None:
         """expected: ids of the instances that will report; those that a gateway has books of are waited for, too.
-        configs: of each pool's core. first_number: see LoadBoard."""
+        configs: of each pool's core. first_number: see LoadBoard. unix_now: the same moment as `now`."""
         self._silent = set(expected)
         self._called_at = now
         self._settled_at = self._sure_at = now + SETTLE_S
@@ -44,6 +51,9 @@ class FleetCore:
         self._plans: dict[str, PoolPlan] = {}
         self._epoch = 0
         self._changed = True
+        self._retold = False  # a member differs in what gateways only show
+        self._published_at = now
+        self._unix_zero_s = unix_now - now
 
     # Instances.
 
@@ -60,8 +70,11 @@ class FleetCore:
         self._reported_at[instance_id] = now
         if known != member:
             self._members[instance_id] = member
-            self._members_changed()
-            if member.state is MemberState.LOST or (known is not None and member.incarnation > known.incarnation):
+            if known is not None and known.is_same_to_gateways(member):
+                self._retold = True
+            else:
+                self._members_changed()
+            if member.state not in SERVING or (known is not None and member.incarnation > known.incarnation):
                 self._signals.forget(instance_id)
         return signals is None or self._signals.put(signals, now)
 
@@ -99,9 +112,11 @@ class FleetCore:
         if not self._is_settled(report):
             return FleetNews(tell_depths=tell_depths, states=states)
         self._lose_silent()
-        if self._changed or report.epoch > self._epoch:
+        retell = self._retold and self._called_at - self._published_at >= RETELL_S
+        if self._changed or retell or report.epoch > self._epoch:
             self._epoch = max(self._epoch, report.epoch) + 1
-            self._changed = False
+            self._changed = self._retold = False
+            self._published_at = self._called_at
         membership = None
         if report.epoch != self._epoch:
             membership = Membership(self._epoch, self._in_order())
@@ -158,6 +173,7 @@ class FleetCore:
     def _lose_silent(self) -> None:
         for instance_id, member in self._members.items():
             silent_s = self._called_at - self._reported_at[instance_id]
-            if member.state is not MemberState.LOST and silent_s > SILENCE_S:
-                self._members[instance_id] = replace(member, state=MemberState.LOST)
+            if member.state not in (MemberState.LOST, MemberState.STOPPED) and silent_s > SILENCE_S:
+                since = self._called_at + self._unix_zero_s
+                self._members[instance_id] = replace(member, state=MemberState.LOST, reason=SILENT, since=since)
                 self._members_changed()

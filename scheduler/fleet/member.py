@@ -1,36 +1,52 @@
 """Who is in the fleet, as Fleet publishes it and gateways apply it."""
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from dualmap.scheduler.events import InstanceCapacity
+from dualmap.scheduler.fleet.endpoint import Endpoint
 
 
 class MemberState(StrEnum):
-    STARTING = "starting"
+    """Gateways send requests to READY ones alone, and leave DRAINING ones those they have."""
+
+    STARTING = "starting"  # its server loads, is started again, or answers, but as none that can be used
     READY = "ready"
     DRAINING = "draining"
-    LOST = "lost"  # known, not serving; comes back as a higher incarnation
+    STOPPING = "stopping"  # its server was told to end
+    STOPPED = "stopped"
+    LOST = "lost"  # nobody answers there; comes back as a higher incarnation
+
+
+SERVING = (MemberState.READY, MemberState.DRAINING)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
     """One instance. model_cards: the `data` entries of its GET /v1/models. pid: of its server, 0 if not ours. pool:
-    which instances it serves the same model with; empty is the first one. started_at: when the server's process began,
-    Unix seconds; 0 where unknown."""
+    which instances it serves the same model with; empty is the first one. reason: why it is in its state, for people;
+    empty where there is nothing to say. since: when it came into it, in Unix seconds. started_at: when its server's
+    process began, in Unix seconds; 0 where unknown."""
 
     instance_id: str
     incarnation: int
-    host: str
+    endpoint: Endpoint
     _: KW_ONLY
-    port: int
     state: MemberState
     capacity: InstanceCapacity
     model_cards: tuple[dict[str, Any], ...] = ()
     pid: int = 0
     pool: str = ""
+    reason: str = ""
+    since: float = 0.0
     started_at: float = 0.0
+
+    def is_same_to_gateways(self, other: "Member") -> bool:
+        """Whether the other, of the same instance, differs in nothing that requests depend on."""
+        if self.state not in SERVING and other.state not in SERVING:
+            return True
+        return replace(self, reason=other.reason, since=other.since) == other
 
     @property
     def adapters(self) -> tuple[str, ...]:

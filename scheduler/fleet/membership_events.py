@@ -1,9 +1,7 @@
 """What a change of membership means to the core."""
 
 from dualmap.scheduler.events import Event, InstanceDraining, InstanceJoined, InstanceLost
-from dualmap.scheduler.fleet.member import Member, Membership, MemberState
-
-SERVING = (MemberState.READY, MemberState.DRAINING)
+from dualmap.scheduler.fleet.member import SERVING, Member, Membership, MemberState
 
 
 def membership_events(old: Membership, new: Membership) -> list[Event]:

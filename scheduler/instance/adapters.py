@@ -5,7 +5,7 @@ that one is loaded.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 
 class Adapters:
@@ -13,7 +13,6 @@ class Adapters:
     at once; the one not used for longest goes."""
 
     def __init__(self, able: Sequence[str], slots: int) -> None:
-        self._able = frozenset(able)
         self._slots = slots
         self._loaded: OrderedDict[str, None] = OrderedDict()
         for adapter in able:
@@ -24,11 +23,8 @@ class Adapters:
         """The one not used for longest first."""
         return tuple(self._loaded)
 
-    def can_run(self, adapter: str) -> bool:
-        """Also the base model, whose name is empty."""
-        return not adapter or adapter in self._able
-
     def is_loaded(self, adapter: str) -> bool:
+        """Also the base model, whose name is empty."""
         return not adapter or adapter in self._loaded
 
     def use(self, adapter: str) -> None:
@@ -38,9 +34,7 @@ class Adapters:
         if len(self._loaded) > self._slots:
             self._loaded.popitem(last=False)
 
-    def set_able(self, able: Iterable[str]) -> bool:
-        """Whether that is something new."""
-        before, self._able = self._able, frozenset(able)
-        for adapter in [adapter for adapter in self._loaded if adapter not in self._able]:
+    def set_able(self, able: Collection[str]) -> None:
+        """It can run these, and no others any more."""
+        for adapter in [adapter for adapter in self._loaded if adapter not in able]:
             del self._loaded[adapter]
-        return before != self._able

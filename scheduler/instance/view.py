@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from dualmap.scheduler.attempt import Attempt, AttemptState
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.events import InstanceCapacity, InstanceLoad, LoadReported
+from dualmap.scheduler.events import InstanceCapacity, InstanceLoad, LoadReported, ServedModel
 from dualmap.scheduler.holders import Holders
 from dualmap.scheduler.instance.adapters import Adapters
 from dualmap.scheduler.instance.booked import Booked
@@ -16,13 +16,15 @@ from dualmap.scheduler.instance.reported_load import ForeignLoad, ReportedLoad
 from dualmap.scheduler.instance.room import Room
 from dualmap.scheduler.instance.service import Service
 from dualmap.scheduler.load_order import LoadOrder
+from dualmap.scheduler.offers import Offer, Offers
 from dualmap.scheduler.request import Request
 from dualmap.scheduler.ttft_estimate import TtftEstimate, cached_tokens
 
 
 class InstanceView:
     """load_s: by which instances are compared before any estimate is made; LoadOrder keeps it.
-    bit: under which its blocks are noted in Holders. suspect_until: until when it is left alone, in seconds."""
+    bit: under which its blocks are noted in Holders. suspect_until: until when it is left alone, in seconds.
+    offer: what it serves."""
 
     def __init__(
         self,
@@ -34,6 +36,8 @@ class InstanceView:
         holders: Holders,
         loads: "LoadOrder[InstanceView]",
         pace: FleetPace,
+        offers: Offers,
+        models: Sequence[ServedModel] = (),
         adapters: Sequence[str] = (),
     ) -> None:
         self.instance_id = instance_id
@@ -51,6 +55,7 @@ class InstanceView:
             capacity, config, booked=self.booked, others=self.others, reported=self.reported, service=self.service
         )
         self.cache = CacheView((capacity.cache_tokens or capacity.kv_tokens) // config.block_tokens, holders, self.bit)
+        self.offer = Offer(models, adapters)
         self.adapters = Adapters(adapters, capacity.max_adapters)
         self.waiting = self.booked.waiting
         self.running = self.booked.running
@@ -59,6 +64,7 @@ class InstanceView:
         self._adapter_load_s = config.adapter_load_s
         self._holders = holders
         self._loads = loads
+        self._offers = offers
 
     def forget(self) -> None:
         """The instance is gone, and nothing waits or runs here: nobody holds a block here any more."""
@@ -145,11 +151,22 @@ class InstanceView:
             head_age_s=self.room.head_age_s(now),
         )
 
+    def offers_now(self, models: Sequence[ServedModel], adapters: Sequence[str]) -> bool:
+        """It serves these from now on. Whether that is something new."""
+        before, self.offer = self.offer, Offer(models, adapters)
+        self.adapters.set_able(adapters)
+        return before != self.offer
+
     # What a request would be here.
 
     def can_run(self, request: Request) -> bool:
         """Whether the request may run here at all."""
-        return self.adapters.can_run(request.adapter) and (not request.only or self.instance_id in request.only)
+        unable = self._offers.fleet(request).unable
+        return self.instance_id not in unable and (not request.only or self.instance_id in request.only)
+
+    def takes_tokens(self, request: Request) -> float:
+        """See Offer."""
+        return self.offer.takes_tokens(request.adapter or request.model, bool(request.adapter))
 
     def work_there(self, request: Request) -> int:
         """Prefill work of the request if it ran here after all that waits."""

@@ -8,6 +8,7 @@ from dualmap.scheduler.errors import ConfigError
 from dualmap.scheduler.holders import Holders
 from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.load_order import LoadOrder
+from dualmap.scheduler.offers import Offers
 from dualmap.scheduler.placement import Policy
 from dualmap.scheduler.policies.cache_affinity import CacheAffinity
 from dualmap.scheduler.policies.cache_aware import CacheAware
@@ -71,11 +72,12 @@ def make_policy(
     config: SchedulerConfig,
     holders: Holders,
     loads: LoadOrder[InstanceView],
+    offers: Offers,
     answers: AnswerLengths,
     sessions: Sessions,
 ) -> Policy:
     if config.policy == "dualmap":
-        return DualMap(config, holders, loads, answers, sessions)
+        return DualMap(config, holders, loads, offers, answers, sessions)
     make = PEERS.get(config.policy) or REGISTERED.get(config.policy)
     if make is None:  # the configuration was checked in another process
         raise ConfigError(f"policy {config.policy!r} is not registered in this process")

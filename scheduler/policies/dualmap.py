@@ -10,9 +10,11 @@ from xxhash import xxh3_64_intdigest
 from dualmap.scheduler.answer_lengths import AnswerLengths
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.dual_ring import DualRing
+from dualmap.scheduler.events import PrefixDepths
 from dualmap.scheduler.holders import Holders
 from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.load_order import LoadOrder
+from dualmap.scheduler.offers import Fleet, Offers
 from dualmap.scheduler.pick import SESSION_SHARE, SessionHome, pick_instance, recompute_price
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.prefix_key import PAIR, PrefixKeys
@@ -27,6 +29,8 @@ MAX_HASH = 2**64 - 1
 MAX_TURNS = 1024  # hot prompts whose turns are remembered
 FEW_HOLDERS = 16  # all of which are looked at; of more, those among the coolest instances
 COOL_HOLDERS = 64
+MAX_FLEETS = 64  # whose hot prefixes are told apart, where instances serve different models
+NOBODY: frozenset[str] = frozenset()
 MAX_HOLDERS = 2  # a prefix has rarely more homes, and one that has is cheap to compute again: it serves many
 
 
@@ -38,6 +42,7 @@ class DualMap:
         config: SchedulerConfig,
         holders: Holders,
         loads: LoadOrder[InstanceView],
+        offers: Offers,
         answers: AnswerLengths,
         sessions: Sessions,
     ) -> None:
@@ -45,10 +50,13 @@ class DualMap:
         self.config = config
         self._holders = holders
         self._loads = loads
+        self._offers = offers
         self._answers = answers
         self._sessions = sessions
         self.rings = DualRing(config.virtual_nodes, dual=config.dual_mapping)
         self.keys = PrefixKeys(config.key_blocks, config.max_key_blocks, adaptive=config.adaptive_key)
+        self.fleet_keys: dict[str, PrefixKeys] = {}  # by Fleet.name, of those that do not serve what all serve
+        self._agreed = PrefixDepths(0, ())
         self._views: dict[str, InstanceView] = {}
         self._ids: list[str] = []  # of these
         self._turns: dict[int, int] = {}  # last block of a prompt that is spread -> its requests so far
@@ -68,22 +76,26 @@ class DualMap:
     def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
         key_depth = shared_blocks = 0
         chain = request.key_blocks or request.blocks
+        fleet, unable, keys = None, NOBODY, self.keys
+        if not self._offers.alike:
+            fleet = self._offers.fleet(request)
+            unable, keys = fleet.unable, self._keys_of(fleet)
         if chain:
-            key, key_depth, shared_blocks, homes = self.keys.observe(chain)
+            key, key_depth, shared_blocks, homes = keys.observe(chain)
             if homes > PAIR:
-                candidates = self._homes_in_turn(key, homes, request, avoid)
+                candidates = self._homes_in_turn(key, homes, request, avoid, fleet)
             else:
-                candidates = self.rings.candidates(key, avoid)
+                candidates = self.rings.candidates(key, avoid, unable)
             if request.key_blocks:  # as many whole blocks of what caches hold as that is of the prompt
                 key_depth = key_depth * len(request.blocks) // len(chain)
                 shared_blocks = shared_blocks * len(request.blocks) // len(chain)
         else:  # no prefix to reuse: any two instances will do, but for a session the same
-            candidates = self.rings.candidates(request.session or xxh3_64_intdigest(request.id.encode()), avoid)
+            candidates = self.rings.candidates(request.session or xxh3_64_intdigest(request.id.encode()), avoid, unable)
         if not candidates:
             return None
         views = [self._views[instance_id] for instance_id in candidates]
         if self.config.find_holders:
-            self._add_holders(views, request, key_depth, avoid)
+            self._add_holders(views, request, key_depth, avoid, fleet)
         session_home = self._session_home(views, request, slo_s, avoid) if request.session else None
         tpot_slo_s = self.config.tpot_slo_s if request.tpot_slo_s is None else request.tpot_slo_s
         estimates = [view.estimate_ttft(request, shared_blocks, tpot_slo_s) for view in views]
@@ -92,7 +104,8 @@ class DualMap:
             coolest = self._soonest(views, request, avoid) if goes_ahead else self._coolest(views, request, avoid)
             if coolest is not None:
                 estimates.append(coolest.estimate_ttft(request, shared_blocks, tpot_slo_s))
-        price = recompute_price(self._loads.busy, self.config)
+        busy = self._loads.busy if fleet is None else self._loads.busy_of(fleet.able)
+        price = recompute_price(busy, self.config)
         # Where it goes ahead of a crowd, how many of the crowd run at which instance is chance.
         decode_price_s = None if goes_ahead else self.config.decode_s_per_request * self._answers.mean_tokens
         estimate, reason = pick_instance(
@@ -100,7 +113,48 @@ class DualMap:
         )
         return Placement(estimate, candidates, reason, considered=estimates, shared_blocks=shared_blocks)
 
-    def _homes_in_turn(self, key: int, homes: int, request: Request, avoid: Set[str]) -> tuple[str, ...]:
+    def agree(self, agreed: PrefixDepths) -> bool:
+        """Use these depths and homes from now on. False if they are older than those in use."""
+        if not self.keys.agree(agreed.epoch, agreed.depths, agreed.homes):
+            return False
+        self._agreed = agreed
+        for keys in self.fleet_keys.values():
+            keys.agree(agreed.epoch, agreed.depths, agreed.homes)
+        return True
+
+    def key_of(self, request: Request) -> int:
+        """The ring key of a request whose prompt has a block, without counting it."""
+        keys = self.keys if self._offers.alike else self._keys_of(self._offers.fleet(request))
+        return keys.key(request.chain)
+
+    @property
+    def deepened(self) -> int:
+        """How many hot prefixes are told apart further than others."""
+        return sum(len(keys.depths) for keys in (self.keys, *self.fleet_keys.values()))
+
+    def check(self) -> None:
+        """Raise AssertionError where what is counted of prefixes contradicts itself."""
+        for keys in (self.keys, *self.fleet_keys.values()):
+            keys.check()
+
+    def _keys_of(self, fleet: Fleet) -> PrefixKeys:
+        """Which prefixes are hot among those that serve what the fleet serves."""
+        if not fleet.name:
+            return self.keys
+        keys = self.fleet_keys.get(fleet.name)
+        if keys is None:
+            config, agreed = self.config, self._agreed
+            keys = PrefixKeys(config.key_blocks, config.max_key_blocks, adaptive=config.adaptive_key)
+            keys.agree(agreed.epoch, agreed.depths, agreed.homes)
+            self.fleet_keys[fleet.name] = keys
+            if len(self.fleet_keys) > MAX_FLEETS:
+                del self.fleet_keys[next(iter(self.fleet_keys))]
+        keys.resize(fleet.serving)
+        return keys
+
+    def _homes_in_turn(
+        self, key: int, homes: int, request: Request, avoid: Set[str], fleet: Fleet | None
+    ) -> tuple[str, ...]:
         """One of the pairs of instances that are the homes of a hot prompt. Where all are homes: each in its turn, so
         that idle ones get equal shares, and beside it another one."""
         last = request.chain[-1]
@@ -109,12 +163,13 @@ class DualMap:
         self._turns[last] = turn
         if len(self._turns) > MAX_TURNS:
             del self._turns[next(iter(self._turns))]
-        if homes < len(self._ids):
-            return self.rings.candidates(key ^ (turn % (homes // PAIR) * SPREAD & MAX_HASH), avoid)
-        candidates = self.rings.candidates(draw, avoid)
+        ids, unable = (self._ids, NOBODY) if fleet is None else (fleet.able, fleet.unable)
+        if homes < len(ids):
+            return self.rings.candidates(key ^ (turn % (homes // PAIR) * SPREAD & MAX_HASH), avoid, unable)
+        candidates = self.rings.candidates(draw, avoid, unable)
         if not candidates:
             return candidates
-        first = self._ids[turn % len(self._ids)]
+        first = ids[turn % len(ids)]
         return candidates if first in avoid else (first, *[i for i in candidates if i != first][:1])
 
     def _coolest(self, views: list[InstanceView], request: Request, avoid: Set[str]) -> InstanceView | None:
@@ -151,10 +206,15 @@ class DualMap:
             views.append(view)
         return SessionHome(view.instance_id, SESSION_SHARE * slo_s)
 
-    def _add_holders(self, views: list[InstanceView], request: Request, key_depth: int, avoid: Set[str]) -> None:
+    def _add_holders(
+        self, views: list[InstanceView], request: Request, key_depth: int, avoid: Set[str], fleet: Fleet | None
+    ) -> None:
         """A prefix that left its candidates is found again. What no more than the key is shared by many, and their
         candidates hold it: following it anywhere else would gather all of them on the first instance that had it."""
-        depth, mask = self._holders.deepest(request.blocks)
+        if fleet is None:
+            depth, mask = self._holders.deepest(request.blocks)
+        else:
+            depth, mask = self._holders.deepest_of(request.blocks, fleet.bits)
         if depth <= key_depth:
             return
         for view in views:

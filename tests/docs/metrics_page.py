@@ -8,6 +8,7 @@ from dualmap.router.gateway.pool import Pool
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.scheduler import InstanceCapacity, Scheduler, SchedulerConfig
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.fleet.messages import GatewayState, PoolPlan
 from dualmap.scheduler.fleet.signals import InstanceSignals, KvEventState, LoadSample, SignalNews
@@ -27,7 +28,7 @@ async def metrics_page() -> str:
     pool = Pool("", Scheduler(SchedulerConfig()))
     tokens: Any = SimpleNamespace(exact=0, fallbacks={})
     gateway = Gateway([pool], HttpLimits(), metrics, block_tokens=512, tokens=tokens)
-    member = Member("i0", 1, "127.0.0.1", port=1, state=MemberState.READY, capacity=InstanceCapacity())
+    member = Member("i0", 1, Endpoint("127.0.0.1", 1), state=MemberState.READY, capacity=InstanceCapacity())
     gateway.apply_membership(Membership(1, (member,)))
     gateway.note_fleet((GatewayState("gateway-0", 1, "", age_s=0.0),), (PoolPlan("", 2, 1, most=4),))
     signals = InstanceSignals("i0", LoadSample(1, 0, 0.5), 0.0, kv_events=KvEventState(True, 1, age_s=1.0))

@@ -100,7 +100,7 @@ class SimProcess:
         command = [sys.executable, "-m", "dualmap.instances.simulated.cli", "--port", "0", *flags]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         line = self.process.stdout.readline()
-        assert line.startswith("listening on http://127.0.0.1:"), line
+        assert line.startswith(("listening on http://127.0.0.1:", "listening on https://127.0.0.1:")), line
         self.port = int(line.rsplit(":", 1)[1])
         self.url = f"http://127.0.0.1:{self.port}/v1"
 

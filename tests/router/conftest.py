@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import json
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from dualmap.router.http.limits import HttpLimits
 from dualmap.router.journal.writer import JournalWriter
 from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.scheduler import InstanceCapacity, Scheduler, SchedulerConfig
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from tests.conftest import WAIT_S
 
@@ -109,11 +111,22 @@ async def answer_hello(conversation: Conversation) -> None:
     await conversation.send_json({"choices": [{"text": "hello"}], "usage": usage})
 
 
-class Instance:
-    """A scripted instance: `script` answers each request; it can be replaced at any time."""
+HERE = Endpoint("127.0.0.1")
 
-    def __init__(self, script: Script = answer_hello) -> None:
+
+class Instance:
+    """A scripted instance: `script` answers each request; it can be replaced at any time. endpoint: as gateways are
+    told of it. context: of a server with TLS."""
+
+    def __init__(
+        self,
+        script: Script = answer_hello,
+        endpoint: Endpoint = HERE,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self.script = script
+        self.endpoint = endpoint
+        self._context = context
         self.received: list[Received] = []
         self.connections = 0
         self.open_connections = 0
@@ -122,8 +135,12 @@ class Instance:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self, port: int = 0) -> "Instance":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        if self.endpoint.socket:
+            self._server = await asyncio.start_unix_server(self._serve, self.endpoint.socket)
+        else:
+            self._server = await asyncio.start_server(self._serve, self.endpoint.host, port, ssl=self._context)
+            self.port = self._server.sockets[0].getsockname()[1]
+            self.endpoint = replace(self.endpoint, port=self.port)
         return self
 
     def stop(self) -> None:
@@ -266,8 +283,8 @@ class Fleet:
 
     def member(self, index: int, state: MemberState = MemberState.READY, **changes: Any) -> Member:
         capacity = InstanceCapacity()
-        port = self.instances[index].port
-        return replace(Member(f"i{index}", 1, "127.0.0.1", port=port, state=state, capacity=capacity), **changes)
+        endpoint = self.instances[index].endpoint
+        return replace(Member(f"i{index}", 1, endpoint, state=state, capacity=capacity), **changes)
 
     def apply(self, *members: Member) -> None:
         self._epoch += 1
@@ -313,7 +330,7 @@ class FleetContext:
 
     def __init__(
         self,
-        scripts: tuple[Script, ...],
+        scripts: tuple[Script | Instance, ...],
         limits: HttpLimits,
         cards: Any,
         config: SchedulerConfig,
@@ -332,7 +349,8 @@ class FleetContext:
         self._journal = journal
 
     async def __aenter__(self) -> Fleet:
-        instances = [await Instance(script).start() for script in self._scripts]
+        made = [one if isinstance(one, Instance) else Instance(one) for one in self._scripts]
+        instances = [await instance.start() for instance in made]
         journal = JournalWriter(self._journal, self._config) if self._journal else None
         gateway = Gateway(
             [Pool(name, Scheduler(self._config), None if place else journal) for place, name in enumerate(self._pools)],
@@ -356,7 +374,7 @@ class FleetContext:
 @pytest.fixture
 def fleet() -> Callable[..., FleetContext]:
     def make(
-        *scripts: Script,
+        *scripts: Script | Instance,
         limits: HttpLimits = TEST_LIMITS,
         cards: tuple[dict[str, Any], ...] = (),
         config: SchedulerConfig | None = None,

@@ -6,6 +6,7 @@ from dualmap.scheduler.holders import Holders
 from dualmap.scheduler.instance.pace import FleetPace
 from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.load_order import LoadOrder
+from dualmap.scheduler.offers import Offers
 from dualmap.scheduler.request import ChoiceReason
 
 
@@ -46,4 +47,5 @@ def view_of(
         holders=holders if holders is not None else Holders(),
         loads=loads if loads is not None else LoadOrder(),
         pace=FleetPace(),
+        offers=Offers(),
     )

@@ -11,6 +11,7 @@ from dualmap.scheduler.config import POLICY_NAMES
 from dualmap.scheduler.errors import ConfigError
 from dualmap.scheduler.holders import Holders
 from dualmap.scheduler.load_order import LoadOrder
+from dualmap.scheduler.offers import Offers
 from dualmap.scheduler.policies import configured_for, make_policy
 from dualmap.scheduler.sessions import Sessions
 
@@ -74,4 +75,4 @@ def test_every_field_has_a_default_and_a_rule_or_is_a_switch():
 @pytest.mark.parametrize("name", POLICY_NAMES)
 def test_every_named_policy_can_be_made(name: str):
     config = configured_for(SchedulerConfig(policy=name))
-    assert make_policy(config, Holders(), LoadOrder(), AnswerLengths(), Sessions())
+    assert make_policy(config, Holders(), LoadOrder(), Offers(), AnswerLengths(), Sessions())

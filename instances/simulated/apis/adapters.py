@@ -29,7 +29,7 @@ def list_models(call: Call, served: Served) -> Reply:
     models = served.models
     shared = {"object": "model", "created": int(time.time()), "owned_by": "dualmap"}
     length = {"max_model_len": served.profile.max_model_len}
-    cards = [{"id": models.base, **shared, "root": models.base, "parent": None, **length}]
+    cards = [{"id": name, **shared, "root": models.path, "parent": None, **length} for name in models.names]
     cards += [{"id": name, **shared, "root": path, "parent": models.base} for name, path in models.adapters.items()]
     return Reply(msgspec.json.encode({"object": "list", "data": cards}))
 
@@ -40,7 +40,7 @@ def load_adapter(call: Call, served: Served) -> Reply:
     name, adapters = body.lora_name, served.models.adapters
     if not name or not body.lora_path:
         raise _refused("Both 'lora_name' and 'lora_path' must be provided.")
-    if name == served.models.base:
+    if name in served.models.names:
         raise _refused(f"The lora adapter '{name}' conflicts with a served base model.")
     if name in adapters and not body.load_inplace:
         raise _refused(

@@ -44,12 +44,11 @@ function small(text) {
 }
 
 function states(instance) {
-  const notes = [];
-  if (instance.left_alone_s > 0) notes.push(`refused; left alone for ${seconds(instance.left_alone_s)}`);
+  const notes = instance.reason ? [instance.reason] : [];
+  if (instance.left_alone_s > 0) notes.push(`left alone for ${seconds(instance.left_alone_s)}`);
   if (instance.load_share < 1) notes.push(`slow start, ${percent(instance.load_share)} of its load`);
-  const mark = element("span", { class: `mark ${notes.length && instance.left_alone_s > 0 ? "lost" : instance.state}` });
-  mark.setAttribute("aria-hidden", "true");
-  return [mark, instance.state, ...small(notes.join("; "))];
+  const mark = element("span", { class: `mark ${instance.state}`, "aria-hidden": "true" });
+  return [mark, `${instance.state} for ${seconds(instance.for_s)}`, ...small(notes.join("; "))];
 }
 
 function signals(given) {

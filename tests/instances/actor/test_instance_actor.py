@@ -81,7 +81,7 @@ def test_a_started_server_is_reported_with_its_address_models_and_pid(life):
     async def story(watched):
         member = await watched.reported(is_ready)
         assert watched.reports[0].state is MemberState.STARTING
-        assert member.port > 0
+        assert member.endpoint.port > 0
         assert member.pid > 0
         assert [card["id"] for card in member.model_cards] == ["sim"]
         assert (await watched.actor.first_state())[0].state is MemberState.READY
@@ -89,26 +89,31 @@ def test_a_started_server_is_reported_with_its_address_models_and_pid(life):
     life(story, command=SIM)
 
 
-def test_a_killed_server_is_lost_and_comes_back_as_a_higher_incarnation(life):
+def test_a_killed_server_is_started_again_as_a_higher_incarnation(life):
     async def story(watched):
         first = await watched.reported(is_ready)
         os.kill(first.pid, signal.SIGKILL)
-        lost = await watched.reported(lambda m: m.state is MemberState.LOST)
-        assert lost.incarnation == first.incarnation
+        again = await watched.reported(lambda m: m.state is MemberState.STARTING and m.reason)
+        assert again.reason == "its server ended with exit code -9: Killed; started again"
+        assert again.incarnation == first.incarnation
+        assert again.since >= first.since
         second = await watched.reported(lambda m: is_ready(m) and m.pid != first.pid)
         assert second.incarnation > first.incarnation
-        assert "exited with code -9" in watched.actor.last_error
+        assert second.reason == ""
+        assert all(m.state is not MemberState.LOST for m in watched.reports)
 
     life(story, command=SIM)
 
 
-def test_stopping_reports_the_loss_and_ends_the_server(life):
+def test_stopping_ends_the_server_and_says_so(life):
     pids = []
 
     async def story(watched):
         pids.append((await watched.reported(is_ready)).pid)
         await watched.actor.stop()
-        assert watched.reports[-1].state is MemberState.LOST
+        states = [m.state for m in watched.reports]
+        assert MemberState.STOPPING in states
+        assert states[-1] is MemberState.STOPPED
 
     life(story, command=SIM)
     with pytest.raises(ProcessLookupError):
@@ -145,7 +150,7 @@ def test_a_port_that_was_taken_meanwhile_is_replaced_by_another(life, monkeypatc
 
         async def story(watched):
             member = await watched.reported(is_ready)
-            assert chosen == [taken, member.port]
+            assert chosen == [taken, member.endpoint.port]
             assert all(m.state is not MemberState.LOST for m in watched.reports)
 
         life(story, command=(*SIM[:-1], "{port}"))
@@ -192,9 +197,11 @@ def test_a_drained_server_runs_on_and_can_be_given_requests_again(life):
     async def story(watched):
         first = await watched.reported(is_ready)
         await watched.actor.drain()
-        assert watched.reports[-1] == replace(first, state=MemberState.DRAINING)
+        draining = watched.reports[-1]
+        assert draining == replace(first, state=MemberState.DRAINING, since=draining.since)
+        assert draining.since >= first.since
         await watched.actor.undrain()
-        assert watched.reports[-1] == first
+        assert watched.reports[-1] == replace(first, since=watched.reports[-1].since)
 
     life(story, command=SIM)
 

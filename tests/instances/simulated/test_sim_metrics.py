@@ -1,6 +1,8 @@
 """The simulated server's metrics have vLLM's names and say what was done."""
 
-from dualmap.instances.simulated.metrics import GAP_BUCKETS, Durations
+import time
+
+from dualmap.instances.simulated.metrics import GAP_BUCKETS, Histogram
 
 GAUGES = {"num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "cache_config_info"}
 COUNTERS = {
@@ -10,6 +12,7 @@ COUNTERS = {
 HISTOGRAMS = {
     *("time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds"),
     *("request_queue_time_seconds", "request_prefill_time_seconds", "request_decode_time_seconds"),
+    "iteration_tokens_total",
 }
 
 
@@ -17,6 +20,7 @@ def test_names_and_types_are_those_of_vllm(sim) -> None:
     status, headers, text = sim.request("GET", "/metrics")
     assert (status, headers["content-type"].partition(";")[0]) == (200, "text/plain")
     types = {line.split()[2]: line.split()[3] for line in text.decode().splitlines() if line.startswith("# TYPE")}
+    assert types.pop("process_start_time_seconds") == "gauge"
     assert types == (
         {f"vllm:{name}": "gauge" for name in GAUGES}
         | {f"vllm:{name}_total": "counter" for name in COUNTERS}
@@ -45,6 +49,7 @@ def test_counters_and_histograms_follow_the_requests(start_sim) -> None:
         "time_to_first_token_seconds_count": 3,
         "inter_token_latency_seconds_count": 6,
         "e2e_request_latency_seconds_count": 3,
+        "iteration_tokens_total_sum": 34,  # 25 of prompts, 9 of answers
         "num_requests_running": 0,
         "kv_cache_usage_perc": 0,
     }
@@ -64,10 +69,18 @@ def test_waiting_and_running_requests_are_gauged(start_sim) -> None:
 
 
 def test_many_equal_durations_are_one_observation_each() -> None:
-    durations = Durations("gap_seconds", "what", GAP_BUCKETS)
+    durations = Histogram("gap_seconds", "what", GAP_BUCKETS)
     durations.observe(0.01, 3)
     durations.observe(100.0)
     samples = {(s.name, s.labels.get("le")): s.value for s in durations.metric(("sim", "0")).samples}
     assert samples["gap_seconds_bucket", "0.01"] == samples["gap_seconds_bucket", "80.0"] == 3
     assert samples["gap_seconds_bucket", "+Inf"] == samples["gap_seconds_count", None] == 4
     assert samples["gap_seconds_sum", None] == 100.03
+
+
+def test_a_server_says_since_when_its_process_runs(start_sim) -> None:
+    before = time.time()
+    sim = start_sim()
+    started_at = sim.metric("process_start_time_seconds")
+    assert before < started_at < time.time()
+    assert sim.metric("process_start_time_seconds") == started_at

@@ -5,7 +5,6 @@ import json
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
@@ -140,7 +139,7 @@ def new_fleet() -> Fleet:
 
 
 def spec_of(port: int, instance_id: str = "i", **more: object) -> InstanceSpec:
-    return InstanceSpec(instance_id, InstanceCapacity(), Path(), host="127.0.0.1", port=port, **more)
+    return InstanceSpec(instance_id, InstanceCapacity(), endpoint=Endpoint("127.0.0.1", port), **more)
 
 
 def is_ready(member: Member) -> bool:

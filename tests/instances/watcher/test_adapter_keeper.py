@@ -7,7 +7,6 @@ import pytest
 
 from dualmap.instances.server.server_client import ServerClient
 from dualmap.instances.watcher.adapter_keeper import AdapterKeeper
-from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.messages import ReportAnswer
 from dualmap.scheduler.fleet.wanted_adapters import WantedAdapters
 from tests.kept_server import KeptServer
@@ -23,7 +22,7 @@ def server():
 
 
 def client(server: KeptServer) -> ServerClient:
-    return ServerClient(Endpoint("127.0.0.1", server.port))
+    return ServerClient(server.endpoint)
 
 
 def keeper(*loads: tuple[str, bytes]) -> AdapterKeeper:

@@ -8,6 +8,7 @@ import pytest
 
 from dualmap.instances.watcher import watched, watcher
 from dualmap.scheduler import InstanceCapacity
+from dualmap.scheduler.fleet.endpoint import NOWHERE
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.wanted_adapters import WantedAdapters
 from tests.conftest import WAIT_S
@@ -73,7 +74,7 @@ def test_another_fleet_hears_from_instances_what_was_wanted(told, server):
         await watch.watch(spec_of(server.port))
         await watch.heard(is_ready)
         watch.fleet = new_fleet()
-        other = Member("j", 1, "h", port=1, state=MemberState.STARTING, capacity=InstanceCapacity())
+        other = Member("j", 1, NOWHERE, state=MemberState.STARTING, capacity=InstanceCapacity())
 
         async def heard() -> WantedAdapters | None:
             return (await watch.fleet.report(other)).adapters

@@ -33,6 +33,7 @@ from dualmap.router.journal.writer import JournalWriter
 from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.scheduler import InstanceCapacity, Scheduler, SchedulerConfig
 from dualmap.scheduler.events import MovesProposed, Tick
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.rebalance import plan_rebalance
 from dualmap.scheduler.request import Request
@@ -72,8 +73,7 @@ async def serve(
             Member(
                 f"sim-{number}",
                 1,
-                HOST,
-                port=port,
+                Endpoint(HOST, port),
                 state=MemberState.READY,
                 capacity=InstanceCapacity(),
                 model_cards=({"id": MODEL},),

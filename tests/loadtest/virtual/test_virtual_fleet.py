@@ -6,15 +6,16 @@ from dualmap.loadtest.virtual.clock import VirtualClock
 from dualmap.loadtest.virtual.fleet import VirtualFleet
 from dualmap.scheduler import InstanceCapacity, Scheduler, SchedulerConfig
 from dualmap.scheduler.events import InstanceDraining, InstanceJoined, InstanceLost
+from dualmap.scheduler.fleet.endpoint import NOWHERE
 from dualmap.scheduler.fleet.fleet_core import SETTLE_S, SILENCE_S
 from dualmap.scheduler.fleet.member import Member, MemberState
 
 CONFIG = SchedulerConfig()
-STARTING, READY, DRAINING, LOST = MemberState
+STARTING, READY, DRAINING, _, _, LOST = MemberState
 
 
 def member(instance_id: str, state: MemberState = READY, incarnation: int = 1) -> Member:
-    return Member(instance_id, incarnation, "", port=0, state=state, capacity=InstanceCapacity())
+    return Member(instance_id, incarnation, NOWHERE, state=state, capacity=InstanceCapacity())
 
 
 class Heard:

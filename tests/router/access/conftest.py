@@ -8,6 +8,8 @@ import yaml
 
 from dualmap.router.access.access import Access
 from dualmap.router.access.api_keys import hash_key
+from dualmap.scheduler.fleet.endpoint import Endpoint
+from tests.router.conftest import Instance
 
 A, B, ANY = "dm-key-of-a", "dm-key-of-b", "dm-key-of-a-proxy"
 CARDS = ({"id": "tiny"}, {"id": "secret-model"})
@@ -33,7 +35,10 @@ def keyed(fleet, tmp_path):
 
     def make(*scripts, isolate: bool = False, instance_key: str | None = None, **of_b):
         path = write_keys(tmp_path / "keys.yaml", **of_b)
-        about = {"access": Access(path, time.monotonic, instance_key), "isolate_tenants": isolate}
+        about = {"access": Access(path, time.monotonic), "isolate_tenants": isolate}
+        if instance_key is not None:
+            (tmp_path / "instance.key").write_text(instance_key + "\n")
+            scripts = (Instance(endpoint=Endpoint("127.0.0.1", key_file=str(tmp_path / "instance.key"))),)
         return fleet(*scripts, cards=CARDS, about=about)
 
     return make

@@ -332,7 +332,6 @@ def test_a_made_key_is_found_by_its_hash(tmp_path, capsys):
     [
         ({"tls_cert_file": "cert.pem"}, "both, or neither"),
         ({"tls_cert_file": "no.pem", "tls_key_file": "no.pem"}, "No such file"),
-        ({"instance_key_file": __file__}, "with api_keys_file only"),
         ({"picker": {}, "isolate_tenants": True}, "its proxy's"),
     ],
 )

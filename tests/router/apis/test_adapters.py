@@ -5,6 +5,7 @@ from dualmap.router.apis.chat import CHAT as CHAT_API
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.scheduler import InstanceCapacity
 from dualmap.scheduler.events import InstanceJoined
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.fleet.membership_events import membership_events
 from tests.router.conftest import CHAT, answer_hello, post
@@ -55,7 +56,7 @@ def test_the_same_prompt_has_other_blocks_under_another_adapter():
 def test_the_core_hears_of_an_instances_adapters_when_they_change():
     def membership(epoch: int, *cards: dict) -> Membership:
         member = Member(
-            "a", 1, "127.0.0.1", port=1, state=MemberState.READY, capacity=InstanceCapacity(), model_cards=cards
+            "a", 1, Endpoint("127.0.0.1", 1), state=MemberState.READY, capacity=InstanceCapacity(), model_cards=cards
         )
         return Membership(epoch, (member,))
 

@@ -10,7 +10,7 @@ from importlib import import_module
 import pytest
 
 from dualmap.router.cli.main import COMMANDS, command_parser, main
-from dualmap.router.cli.status import format_status
+from dualmap.router.cli.status import format_age, format_status
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -165,7 +165,14 @@ def test_a_file_that_cannot_be_written_or_read_is_one_line(arguments, capsys, tm
 
 
 def test_status_shows_load_only_of_instances_that_serve():
-    member = {"instance_id": "a", "state": "ready", "address": "127.0.0.1:1", "models": ["m"]}
+    member = {
+        "instance_id": "a",
+        "state": "ready",
+        "reason": "",
+        "for_s": 12.3,
+        "address": "127.0.0.1:1",
+        "models": ["m"],
+    }
     load = {"running": 2, "waiting": 3, "prefill_tokens": 1000, "waiting_tokens": 3000, "kv_tokens": 5000}
     signals = {"metrics": {"age_s": 0.42, "stale": True}, "kv_events": {"age_s": None, "exact": True, "error": ""}}
     status = {
@@ -181,25 +188,51 @@ def test_status_shows_load_only_of_instances_that_serve():
         "gateways": [],
         "members": [
             {**member, **load, "seconds_per_token": 0.0005, "tpot_s": 0.0314, "signals": signals},
-            {**member, "instance_id": "b", "state": "lost", "models": []},
+            {
+                **member,
+                "instance_id": "b",
+                "state": "lost",
+                "reason": "connection refused",
+                "for_s": 300.0,
+                "models": [],
+            },
         ],
     }
-    head, journal, _, _, serving, lost = format_status(status).splitlines()
+    head, journal, _, _, serving, lost, why = format_status(status).splitlines()
     assert "policy dualmap" in head
     assert "epoch 7" in head
     assert journal == "journal /runs/j.jsonl: 5 bytes"
-    load_shown = ["a", "ready", "127.0.0.1:1", "2", "3", "2.00", "s", "31", "ms", "5000", "m"]
+    load_shown = ["a", "ready", "12", "s", "127.0.0.1:1", "2", "3", "2.00", "s", "31", "ms", "5000", "m"]
     assert serving.endswith("m       metrics 0.4 s (stale), kv events none yet (exact)")
     assert serving.split()[: len(load_shown)] == load_shown
-    assert lost.split() == ["b", "lost", "127.0.0.1:1"]
+    assert lost.split() == ["b", "lost", "5", "min", "127.0.0.1:1"]
+    assert why == "  connection refused"
     status |= {
         "pools": ["", "coder"],
         "models_served_twice": ["m"],
         "gateways": [{"gateway_id": "g", "admin": "h:1"}] * 2,
     }
     members = [{**status["members"][0], "pool": ""}, {**status["members"][1], "pool": "coder"}]
-    _, _, twice, gateways, _, _, first, other = format_status({**status, "members": members}).splitlines()
+    _, _, twice, gateways, _, _, first, other, _ = format_status({**status, "members": members}).splitlines()
     assert twice == "in several pools, served by the first by name: m"
     assert gateways == "gateways g (h:1), g (h:1)"
     assert first.split()[:3] == ["a", "(first)", "ready"]
     assert other.split()[:3] == ["b", "coder", "lost"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.4, "0 s"), (119.0, "119 s"), (120.0, "2 min"), (7199.0, "120 min"), (7200.0, "2 h"), (200_000.0, "2 d")],
+)
+def test_how_long_a_state_lasts_is_said_in_one_unit(seconds, shown):
+    assert format_age(seconds) == shown
+
+
+def test_reasons_fit_on_the_terminal():
+    reason = "its server ended with exit code -9: " + "a long story " * 10
+    member = {"instance_id": "a", "state": "lost", "reason": reason, "for_s": 1.0, "address": "h:1", "models": []}
+    about = {"gateway_id": "g", "policy": "dualmap", "epoch": 7, "uptime_s": 1.0, "in_flight": 0, "pools": [""]}
+    status = {**about, "client_connections": 0, "models_served_twice": [], "gateways": [], "members": [member]}
+    _, *lines = format_status(status, columns=60).split("  its server")
+    assert len(lines) == 1
+    assert max(map(len, lines[0].splitlines())) <= 60

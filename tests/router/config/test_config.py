@@ -15,7 +15,7 @@ def load(tmp_path, text: str, **overrides):
 
 def test_one_instance_is_all_a_file_needs(tmp_path):
     config = load(tmp_path, "instances: [http://127.0.0.1:8001]")
-    assert config.instances[0].address == ("127.0.0.1", 8001)
+    assert config.instances[0].id == "127.0.0.1:8001"
     assert config.scheduler.policy == "dualmap"
 
 
@@ -73,7 +73,7 @@ def test_a_model_in_a_directory_here_is_meant_from_here_and_a_name_stays_a_name(
         ),
         ("{simulate: {count: 1}, gateway: {journal_max_bytes: 0}}", ["gateway.journal_max_bytes", "greater than 0"]),
         ("{simulate: {count: many}}", ["simulate.count", "integer", "'many'"]),
-        ("instances: ['https://127.0.0.1:1']", ["instances.0.url", "http://HOST:PORT"]),
+        ("instances: ['ftp://127.0.0.1:1']", ["instances.0.url", "http://HOST:PORT"]),
         ("instances: [http://127.0.0.1:1, 'http://127.0.0.1:1']", ["named twice", "127.0.0.1:1"]),
         ("instances: [{url: 'http://127.0.0.1:1', capacity: {weight: 0}}]", ["capacity", "weight must be greater"]),
         ("{vllm: {replicas: 2}}", ["vllm.model is missing"]),

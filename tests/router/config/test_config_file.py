@@ -39,7 +39,7 @@ ONE = "simulate: {count: 1}\n"
             "pools: {a: {simulate: {count: 1, model: '${MODEL}'}}}",
             lambda config: config.pools["a"].simulate.model == "0123",
         ),
-        ("instances: ['http://10.0.0.1:${PORT}']", lambda config: config.instances[0].address == ("10.0.0.1", 8090)),
+        ("instances: ['http://10.0.0.1:${PORT}']", lambda config: config.instances[0].id == "10.0.0.1:8090"),
         ("logs: {level: '${EMPTY}info'}", lambda config: config.logs.level == "info"),
         ("ray_address: $${PORT}", lambda config: config.ray_address == "${PORT}"),
         ("ray_address: $PORT", lambda config: config.ray_address == "$PORT"),

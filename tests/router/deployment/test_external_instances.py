@@ -7,6 +7,7 @@ from dualmap.router.config.load import load_config
 from dualmap.router.deployment import external_instances
 from dualmap.router.deployment.external_instances import ExternalInstances
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.fleet.endpoint import NOWHERE
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, GatewayState
 
@@ -56,7 +57,7 @@ class Watched:
         if self.fleet_is_away:
             raise GetTimeoutError
         members = tuple(
-            Member(i, 1, "", port=0, state=state, capacity=InstanceCapacity()) for i, state in self.members.items()
+            Member(i, 1, NOWHERE, state=state, capacity=InstanceCapacity()) for i, state in self.members.items()
         )
         loads = {i: InstanceLoad(i, 1, 0, waiting_tokens=0, kv_tokens=0) for i in self.busy}
         return FleetState(

@@ -18,6 +18,7 @@ from dualmap.router.http.limits import HttpLimits
 from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.router.requests.driver import RequestDriver
 from dualmap.scheduler import InstanceCapacity, Scheduler, SchedulerConfig
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from tests.conftest import WAIT_S
 from tests.router.certs import write_cert
@@ -48,8 +49,7 @@ class Picking:
             Member(
                 i,
                 1,
-                ENDPOINTS[i].rpartition(":")[0].strip("[]"),
-                port=8000,
+                Endpoint(ENDPOINTS[i].rpartition(":")[0].strip("[]"), 8000),
                 state=MemberState.READY,
                 capacity=self._capacity,
             )

@@ -2,10 +2,11 @@
 
 from dualmap.router.fleet.actor import Fleet
 from dualmap.scheduler import InstanceCapacity, SchedulerConfig
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import GatewayReport, PoolPlan
 
-MEMBER = Member("a", 1, "127.0.0.1", port=8000, state=MemberState.READY, capacity=InstanceCapacity())
+MEMBER = Member("a", 1, Endpoint("127.0.0.1", 8000), state=MemberState.READY, capacity=InstanceCapacity())
 
 
 async def test_what_instances_and_scalers_say_reaches_the_gateways_until_it_is_forgotten():

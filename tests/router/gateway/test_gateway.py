@@ -6,6 +6,7 @@ import pytest
 
 from dualmap.scheduler import InstanceCapacity, SchedulerConfig
 from dualmap.scheduler.events import GatewayLoads, InstanceDraining, InstanceJoined, InstanceLoad, InstanceLost
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.fleet.membership_events import membership_events
 from dualmap.scheduler.rebalance import plan_rebalance
@@ -16,7 +17,7 @@ CAPACITY = InstanceCapacity()
 
 
 def member(state, incarnation=1, instance_id="a"):
-    return Member(instance_id, incarnation, "127.0.0.1", port=1, state=state, capacity=CAPACITY)
+    return Member(instance_id, incarnation, Endpoint("127.0.0.1", 1), state=state, capacity=CAPACITY)
 
 
 def joined(incarnation=1):
@@ -120,7 +121,7 @@ async def test_an_instance_that_comes_back_elsewhere_is_found_there(fleet):
         client = await f.client()
         assert (await client.post("/v1/chat/completions", CHAT)).status == 200
         f.instances.append(await Instance(answer_hello).start())
-        f.apply(f.member(0, port=f.instances[1].port, incarnation=2))
+        f.apply(f.member(0, endpoint=f.instances[1].endpoint, incarnation=2))
         assert (await client.post("/v1/chat/completions", CHAT)).status == 200
         assert len(f.instances[1].received) == 1
         await f.until(lambda: f.instances[0].open_connections == 0)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from tests.router.conftest import CHAT, TEST_LIMITS, Conversation, post
 
 CHAT_LINE = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
@@ -161,7 +162,7 @@ async def test_connections_above_the_limit_get_503(fleet):
 
 async def test_limits_that_change_hold_for_connections_and_attempts_to_come(fleet, deaf_port):
     async with fleet(connect_timeout_s=600.0) as f:
-        f.apply(f.member(0, port=deaf_port))
+        f.apply(f.member(0, endpoint=Endpoint("127.0.0.1", deaf_port)))
         known = await f.client()
         assert (await known.get("/health")).status == 200
         f.gateway.reconfigure({}, replace(TEST_LIMITS, max_head_bytes=1000, connect_timeout_s=SHORT_S))

@@ -6,6 +6,7 @@ import pytest
 
 from dualmap.router.requests.phase import Phase
 from dualmap.scheduler import SchedulerConfig
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import MemberState
 from tests.router.conftest import CHAT, STREAM, Conversation, Instance, answer_hello, post
 
@@ -269,7 +270,7 @@ async def test_a_stream_that_stalls_midway_ends_with_an_error_event(fleet):
 
 async def test_a_connection_that_does_not_come_about_in_time_counts_as_refused(fleet, deaf_port):
     async with fleet(answer_hello, connect_timeout_s=0.02) as f:
-        f.apply(f.member(0, port=deaf_port, incarnation=2))
+        f.apply(f.member(0, endpoint=Endpoint("127.0.0.1", deaf_port), incarnation=2))
         client = await f.client()
         assert (await client.post("/v1/chat/completions", CHAT)).status == 503
         f.check_books_are_empty()
@@ -277,7 +278,7 @@ async def test_a_connection_that_does_not_come_about_in_time_counts_as_refused(f
 
 async def test_a_client_that_leaves_while_its_connection_is_being_opened_frees_the_booking(fleet, deaf_port):
     async with fleet(answer_hello, connect_timeout_s=600.0) as f:
-        f.apply(f.member(0, port=deaf_port, incarnation=2))
+        f.apply(f.member(0, endpoint=Endpoint("127.0.0.1", deaf_port), incarnation=2))
         client = await f.client()
         await client.send(post("/v1/chat/completions", CHAT))
         await f.until(lambda: len(f.gateway.driver.exchanges) == 1)

@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from dualmap.instances.simulated.server import SimServer
 from dualmap.router.gateway.admin import AdminService
 from dualmap.router.http.limits import HttpLimits
 from dualmap.scheduler import InstanceCapacity
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import GatewayState
 from tests.router.conftest import Fleet, answer_hello
@@ -52,7 +53,12 @@ class Shown:
         self, number: int, state: MemberState = MemberState.READY, capacity: InstanceCapacity = CAPACITY
     ) -> Member:
         return Member(
-            f"sim-{number}", 1, "127.0.0.1", port=self.ports[number], state=state, capacity=capacity, model_cards=CARDS
+            f"sim-{number}",
+            1,
+            Endpoint("127.0.0.1", self.ports[number]),
+            state=state,
+            capacity=capacity,
+            model_cards=CARDS,
         )
 
     async def ask(self, requests: int, system_prompts: int = 3) -> None:
@@ -136,10 +142,13 @@ def test_an_instance_that_dies_is_shown_as_left_alone_and_then_as_lost(fleet):
             shown.fleet.apply()
             shown.fleet.apply(shown.member(0, capacity=preferred), shown.member(1))
             asking = asyncio.create_task(shown.ask(100_000, 100_000))  # it is left alone for a second at a time
-            await expect(row).to_contain_text("refused; left alone for")
+            await expect(row).to_contain_text("it refused a connection, or broke off an answer; left alone for")
+            await expect(row.locator(".mark.suspect")).to_have_count(1)
             asking.cancel()
-            shown.fleet.apply(shown.member(0, MemberState.LOST), shown.member(1))
-            await expect(row).to_contain_text("lost")
+            lost = replace(shown.member(0, MemberState.LOST), reason="connection refused", since=time.time() - 180)
+            shown.fleet.apply(lost, shown.member(1))
+            await expect(row).to_contain_text("lost for 3 min")
+            await expect(row).to_contain_text("connection refused")
             await expect(seen.page.locator("#summary")).to_contain_text("1 of 2")
             await expect(seen.page.locator("#rings .arc")).to_have_count(2)
             shown.fleet.apply(shown.member(0, MemberState.LOST), shown.member(1, MemberState.DRAINING))

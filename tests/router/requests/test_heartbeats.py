@@ -345,7 +345,7 @@ async def test_a_client_who_leaves_meanwhile_cancels_its_request(fleet):
 async def test_the_head_says_what_is_left_of_an_api_key(fleet, tmp_path):
     keys = tmp_path / "keys.yaml"
     keys.write_text(f"keys:\n- {{sha256: {hash_key(b'secret')}, requests_per_minute: 60}}\n")
-    access = Access(keys, lambda: 0.0, None)
+    access = Access(keys, lambda: 0.0)
     async with fleet(nothing, about={**BEATS, "access": access}) as f:
         head = await beating(await f.client(), more="authorization: Bearer secret\r\n")
         assert head.headers["x-ratelimit-limit-requests"] == "60"

@@ -13,6 +13,7 @@ from dualmap.router.access.access import Access
 from dualmap.router.access.api_keys import hash_key
 from dualmap.router.tokens.token_blocks import TokenBlocks
 from dualmap.scheduler import InstanceCapacity
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 from tests.router.conftest import Answer, Client
 from tests.router.made_tokenizers import save_tokenizer
@@ -73,7 +74,9 @@ async def test_a_gateway_is_as_lenient_as_its_instance(fleet, tmp_path, tokens, 
     server = SimServer(QUICK, MODEL, None)
     port = await server.start("127.0.0.1", 0)
     capacity, cards = InstanceCapacity(), ({"id": MODEL},)
-    member = Member("sim", 1, "127.0.0.1", port=port, state=MemberState.READY, capacity=capacity, model_cards=cards)
+    member = Member(
+        "sim", 1, Endpoint("127.0.0.1", port), state=MemberState.READY, capacity=capacity, model_cards=cards
+    )
     async with fleet(**gateways(tmp_path, tokens)[kind]) as f:
         if kind == TWO_POOLS:
             of_another = replace(member, instance_id="other", pool="a", model_cards=({"id": "other"},))

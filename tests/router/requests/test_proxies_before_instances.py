@@ -7,6 +7,8 @@ import zlib
 import pytest
 
 from dualmap.router.http.answer_head import AnswerHead
+from dualmap.router.http.instance_head import head_to
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from tests.router.conftest import CHAT, STREAM, Conversation, answer_hello, post
 
 PAGE = b"<html><head><title>Bad Gateway</title></head><body><center>nginx</center></body></html>"
@@ -146,13 +148,13 @@ async def test_a_redirect_of_an_instance_stays_here(fleet, location, relayed):
         (b"vllm.example:443", b"https://vllm.example/v1/files", b"/v1/files"),
         (b"vllm.example:8000", b"http://vllm.example/v1/files", b"http://vllm.example/v1/files"),
         (b"[fe80::1]:8000", b"http://[FE80::1]:8000/v1/files", b"/v1/files"),
-        (b"", b"http://vllm.example/v1/files", b"http://vllm.example/v1/files"),
     ],
 )
 def test_an_instance_is_known_by_its_address_with_or_without_the_usual_port(authority, location, relayed):
     head = AnswerHead()
     head.note(b"location", location)
-    head.complete(307, True, authority)
+    name, _, port = authority.decode().rpartition(":")
+    head.complete(307, True, head_to(Endpoint(name.strip("[]"), int(port))))
     assert head.lines == [b"location: %b\r\n" % relayed]
 
 

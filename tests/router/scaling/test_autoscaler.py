@@ -8,6 +8,7 @@ import pytest
 from dualmap.router.scaling import autoscaler as module
 from dualmap.router.scaling.autoscaler import Autoscaler
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, GatewayState, PoolPlan
 from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Wanted
@@ -30,7 +31,7 @@ class FakeFleet:
     async def state(self, plan: PoolPlan | None) -> FleetState | None:
         self.plan = plan
         members = tuple(
-            Member(i.replace("_", "-"), 1, "127.0.0.1", port=80, state=state, capacity=InstanceCapacity())
+            Member(i.replace("_", "-"), 1, Endpoint("127.0.0.1", 80), state=state, capacity=InstanceCapacity())
             for i, state in self.members.items()
         )
         loads = {i: InstanceLoad(i, count, 0, waiting_tokens=0, kv_tokens=0) for i, count in self.running.items()}

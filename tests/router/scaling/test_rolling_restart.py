@@ -4,6 +4,7 @@ import asyncio
 
 from dualmap.router.scaling.rolling_restart import RollingRestart
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, GatewayState
 
@@ -40,7 +41,7 @@ class Instances:
         if self._states.get(instance_id) is None:
             return None
         state, incarnation = self._states[instance_id]
-        return Member(instance_id, incarnation, "127.0.0.1", port=80, state=state, capacity=InstanceCapacity())
+        return Member(instance_id, incarnation, Endpoint("127.0.0.1", 80), state=state, capacity=InstanceCapacity())
 
     def add(self) -> str:
         self.added += 1

@@ -3,13 +3,14 @@
 from dualmap.scheduler import InstanceCapacity, SchedulerConfig
 from dualmap.scheduler.blocks import hash_trace_ids
 from dualmap.scheduler.fleet.agreed_depths import AgreedDepths
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import Sent
 from dualmap.scheduler.prefix_key import MIN_CROWD, PrefixKeys
 
 
 def member(instance_id: str, pool: str = "") -> Member:
-    return Member(instance_id, 1, "h", port=1, state=MemberState.READY, capacity=InstanceCapacity(), pool=pool)
+    return Member(instance_id, 1, Endpoint("h", 1), state=MemberState.READY, capacity=InstanceCapacity(), pool=pool)
 
 
 MEMBERS = {m.instance_id: m for m in (member("a"), member("b"), member("c", "other"))}

@@ -6,9 +6,12 @@ import pytest
 
 from dualmap.scheduler import InstanceCapacity, SchedulerConfig
 from dualmap.scheduler.events import InstanceLoad
-from dualmap.scheduler.fleet.fleet_core import SETTLE_S, SILENCE_S, FleetCore
+from dualmap.scheduler.fleet.endpoint import Endpoint
+from dualmap.scheduler.fleet.fleet_core import RETELL_S, SETTLE_S, SILENCE_S, FleetCore
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, GatewayReport, PoolPlan
+
+UNIX_S = 1_000_000.0  # what Unix seconds are ahead of the clock of these tests
 
 
 class Told:
@@ -16,7 +19,7 @@ class Told:
 
     def __init__(self, *expected: str) -> None:
         self.now = 100.0
-        self.core = FleetCore(expected, {"": SchedulerConfig()}, self.now)
+        self.core = FleetCore(expected, {"": SchedulerConfig()}, self.now, unix_now=self.now + UNIX_S)
 
     def report(self, member: Member) -> None:
         self.core.report(member, None, self.now)
@@ -41,7 +44,7 @@ class Told:
 
 def ready(instance_id: str, incarnation: int = 1) -> Member:
     return Member(
-        instance_id, incarnation, "127.0.0.1", port=8000, state=MemberState.READY, capacity=InstanceCapacity()
+        instance_id, incarnation, Endpoint("127.0.0.1", 8000), state=MemberState.READY, capacity=InstanceCapacity()
     )
 
 
@@ -72,7 +75,7 @@ def test_a_gateway_that_knows_the_epoch_is_told_nothing():
     "changed",
     [
         replace(ready("a"), state=MemberState.DRAINING),
-        replace(ready("a"), port=8001),
+        replace(ready("a"), endpoint=Endpoint("127.0.0.1", 8001)),
         replace(ready("a"), incarnation=2),
         replace(ready("a"), model_cards=({"id": "m"},)),
     ],
@@ -85,6 +88,41 @@ def test_each_change_makes_a_higher_epoch(changed):
     after = fleet.sync(before.epoch)
     assert after.epoch > before.epoch
     assert after.members == (changed,)
+
+
+def loading(reason: str) -> Member:
+    return replace(ready("a"), state=MemberState.STARTING, reason=reason)
+
+
+def test_what_gateways_only_show_is_published_once_a_second():
+    fleet = Told("a")
+    fleet.report(loading("connection refused"))
+    epoch = fleet.sync().epoch
+    for reason in ("503: it loads its model", "no answer within 2 s"):
+        fleet.report(loading(reason))
+        assert fleet.sync(epoch) is None
+    fleet.pass_time(RETELL_S, loading("no answer within 2 s"))
+    told = fleet.sync(epoch)
+    assert told.members == (loading("no answer within 2 s"),)
+    fleet.report(ready("a"))
+    assert fleet.sync(told.epoch).members == (ready("a"),)
+
+
+def test_a_reason_that_changes_holds_up_nobody_who_waits_for_an_instance_to_be_drained():
+    fleet = Told("a")
+    draining = replace(ready("a"), state=MemberState.DRAINING)
+    fleet.report(draining)
+    fleet.pass_time(SETTLE_S, draining)
+    epoch = fleet.sync().epoch
+    fleet.report(replace(draining, reason="it was told to"))
+    assert fleet.state(GatewayReport("gateway-0", epoch)).is_drained("a")
+
+
+def test_a_stopped_instance_is_not_lost_by_its_silence():
+    fleet = Told("a")
+    fleet.report(replace(ready("a"), state=MemberState.STOPPED))
+    fleet.pass_time(2 * SILENCE_S)
+    assert fleet.sync().members[0].state is MemberState.STOPPED
 
 
 def test_a_report_of_an_older_incarnation_is_dropped():
@@ -100,7 +138,9 @@ def test_a_silent_instance_is_lost_and_comes_back_with_its_next_report():
     epoch = fleet.sync().epoch
     fleet.pass_time(SILENCE_S)
     lost = fleet.sync(epoch)
-    assert lost.members[0].state is MemberState.LOST
+    (member,) = lost.members
+    assert (member.state, member.reason) == (MemberState.LOST, "its watcher has said nothing for 5 s")
+    assert member.since == pytest.approx(fleet.now + UNIX_S)
     fleet.report(ready("a"))
     assert fleet.sync(lost.epoch).members == (ready("a"),)
 

@@ -3,6 +3,7 @@
 from dualmap.scheduler import InstanceCapacity, SchedulerConfig
 from dualmap.scheduler.blocks import hash_trace_ids
 from dualmap.scheduler.events import InstanceLoad
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.fleet_core import FleetCore
 from dualmap.scheduler.fleet.gateway_link import GatewayLink
 from dualmap.scheduler.fleet.member import Member, MemberState
@@ -12,7 +13,7 @@ from dualmap.scheduler.fleet.signals import InstanceSignals, LoadSample
 from dualmap.scheduler.prefix_key import MIN_CROWD
 
 NOW = 100.0
-MEMBER = Member("a", 1, "h", port=1, state=MemberState.READY, capacity=InstanceCapacity())
+MEMBER = Member("a", 1, Endpoint("h", 1), state=MemberState.READY, capacity=InstanceCapacity())
 
 
 def fleet_with_news(first_number: int = 1) -> FleetCore:

@@ -3,13 +3,14 @@
 import pytest
 
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, GatewayState, PoolPlan
 from dualmap.scheduler.fleet.scaler import RETRY_S, RefusedError, Scaled, Scaler, Wanted
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_history import LOST_S
 
-STARTING, READY, DRAINING, LOST = MemberState
+STARTING, READY, DRAINING, _, _, LOST = MemberState
 GATEWAY = GatewayState("g", 9, "", age_s=0.0)
 
 
@@ -35,7 +36,7 @@ class Pool:
         if self.members is None:
             return None
         members = tuple(
-            Member(i, 1, "127.0.0.1", port=80, state=state, capacity=InstanceCapacity())
+            Member(i, 1, Endpoint("127.0.0.1", 80), state=state, capacity=InstanceCapacity())
             for i, state in self.members.items()
         )
         loads = {i: InstanceLoad(i, count, 0, waiting_tokens=0, kv_tokens=0) for i, count in self.running.items()}

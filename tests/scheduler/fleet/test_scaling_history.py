@@ -1,6 +1,7 @@
 """Samples for the scaling plan, made from what Fleet knows."""
 
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
@@ -12,7 +13,7 @@ CONFIG = ScalingConfig(1, 4, up_window_s=10, down_window_s=20)
 
 def fleet(states: dict[str, str], loads=(), totals=None) -> FleetState:
     members = tuple(
-        Member(i, 1, "127.0.0.1", port=80, state=MemberState(state), capacity=InstanceCapacity(kv_tokens=1000))
+        Member(i, 1, Endpoint("127.0.0.1", 80), state=MemberState(state), capacity=InstanceCapacity(kv_tokens=1000))
         for i, state in states.items()
     )
     return FleetState(
@@ -50,6 +51,18 @@ def test_a_lost_instance_is_counted_on_for_a_while_only():
     history.add(LOST_S + 1, fleet({"a": "lost"}), ["a"], [], None)
     assert states_of(history) == {}
     assert history.lost == {"a"}
+
+
+def test_an_instance_that_is_started_again_is_waited_for_until_it_is_said_to_be_lost():
+    history = ScalingHistory("", CONFIG)
+    history.add(0.0, fleet({"a": "ready"}), ["a"], [], None)
+    for at in (1.0, 10 * LOST_S):
+        history.add(at, fleet({"a": "starting"}), ["a"], [], None)
+        assert states_of(history) == {"a": ("starting", at - 1.0)}
+        assert history.lost == set()
+    for at, lost in ((11 * LOST_S, set()), (12 * LOST_S + 1, {"a"})):
+        history.add(at, fleet({"a": "lost"}), ["a"], [], None)
+        assert history.lost == lost
 
 
 def test_loads_are_those_of_fleet_and_others_than_ours_are_left_out():

@@ -29,6 +29,17 @@ def test_an_adapter_comes_and_goes(own) -> None:
     assert own.post("/v1/completions", {"model": "sql", "prompt": "a prompt"})[0] == 404
 
 
+def test_a_model_has_all_the_names_it_is_served_by_and_answers_with_the_first(start_sim) -> None:
+    sim = start_sim("--model", "/models/qwen-7b", "--served-model-name", "qwen", "qwen-7b", "--lora", "sql")
+    assert names(sim) == {"qwen": "/models/qwen-7b", "qwen-7b": "/models/qwen-7b", "sql": "sql"}
+    for name in ("qwen", "qwen-7b"):
+        assert sim.complete("a prompt", model=name)["model"] == "qwen"
+    status, answer = sim.post("/v1/completions", {"model": "/models/qwen-7b", "prompt": "a prompt"})
+    assert (status, answer["error"]["message"]) == (404, "The model `/models/qwen-7b` does not exist.")
+    status, answer = sim.post(LOAD, {"lora_name": "qwen-7b", "lora_path": "x"})
+    assert (status, answer["error"]["type"]) == (400, "InvalidUserInput")
+
+
 def test_an_adapter_is_replaced_only_if_asked_for(own) -> None:
     again = {"lora_name": "first", "lora_path": "/adapters/other"}
     status, answer = own.post(LOAD, again)

@@ -1,0 +1,90 @@
+"""The URL of a server that runs already -> where it is reached. What is no such URL gets the nearest one that is."""
+
+import re
+from ipaddress import ip_address
+from urllib.parse import SplitResult, urlsplit
+
+from dualmap.router.http.openai_errors import HttpError
+from dualmap.router.http.request_target import read_target
+from dualmap.scheduler.fleet.endpoint import DEFAULT_PORTS, Endpoint
+
+PORT_FORM = "an instance's URL has the form http://HOST:PORT, the port from 1 to 65535"
+FORMS = "an instance's URL has the form http://HOST:PORT, https://HOST:PORT or unix:///PATH"
+SCHEMES = (*DEFAULT_PORTS, "unix")
+MOST_SOCKET_BYTES = 107  # of the path of a unix socket on Linux
+_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?", re.ASCII)
+_BARE_IPV6 = re.compile(r"(https?://)([0-9a-f]*:[0-9a-f:.]*:[0-9a-f.]*?)(:\d{3,5})?(/.*)?", re.IGNORECASE)
+_SOCKET_OVER_HTTP = re.compile(r"https?://unix:(/[^:]+)")  # as nginx writes it
+
+
+def read_url(url: str) -> Endpoint:
+    """Raises ValueError."""
+    if url != url.strip() or any(ord(character) < ord(" ") for character in url):
+        raise ValueError(f"{FORMS}, without spaces around it")
+    if socket := _SOCKET_OVER_HTTP.match(url):
+        raise ValueError(f"{FORMS}: did you mean unix://{socket[1]}?")
+    if bare := _BARE_IPV6.fullmatch(url):
+        raise ValueError(f"an IPv6 address stands in brackets: {bare[1]}[{bare[2]}]{bare[3] or ':PORT'}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # its message quotes the URL
+        raise ValueError(PORT_FORM) from None
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("an instance's URL takes no user and password: they would be dropped (see key_file)")
+    if parts.scheme not in SCHEMES or (parts.scheme != "unix" and not parts.hostname):
+        raise ValueError(FORMS + _meant(url))
+    if parts.query or parts.fragment:
+        raise ValueError(f"{FORMS}, with nothing after a `?` or a `#`")
+    if parts.scheme == "unix":
+        return Endpoint(socket=_socket(parts))
+    if port == 0:
+        raise ValueError(PORT_FORM)
+    host = parts.hostname or ""
+    if not is_host(host):
+        raise ValueError(f"{FORMS}, and no host is called {host!r}")
+    return Endpoint(host, port or DEFAULT_PORTS[parts.scheme], tls=parts.scheme == "https", prefix=_prefix(parts))
+
+
+def is_host(name: str) -> bool:
+    """Whether a host can be called so."""
+    return _NAME.fullmatch(name.lower()) is not None or is_ip(name)
+
+
+def is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _meant(url: str) -> str:
+    """A question, where there is a nearest URL."""
+    scheme, separator, rest = url.rpartition("://")
+    if url.startswith("/"):
+        return f": did you mean unix://{url}?"
+    if separator and rest and scheme.isalpha():
+        return f": did you mean http://{rest}?"
+    return f": did you mean http://{url}?" if re.fullmatch(r"[\w.\[\]:-]+(/\S*)?", url) and ":" in url else ""
+
+
+def _socket(parts: SplitResult) -> str:
+    path = parts.netloc + parts.path
+    if parts.netloc or not path.startswith("/") or path.endswith("/"):
+        raise ValueError(f"the path of a socket is absolute: unix:///{path.strip('/') or 'run/vllm.sock'}")
+    if len(path.encode()) > MOST_SOCKET_BYTES:
+        raise ValueError(f"the path of a socket has {MOST_SOCKET_BYTES} bytes at most")
+    return path
+
+
+def _prefix(parts: SplitResult) -> str:
+    read = read_target(parts.path.encode() or b"/", "GET")
+    if isinstance(read, HttpError):
+        raise ValueError("the path in an instance's URL is plain, or encoded once: http://HOST:PORT/prefix")
+    prefix = read.target.decode().rstrip("/")
+    above, _, last = prefix.rpartition("/")
+    if last == "v1":
+        server = f"{parts.scheme}://{parts.netloc}{above}"
+        raise ValueError(f"an instance's URL is its server's, without /v1: did you mean {server}?")
+    return prefix

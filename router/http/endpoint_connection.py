@@ -1,0 +1,94 @@
+"""How a connection to an instance's server is opened, for requests of clients and for our own, and why one was not."""
+
+import asyncio
+import logging
+import os
+import re
+import socket
+import ssl
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TypeVar
+
+from dualmap.scheduler.fleet.endpoint import Endpoint
+
+logger = logging.getLogger(__name__)
+
+_ProtocolT = TypeVar("_ProtocolT", bound=asyncio.BaseProtocol)
+
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
+# What OpenSSL says of a certificate (X509_V_ERR_*), in words for operators.
+_EXPIRED, _NOT_YET_VALID = 10, 9
+_UNKNOWN_AUTHORITY = (18, 19, 20, 21)
+_OTHER_NAME = (62, 64)
+
+
+async def connect(endpoint: Endpoint, factory: Callable[[], _ProtocolT]) -> tuple[asyncio.Transport, _ProtocolT]:
+    """Raises OSError, see why_unconnected. No time-out."""
+    loop = asyncio.get_running_loop()
+    if endpoint.socket:
+        return await loop.create_unix_connection(factory, endpoint.socket)
+    if endpoint.tls:
+        context, name = tls_context(endpoint.ca_file), endpoint.server_name or endpoint.host
+        return await loop.create_connection(factory, endpoint.host, endpoint.port, ssl=context, server_hostname=name)
+    return await loop.create_connection(factory, endpoint.host, endpoint.port)
+
+
+def tls_context(ca_file: str) -> ssl.SSLContext:
+    """That trusts what the file holds by now; empty: what the system trusts. One for all connections, so that memory
+    and sessions are shared. Raises OSError."""
+    if not ca_file:
+        return _context("", ())
+    stat = os.stat(ca_file)
+    return _context(ca_file, (stat.st_ino, stat.st_mtime_ns, stat.st_size))
+
+
+@lru_cache(maxsize=64)
+def _context(ca_file: str, version: tuple[int, ...]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a certificate that is named itself needs no authority
+    context.set_alpn_protocols(["http/1.1"])
+    if ca_file:
+        try:
+            context.load_verify_locations(ca_file)
+        except ssl.SSLError as error:
+            raise OSError(f"{ca_file} holds no certificate: {error.reason or error}") from None
+    else:
+        context.load_default_certs()
+    return context
+
+
+def why_unconnected(endpoint: Endpoint, error: OSError) -> str:
+    """In a few words."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return _wrong_certificate(endpoint, error)
+        case ssl.SSLError():
+            reason = (error.reason or str(error)).replace("_", " ").lower()
+            if "wrong version number" in reason or "record layer failure" in reason:
+                return "it does not speak TLS: its URL begins with http://, or its port is another"
+            return f"TLS: {reason}"
+        case socket.gaierror():
+            return f"the name {endpoint.host} is not known"
+        case TimeoutError():
+            return "no connection in time"
+        case FileNotFoundError() if endpoint.socket:
+            return f"there is no socket {endpoint.socket}"
+    number = error.errno or next((int(found) for found in _ERRNO.findall(str(error))), 0)  # of several addresses
+    return os.strerror(number).lower() if number else str(error)
+
+
+def _wrong_certificate(endpoint: Endpoint, error: ssl.SSLCertVerificationError) -> str:
+    match error.verify_code:
+        case code if code == _EXPIRED:
+            return "its certificate has expired"
+        case code if code == _NOT_YET_VALID:
+            return "its certificate is not valid yet"
+        case code if code in _UNKNOWN_AUTHORITY:
+            vouch = endpoint.ca_file or "the authorities of the system (ca_file names another)"
+            return f"its certificate is not vouched for by {vouch}"
+        case code if code in _OTHER_NAME:
+            name = endpoint.server_name or endpoint.host
+            return f"its certificate is for another name than {name} (server_name)"
+    return f"its certificate is not accepted: {error.verify_message}"

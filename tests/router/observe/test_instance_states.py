@@ -1,0 +1,124 @@
+"""What a gateway shows of an instance's state, and what it logs; the time is told by hand."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+
+from dualmap.router.observe.instance_states import CALM_S, InstanceStates
+from dualmap.scheduler import FailureCause, InstanceCapacity, Request, Scheduler, SchedulerConfig
+from dualmap.scheduler.events import FirstToken, InstanceJoined, LoadReported, RequestArrived, RequestFailed, Tick
+from dualmap.scheduler.fleet.endpoint import Endpoint
+from dualmap.scheduler.fleet.member import Member, Membership, MemberState
+from dualmap.scheduler.instance.reported_load import STALE_AFTER_S
+
+UNIX_S = 1_000_000.0
+
+
+class Shown:
+    """Instances a and b of a pool, and the log lines of their states."""
+
+    def __init__(self, caplog) -> None:
+        self.now = 10.0
+        self.scheduler = Scheduler(SchedulerConfig())
+        self.states = InstanceStates({"": self.scheduler}, lambda: self.now, lambda: self.now + UNIX_S)
+        self._caplog = caplog
+        self._epoch = 0
+        for instance_id in ("a", "b"):
+            self.handle(InstanceJoined(instance_id, 1, InstanceCapacity()))
+
+    def handle(self, event) -> None:
+        self.scheduler.handle(event, self.now)
+
+    def apply(self, *members: Member) -> None:
+        self._epoch += 1
+        self.states.apply_membership(Membership(self._epoch, members))
+
+    def a(self) -> tuple[str, str, float]:
+        state = self.states.describe()["a"]
+        assert state["for_s"] == pytest.approx(self.now + UNIX_S - state["since"])
+        return state["state"], state["reason"], state["since"] - UNIX_S
+
+    def logged(self) -> list[tuple[str, str, str]]:
+        """Of a, from what to what and why, since the last call."""
+        records = [vars(record) for record in self._caplog.records]
+        self._caplog.clear()
+        return [(r["from"], r["to"], r["reason"]) for r in records if r["instance"] == "a"]
+
+
+@pytest.fixture
+def shown(caplog) -> Shown:
+    caplog.set_level(logging.INFO, "dualmap.router.observe.instance_states")
+    shown = Shown(caplog)
+    shown.apply(member("a"), member("b"))
+    shown.logged()
+    return shown
+
+
+def member(instance_id: str, state: MemberState = MemberState.READY, reason: str = "", at: float = 10.0) -> Member:
+    about = Member(instance_id, 1, Endpoint("h", 1), state=state, capacity=InstanceCapacity(), reason=reason)
+    return replace(about, since=at + UNIX_S)
+
+
+def test_a_state_is_shown_as_fleet_tells_it_and_logged_once(shown):
+    lost = member("a", MemberState.LOST, "connection refused", at=12.0)
+    shown.now = 13.0
+    shown.apply(lost, member("b"))
+    shown.apply(replace(lost, reason="no answer within 2 s"), member("b"))
+    assert shown.a() == ("lost", "no answer within 2 s", 12.0)
+    assert shown.logged() == [("ready", "lost", "connection refused")]
+    shown.apply(member("b"))
+    assert shown.logged() == [("lost", "gone", "")]
+
+
+def test_one_that_refused_a_request_is_suspect_for_a_moment(shown):
+    shown.handle(RequestArrived(Request("r", (), 100)))
+    dispatched = next(i for i, view in shown.scheduler.instances.items() if view.running_count)
+    shown.handle(RequestFailed("r", 1, 0, cause=FailureCause.CONNECT))
+    shown.now += 0.5
+    assert shown.states.describe()[dispatched]["state"] == "suspect"
+    shown.now += SchedulerConfig().suspect_s
+    shown.handle(Tick())
+    state = shown.states.describe()[dispatched]
+    assert (state["state"], state["reason"], state["for_s"]) == ("ready", "", 0.0)
+
+
+def test_one_whose_metrics_fall_silent_is_slow(shown):
+    shown.handle(LoadReported("a", 1, 0, kv_used=0.1))
+    shown.now += STALE_AFTER_S + 1
+    shown.handle(Tick())
+    shown.scheduler.instances["a"].look_around(1.0, shown.now)
+    assert shown.a() == ("slow", "neither its metrics nor its answers have said anything for 6 s", shown.now)
+    assert [line[:2] for line in shown.logged()] == [("ready", "slow")]
+
+
+def test_one_that_computes_far_more_slowly_than_the_others_is_slow(shown):
+    for number in range(40):
+        shown.handle(RequestArrived(Request(str(number), (), 10_000, only=("a",))))
+        shown.now += 10_000 / InstanceCapacity().prefill_tokens_per_s * 5
+        shown.handle(FirstToken(str(number), 1))
+    name, reason, _ = shown.a()
+    assert name == "slow"
+    assert "times as long for a prompt as most others" in reason
+    assert shown.states.describe()["b"]["state"] == "ready"
+
+
+def test_whether_a_ready_instance_does_well_is_logged_now_and_then_only(shown):
+    view = shown.scheduler.instances["a"]
+    for _ in range(4):
+        view.suspect_until = shown.now + 1.0
+        shown.states.look()
+        shown.now += 1.5
+        shown.states.look()
+    assert [line[:2] for line in shown.logged()] == [("ready", "suspect")]
+    shown.now += CALM_S
+    shown.states.look()
+    assert shown.logged() == [("suspect", "ready", "")]
+
+
+def test_an_instance_of_which_fleet_does_not_know_since_when_is_counted_from_the_first_look(shown):
+    unknown = replace(member("a", MemberState.LOST), since=0.0)
+    shown.now = 20.0
+    shown.apply(unknown)
+    shown.now = 25.0
+    assert shown.a() == ("lost", "", 20.0)
