@@ -10,28 +10,42 @@ logger = logging.getLogger(__name__)
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")  # what a header can hold of it
 
-_known: dict[str, tuple[tuple[int, ...], bytes]] = {}  # by path: version of the file, and the line made of it
-
 
 class WrongKeyError(Exception):
     """The file holds no key; the message says why, and nothing of what it holds."""
 
 
+class KeyFiles:
+    """What the files of keys hold. A file that cannot be read changes nothing. changes: how often one was another."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+        self._known: dict[str, tuple[tuple[int, ...], bytes]] = {}  # by path: its version, and the line made of it
+
+    def line(self, path: str) -> bytes:
+        version, line = self._known.get(path, ((), b""))
+        found = _version(path)
+        if found != version:
+            try:
+                line = b"authorization: Bearer %b\r\n" % read_key(path)
+            except WrongKeyError as error:
+                logger.error("the key for instances stays as it is: %s", error)
+            self._known[path] = found, line
+            self.changes += 1
+        return line
+
+    def look(self) -> None:
+        """At all files that were asked for."""
+        for path in list(self._known):
+            self.line(path)
+
+
+KEY_FILES = KeyFiles()  # of this process: many instances have one key
+
+
 def authorization_line(endpoint: Endpoint) -> bytes:
-    """Of the head of a request, with its end; empty where the instance wants no key. A file that cannot be read
-    changes nothing."""
-    path = endpoint.key_file
-    if not path:
-        return b""
-    version, line = _known.get(path, ((), b""))
-    found = _version(path)
-    if found != version:
-        try:
-            line = b"authorization: Bearer %b\r\n" % read_key(path)
-        except WrongKeyError as error:
-            logger.error("the key for instances stays as it is: %s", error)
-        _known[path] = found, line
-    return line
+    """Of the head of a request, with its end; empty where the instance wants no key."""
+    return KEY_FILES.line(endpoint.key_file) if endpoint.key_file else b""
 
 
 def read_key(path: str) -> bytes:
