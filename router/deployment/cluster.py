@@ -60,6 +60,7 @@ class Cluster:
         self._instances = OwnInstances(LOCAL_HOST if local else None, placement_timeout_s, say)
         self._scaled: ScaledPools | None = None
         self._external: ExternalInstances | None = None
+        self._states = TellStates(say)
 
     def start_instances(self) -> None:
         """Start Ray, the background actors and the instances; returns when all that are started for us are ready.
@@ -85,6 +86,8 @@ class Cluster:
         except ImportError as error:
             raise ClusterError(f"discovery needs more packages, pip install 'dualmap[kubernetes]': {error}") from None
         self._await_instances(specs)
+        with suppress(RayError):
+            self._states.begin()
 
     def _start_autoscaler(self, pool_name: str) -> Any:
         pool = self._config.all_pools()[pool_name]
@@ -96,7 +99,6 @@ class Cluster:
     def look_after(self, stop: threading.Event, file: ConfigFile) -> None:
         """Until `stop`: start and stop instances as the Autoscalers say, follow those that run elsewhere, and take over
         what changes in the file. Which instances are lost, and which come back, is said."""
-        states = TellStates(self._say)
         while not stop.wait(SCALING_INTERVAL_S):
             config = file.news()
             if config is not None and self._scaled is not None and self._external is not None:
@@ -105,13 +107,14 @@ class Cluster:
             if file.reloads.applied or file.reloads.refused:
                 configs = {name: pool.scheduler for name, pool in file.config.all_pools().items()}
                 for gateway in self._gateways:
-                    gateway.reconfigure.remote(configs, file.config.limits, file.reloads)
+                    aliases = file.config.model_aliases
+                    gateway.reconfigure.remote(configs, file.config.limits, aliases, file.reloads)
             if self._scaled is not None and self._external is not None:
                 with suppress(RayError):  # Ray's head, or Fleet, is away: again in the next round
                     self._external.round()
                 self._scaled.round(self._external.ids)
             with suppress(RayError):
-                states.round()
+                self._states.round()
 
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
         """Start all gateways. Returns port, admin port and process id of the first, once they serve.
