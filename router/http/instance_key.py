@@ -3,11 +3,13 @@
 import logging
 import os
 import re
+from time import monotonic
 
 from dualmap.scheduler.fleet.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
+LOOK_INTERVAL_S = 0.25  # between looks at a file: hundreds of instances may have one
 _TOKEN = re.compile(r"[\x21-\x7e]+")  # what a header can hold of it
 
 
@@ -20,24 +22,31 @@ class KeyFiles:
 
     def __init__(self) -> None:
         self.changes = 0
-        self._known: dict[str, tuple[tuple[int, ...], bytes]] = {}  # by path: its version, and the line made of it
+        self._lines: dict[str, bytes] = {}  # by path
+        self._versions: dict[str, tuple[int, ...]] = {}
+        self._looked_at: dict[str, float] = {}
 
     def line(self, path: str) -> bytes:
-        version, line = self._known.get(path, ((), b""))
-        found = _version(path)
-        if found != version:
-            try:
-                line = b"authorization: Bearer %b\r\n" % read_key(path)
-            except WrongKeyError as error:
-                logger.error("the key for instances stays as it is: %s", error)
-            self._known[path] = found, line
-            self.changes += 1
-        return line
+        """Of a head, with its end; empty while nothing could be read."""
+        now = monotonic()
+        if now - self._looked_at.get(path, -LOOK_INTERVAL_S) >= LOOK_INTERVAL_S:
+            self._looked_at[path] = now
+            if (version := _version(path)) != self._versions.get(path):
+                self._versions[path] = version
+                self._read(path)
+        return self._lines.get(path, b"")
 
     def look(self) -> None:
         """At all files that were asked for."""
-        for path in list(self._known):
+        for path in list(self._looked_at):
             self.line(path)
+
+    def _read(self, path: str) -> None:
+        try:
+            self._lines[path] = b"authorization: Bearer %b\r\n" % read_key(path)
+            self.changes += 1
+        except WrongKeyError as error:
+            logger.error("the key for instances stays as it is: %s", error)
 
 
 KEY_FILES = KeyFiles()  # of this process: many instances have one key
