@@ -90,7 +90,8 @@ class Gateway:
         self.connections = InstanceConnections(limits, clock)
         self.driver = RequestDriver(self.admission, self.connections, metrics, clock, gateway_id)
         if tokens is not None:
-            self.driver.by_tokens = TokenArrival(tokens, block_tokens, pools[0].core, self.driver.arrive)
+            first = pools[0].core
+            self.driver.by_tokens = TokenArrival(tokens, block_tokens, first, self.driver.arrive, self.admission)
         self.adapters = AdapterChanges(self.connections, lambda: self.admission.models, tuple(cores), gateway_id)
         self.service = RequestService(self.driver, self.admission, self.adapters, access, clock)
         self._tls = tls
@@ -304,12 +305,8 @@ class Gateway:
         if (pool := self._pool_of.get(dispatch.instance_id)) is not None:
             self.timelines[pool.name].note_first_token(ttft_s)
 
-    def reconfigure(
-        self, configs: Mapping[str, SchedulerConfig], limits: HttpLimits, model_aliases: Mapping[str, str]
-    ) -> None:
+    def reconfigure(self, configs: Mapping[str, SchedulerConfig], limits: HttpLimits) -> None:
         """Settings that hold from now on. configs: by pool. limits: clients' open connections keep those they have."""
-        self.admission.aliases = model_aliases
-        self.admission.apply_membership(self.membership)
         self._limits = self.front.limits = limits
         self.connections.limit(limits)
         for name, config in configs.items():

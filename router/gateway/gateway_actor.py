@@ -75,7 +75,7 @@ class GatewayActor:
         )
         self._gateway.adapters.wishes = self._fleet
         self._gateway.service.cors = settings.cors_policy()
-        self._gateway.admission.aliases = config.model_aliases
+        self._gateway.admission.set_aliases(config.model_aliases)
         self._traces = _watch_requests(self._gateway, config)
         if settings.picker is not None:
             self._gateway.serve_proxies()
@@ -101,7 +101,8 @@ class GatewayActor:
         """Settings of the pools' cores, by pool. `dualmap up` calls this all the time once it has looked at a changed
         configuration: this process may have been restarted with that of the beginning."""
         if reloads.applied > self._gateway.metrics.reloads.applied:
-            self._gateway.reconfigure(configs, limits, model_aliases)
+            self._gateway.reconfigure(configs, limits)
+            self._gateway.admission.set_aliases(model_aliases)
         self._gateway.metrics.reloads = reloads
 
     async def stop(self) -> None:
