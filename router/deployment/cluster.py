@@ -107,7 +107,8 @@ class Cluster:
             if file.reloads.applied or file.reloads.refused:
                 configs = {name: pool.scheduler for name, pool in file.config.all_pools().items()}
                 for gateway in self._gateways:
-                    gateway.reconfigure.remote(configs, file.config.limits, file.reloads)
+                    aliases = file.config.model_aliases
+                    gateway.reconfigure.remote(configs, file.config.limits, aliases, file.reloads)
             if self._scaled is not None and self._external is not None:
                 with suppress(RayError):  # Ray's head, or Fleet, is away: again in the next round
                     self._external.round()

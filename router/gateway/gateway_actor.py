@@ -75,6 +75,7 @@ class GatewayActor:
         )
         self._gateway.adapters.wishes = self._fleet
         self._gateway.service.cors = settings.cors_policy()
+        self._gateway.admission.aliases = config.model_aliases
         self._traces = _watch_requests(self._gateway, config)
         if settings.picker is not None:
             self._gateway.serve_proxies()
@@ -94,11 +95,13 @@ class GatewayActor:
         await self._informed.wait()
         return self._gateway.port, self._gateway.admin_port, os.getpid()
 
-    async def reconfigure(self, configs: dict[str, SchedulerConfig], limits: HttpLimits, reloads: Reloads) -> None:
+    async def reconfigure(
+        self, configs: dict[str, SchedulerConfig], limits: HttpLimits, model_aliases: dict[str, str], reloads: Reloads
+    ) -> None:
         """Settings of the pools' cores, by pool. `dualmap up` calls this all the time once it has looked at a changed
         configuration: this process may have been restarted with that of the beginning."""
         if reloads.applied > self._gateway.metrics.reloads.applied:
-            self._gateway.reconfigure(configs, limits)
+            self._gateway.reconfigure(configs, limits, model_aliases)
         self._gateway.metrics.reloads = reloads
 
     async def stop(self) -> None:
