@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import httptools
 import msgspec
 
+from dualmap.scheduler.fleet.endpoint import host_port
+
 READ_BYTES = 65536
 ANSWER_TIMEOUT_S = 600.0
 SHOWN_BYTES = 300  # of an answer that is an error
@@ -59,7 +61,7 @@ async def stream(host: str, port: int, model: str, prompt: Sequence[int], output
     options = {"include_usage": True, "continuous_usage_stats": True}
     payload = msgspec.json.encode(body | {"ignore_eos": True, "stream": True, "stream_options": options})
     head = (
-        f"POST /v1/completions HTTP/1.1\r\nhost: {host}:{port}\r\nconnection: close\r\n"
+        f"POST /v1/completions HTTP/1.1\r\nhost: {host_port(host, port)}\r\nconnection: close\r\n"
         f"content-type: application/json\r\ncontent-length: {len(payload)}\r\n\r\n"
     )
     try:

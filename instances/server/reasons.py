@@ -6,7 +6,6 @@ Of a server that does not answer: `no_answer`. Of one that answers, but cannot b
 from signal import strsignal
 
 from dualmap.router.http.endpoint_connection import why_unconnected
-from dualmap.scheduler.fleet.endpoint import Endpoint
 
 KEY_SETTING = "gateway.instance_key_file"
 ANOTHER_PROCESS = "another process came to this address"
@@ -16,14 +15,11 @@ NO_HTTP = f"{NO_VLLM}: what it says is no HTTP"
 MOST_CHARACTERS = 160  # of what a server says itself
 
 
-def no_answer(endpoint: Endpoint, error: OSError, timeout_s: float) -> str:
+def no_answer(error: OSError, timeout_s: float) -> str:
     """error: what a request to it ended with; timeout_s: what it was given."""
-    match error:
-        case TimeoutError():
-            return f"no answer within {timeout_s:g} s"
-        case ConnectionResetError() | BrokenPipeError():
-            return "it closed the connection"
-    return why_unconnected(endpoint, error)
+    if isinstance(error, TimeoutError):
+        return f"no answer within {timeout_s:g} s"
+    return shortened(why_unconnected(error))
 
 
 def refused(path: str, status: int, with_key: bool = False) -> str:

@@ -72,7 +72,7 @@ class ServerClient:
                     return await self._exchange(request)
             except OSError as error:
                 self.close()
-                raise NoAnswerError(no_answer(self.endpoint, error, timeout_s)) from None
+                raise NoAnswerError(no_answer(error, timeout_s)) from None
             except BaseException:
                 self.close()  # what is still to come must not be taken for another answer
                 raise

@@ -29,10 +29,11 @@ class Grant:
         self.key = key
         self.limit = RateLimit(Bucket(key.requests_per_minute, now), Bucket(key.tokens_per_minute, now))
 
-    def check_model(self, model: str) -> None:
-        """Raises RequestRefusedError (404): a model that the key may not use is not told from one that is not there."""
-        if self.key.models is not None and model not in self.key.models:
-            raise RequestRefusedError(unknown_model(model))
+    def check_model(self, named: str, served: str) -> None:
+        """A key for a model is for all names of it, and one for an alias for that alone. Raises RequestRefusedError
+        (404): a model that the key may not use is not told from one that is not there."""
+        if self.key.models is not None and self.key.models.isdisjoint((named, served)):
+            raise RequestRefusedError(unknown_model(named))
 
     def admit(self, prompt_tokens: int, now: float) -> bytes:
         """Count a request; returns what the head of its answer says of it. Raises RequestRefusedError (429), which

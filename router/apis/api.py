@@ -35,11 +35,13 @@ class Scope(msgspec.Struct, frozen=True, gc=False):
     block_tokens: see SchedulerConfig.
     apart: the tenant who shares no cached prefix with any other; empty: with all who have none.
     default_model: what a body that names no model is for; empty: that is not known.
+    same_models: what models are called in the hashes of prompts, where that is not as the body calls them.
     """
 
     block_tokens: int
     apart: str = ""
     default_model: str = ""
+    same_models: Mapping[str, str] = {}
 
 
 class ReadBody(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -58,7 +58,7 @@ def read_packed(
     block_bytes = scope.block_tokens * BYTES_PER_BLOCK_TOKEN
     return ReadBody(
         model=model,
-        blocks=hash_text(packed, block_bytes, parent=prompt_root(model, cache_salt)),
+        blocks=hash_text(packed, block_bytes, parent=prompt_root(scope.same_models.get(model, model), cache_salt)),
         text_bytes=len(packed),
         hashed_bytes=len(packed),
         prompt_tokens=prompt_tokens,

@@ -6,6 +6,7 @@ the last one, as Starlette's forms have it.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -37,14 +38,10 @@ _decoder = msgspec.json.Decoder(_Body)
 
 def read_model(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     """See Reader: never understood. media, text_bytes: as far as they can be told apart without reading it all."""
-    content_type = _content_type(http) if body else b""
-    kind = content_type.partition(b";")[0].strip().lower()
-    if kind == _URLENCODED:
+    if is_urlencoded(http):
         return ReadBody(understood=False, model=_urlencoded_model(body))
-    if kind == _MULTIPART and (boundary := _parameters(content_type).get(b"boundary")):
-        return _read_form(body, b"--" + boundary)
-    if body[:4].lstrip().startswith(b"--"):
-        return _read_form(body, body.lstrip().partition(b"\r\n")[0])
+    if boundary := _boundary(http, body):
+        return _read_form(body, boundary)
     fields = decode(_decoder, body) if body else None
     if fields is None or not isinstance(fields.model, str | None):
         return ILLEGIBLE
@@ -57,6 +54,23 @@ def read_model(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         _count(media, url[1])
         text_bytes -= len(url[0])
     return ReadBody(understood=False, model=model, media=media, text_bytes=text_bytes)
+
+
+def is_urlencoded(http: HttpRequest) -> bool:
+    return _content_type(http).partition(b";")[0].strip().lower() == _URLENCODED
+
+
+def form_place(http: HttpRequest, body: bytes) -> tuple[int, int] | None:
+    """Where in a form the model's name stands, from and to; None where the body is no form or has none."""
+    boundary = _boundary(http, body)
+    places = [(start, end) for about, _, start, end in _parts(body, boundary) if about.get(b"name") == b"model"]
+    return places[-1] if places else None
+
+
+def json_model(body: bytes) -> str:
+    """Empty where none is found."""
+    fields = decode(_decoder, body)
+    return fields.model if fields is not None and isinstance(fields.model, str) else ""
 
 
 def _count(media: dict[str, int], content_type: bytes) -> None:
@@ -92,28 +106,44 @@ def _urlencoded_model(body: bytes) -> str:
     return _text(models[-1]) if models else ""
 
 
-def _read_form(body: bytes, boundary: bytes) -> ReadBody:
-    """RFC 7578. boundary: what stands between its parts."""
-    model = ""
-    media: dict[str, int] = {}
-    text_bytes = 0
-    start = body.find(boundary)
+def _boundary(http: HttpRequest, body: bytes) -> bytes:
+    """What stands between the parts of a form (RFC 7578); empty where the body is none."""
+    content_type = _content_type(http) if body else b""
+    kind = content_type.partition(b";")[0].strip().lower()
+    if kind == _MULTIPART and (boundary := _parameters(content_type).get(b"boundary")):
+        return b"--" + boundary
+    if body[:4].lstrip().startswith(b"--"):
+        return body.lstrip().partition(b"\r\n")[0]
+    return b""
+
+
+def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[dict[bytes, bytes], bytes, int, int]]:
+    """Of a form: what is said of each part, its content type, and from and to where its value stands."""
+    start = body.find(boundary) if boundary else -1
     for _ in range(MAX_FIELDS):
         head_end = body.find(b"\r\n\r\n", start, start + MAX_PART_HEAD_BYTES)
         if start < 0 or head_end < 0:
-            break
+            return
         end = body.find(b"\r\n" + boundary, head_end)
         value_end = end if end >= 0 else len(body)
         dispositions = _DISPOSITION.findall(body, start, head_end)
+        types = _PART_TYPE.findall(body, start, head_end)
         about = _parameters(dispositions[-1]) if dispositions else {}
-        if b"filename" in about:
-            types = _PART_TYPE.findall(body, start, head_end)
-            _count(media, types[-1] if types else b"")
-        else:
-            text_bytes += value_end - head_end
-        if about.get(b"name") == b"model":
-            model = _text(body[head_end + 4 : value_end])
+        yield about, types[-1] if types else b"", head_end + 4, value_end
         start = end + 2 if end >= 0 else -1
+
+
+def _read_form(body: bytes, boundary: bytes) -> ReadBody:
+    model = ""
+    media: dict[str, int] = {}
+    text_bytes = 0
+    for about, content_type, value_start, value_end in _parts(body, boundary):
+        if b"filename" in about:
+            _count(media, content_type)
+        else:
+            text_bytes += value_end - value_start
+        if about.get(b"name") == b"model":
+            model = _text(body[value_start:value_end])
     return ReadBody(understood=False, model=model, media=media, text_bytes=text_bytes)
 
 

@@ -40,7 +40,7 @@ def read_as_chat(
     """
     model, cache_salt = fields.model or scope.default_model, salt_of(fields.cache_salt, scope)
     block_bytes = scope.block_tokens * BYTES_PER_BLOCK_TOKEN
-    parent = prompt_root(model, cache_salt)
+    parent = prompt_root(scope.same_models.get(model, model), cache_salt)
     blocks: tuple[int, ...] = ()
     size = 0
     if tools := given(fields.tools):

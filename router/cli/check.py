@@ -12,6 +12,7 @@ from dualmap.router.config.json_schema import json_schema
 from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.config.pool_settings import PoolSettings
 from dualmap.router.deployment.preflight import missing_here
+from dualmap.scheduler.fleet.endpoint import host_port
 
 EXAMPLES = (
     "dualmap check dualmap.yaml",
@@ -64,8 +65,8 @@ def summary(config: DualMapConfig) -> str:
     gateway = config.gateway
     parts = [f"{len(pools)} pool{'s' if len(pools) > 1 else ''}"]
     parts += [f"{f'{name}: ' if name else ''}{_instances(pool)}" for name, pool in pools.items()]
-    parts.append(f"{'picker' if gateway.picker else 'gateway'} on {gateway.host}:{gateway.port}")
-    parts.append(f"admin on {gateway.admin_host}:{gateway.admin_port}")
+    parts.append(f"{'picker' if gateway.picker else 'gateway'} on {host_port(gateway.host, gateway.port)}")
+    parts.append(f"admin on {host_port(gateway.admin_host, gateway.admin_port)}")
     return ", ".join(parts)
 
 

@@ -19,7 +19,11 @@ def add_deployment_flags(parser: argparse.ArgumentParser, serves_http: bool = Tr
     )
     running = parser.add_argument_group("instances that run already")
     running.add_argument(
-        "--instance", action="append", metavar="URL", help="a vLLM server, http://HOST:PORT; repeatable (default: none)"
+        "--instance",
+        action="append",
+        metavar="URL",
+        help="a vLLM server: http://HOST:PORT, https://HOST:PORT, either with a path's prefix, or unix:///PATH;"
+        " repeatable (default: none)",
     )
     _add_vllm(parser.add_argument_group("vLLM servers to start"))
     simulated = parser.add_argument_group("simulated instances to start")
@@ -28,7 +32,9 @@ def add_deployment_flags(parser: argparse.ArgumentParser, serves_http: bool = Tr
     )
     gateway = parser.add_argument_group("gateway")
     gateway.add_argument(
-        "--host", metavar="ADDRESS", help="address to listen on; 0.0.0.0 serves other machines (default 127.0.0.1)"
+        "--host",
+        metavar="ADDRESS",
+        help="address to listen on; 0.0.0.0 serves other machines, :: over IPv6, too (default 127.0.0.1)",
     )
     if serves_http:
         gateway.add_argument(

@@ -28,6 +28,7 @@ from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.router.tokens.load_tokenizer import TokenizerError
 from dualmap.router.tokens.token_blocks import load_token_blocks
 from dualmap.scheduler import Scheduler
+from dualmap.scheduler.fleet.endpoint import host_port
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 
 MODELS_TIMEOUT_S = 5.0
@@ -52,10 +53,14 @@ async def serve(config: DualMapConfig) -> None:
         tokens=load_token_blocks(settings.tokenizer, config.scheduler.block_tokens),
     )
     gateway.service.cors = settings.cors_policy()
+    gateway.admission.aliases = config.model_aliases
     gateway.apply_membership(Membership(1, tuple([await _member(config, instance) for instance in config.instances])))
     await gateway.start(settings.host, settings.port, admin_host=settings.admin_host, admin_port=settings.admin_port)
     collect_less()
-    print(f"listening on http://{settings.host}:{gateway.port}, metrics on port {gateway.admin_port}", flush=True)
+    print(
+        f"listening on http://{host_port(settings.host, gateway.port)}, metrics on port {gateway.admin_port}",
+        flush=True,
+    )
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

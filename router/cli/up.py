@@ -14,6 +14,7 @@ from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.config.reload import ConfigFile
 from dualmap.router.deployment.preflight import cannot_start
 from dualmap.router.journal.writer import path_for
+from dualmap.scheduler.fleet.endpoint import host_port
 
 EXAMPLES = (
     "dualmap up dualmap.yaml --host 0.0.0.0 --port 8080 --admin-port 8081",
@@ -59,11 +60,11 @@ def deploy(path: Path | None, given: dict[str, Any]) -> int:
         host, admin_host = config.gateway.host, config.gateway.admin_host
         if config.gateway.picker is None:
             scheme = "http" if config.gateway.tls_cert_file is None else "https"
-            print(f"gateway      {scheme}://{host}:{port}/v1   policy {config.scheduler.policy}", flush=True)
+            print(f"gateway      {scheme}://{host_port(host, port)}/v1   policy {config.scheduler.policy}", flush=True)
         else:
-            print(f"picker       {host}:{port} (gRPC)   {config.gateway.picker.mode}", flush=True)
-        print(f"metrics      http://{admin_host}:{admin_port}/metrics", flush=True)
-        print(f"page         http://{admin_host}:{admin_port}/ui", flush=True)
+            print(f"picker       {host_port(host, port)} (gRPC)   {config.gateway.picker.mode}", flush=True)
+        print(f"metrics      http://{host_port(admin_host, admin_port)}/metrics", flush=True)
+        print(f"page         http://{host_port(admin_host, admin_port)}/ui", flush=True)
         if config.gateway.journal is not None:
             print(f"journal      {path_for(config.gateway.journal, '*')}", flush=True)
         print("Ctrl-C stops everything", flush=True)

@@ -12,6 +12,7 @@ from dualmap.router.config.pool_settings import PoolSettings
 from dualmap.router.http.limits import HttpLimits
 
 PoolName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
+ModelName = Annotated[str, Field(min_length=1, max_length=512)]
 
 
 class DualMapConfig(PoolSettings):
@@ -20,6 +21,8 @@ class DualMapConfig(PoolSettings):
     gateway: GatewaySettings = GatewaySettings()
     limits: HttpLimits = HttpLimits()  # what one client, request or instance may take of a gateway, and for how long
     pools: dict[PoolName, PoolSettings] = Field(default={})  # of further models, each under a name of its own
+    # Names that clients may use, and the name by which instances serve the model: {gpt-4o: qwen-7b}.
+    model_aliases: dict[ModelName, ModelName] = Field(default={})
     ray_address: str | None = None  # of a running Ray cluster to join; None: one is started on this machine
     log_dir: Path = Path("runs/logs")  # log files of gateways, and of servers that are started here
     logs: LogSettings = LogSettings()

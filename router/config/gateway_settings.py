@@ -55,7 +55,7 @@ class GatewaySettings(BaseModel):
 
     model_config = STRICT
 
-    host: str = "127.0.0.1"  # address that clients reach; 0.0.0.0 to serve other machines
+    host: str = "127.0.0.1"  # address that clients reach; 0.0.0.0 to serve other machines, :: over IPv6, too
     port: Port = 8080  # that clients reach; 0 takes a free one
     count: int = Field(default=1, ge=1, le=64)  # gateway processes that share the port, on each node that has some
     picker: PickerSettings | None = None  # `dualmap pick` sets it; None: the port serves OpenAI's API

@@ -13,7 +13,7 @@ FORMS = "an instance's URL has the form http://HOST:PORT, https://HOST:PORT or u
 SCHEMES = (*DEFAULT_PORTS, "unix")
 MOST_SOCKET_BYTES = 107  # of the path of a unix socket on Linux
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?", re.ASCII)
-_BARE_IPV6 = re.compile(r"(https?://)([0-9a-f]*:[0-9a-f:.]*:[0-9a-f.]*?)(:\d{3,5})?(/.*)?", re.IGNORECASE)
+_BARE_IPV6 = re.compile(r"(https?://)(?=[^/]*:[^/]*:)([0-9a-f:.]+?)(:\d{4,5})?(/.*)?", re.IGNORECASE)
 _SOCKET_OVER_HTTP = re.compile(r"https?://unix:(/[^:]+)")  # as nginx writes it
 
 

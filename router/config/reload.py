@@ -18,7 +18,7 @@ from dualmap.scheduler.config import LIVE_SETTINGS
 # decision. API keys and certificates are in files of their own, which are followed as well.
 _SCALING = "min_replicas|max_replicas|dry_run|drain_deadline_s"
 _LIVE = rf"instances|discovery|scaling\.({_SCALING})|scheduler\.({'|'.join(LIVE_SETTINGS)})"
-LIVE = re.compile(rf"^(limits\.|(pools\.[^.]+\.)?({_LIVE})(\.|$))")
+LIVE = re.compile(rf"^(limits\.|model_aliases(\.|$)|(pools\.[^.]+\.)?({_LIVE})(\.|$))")
 
 
 class ConfigFile:

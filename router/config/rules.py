@@ -35,6 +35,7 @@ def contradictions(config: DualMapConfig) -> Iterator[Fault]:
     yield from _own_addresses(config.gateway, instances)
     yield from _same_kv_events(instances)
     yield from _same_models(pools)
+    yield from _aliases(config)
     if config.gateway.picker is not None:
         for place, instance in instances:
             if instance.endpoint.socket or instance.endpoint.prefix:
@@ -51,6 +52,15 @@ def contradictions(config: DualMapConfig) -> Iterator[Fault]:
 def place_of(pool_name: str) -> Place:
     """Where a pool's settings stand: those of the first one at the top."""
     return ("pools", pool_name) if pool_name else ()
+
+
+def _aliases(config: DualMapConfig) -> Iterator[Fault]:
+    aliases = config.model_aliases
+    if aliases and config.gateway.picker is not None:
+        yield Fault(("model_aliases",), "gateway.picker: a proxy sends bodies as they came: have it rename models")
+    for alias, model in aliases.items():
+        if model in aliases:
+            yield Fault(("model_aliases", alias), "stands for another alias: name what instances serve", model)
 
 
 def _same_ports(gateway: GatewaySettings) -> Iterator[Fault]:

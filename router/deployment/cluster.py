@@ -28,6 +28,7 @@ from dualmap.router.fleet.rebalancer import Rebalancer
 from dualmap.router.gateway.gateway_actor import GatewayActor
 from dualmap.router.observe.prometheus_targets import write_targets
 from dualmap.router.scaling.autoscaler import Autoscaler
+from dualmap.scheduler.fleet.endpoint import host_port
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.scaler import Scaled
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
@@ -63,6 +64,7 @@ class Cluster:
         self._scaled: ScaledPools | None = None
         self._external: ExternalInstances | None = None
         self._watched = WatchedInstances(say)
+        self._states = TellStates(say)
 
     def start_instances(self) -> None:
         """Start Ray, the background actors and the instances; returns when all that are started for us are ready.
@@ -89,6 +91,8 @@ class Cluster:
         self._watched.step()
         self._await_instances(specs)
         self._await_watched()
+        with suppress(RayError):
+            self._states.begin()
 
     def _start_autoscaler(self, pool_name: str) -> Any:
         pool = self._config.all_pools()[pool_name]
@@ -100,7 +104,6 @@ class Cluster:
     def look_after(self, stop: threading.Event, file: ConfigFile) -> None:
         """Until `stop`: start and stop instances as the Autoscalers say, follow those that run elsewhere, and take over
         what changes in the file. Which instances are lost, and which come back, is said."""
-        states = TellStates(self._say)
         while not stop.wait(SCALING_INTERVAL_S):
             config = file.news()
             if config is not None and self._scaled is not None and self._external is not None:
@@ -109,13 +112,14 @@ class Cluster:
             if file.reloads.applied or file.reloads.refused:
                 configs = {name: pool.scheduler for name, pool in file.config.all_pools().items()}
                 for gateway in self._gateways:
-                    gateway.reconfigure.remote(configs, file.config.limits, file.reloads)
+                    aliases = file.config.model_aliases
+                    gateway.reconfigure.remote(configs, file.config.limits, aliases, file.reloads)
             if self._scaled is not None and self._external is not None:
                 with suppress(RayError):  # Ray's head, or Fleet, is away: again in the next round
                     self._external.round()
                 self._scaled.round()
             with suppress(RayError):
-                states.round()
+                self._states.round()
 
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
         """Start all gateways. Returns port, admin port and process id of the first, once they serve.
@@ -130,7 +134,7 @@ class Cluster:
                 chosen = settings.model_copy(update={"port": port, "admin_port": admin_port})
                 ready = self._start_one_gateway(config.model_copy(update={"gateway": chosen}), node_id)
                 first = first or ready
-                admin.append(f"{settings.admin_host}:{ready[1]}")
+                admin.append(host_port(settings.admin_host, ready[1]))
         assert first is not None
         self._tell_prometheus(admin)
         return first
@@ -162,8 +166,8 @@ class Cluster:
         except RayTaskError as error:
             settings = config.gateway
             raise ClusterError(
-                f"cannot listen on {settings.host}:{settings.port} and {settings.admin_host}:{settings.admin_port}:"
-                f" {error.cause}"
+                f"cannot listen on {host_port(settings.host, settings.port)} and"
+                f" {host_port(settings.admin_host, settings.admin_port)}: {error.cause}"
             ) from None
         except RayError as error:
             raise ClusterError(f"the gateway did not start: {told(error)}") from None

@@ -13,6 +13,7 @@ import httpx
 from kr8s.asyncio import api as connect
 
 from dualmap.router.config.pool_settings import KubernetesDiscovery
+from dualmap.scheduler.fleet.endpoint import host_port
 
 FIRST_RETRY_S = 1.0
 MAX_RETRY_S = 30.0
@@ -120,8 +121,7 @@ class PodWatch:
         if not ip or status.get("phase") != "Running":
             self._pods.pop(uid, None)
             return
-        host = f"[{ip}]" if ":" in ip else ip
-        self._pods[uid] = (f"{host}:{self._settings.port}", "deletionTimestamp" in pod["metadata"])
+        self._pods[uid] = (host_port(ip, self._settings.port), "deletionTimestamp" in pod["metadata"])
 
     def _publish(self) -> None:
         """Where two pods have one address, for a moment, the one that stays counts."""

@@ -11,6 +11,7 @@ import dualmap
 from dualmap.instances.server.vllm_command import NoVllmError, find_vllm
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.tokens.load_tokenizer import TokenizerError, load_tokenizer
+from dualmap.scheduler.fleet.endpoint import host_port
 
 PICKER_MODULES = ("grpc", "grpc_health", "envoy")
 
@@ -107,7 +108,7 @@ def _not_free(host: str, port: int) -> str:
         try:
             probe.bind((host, port))
         except OSError as error:
-            return f"cannot listen on {host}:{port}: {error.strerror}"
+            return f"cannot listen on {host_port(host, port)}: {error.strerror}"
         except TypeError as error:  # no name that a host can have
             return f"cannot listen on {host!r}: {error}"
     return ""

@@ -10,11 +10,11 @@ from urllib.parse import parse_qs
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from dualmap.router.gateway.front import listening_port
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.credentials import bearer_token
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.limits import HttpLimits
+from dualmap.router.http.listen import listen, listening_port
 from dualmap.router.http.local_answers import json_response, ok_response
 from dualmap.router.http.openai_errors import (
     HttpError,
@@ -69,8 +69,7 @@ class AdminService:
 
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises OSError if the port is taken."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: ClientConnection(self, self._limits, self._clock), host, port)
+        self._server = await listen(lambda: ClientConnection(self, self._limits, self._clock), host, port)
 
     def sweep(self, now: float) -> None:
         """Apply the time-outs of connections; called periodically."""

@@ -6,12 +6,12 @@ from typing import Protocol
 
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.limits import HttpLimits
+from dualmap.router.http.listen import listen, listening_port
 from dualmap.router.http.tls import TlsFiles
 from dualmap.router.requests.service import RequestService
 from dualmap.scheduler.fleet.member import Membership
 
 RENEW_S = 10.0  # how soon a renewed certificate is used
-LISTEN_BACKLOG = 1024  # a burst of new connections while a step of the loop runs
 
 
 class Front(Protocol):
@@ -51,13 +51,12 @@ class HttpFront:
         self._server: asyncio.Server | None = None
 
     async def listen(self, host: str, port: int, reuse_port: bool) -> None:
-        self._server = await asyncio.get_running_loop().create_server(
+        self._server = await listen(
             lambda: ClientConnection(self._service, self.limits, self._clock),
             host,
             port,
             reuse_port=reuse_port,
-            backlog=LISTEN_BACKLOG,
-            ssl=None if self._tls is None else self._tls.context,
+            tls=None if self._tls is None else self._tls.context,
         )
         if self._tls is not None:
             self._renew(self._tls)
@@ -81,10 +80,3 @@ class HttpFront:
     def _renew(self, tls: TlsFiles) -> None:
         tls.renew()
         self._renewing = asyncio.get_running_loop().call_later(RENEW_S, self._renew, tls)
-
-
-def listening_port(server: asyncio.Server | None) -> int:
-    """The port a started server listens on."""
-    assert server is not None, "not started"
-    port: int = server.sockets[0].getsockname()[1]
-    return port

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 from dualmap.router.access.access import Access
-from dualmap.router.apis.model_list import ModelList
 from dualmap.router.gateway.admin import AdminService
 from dualmap.router.gateway.front import Front, HttpFront
 from dualmap.router.gateway.pool import Pool
@@ -43,7 +42,7 @@ from dualmap.scheduler.events import (
     SettingsChanged,
     Tick,
 )
-from dualmap.scheduler.fleet.member import SERVING, Membership, MemberState
+from dualmap.scheduler.fleet.member import SERVING, Membership
 from dualmap.scheduler.fleet.membership_events import membership_events
 from dualmap.scheduler.fleet.messages import GatewayState, PoolPlan, Sent
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
@@ -189,11 +188,10 @@ class Gateway:
         if membership.epoch <= self.membership.epoch:
             return
         old, self.membership = self.membership, membership
-        self.admission.models = ModelList(membership, next(iter(self.pools)))
+        self.admission.apply_membership(membership)
         self._pool_of = {m.instance_id: self.pools[m.pool] for m in membership.members if m.pool in self.pools}
         self.front.apply_membership(membership)
         self.adapters.apply_membership(membership)
-        self.admission.ready = any(member.state is MemberState.READY for member in membership.members)
         serving = {m.instance_id: m.endpoint for m in membership.members if m.state in SERVING}
         self.driver.stateful.cores = {i: self._pool_of[i].core for i in serving if i in self._pool_of}
         self.connections.set_endpoints(serving)
@@ -306,8 +304,12 @@ class Gateway:
         if (pool := self._pool_of.get(dispatch.instance_id)) is not None:
             self.timelines[pool.name].note_first_token(ttft_s)
 
-    def reconfigure(self, configs: Mapping[str, SchedulerConfig], limits: HttpLimits) -> None:
+    def reconfigure(
+        self, configs: Mapping[str, SchedulerConfig], limits: HttpLimits, model_aliases: Mapping[str, str]
+    ) -> None:
         """Settings that hold from now on. configs: by pool. limits: clients' open connections keep those they have."""
+        self.admission.aliases = model_aliases
+        self.admission.apply_membership(self.membership)
         self._limits = self.front.limits = limits
         self.connections.limit(limits)
         for name, config in configs.items():

@@ -28,6 +28,7 @@ from dualmap.router.requests.request_watcher import RequestWatcher
 from dualmap.router.scaling.endpoints import ScalingEndpoints
 from dualmap.router.tokens.token_blocks import load_token_blocks
 from dualmap.scheduler import Scheduler, SchedulerConfig
+from dualmap.scheduler.fleet.endpoint import host_port
 from dualmap.scheduler.fleet.gateway_link import GatewayLink
 from dualmap.scheduler.fleet.messages import FleetNews, GatewayReport
 from dualmap.scheduler.snapshot import Snapshot
@@ -74,6 +75,7 @@ class GatewayActor:
         )
         self._gateway.adapters.wishes = self._fleet
         self._gateway.service.cors = settings.cors_policy()
+        self._gateway.admission.aliases = config.model_aliases
         self._traces = _watch_requests(self._gateway, config)
         if settings.picker is not None:
             self._gateway.serve_proxies()
@@ -93,11 +95,13 @@ class GatewayActor:
         await self._informed.wait()
         return self._gateway.port, self._gateway.admin_port, os.getpid()
 
-    async def reconfigure(self, configs: dict[str, SchedulerConfig], limits: HttpLimits, reloads: Reloads) -> None:
+    async def reconfigure(
+        self, configs: dict[str, SchedulerConfig], limits: HttpLimits, model_aliases: dict[str, str], reloads: Reloads
+    ) -> None:
         """Settings of the pools' cores, by pool. `dualmap up` calls this all the time once it has looked at a changed
         configuration: this process may have been restarted with that of the beginning."""
         if reloads.applied > self._gateway.metrics.reloads.applied:
-            self._gateway.reconfigure(configs, limits)
+            self._gateway.reconfigure(configs, limits, model_aliases)
         self._gateway.metrics.reloads = reloads
 
     async def stop(self) -> None:
@@ -182,7 +186,7 @@ class GatewayActor:
         self._link.note_sent(gateway.take_sent())
         self._link.note_states(gateway.driver.stateful.homes.take_news())
         depths = gateway.depths() if self._link.tell_depths else None
-        admin = f"{self._config.gateway.admin_host}:{gateway.admin_port}"
+        admin = host_port(self._config.gateway.admin_host, gateway.admin_port)
         return self._link.report(gateway.own_loads(), gateway.totals(), depths, admin)
 
     async def _plan_moves(self) -> None:

@@ -1,7 +1,7 @@
 """How a connection to an instance's server is opened, for requests of clients and for our own, and why one was not."""
 
 import asyncio
-import logging
+import errno
 import os
 import re
 import socket
@@ -12,11 +12,20 @@ from typing import TypeVar
 
 from dualmap.scheduler.fleet.endpoint import Endpoint
 
-logger = logging.getLogger(__name__)
-
 _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.BaseProtocol)
 
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
+_BY_ERRNO = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.ECONNRESET: "it closed the connection",
+    errno.EPIPE: "it closed the connection",
+    errno.EHOSTUNREACH: "no route to its host",
+    errno.ENETUNREACH: "no route to its network",
+    errno.ENOENT: "there is no such socket",
+    errno.EACCES: "its socket may not be opened",
+    errno.EMFILE: "too many files are open here",
+}
+_NO_TLS = ("wrong version number", "record layer failure", "packet length too long")
 # What OpenSSL says of a certificate (X509_V_ERR_*), in words for operators.
 _EXPIRED, _NOT_YET_VALID = 10, 9
 _UNKNOWN_AUTHORITY = (18, 19, 20, 21)
@@ -59,36 +68,35 @@ def _context(ca_file: str, version: tuple[int, ...]) -> ssl.SSLContext:
     return context
 
 
-def why_unconnected(endpoint: Endpoint, error: OSError) -> str:
+def why_unconnected(error: OSError) -> str:
     """In a few words."""
     match error:
         case ssl.SSLCertVerificationError():
-            return _wrong_certificate(endpoint, error)
+            return _wrong_certificate(error)
         case ssl.SSLError():
-            reason = (error.reason or str(error)).replace("_", " ").lower()
-            if "wrong version number" in reason or "record layer failure" in reason:
-                return "it does not speak TLS: its URL begins with http://, or its port is another"
-            return f"TLS: {reason}"
+            reason = str(getattr(error, "reason", None) or error.args[-1]).replace("_", " ").lower()
+            spoken = ": does it speak plain HTTP?" if reason in _NO_TLS else ""
+            return f"no TLS connection: {reason}{spoken}"
         case socket.gaierror():
-            return f"the name {endpoint.host} is not known"
+            return "its name is not known"
         case TimeoutError():
             return "no connection in time"
-        case FileNotFoundError() if endpoint.socket:
-            return f"there is no socket {endpoint.socket}"
     number = error.errno or next((int(found) for found in _ERRNO.findall(str(error))), 0)  # of several addresses
-    return os.strerror(number).lower() if number else str(error)
+    if number in _BY_ERRNO:
+        return _BY_ERRNO[number]
+    if isinstance(error, ConnectionError):
+        return "it closed the connection"
+    return f"no connection: {error.strerror or error}"
 
 
-def _wrong_certificate(endpoint: Endpoint, error: ssl.SSLCertVerificationError) -> str:
-    match error.verify_code:
+def _wrong_certificate(error: ssl.SSLCertVerificationError) -> str:
+    match getattr(error, "verify_code", 0):
         case code if code == _EXPIRED:
             return "its certificate has expired"
         case code if code == _NOT_YET_VALID:
             return "its certificate is not valid yet"
         case code if code in _UNKNOWN_AUTHORITY:
-            vouch = endpoint.ca_file or "the authorities of the system (ca_file names another)"
-            return f"its certificate is not vouched for by {vouch}"
+            return f"its certificate is signed by nobody who is known here (ca_file): {error.verify_message}"
         case code if code in _OTHER_NAME:
-            name = endpoint.server_name or endpoint.host
-            return f"its certificate is for another name than {name} (server_name)"
-    return f"its certificate is not accepted: {error.verify_message}"
+            return f"its certificate has another name (server_name): {error.verify_message}"
+    return f"its certificate is not trusted: {error.verify_message}"

@@ -58,7 +58,7 @@ def rate_limited(retry_after_s: float, lines: bytes) -> HttpError:
 
 
 def missing_model() -> HttpError:
-    return bad_request("`model` is missing, and there is more than one pool of instances.", "model")
+    return bad_request("`model` is missing, and instances serve more than one.", "model")
 
 
 def unknown_model(model: str) -> HttpError:

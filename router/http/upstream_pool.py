@@ -98,7 +98,7 @@ class UpstreamPool:
             async with asyncio.timeout(self.limits.connect_timeout_s):
                 _, connection = await connect(self.endpoint, lambda: UpstreamConnection(self, self._clock))
         except OSError as error:  # TimeoutError is one
-            self.warn(f"no connection: {why_unconnected(self.endpoint, error)}")
+            self.warn(why_unconnected(error))
             sink.attempt_failed(FailureCause.CONNECT)
             return
         connection.run(sink, sink.head_for(self.head), sink.body)

@@ -16,10 +16,11 @@ from dualmap.router.requests.asked import Arrived, Asked, Prompt
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.intake import read_prompt, read_session, read_tenant, read_times, session_tenant
 from dualmap.router.tokens.token_ratio import TokenRatio
-from dualmap.scheduler.fleet.member import Membership
+from dualmap.scheduler.fleet.member import Membership, MemberState
 from dualmap.scheduler.request import Request
 
 NOT_KNOWN_YET = "No instance is known to serve the model yet."
+LENGTH_MARGIN = 1.1  # a prompt may have so many more tokens than its bytes let expect
 
 
 class NotAdmittedError(RequestRefusedError):
@@ -32,7 +33,8 @@ class NotAdmittedError(RequestRefusedError):
 
 class Admission:
     """models, ready: as of the membership in use. ready: some instance is. stopping: requests that still come are
-    turned away. cores: by pool, the first one first. ratio: what is learned of the bytes of a token."""
+    turned away. cores: by pool, the first one first. ratio: what is learned of the bytes of a token. aliases: names of
+    clients', and what instances call the model."""
 
     def __init__(
         self,
@@ -48,11 +50,16 @@ class Admission:
         self.ready = False
         self.stopping = False
         self.ratio = TokenRatio()
+        self.aliases: Mapping[str, str] = {}
         self.cores = cores
         self._block_tokens = block_tokens
         self._clock = clock
         self._ask_for_usage = ask_for_usage
         self._isolate_tenants = isolate_tenants
+
+    def apply_membership(self, membership: Membership) -> None:
+        self.models = ModelList(membership, next(iter(self.cores)), self.aliases)
+        self.ready = any(member.state is MemberState.READY for member in membership.members)
 
     def admit(self, arrived: Arrived) -> Asked:
         """Raises NotAdmittedError with what the client is told."""
@@ -62,12 +69,13 @@ class Admission:
             ttft_slo_s, tpot_slo_s, timeout_s = read_times(arrived.http)
             tenant = read_tenant(arrived)
             apart = tenant if self._isolate_tenants else ""
-            scope = Scope(self._block_tokens, apart, self.models.only_model)
-            prompt = read_prompt(arrived, scope, self.ratio, self._ask_for_usage)
+            models = self.models
+            scope = Scope(self._block_tokens, apart, models.only_model, models.same)
+            prompt = read_prompt(arrived, scope, self.ratio, self._ask_for_usage, models.aliases)
             model = prompt.model
             if grant is not None and placement is not STATE:
-                self._check_model(grant, model)
-            core = self._core_of(model, placement is PREFIX and prompt.read.legible)
+                self._check_model(grant, prompt)
+            core = self._core_of(prompt, placement is PREFIX and prompt.read.legible)
             answer_lines = b"" if grant is None else grant.admit(prompt.tokens, self._clock())
         except RequestRefusedError as refusal:
             raise NotAdmittedError(refusal.error, prompt) from None
@@ -83,26 +91,41 @@ class Admission:
             tenant=tenant or session_tenant(session),
             streams=read.stream,
             block_tokens=prompt.block_tokens,
-            adapter=self.models.lora_name(model),
+            adapter=models.lora_name(model),
             timeout_s=timeout_s,
             only=arrived.only,
             tpot_slo_s=tpot_slo_s,
             key_blocks=() if read.cached else read.blocks,
             session=session if placement is PREFIX else 0,  # others reuse nothing
+            model=model,
+            length_tokens=models.length_to_ask(
+                model, prompt.tokens + max(1, read.max_output_tokens), 1.0 if read.prompt_tokens else LENGTH_MARGIN
+            ),
         )
         return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines)
 
-    def _check_model(self, grant: Grant, model: str) -> None:
-        """Raises RequestRefusedError (400, 404, 503)."""
-        if not model and grant.key.models is not None:  # the instance would choose one
-            raise RequestRefusedError(missing_model() if len(self.cores) > 1 else unavailable(NOT_KNOWN_YET))
-        grant.check_model(model)
+    def gone(self, asked: Asked) -> HttpError | None:
+        """What the client is told where nobody serves the model any more; None where somebody does."""
+        if self.models.pool_of(asked.request.model) is None and not self.models.silent:
+            return unknown_model(asked.prompt.named)
+        return None
 
-    def _core_of(self, model: str, must_name: bool) -> Core:
+    @property
+    def _several_models(self) -> bool:
+        return len(self.cores) > 1 or self.models.mixed
+
+    def _check_model(self, grant: Grant, prompt: Prompt) -> None:
+        """Raises RequestRefusedError (400, 404, 503)."""
+        if not prompt.named and grant.key.models is not None:  # the instance would choose one
+            raise RequestRefusedError(missing_model() if self._several_models else unavailable(NOT_KNOWN_YET))
+        grant.check_model(prompt.named, prompt.model)
+
+    def _core_of(self, prompt: Prompt, must_name: bool) -> Core:
         """The pool that serves the model. Raises RequestRefusedError (400, 404, 503)."""
-        if must_name and not model and len(self.cores) > 1:
+        if must_name and not prompt.model and self._several_models:
             raise RequestRefusedError(missing_model())
-        pool = self.models.pool_of(model)
+        pool = self.models.pool_of(prompt.model)
         if pool is None:
-            raise RequestRefusedError(unavailable(NOT_KNOWN_YET) if self.models.silent else unknown_model(model))
+            silent = self.models.silent
+            raise RequestRefusedError(unavailable(NOT_KNOWN_YET) if silent else unknown_model(prompt.named))
         return self.cores[pool]

@@ -7,6 +7,8 @@ from dualmap.scheduler.events import FailureCause
 
 ENGINE_FAILED_STATUS = 500  # vLLM: its engine is dead, or it shuts down
 UNAUTHORIZED_STATUS = 401
+BAD_REQUEST_STATUS = 400
+TOO_LONG_WORDS = (b"maximum context length", b"max_model_len")  # vLLM's, in all that it says of it
 NOT_FOUND_STATUS = 404
 OVERLOADED_STATUS = 429  # vLLM has none: a proxy before it limits what it gets, or another engine is full
 NO_ANSWERS = {
@@ -55,6 +57,11 @@ def answer_verdict(
     if status not in NO_ANSWERS:
         return ANSWER
     return ANSWER if last and status in TOLD_AT_LAST else RETRY
+
+
+def says_too_long(status: int, body: bytes) -> bool:
+    """Whether an instance refuses a prompt, or a prompt and the answer asked for, as longer than it takes."""
+    return status == BAD_REQUEST_STATUS and any(words in body for words in TOO_LONG_WORDS)
 
 
 def error_cause(status: int) -> FailureCause:

@@ -34,7 +34,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was read of a request's body.
 
     body: as the instance gets it.
-    model: empty where none is named, nor known.
+    model: as the instance knows it; empty where none is named, nor known. named: the same as the client knows it.
     tokens: length of the prompt, an estimate unless it is token ids.
     block_tokens, priority: see scheduler.Request.
     read: what the body says.
@@ -45,6 +45,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tokens: int
     read: ReadBody
     model: str = ""
+    named: str = ""
     block_tokens: int = 0
     priority: int = 0
     hides_usage: bool = False

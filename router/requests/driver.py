@@ -208,9 +208,14 @@ class RequestDriver:
             return
         del self.exchanges[command.request_id]
         told = self.stateful.gone(driven, command.reason)
+        outcome = REJECTIONS[command.reason]
         if told is None and command.reason is RejectReason.ATTEMPTS_EXHAUSTED:
             told = driven.said
-        self._answer_error(driven, REJECTIONS[command.reason], told or rejected(command))
+        elif told is None and command.reason is RejectReason.NO_INSTANCE:
+            told = self._admission.gone(driven.asked)
+        if told is not None and told.status < FIRST_SERVER_ERROR_STATUS:
+            outcome = Outcome.CLIENT_ERROR
+        self._answer_error(driven, outcome, told or rejected(command))
 
     def _abort(self, command: Abort) -> None:
         self.exchanges[command.request_id].drop_attempt()

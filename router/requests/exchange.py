@@ -1,5 +1,7 @@
 """One request that this gateway carries itself: between a client's connection, the driver, and an attempt at a time."""
 
+from http import HTTPStatus
+
 from msgspec.structs import replace
 
 from dualmap.router.apis.stream_rules import StreamRules
@@ -17,6 +19,7 @@ from dualmap.router.requests.running import Running
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 
+BAD_REQUEST = HTTPStatus.BAD_REQUEST
 LARGE_BODY_BYTES = 64 * 1024  # from here it is let go as soon as it can be: a picture may be answered for minutes
 
 
@@ -52,6 +55,8 @@ class Exchange:
 
     def start_attempt(self, dispatch: Dispatch, pool: UpstreamPool, now: float) -> None:
         self.phase = DISPATCHED[self.phase]
+        if self.said is not None and self.said.status is BAD_REQUEST:
+            self.said = None  # that it was too long there says nothing of this instance
         running = self.running = Running(self, self._writer, dispatch, pool, now)
         pool.run(running)
 

@@ -11,6 +11,7 @@ from xxhash import xxh3_64_intdigest
 from dualmap.router.apis.api import Scope
 from dualmap.router.apis.json_body import may_be_object, salt_of
 from dualmap.router.apis.named_model import hides_model, read_model
+from dualmap.router.apis.rename_model import rename_model
 from dualmap.router.apis.spelling import BYTES_PER_BLOCK_TOKEN
 from dualmap.router.http.credentials import credentials
 from dualmap.router.http.http_request import HttpRequest
@@ -36,6 +37,7 @@ SESSION_HEADERS = (
 )
 WIDER_HEADERS = (b"x-correlation-id", b"x-user-id")  # of sessions to some clients; they count after what the body says
 _SESSION_HEADERS = frozenset(SESSION_HEADERS + WIDER_HEADERS)
+NO_ALIASES: Mapping[str, str] = {}
 MAX_TENANT_BYTES = 128
 MAX_PRIORITY = 100  # either way: beyond, all are alike, since each level costs those behind it time
 _KEY_SALT = token_bytes(16)  # of this process: what journals hold of a key cannot be tried out elsewhere
@@ -44,8 +46,11 @@ USAGE_OPTION = b'"stream_options":{"include_usage":true},'
 MAX_UNREAD_TOKENS = 8192  # a body that is not read may be audio or a batch: it must not pass for a giant prompt
 
 
-def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage: bool) -> Prompt:
-    """Read what the core needs of the body. Raises RequestRefusedError (400)."""
+def read_prompt(
+    arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage: bool, aliases: Mapping[str, str] = NO_ALIASES
+) -> Prompt:
+    """Read what the core needs of the body. aliases: names of clients', and what instances call the model. Raises
+    RequestRefusedError (400)."""
     api, body = arrived.api, arrived.body
     read = api.read(arrived.http, body, scope)
     if not (read.understood or read.model or read.media):
@@ -55,7 +60,10 @@ def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage
     if not model and body and arrived.grant is not None and arrived.grant.key.models is not None and hides_model(body):
         message = "Which `model` the body is for cannot be read, and the API key is for some only: send plain JSON."
         raise RequestRefusedError(bad_request(message, "model"))
-    model = model or scope.default_model
+    asked_for = model or scope.default_model
+    model = aliases.get(asked_for, asked_for)
+    if model != asked_for and body:
+        body = rename_model(arrived.http, body, model)
     priority = read.priority
     if priority is None and (header := arrived.http.fields.get(PRIORITY_HEADER)) is not None:
         priority = _whole_number(header)
@@ -68,7 +76,7 @@ def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage
         if read.media:
             tokens = ratio.prompt_tokens(model, read.text_bytes, read.media)
         tokens = max(1, min(tokens, MAX_UNREAD_TOKENS))
-        return Prompt(body=body, tokens=tokens, read=read, model=model, priority=priority)
+        return Prompt(body=body, tokens=tokens, read=read, model=model, named=asked_for, priority=priority)
     hides_usage = ask_for_usage and api.asks_usage and read.stream and not read.stream_options
     if scope.apart and api.takes_salt:
         body = _with_salt(body, read.cache_salt)
@@ -81,6 +89,7 @@ def read_prompt(arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage
         tokens=tokens,
         read=read,
         model=model,
+        named=asked_for,
         block_tokens=round(tokens * block_bytes / read.hashed_bytes) or 1 if read.hashed_bytes else 0,
         priority=priority,
         hides_usage=hides_usage,

@@ -32,6 +32,7 @@ from dualmap.router.requests.answer_verdict import (
     answer_verdict,
     error_cause,
     failure_cause,
+    says_too_long,
 )
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
@@ -226,6 +227,10 @@ class Running:
         asked = self._carrier.asked
         last = self.dispatch.last and not asked.other_cores
         searches = asked.request.stateful and asked.request.searches
+        if self.dispatch.longer and complete and not head.encoded and says_too_long(head.status, body):
+            self._carrier.said = read_error(head.status, body)
+            self._give_up(FailureCause.TOO_LONG)
+            return False
         verdict = answer_verdict(head.status, aborted=False, begun=False, last=last, html=head.html, searches=searches)
         if verdict is ANSWER:
             return True

@@ -144,7 +144,5 @@ def _place_again(
 
 def _runs_elsewhere(books: Books, request: Request, view: InstanceView) -> bool:
     """Whether another instance that takes requests can run it."""
-    anywhere = books.offers.alike and not (request.adapter or request.only)
-    return anywhere or any(
-        other is not view and not other.draining and other.can_run(request) for other in books.instances.values()
-    )
+    able = books.offers.fleet(request).able
+    return any(i != view.instance_id and (not request.only or i in request.only) for i in able)

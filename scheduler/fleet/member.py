@@ -1,10 +1,11 @@
 """Who is in the fleet, as Fleet publishes it and gateways apply it."""
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from dualmap.scheduler.events import InstanceCapacity
+from dualmap.scheduler.events import InstanceCapacity, ServedModel
 from dualmap.scheduler.fleet.endpoint import Endpoint
 
 
@@ -52,6 +53,18 @@ class Member:
     def adapters(self) -> tuple[str, ...]:
         """LoRA adapters, by the names that requests give them."""
         return tuple(str(card["id"]) for card in self.model_cards if card.get("parent"))
+
+    @property
+    def models(self) -> tuple[ServedModel, ...]:
+        """What it serves besides, by each name."""
+        cards = (card for card in self.model_cards if not card.get("parent"))
+        return tuple(ServedModel(str(card.get("id")), max_tokens_of(card)) for card in cards)
+
+
+def max_tokens_of(card: Mapping[str, Any]) -> int:
+    """The longest prompt and answer together, as the card of a model says; 0 where it does not."""
+    tokens = card.get("max_model_len")
+    return tokens if isinstance(tokens, int) and tokens > 0 else 0
 
 
 @dataclass(frozen=True, slots=True)

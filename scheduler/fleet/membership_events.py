@@ -19,9 +19,16 @@ def membership_events(old: Membership, new: Membership) -> list[Event]:
             or member.incarnation > known.incarnation
             or known.state is MemberState.DRAINING
             or known.adapters != member.adapters
+            or known.models != member.models
         ):
             joined.append(
-                InstanceJoined(member.instance_id, member.incarnation, member.capacity, adapters=member.adapters)
+                InstanceJoined(
+                    member.instance_id,
+                    member.incarnation,
+                    member.capacity,
+                    adapters=member.adapters,
+                    models=member.models,
+                )
             )
         elif member.state is MemberState.DRAINING and known is not None and known.state is MemberState.READY:
             draining.append(InstanceDraining(member.instance_id, member.incarnation))

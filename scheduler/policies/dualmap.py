@@ -59,7 +59,8 @@ class DualMap:
         self._agreed = PrefixDepths(0, ())
         self._views: dict[str, InstanceView] = {}
         self._ids: list[str] = []  # of these
-        self._turns: dict[int, int] = {}  # last block of a prompt that is spread -> its requests so far
+        # Last block of a prompt that is spread, and who spreads it -> its requests so far.
+        self._turns: dict[int | tuple[str, int], int] = {}
 
     def add(self, view: InstanceView) -> None:
         self._views[view.instance_id] = view
@@ -157,7 +158,7 @@ class DualMap:
     ) -> tuple[str, ...]:
         """One of the pairs of instances that are the homes of a hot prompt. Where all are homes: each in its turn, so
         that idle ones get equal shares, and beside it another one."""
-        last = request.chain[-1]
+        last = request.chain[-1] if fleet is None else (fleet.name, request.chain[-1])
         draw = xxh3_64_intdigest(request.id.encode())
         turn = self._turns.pop(last, draw) + 1  # several gateways begin at different places
         self._turns[last] = turn

@@ -24,6 +24,7 @@ from dualmap.scheduler.events import (
     RequestCancelled,
     RequestFailed,
     RequestFinished,
+    ServedModel,
     Tick,
 )
 from dualmap.scheduler.instance.view import InstanceView
@@ -46,10 +47,15 @@ class Script:
         return self.core.handle(event, self.now)
 
     def join(
-        self, instance_id: str, incarnation: int = 1, adapters: tuple[str, ...] = (), **capacity: float
+        self,
+        instance_id: str,
+        incarnation: int = 1,
+        adapters: tuple[str, ...] = (),
+        models: tuple[ServedModel, ...] = (),
+        **capacity: float,
     ) -> list[Command]:
         there = InstanceCapacity(**(self._capacity | capacity))
-        return self.send(InstanceJoined(instance_id, incarnation, there, adapters=adapters))
+        return self.send(InstanceJoined(instance_id, incarnation, there, adapters=adapters, models=models))
 
     def drain(self, instance_id: str, incarnation: int = 1) -> list[Command]:
         return self.send(InstanceDraining(instance_id, incarnation))

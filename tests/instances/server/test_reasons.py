@@ -15,9 +15,6 @@ from dualmap.instances.server.reasons import (
     started_again,
 )
 from dualmap.instances.server.start import free_ports
-from dualmap.scheduler.fleet.endpoint import Endpoint
-
-SERVER = Endpoint("llm.test", 443, tls=True)
 
 
 @pytest.mark.parametrize(
@@ -29,19 +26,19 @@ SERVER = Endpoint("llm.test", 443, tls=True)
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), "it closed the connection"),
         (TimeoutError(), "no answer within 2 s"),
         (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), "no answer within 2 s"),
-        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "the name llm.test is not known"),
-        (OSError(errno.EHOSTUNREACH, "No route to host"), "no route to host"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "its name is not known"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "no route to its host"),
     ],
 )
 def test_a_server_that_does_not_answer(error, reason):
-    assert no_answer(SERVER, error, timeout_s=2.0) == reason
+    assert no_answer(error, timeout_s=2.0) == reason
 
 
 def test_a_port_where_nobody_listens_refuses_the_connection():
     (port,) = free_ports("127.0.0.1", 1)
     with pytest.raises(ConnectionRefusedError) as caught:
         socket.create_connection(("127.0.0.1", port))
-    assert no_answer(SERVER, caught.value, 2.0) == "connection refused"
+    assert no_answer(caught.value, 2.0) == "connection refused"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from dualmap.router.apis.api import Scope
 from dualmap.router.apis.chat import CHAT as CHAT_API
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.scheduler import InstanceCapacity
-from dualmap.scheduler.events import InstanceJoined
+from dualmap.scheduler.events import InstanceJoined, ServedModel
 from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.fleet.membership_events import membership_events
@@ -61,7 +61,10 @@ def test_the_core_hears_of_an_instances_adapters_when_they_change():
         return Membership(epoch, (member,))
 
     bare, adapted = membership(1, BASE), membership(2, BASE, SQL)
-    assert membership_events(Membership(), adapted) == [InstanceJoined("a", 1, adapters=("sql",))]
-    assert membership_events(bare, adapted) == [InstanceJoined("a", 1, adapters=("sql",))]
-    assert membership_events(adapted, bare) == [InstanceJoined("a", 1, adapters=())]
+    tiny, short_tiny = ServedModel("tiny"), ServedModel("tiny", 4096)
+    assert membership_events(Membership(), adapted) == [InstanceJoined("a", 1, adapters=("sql",), models=(tiny,))]
+    assert membership_events(bare, adapted) == [InstanceJoined("a", 1, adapters=("sql",), models=(tiny,))]
+    assert membership_events(adapted, bare) == [InstanceJoined("a", 1, adapters=(), models=(tiny,))]
     assert membership_events(adapted, adapted) == []
+    short = membership(3, BASE | {"max_model_len": 4096})
+    assert membership_events(bare, short) == [InstanceJoined("a", 1, models=(short_tiny,))]

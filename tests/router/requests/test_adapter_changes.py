@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -296,6 +297,23 @@ async def test_with_api_keys_only_one_that_says_so_may_change_adapters(loading, 
         assert not any(instance.received for instance in f.instances)
         assert (await client.post(LOAD, SQL, "authorization: Bearer operator\r\n")).status == 200
         assert not any("authorization" in i.received[-1].headers for i in f.instances)
+
+
+async def test_a_key_of_the_gateways_that_a_server_refuses_is_not_the_clients_fault(loading, servers, tmp_path):
+    (tmp_path / "key").write_text("of-vllm")
+    servers[0].fails[LOAD] = 401
+    async with loading() as f:
+        wishes_of(f)
+        client = await f.client()
+        answered = await client.post(LOAD, SQL, "authorization: Bearer own\r\n")
+        assert (answered.status, f.instances[0].received[-1].headers["authorization"]) == (401, "Bearer own")
+        key_file = str(tmp_path / "key")
+        f.apply(*(f.member(i, endpoint=replace(f.instances[i].endpoint, key_file=key_file)) for i in range(3)))
+        answered = await client.post(LOAD, SQL, "authorization: Bearer own\r\n")
+        assert answered.status == 502
+        assert "does not take the gateway's key" in answered.error["message"]
+        assert f.instances[0].received[-1].headers["authorization"] == "Bearer of-vllm"
+        assert not any(server.adapters for server in servers)
 
 
 async def test_what_fleet_does_not_keep_is_loaded_nowhere(loading, servers, monkeypatch):

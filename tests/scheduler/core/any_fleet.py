@@ -27,6 +27,7 @@ from dualmap.scheduler.events import (
     RequestFailed,
     RequestFinished,
     ServedElsewhere,
+    ServedModel,
     SettingsChanged,
     Tick,
 )
@@ -70,7 +71,20 @@ class Fleet(CheckedCore):
             self.keep_queue.discard(instance_id)
             self.others.pop(instance_id, None)
             self.most_members = max(self.most_members, len(self.members))
-        self._send(InstanceJoined(instance_id, incarnation, capacity, adapters=ADAPTERS[instance_id]), late=late)
+        self._send_joined(instance_id, incarnation, capacity, late=late)
+
+    def offer(self, instance_id: str, models: tuple[ServedModel, ...]) -> None:
+        """It serves these from now on, or from when it joins."""
+        if self.models.get(instance_id, ()) == models:
+            return
+        self.models[instance_id] = models
+        incarnation = self.members.get(instance_id)
+        if incarnation is not None and instance_id not in self.draining:
+            self._send_joined(instance_id, incarnation, InstanceCapacity(), late=False)
+
+    def _send_joined(self, instance_id: str, incarnation: int, capacity: InstanceCapacity, *, late: bool) -> None:
+        adapters, models = ADAPTERS[instance_id], self.models.get(instance_id, ())
+        self._send(InstanceJoined(instance_id, incarnation, capacity, adapters=adapters, models=models), late=late)
 
     def drain(self, instance_id: str) -> None:
         late = instance_id not in self.members or instance_id in self.draining
@@ -120,6 +134,8 @@ class Fleet(CheckedCore):
             tpot_slo_s=(None, None, 0.0, 0.05, 1e-6)[self._arrived % 5],
             key_blocks=hash_trace_ids([prompt % 7, 1, prompt]) if self._arrived % 4 == 1 else (),
             session=(0, 0, 1, prompt + 1)[self._arrived % 4],
+            model=("", "chat", "chat", "code", "chat")[self._arrived % 5] if self.models else "",
+            length_tokens=(0, 1500, 6000)[self._arrived % 3] if self.models else 0,
         )
         self.requests[request.id] = request
         self.arrived_at[request.id] = self.now

@@ -1,6 +1,7 @@
 """A core that is checked after every event, against a driver that believes only what the commands tell it: it knows
 which requests are in flight, where each one runs and how each one ended."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from dualmap.scheduler.events import (
     Event,
     InstanceLoad,
     MovesProposed,
+    ServedModel,
 )
 from dualmap.scheduler.instance.others import FRESH_S, KEPT_S
 from dualmap.scheduler.instance.view import InstanceView
@@ -24,6 +26,9 @@ from dualmap.scheduler.tenant_shares import SHARED_WINDOW
 IDS = ("a", "b", "c", "d", "e")
 ADAPTERS = {"a": ("sql", "poems"), "b": ("sql",), "c": ("poems",), "d": (), "e": ()}
 MAX_OUTPUT_TOKENS = 300
+SHORT, LONG = ServedModel("chat", 2000), ServedModel("chat", 8000)
+CODE = ServedModel("code")
+OFFERS = ((SHORT,), (LONG,), (CODE,), (SHORT, CODE), ())
 
 
 class CheckedCore:
@@ -48,6 +53,7 @@ class CheckedCore:
         self.taken = 0
         self.redirected: dict[str, str] = {}  # request id -> instance that the proxy chose
         self.most_members = 1
+        self.models: dict[str, tuple[ServedModel, ...]] = {}  # of those that have told what they serve
         self._arrived = 0
 
     # The driver's half of the contract.
@@ -55,6 +61,26 @@ class CheckedCore:
     @property
     def ready(self) -> set[str]:
         return self.members.keys() - self.draining
+
+    def serves(self, request: Request, instance_id: str) -> bool:
+        """Whether the instance can run the request, as it has told last."""
+        if request.only and instance_id not in request.only:
+            return False
+        adapters = ADAPTERS[instance_id]
+        lengths = {model.name: model.max_tokens or math.inf for model in self.models.get(instance_id, ())}
+        if lengths:
+            lengths |= dict.fromkeys(adapters, max(lengths.values()))
+            name = request.adapter or request.model
+            return request.length_tokens <= (lengths.get(name, -1) if name else max(lengths.values()))
+        return not request.adapter or request.adapter in adapters
+
+    def able(self, request: Request) -> set[str]:
+        """Ready instances that can run the request."""
+        return {i for i in self.ready if self.serves(request, i)}
+
+    def _is_choosy(self, request: Request) -> bool:
+        """Not every instance will do."""
+        return bool(request.adapter or request.only or self.models)
 
     def _end(self, request_id: str) -> None:
         del self.requests[request_id]
@@ -103,9 +129,8 @@ class CheckedCore:
                 self._end(request_id)
 
     def _check_able(self, request: Request, instance_id: str) -> None:
-        assert not request.adapter or request.adapter in ADAPTERS[instance_id]
-        assert not request.only or instance_id in request.only
-        assert request.adapter or request.only or instance_id in self.ready | self.keep_queue
+        assert self.serves(request, instance_id) or request.home is not None
+        assert self._is_choosy(request) or instance_id in self.ready | self.keep_queue
 
     # What must hold.
 
@@ -116,7 +141,11 @@ class CheckedCore:
         assert core.instances.keys() == self.members.keys()
         at: dict[str, list[Attempt]] = {i: [] for i in self.members}
         for request_id, attempt in core.attempts.items():
-            assert attempt.request is self.requests[request_id]
+            known = self.requests[request_id]
+            if attempt.request is not known:  # it was too long for an instance
+                assert attempt.request.length_tokens > known.length_tokens
+                assert attempt.request == replace(known, length_tokens=attempt.request.length_tokens)
+                self.requests[request_id] = attempt.request
             at[attempt.instance_id].append(attempt)
             if attempt.state is AttemptState.WAITING:
                 assert request_id not in self.running
@@ -182,10 +211,11 @@ class CheckedCore:
         assert len(view.cache) <= max(1, cache_tokens // self.config.block_tokens)
         assert view.waiting_count <= self.config.max_waiting
         assert (
-            not view.draining
-            or view.instance_id in self.keep_queue
-            or all(a.request.adapter or a.request.only for a in waiting)
+            not view.draining or view.instance_id in self.keep_queue or all(self._is_choosy(a.request) for a in waiting)
         )  # with an adapter, or a choice, that nobody else has
+        assert all(
+            view.draining or a.request.home is not None or self.serves(a.request, view.instance_id) for a in waiting
+        )
         if waiting:
             self._check_waits_for_a_reason(view)
 
@@ -251,9 +281,7 @@ class CheckedCore:
             self.seen[request_id] = attempt
             if attempt.reason is ChoiceReason.REDIRECTED:
                 continue
-            adapter, only = attempt.request.adapter, attempt.request.only
-            able = {i for i in self.ready if not adapter or adapter in ADAPTERS[i]}
-            able &= set(only) or able
+            able = self.able(attempt.request)
             if attempt.request.home is not None:
                 able = {attempt.request.home}  # also while it drains
             assert attempt.instance_id in able

@@ -16,7 +16,7 @@ from dualmap.scheduler.events import (
     InstanceLoad,
 )
 from tests.scheduler.core.any_fleet import CAPACITIES, PROMPTS, TENANTS, Fleet
-from tests.scheduler.core.checked_core import IDS, MAX_OUTPUT_TOKENS
+from tests.scheduler.core.checked_core import IDS, MAX_OUTPUT_TOKENS, OFFERS
 
 TIGHT = SchedulerConfig(
     max_waiting=4, max_in_flight=30, queue_timeout_s=20.0, max_moves=4, ttft_slo_s=2.0, recompute_price_busy=2.0
@@ -56,6 +56,10 @@ class AnyEvents(RuleBasedStateMachine):
     @rule(instance_id=INSTANCE_IDS, step=st.sampled_from((1, 1, 1, 0, -1)), capacity=st.sampled_from(CAPACITIES))
     def join(self, instance_id, step, capacity):
         self.fleet.join(instance_id, step, capacity)
+
+    @rule(instance_id=INSTANCE_IDS, models=st.sampled_from(OFFERS))
+    def offer(self, instance_id, models):
+        self.fleet.offer(instance_id, models)
 
     @rule(instance_id=INSTANCE_IDS)
     def drain(self, instance_id):
@@ -246,17 +250,25 @@ def random_event(fleet: Fleet, rng: random.Random) -> None:
         fleet.tick(rng.choice((0.05, 0.1, 0.3, 1.0)))
 
 
+@pytest.mark.parametrize("mixed", [False, True], ids=["alike", "mixed"])
 @pytest.mark.parametrize(
     "config",
     [pytest.param(c, marks=() if c in FEW else pytest.mark.slow, id=f"{c.policy}-{i}") for i, c in enumerate(CONFIGS)],
 )
-def test_the_books_stay_right_over_a_long_run(config: SchedulerConfig):
+def test_the_books_stay_right_over_a_long_run(config: SchedulerConfig, mixed: bool):
     rng = random.Random(18)
     fleet = Fleet(config)
+    for instance_id, models in zip(IDS, OFFERS, strict=True):
+        fleet.offer(instance_id, models if mixed else ())
     for instance_id, capacity in zip(IDS[:3], CAPACITIES, strict=True):
         fleet.join(instance_id, 1, capacity)
-    for _ in range(4000):
+    for number in range(4000):
+        if mixed and number % 40 == 0:
+            fleet.offer(rng.choice(IDS), rng.choice(OFFERS))
         random_event(fleet, rng)
+    if mixed:
+        fleet.end_all()
+        return
     held = fleet.core.policy.holds_requests
     assert held is (config.policy.startswith("dualmap") and config.gateway_queue)
     assert (fleet.core.stats.moves_applied > 0) is (held and config.rebalancing)
