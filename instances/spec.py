@@ -28,7 +28,8 @@ class InstanceSpec:
     free ports, too, for kv_events. endpoint: of a server to start, how it is reached but for the port; an empty host is
     the address of the node it is started on.
     start_timeout_s: from its start until it answers. stop_grace_s: from SIGTERM to SIGKILL.
-    pool: which instances it serves the same models with.
+    pool: which instances it serves the same models with. probe: whether it may be asked for a token, where nothing else
+    tells that it is alive. behind_balancer: several servers answer at the address.
     """
 
     instance_id: str
@@ -41,3 +42,5 @@ class InstanceSpec:
     stop_grace_s: float = 3.0
     kv_events: KvEventSource | None = None
     pool: str = ""
+    probe: bool = True
+    behind_balancer: bool = False

@@ -28,6 +28,7 @@ LAYERS = (
     "instances/simulated/server",  # its table names all APIs
     "instances/simulated/cli",
     "instances/server",
+    "instances/watcher",
     "instances/calibrate",
     "instances/actor",
     "router/tokens",

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from dualmap.instances.calibrate.stream import CalibrateError
-from dualmap.instances.server.http_call import http_get
 from dualmap.instances.server.metrics import ServerMetrics, read_metrics
+from dualmap.instances.server.server_client import get_once
 from dualmap.scheduler.fleet.endpoint import Endpoint
 
 TIMEOUT_S = 10.0
@@ -66,7 +66,7 @@ async def ask_target(url: str, model: str | None) -> CalibrateTarget:
 
 async def idle_metrics(base: str) -> ServerMetrics:
     """Raises CalibrateError while requests are there."""
-    metrics = read_metrics((await _get(base, "/metrics")).decode(errors="replace"))
+    metrics = read_metrics(await _get(base, "/metrics"))
     if metrics is None:
         raise CalibrateError(f"{base}/metrics has no metrics of vLLM: this works with vLLM servers only")
     if metrics.running or metrics.waiting:
@@ -89,7 +89,7 @@ def _address(url: str) -> tuple[str, int]:
 
 
 async def _get(base: str, path: str) -> bytes:
-    body = await http_get(Endpoint(*_address(base)), path, TIMEOUT_S)
+    body = await get_once(Endpoint(*_address(base)), path, TIMEOUT_S)
     if body is None:
         raise CalibrateError(f"{base}{path} gives no answer: is a vLLM server there?")
     return body

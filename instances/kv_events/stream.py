@@ -62,15 +62,15 @@ class KvEventStream:
 
     async def run(self) -> None:
         """Until cancelled. A server that is not there, or goes away, is waited for."""
-        context = zmq.asyncio.Context()
+        context = zmq.asyncio.Context.instance()  # of the process: each has threads of its own
+        live = _socket(context, zmq.SUB, self._endpoint, LIVE_BATCHES_KEPT)
         try:
-            live = _socket(context, zmq.SUB, self._endpoint, LIVE_BATCHES_KEPT)
             live.subscribe(self._topic)
             await self._catch_up(context)
             while True:
                 await self._take(context, await _receive(live))
         finally:
-            context.destroy()
+            live.close()
 
     async def _take(self, context: zmq.asyncio.Context, frames: list[bytes]) -> None:
         """A live message. Those that come while others are replayed wait in the socket."""
@@ -164,11 +164,16 @@ def connect_address(endpoint: str, host: str) -> str:
 
 
 def _socket(context: zmq.asyncio.Context, kind: int, address: str, kept: int) -> zmq.asyncio.Socket:
+    """Raises ZMQError."""
     socket = context.socket(kind)
     socket.linger = 0
     socket.rcvhwm = kept
     socket.ipv6 = "[" in address
-    socket.connect(address)
+    try:
+        socket.connect(address)
+    except zmq.ZMQError:
+        socket.close()
+        raise
     return socket
 
 

@@ -1,17 +1,31 @@
 """What is read of a vLLM server's /metrics (Prometheus text format; names of vLLM 0.16 to 0.32)."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-_WANTED = re.compile(
-    r"^(vllm:num_requests_running|vllm:num_requests_waiting|vllm:kv_cache_usage_perc|vllm:num_preemptions_total"
-    r"|vllm:prefix_cache_queries_total|vllm:prefix_cache_hits_total|vllm:prompt_tokens_total"
-    r"|vllm:generation_tokens_total|vllm:iteration_tokens_total_count|vllm:engine_sleep_state|vllm:cache_config_info"
-    r"|vllm:lora_requests_info"
-    r"|process_start_time_seconds)(\{.*\})? (\S+)$",
-    re.MULTILINE,
+_SUMMED = (
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+    "vllm:num_preemptions_total",
+    "vllm:prefix_cache_queries_total",
+    "vllm:prefix_cache_hits_total",
+    "vllm:prompt_tokens_total",
+    "vllm:generation_tokens_total",
+    "vllm:iteration_tokens_total_count",
 )
+_OTHERS = (
+    "vllm:kv_cache_usage_perc",
+    "vllm:engine_sleep_state",
+    "vllm:cache_config_info",
+    "vllm:lora_requests_info",
+    "process_start_time_seconds",
+)
+_LINES = {name: re.compile(rf"^{name}(\{{.*\}})? (\S+)$".encode(), re.MULTILINE) for name in (*_SUMMED, *_OTHERS)}
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
+_NEAR_BYTES = 2048  # numbers before a line grow a little from one text to the next
+_ABSENT = -1
+LOOKS_AGAIN = 16  # readings, of which one looks everywhere: also for what was not there
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,55 +53,90 @@ class ServerMetrics:
     max_adapters: int = 0
 
 
-def read_metrics(text: str) -> ServerMetrics | None:
-    """None if they are not those of a vLLM server."""
-    sums: dict[str, float] = {}
-    kv_used = started_at = 0.0
-    kv_tokens = block_tokens = 0
-    asleep = False
-    adapters, adapters_at = dict[str, str](), 0.0
-    for name, labels, value_text in _WANTED.findall(text):
-        value = float(value_text)
-        if name == "vllm:kv_cache_usage_perc":
-            kv_used = max(kv_used, value)
-        elif name == "vllm:engine_sleep_state":
-            asleep = asleep or ('sleep_state="awake"' in labels and value == 0.0)
-        elif name == "vllm:cache_config_info":
+class MetricsReader:
+    """Reads the texts of one server, each of some 100 KiB, in which little moves: a metric is looked for where it stood
+    before."""
+
+    def __init__(self) -> None:
+        self._places = dict.fromkeys(_LINES, 0)
+        self._read = 0
+
+    def read(self, text: bytes) -> ServerMetrics | None:
+        """None if they are not those of a vLLM server, or garbled."""
+        self._read += 1
+        if self._read % LOOKS_AGAIN == 0:
+            self._places = dict.fromkeys(_LINES, 0)
+        try:
+            return self._metrics(text)
+        except ValueError:
+            return None
+
+    def _metrics(self, text: bytes) -> ServerMetrics | None:
+        """Raises ValueError."""
+        sums = {name: [value for _, value in self._lines(name, text)] for name in _SUMMED}
+        if not sums["vllm:num_requests_running"]:
+            return None
+
+        def count(name: str) -> int:
+            return int(sum(sums[f"vllm:{name}"]))
+
+        kv_tokens = block_tokens = 0
+        for labels, _ in self._lines("vllm:cache_config_info", text):
             config = dict(_LABEL.findall(labels))
             block_tokens = _whole(config.get("block_size"))
             kv_tokens += _whole(config.get("kv_cache_size_tokens")) or block_tokens * _whole(
                 config.get("num_gpu_blocks")
             )
-        elif name == "vllm:lora_requests_info":  # one for each set of adapters there was; the value is when
-            if value > adapters_at:
-                adapters, adapters_at = dict(_LABEL.findall(labels)), value
-        elif name == "process_start_time_seconds":
-            started_at = value
-        else:
-            sums[name] = sums.get(name, 0.0) + value
-    if "vllm:num_requests_running" not in sums:
-        return None
+        # One line for each set of adapters there was; the value is when.
+        last_set = max(self._lines("vllm:lora_requests_info", text), key=lambda line: line[1], default=("", 0.0))
+        adapters = dict(_LABEL.findall(last_set[0]))
+        sleeps = self._lines("vllm:engine_sleep_state", text)
+        return ServerMetrics(
+            running=count("num_requests_running"),
+            waiting=count("num_requests_waiting"),
+            kv_used=max((value for _, value in self._lines("vllm:kv_cache_usage_perc", text)), default=0.0),
+            preemptions=count("num_preemptions_total"),
+            steps=count("iteration_tokens_total_count"),
+            asleep=any('sleep_state="awake"' in labels and value == 0.0 for labels, value in sleeps),
+            started_at=next((value for _, value in self._lines("process_start_time_seconds", text)), 0.0),
+            kv_tokens=kv_tokens,
+            block_tokens=block_tokens,
+            prompt_tokens=count("prompt_tokens_total"),
+            generation_tokens=count("generation_tokens_total"),
+            prefix_queries_tokens=count("prefix_cache_queries_total"),
+            prefix_hits_tokens=count("prefix_cache_hits_total"),
+            adapters=_names(adapters.get("running_lora_adapters", ""), adapters.get("waiting_lora_adapters", "")),
+            max_adapters=_whole(adapters.get("max_lora")),
+        )
 
-    def count(name: str) -> int:
-        return int(sums.get(f"vllm:{name}", 0.0))
+    def _lines(self, name: str, text: bytes) -> Iterator[tuple[str, float]]:
+        """Labels and value of each; those of a metric stand together, up to the next comment."""
+        if self._places[name] == _ABSENT:
+            return
+        begin = self._places[name] = _find(name.encode(), text, self._places[name] - _NEAR_BYTES)
+        if begin == _ABSENT:
+            return
+        end = text.find(b"\n#", begin)
+        for line in _LINES[name].finditer(text, begin, len(text) if end < 0 else end):
+            yield (line[1] or b"").decode(errors="replace"), float(line[2])
 
-    return ServerMetrics(
-        running=count("num_requests_running"),
-        waiting=count("num_requests_waiting"),
-        kv_used=kv_used,
-        preemptions=count("num_preemptions_total"),
-        steps=count("iteration_tokens_total_count"),
-        asleep=asleep,
-        started_at=started_at,
-        kv_tokens=kv_tokens,
-        block_tokens=block_tokens,
-        prompt_tokens=count("prompt_tokens_total"),
-        generation_tokens=count("generation_tokens_total"),
-        prefix_queries_tokens=count("prefix_cache_queries_total"),
-        prefix_hits_tokens=count("prefix_cache_hits_total"),
-        adapters=_names(adapters.get("running_lora_adapters", ""), adapters.get("waiting_lora_adapters", "")),
-        max_adapters=_whole(adapters.get("max_lora")),
-    )
+
+def read_metrics(text: bytes) -> ServerMetrics | None:
+    """Of a server that is asked once."""
+    return MetricsReader().read(text)
+
+
+def _find(name: bytes, text: bytes, near: int) -> int:
+    """Where the first line of the metric begins; _ABSENT where there is none."""
+    if text.startswith(name) and text[len(name) : len(name) + 1] in (b"{", b" "):
+        return 0
+    for start in (near, 0) if near > 0 else (0,):
+        place = start
+        while (place := text.find(b"\n" + name, place)) >= 0:
+            place += 1
+            if text[place + len(name) : place + len(name) + 1] in (b"{", b" "):
+                return place
+    return _ABSENT
 
 
 def _names(*lists: str) -> tuple[str, ...]:

@@ -11,21 +11,15 @@ KEY_SETTING = "gateway.instance_key_file"
 ANOTHER_PROCESS = "another process came to this address"
 UNWATCHED = "it is watched no more"
 NO_VLLM = "answers, but is no vLLM server"
+NO_HTTP = f"{NO_VLLM}: what it says is no HTTP"
 MOST_CHARACTERS = 160  # of what a server says itself
 
 
-def no_answer(error: BaseException, timeout_s: float) -> str:
+def no_answer(error: OSError, timeout_s: float) -> str:
     """error: what a request to it ended with; timeout_s: what it was given."""
-    reason = getattr(error, "reason", None)
-    if isinstance(reason, BaseException):  # of urllib's URLError
-        return no_answer(reason, timeout_s)
     if isinstance(error, TimeoutError):
         return f"no answer within {timeout_s:g} s"
-    if isinstance(error, OSError):
-        return shortened(why_unconnected(error))
-    if isinstance(error, EOFError):
-        return "it closed the connection"
-    return f"{NO_VLLM}: what it says is no HTTP"
+    return shortened(why_unconnected(error))
 
 
 def refused(path: str, status: int, with_key: bool = False) -> str:

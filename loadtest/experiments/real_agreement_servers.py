@@ -11,8 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from dualmap.instances.server.http_call import http_get
 from dualmap.instances.server.process import ServerProcess, StartError
+from dualmap.instances.server.server_client import get_once
 from dualmap.scheduler.events import InstanceCapacity
 from dualmap.scheduler.fleet.endpoint import Endpoint
 
@@ -72,7 +72,7 @@ async def _healthy(server: ServerProcess) -> None:
     """Raises StartError."""
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + START_TIMEOUT_S
-    while await http_get(Endpoint(HOST, server.port), "/health", HEALTH_TIMEOUT_S) is None:
+    while await get_once(Endpoint(HOST, server.port), "/health", HEALTH_TIMEOUT_S) is None:
         if server.ended:
             raise server.start_error("ended")
         if loop.time() > give_up_at:

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import psutil
 
 from dualmap.instances.calibrate.cpu_model import cpu_model
-from dualmap.instances.server.metrics import ServerMetrics
-from dualmap.instances.server.watch import scrape
+from dualmap.instances.server.metrics import ServerMetrics, read_metrics
+from dualmap.instances.server.server_client import get_once
 from dualmap.loadtest.cli.replay import positive, run_replay
 from dualmap.loadtest.experiments.program import run_as_program
 from dualmap.loadtest.replay.flush_cache import FlushError, flush_cache
@@ -39,6 +39,7 @@ QPS = 1.6
 RUN_S = 120.0
 SLO_S = 2.0
 BLOCK_TOKENS = 128  # the prompts are short
+SCRAPE_TIMEOUT_S = 2.0
 ENGINE_ARGS = (
     "--enforce-eager --max-model-len 16384 --max-num-seqs 32 --block-size 32 --num-gpu-blocks-override 2000"
     " --served-model-name model"
@@ -155,7 +156,8 @@ def measure(cluster: Cluster, config: DualMapConfig, policy: str, trace: Path, a
 
 def counters(member: Member) -> ServerMetrics:
     """Raises ClusterError."""
-    metrics = asyncio.run(scrape(member.endpoint))
+    text = asyncio.run(get_once(member.endpoint, "/metrics", SCRAPE_TIMEOUT_S))
+    metrics = None if text is None else read_metrics(text)
     if metrics is None:
         raise ClusterError(f"{member.instance_id} gives no metrics")
     return metrics

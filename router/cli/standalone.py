@@ -12,8 +12,8 @@ import time
 
 import uvloop
 
-from dualmap.instances.server.http_call import http_get
 from dualmap.instances.server.model_cards import ModelCardsError, model_cards
+from dualmap.instances.server.server_client import get_once
 from dualmap.router.access.api_keys import ApiKeysError
 from dualmap.router.cli.deployment_flags import add_deployment_flags, overrides
 from dualmap.router.config.config import DualMapConfig
@@ -71,7 +71,7 @@ async def serve(config: DualMapConfig) -> None:
 async def _member(config: DualMapConfig, instance: ExternalInstance) -> Member:
     """Raises ModelCardsError if the instance does not say which models it has."""
     endpoint = external_endpoint(config, instance)
-    models = await http_get(endpoint, "/v1/models", MODELS_TIMEOUT_S)
+    models = await get_once(endpoint, "/v1/models", MODELS_TIMEOUT_S)
     if models is None:
         raise ModelCardsError(f"{endpoint} does not answer GET /v1/models")
     return Member(

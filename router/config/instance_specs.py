@@ -36,18 +36,17 @@ def _key_file(config: DualMapConfig) -> str:
     return str(config.gateway.instance_key_file or "")
 
 
-def instance_specs(config: DualMapConfig, cluster_gpus: float = 0.0) -> list[PlacedSpec]:
-    """Of all pools. cluster_gpus: of the whole Ray cluster. Raises NoVllmError."""
-    return [placed for name in config.all_pools() for placed in _pool_specs(config, name, cluster_gpus)]
+def own_specs(config: DualMapConfig, cluster_gpus: float = 0.0) -> list[PlacedSpec]:
+    """Of those that are started here, in all pools. cluster_gpus: of the whole Ray cluster. Raises NoVllmError."""
+    return [placed for name in config.all_pools() for placed in _own_of_pool(config, name, cluster_gpus)]
 
 
-def _pool_specs(config: DualMapConfig, pool_name: str, cluster_gpus: float) -> list[PlacedSpec]:
+def _own_of_pool(config: DualMapConfig, pool_name: str, cluster_gpus: float) -> list[PlacedSpec]:
     pool = config.all_pools()[pool_name]
     replicas = pool.vllm.replicas if pool.vllm.model else 0
     return [
         *(_simulated(config, pool_name, number) for number in range(pool.simulate.count)),
         *(_vllm(config, pool_name, cluster_gpus, number) for number in range(replicas)),
-        *(external_spec(config, pool_name, instance) for instance in pool.instances),
     ]
 
 
@@ -141,6 +140,11 @@ def _vllm(config: DualMapConfig, pool_name: str, cluster_gpus: float, number: in
         pool=pool_name,
     )
     return PlacedSpec("vLLM", spec, vllm.cpus_per_replica, gpus)
+
+
+def external_specs(config: DualMapConfig) -> list[PlacedSpec]:
+    """Of those that run already, in all pools."""
+    return [external_spec(config, name, instance) for name, p in config.all_pools().items() for instance in p.instances]
 
 
 def external_spec(config: DualMapConfig, pool_name: str, instance: ExternalInstance) -> PlacedSpec:

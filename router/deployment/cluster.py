@@ -4,7 +4,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -13,13 +13,15 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dualmap.instances.server.vllm_command import NoVllmError
+from dualmap.instances.watcher.watcher import FirstLook
 from dualmap.router.config.config import DualMapConfig
-from dualmap.router.config.instance_specs import PlacedSpec, instance_specs, scaled_prefix
+from dualmap.router.config.instance_specs import PlacedSpec, own_specs, scaled_prefix
 from dualmap.router.config.reload import ConfigFile
 from dualmap.router.deployment.external_instances import ExternalInstances
 from dualmap.router.deployment.own_instances import NO_CPU, OwnInstances, cluster_resources
 from dualmap.router.deployment.scaled_pools import ScaledPools
 from dualmap.router.deployment.tell_states import TellStates
+from dualmap.router.deployment.watched_instances import WatchedInstances
 from dualmap.router.fleet.actor import Fleet
 from dualmap.router.fleet.actor_by_name import FLEET, NAMESPACE, REBALANCER, autoscaler_name
 from dualmap.router.fleet.rebalancer import Rebalancer
@@ -37,7 +39,8 @@ LOCAL_PLACEMENT_TIMEOUT_S = 60.0  # nothing will be added to this machine, but a
 STOP_TIMEOUT_S = 15.0
 PLACE_POLL_S = 0.05
 SCALING_INTERVAL_S = 0.5
-FIRST_ANSWER_S = 3.0  # what a running instance may take to answer for the first time, its actor's start included
+FIRST_LOOK_S = 5.0  # what a running instance may take to answer for the first time
+MISSING_SAID = 8  # instances
 LOCAL_HOST = "127.0.0.1"  # of what runs beside us; elsewhere a node is reached at its own address
 OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing large passes through Ray
 
@@ -60,6 +63,8 @@ class Cluster:
         self._instances = OwnInstances(LOCAL_HOST if local else None, placement_timeout_s, say)
         self._scaled: ScaledPools | None = None
         self._external: ExternalInstances | None = None
+        self._watched = WatchedInstances(say)
+        self._states = TellStates(say)
 
     def start_instances(self) -> None:
         """Start Ray, the background actors and the instances; returns when all that are started for us are ready.
@@ -68,23 +73,26 @@ class Cluster:
         self._start_ray()
         try:
             gpus = cluster_resources().get("GPU", 0.0)
-            specs = instance_specs(self._config, gpus)
+            specs = own_specs(self._config, gpus)
+            self._external = ExternalInstances(self._config, self._watched, self._say)
         except NoVllmError as error:
             raise ClusterError(str(error)) from None
-        ids = tuple(placed.spec.instance_id for placed in specs)
+        except ImportError as error:
+            raise ClusterError(f"discovery needs more packages, pip install 'dualmap[kubernetes]': {error}") from None
+        ids = (*(placed.spec.instance_id for placed in specs), *self._external.ids)
         configs = {name: pool.scheduler for name, pool in self._config.all_pools().items()}
         self._fleet = _actor(Fleet, FLEET, ids, configs)
         self._rebalancer = _actor(Rebalancer, REBALANCER)
         self._start_own(specs)
         self._scaled = ScaledPools(self._config, self._instances, gpus, self._say)
         for name in configs:
-            here = [placed.spec.instance_id for placed in specs if placed.spec.pool == name and placed.spec.command]
+            here = [placed.spec.instance_id for placed in specs if placed.spec.pool == name]
             self._scaled.add(name, here, self._start_autoscaler(name))
-        try:
-            self._external = ExternalInstances(self._config, self._instances, self._say)
-        except ImportError as error:
-            raise ClusterError(f"discovery needs more packages, pip install 'dualmap[kubernetes]': {error}") from None
+        self._watched.step()
         self._await_instances(specs)
+        self._await_watched()
+        with suppress(RayError):
+            self._states.begin()
 
     def _start_autoscaler(self, pool_name: str) -> Any:
         pool = self._config.all_pools()[pool_name]
@@ -96,7 +104,6 @@ class Cluster:
     def look_after(self, stop: threading.Event, file: ConfigFile) -> None:
         """Until `stop`: start and stop instances as the Autoscalers say, follow those that run elsewhere, and take over
         what changes in the file. Which instances are lost, and which come back, is said."""
-        states = TellStates(self._say)
         while not stop.wait(SCALING_INTERVAL_S):
             config = file.news()
             if config is not None and self._scaled is not None and self._external is not None:
@@ -110,9 +117,9 @@ class Cluster:
             if self._scaled is not None and self._external is not None:
                 with suppress(RayError):  # Ray's head, or Fleet, is away: again in the next round
                     self._external.round()
-                self._scaled.round(self._external.ids)
+                self._scaled.round()
             with suppress(RayError):
-                states.round()
+                self._states.round()
 
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
         """Start all gateways. Returns port, admin port and process id of the first, once they serve.
@@ -187,6 +194,7 @@ class Cluster:
         if not ray.is_initialized():
             return
         self.stop_gateway()
+        self._watched.stop()
         self._instances.stop()
         for actor in (*(self._scaled.actors() if self._scaled else ()), self._rebalancer, self._fleet):
             if actor is not None:
@@ -221,26 +229,38 @@ class Cluster:
             raise ClusterError(f"{instance_id} cannot be started: {why}")
 
     def _await_instances(self, specs: list[PlacedSpec]) -> None:
-        """Instances of ours must come up; external ones may come later, and are said to be missing."""
-        own = [placed for placed in specs if placed.spec.command]
-        watched = [placed.spec.instance_id for placed in specs if not placed.spec.command]
-        calls = {i: self._instances.actor(i).first_state.remote() for i in watched}
-        for ready, placed in enumerate(own, start=1):
+        """Those of ours must come up."""
+        for ready, placed in enumerate(specs, start=1):
             instance_id = placed.spec.instance_id
             member, error = _await_ready(self._instances.actor(instance_id), placed.spec.start_timeout_s)
             if member.state is not MemberState.READY:
                 raise ClusterError(f"{instance_id} did not start: {error}")
-            self._say(f"{placed.kind} instances ready: {ready} of {len(own)}")
-        _settle(list(calls.values()), FIRST_ANSWER_S)
-        for instance_id, answered in calls.items():
-            if not ray.wait([answered], timeout=0)[0]:
-                self._say(f"{instance_id} does not answer; it will be used as soon as it does")
+            self._say(f"{placed.kind} instances ready: {ready} of {len(specs)}")
+
+    def _await_watched(self) -> None:
+        """Those that run on their own may come up later; who is missing is said, and why."""
+        try:
+            looks = self._watched.first_looks(FIRST_LOOK_S, START_TIMEOUT_S)
+        except RayError as error:
+            raise ClusterError(f"the Watcher did not start: {told(error)}") from None
+        if looks:
+            self._say(seen_first(looks))
 
 
 def told(error: Exception) -> str:
     """What happened, in a line: Ray's messages can hold the traceback of another process."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1 if "Traceback" in str(error) or '  File "' in str(error) else 0].strip()
+
+
+def seen_first(looks: Mapping[str, FirstLook]) -> str:
+    """A line: how many instances are ready, and why others are not."""
+    missing = [f"{look.url}: {look.reason or 'no answer yet'}" for look in looks.values() if not look.ready]
+    line = f"{len(looks) - len(missing)} of {len(looks)} instances ready"
+    if not missing:
+        return line
+    more = f"; and {len(missing) - MISSING_SAID} more" if len(missing) > MISSING_SAID else ""
+    return f"{line}: {'; '.join(missing[:MISSING_SAID])}{more}"
 
 
 def _actor(cls: type, name: str, *args: Any, **needs: Any) -> Any:

@@ -9,9 +9,9 @@ from typing import Protocol
 import ray
 
 from dualmap.router.config.config import DualMapConfig
-from dualmap.router.config.instance_specs import PlacedSpec, external_spec
+from dualmap.router.config.instance_specs import PlacedSpec, external_spec, external_specs
 from dualmap.router.config.pool_settings import ExternalInstance, KubernetesDiscovery
-from dualmap.router.deployment.own_instances import OwnInstances
+from dualmap.router.deployment.watched_instances import WatchedInstances
 from dualmap.router.fleet.actor_by_name import FLEET, actor_by_name
 from dualmap.scheduler.fleet.member import MemberState
 from dualmap.scheduler.fleet.messages import FleetState
@@ -30,27 +30,28 @@ class Watch(Protocol):
 
 
 class ExternalInstances:
-    """config: names those that run anywhere; may be replaced. ids: of those whose actors there should be, and what
-    each is. instances: all that there are. say: is told who comes and goes."""
+    """config: names those that run anywhere; may be replaced. ids: of those that are to be watched, and what each is.
+    watched: those that are. say: is told who comes and goes."""
 
     def __init__(
         self,
         config: DualMapConfig,
-        instances: OwnInstances,
+        watched: WatchedInstances,
         say: Callable[[str], None],
         fleet_state: Callable[[], FleetState] | None = None,
     ) -> None:
         """fleet_state: raises RayError; None asks Fleet."""
         self.config = config
         self.ids: dict[str, PlacedSpec] = {}
-        self._instances = instances
+        self._watched = watched
         self._say = say
         self._fleet_state = fleet_state or _ask_fleet
         self._leaving: dict[str, float] = {}  # since when
         self._ending: set[str] = set()  # of these ids, pods that were told to end
         self._watches: dict[str, tuple[KubernetesDiscovery, Watch]] = {}  # by pool
-        for pool_name, pool in config.all_pools().items():
-            self.ids |= {instance.id: external_spec(config, pool_name, instance) for instance in pool.instances}
+        for placed in external_specs(config):
+            self.ids[placed.spec.instance_id] = placed
+            watched.add(placed.spec)
         self._watch()
 
     def stop(self) -> None:
@@ -60,22 +61,23 @@ class ExternalInstances:
     def round(self) -> None:
         """Add those that came, drain those that leave, let go of those that are gone. Raises RayError."""
         self._watch()
+        self._watched.step()
         named, ending = self._named()
         named = {i: placed for i, placed in named.items() if not self._is_another(placed)}
         self._ending = (self._ending | ending) & self.ids.keys() - named.keys()
         for instance_id, placed in named.items():
             if instance_id not in self.ids:
-                if instance_id not in self._instances:  # else one of that name has not quite left
+                if instance_id not in self._watched:  # else one of that name has not quite left
                     self.ids[instance_id] = placed
-                    self._instances.add(placed)
+                    self._watched.add(placed.spec)
                     self._say(f"{instance_id} is known")
             elif self._leaving.pop(instance_id, None) is not None:
-                self._tell(instance_id, "undrain")
+                self._watched.tell(instance_id, "undrain")
         unheard = {pool_name for pool_name, (_, watch) in self._watches.items() if watch.found is None}
         unnamed = [i for i, placed in self.ids.items() if i not in named and placed.spec.pool not in unheard]
         for instance_id in unnamed:
             self._leaving.setdefault(instance_id, monotonic())
-            self._tell(instance_id, "drain")
+            self._watched.tell(instance_id, "drain")  # in each round: a Watcher that was restarted has forgotten it
         state = self._fleet_state() if unnamed else None
         for instance_id in unnamed:
             # A pod that vanishes without having been told to end may run on, with other labels.
@@ -83,6 +85,7 @@ class ExternalInstances:
             drained = state is not None and _is_drained(state, instance_id)
             if gone or drained or monotonic() - self._leaving[instance_id] > DRAIN_DEADLINE_S:
                 del self.ids[instance_id], self._leaving[instance_id]
+                self._watched.remove(instance_id)
 
     def _watch(self) -> None:
         """As configured by now."""
@@ -97,13 +100,9 @@ class ExternalInstances:
 
     def _named(self) -> tuple[dict[str, PlacedSpec], set[str]]:
         """Those that shall get requests, and pods that are about to end."""
-        named: dict[str, PlacedSpec] = {}
+        named = {placed.spec.instance_id: placed for placed in external_specs(self.config)}
         ending: set[str] = set()
-        for pool_name, pool in self.config.all_pools().items():
-            named |= {instance.id: external_spec(self.config, pool_name, instance) for instance in pool.instances}
-            if pool_name not in self._watches:
-                continue
-            settings, watch = self._watches[pool_name]
+        for pool_name, (settings, watch) in self._watches.items():
             capacity = settings.capacity
             capacity = replace(capacity, weight=1.0 if capacity.weight is None else capacity.weight)
             for address, leaves in (watch.found or {}).items():
@@ -118,12 +117,6 @@ class ExternalInstances:
         """Whether one of its name, but with other settings, still leaves."""
         instance_id = placed.spec.instance_id
         return instance_id in self._leaving and not _alike(self.ids[instance_id], placed)
-
-    def _tell(self, instance_id: str, method: str) -> None:
-        """Said again in each round: an actor that was restarted has forgotten it."""
-        actor = self._instances.actor(instance_id)
-        if actor is not None:
-            getattr(actor, method).remote()
 
 
 def _ask_fleet() -> FleetState:

@@ -55,16 +55,15 @@ class ScaledPools:
     def actors(self) -> list[Any]:
         return list(self._autoscalers.values())
 
-    def round(self, others: Collection[str]) -> None:
-        """Do what the Autoscalers say. While one is away, all it scales stays. others: instances that there should be
-        as well."""
+    def round(self) -> None:
+        """Do what the Autoscalers say. While one is away, all it scales stays."""
         for pool_name, autoscaler in self._autoscalers.items():
             with suppress(RayError):  # it is away: asked again in the next round
                 self._ask(pool_name, autoscaler)
             if pool_name in self._told:
                 self._tell(pool_name, autoscaler)
         with suppress(RayError):  # Ray's head is away
-            self._instances.step(self._fixed.union(others, *(wanted.ids for wanted in self._wanted.values())))
+            self._instances.step(self._fixed.union(*(wanted.ids for wanted in self._wanted.values())))
 
     def _tell(self, pool_name: str, autoscaler: Any) -> None:
         """Until it is heard; it is answered only once the Autoscaler has been asked again."""

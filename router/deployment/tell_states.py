@@ -1,6 +1,7 @@
 """Tells a person which instances are lost, and which are back."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -10,7 +11,8 @@ from dualmap.router.fleet.actor_by_name import FLEET, actor_by_name
 from dualmap.scheduler.fleet.member import SERVING, Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState
 
-LOOK_S = 1.0
+FLEET_TIMEOUT_S = 2.0
+LOOK_S = 0.5
 CALM_S = 30.0  # an instance that comes and goes is said to be lost no more often than this, each time until it is back
 
 
@@ -20,10 +22,14 @@ class TellStates:
     def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = monotonic) -> None:
         self._say = say
         self._clock = clock
-        self._serving: dict[str, bool] = {}  # as was told
-        self._lost_at: dict[str, float] = {}
+        self._told: dict[str, _Told] = {}
         self._call: Any = None  # to Fleet, under way
         self._next_look = 0.0
+
+    def begin(self) -> None:
+        """What is there now needs no telling. Raises RayError where Fleet is away."""
+        state: FleetState = ray.get(actor_by_name(FLEET).state.remote(), timeout=FLEET_TIMEOUT_S)
+        self.note(state.members)
 
     def round(self) -> None:
         """Look at Fleet now and then; waits for nothing. Raises RayError where Fleet is away."""
@@ -35,25 +41,42 @@ class TellStates:
         elif ray.wait([self._call], timeout=0)[0]:
             call, self._call = self._call, None
             state: FleetState = ray.get(call)
-            if state.settled:
-                self.note(state.members)
+            self.note(state.members)
 
     def note(self, members: Iterable[Member]) -> None:
         """All members, as they are at this moment."""
-        now = self._clock()
-        told, self._serving = self._serving, {}
+        before, self._told = self._told, {}
         for member in members:
-            instance_id, serving = member.instance_id, member.state in SERVING
-            was = told.get(instance_id, serving)
-            self._serving[instance_id] = was
-            if serving == was or member.state in (MemberState.STOPPING, MemberState.STOPPED):
-                continue
-            if serving:
-                self._say(f"{instance_id} is ready")
-            elif now - self._lost_at.get(instance_id, -CALM_S) >= CALM_S:
-                self._lost_at[instance_id] = now
-                self._say(f"{instance_id} is {member.state}" + (f": {member.reason}" if member.reason else ""))
-            else:
-                continue
-            self._serving[instance_id] = serving
-        self._lost_at = {i: at for i, at in self._lost_at.items() if i in self._serving}
+            serving = member.state in SERVING
+            told = before.get(member.instance_id) or _Told(serving, member.incarnation if serving else 0)
+            self._told[member.instance_id] = told
+            if member.state not in (MemberState.STOPPING, MemberState.STOPPED):
+                self._tell(member, told, serving)
+
+    def _tell(self, member: Member, told: "_Told", serving: bool) -> None:
+        now = self._clock()
+        again = " again" if told.incarnation else ""
+        missed = serving and told.serving and member.incarnation > told.incarnation
+        calm = now >= told.calm_until
+        if serving and not told.serving:
+            self._say(f"{member.instance_id} is ready{again}")
+        elif missed and calm:
+            self._say(f"{member.instance_id} is ready again: {member.reason or 'it was gone for a moment'}")
+        elif told.serving and not serving and calm:
+            self._say(f"{member.instance_id} is {member.state}" + (f": {member.reason}" if member.reason else ""))
+        else:
+            return
+        if told.serving:
+            told.calm_until = now + CALM_S
+        told.serving = serving
+        if serving:
+            told.incarnation = member.incarnation
+
+
+@dataclass(slots=True)
+class _Told:
+    """Of an instance. incarnation: that was last told to be ready; 0: none."""
+
+    serving: bool
+    incarnation: int
+    calm_until: float = 0.0

@@ -5,7 +5,16 @@ import time
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.fleet.fleet_core import FleetCore
 from dualmap.scheduler.fleet.member import Member
-from dualmap.scheduler.fleet.messages import FleetNews, FleetState, GatewayReport, PoolPlan, ReportAnswer
+from dualmap.scheduler.fleet.messages import (
+    ALL_KNOWN,
+    Beat,
+    FleetNews,
+    FleetState,
+    GatewayReport,
+    InstanceReport,
+    PoolPlan,
+    ReportAnswer,
+)
 from dualmap.scheduler.fleet.signals import InstanceSignals
 from dualmap.scheduler.fleet.wanted_adapters import NOTHING_WANTED, WantedAdapters
 
@@ -22,11 +31,27 @@ class Fleet:
     ) -> ReportAnswer:
         """adapters: what the instance was told of them before; all of it where it was asked for that."""
         cache_known = self._core.report(member, signals, time.monotonic())
+        self._core.adapters.adopt(member.pool, adapters)
+        return self._answer(cache_known, member.pool, adapters)
+
+    async def report_many(
+        self, reports: tuple[InstanceReport, ...], beats: tuple[Beat, ...]
+    ) -> dict[str, ReportAnswer]:
+        """By instance; those are left out of which all is known, and that know all."""
+        answers = {report.member.instance_id: await self.report(*report) for report in reports}
+        now = time.monotonic()
+        for beat in beats:
+            member = self._core.beat(beat, now)
+            if member is None:
+                answers[beat.instance_id] = ReportAnswer(member_known=False)
+            else:
+                answers[beat.instance_id] = self._answer(True, member.pool, WantedAdapters(beat.adapters))
+        return {instance_id: answer for instance_id, answer in answers.items() if answer != ALL_KNOWN}
+
+    def _answer(self, cache_known: bool, pool: str, adapters: WantedAdapters) -> ReportAnswer:
         board = self._core.adapters
-        board.adopt(member.pool, adapters)
-        return ReportAnswer(
-            cache_known, board.news(member.pool, adapters.version), board.asks(adapters.version) and not adapters.loads
-        )
+        asks = board.asks(adapters.version) and not adapters.loads
+        return ReportAnswer(cache_known, board.news(pool, adapters.version), asks)
 
     async def begin_adapters(self, pool: str, holder: str) -> WantedAdapters | None:
         return self._core.adapters.begin(pool, holder, time.monotonic())

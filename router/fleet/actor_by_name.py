@@ -8,6 +8,7 @@ import ray
 NAMESPACE = "dualmap"
 FLEET = "fleet"
 REBALANCER = "rebalancer"
+WATCHER = "watcher"
 
 
 def autoscaler_name(pool_name: str) -> str:

@@ -7,7 +7,15 @@ from ray.exceptions import RayError
 
 from dualmap.router.fleet.actor_by_name import FLEET, actor_by_name
 from dualmap.scheduler.fleet.member import Member
-from dualmap.scheduler.fleet.messages import FleetNews, FleetState, GatewayReport, PoolPlan, ReportAnswer
+from dualmap.scheduler.fleet.messages import (
+    Beat,
+    FleetNews,
+    FleetState,
+    GatewayReport,
+    InstanceReport,
+    PoolPlan,
+    ReportAnswer,
+)
 from dualmap.scheduler.fleet.signals import InstanceSignals
 from dualmap.scheduler.fleet.wanted_adapters import WantedAdapters
 
@@ -19,6 +27,13 @@ class FleetClient:
         """While Fleet is away the report is lost: the next heartbeat says it again."""
         answer: ReportAnswer | None = await self._call("report", member, signals, adapters)
         return ReportAnswer(cache_known=False) if answer is None else answer
+
+    async def report_many(
+        self, reports: tuple[InstanceReport, ...], beats: tuple[Beat, ...]
+    ) -> dict[str, ReportAnswer] | None:
+        """None while Fleet is away, and nothing was heard."""
+        answers: dict[str, ReportAnswer] | None = await self._call("report_many", reports, beats)
+        return answers
 
     async def sync(self, report: GatewayReport) -> FleetNews | None:
         """What is newer than is known; None while Fleet is away."""

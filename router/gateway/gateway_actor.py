@@ -170,7 +170,7 @@ class GatewayActor:
         if news.signals is not None:
             gateway.hear(news.signals)
         gateway.note_fleet(news.gateways, news.plans)
-        gateway.share_sent(news.others is not None)
+        gateway.sent.wanted = news.others is not None
         if news.others is not None:
             gateway.hear_others(replace(news.others, told_s=told_s))
         if news.depths:
@@ -184,7 +184,7 @@ class GatewayActor:
 
     def _report(self) -> GatewayReport:
         gateway = self._gateway
-        self._link.note_sent(gateway.take_sent())
+        self._link.note_sent(gateway.sent.take())
         self._link.note_states(gateway.driver.stateful.homes.take_news())
         depths = gateway.depths() if self._link.tell_depths else None
         admin = host_port(self._config.gateway.admin_host, gateway.admin_port)

@@ -43,7 +43,7 @@ class InstanceStates:
         self._unix_clock = unix_clock
         self._members: tuple[Member, ...] = ()
         self._states: dict[str, InstanceState] = {}
-        self._logged: dict[str, tuple[str, float]] = {}  # the state, and until when how it does is not logged
+        self._logged: dict[str, tuple[str, int, float]] = {}  # state, incarnation, until when no more of how it does
 
     def apply_membership(self, membership: Membership) -> None:
         self._members = membership.members
@@ -58,7 +58,7 @@ class InstanceStates:
             name, reason = self._how(member, slow, now)
             since = _since(member, name, before.get(member.instance_id), unix_now)
             self._states[member.instance_id] = InstanceState(name, reason, since, member.since)
-            self._log(member.instance_id, name, reason, now)
+            self._log(member.instance_id, name, reason, now, member.incarnation)
         for instance_id in before.keys() - self._states.keys():
             self._log(instance_id, GONE, "", now)
             del self._logged[instance_id]
@@ -92,12 +92,13 @@ class InstanceStates:
             return SLOW, slow[member.instance_id]
         return member.state.value, member.reason
 
-    def _log(self, instance_id: str, name: str, reason: str, now: float) -> None:
-        was, calm_until = self._logged.get(instance_id, ("", now))
-        only_how = name in HOW_READY and was in HOW_READY
-        if name == was or (only_how and now < calm_until):
+    def _log(self, instance_id: str, name: str, reason: str, now: float, incarnation: int = 0) -> None:
+        was, known, calm_until = self._logged.get(instance_id, ("", incarnation, now))
+        ready = name in HOW_READY and was in HOW_READY
+        only_how = ready and known == incarnation
+        if (name == was and (only_how or not ready)) or (only_how and now < calm_until):
             return
-        self._logged[instance_id] = name, now + CALM_S if only_how else now
+        self._logged[instance_id] = name, incarnation, now + CALM_S if only_how else now
         fields = {"instance": instance_id, "from": was or "unknown", "to": name, "reason": reason}
         logger.log(logging.WARNING if name in BAD else logging.INFO, "instance state", extra=fields)
 

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from dualmap.router.fleet.actor_by_name import NAMESPACE
+from dualmap.router.fleet.actor_by_name import NAMESPACE, WATCHER
 from dualmap.router.fleet.client import FleetClient
 from dualmap.router.scaling.plan_log import PlanLog
 from dualmap.router.scaling.rolling_restart import RollingRestart
@@ -91,10 +91,14 @@ class Autoscaler:
     # What the rolling restart uses.
 
     async def call(self, instance_id: str, method: str) -> bool:
-        """Whether the instance's actor did it."""
+        """Whether the instance's actor did it, or the Watcher for one that runs on its own."""
         try:
-            actor = ray.get_actor(instance_id, namespace=NAMESPACE)
             async with asyncio.timeout(CALL_TIMEOUT_S):
+                try:
+                    actor = ray.get_actor(instance_id, namespace=NAMESPACE)
+                except ValueError:
+                    watcher = ray.get_actor(WATCHER, namespace=NAMESPACE)
+                    return bool(await getattr(watcher, method).remote(instance_id))
                 await getattr(actor, method).remote()
         except (RayError, ValueError, TimeoutError):
             return False

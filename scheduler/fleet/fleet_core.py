@@ -9,7 +9,7 @@ from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.fleet.agreed_depths import AgreedDepths
 from dualmap.scheduler.fleet.load_board import LoadBoard
 from dualmap.scheduler.fleet.member import SERVING, Member, Membership, MemberState
-from dualmap.scheduler.fleet.messages import FleetNews, FleetState, GatewayReport, PoolPlan
+from dualmap.scheduler.fleet.messages import Beat, FleetNews, FleetState, GatewayReport, PoolPlan
 from dualmap.scheduler.fleet.signal_board import SignalBoard
 from dualmap.scheduler.fleet.signals import InstanceSignals
 from dualmap.scheduler.fleet.state_board import StateBoard
@@ -70,13 +70,24 @@ class FleetCore:
         self._reported_at[instance_id] = now
         if known != member:
             self._members[instance_id] = member
-            if known is not None and known.is_same_to_gateways(member):
+            last_word = member.state is MemberState.STOPPED  # it is forgotten next
+            if known is not None and known.is_same_to_gateways(member) and not last_word:
                 self._retold = True
             else:
                 self._members_changed()
             if member.state not in SERVING or (known is not None and member.incarnation > known.incarnation):
                 self._signals.forget(instance_id)
         return signals is None or self._signals.put(signals, now)
+
+    def beat(self, beat: Beat, now: float) -> Member | None:
+        """An instance is as it was when it reported last. None if that is not known: it has to report."""
+        self._note_call(now)
+        known = self._members.get(beat.instance_id)
+        if known is None or (known.incarnation, known.state) != (beat.incarnation, beat.state):
+            return None
+        self._reported_at[beat.instance_id] = now
+        seen = beat.load_age_s < 0.0 or self._signals.put_again(beat.instance_id, now - beat.load_age_s)
+        return known if seen else None
 
     def forget(self, instance_id: str) -> None:
         """The instance is gone for good: it is no member any more, whatever it still says."""

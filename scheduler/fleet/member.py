@@ -27,7 +27,8 @@ SERVING = (MemberState.READY, MemberState.DRAINING)
 class Member:
     """One instance. model_cards: the `data` entries of its GET /v1/models. pid: of its server, 0 if not ours. pool:
     which instances it serves the same model with; empty is the first one. reason: why it is in its state, for people;
-    empty where there is nothing to say. since: when it came into it, in Unix seconds."""
+    empty where there is nothing to say. since: when it came into it, in Unix seconds. started_at: when its server's
+    process began, in Unix seconds; 0 where unknown."""
 
     instance_id: str
     incarnation: int
@@ -40,6 +41,7 @@ class Member:
     pool: str = ""
     reason: str = ""
     since: float = 0.0
+    started_at: float = 0.0
 
     def is_same_to_gateways(self, other: "Member") -> bool:
         """Whether the other, of the same instance, differs in nothing that requests depend on."""

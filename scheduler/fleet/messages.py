@@ -1,12 +1,12 @@
-"""What gateways tell Fleet, and what Fleet knows of the whole deployment."""
+"""What instances and gateways tell Fleet, and what Fleet knows of the whole deployment."""
 
 from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple
 
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad, PrefixDepths
-from dualmap.scheduler.fleet.member import Member, Membership
+from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
-from dualmap.scheduler.fleet.signals import SignalNews
+from dualmap.scheduler.fleet.signals import InstanceSignals, SignalNews
 from dualmap.scheduler.fleet.state_board import StateHome, StateNews
 from dualmap.scheduler.fleet.wanted_adapters import WantedAdapters
 
@@ -63,14 +63,39 @@ class PoolPlan:
     most: int
 
 
+class InstanceReport(NamedTuple):
+    """An instance's state, what it says of itself, and what it was told of adapters before: all of it where Fleet asked
+    for that."""
+
+    member: Member
+    signals: InstanceSignals
+    adapters: WantedAdapters
+
+
+class Beat(NamedTuple):
+    """Nothing is new of an instance since it was reported last. adapters: the version it knows. load_age_s: since its
+    last load was seen again; negative where it was not."""
+
+    instance_id: str
+    incarnation: int
+    state: MemberState
+    adapters: int
+    load_age_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class ReportAnswer:
     """What an instance is told when it reports. cache_known: else it has to tell all that is in its cache. adapters:
-    what is wanted of its pool, where it does not know that. asks_adapters: it has to say what it knows of that."""
+    what is wanted of its pool, where it does not know that. asks_adapters: it has to say what it knows of that.
+    member_known: else a beat was not enough: it has to tell all."""
 
     cache_known: bool = True
     adapters: WantedAdapters | None = None
     asks_adapters: bool = False
+    member_known: bool = True
+
+
+ALL_KNOWN = ReportAnswer()
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,6 +250,7 @@ class Scaler:
         return {
             "instance_id": instance_id,
             "state": member.state.value if member else "starting",
+            "reason": member.reason if member else "",
             "ours": instance_id in self.ids,
             "leaving": instance_id in self._leaving,
             "running": load.running if load else 0,

@@ -33,6 +33,15 @@ class SignalBoard:
             self._note(change)
         return True
 
+    def put_again(self, instance_id: str, sampled_at: float) -> bool:
+        """The last load was seen again. False if it is not known."""
+        known = self._signals.get(instance_id)
+        if known is None or known[2].load is None:
+            return False
+        self._number += 1
+        self._signals[instance_id] = (self._number, sampled_at, known[2])
+        return True
+
     def forget(self, instance_id: str) -> None:
         """The instance is gone, and its cache with it."""
         self._signals.pop(instance_id, None)

@@ -10,15 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from dualmap.instances.actor import instance_actor
 from dualmap.instances.actor.instance_actor import InstanceActor
 from dualmap.instances.server import start as start_server
 from dualmap.instances.server.start import free_ports
-from dualmap.instances.simulated.engine_profile import EngineProfile
-from dualmap.instances.simulated.server import SimServer
 from dualmap.instances.spec import InstanceSpec
 from dualmap.scheduler import InstanceCapacity
-from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import ReportAnswer
 from dualmap.scheduler.fleet.signals import InstanceSignals
@@ -197,27 +193,6 @@ def test_load_is_reported_with_its_age(life):
     life(story, command=SIM)
 
 
-def test_a_watched_server_is_used_as_soon_as_it_answers(life, tmp_path):
-    async def story(watched):
-        refused = await watched.reported(lambda m: m.state is MemberState.LOST)
-        assert refused.reason == "connection refused"
-        port = watched.actor.member.endpoint.port
-        server = await asyncio.create_subprocess_exec(*SIM[:-1], str(port))
-        try:
-            member = await watched.reported(is_ready)
-            assert (member.endpoint, member.pid) == (Endpoint("127.0.0.1", port), 0)
-        finally:
-            server.kill()
-            await server.wait()
-        lost = await watched.reported(lambda m: m.state is MemberState.LOST and m.since > member.since)
-        assert lost.reason == "connection refused"
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    life(story, endpoint=Endpoint("127.0.0.1", port))
-
-
 def test_a_drained_server_runs_on_and_can_be_given_requests_again(life):
     async def story(watched):
         first = await watched.reported(is_ready)
@@ -253,22 +228,3 @@ def test_a_restarted_server_is_another_process_and_drains_no_more(life):
             os.kill(first.pid, 0)
 
     life(story, command=SIM)
-
-
-def test_an_adapter_that_is_loaded_while_a_server_runs_is_reported(life, monkeypatch):
-    monkeypatch.setattr(instance_actor, "MODELS_INTERVAL_S", 0.05)
-    (port,) = free_ports("127.0.0.1", 1)
-
-    async def story(watched):
-        server = SimServer(EngineProfile(), "sim", None)
-        await server.start("127.0.0.1", port)
-        try:
-            first = await watched.reported(is_ready)
-            assert first.adapters == ()
-            server.models.adapters["sql"] = "/adapters/sql"
-            second = await watched.reported(lambda m: m.adapters == ("sql",))
-            assert (second.state, second.incarnation) == (MemberState.READY, first.incarnation)
-        finally:
-            await server.stop()
-
-    life(story, endpoint=Endpoint("127.0.0.1", port))

@@ -27,7 +27,7 @@ def alive(pid: int) -> bool:
     """Zombies count as gone: nothing reaps orphans in a bare container."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dualmap.instances.server.metrics import ServerMetrics, read_metrics
+from dualmap.instances.server.metrics import LOOKS_AGAIN, MetricsReader, ServerMetrics, read_metrics
 
 VLLM_0_32 = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -27,7 +27,7 @@ vllm:cache_config_info{block_size="32",engine="0",kv_cache_size_tokens="64000",n
 
 
 def test_every_field_is_read():
-    assert read_metrics(VLLM_0_32) == ServerMetrics(
+    assert read_metrics(VLLM_0_32.encode()) == ServerMetrics(
         running=3,
         waiting=2,
         kv_used=0.25,
@@ -61,16 +61,32 @@ def test_every_field_is_read():
     ],
 )
 def test_fields_as_other_versions_and_states_write_them(line: str, field: str, value):
-    metrics = read_metrics(f"vllm:num_requests_running 0.0\n{line}\n")
+    metrics = read_metrics(f"vllm:num_requests_running 0.0\n{line}\n".encode())
     assert getattr(metrics, field) == value
 
 
 def test_engines_of_a_data_parallel_server_are_summed_and_the_fullest_pool_counts():
-    second = VLLM_0_32.replace('engine="0"', 'engine="1"').replace("perc{engine", "perc{x").replace("0.25", "0.75")
-    metrics = read_metrics(VLLM_0_32 + second.replace("perc{x", "perc{engine"))
+    lines = []
+    for line in VLLM_0_32.splitlines():
+        lines += (
+            [line, line.replace('engine="0"', 'engine="1"').replace("0.25", "0.75")] if "engine" in line else [line]
+        )
+    metrics = read_metrics("\n".join(lines).encode())
     assert (metrics.running, metrics.waiting, metrics.kv_tokens, metrics.kv_used) == (6, 4, 128_000, 0.75)
+
+
+def test_what_moves_comes_or_goes_from_one_text_to_the_next_is_found():
+    reader = MetricsReader()
+    assert reader.read(VLLM_0_32.encode()).running == 3
+    padding = "# " + "x" * 5000 + "\n"
+    later = (padding + VLLM_0_32 + padding).replace("tiny", "a-model-of-another-name").replace("} 3.0", "} 30.0")
+    assert reader.read(later.encode()).running == 30
+    assert reader.read(VLLM_0_32.encode()).running == 3
+    info = 'vllm:lora_requests_info{max_lora="2",running_lora_adapters="a",waiting_lora_adapters=""} 1.7e9\n'
+    assert any(reader.read((info + VLLM_0_32).encode()).adapters == ("a",) for _ in range(LOOKS_AGAIN))
+    assert reader.read(VLLM_0_32.encode()).adapters == ()
 
 
 @pytest.mark.parametrize("text", ["", "<html>", "process_start_time_seconds 1.0\n"])
 def test_what_is_not_from_vllm_is_none(text: str):
-    assert read_metrics(text) is None
+    assert read_metrics(text.encode()) is None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dualmap.instances.server.vllm_command import NoVllmError
-from dualmap.router.config.instance_specs import instance_specs
+from dualmap.router.config.instance_specs import external_specs, own_specs
 from dualmap.router.config.load import load_config
 
 
@@ -17,7 +17,8 @@ def vllm(tmp_path) -> Path:
 
 
 def specs(cluster_gpus: float = 0.0, **sections):
-    return instance_specs(load_config(None, sections), cluster_gpus)
+    config = load_config(None, sections)
+    return own_specs(config, cluster_gpus) + external_specs(config)
 
 
 @pytest.mark.parametrize(

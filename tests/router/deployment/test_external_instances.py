@@ -26,8 +26,8 @@ class Watch:
         self.stopped = True
 
 
-class Actors:
-    """In place of OwnInstances: every actor is there at once, and its server answers."""
+class Watched:
+    """In place of WatchedInstances: the Watcher is there at once, and each server answers."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str]] = []
@@ -39,25 +39,19 @@ class Actors:
     def __contains__(self, instance_id: str) -> bool:
         return instance_id in self.specs
 
-    def add(self, placed) -> None:
-        self.specs[placed.spec.instance_id] = placed.spec
-        self.members[placed.spec.instance_id] = MemberState.READY
+    def add(self, spec) -> None:
+        self.specs[spec.instance_id] = spec
+        self.members[spec.instance_id] = MemberState.READY
 
-    def actor(self, instance_id: str) -> object:
-        actors = self
+    def remove(self, instance_id: str) -> None:
+        del self.specs[instance_id], self.members[instance_id]
 
-        class Method:
-            def __init__(self, name: str) -> None:
-                self.name = name
+    def tell(self, instance_id: str, order: str) -> None:
+        self.told.append((instance_id, order))
+        self.members[instance_id] = MemberState.DRAINING if order == "drain" else MemberState.READY
 
-            def remote(self) -> None:
-                actors.told.append((instance_id, self.name))
-                actors.members[instance_id] = MemberState.DRAINING if self.name == "drain" else MemberState.READY
-
-        class Actor:
-            drain, undrain = Method("drain"), Method("undrain")
-
-        return Actor()
+    def step(self) -> None:
+        pass
 
     def state(self) -> FleetState:
         if self.fleet_is_away:
@@ -70,16 +64,12 @@ class Actors:
             1, True, members, gateways=(GatewayState("gateway-0", 1, "", age_s=0.0),), loads=loads, totals={}
         )
 
-    def step(self, wanted) -> None:
-        for instance_id in self.specs.keys() - wanted:
-            del self.specs[instance_id], self.members[instance_id]
-
 
 class Rounds:
     """A deployment's rounds. watches: those begun, in their order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.actors = Actors()
+        self.watched = Watched()
         self.said: list[str] = []
         self.watches: list[Watch] = []
         monkeypatch.setattr(external_instances, "watch_pods", self._begin)
@@ -92,16 +82,14 @@ class Rounds:
     def configure(self, **values: object) -> None:
         config = load_config(None, {"pools": {"sims": {"simulate": {"count": 1}}}, **values})
         if self.external is None:
-            self.external = ExternalInstances(config, self.actors, self.said.append, self.actors.state)
-            for placed in self.external.ids.values():
-                self.actors.add(placed)
+            self.external = ExternalInstances(config, self.watched, self.said.append, self.watched.state)
         self.external.config = config
 
     def round(self) -> set[str]:
         """Those there are after it."""
         self.external.round()
-        self.actors.step(self.external.ids.keys())
-        return set(self.actors.specs)
+        assert self.external.ids.keys() == self.watched.specs.keys()
+        return set(self.watched.specs)
 
 
 @pytest.fixture
@@ -115,48 +103,48 @@ def named(*ids: str, **more: object) -> list[dict[str, object]]:
 
 def test_what_the_configuration_names_comes_at_once_and_leaves_when_it_is_drained(rounds):
     rounds.configure(instances=named(A))
-    rounds.actors.busy.add(A)
+    rounds.watched.busy.add(A)
     assert rounds.round() == {A}
     rounds.configure(instances=named(B))
     assert rounds.round() == {A, B}
-    assert rounds.actors.told == [(A, "drain")]
-    rounds.actors.busy.clear()
+    assert rounds.watched.told == [(A, "drain")]
+    rounds.watched.busy.clear()
     assert rounds.round() == {B}
 
 
 def test_one_that_is_named_again_before_it_has_left_stays(rounds):
     rounds.configure(instances=named(A, B))
-    rounds.actors.busy.add(B)
+    rounds.watched.busy.add(B)
     rounds.configure(instances=named(A))
     rounds.round()
     rounds.configure(instances=named(A, B))
     assert rounds.round() == {A, B}
-    assert rounds.actors.told == [(B, "drain"), (B, "undrain")]
+    assert rounds.watched.told == [(B, "drain"), (B, "undrain")]
 
 
 def test_one_that_is_named_again_with_other_settings_first_leaves(rounds):
     rounds.configure(instances=named(A, B))
-    rounds.actors.busy.add(B)
+    rounds.watched.busy.add(B)
     rounds.configure(instances=named(A))
     rounds.round()
     rounds.configure(instances=[*named(A), *named(B, capacity={"max_running": 3})])
     assert rounds.round() == {A, B}
-    assert rounds.actors.specs[B].capacity.max_running != 3
-    rounds.actors.busy.clear()
+    assert rounds.watched.specs[B].capacity.max_running != 3
+    rounds.watched.busy.clear()
     rounds.round()
     assert rounds.round() == {A, B}
-    assert rounds.actors.specs[B].capacity.max_running == 3
+    assert rounds.watched.specs[B].capacity.max_running == 3
 
 
 def test_one_that_was_told_to_drain_while_fleet_is_away_is_told_when_it_may_stay(rounds):
     rounds.configure(instances=named(A, B))
     rounds.configure(instances=named(A))
-    rounds.actors.fleet_is_away = True
+    rounds.watched.fleet_is_away = True
     with pytest.raises(RayError):
         rounds.round()
     rounds.configure(instances=named(A, B))
     rounds.round()
-    assert rounds.actors.told[-1] == (B, "undrain")
+    assert rounds.watched.told[-1] == (B, "undrain")
 
 
 @pytest.mark.parametrize(
@@ -172,13 +160,13 @@ def test_a_pod_that_vanishes_is_let_go_at_once_if_it_was_told_to_end(rounds, van
     assert rounds.round() == set()
     watch.found = {A: False, B: False}
     assert rounds.round() == {A, B}
-    rounds.actors.busy.add(B)
+    rounds.watched.busy.add(B)
     watch.found = vanishes_after
     assert rounds.round() == {A, B}
     watch.found = {A: False}
     assert rounds.round() == left
-    assert (B, "drain") in rounds.actors.told
-    rounds.actors.busy.clear()
+    assert (B, "drain") in rounds.watched.told
+    rounds.watched.busy.clear()
     assert rounds.round() == {A}
 
 
@@ -189,7 +177,7 @@ def test_other_pods_are_looked_for_and_nobody_leaves_until_they_are_found(rounds
     rounds.configure(discovery={"kubernetes": {"label_selector": "app=other"}})
     assert rounds.round() == {A}
     assert rounds.watches[0].stopped
-    assert rounds.actors.told == []
+    assert rounds.watched.told == []
     rounds.watches[1].found = {B: False}
     assert rounds.round() == {B}
 

@@ -4,7 +4,7 @@ import pytest
 
 from dualmap.router.cli.main import main
 from dualmap.router.config.config import DualMapConfig
-from dualmap.router.config.instance_specs import instance_specs, is_scaled, scaled_prefix, scaled_spec
+from dualmap.router.config.instance_specs import external_specs, is_scaled, own_specs, scaled_prefix, scaled_spec
 from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.scheduler import InstanceCapacity
 from dualmap.scheduler.fleet.member import MemberState
@@ -139,7 +139,7 @@ def config_of(text: str, directory) -> DualMapConfig:
 
 def test_instances_are_named_by_their_pool(tmp_path):
     config = config_of(TWO, tmp_path)
-    specs = {placed.spec.instance_id: placed.spec for placed in instance_specs(config)}
+    specs = {placed.spec.instance_id: placed.spec for placed in own_specs(config)}
     assert {i: spec.pool for i, spec in specs.items()} == {"sim-0": "", "sim-1": "", "code-sim-0": "code"}
     assert "coder" in specs["code-sim-0"].command
     prefix = scaled_prefix("code", config.all_pools()["code"])
@@ -184,7 +184,7 @@ instances:
 
 
 def test_the_share_of_the_rings_is_by_speed_unless_it_is_named(tmp_path):
-    specs = [placed.spec for placed in instance_specs(config_of(MIXED, tmp_path))]
+    specs = [placed.spec for placed in external_specs(config_of(MIXED, tmp_path))]
     weights = {spec.instance_id: spec.capacity.weight for spec in specs}
     mean = (6250 + 12500 + 6250) / 3
     assert weights == {"a:1": 6250 / mean, "b:1": 12500 / mean, "c:1": 5}
@@ -193,7 +193,7 @@ def test_the_share_of_the_rings_is_by_speed_unless_it_is_named(tmp_path):
 
 def test_all_alike_weigh_one_also_those_that_scaling_starts(tmp_path):
     config = config_of("simulate: {count: 2, capacity: {prefill_tokens_per_s: 100}}", tmp_path)
-    weights = [placed.spec.capacity.weight for placed in instance_specs(config)]
+    weights = [placed.spec.capacity.weight for placed in own_specs(config)]
     assert [*weights, scaled_spec(config, "", 0.0, "sim-7").spec.capacity.weight] == [1.0, 1.0, 1.0]
 
 

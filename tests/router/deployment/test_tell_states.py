@@ -10,6 +10,7 @@ WHERE = Endpoint("h", 1)
 class Told:
     def __init__(self) -> None:
         self.now = 0.0
+        self.incarnation = 1
         self.lines: list[str] = []
         self.states = TellStates(self.lines.append, lambda: self.now)
 
@@ -19,7 +20,12 @@ class Told:
         self.lines.clear()
         self.states.note(
             Member(
-                i, 1, Endpoint("h", 1), state=state, capacity=InstanceCapacity(), reason="" if state is READY else "why"
+                i,
+                self.incarnation,
+                Endpoint("h", 1),
+                state=state,
+                capacity=InstanceCapacity(),
+                reason="" if state is READY else "why",
             )
             for i, state in states.items()
         )
@@ -31,14 +37,14 @@ def test_an_instance_that_is_lost_is_told_with_the_reason_and_so_is_its_return()
     assert told.note(0, a=READY, b=READY) == []
     assert told.note(1, a=LOST, b=READY) == ["a is lost: why"]
     assert told.note(1, a=LOST, b=READY) == []
-    assert told.note(1, a=READY, b=STARTING) == ["a is ready", "b is starting: why"]
+    assert told.note(1, a=READY, b=STARTING) == ["a is ready again", "b is starting: why"]
 
 
 def test_one_that_comes_and_goes_is_told_once_in_a_while():
     told = Told()
     told.note(0, a=READY)
     lines = [line for _ in range(4) for state in (LOST, READY) for line in told.note(1, a=state)]
-    assert lines == ["a is lost: why", "a is ready"]
+    assert lines == ["a is lost: why", "a is ready again"]
     assert told.note(CALM_S, a=LOST) == ["a is lost: why"]
 
 
@@ -62,3 +68,14 @@ def test_what_is_stopped_or_leaves_is_no_loss():
     told.note(0, a=READY, b=READY, c=READY)
     assert told.note(1, a=MemberState.DRAINING, b=MemberState.STOPPING) == []
     assert told.note(1, b=MemberState.STOPPED) == []
+
+
+def test_one_that_was_gone_between_two_looks_is_told_to_be_back():
+    told = Told()
+    told.note(0, a=READY)
+    told.incarnation = 2
+    assert told.note(1, a=READY) == ["a is ready again: it was gone for a moment"]
+    told.incarnation = 3
+    assert told.note(1, a=READY) == []
+    assert told.note(CALM_S, a=READY) == ["a is ready again: it was gone for a moment"]
+    assert told.note(CALM_S, a=READY) == []

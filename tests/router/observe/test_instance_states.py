@@ -71,6 +71,19 @@ def test_a_state_is_shown_as_fleet_tells_it_and_logged_once(shown):
     assert shown.logged() == [("lost", "gone", "")]
 
 
+def test_another_server_at_the_address_of_a_ready_one_is_logged(shown):
+    another = replace(member("a"), incarnation=2, reason="another process came to this address")
+    shown.apply(another, member("b"))
+    shown.apply(another, member("b", MemberState.DRAINING))
+    assert shown.logged() == [("ready", "ready", "another process came to this address")]
+
+
+def test_a_lost_one_that_is_tried_again_is_not_logged_again(shown):
+    for incarnation in range(1, 4):
+        shown.apply(replace(member("a", MemberState.LOST, "connection refused"), incarnation=incarnation))
+    assert shown.logged() == [("ready", "lost", "connection refused")]
+
+
 def test_one_that_refused_a_request_is_suspect_for_a_moment(shown):
     shown.handle(RequestArrived(Request("r", (), 100)))
     dispatched = next(i for i, view in shown.scheduler.instances.items() if view.running_count)

@@ -122,7 +122,9 @@ def test_a_phone_shows_all_without_scrolling_sideways(fleet, tmp_path, scheme):
         async with simulated(fleet, 3) as shown, open_page(shown.url, PHONE, scheme, TOKEN) as seen:
             await shown.ask(12)
             await expect(seen.page.locator("#prefixes li")).to_have_count(3)
-            await expect(seen.page.locator("#instances")).to_contain_text("sim-2")
+            lost = replace(shown.member(2, MemberState.LOST), reason="its start failed: " + "no/such/folder/" * 9)
+            shown.fleet.apply(shown.member(0), shown.member(1), lost)
+            await expect(seen.page.locator("#instances")).to_contain_text("its start failed")
             assert await seen.overflow_px() <= 0
             dark = await seen.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
             assert dark == (scheme == "dark")

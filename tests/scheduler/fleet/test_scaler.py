@@ -234,6 +234,17 @@ def test_an_instance_that_does_not_come_back_makes_room_for_another():
     assert pool.look() == ("sim-0", "sim-2")
 
 
+def test_an_instance_that_is_started_again_is_waited_for_and_none_is_started_beside_it():
+    pool = Pool({"sim-0": READY, "sim-1": STARTING})
+    for _ in range(10):
+        assert pool.look() == ("sim-0", "sim-1")
+        pool.now += LOST_S
+    pool.members = {"sim-0": READY, "sim-1": LOST}
+    assert pool.look() == ("sim-0", "sim-1")
+    pool.now += LOST_S
+    assert pool.look() == ("sim-0", "sim-2")
+
+
 def test_other_bounds_hold_from_now_on_with_the_history_that_they_ask_for():
     pool = Pool({"sim-0": READY, "sim-1": READY}, told=None, max_replicas=2, up_window_s=2.0, down_window_s=4.0)
     pool.look()

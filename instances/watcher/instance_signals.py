@@ -1,4 +1,4 @@
-"""What one instance says of itself: collected from its metrics and KV events, taken by the actor for its reports."""
+"""What one instance says of itself: collected from its metrics and KV events, taken for the reports to Fleet."""
 
 import asyncio
 import time
@@ -22,7 +22,8 @@ class SignalCollector:
         self._instance_id = instance_id
         self._clock = clock
         self._load: LoadSample | None = None
-        self._steps: int | None = None
+        self._told_load: LoadSample | None = None  # in the last report
+        self._busy_steps: int | None = None
         self._sampled_at = 0.0
         self._events: KvEventStream | None = None
         self._exact = False
@@ -32,20 +33,21 @@ class SignalCollector:
 
     def reset(self) -> None:
         """The server has begun a new life."""
-        self._steps = None
-        self._load = None
+        self._busy_steps = None
+        self._load = self._told_load = None
         self._events = None
         self._changes = []
         self._told = 0
         self._tell_all = False
 
     @property
-    def steps(self) -> int | None:
-        """Of the engine, as last scraped; None where that is not known, or too old to tell a standstill."""
-        return self._steps if self._clock() - self._sampled_at < STEPS_VALID_S else None
+    def busy_steps(self) -> int | None:
+        """Steps of the engine, as last scraped while it had requests; None where it has none, or that is not known, or
+        too old to tell a standstill."""
+        return self._busy_steps if self._clock() - self._sampled_at < STEPS_VALID_S else None
 
     def note_metrics(self, metrics: ServerMetrics) -> None:
-        self._steps = metrics.steps
+        self._busy_steps = metrics.steps if metrics.running or metrics.waiting else None
         self._load = LoadSample(
             metrics.running,
             metrics.waiting,
@@ -74,6 +76,17 @@ class SignalCollector:
         except zmq.ZMQError as error:
             self._events.status.error = f"{source.endpoint}: {error}"
 
+    def take_again(self) -> float | None:
+        """How long ago the load that was told last was seen again, negative where it was not, if that is all there is
+        to be reported; None where `take` has more."""
+        same = self._load is None or self._load == self._told_load
+        if not same or self._changes or self._tell_all or self._events is not None:
+            return None
+        if self._load is None:
+            return -1.0
+        self._load = None
+        return self._clock() - self._sampled_at
+
     def take(self) -> InstanceSignals:
         """What is to be reported; each sample and each change of the cache is handed over once."""
         changes, told = tuple(self._changes), self._told
@@ -83,7 +96,8 @@ class SignalCollector:
         self._changes = []
         self._told = told + len(changes)
         self.has_news.clear()
-        load, self._load = self._load, None
+        self._told_load = load = self._load
+        self._load = None
         age_s = self._clock() - self._sampled_at if load is not None else 0.0
         return InstanceSignals(
             self._instance_id,

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 import zmq
 
-from dualmap.instances.actor.instance_signals import STEPS_VALID_S, SignalCollector
 from dualmap.instances.server.metrics import ServerMetrics
 from dualmap.instances.spec import KvEventSource
+from dualmap.instances.watcher.instance_signals import STEPS_VALID_S, SignalCollector
 from dualmap.scheduler.blocks import hash_tokens, token_root
 from dualmap.scheduler.events import BlocksStored, CacheCleared
 from dualmap.scheduler.fleet.signals import InstanceSignals, KvEventState, LoadSample
@@ -96,11 +96,35 @@ def test_a_sample_is_handed_over_once_with_its_age():
         ServerMetrics(running=2, waiting=1, kv_used=0.5, preemptions=3, steps=40, prompt_tokens=5, generation_tokens=6)
     )
     clock.now += 0.25
-    assert collector.steps == 40
+    assert collector.busy_steps == 40
     assert collector.take() == InstanceSignals("a", LoadSample(2, 1, 0.5, preemptions=3, progress=51), 0.25)
     assert collector.take() == InstanceSignals("a")
     clock.now += STEPS_VALID_S
-    assert collector.steps is None
+    assert collector.busy_steps is None
+
+
+def test_a_load_that_is_seen_again_is_told_by_its_age():
+    clock = Clock()
+    collector = SignalCollector("a", clock)
+    collector.note_metrics(ServerMetrics(running=1))
+    assert collector.take_again() is None
+    assert collector.take().load == LoadSample(1, 0, 0.0)
+    assert collector.take_again() < 0.0
+    collector.note_metrics(ServerMetrics(running=1))
+    clock.now += 0.5
+    assert collector.take_again() == 0.5
+    assert collector.take_again() < 0.0
+    collector.note_metrics(ServerMetrics(running=2))
+    assert collector.take_again() is None
+    assert collector.take().load == LoadSample(2, 0, 0.0)
+    collector.tell_all()
+    assert collector.take_again() is None
+
+
+def test_an_idle_engine_stands_still_without_a_fault():
+    collector = SignalCollector("a", Clock())
+    collector.note_metrics(ServerMetrics(steps=40))
+    assert collector.busy_steps is None
 
 
 def test_changes_of_the_cache_are_handed_over_once_and_all_of_it_when_they_were_lost():

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from dualmap.instances.actor.adapter_keeper import AdapterKeeper
+from dualmap.instances.server.server_client import ServerClient
+from dualmap.instances.watcher.adapter_keeper import AdapterKeeper
 from dualmap.scheduler.fleet.messages import ReportAnswer
 from dualmap.scheduler.fleet.wanted_adapters import WantedAdapters
 from tests.kept_server import KeptServer
@@ -20,6 +21,10 @@ def server():
     server.close()
 
 
+def client(server: KeptServer) -> ServerClient:
+    return ServerClient(server.endpoint)
+
+
 def keeper(*loads: tuple[str, bytes]) -> AdapterKeeper:
     keeper = AdapterKeeper("i")
     keeper.hear(ReportAnswer(adapters=WantedAdapters(7, loads=loads)))
@@ -30,10 +35,10 @@ def test_a_server_gets_what_it_lacks_and_nothing_twice(server):
     async def story() -> None:
         kept = keeper(("sql", SQL), ("old", b""))
         assert kept.due.is_set()
-        assert await kept.look_after(server.endpoint, [])
+        assert await kept.look_after(client(server), [])
         assert server.adapters == {"sql": "/sql"}
         assert not kept.due.is_set()
-        assert not await kept.look_after(server.endpoint, ["sql"])
+        assert not await kept.look_after(client(server), ["sql"])
         assert server.seen == ["POST /v1/load_lora_adapter"]
 
     asyncio.run(story())
@@ -42,9 +47,9 @@ def test_a_server_gets_what_it_lacks_and_nothing_twice(server):
 def test_one_that_joins_also_loses_what_was_unloaded_while_it_was_away(server):
     async def story() -> None:
         server.adapters = {"old": "/old", "own": "/own"}
-        assert await keeper(("old", b""), ("sql", SQL)).join(server.endpoint, ["old", "own"])
+        assert await keeper(("old", b""), ("sql", SQL)).join(client(server), ["old", "own"])
         assert server.adapters == {"own": "/own", "sql": "/sql"}
-        assert not await keeper().join(server.endpoint, ["own"])
+        assert not await keeper().join(client(server), ["own"])
 
     asyncio.run(story())
 
@@ -53,11 +58,11 @@ def test_what_a_server_does_not_load_is_said_once_and_tried_again(server, caplog
     async def story() -> None:
         server.refuses = 500
         kept = keeper(("sql", SQL))
-        assert not await kept.look_after(server.endpoint, [])
-        assert not await kept.look_after(server.endpoint, [])
+        assert not await kept.look_after(client(server), [])
+        assert not await kept.look_after(client(server), [])
         assert [record.getMessage() for record in caplog.records] == ["i does not load the adapter sql: HTTP 500"]
         server.refuses = 0
-        assert await kept.look_after(server.endpoint, [])
+        assert await kept.look_after(client(server), [])
 
     asyncio.run(story())
 

@@ -1,0 +1,66 @@
+"""Single looks at a server, and what they show."""
+
+from typing import Any
+
+from dualmap.instances.server.metrics import MetricsReader, ServerMetrics
+from dualmap.instances.server.model_cards import ModelCardsError, model_cards
+from dualmap.instances.server.reasons import no_model_list, no_token, refused
+from dualmap.instances.server.server_client import OK_STATUS, NoAnswerError, ServerClient
+from dualmap.scheduler.fleet.member import MemberState
+
+HEALTH_TIMEOUT_S = 2.0  # a server that takes longer to answer /health is not well
+SCRAPE_TIMEOUT_S = 2.0
+PROBE_TIMEOUT_S = 30.0  # longer than the longest step
+NO_ANSWER = 0
+ENGINE_FAILED_STATUS = 500
+HEALTH_PATH, MODELS_PATH, METRICS_PATH, PROBE_PATH = "/health", "/v1/models", "/metrics", "/v1/completions"
+ASLEEP = "it is asleep"  # on purpose, so it is waited for, not started anew
+
+
+class NotReadyError(Exception):
+    """The server cannot be used; the message is the reason. state: STARTING if it answers, else LOST."""
+
+    def __init__(self, state: MemberState, reason: str) -> None:
+        super().__init__(reason)
+        self.state = state
+
+
+async def ask_health(server: ServerClient) -> None:
+    """Raises NotReadyError."""
+    await _get(server, HEALTH_PATH)
+
+
+async def ask_models(server: ServerClient) -> tuple[dict[str, Any], ...]:
+    """The `data` entries of its GET /v1/models. Raises NotReadyError."""
+    body = await _get(server, MODELS_PATH)
+    try:
+        return model_cards(body)
+    except ModelCardsError:
+        raise NotReadyError(MemberState.STARTING, no_model_list(MODELS_PATH)) from None
+
+
+async def ask_metrics(server: ServerClient, reader: MetricsReader) -> ServerMetrics | None:
+    """None where there are none, or none of vLLM. Raises NoAnswerError."""
+    status, body = await server.get(METRICS_PATH, SCRAPE_TIMEOUT_S)
+    return reader.read(body) if status == OK_STATUS else None
+
+
+async def ask_token(server: ServerClient, model: str) -> None:
+    """A server that refuses the request, as a model without completions does, is alive. Raises NotReadyError."""
+    body = {"model": model, "prompt": "a", "max_tokens": 1, "temperature": 0}
+    try:
+        status, _ = await server.post(PROBE_PATH, body, PROBE_TIMEOUT_S)
+    except NoAnswerError:
+        status = NO_ANSWER
+    if status in (NO_ANSWER, ENGINE_FAILED_STATUS):
+        raise NotReadyError(MemberState.STARTING, no_token(PROBE_PATH, status))
+
+
+async def _get(server: ServerClient, path: str) -> bytes:
+    try:
+        status, body = await server.get(path, HEALTH_TIMEOUT_S)
+    except NoAnswerError as error:
+        raise NotReadyError(MemberState.LOST, str(error)) from None
+    if status != OK_STATUS:
+        raise NotReadyError(MemberState.STARTING, refused(path, status, bool(server.endpoint.key_file)))
+    return body

@@ -1,0 +1,147 @@
+"""The states of servers as people are told them: `dualmap up` with real Ray; servers that refuse, load, answer
+nonsense, want a key, are killed and come back."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import WAIT_S, await_that
+from tests.deployment import Deployment, ask, deployed, free_port
+
+pytestmark = pytest.mark.ray
+
+SIM = (sys.executable, "-m", "dualmap.instances.simulated.cli")
+ELASTIC = "simulate: {count: 1}\nscaling: {min_replicas: 1, max_replicas: 2}\nlogs: {format: json}\n"
+
+
+@contextmanager
+def answering(port: int, status: int, body: bytes = b"ok") -> Iterator[None]:
+    """Something at the port that answers everything so."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Answer)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def simulated(port: int, *flags: str) -> Iterator[subprocess.Popen]:
+    server = subprocess.Popen([*SIM, "--port", str(port), *flags], stdout=subprocess.DEVNULL)
+    try:
+        yield server
+    finally:
+        server.kill()
+        server.wait()
+
+
+def shown(deployment: Deployment, instance_id: str) -> tuple[str, str]:
+    member = deployment.members()[instance_id]
+    assert member["for_s"] >= 0
+    return member["state"], member["reason"]
+
+
+def await_shown(deployment: Deployment, instance_id: str, state: str, reason: str) -> None:
+    await_that(lambda: shown(deployment, instance_id) == (state, reason), f"{instance_id} is {state}: {reason}")
+
+
+def await_said(deployment: Deployment, beginning: str) -> None:
+    await_that(lambda: any(line.startswith(beginning) for line in deployment.output), f"it says {beginning!r}")
+
+
+def changes(directory: Path, instance_id: str) -> list[tuple[str, str, str]]:
+    """Of the instance's state, as the gateway has logged them."""
+    lines = map(json.loads, (directory / "runs/logs/gateway-0.log").read_text().splitlines())
+    return [
+        (line["from"], line["to"], line["reason"])
+        for line in lines
+        if line["message"] == "instance state" and line["instance"] == instance_id
+    ]
+
+
+def test_a_watched_server_is_told_through_all_its_states(tmp_path):
+    port, nonsense, locked = free_port(), free_port(), free_port()
+    here = [f"127.0.0.1:{number}" for number in (port, nonsense, locked)]
+    flags = [f"--instance=http://{address}" for address in here]
+    instance, no_vllm, wants_key = here
+    with (
+        answering(nonsense, 200),
+        simulated(locked, "--api-key", "secret"),
+        deployed(*flags, "--log-format", "json", directory=tmp_path) as deployment,
+    ):
+        await_shown(deployment, instance, "lost", "connection refused")
+        reason = "answers, but is no vLLM server: /v1/models is no list of models"
+        await_shown(deployment, no_vllm, "starting", reason)
+        await_shown(deployment, wants_key, "starting", "401: it wants a key (gateway.instance_key_file)")
+        with answering(port, 503):
+            await_shown(deployment, instance, "starting", "503: it loads its model")
+        with simulated(port):
+            await_shown(deployment, instance, "ready", "")
+            assert ask(deployment, "Hello", max_tokens=2)
+        await_said(deployment, f"{instance} is ready")
+        await_shown(deployment, instance, "lost", "connection refused")
+        await_said(deployment, f"{instance} is lost: connection refused")
+        with simulated(port):
+            await_shown(deployment, instance, "ready", "")
+            await_said(deployment, f"{instance} is ready again")
+            command = [
+                sys.executable,
+                "-m",
+                "dualmap",
+                "status",
+                "--admin",
+                f"http://127.0.0.1:{deployment.admin_port}",
+            ]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S)
+            assert f"  {reason}\n" in done.stdout
+            assert f'dualmap_instance_state{{instance="{no_vllm}",state="starting"}} 1.0' in deployment.metrics()
+        seen = [line[1:] for line in changes(tmp_path, instance) if line[1] != "suspect"]
+        assert ("lost", "connection refused") in seen
+        assert ("starting", "503: it loads its model") in seen
+        assert [state for state, _ in seen].count("ready") >= 2
+        assert len(changes(tmp_path, no_vllm)) <= 2, "it is told, not flapped over"
+
+
+def test_a_killed_server_of_ours_is_starting_until_it_is_back_and_none_is_started_beside_it(tmp_path):
+    with deployed(directory=tmp_path, config=ELASTIC) as deployment:
+        await_that(lambda: deployment.ready_count() == 1, "it is ready")
+        before = deployment.members()["sim-0"]
+        os.kill(before["pid"], signal.SIGKILL)
+
+        def back() -> bool:
+            (member,) = deployment.status()["members"]
+            return member["state"] == "ready" and member["incarnation"] > before["incarnation"]
+
+        await_that(back, "the same instance is ready again")
+        assert ask(deployment, "Hello", max_tokens=2)
+        (lost, again) = changes(tmp_path, "sim-0")[-2:]
+        assert lost == ("ready", "starting", "its server ended with exit code -9: Killed; started again")
+        assert again == ("starting", "ready", "")
+        await_said(deployment, "sim-0 is ready again")
+        assert not any("sim-1" in line for line in deployment.output)
