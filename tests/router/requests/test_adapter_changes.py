@@ -344,6 +344,7 @@ async def test_without_fleet_or_an_instance_nothing_is_changed(loading, servers,
 
 async def test_in_a_pool_of_different_models_adapters_are_the_servers_own_business(loading, servers):
     async with loading() as f:
+        wishes_of(f)
         other = {"model_cards": ({"id": "big"},)}
         f.apply(f.member(0, model_cards=(BASE,)), f.member(1, **other), f.member(2, MemberState.LOST))
         client = await f.client()
