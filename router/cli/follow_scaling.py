@@ -80,6 +80,7 @@ def progress(scaling: Scaling) -> str:
         for i in scaling["instances"]
         if i["state"] == "draining" and i["running"] + i["waiting"]
     ]
+    parts += [f"{i['instance_id']}: {i['reason']}" for i in scaling["instances"] if i["ours"] and i["reason"]]
     restart = scaling["restart"]
     if restart is not None and not restart["done"]:
         parts.append(f"restarted {len(restart['finished'])} of {len(restart['ids'])}, {restart['step']}")

@@ -70,7 +70,8 @@ class FleetCore:
         self._reported_at[instance_id] = now
         if known != member:
             self._members[instance_id] = member
-            if known is not None and known.is_same_to_gateways(member):
+            last_word = member.state is MemberState.STOPPED  # it is forgotten next
+            if known is not None and known.is_same_to_gateways(member) and not last_word:
                 self._retold = True
             else:
                 self._members_changed()

@@ -1,5 +1,6 @@
 import errno
 import socket
+import ssl
 
 import pytest
 
@@ -17,6 +18,12 @@ from dualmap.instances.server.reasons import (
 from dualmap.instances.server.start import free_ports
 
 
+def untrusted() -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_message = "self-signed certificate"
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -28,6 +35,10 @@ from dualmap.instances.server.start import free_ports
         (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), "no answer within 2 s"),
         (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "its name is not known"),
         (OSError(errno.EHOSTUNREACH, "No route to host"), "no route to its host"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), "there is no such socket"),
+        (OSError("Multiple exceptions: one, other"), "no connection: Multiple exceptions: one, other"),
+        (untrusted(), "its certificate is not trusted: self-signed certificate"),
+        (ssl.SSLError(1, "wrong version number"), "no TLS connection: wrong version number: does it speak plain HTTP?"),
     ],
 )
 def test_a_server_that_does_not_answer(error, reason):

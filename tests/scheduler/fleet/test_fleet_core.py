@@ -108,6 +108,14 @@ def test_what_gateways_only_show_is_published_once_a_second():
     assert fleet.sync(told.epoch).members == (ready("a"),)
 
 
+def test_a_stopped_instance_is_told_at_once_since_it_is_forgotten_next():
+    fleet = Told("a")
+    fleet.report(replace(ready("a"), state=MemberState.STOPPING))
+    epoch = fleet.sync().epoch
+    fleet.report(replace(ready("a"), state=MemberState.STOPPED))
+    assert fleet.sync(epoch).members[0].state is MemberState.STOPPED
+
+
 def test_a_reason_that_changes_holds_up_nobody_who_waits_for_an_instance_to_be_drained():
     fleet = Told("a")
     draining = replace(ready("a"), state=MemberState.DRAINING)

@@ -1,0 +1,14 @@
+from dualmap.router.cli.follow_scaling import progress
+
+
+def test_progress_counts_states_and_says_why_one_of_ours_is_not_ready():
+    idle = {"ours": True, "running": 0, "waiting": 0, "reason": ""}
+    instances = [
+        {**idle, "instance_id": "sim-0", "state": "ready"},
+        {**idle, "instance_id": "sim-1", "state": "draining", "running": 2, "waiting": 1},
+        {**idle, "instance_id": "sim-2", "state": "starting", "reason": "its start failed: no GPU"},
+        {**idle, "instance_id": "h:1", "state": "lost", "reason": "connection refused", "ours": False},
+    ]
+    assert progress({"instances": instances, "restart": None}) == (
+        "1 draining, 1 lost, 1 ready, 1 starting; sim-1 still has 3 requests; sim-2: its start failed: no GPU"
+    )
