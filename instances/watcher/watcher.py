@@ -19,6 +19,7 @@ HEARTBEAT_S = 1.0  # of a server of which nothing was seen: Fleet takes silence 
 class FirstLook(NamedTuple):
     """What was seen of a server at first. reason: why it is not ready; empty where that is not known yet."""
 
+    url: str
     ready: bool
     reason: str
 
@@ -74,7 +75,7 @@ class Watcher:
                 for server in self._servers.values():
                     await server.watched.decided.wait()
         members = [server.watched.member for server in self._servers.values()]
-        return {m.instance_id: FirstLook(m.state in SERVING, m.reason) for m in members}
+        return {m.instance_id: FirstLook(str(m.endpoint), m.state in SERVING, m.reason) for m in members}
 
     async def drain(self, instance_id: str) -> bool:
         """No gateway gives it requests from now on. False if it is not watched here."""

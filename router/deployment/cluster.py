@@ -255,12 +255,12 @@ def told(error: Exception) -> str:
 
 def seen_first(looks: Mapping[str, FirstLook]) -> str:
     """A line: how many instances are ready, and why others are not."""
-    missing = [f"{i}: {look.reason or 'no answer yet'}" for i, look in looks.items() if not look.ready]
+    missing = [f"{look.url}: {look.reason or 'no answer yet'}" for look in looks.values() if not look.ready]
     line = f"{len(looks) - len(missing)} of {len(looks)} instances ready"
     if not missing:
         return line
     more = f"; and {len(missing) - MISSING_SAID} more" if len(missing) > MISSING_SAID else ""
-    return f"{line}; not yet {'; '.join(missing[:MISSING_SAID])}{more}"
+    return f"{line}: {'; '.join(missing[:MISSING_SAID])}{more}"
 
 
 def _actor(cls: type, name: str, *args: Any, **needs: Any) -> Any:

@@ -69,6 +69,7 @@ class ScriptedServer:
         self._server.daemon_threads = True
         self.port = self._server.server_port
         self.endpoint = Endpoint("127.0.0.1", self.port)
+        self.url = str(self.endpoint)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
 

@@ -15,7 +15,8 @@ def test_each_server_is_seen_at_first_and_why_one_is_missing_is_said(told, serve
         (port,) = free_ports("127.0.0.1", 1)
         await watch.watch(spec_of(server.port, "a"), spec_of(port, "b"))
         first = await watch.watcher.first_looks(WAIT_S)
-        assert first == {"a": (True, ""), "b": (False, "connection refused")}
+        assert first["a"] == (server.url, True, "")
+        assert first["b"] == (f"http://127.0.0.1:{port}", False, "connection refused")
 
     told(tell)
 
@@ -25,7 +26,7 @@ def test_first_looks_do_not_wait_for_a_server_that_hangs(told, server):
 
     async def tell(watch: Watch) -> None:
         await watch.watch(spec_of(server.port))
-        assert await watch.watcher.first_looks(0.1) == {"i": (False, "")}
+        assert await watch.watcher.first_looks(0.1) == {"i": (server.url, False, "")}
 
     told(tell)
 
