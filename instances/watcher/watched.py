@@ -338,6 +338,6 @@ def _number() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _names(cards: tuple[dict[str, Any], ...]) -> list[tuple[str, Any]]:
+def _names(cards: tuple[dict[str, Any], ...]) -> list[tuple[Any, ...]]:
     """All that counts: cards also say when they were made."""
-    return [(card["id"], card.get("parent")) for card in cards]
+    return [(card["id"], card.get("parent"), card.get("max_model_len")) for card in cards]

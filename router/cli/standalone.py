@@ -53,7 +53,7 @@ async def serve(config: DualMapConfig) -> None:
         tokens=load_token_blocks(settings.tokenizer, config.scheduler.block_tokens),
     )
     gateway.service.cors = settings.cors_policy()
-    gateway.admission.aliases = config.model_aliases
+    gateway.admission.set_aliases(config.model_aliases)
     gateway.apply_membership(Membership(1, tuple([await _member(config, instance) for instance in config.instances])))
     await gateway.start(settings.host, settings.port, admin_host=settings.admin_host, admin_port=settings.admin_port)
     collect_less()

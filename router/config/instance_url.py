@@ -1,6 +1,7 @@
 """The URL of a server that runs already -> where it is reached. What is no such URL gets the nearest one that is."""
 
 import re
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
@@ -17,8 +18,9 @@ _BARE_IPV6 = re.compile(r"(https?://)(?=[^/]*:[^/]*:)([0-9a-f:.]+?)(:\d{4,5})?(/
 _SOCKET_OVER_HTTP = re.compile(r"https?://unix:(/[^:]+)")  # as nginx writes it
 
 
+@lru_cache(maxsize=8192)
 def read_url(url: str) -> Endpoint:
-    """Raises ValueError."""
+    """Raises ValueError. Those that are named are asked for again and again, as long as they are watched."""
     if url != url.strip() or any(ord(character) < ord(" ") for character in url):
         raise ValueError(f"{FORMS}, without spaces around it")
     if socket := _SOCKET_OVER_HTTP.match(url):

@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +13,7 @@ from dualmap.router.access.access import Access
 from dualmap.router.gateway.admin import AdminService
 from dualmap.router.gateway.front import Front, HttpFront
 from dualmap.router.gateway.pool import Pool
+from dualmap.router.gateway.sent_prompts import SentPrompts
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.tls import TlsFiles
 from dualmap.router.observe.instance_states import InstanceStates
@@ -44,13 +44,12 @@ from dualmap.scheduler.events import (
 )
 from dualmap.scheduler.fleet.member import SERVING, Membership
 from dualmap.scheduler.fleet.membership_events import membership_events
-from dualmap.scheduler.fleet.messages import GatewayState, PoolPlan, Sent
+from dualmap.scheduler.fleet.messages import GatewayState, PoolPlan
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.signals import SignalNews
 from dualmap.scheduler.snapshot import Move, Snapshot
 
 TICK_S = 0.1  # assumed first tokens are late by half of it on average; a tick of an idle core costs a microsecond
-MAX_SENT = 10_000  # prompts kept for the other gateways until Fleet has been told
 
 
 class Gateway:
@@ -90,7 +89,8 @@ class Gateway:
         self.connections = InstanceConnections(limits, clock)
         self.driver = RequestDriver(self.admission, self.connections, metrics, clock, gateway_id)
         if tokens is not None:
-            self.driver.by_tokens = TokenArrival(tokens, block_tokens, pools[0].core, self.driver.arrive)
+            first = pools[0].core
+            self.driver.by_tokens = TokenArrival(tokens, block_tokens, first, self.driver.arrive, self.admission)
         self.adapters = AdapterChanges(self.connections, lambda: self.admission.models, tuple(cores), gateway_id)
         self.service = RequestService(self.driver, self.admission, self.adapters, access, clock)
         self._tls = tls
@@ -103,12 +103,11 @@ class Gateway:
         self.peers: tuple[GatewayState, ...] = ()  # all gateways, as Fleet knows them
         self.plans: tuple[PoolPlan, ...] = ()
         self.decisions = RecentDecisions()
-        self._shares_sent = False
+        self.sent = SentPrompts()
         self.timelines = {pool.name: PoolTimeline(pool.scheduler.stats, self._started_at) for pool in pools}
         self.driver.dispatched = self._note_dispatch
         self.driver.first_token_came = self._note_first_token
         self._fleet_heard_at: float | None = None  # None: there is no Fleet
-        self._sent: deque[Sent] = deque(maxlen=MAX_SENT)
         self._next_sweep = 0.0
         self._ticking: asyncio.TimerHandle | None = None
         self.front: Front = HttpFront(self.service, limits, clock, tls)
@@ -247,16 +246,6 @@ class Gateway:
         """Counters since the start, by pool."""
         return {name: PoolTotals.of(pool.scheduler.stats) for name, pool in self.pools.items()}
 
-    def share_sent(self, wanted: bool) -> None:
-        """Whether there are other gateways, which want to know the prompts that this one sends."""
-        self._shares_sent = wanted
-
-    def take_sent(self) -> tuple[Sent, ...]:
-        """Prompts dispatched since the last call."""
-        sent = tuple(self._sent)
-        self._sent.clear()
-        return sent
-
     @property
     def listens(self) -> bool:
         """Whether a core wants news of the other gateways soon."""
@@ -297,19 +286,14 @@ class Gateway:
         self.timelines[pool.name].note_choice(dispatch.reason)
         driven = self.driver.exchanges[dispatch.request_id]
         self.decisions.note(pool.name, driven.arrived.request_id, driven.asked.prompt.model, dispatch, attempt)
-        if self._shares_sent and attempt.request.chain:
-            self._sent.append(Sent(dispatch.instance_id, attempt.request.blocks, attempt.request.key_blocks))
+        self.sent.note(dispatch.instance_id, attempt.request)
 
     def _note_first_token(self, dispatch: Dispatch, ttft_s: float) -> None:
         if (pool := self._pool_of.get(dispatch.instance_id)) is not None:
             self.timelines[pool.name].note_first_token(ttft_s)
 
-    def reconfigure(
-        self, configs: Mapping[str, SchedulerConfig], limits: HttpLimits, model_aliases: Mapping[str, str]
-    ) -> None:
+    def reconfigure(self, configs: Mapping[str, SchedulerConfig], limits: HttpLimits) -> None:
         """Settings that hold from now on. configs: by pool. limits: clients' open connections keep those they have."""
-        self.admission.aliases = model_aliases
-        self.admission.apply_membership(self.membership)
         self._limits = self.front.limits = limits
         self.connections.limit(limits)
         for name, config in configs.items():

@@ -75,7 +75,7 @@ class GatewayActor:
         )
         self._gateway.adapters.wishes = self._fleet
         self._gateway.service.cors = settings.cors_policy()
-        self._gateway.admission.aliases = config.model_aliases
+        self._gateway.admission.set_aliases(config.model_aliases)
         self._traces = _watch_requests(self._gateway, config)
         if settings.picker is not None:
             self._gateway.serve_proxies()
@@ -101,7 +101,8 @@ class GatewayActor:
         """Settings of the pools' cores, by pool. `dualmap up` calls this all the time once it has looked at a changed
         configuration: this process may have been restarted with that of the beginning."""
         if reloads.applied > self._gateway.metrics.reloads.applied:
-            self._gateway.reconfigure(configs, limits, model_aliases)
+            self._gateway.reconfigure(configs, limits)
+            self._gateway.admission.set_aliases(model_aliases)
         self._gateway.metrics.reloads = reloads
 
     async def stop(self) -> None:
@@ -169,7 +170,7 @@ class GatewayActor:
         if news.signals is not None:
             gateway.hear(news.signals)
         gateway.note_fleet(news.gateways, news.plans)
-        gateway.share_sent(news.others is not None)
+        gateway.sent.wanted = news.others is not None
         if news.others is not None:
             gateway.hear_others(replace(news.others, told_s=told_s))
         if news.depths:
@@ -183,7 +184,7 @@ class GatewayActor:
 
     def _report(self) -> GatewayReport:
         gateway = self._gateway
-        self._link.note_sent(gateway.take_sent())
+        self._link.note_sent(gateway.sent.take())
         self._link.note_states(gateway.driver.stateful.homes.take_news())
         depths = gateway.depths() if self._link.tell_depths else None
         admin = host_port(self._config.gateway.admin_host, gateway.admin_port)

@@ -3,35 +3,58 @@
 import logging
 import os
 import re
+from time import monotonic
 
 from dualmap.scheduler.fleet.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
+LOOK_INTERVAL_S = 0.25  # between looks at a file: hundreds of instances may have one
 _TOKEN = re.compile(r"[\x21-\x7e]+")  # what a header can hold of it
-
-_known: dict[str, tuple[tuple[int, ...], bytes]] = {}  # by path: version of the file, and the line made of it
 
 
 class WrongKeyError(Exception):
     """The file holds no key; the message says why, and nothing of what it holds."""
 
 
-def authorization_line(endpoint: Endpoint) -> bytes:
-    """Of the head of a request, with its end; empty where the instance wants no key. A file that cannot be read
-    changes nothing."""
-    path = endpoint.key_file
-    if not path:
-        return b""
-    version, line = _known.get(path, ((), b""))
-    found = _version(path)
-    if found != version:
+class KeyFiles:
+    """What the files of keys hold. A file that cannot be read changes nothing. changes: how often one was another."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+        self._lines: dict[str, bytes] = {}  # by path
+        self._versions: dict[str, tuple[int, ...]] = {}
+        self._looked_at: dict[str, float] = {}
+
+    def line(self, path: str) -> bytes:
+        """Of a head, with its end; empty while nothing could be read."""
+        now = monotonic()
+        if now - self._looked_at.get(path, -LOOK_INTERVAL_S) >= LOOK_INTERVAL_S:
+            self._looked_at[path] = now
+            if (version := _version(path)) != self._versions.get(path):
+                self._versions[path] = version
+                self._read(path)
+        return self._lines.get(path, b"")
+
+    def look(self) -> None:
+        """At all files that were asked for."""
+        for path in list(self._looked_at):
+            self.line(path)
+
+    def _read(self, path: str) -> None:
         try:
-            line = b"authorization: Bearer %b\r\n" % read_key(path)
+            self._lines[path] = b"authorization: Bearer %b\r\n" % read_key(path)
+            self.changes += 1
         except WrongKeyError as error:
             logger.error("the key for instances stays as it is: %s", error)
-        _known[path] = found, line
-    return line
+
+
+KEY_FILES = KeyFiles()  # of this process: many instances have one key
+
+
+def authorization_line(endpoint: Endpoint) -> bytes:
+    """Of the head of a request, with its end; empty where the instance wants no key."""
+    return KEY_FILES.line(endpoint.key_file) if endpoint.key_file else b""
 
 
 def read_key(path: str) -> bytes:

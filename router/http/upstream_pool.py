@@ -73,12 +73,14 @@ class UpstreamPool:
             self._idle.remove(connection)
 
     def sweep(self, now: float) -> None:
-        """Close what has been idle for long; the oldest are first in the list. Take over a changed key."""
-        if self.head.brings_key:
-            self.head = head_to(self.endpoint)
+        """Close what has been idle for long; the oldest are first in the list."""
         oldest = now - self.limits.upstream_idle_s
         while self._idle and self._idle[0].idle_since <= oldest:
             self._idle.pop(0).close()
+
+    def renew_key(self) -> None:
+        """Requests bear the key as its file has it by now."""
+        self.head = head_to(self.endpoint)
 
     def warn(self, what: str) -> None:
         """Say in the log what is wrong with the instance; the same only now and then."""

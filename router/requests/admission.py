@@ -33,8 +33,7 @@ class NotAdmittedError(RequestRefusedError):
 
 class Admission:
     """models, ready: as of the membership in use. ready: some instance is. stopping: requests that still come are
-    turned away. cores: by pool, the first one first. ratio: what is learned of the bytes of a token. aliases: names of
-    clients', and what instances call the model."""
+    turned away. cores: by pool, the first one first. ratio: what is learned of the bytes of a token."""
 
     def __init__(
         self,
@@ -50,15 +49,22 @@ class Admission:
         self.ready = False
         self.stopping = False
         self.ratio = TokenRatio()
-        self.aliases: Mapping[str, str] = {}
+        self._membership = Membership()
+        self._aliases: Mapping[str, str] = {}
         self.cores = cores
         self._block_tokens = block_tokens
         self._clock = clock
         self._ask_for_usage = ask_for_usage
         self._isolate_tenants = isolate_tenants
 
+    def set_aliases(self, aliases: Mapping[str, str]) -> None:
+        """Names that clients use from now on, and what instances call the models."""
+        self._aliases = aliases
+        self.apply_membership(self._membership)
+
     def apply_membership(self, membership: Membership) -> None:
-        self.models = ModelList(membership, next(iter(self.cores)), self.aliases)
+        self._membership = membership
+        self.models = ModelList(membership, next(iter(self.cores)), self._aliases)
         self.ready = any(member.state is MemberState.READY for member in membership.members)
 
     def admit(self, arrived: Arrived) -> Asked:
@@ -98,11 +104,16 @@ class Admission:
             key_blocks=() if read.cached else read.blocks,
             session=session if placement is PREFIX else 0,  # others reuse nothing
             model=model,
-            length_tokens=models.length_to_ask(
-                model, prompt.tokens + max(1, read.max_output_tokens), 1.0 if read.prompt_tokens else LENGTH_MARGIN
+            length_tokens=self.length_to_ask(
+                model, prompt.tokens, read.max_output_tokens, exact=read.prompt_tokens > 0
             ),
         )
         return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines)
+
+    def length_to_ask(self, model: str, prompt_tokens: int, max_output_tokens: int, *, exact: bool) -> int:
+        """See Request.length_tokens."""
+        margin = 1.0 if exact else LENGTH_MARGIN
+        return self.models.length_to_ask(model, prompt_tokens + max(1, max_output_tokens), margin)
 
     def gone(self, asked: Asked) -> HttpError | None:
         """What the client is told where nobody serves the model any more; None where somebody does."""

@@ -6,9 +6,9 @@ from dualmap.router.http.upstream import SWITCHING_STATUS
 from dualmap.scheduler.events import FailureCause
 
 ENGINE_FAILED_STATUS = 500  # vLLM: its engine is dead, or it shuts down
-UNAUTHORIZED_STATUS = 401
 BAD_REQUEST_STATUS = 400
 TOO_LONG_WORDS = (b"maximum context length", b"max_model_len")  # vLLM's, in all that it says of it
+UNAUTHORIZED_STATUS = 401
 NOT_FOUND_STATUS = 404
 OVERLOADED_STATUS = 429  # vLLM has none: a proxy before it limits what it gets, or another engine is full
 NO_ANSWERS = {

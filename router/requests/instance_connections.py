@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Set
 
+from dualmap.router.http.instance_key import KEY_FILES
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.requests.instance_work import InstanceWork
@@ -17,6 +18,7 @@ class InstanceConnections:
         self._limits = limits
         self._clock = clock
         self._pools: dict[str, UpstreamPool] = {}
+        self._key_changes = 0
 
     def to(self, instance_id: str) -> UpstreamPool:
         """Return the connections to an instance whose endpoint is set."""
@@ -45,9 +47,14 @@ class InstanceConnections:
         self.work.forget(kept)
 
     def sweep(self, now: float) -> None:
-        """Close what has been idle for long; called periodically."""
+        """Close what has been idle for long, and take over changed keys; called periodically."""
+        KEY_FILES.look()
+        changed = KEY_FILES.changes != self._key_changes
+        self._key_changes = KEY_FILES.changes
         for pool in self._pools.values():
             pool.sweep(now)
+            if changed:
+                pool.renew_key()
 
     def close(self) -> None:
         for pool in self._pools.values():

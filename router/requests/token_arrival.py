@@ -9,6 +9,7 @@ from dataclasses import replace
 from msgspec.structs import replace as replace_field
 
 from dualmap.router.apis.api import Api
+from dualmap.router.requests.admission import Admission
 from dualmap.router.requests.asked import Asked, Prompt
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven
@@ -21,12 +22,15 @@ class TokenArrival:
     """core: whose prompts these are. arrive: takes the request to the core, unless its client has left. late: prompts
     whose tokens took too long."""
 
-    def __init__(self, tokens: TokenBlocks, block_tokens: int, core: Core, arrive: Callable[[Driven], None]) -> None:
+    def __init__(
+        self, tokens: TokenBlocks, block_tokens: int, core: Core, arrive: Callable[[Driven], None], admission: Admission
+    ) -> None:
         self.late = 0
         self.core = core
         self._tokens = tokens
         self._block_tokens = block_tokens
         self._arrive = arrive
+        self._admission = admission
         self._tasks: set[asyncio.Task[None]] = set()
 
     def reads(self, prompt: Prompt, api: Api) -> bool:
@@ -54,10 +58,15 @@ class TokenArrival:
         except TimeoutError:
             self.late += 1
         if known is not None:
+            request = asked.request
+            length_tokens = self._admission.length_to_ask(
+                request.model, known.prompt_tokens, request.max_output_tokens, exact=True
+            )
             request = replace(
-                asked.request,
+                request,
+                length_tokens=length_tokens,
                 blocks=known.blocks,
-                key_blocks=asked.request.blocks,  # it is named alike whether its tokens come in time or not
+                key_blocks=request.blocks,  # it is named alike whether its tokens come in time or not
                 prompt_tokens=known.prompt_tokens,
                 block_tokens=self._block_tokens,
             )

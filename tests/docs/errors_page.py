@@ -8,6 +8,7 @@ from dualmap.router.http.openai_errors import (
     expectation_failed,
     failed,
     head_too_large,
+    instance_key_refused,
     missing_model,
     not_admin,
     rate_limited,
@@ -38,11 +39,11 @@ The gateway answers with an error object as OpenAI's API has it, whose types are
 
 An error of an instance (4xx, or 429 and 500 of the last instance tried) is relayed as the instance sent it; a 500 is
 told, too, where those tried after it have not answered. What a proxy says in an instance's place (408, 502, 503, 504,
-any page of HTML) is not: the request runs elsewhere, or its client gets one of these errors. A stream that fails after
-its first token ends with an event of this object and `[DONE]`, or with the instance's own error event; so does one that
-fails before it when its head has been sent (`gateway.heartbeat_s`). Responses and messages end with an event named
-`error`, as their APIs have it. A plain answer that fails after its first byte ends with a closed connection. `make
-reference` writes this page.
+any page of HTML) is not, nor 401 to a key of the gateway's: the request runs elsewhere, or its client gets one of these
+errors. A stream that fails after its first token ends with an event of this object and `[DONE]`, or with the instance's
+own error event; so does one that fails before it when its head has been sent (`gateway.heartbeat_s`). Responses and
+messages end with an event named `error`, as their APIs have it. A plain answer that fails after its first byte ends
+with a closed connection. `make reference` writes this page.
 
 | status | type | message | when | what to do |
 |---|---|---|---|---|
@@ -144,6 +145,11 @@ OTHERS: tuple[tuple[HttpError, str, str], ...] = (
         NO_STREAM,
         "the answer to a stream's request is plain, and the client has the head of a stream (`gateway.heartbeat_s`)",
         "look at the instance, or set `gateway.heartbeat_s: 0`",
+    ),
+    (
+        instance_key_refused(),
+        "instances answer 401 to the key of the gateway, or to none where clients' keys are not passed on",
+        "put the right key into `gateway.instance_key_file`, or the instance's `key_file`",
     ),
     (stopping(), "the gateway is told to stop", "send to another gateway"),
     (unavailable("Too many connections."), "`limits.max_connections` clients are connected", "use fewer connections"),

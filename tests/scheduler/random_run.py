@@ -32,6 +32,7 @@ from dualmap.scheduler.events import (
     RequestFailed,
     RequestFinished,
     ServedElsewhere,
+    ServedModel,
     SettingsChanged,
     Tick,
 )
@@ -108,6 +109,8 @@ class RandomRun:
             tpot_slo_s=rng.choice((None, None, 0.0, 0.01, 1e-6)),
             key_blocks=rng.choice(((), hash_trace_ids([rng.choice((0, 5)), 6, *range(rng.randrange(3))]))),
             session=rng.choice((0, 1, 2, 2**64 - 1)),
+            model=rng.choice(("", "", "chat", "code")),
+            length_tokens=rng.choice((0, 1000, 5000)),
         )
         self._send(RequestArrived(request))
 
@@ -158,7 +161,9 @@ class RandomRun:
         rng = self._random
         capacity = replace(SMALL, weight=rng.choice((0.5, 1.0, 2.0)), attention_tokens=rng.choice((0, 8000)))
         adapters = rng.choice((("sql", "poems"), ("sql",), ()))
-        self._send(InstanceJoined(instance_id, self._incarnations[instance_id], capacity, adapters=adapters))
+        models = rng.choice(((), (ServedModel("chat", 2000),), (ServedModel("chat", 8000), ServedModel("code"))))
+        incarnation = self._incarnations[instance_id]
+        self._send(InstanceJoined(instance_id, incarnation, capacity, adapters=adapters, models=models))
 
     def _member(self) -> None:
         instance_id = self._random.choice(IDS)

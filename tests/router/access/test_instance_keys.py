@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dualmap.router.http import instance_key
 from dualmap.router.http.instance_key import authorization_line
 from dualmap.scheduler.fleet.endpoint import Endpoint
 from tests.router.access.conftest import A, bearing
@@ -102,7 +103,8 @@ async def test_a_clients_own_key_that_an_instance_refuses_is_its_own_fault(fleet
         assert (await client.post("/v1/chat/completions", CHAT, bearing("right"))).status == 200
 
 
-async def test_a_key_that_cannot_be_read_any_more_stays(tmp_path, caplog):
+async def test_a_key_that_cannot_be_read_any_more_stays(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(instance_key, "LOOK_INTERVAL_S", 0.0)
     path = tmp_path / "key"
     endpoint = Endpoint("h", 1, key_file=str(path))
     path.write_text("first")

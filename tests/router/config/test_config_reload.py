@@ -49,6 +49,7 @@ def changed(**sections: object) -> dict:
         (changed(gateway={"port": 8090}), ["gateway.port cannot change while it runs: 8080 -> 8090"]),
         (changed(scheduler={"ttft_slo_s": 2.0, "tpot_slo_s": 0.05, "max_waiting": 7}), []),
         (changed(limits={"max_body_bytes": 1000}), []),
+        (changed(model_aliases={"gpt-4o": "qwen", "gpt-3.5": "qwen"}), []),
         (
             changed(
                 pools=BASE["pools"]

@@ -17,6 +17,13 @@ def pools(**each: dict) -> dict:
     ("values", "said"),
     [
         (ONE | {"gateway": {"port": 8081}}, "gateway.admin_port: gateway.port and gateway.admin_port must differ"),
+        (ONE | {"model_aliases": {"a": "b", "b": "c"}}, "model_aliases.a: stands for another alias"),
+        (ONE | {"model_aliases": {"a": "a"}}, "model_aliases.a: stands for another alias"),
+        (ONE | {"model_aliases": {"a": ""}}, "model_aliases.a"),
+        (
+            {"instances": [A], "model_aliases": {"a": "b"}, "gateway": {"picker": {}}},
+            "model_aliases: gateway.picker: a proxy sends bodies as they came",
+        ),
         (ONE | {"gateway": {"port": 8082, "count": 2}}, "8081 to 8082, one for each gateway, and 8082"),
         (ONE | {"gateway": {"port": 8081, "host": "0.0.0.0"}}, "must differ"),
         (ONE | {"gateway": {"port": 8081, "host": "localhost"}}, "must differ"),

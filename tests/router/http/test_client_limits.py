@@ -165,7 +165,7 @@ async def test_limits_that_change_hold_for_connections_and_attempts_to_come(flee
         f.apply(f.member(0, endpoint=Endpoint("127.0.0.1", deaf_port)))
         known = await f.client()
         assert (await known.get("/health")).status == 200
-        f.gateway.reconfigure({}, replace(TEST_LIMITS, max_head_bytes=1000, connect_timeout_s=SHORT_S), {})
+        f.gateway.reconfigure({}, replace(TEST_LIMITS, max_head_bytes=1000, connect_timeout_s=SHORT_S))
         long = b"GET /health HTTP/1.1\r\nhost: x\r\nx-long: " + b"a" * 2000 + b"\r\n\r\n"
         client = await f.client()
         await client.send(long)

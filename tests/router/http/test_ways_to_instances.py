@@ -170,6 +170,37 @@ async def test_a_client_who_leaves_is_left_by_the_instance(fleet, tmp_path, way:
         f.check_books_are_empty()
 
 
+class Silent(Instance):
+    """Takes connections and says nothing."""
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open_connections += 1
+        while await reader.read(1024):
+            pass
+        self.open_connections -= 1
+        writer.close()
+
+
+async def test_a_client_who_leaves_while_tls_is_negotiated_leaves_no_connection(fleet):
+    async with fleet(Silent(endpoint=Endpoint("127.0.0.1", tls=True)), connect_timeout_s=60.0) as f:
+        client = await f.client()
+        await client.send(post("/v1/chat/completions", CHAT))
+        await f.until(lambda: f.instances[0].open_connections == 1)
+        client.leave()
+        await f.until(lambda: f.instances[0].open_connections == 0)
+        f.check_books_are_empty()
+
+
+async def test_tls_that_is_not_negotiated_in_time_is_no_connection(fleet, caplog):
+    async with fleet(Silent(endpoint=Endpoint("127.0.0.1", tls=True)), answer, connect_timeout_s=0.5) as f:
+        client = await f.client()
+        for number in range(4):
+            body = {**CHAT, "messages": [{"role": "user", "content": str(number)}]}
+            assert (await client.post("/v1/chat/completions", body)).headers["x-dualmap-instance"] == "i1"
+        await f.until(lambda: f.instances[0].open_connections == 0)
+        assert "i0: no connection in time" in caplog.messages
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_redirect_of_the_instance_is_one_of_the_gateway(fleet, tmp_path, way: Way):
     async def redirect(conversation: Conversation) -> None:

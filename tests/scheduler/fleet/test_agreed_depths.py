@@ -9,8 +9,10 @@ from dualmap.scheduler.fleet.messages import Sent
 from dualmap.scheduler.prefix_key import MIN_CROWD, PrefixKeys
 
 
-def member(instance_id: str, pool: str = "") -> Member:
-    return Member(instance_id, 1, Endpoint("h", 1), state=MemberState.READY, capacity=InstanceCapacity(), pool=pool)
+def member(instance_id: str, pool: str = "", model: str = "") -> Member:
+    cards = ({"id": model},) if model else ()
+    endpoint, capacity = Endpoint("h", 1), InstanceCapacity()
+    return Member(instance_id, 1, endpoint, state=MemberState.READY, capacity=capacity, pool=pool, model_cards=cards)
 
 
 MEMBERS = {m.instance_id: m for m in (member("a"), member("b"), member("c", "other"))}
@@ -50,6 +52,21 @@ def test_prompts_known_by_their_tokens_are_agreed_on_by_the_chain_of_their_keys(
 def test_pools_have_their_own_depths():
     news = agreed_on("c").news(0)
     assert (news[""].depths, len(news["other"].depths)) == ((), 1)
+
+
+def test_what_is_hot_is_hot_among_the_instances_of_its_model():
+    few = {m.instance_id: m for m in (member("a", model="chat"), member("b", model="chat"))}
+    many = few | {f"c{i}": member(f"c{i}", model="code") for i in range(40)}
+    of_code = tuple(Sent("c0", tuple(hash_trace_ids([1, 100 + i]))) for i in range(2000))
+    news = []
+    for members in (few, many):
+        depths = AgreedDepths({"": SchedulerConfig()})
+        depths.resize(members)
+        depths.observe(of_code, members)
+        depths.observe(crowd("a"), members)
+        news.append(dict(depths.news(0)[""].depths))
+    assert news[0] == {hash_trace_ids([0])[0]: 2}
+    assert news[1] == news[0] | {hash_trace_ids([1])[0]: 2}
 
 
 def test_prompts_of_instances_that_are_gone_do_not_count():
