@@ -14,7 +14,7 @@ def add_listen_arguments(group: "argparse._ArgumentGroup") -> None:
         "--port", type=_port, metavar="PORT", help="port to listen on; 0: a free one (required without --uds)"
     )
     group.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on (default %(default)s)")
-    group.add_argument("--uds", metavar="PATH", help="a Unix socket to listen on, in place of a port")
+    group.add_argument("--uds", metavar="PATH", help="a Unix socket to listen on (default: a port)")
     group.add_argument(
         "--ssl-certfile", metavar="FILE", help="certificate chain; with a certificate it speaks HTTPS only"
     )
