@@ -21,10 +21,11 @@ _OTHERS = (
     "vllm:lora_requests_info",
     "process_start_time_seconds",
 )
-_LINES = {name: re.compile(rf"^{name}(\{{.*\}})? (\S+)$".encode(), re.MULTILINE) for name in (*_SUMMED, *_OTHERS)}
+_NAMES = (*_SUMMED, *_OTHERS)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 _NEAR_BYTES = 2048  # numbers before a line grow a little from one text to the next
 _ABSENT = -1
+_ENDS_NAME = (b"{", b" ")
 LOOKS_AGAIN = 16  # readings, of which one looks everywhere: also for what was not there
 
 
@@ -58,14 +59,14 @@ class MetricsReader:
     before."""
 
     def __init__(self) -> None:
-        self._places = dict.fromkeys(_LINES, 0)
+        self._places = dict.fromkeys(_NAMES, 0)
         self._read = 0
 
     def read(self, text: bytes) -> ServerMetrics | None:
         """None if they are not those of a vLLM server, or garbled."""
         self._read += 1
         if self._read % LOOKS_AGAIN == 0:
-            self._places = dict.fromkeys(_LINES, 0)
+            self._places = dict.fromkeys(_NAMES, 0)
         try:
             return self._metrics(text)
         except ValueError:
@@ -110,15 +111,19 @@ class MetricsReader:
         )
 
     def _lines(self, name: str, text: bytes) -> Iterator[tuple[str, float]]:
-        """Labels and value of each; those of a metric stand together, up to the next comment."""
+        """Labels and value of each; those of a metric stand together."""
         if self._places[name] == _ABSENT:
             return
-        begin = self._places[name] = _find(name.encode(), text, self._places[name] - _NEAR_BYTES)
-        if begin == _ABSENT:
-            return
-        end = text.find(b"\n#", begin)
-        for line in _LINES[name].finditer(text, begin, len(text) if end < 0 else end):
-            yield (line[1] or b"").decode(errors="replace"), float(line[2])
+        wanted = name.encode()
+        family = wanted.removesuffix(b"_count")  # a histogram's buckets stand between its counts
+        begin = self._places[name] = _find(wanted, text, self._places[name] - _NEAR_BYTES)
+        while begin >= 0 and text.startswith(family, begin):
+            end = text.find(b"\n", begin)
+            line = text[begin : end if end >= 0 else len(text)]
+            begin = end + 1 if end >= 0 else _ABSENT
+            if line.startswith(wanted) and line[len(wanted) : len(wanted) + 1] in _ENDS_NAME:
+                labels, _, value = line[len(wanted) :].rpartition(b" ")
+                yield labels.decode(errors="replace"), float(value)
 
 
 def read_metrics(text: bytes) -> ServerMetrics | None:
@@ -128,13 +133,13 @@ def read_metrics(text: bytes) -> ServerMetrics | None:
 
 def _find(name: bytes, text: bytes, near: int) -> int:
     """Where the first line of the metric begins; _ABSENT where there is none."""
-    if text.startswith(name) and text[len(name) : len(name) + 1] in (b"{", b" "):
+    if text.startswith(name) and text[len(name) : len(name) + 1] in _ENDS_NAME:
         return 0
     for start in (near, 0) if near > 0 else (0,):
         place = start
         while (place := text.find(b"\n" + name, place)) >= 0:
             place += 1
-            if text[place + len(name) : place + len(name) + 1] in (b"{", b" "):
+            if text[place + len(name) : place + len(name) + 1] in _ENDS_NAME:
                 return place
     return _ABSENT
 

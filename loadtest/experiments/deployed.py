@@ -56,7 +56,7 @@ class Deployed:
 
     def actor_pids(self, class_name: str) -> list[int]:
         """Processes of the actors of that class, the oldest first."""
-        found = [p for p in self._processes() if p.info["cmdline"] and p.info["cmdline"][0].startswith("ray::")]
+        found = [p for p in self.processes() if p.info["cmdline"] and p.info["cmdline"][0].startswith("ray::")]
         return [
             p.info["pid"]
             for p in sorted(found, key=lambda p: p.info["create_time"])
@@ -65,20 +65,23 @@ class Deployed:
 
     def command_pids(self, part: str) -> list[int]:
         """Processes whose command line has that part."""
-        return [p.info["pid"] for p in self._processes() if part in " ".join(p.info["cmdline"] or ())]
+        return [p.info["pid"] for p in self.processes() if part in " ".join(p.info["cmdline"] or ())]
 
-    def _processes(self) -> Iterator[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
+        """All of the deployment's, Ray's included."""
+        found = []
         for process in psutil.process_iter(["pid", "cmdline", "create_time"]):
             try:
                 if process.environ().get(MARK) == self._mark:
-                    yield process
+                    found.append(process)
             except psutil.Error:
                 continue
+        return found
 
 
 @contextmanager
-def deployed(config: Mapping[str, Any], folder: Path) -> Iterator[Deployed]:
-    """Free ports are chosen where the configuration says 0 or nothing. Raises DeploymentError."""
+def deployed(config: Mapping[str, Any], folder: Path, env: Mapping[str, str] | None = None) -> Iterator[Deployed]:
+    """Free ports are chosen where the configuration says 0 or nothing. env: added to ours. Raises DeploymentError."""
     from dualmap.instances.server.start import free_ports
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +98,7 @@ def deployed(config: Mapping[str, Any], folder: Path) -> Iterator[Deployed]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, MARK: mark},
+        env={**os.environ, **(env or {}), MARK: mark},
         start_new_session=True,
     )
     try:

@@ -142,11 +142,6 @@ def _vllm(config: DualMapConfig, pool_name: str, cluster_gpus: float, number: in
     return PlacedSpec("vLLM", spec, vllm.cpus_per_replica, gpus)
 
 
-def external_specs(config: DualMapConfig) -> list[PlacedSpec]:
-    """Of those that run already, in all pools."""
-    return [external_spec(config, name, instance) for name, p in config.all_pools().items() for instance in p.instances]
-
-
 def external_spec(config: DualMapConfig, pool_name: str, instance: ExternalInstance) -> PlacedSpec:
     """Of one that runs already."""
     events = instance.kv_events
@@ -156,9 +151,16 @@ def external_spec(config: DualMapConfig, pool_name: str, instance: ExternalInsta
         source = KvEventSource(events.endpoint, events.replay_endpoint, events.topic, block_tokens)
     capacity = _weighed(instance.capacity, config.all_pools()[pool_name])
     endpoint = external_endpoint(config, instance)
-    return PlacedSpec(
-        "external", InstanceSpec(instance.id, capacity, endpoint=endpoint, kv_events=source, pool=pool_name)
+    spec = InstanceSpec(
+        instance.id,
+        capacity,
+        endpoint=endpoint,
+        kv_events=source,
+        pool=pool_name,
+        probe=instance.probe,
+        behind_balancer=instance.behind_balancer,
     )
+    return PlacedSpec("external", spec)
 
 
 def _named_block_tokens(config: DualMapConfig, pool_name: str) -> int:

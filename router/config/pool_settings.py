@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
-from dualmap.router.config.instance_url import is_host, read_url
+from dualmap.router.config.instance_url import is_host, is_ip, read_url
 from dualmap.router.config.strict import STRICT, AbsolutePath
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import InstanceCapacity
@@ -118,6 +118,15 @@ class ExternalInstance(BaseModel):
     # The name in the server's certificate, also sent as Host; None: the URL's host.
     server_name: Annotated[str, AfterValidator(_check_name)] | None = None
     kv_events: KvEvents | None = None  # None: it publishes none
+    # The URL's host is a name of several servers, each of them an instance, followed as DNS changes. None: where the
+    # name has several addresses.
+    resolve: bool | None = None
+    # A load balancer stands before several servers at this URL: it is served as one instance, and no prefix is counted
+    # on to be cached there. Off, that is found out where the servers' /metrics differ.
+    behind_balancer: bool = False
+    # Ask for a token where nothing else tells that the server is alive: at first, if it has no /metrics of vLLM, and
+    # when its engine has requests and makes no step.
+    probe: bool = True
 
     @model_validator(mode="before")
     @classmethod
@@ -130,6 +139,32 @@ class ExternalInstance(BaseModel):
             if getattr(self, name) is not None and not self.endpoint.tls:
                 raise ValueError(f"{name} is for https://, and {self.endpoint} has no certificate")
         return self
+
+    @model_validator(mode="after")
+    def _check_number(self) -> Self:
+        if self.behind_balancer and self.resolve:
+            raise ValueError("resolve makes an instance of each address, and behind_balancer one of all: choose one")
+        if self.behind_balancer and self.kv_events is not None:
+            raise ValueError("kv_events tell of one server's cache, and behind_balancer says that there are several")
+        if self.resolve and not self.has_name:
+            raise ValueError(f"resolve is for a URL with a host name, not for {self.endpoint}")
+        return self
+
+    @property
+    def has_name(self) -> bool:
+        endpoint = self.endpoint
+        return not (endpoint.socket or is_ip(endpoint.host))
+
+    @property
+    def follows_name(self) -> bool:
+        """Whether its name is one of several servers, if it has several addresses."""
+        return self.has_name and not self.behind_balancer and self.resolve is not False
+
+    def at(self, address: str) -> Self:
+        """One of the servers of its name."""
+        endpoint = self.endpoint
+        url = replace(endpoint, host=address)
+        return self.model_copy(update={"url": str(url), "server_name": self.server_name or endpoint.host})
 
     @property
     def endpoint(self) -> Endpoint:
@@ -155,6 +190,7 @@ class KubernetesDiscovery(BaseModel):
     namespace: str | None = None  # None: that of the pod we run in, or of the kubeconfig's context
     port: int = Field(default=8000, ge=1, le=65535)  # on which the pods listen
     capacity: InstanceCapacity = InstanceCapacity()  # of each
+    probe: bool = True  # as of an instance that is named by its URL
     kubeconfig: Path | None = None  # None: the pod's service account, else $KUBECONFIG or ~/.kube/config
 
 

@@ -1,16 +1,19 @@
-"""Instances that were not started here, and come and go: pods of Kubernetes, and what a changed configuration names."""
+"""Instances that were not started here, and come and go: pods of Kubernetes, addresses of a name, and what a changed
+configuration names."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from time import monotonic
 from typing import Protocol
 
 import ray
 
 from dualmap.router.config.config import DualMapConfig
-from dualmap.router.config.instance_specs import PlacedSpec, external_spec, external_specs
+from dualmap.router.config.instance_specs import PlacedSpec, external_spec
 from dualmap.router.config.pool_settings import ExternalInstance, KubernetesDiscovery
+from dualmap.router.deployment.name_watch import NameWatch, Resolve, resolve
 from dualmap.router.deployment.watched_instances import WatchedInstances
 from dualmap.router.fleet.actor_by_name import FLEET, actor_by_name
 from dualmap.scheduler.fleet.member import MemberState
@@ -39,8 +42,9 @@ class ExternalInstances:
         watched: WatchedInstances,
         say: Callable[[str], None],
         fleet_state: Callable[[], FleetState] | None = None,
+        resolve: Resolve = resolve,
     ) -> None:
-        """fleet_state: raises RayError; None asks Fleet."""
+        """fleet_state: raises RayError; None asks Fleet. resolve: a name's addresses, raises OSError."""
         self.config = config
         self.ids: dict[str, PlacedSpec] = {}
         self._watched = watched
@@ -49,12 +53,15 @@ class ExternalInstances:
         self._leaving: dict[str, float] = {}  # since when
         self._ending: set[str] = set()  # of these ids, pods that were told to end
         self._watches: dict[str, tuple[KubernetesDiscovery, Watch]] = {}  # by pool
-        for placed in external_specs(config):
-            self.ids[placed.spec.instance_id] = placed
-            watched.add(placed.spec)
+        self._names = NameWatch(resolve)
+        self._split: set[str] = set()  # names that had several addresses
         self._watch()
+        self.ids, _ = self._named()
+        for placed in self.ids.values():
+            watched.add(placed.spec)
 
     def stop(self) -> None:
+        self._names.stop()
         for _, watch in self._watches.values():
             watch.stop()
 
@@ -97,21 +104,39 @@ class ExternalInstances:
         for pool_name, settings in wanted.items():
             if pool_name not in self._watches:
                 self._watches[pool_name] = settings, watch_pods(settings, self._say)
+        self._names.follow({i.endpoint.host for i in self._instances() if i.follows_name})
+
+    def _instances(self) -> Iterator[ExternalInstance]:
+        for pool in self.config.all_pools().values():
+            yield from pool.instances
 
     def _named(self) -> tuple[dict[str, PlacedSpec], set[str]]:
         """Those that shall get requests, and pods that are about to end."""
-        named = {placed.spec.instance_id: placed for placed in external_specs(self.config)}
+        named: dict[str, PlacedSpec] = {}
         ending: set[str] = set()
+        for pool_name, pool in self.config.all_pools().items():
+            for instance in chain.from_iterable(map(self._at_addresses, pool.instances)):
+                named.setdefault(instance.id, external_spec(self.config, pool_name, instance))
         for pool_name, (settings, watch) in self._watches.items():
             capacity = settings.capacity
             capacity = replace(capacity, weight=1.0 if capacity.weight is None else capacity.weight)
             for address, leaves in (watch.found or {}).items():
-                pod = ExternalInstance(url=f"http://{address}", capacity=capacity)
+                pod = ExternalInstance(url=f"http://{address}", capacity=capacity, probe=settings.probe)
                 if leaves:
                     ending.add(pod.id)
                 else:
                     named[pod.id] = external_spec(self.config, pool_name, pod)
         return named, ending
+
+    def _at_addresses(self, instance: ExternalInstance) -> Sequence[ExternalInstance]:
+        """One for each address of its name, where the name has several; else itself."""
+        host = instance.endpoint.host
+        addresses = self._names.found.get(host, frozenset()) if instance.follows_name else frozenset()
+        if len(addresses) > 1 or instance.resolve:
+            self._split.add(host)
+        if not addresses or host not in self._split:
+            return (instance,)
+        return [instance.at(address) for address in sorted(addresses)]
 
     def _is_another(self, placed: PlacedSpec) -> bool:
         """Whether one of its name, but with other settings, still leaves."""

@@ -38,11 +38,11 @@ def test_the_servers_say_what_vllm_says_where_it_is_read(fleet: StubFleet) -> No
     assert len(fleet.ports) == len(set(fleet.ports)) == 8
     url = fleet.urls[-1]
     text = get(f"{url}/metrics")
-    metrics = read_metrics(text.decode())
+    metrics = read_metrics(text)
     assert metrics is not None
     assert metrics.kv_tokens > 0
     assert METRICS_BYTES <= len(text) < METRICS_BYTES + 1024
-    assert read_metrics(get(f"{fleet.urls[-2]}/metrics").decode()).started_at != metrics.started_at > 0
+    assert read_metrics(get(f"{fleet.urls[-2]}/metrics")).started_at != metrics.started_at > 0
     assert json.loads(get(f"{url}/v1/models"))["data"][0]["max_model_len"] == 32768
     assert json.loads(get(f"{url}/v1/chat/completions", {"messages": []}))["usage"]["prompt_tokens"] == 50
     assert get(f"{url}/v1/chat/completions", {"stream": True}).endswith(b"data: [DONE]\n\n")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dualmap.instances.server.vllm_command import NoVllmError
-from dualmap.router.config.instance_specs import external_specs, own_specs
+from dualmap.router.config.instance_specs import external_spec, own_specs
 from dualmap.router.config.load import load_config
 
 
@@ -18,7 +18,7 @@ def vllm(tmp_path) -> Path:
 
 def specs(cluster_gpus: float = 0.0, **sections):
     config = load_config(None, sections)
-    return own_specs(config, cluster_gpus) + external_specs(config)
+    return own_specs(config, cluster_gpus) + [external_spec(config, "", instance) for instance in config.instances]
 
 
 @pytest.mark.parametrize(

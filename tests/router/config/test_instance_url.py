@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from dualmap.router.config.instance_specs import external_specs, own_specs
+from dualmap.router.config.instance_specs import external_spec, own_specs
 from dualmap.router.config.instance_url import read_url
 from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.scheduler.fleet.endpoint import Endpoint
@@ -98,7 +98,8 @@ def test_an_instance_has_the_key_of_all_unless_it_has_its_own(tmp_path):
     instances = ["http://h:1", {"url": "http://h:2", "key_file": str(tmp_path / "own")}]
     for gateway, common in (({"instance_key_file": str(tmp_path / "all")}, str(tmp_path / "all")), ({}, "")):
         config = load_config(None, {"instances": instances, "gateway": gateway, "simulate": {"count": 1}})
-        simulated, one, other = own_specs(config) + external_specs(config)
+        (simulated,) = own_specs(config)
+        one, other = (external_spec(config, "", instance) for instance in config.instances)
         assert (one.spec.endpoint.key_file, other.spec.endpoint.key_file) == (common, str(tmp_path / "own"))
         assert simulated.spec.endpoint.key_file == ""
 
@@ -107,9 +108,7 @@ def test_a_server_of_ours_has_the_key_of_all(tmp_path):
     (tmp_path / "vllm").touch(mode=0o755)
     (tmp_path / "key").write_text("secret")
     vllm = {"model": "m", "executable": str(tmp_path / "vllm"), "engine_args": "--api-key secret"}
-    (placed,) = own_specs(
-        load_config(None, {"vllm": vllm, "gateway": {"instance_key_file": str(tmp_path / "key")}})
-    )
+    (placed,) = own_specs(load_config(None, {"vllm": vllm, "gateway": {"instance_key_file": str(tmp_path / "key")}}))
     assert placed.spec.endpoint.key_file == str(tmp_path / "key")
 
 

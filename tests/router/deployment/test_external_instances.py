@@ -1,15 +1,18 @@
 """Which instances that were not started here are used, drained and let go, round by round."""
 
+from collections.abc import Iterator
+
 import pytest
 from ray.exceptions import GetTimeoutError, RayError
 
 from dualmap.router.config.load import load_config
-from dualmap.router.deployment import external_instances
+from dualmap.router.deployment import external_instances, name_watch
 from dualmap.router.deployment.external_instances import ExternalInstances
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
 from dualmap.scheduler.fleet.endpoint import NOWHERE
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, GatewayState
+from tests.conftest import await_that
 
 A, B = "10.0.0.1:8000", "10.0.0.2:8000"
 PODS = {"kubernetes": {"label_selector": "app=vllm"}}
@@ -72,17 +75,24 @@ class Rounds:
         self.watched = Watched()
         self.said: list[str] = []
         self.watches: list[Watch] = []
+        self.addresses: dict[str, list[str]] = {}  # by name, as DNS has them
         monkeypatch.setattr(external_instances, "watch_pods", self._begin)
+        monkeypatch.setattr(name_watch, "RESOLVE_S", 0.01)
         self.external: ExternalInstances | None = None
 
     def _begin(self, settings, say) -> Watch:
         self.watches.append(Watch())
         return self.watches[-1]
 
+    def _resolve(self, name: str) -> list[str]:
+        if name not in self.addresses:
+            raise OSError
+        return self.addresses[name]
+
     def configure(self, **values: object) -> None:
         config = load_config(None, {"pools": {"sims": {"simulate": {"count": 1}}}, **values})
         if self.external is None:
-            self.external = ExternalInstances(config, self.watched, self.said.append, self.watched.state)
+            self.external = ExternalInstances(config, self.watched, self.said.append, self.watched.state, self._resolve)
         self.external.config = config
 
     def round(self) -> set[str]:
@@ -93,8 +103,10 @@ class Rounds:
 
 
 @pytest.fixture
-def rounds(monkeypatch) -> Rounds:
-    return Rounds(monkeypatch)
+def rounds(monkeypatch) -> Iterator[Rounds]:
+    rounds = Rounds(monkeypatch)
+    yield rounds
+    rounds.external.stop()
 
 
 def named(*ids: str, **more: object) -> list[dict[str, object]]:
@@ -189,3 +201,69 @@ def test_without_discovery_its_pods_leave(rounds):
     rounds.configure(instances=named(A))
     assert rounds.round() == {A}
     assert rounds.watches[0].stopped
+
+
+# Names.
+
+VLLM = "vllm.test:8000"
+
+
+def test_a_name_with_several_addresses_is_an_instance_for_each_as_dns_changes(rounds):
+    rounds.addresses["vllm.test"] = ["10.0.0.1", "10.0.0.2"]
+    rounds.configure(instances=named(VLLM))
+    assert rounds.round() == {A, B}
+    endpoint = rounds.watched.specs[A].endpoint
+    assert (str(endpoint), endpoint.authority) == (f"http://{A}", VLLM)
+    rounds.watched.busy.add(B)
+    rounds.addresses["vllm.test"] = ["10.0.0.1", "10.0.0.3"]
+    c = "10.0.0.3:8000"
+    await_that(lambda: rounds.round() == {A, B, c} and (B, "drain") in rounds.watched.told, "one comes, and one drains")
+    rounds.watched.busy.clear()
+    assert rounds.round() == {A, c}
+    rounds.addresses["vllm.test"] = ["10.0.0.1"]
+    await_that(lambda: rounds.round() == {A}, "the last one stays under its address")
+
+
+def test_what_was_resolved_stays_while_dns_does_not_answer(rounds):
+    rounds.addresses["vllm.test"] = ["10.0.0.1", "10.0.0.2"]
+    asked = []
+    resolve = rounds._resolve
+    rounds._resolve = lambda name: asked.append(name) or resolve(name)
+    rounds.configure(instances=named(VLLM))
+    assert rounds.round() == {A, B}
+    rounds.addresses.clear()
+    before = len(asked)
+    await_that(lambda: len(asked) > before + 5, "DNS was asked again")
+    assert rounds.round() == {A, B}
+    assert rounds.watched.told == []
+
+
+@pytest.mark.parametrize(
+    ("addresses", "settings", "ids"),
+    [
+        ([], {}, {VLLM}),
+        (["10.0.0.1"], {}, {VLLM}),
+        (["10.0.0.1"], {"resolve": True}, {A}),
+        (["10.0.0.1", "10.0.0.2"], {"resolve": False}, {VLLM}),
+        (["10.0.0.1", "10.0.0.2"], {"behind_balancer": True}, {VLLM}),
+    ],
+)
+def test_a_name_is_one_instance_where_it_has_one_address_or_is_said_to_be_one(rounds, addresses, settings, ids):
+    if addresses:
+        rounds.addresses["vllm.test"] = addresses
+    rounds.configure(instances=named(VLLM, **settings))
+    assert rounds.round() == ids
+
+
+def test_a_name_that_gets_more_addresses_is_split_and_that_instance_drains(rounds):
+    rounds.addresses["vllm.test"] = ["10.0.0.1"]
+    rounds.configure(instances=named(VLLM))
+    assert rounds.round() == {VLLM}
+    rounds.watched.busy.add(VLLM)
+    rounds.addresses["vllm.test"] = ["10.0.0.1", "10.0.0.2"]
+    await_that(lambda: rounds.round() == {VLLM, A, B}, "its addresses are known")
+    assert rounds.watched.told[-1] == (VLLM, "drain")
+
+
+def test_a_host_with_addresses_of_both_families_is_one_server():
+    assert len(name_watch.resolve("localhost")) == 1

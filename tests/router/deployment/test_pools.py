@@ -4,7 +4,7 @@ import pytest
 
 from dualmap.router.cli.main import main
 from dualmap.router.config.config import DualMapConfig
-from dualmap.router.config.instance_specs import external_specs, is_scaled, own_specs, scaled_prefix, scaled_spec
+from dualmap.router.config.instance_specs import external_spec, is_scaled, own_specs, scaled_prefix, scaled_spec
 from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.scheduler import InstanceCapacity
 from dualmap.scheduler.fleet.member import MemberState
@@ -184,7 +184,8 @@ instances:
 
 
 def test_the_share_of_the_rings_is_by_speed_unless_it_is_named(tmp_path):
-    specs = [placed.spec for placed in external_specs(config_of(MIXED, tmp_path))]
+    config = config_of(MIXED, tmp_path)
+    specs = [external_spec(config, "", instance).spec for instance in config.instances]
     weights = {spec.instance_id: spec.capacity.weight for spec in specs}
     mean = (6250 + 12500 + 6250) / 3
     assert weights == {"a:1": 6250 / mean, "b:1": 12500 / mean, "c:1": 5}
