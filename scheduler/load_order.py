@@ -66,7 +66,7 @@ class LoadOrder(Generic[L]):
         """The same of these instances; None: of all."""
         if some is None:
             return self.busy
-        busy_s = sum(min(self._loads[i][-1], BUSY_BACKLOG_S) for i in some)
+        busy_s = sum([min(self._loads[i][-1], BUSY_BACKLOG_S) for i in some])
         return max(0.0, busy_s) / (BUSY_BACKLOG_S * max(1, len(some)))
 
     def add(self, view: L) -> None:

@@ -78,23 +78,15 @@ class Offers:
 
     def fleet(self, request: Request) -> Fleet:
         """Who can run the request; where `all_take` it, that need not be asked."""
-        name = request.adapter
-        known = self._of_adapters if name else self._of_models
-        fleets = known.get(name or request.model)
-        if fleets is None:
-            fleets = self._fleets_of(name or request.model, is_adapter=bool(name))
-            if not fleets:
-                return self._nobody
-            known[name or request.model] = fleets
         length = request.length_tokens
-        for fleet in fleets:
+        for fleet in self._fleets(request):
             if length <= fleet.max_tokens:
                 return fleet
         return self._nobody
 
     def longest_tokens(self, request: Request) -> float:
         """The longest prompt and answer together that any of them takes for the request's model."""
-        fleets = self._fleets_of(request.adapter or request.model, is_adapter=bool(request.adapter))
+        fleets = self._fleets(request)
         return fleets[-1].max_tokens if fleets else 0
 
     def peers(self, instance_id: str) -> Mapping[str, Offer] | None:
@@ -130,6 +122,17 @@ class Offers:
         self._peers: dict[str, Mapping[str, Offer]] = {}
         self._names: dict[tuple[str, ...], str] | None = None
         self._nobody = Fleet(inf, (), frozenset(self._offers), 0, "", 0)
+
+    def _fleets(self, request: Request) -> tuple[Fleet, ...]:
+        """By length, ascending. Models that nobody serves are not kept: their names are made up by clients."""
+        known = self._of_adapters if request.adapter else self._of_models
+        model = request.adapter or request.model
+        fleets = known.get(model)
+        if fleets is None:
+            fleets = self._fleets_of(model, is_adapter=bool(request.adapter))
+            if fleets:
+                known[model] = fleets
+        return fleets
 
     def _fleets_of(self, model: str, *, is_adapter: bool) -> tuple[Fleet, ...]:
         """By length, ascending; none where nobody serves the model."""

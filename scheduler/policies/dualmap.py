@@ -179,11 +179,12 @@ class DualMap:
         rivals = self._loads.rivals
         few = 1 if rivals is None else min(2 + rivals, MAX_COOLEST)
         least_s = min([view.load_s for view in views])
-        cool = [
-            view
-            for view in islice(self._loads.coolest(), few + len(avoid))
-            if view.load_s < least_s and view.instance_id not in avoid
-        ][:few]
+        cool: list[InstanceView] = []
+        for view in self._loads.coolest():
+            if view.load_s >= least_s or len(cool) == few:
+                break
+            if view.instance_id not in avoid:
+                cool.append(view)
         return cool[xxh3_64_intdigest(request.id.encode()) % len(cool)] if cool else None
 
     def _soonest(self, views: list[InstanceView], request: Request, avoid: Set[str]) -> InstanceView | None:
