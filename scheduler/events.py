@@ -58,7 +58,7 @@ class FailureCause(StrEnum):
     ERROR = "error"  # the instance answered with HTTP 500
     UNAUTHORIZED = "unauthorized"  # the instance wants another key than the gateway's (HTTP 401)
     INSTANCE_LOST = "instance_lost"
-    NOT_HERE = "not_here"  # the instance does not keep what the request goes on from (HTTP 404); another one may
+    NOT_HERE = "not_here"  # the instance keeps no such state, or serves no such model any more (HTTP 404); another may
     TOO_LONG = "too_long"  # prompt and answer are more than the instance takes (HTTP 400); another one takes more
 
 

@@ -14,12 +14,10 @@ def add_listen_arguments(group: "argparse._ArgumentGroup") -> None:
         "--port", type=_port, metavar="PORT", help="port to listen on; 0: a free one (required without --uds)"
     )
     group.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on (default %(default)s)")
-    group.add_argument("--uds", metavar="PATH", help="a Unix socket to listen on, in place of a port")
-    group.add_argument(
-        "--ssl-certfile", metavar="FILE", help="certificate chain; with a certificate it speaks HTTPS only"
-    )
+    group.add_argument("--uds", metavar="PATH", help="a Unix socket to listen on (default: a port)")
+    group.add_argument("--ssl-certfile", metavar="FILE", help="certificate chain, for HTTPS (default: plain HTTP)")
     group.add_argument("--ssl-keyfile", metavar="FILE", help="its private key (default: in the certificate's file)")
-    group.add_argument("--ssl-ca-certs", metavar="FILE", help="authorities that certificates of clients are checked by")
+    group.add_argument("--ssl-ca-certs", metavar="FILE", help="who vouches for clients (default: nobody)")
     group.add_argument(
         "--ssl-cert-reqs",
         type=int,

@@ -40,6 +40,7 @@ HEALTH_MISSED = 3  # in a row, until an instance counts as lost; its connections
 METRICS_AGAIN_S = 10.0  # a server without metrics is asked for them
 MODELS_INTERVAL_S = 5.0
 STILL_S = 10.0  # an engine that makes no step for so long while it has requests hangs, or has a very long step
+HUNG = f"no token and no step of the engine within {STILL_S + PROBE_TIMEOUT_S:g} s"
 BALANCED = "a load balancer before several servers"
 SIDES_SEEN = 3  # connections, over which an address is asked when its process began
 SHORTEST_PAUSE = 0.1  # share of an interval
@@ -71,6 +72,7 @@ class Watched:
         self._kv_events = spec.kv_events
         self._balanced = spec.behind_balancer
         self._remark = BALANCED if spec.behind_balancer else ""  # while it serves
+        self._hung = False  # its engine stood still: metrics alone do not make it ready
         self._metrics = MetricsReader()
         self._has_metrics = False
         self._asked_metrics_at = 0.0
@@ -82,6 +84,7 @@ class Watched:
         self._server.close()
         self._server = ServerClient(endpoint)
         self._kv_events = kv_events
+        self._hung = False
         self.member = replace(self.member, endpoint=endpoint, pid=pid)
 
     def hear(self, answer: ReportAnswer) -> None:
@@ -141,12 +144,18 @@ class Watched:
         cards = await ask_models(self._server)
         await ask_health(self._server)
         metrics = await self._scrape()
-        if metrics is None:
-            if self.spec.probe:
-                await ask_token(self._server, str(cards[0]["id"]))
-            metrics = ServerMetrics()
-        elif metrics.asleep:
+        if metrics is not None and metrics.asleep:
             raise NotReadyError(MemberState.LOST, ASLEEP)
+        if self.spec.probe and (metrics is None or self._hung):
+            try:
+                await ask_token(self._server, str(cards[0]["id"]))
+            except NotReadyError:
+                if self._hung:
+                    raise NotReadyError(MemberState.LOST, HUNG) from None
+                raise
+        self._hung = False
+        if metrics is None:
+            metrics = ServerMetrics()
         elif not self.spec.command:
             await self._look_behind(metrics)
         self._goes_on &= 0.0 < metrics.started_at == self.member.started_at
@@ -292,10 +301,8 @@ class Watched:
                         await ask_token(other, str(self.member.model_cards[0]["id"]))
                 except NotReadyError:
                     if self.signals.busy_steps == seen:
-                        still_s = STILL_S + PROBE_TIMEOUT_S
-                        return NotReadyError(
-                            MemberState.LOST, f"no token and no step of the engine within {still_s:g} s"
-                        )
+                        self._hung = True
+                        return NotReadyError(MemberState.LOST, HUNG)
             seen = self.signals.busy_steps
 
     async def _follow_models(self) -> None:

@@ -11,9 +11,9 @@ from dualmap.scheduler.fleet.member import SERVING, Member, Membership, MemberSt
 class ModelList:
     """body: the answer to GET /v1/models. twice: models of several pools, of which the first by name serves them.
     silent: the members of a pool have not told yet what they serve. only_model: what a request is for that names none,
-    as instances see it; empty where instances see it differently, or none serve models. mixed: they do. aliases: names
-    of clients', and what instances call the model. same: models that others are named like in prompts, by name, since
-    an instance's cache holds the same for both."""
+    as instances see it; empty where instances see it differently, or none serve models. mixed: they do see it
+    differently. mixed_pools: in which they do. aliases: names of clients', and what instances call the model. same:
+    names of models, and under which the model's prompts are hashed where that is another of its names."""
 
     def __init__(self, membership: Membership, first_pool: str, aliases: Mapping[str, str] | None = None) -> None:
         self.aliases: Mapping[str, str] = aliases or {}
@@ -37,7 +37,12 @@ class ModelList:
         self.twice = sorted(twice)
         self._first_pool = first_pool
         self.silent = bool({member.pool for member in members} - set(self._pools.values()))
-        bases = {member.models[0].name for member in members if member.models}
+        bases_of: dict[str, set[str]] = {}
+        for member in members:
+            if member.models:
+                bases_of.setdefault(member.pool, set()).add(member.models[0].name)
+        self.mixed_pools = {pool for pool, names in bases_of.items() if len(names) > 1}
+        bases = set[str]().union(*bases_of.values())
         self.mixed = len(bases) > 1
         one_pool = len(set(self._pools.values())) == 1
         self.only_model = next(iter(bases), "") if one_pool and not self.mixed else ""

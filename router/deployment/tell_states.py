@@ -23,6 +23,7 @@ class TellStates:
         self._say = say
         self._clock = clock
         self._told: dict[str, _Told] = {}
+        self._begun = False
         self._call: Any = None  # to Fleet, under way
         self._next_look = 0.0
 
@@ -44,39 +45,43 @@ class TellStates:
             self.note(state.members)
 
     def note(self, members: Iterable[Member]) -> None:
-        """All members, as they are at this moment."""
+        """All members, as they are at this moment. Of the first ones nothing is told."""
         before, self._told = self._told, {}
         for member in members:
-            serving = member.state in SERVING
-            told = before.get(member.instance_id) or _Told(serving, member.incarnation if serving else 0)
+            serving, lost = member.state in SERVING, member.state is MemberState.LOST
+            told = before.get(member.instance_id)
+            if told is None:
+                told = _Told(serving, member.incarnation if serving else 0, lost and not self._begun)
             self._told[member.instance_id] = told
             if member.state not in (MemberState.STOPPING, MemberState.STOPPED):
-                self._tell(member, told, serving)
+                self._tell(member, told, serving, lost)
+        self._begun = True
 
-    def _tell(self, member: Member, told: "_Told", serving: bool) -> None:
+    def _tell(self, member: Member, told: "_Told", serving: bool, lost: bool) -> None:
         now = self._clock()
         again = " again" if told.incarnation else ""
-        missed = serving and told.serving and member.incarnation > told.incarnation
-        calm = now >= told.calm_until
         if serving and not told.serving:
             self._say(f"{member.instance_id} is ready{again}")
-        elif missed and calm:
+        elif now < told.calm_until:
+            return
+        elif serving and member.incarnation > told.incarnation:
+            told.calm_until = now + CALM_S
             self._say(f"{member.instance_id} is ready again: {member.reason or 'it was gone for a moment'}")
-        elif told.serving and not serving and calm:
+        elif not serving and (told.serving or (lost and not told.lost)):
+            told.calm_until = now + CALM_S
             self._say(f"{member.instance_id} is {member.state}" + (f": {member.reason}" if member.reason else ""))
         else:
             return
-        if told.serving:
-            told.calm_until = now + CALM_S
-        told.serving = serving
+        told.serving, told.lost = serving, lost
         if serving:
             told.incarnation = member.incarnation
 
 
 @dataclass(slots=True)
 class _Told:
-    """Of an instance. incarnation: that was last told to be ready; 0: none."""
+    """Of an instance. incarnation: that was last told to be ready; 0: none. lost: that it is."""
 
     serving: bool
     incarnation: int
+    lost: bool
     calm_until: float = 0.0

@@ -51,7 +51,7 @@ class Fleet:
     def _answer(self, cache_known: bool, pool: str, adapters: WantedAdapters) -> ReportAnswer:
         board = self._core.adapters
         asks = board.asks(adapters.version) and not adapters.loads
-        return ReportAnswer(cache_known, board.news(pool, adapters.version), asks)
+        return ReportAnswer(cache_known, board.news(pool, adapters.version), asks_adapters=asks)
 
     async def begin_adapters(self, pool: str, holder: str) -> WantedAdapters | None:
         return self._core.adapters.begin(pool, holder, time.monotonic())

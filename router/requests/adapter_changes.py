@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 TURN_S = 60.0  # changes of a pool are made one after the other
 TURN_POLL_S = 0.2
+DIFFERENT_MODELS = (
+    "Instances of the pool serve different models: change adapters at each server, or give each model its own pool."
+)
 SHOWN_S = 5.0  # instances' lists of models are read again within about a second
 MAX_PENDING = 16
 MAX_BODY_BYTES = 64 * 1024
@@ -96,6 +99,8 @@ class AdapterChanges:
         loads = http.path.rstrip("/").encode() == LOAD
         body = _read(http.body, loads)
         pool = self._pool_of(body, loads)
+        if pool in self._models().mixed_pools:
+            raise RequestRefusedError(conflict(DIFFERENT_MODELS))
         self._count += 1
         holder = f"{self._gateway_id}-{self._count}"
         wanted = await _turn(wishes, pool, holder)

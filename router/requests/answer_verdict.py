@@ -1,5 +1,6 @@
 """Whether what an instance sends is the answer to a request."""
 
+import re
 from enum import Enum, auto
 
 from dualmap.router.http.upstream import SWITCHING_STATUS
@@ -10,6 +11,7 @@ BAD_REQUEST_STATUS = 400
 TOO_LONG_WORDS = (b"maximum context length", b"max_model_len")  # vLLM's, in all that it says of it
 UNAUTHORIZED_STATUS = 401
 NOT_FOUND_STATUS = 404
+NO_MODEL_WORDS = re.compile(rb"The model [`'][^`']+[`'] does not exist")  # vLLM's and OpenAI's
 OVERLOADED_STATUS = 429  # vLLM has none: a proxy before it limits what it gets, or another engine is full
 NO_ANSWERS = {
     ENGINE_FAILED_STATUS: FailureCause.ERROR,
@@ -62,6 +64,11 @@ def answer_verdict(
 def says_too_long(status: int, body: bytes) -> bool:
     """Whether an instance refuses a prompt, or a prompt and the answer asked for, as longer than it takes."""
     return status == BAD_REQUEST_STATUS and any(words in body for words in TOO_LONG_WORDS)
+
+
+def says_no_model(status: int, body: bytes) -> bool:
+    """Whether an instance refuses a request since it does not serve the model: it did when it last was asked."""
+    return status == NOT_FOUND_STATUS and NO_MODEL_WORDS.search(body) is not None
 
 
 def error_cause(status: int) -> FailureCause:

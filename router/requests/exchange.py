@@ -19,7 +19,7 @@ from dualmap.router.requests.running import Running
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 
-BAD_REQUEST = HTTPStatus.BAD_REQUEST
+NOT_OFFERED = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND)
 LARGE_BODY_BYTES = 64 * 1024  # from here it is let go as soon as it can be: a picture may be answered for minutes
 
 
@@ -55,8 +55,8 @@ class Exchange:
 
     def start_attempt(self, dispatch: Dispatch, pool: UpstreamPool, now: float) -> None:
         self.phase = DISPATCHED[self.phase]
-        if self.said is not None and self.said.status is BAD_REQUEST:
-            self.said = None  # that it was too long there says nothing of this instance
+        if self.said is not None and self.said.status in NOT_OFFERED:
+            self.said = None  # what another instance does not offer says nothing of this one
         running = self.running = Running(self, self._writer, dispatch, pool, now)
         pool.run(running)
 

@@ -32,6 +32,7 @@ from dualmap.router.requests.answer_verdict import (
     answer_verdict,
     error_cause,
     failure_cause,
+    says_no_model,
     says_too_long,
 )
 from dualmap.router.requests.answer_writer import AnswerWriter
@@ -227,9 +228,9 @@ class Running:
         asked = self._carrier.asked
         last = self.dispatch.last and not asked.other_cores
         searches = asked.request.stateful and asked.request.searches
-        if self.dispatch.longer and complete and not head.encoded and says_too_long(head.status, body):
+        if complete and not head.encoded and (cause := self._not_offered(head.status, body, last)) is not None:
             self._carrier.said = read_error(head.status, body)
-            self._give_up(FailureCause.TOO_LONG)
+            self._give_up(cause)
             return False
         verdict = answer_verdict(head.status, aborted=False, begun=False, last=last, html=head.html, searches=searches)
         if verdict is ANSWER:
@@ -245,6 +246,12 @@ class Running:
     def _shows_our_key(self) -> bool:
         """Whether the instance is shown a key of the gateway's, or none, but not the client's."""
         return self._pool.head.brings_key or self._carrier.arrived.grant is not None
+
+    def _not_offered(self, status: int, body: bytes, last: bool) -> FailureCause | None:
+        """Why another instance may answer what this one refuses, since it offers something else; None where not."""
+        if self.dispatch.longer and says_too_long(status, body):
+            return FailureCause.TOO_LONG
+        return FailureCause.NOT_HERE if not last and says_no_model(status, body) else None
 
     def answer_complete(self, head: AnswerHead) -> None:
         self.upstream = None

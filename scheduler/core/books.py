@@ -1,10 +1,12 @@
 """What the core keeps of requests and instances, and how a request's attempt is taken off it."""
 
 from collections import deque
+from collections.abc import Iterable
 
 from dualmap.scheduler.answer_lengths import AnswerLengths
 from dualmap.scheduler.attempt import Attempt, AttemptState, Ending
 from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.events import ServedModel
 from dualmap.scheduler.holders import Holders
 from dualmap.scheduler.instance.pace import FleetPace
 from dualmap.scheduler.instance.view import InstanceView
@@ -26,7 +28,8 @@ REMEMBERED = 256  # attempts that are over, for stories: each has the blocks of 
 class Books:
     """config: LIVE_SETTINGS of it may change. version: counts changes of membership.
     loads: of ready instances. attempts: by request id, every request in flight. ended: the last that are over.
-    offers: what ready instances serve. suspects: instances that are left alone for a while.
+    paces: by the models that instances serve. offers: what ready instances serve. suspects: instances that are left
+    alone for a while.
     holding: instances where one waits so that others have their tokens in time. slow: those that have joined others at
     work. assumed: heap of (time, request id, attempt number): first tokens that will not be seen.
     hears_others: whether other gateways have said what they booked. looked_at: when instances were last looked at
@@ -37,7 +40,7 @@ class Books:
         self.config = config = configured_for(config)
         self.holders = Holders()
         self.loads: LoadOrder[InstanceView] = LoadOrder()
-        self.pace = FleetPace()
+        self.paces: dict[frozenset[str], FleetPace] = {}
         self.answers = AnswerLengths()
         self.sessions = Sessions()
         self.offers = Offers()
@@ -56,6 +59,10 @@ class Books:
         self.long_waits = LongWaits(config.patience_slos, self.attempts)
         self.hears_others = False
         self.looked_at: float | None = None
+
+    def pace_of(self, models: Iterable[ServedModel]) -> FleetPace:
+        """Of the instances that serve these models: how fast an instance is says something of its like alone."""
+        return self.paces.setdefault(frozenset(model.name for model in models), FleetPace())
 
     def running(self, request_id: str, number: int) -> Attempt | None:
         """The attempt, if it is the request's current one and has been dispatched."""

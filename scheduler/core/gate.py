@@ -45,7 +45,6 @@ class Scheduler:
         books = self.books = Books(config)
         self.holders = books.holders
         self.loads = books.loads
-        self.pace = books.pace
         self.answers = books.answers
         self.policy = books.policy
         self.instances = books.instances

@@ -30,7 +30,7 @@ def instance_joined(books: Books, event: InstanceJoined, now: float, commands: l
         config=books.config,
         holders=books.holders,
         loads=books.loads,
-        pace=books.pace,
+        pace=books.pace_of(event.models),
         offers=books.offers,
         models=event.models,
         adapters=event.adapters,

@@ -91,6 +91,7 @@ class ReportAnswer:
 
     cache_known: bool = True
     adapters: WantedAdapters | None = None
+    _: KW_ONLY
     asks_adapters: bool = False
     member_known: bool = True
 

@@ -103,7 +103,7 @@ OTHERS: tuple[tuple[HttpError, str, str], ...] = (
         "`gateway.admin_token_file` is set and a call of /admin has another token",
         "set `DUALMAP_ADMIN_TOKEN`",
     ),
-    (missing_model(), "there are `pools`, and the request names none of their models", "name one"),
+    (missing_model(), "instances serve several models, and the request names none", "name one"),
     (
         not_admin(),
         "`gateway.api_keys_file` is set and the key that asks for an adapter has not `admin: true`",

@@ -210,3 +210,17 @@ def _first(blocks: tuple[int, ...]) -> str:
     for instance_id in ("short", "long"):
         rings.add(instance_id)
     return rings.candidates(blocks[0])[0]
+
+
+def test_how_fast_an_instance_is_says_nothing_of_those_with_another_model(script):
+    core = mixed(script, a=1, b=1)
+    for i in range(40):
+        core.arrive(f"r{i}", 4000, model="a")
+        core.now += 16.0
+        core.first_token(f"r{i}")
+        core.finish(f"r{i}")
+    assert core.view("a0").seconds_per_token > 0.002
+    core.join("a1", models=(A,))
+    core.join("b1", models=(B,))
+    assert core.view("a1").seconds_per_token > 0.0015
+    assert core.view("b1").seconds_per_token == pytest.approx(0.001)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dualmap.instances.actor import start_tries
 from dualmap.instances.actor.instance_actor import InstanceActor
 from dualmap.instances.server import start as start_server
 from dualmap.instances.server.start import free_ports
@@ -127,12 +128,21 @@ def test_stopping_ends_the_server_and_says_so(life):
         (LISTENS_AND_DIES, "exited with code 0"),
     ],
 )
-def test_a_server_that_does_not_come_up_is_decided_as_lost_with_the_reason(life, command, said):
+def test_a_server_that_does_not_come_up_is_tried_again_and_lost_in_the_end_each_with_the_reason(
+    life, command, said, monkeypatch
+):
+    monkeypatch.setattr(start_tries, "BACKOFF_S", (0.01,))
+
     async def story(watched):
         async with asyncio.timeout(WAIT_S):
             member, error = await watched.actor.first_state()
         assert member.state in (MemberState.STARTING, MemberState.LOST)
         assert said in error
+        failed = await watched.reported(lambda m: m.reason)
+        assert failed.state is MemberState.STARTING
+        assert failed.reason.startswith(f"its start failed: it {said}")
+        lost = await watched.reported(lambda m: m.state is MemberState.LOST)
+        assert lost.reason.startswith(f"its start failed 3 times in a row: it {said}")
 
     life(story, command=command)
 

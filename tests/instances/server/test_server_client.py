@@ -9,6 +9,7 @@ from dualmap.instances.server import server_client
 from dualmap.instances.server.reasons import NO_HTTP
 from dualmap.instances.server.server_client import Answer, NoAnswerError, ServerClient, get_once
 from dualmap.instances.server.start import free_ports
+from dualmap.router.http import instance_key
 from dualmap.scheduler.fleet.endpoint import Endpoint
 from tests.conftest import WAIT_S
 
@@ -144,7 +145,8 @@ def test_a_port_where_nobody_listens_refuses_the_connection():
     asyncio.run(tell())
 
 
-def test_the_key_is_sent_along_and_read_again_when_it_changes(tmp_path):
+def test_the_key_is_sent_along_and_read_again_when_it_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(instance_key, "LOOK_INTERVAL_S", 0.0)
     key_file = tmp_path / "key"
     key_file.write_text("first")
     raw = Raw(OK)

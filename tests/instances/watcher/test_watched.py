@@ -194,8 +194,14 @@ def test_an_engine_that_stands_still_with_requests_and_makes_no_token_is_lost(to
 
     async def tell(watch: Watch) -> None:
         await watch.watch(spec_of(server.port))
-        assert (await watch.heard(is_lost)).reason.startswith("no token and no step of the engine")
+        lost = await watch.heard(is_lost)
+        assert lost.reason == "no token and no step of the engine within 40 s"
         assert server.bodies[0]["model"] == "m"
+        asked = len(server.bodies)
+        await watch.until(lambda: len(server.bodies) > asked + 1)  # its metrics alone do not make it ready again
+        assert watch.members[-1] == lost
+        server.statuses.clear()
+        await watch.heard(lambda member: is_ready(member) and member.incarnation > lost.incarnation)
 
     told(tell)
 

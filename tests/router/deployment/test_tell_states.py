@@ -79,3 +79,20 @@ def test_one_that_was_gone_between_two_looks_is_told_to_be_back():
     assert told.note(1, a=READY) == []
     assert told.note(CALM_S, a=READY) == ["a is ready again: it was gone for a moment"]
     assert told.note(CALM_S, a=READY) == []
+
+
+def test_one_that_is_new_is_told_once_when_it_is_ready_or_lost():
+    told = Told()
+    told.note(0, a=LOST)
+    assert told.note(1, a=LOST, b=STARTING, c=STARTING) == []
+    assert told.note(1, a=LOST, b=LOST, c=READY) == ["b is lost: why", "c is ready"]
+    assert told.note(CALM_S, a=LOST, b=STARTING) == []
+    assert told.note(CALM_S, a=LOST, b=LOST) == []
+
+
+def test_one_that_was_to_start_again_and_is_given_up_is_told():
+    told = Told()
+    told.note(0, a=READY)
+    assert told.note(1, a=STARTING) == ["a is starting: why"]
+    assert told.note(CALM_S, a=LOST) == ["a is lost: why"]
+    assert told.note(CALM_S, a=READY) == ["a is ready again"]

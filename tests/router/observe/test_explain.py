@@ -37,7 +37,7 @@ async def test_the_pace_of_tokens_is_told_where_it_is_known_and_wanted(fleet):
     async with fleet(answer_hello) as f:
         client = await f.client()
         await client.post("/v1/chat/completions", CHAT, "x-request-id: before\r\n")
-        f.gateway.scheduler.pace.tokens.observe(gap_s=0.03, load=1000, tokens=2000)
+        f.gateway.scheduler.books.pace_of(()).tokens.observe(gap_s=0.03, load=1000, tokens=2000)
         await client.post("/v1/chat/completions", CHAT, "x-request-id: after\r\nx-dualmap-tpot-slo-ms: 50\r\n")
         (before,), (after,) = [await decisions_of(f, request_id) for request_id in ("before", "after")]
         assert (before["tpot_slo_s"], after["tpot_slo_s"]) == (0.0, 0.05)

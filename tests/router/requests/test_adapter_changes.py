@@ -340,3 +340,14 @@ async def test_without_fleet_or_an_instance_nothing_is_changed(loading, servers,
         assert (await client.post(LOAD, SQL)).status == 503
         assert not any(instance.received for instance in f.instances)
         assert wishes.board.begin("", "another", time.monotonic()) is not None
+
+
+async def test_in_a_pool_of_different_models_adapters_are_the_servers_own_business(loading, servers):
+    async with loading() as f:
+        wishes_of(f)
+        other = {"model_cards": ({"id": "big"},)}
+        f.apply(f.member(0, model_cards=(BASE,)), f.member(1, **other), f.member(2, MemberState.LOST))
+        client = await f.client()
+        answer = await client.post(LOAD, SQL)
+        assert (answer.status, "different models" in answer.error["message"]) == (409, True)
+        assert [server.received for server in f.instances] == [[], [], []]

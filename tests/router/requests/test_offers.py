@@ -141,6 +141,22 @@ async def test_what_was_underestimated_runs_once_more_where_longer_ones_do(fleet
         f.check_books_are_empty()
 
 
+async def test_an_instance_that_has_just_lost_the_model_is_not_the_last_to_be_asked(fleet):
+    async def has_lost_it(conversation) -> None:
+        error = {"message": "The model `tiny` does not exist.", "type": "NotFoundError", "param": "model", "code": 404}
+        await conversation.send_json({"error": error}, status="404 Not Found")
+
+    async with fleet(has_lost_it, answer_hello, cards=(card("tiny"),)) as f:
+        client = await f.client()
+        for n in range(8):
+            assert (await client.post(CHAT_PATH, {**CHAT, "user": str(n)})).status == 200
+        assert f.instances[0].received
+        f.instances[1].script = has_lost_it
+        answer = await client.post(CHAT_PATH, CHAT)
+        assert (answer.status, answer.error["message"]) == (404, "The model `tiny` does not exist.")
+        f.check_books_are_empty()
+
+
 async def test_another_mistake_is_told_as_the_instance_tells_it(fleet):
     async with fleet(refuses, refuses) as f:
         f.apply(f.member(0, model_cards=(card("tiny", 1000),)), f.member(1, model_cards=(card("tiny", 8000),)))

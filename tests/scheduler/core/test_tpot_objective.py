@@ -17,7 +17,7 @@ FREE = {"recompute_price_idle": 0.0, "recompute_price_busy": 0.0}  # recomputati
 def taught(script, *instances: str, **config):
     """Has seen enough answers to know that 4,000 tokens of context make a token two hundredths slower."""
     core = script(*instances, **{"taking": False, "decode_s_per_request": 0.0} | config)
-    fleet = core.core.pace.tokens
+    fleet = core.core.books.pace_of(()).tokens
     for _ in range(50):
         fleet.observe(FAST_S, 1500, 100)
         fleet.observe(SLOW_S, 5500, 100)
