@@ -9,7 +9,7 @@ from dualmap.router.http.endpoint_connection import why_unconnected
 
 KEY_SETTING = "gateway.instance_key_file"
 ANOTHER_PROCESS = "another process came to this address"
-UNWATCHED = "it is watched no more"
+BALANCED = "a load balancer before several servers"
 NO_VLLM = "answers, but is no vLLM server"
 NO_HTTP = f"{NO_VLLM}: what it says is no HTTP"
 MOST_CHARACTERS = 160  # of what a server says itself

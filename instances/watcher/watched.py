@@ -11,7 +11,7 @@ from typing import Any
 from xxhash import xxh32_intdigest
 
 from dualmap.instances.server.metrics import MetricsReader, ServerMetrics
-from dualmap.instances.server.reasons import ANOTHER_PROCESS
+from dualmap.instances.server.reasons import ANOTHER_PROCESS, BALANCED
 from dualmap.instances.server.server_client import NoAnswerError, ServerClient
 from dualmap.instances.spec import InstanceSpec, KvEventSource
 from dualmap.instances.watcher.adapter_keeper import AdapterKeeper
@@ -41,7 +41,6 @@ METRICS_AGAIN_S = 10.0  # a server without metrics is asked for them
 MODELS_INTERVAL_S = 5.0
 STILL_S = 10.0  # an engine that makes no step for so long while it has requests hangs, or has a very long step
 HUNG = f"no token and no step of the engine within {STILL_S + PROBE_TIMEOUT_S:g} s"
-BALANCED = "a load balancer before several servers"
 SIDES_SEEN = 3  # connections, over which an address is asked when its process began
 SHORTEST_PAUSE = 0.1  # share of an interval
 LOCAL_HOST = "127.0.0.1"  # where a server with a socket runs

@@ -47,7 +47,7 @@ class Member:
         """Whether the other, of the same instance, differs in nothing that requests depend on."""
         if self.state not in SERVING and other.state not in SERVING:
             return True
-        return replace(self, reason=other.reason, since=other.since) == other
+        return replace(self, reason=other.reason, since=other.since, started_at=other.started_at) == other
 
     @property
     def adapters(self) -> tuple[str, ...]:

@@ -6,10 +6,9 @@ import json
 
 import pytest
 
-from dualmap.instances.server.reasons import ANOTHER_PROCESS
+from dualmap.instances.server.reasons import ANOTHER_PROCESS, BALANCED
 from dualmap.instances.watcher import looks, watched
 from dualmap.instances.watcher.looks import ASLEEP
-from dualmap.instances.watcher.watched import BALANCED
 from dualmap.scheduler.fleet.member import MemberState
 from tests.conftest import WAIT_S
 from tests.instances.watcher.conftest import SAMPLE, Watch, is_lost, is_ready, spec_of
