@@ -153,10 +153,8 @@ class Watched:
                     raise NotReadyError(MemberState.LOST, HUNG) from None
                 raise
         self._hung = False
-        if metrics is None:
-            metrics = ServerMetrics()
-        elif not self.spec.command:
-            await self._look_behind(metrics)
+        metrics = metrics or ServerMetrics()
+        await self._look_behind(metrics)
         self._goes_on &= 0.0 < metrics.started_at == self.member.started_at
         told = self.spec.capacity
         kv_tokens = metrics.kv_tokens or told.kv_tokens
@@ -276,7 +274,9 @@ class Watched:
 
     async def _look_behind(self, last: ServerMetrics) -> None:
         """Whether new connections lead to several server processes. last: what was scraped just now."""
-        for _ in range(SIDES_SEEN if last.started_at and not self._balanced else 0):
+        if self.spec.command or self._balanced or not last.started_at:
+            return
+        for _ in range(SIDES_SEEN):
             with closing(ServerClient(self._server.endpoint)) as other, suppress(NoAnswerError):
                 metrics = await ask_metrics(other, MetricsReader())
                 if metrics is not None and metrics.started_at != last.started_at:

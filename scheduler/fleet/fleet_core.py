@@ -15,8 +15,8 @@ from dualmap.scheduler.fleet.signals import InstanceSignals
 from dualmap.scheduler.fleet.state_board import StateBoard
 from dualmap.scheduler.fleet.wanted_adapters import AdapterBoard
 
-SILENCE_S = 5.0  # without a report an instance counts as lost; five heartbeats
-SILENT = f"its watcher has said nothing for {SILENCE_S:g} s"
+SILENCE_S = 5.0  # without a report an instance that was started here counts as lost; five heartbeats
+WATCHER_SILENCE_S = 30.0  # of others: what is away is the one process that watches them all, and they serve on
 SETTLE_S = 5.0  # a restarted Fleet publishes nothing until every instance has reported, or for this long
 RETELL_S = 1.0  # what gateways only show, such as the reason of a state, is published at most this often
 AWAY_S = 1.0  # nobody called for so long: it was Fleet's process that stood still, not the instances
@@ -174,7 +174,9 @@ class FleetCore:
     def _lose_silent(self) -> None:
         for instance_id, member in self._members.items():
             silent_s = self._called_at - self._reported_at[instance_id]
-            if member.state not in (MemberState.LOST, MemberState.STOPPED) and silent_s > SILENCE_S:
+            most_s = SILENCE_S if member.pid else WATCHER_SILENCE_S
+            if member.state not in (MemberState.LOST, MemberState.STOPPED) and silent_s > most_s:
                 since = self._called_at + self._unix_zero_s
-                self._members[instance_id] = replace(member, state=MemberState.LOST, reason=SILENT, since=since)
+                why = f"its watcher has said nothing for {most_s:g} s"
+                self._members[instance_id] = replace(member, state=MemberState.LOST, reason=why, since=since)
                 self._members_changed()
