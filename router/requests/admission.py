@@ -87,6 +87,10 @@ class Admission:
             raise NotAdmittedError(refusal.error, prompt) from None
         read = prompt.read
         session = read_session(arrived, read.session)
+        length_tokens = 0  # of what is not read: it may be many short texts
+        if read.understood:
+            exact = read.prompt_tokens > 0
+            length_tokens = self.length_to_ask(model, prompt.tokens, read.max_output_tokens, exact=exact)
         request = Request(
             arrived.id,
             read.blocks if read.cached else (),
@@ -104,9 +108,7 @@ class Admission:
             key_blocks=() if read.cached else read.blocks,
             session=session if placement is PREFIX else 0,  # others reuse nothing
             model=model,
-            length_tokens=self.length_to_ask(
-                model, prompt.tokens, read.max_output_tokens, exact=read.prompt_tokens > 0
-            ),
+            length_tokens=length_tokens,
         )
         return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines)
 

@@ -109,6 +109,16 @@ async def test_a_prompt_that_fits_only_the_long_one_goes_there(fleet, body):
         assert f.instances[0].received == []
 
 
+async def test_many_short_texts_are_no_long_one(fleet):
+    async with fleet(answers_plainly, answers_plainly) as f:
+        f.apply(f.member(0, model_cards=(card("tiny", 1000),)), f.member(1, model_cards=(card("tiny", 8000),)))
+        client = await f.client()
+        for n in range(20):
+            body = {"model": "tiny", "input": [f"{n} a short text " * 20] * 100}
+            assert (await client.post("/v1/embeddings", body)).status == 200
+        assert f.instances[0].received
+
+
 async def test_what_fits_nowhere_is_told_so_by_the_longest(fleet):
     async with fleet(too_long(1000), too_long(2000)) as f:
         f.apply(f.member(0, model_cards=(card("tiny", 1000),)), f.member(1, model_cards=(card("tiny", 2000),)))
