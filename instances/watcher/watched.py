@@ -202,13 +202,10 @@ class Watched:
             asyncio.create_task(self._follow_progress()),
             *(asyncio.create_task(_ended(end())) for end in ends),
         ]
-        beside = [asyncio.create_task(self._follow_models())]
-        if self._kv_events is not None and not self._balanced:
-            beside.append(
-                asyncio.create_task(
-                    self.signals.follow_kv_events(self._kv_events, self.member.endpoint.host or LOCAL_HOST)
-                )
-            )
+        beside = [asyncio.create_task(self._always(self._follow_models))]
+        if (source := self._kv_events) is not None and not self._balanced:
+            host = self.member.endpoint.host or LOCAL_HOST
+            beside.append(asyncio.create_task(self._always(lambda: self.signals.follow_kv_events(source, host))))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result()
@@ -216,6 +213,15 @@ class Watched:
             for task in (*tasks, *beside):
                 task.cancel()
             await asyncio.gather(*tasks, *beside, return_exceptions=True)
+
+    async def _always(self, follow: Callable[[], Awaitable[None]]) -> None:
+        """Until it returns: no fault of ours with what the server says ends it, nor the instance's life."""
+        while True:
+            try:
+                return await follow()
+            except Exception:
+                logger.exception("%s is followed again after an error", self.spec.instance_id)
+            await asyncio.sleep(MODELS_INTERVAL_S)
 
     # What is followed while it lives.
 
