@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
 
 _SUMMED = (
     "vllm:num_requests_running",
@@ -123,7 +124,7 @@ class MetricsReader:
             begin = end + 1 if end >= 0 else _ABSENT
             if line.startswith(wanted) and line[len(wanted) : len(wanted) + 1] in _ENDS_NAME:
                 labels, _, value = line[len(wanted) :].rpartition(b" ")
-                yield labels.decode(errors="replace"), float(value)
+                yield labels.decode(errors="replace"), _finite(value)
 
 
 def read_metrics(text: bytes) -> ServerMetrics | None:
@@ -142,6 +143,14 @@ def _find(name: bytes, text: bytes, near: int) -> int:
             if text[place + len(name) : place + len(name) + 1] in _ENDS_NAME:
                 return place
     return _ABSENT
+
+
+def _finite(text: bytes) -> float:
+    """Raises ValueError."""
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(f"{text!r} is no count")
+    return number
 
 
 def _names(*lists: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ def model_cards(body: bytes) -> tuple[dict[str, Any], ...]:
     try:
         cards = json.loads(body)["data"]
         found = tuple({**card, "id": str(card["id"])} for card in cards)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelCardsError(f"GET /v1/models answered with no list of models: {error!r}") from None
     if not found:
         raise ModelCardsError("GET /v1/models answered with an empty list")

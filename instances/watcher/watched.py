@@ -155,12 +155,15 @@ class Watched:
         self._hung = False
         metrics = metrics or ServerMetrics()
         await self._look_behind(metrics)
-        self._goes_on &= 0.0 < metrics.started_at == self.member.started_at
+        started_at = 0.0 if self._balanced else metrics.started_at
+        before = self.member.started_at
+        self._goes_on &= not (started_at and before and started_at != before)
+        if self._goes_on:
+            started_at = started_at or before
         told = self.spec.capacity
         kv_tokens = metrics.kv_tokens or told.kv_tokens
         max_adapters = metrics.max_adapters or told.max_adapters
         capacity = replace(told, kv_tokens=kv_tokens, max_adapters=max_adapters)
-        started_at = 0.0 if self._balanced else metrics.started_at
         self.member = replace(self.member, model_cards=cards, capacity=self._reliable(capacity), started_at=started_at)
 
     async def live(self, *ends: Callable[[], Coroutine[Any, Any, str]]) -> NotReadyError:
@@ -186,12 +189,15 @@ class Watched:
         return why
 
     async def _until_ready(self) -> None:
+        missed = 0
         while True:
             try:
                 await self.look()
                 return
             except NotReadyError as error:
-                await self.become(error.state, str(error))
+                missed += 1
+                if not self._goes_on or missed >= HEALTH_MISSED:
+                    await self.become(error.state, str(error))
             self.decided.set()
             await asyncio.sleep(READY_POLL_S)
 
@@ -202,13 +208,10 @@ class Watched:
             asyncio.create_task(self._follow_progress()),
             *(asyncio.create_task(_ended(end())) for end in ends),
         ]
-        beside = [asyncio.create_task(self._follow_models())]
-        if self._kv_events is not None and not self._balanced:
-            beside.append(
-                asyncio.create_task(
-                    self.signals.follow_kv_events(self._kv_events, self.member.endpoint.host or LOCAL_HOST)
-                )
-            )
+        beside = [asyncio.create_task(self._always(self._follow_models))]
+        if (source := self._kv_events) is not None and not self._balanced:
+            host = self.member.endpoint.host or LOCAL_HOST
+            beside.append(asyncio.create_task(self._always(lambda: self.signals.follow_kv_events(source, host))))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result()
@@ -216,6 +219,15 @@ class Watched:
             for task in (*tasks, *beside):
                 task.cancel()
             await asyncio.gather(*tasks, *beside, return_exceptions=True)
+
+    async def _always(self, follow: Callable[[], Awaitable[None]]) -> None:
+        """Until it returns: no fault of ours with what the server says ends it, nor the instance's life."""
+        while True:
+            try:
+                return await follow()
+            except Exception:
+                logger.exception("%s is followed again after an error", self.spec.instance_id)
+            await asyncio.sleep(MODELS_INTERVAL_S)
 
     # What is followed while it lives.
 

@@ -51,6 +51,7 @@ class FleetCore:
         self._plans: dict[str, PoolPlan] = {}
         self._epoch = 0
         self._changed = True
+        self._counted = True  # how many members there are for each model, in the depths
         self._retold = False  # a member differs in what gateways only show
         self._published_at = now
         self._unix_zero_s = unix_now - now
@@ -94,6 +95,7 @@ class FleetCore:
         member = self._members.pop(instance_id, None)
         self._silent.discard(instance_id)
         if member is not None:
+            del self._reported_at[instance_id]
             self._removed[instance_id] = member.incarnation
             self._signals.forget(instance_id)
             self._members_changed()
@@ -104,6 +106,9 @@ class FleetCore:
         """What is newer than the gateway knows. Gateways call this each 100 ms."""
         self._note_call(now)
         self._loads.put(report, now)
+        if not self._counted:  # once for all that changed: hundreds of members come up in one report
+            self._counted = True
+            self._depths.resize(self._members)
         self._depths.observe(report.sent, self._members)
         if report.depths is not None:
             self._depths.adopt(report.depth_epoch, report.depths)
@@ -162,7 +167,7 @@ class FleetCore:
 
     def _members_changed(self) -> None:
         self._changed = True
-        self._depths.resize(self._members)
+        self._counted = False
 
     def _is_settled(self, report: GatewayReport) -> bool:
         if self._called_at >= self._settled_at:

@@ -6,6 +6,7 @@ import pytest
 
 from dualmap.scheduler import InstanceCapacity, SchedulerConfig
 from dualmap.scheduler.events import InstanceLoad
+from dualmap.scheduler.fleet.agreed_depths import AgreedDepths
 from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.fleet_core import RETELL_S, SETTLE_S, SILENCE_S, WATCHER_SILENCE_S, FleetCore
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
@@ -244,6 +245,27 @@ def test_an_instance_that_is_forgotten_is_no_member_whatever_it_still_says():
     assert [m.instance_id for m in after.members] == ["a"]
     fleet.report(ready("b", incarnation=2))
     assert [m.instance_id for m in fleet.sync(after.epoch).members] == ["a", "b"]
+
+
+def test_members_that_come_up_together_are_counted_once(monkeypatch):
+    counts = []
+    monkeypatch.setattr(AgreedDepths, "resize", lambda _, members: counts.append(len(members)))
+    fleet = Told()
+    fleet.pass_time(SETTLE_S)
+    for number in range(50):
+        fleet.report(ready(f"i{number}"))
+    assert len(fleet.sync().members) == 50
+    assert counts == [50]
+
+
+def test_nothing_is_kept_of_instances_that_came_and_went_but_their_numbers():
+    fleet = Told()
+    for number in range(50):
+        fleet.report(ready(f"i{number}"))
+        fleet.core.forget(f"i{number}")
+    fleet.pass_time(SETTLE_S)
+    assert fleet.sync().members == ()
+    assert not fleet.core._reported_at
 
 
 def test_plans_reach_the_gateways():
