@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
 
 _SUMMED = (
     "vllm:num_requests_running",
@@ -122,8 +123,10 @@ class MetricsReader:
             line = text[begin : end if end >= 0 else len(text)]
             begin = end + 1 if end >= 0 else _ABSENT
             if line.startswith(wanted) and line[len(wanted) : len(wanted) + 1] in _ENDS_NAME:
-                labels, _, value = line[len(wanted) :].rpartition(b" ")
-                yield labels.decode(errors="replace"), float(value)
+                labels, brace, rest = line[len(wanted) :].rpartition(b"}")
+                value = float(rest.strip().partition(b" ")[0])  # when it was true may follow
+                if isfinite(value):
+                    yield (labels + brace).decode(errors="replace"), value
 
 
 def read_metrics(text: bytes) -> ServerMetrics | None:

@@ -32,15 +32,34 @@ _UNKNOWN_AUTHORITY = (18, 19, 20, 21)
 _OTHER_NAME = (62, 64)
 
 
+_reached_at: dict[tuple[str, int], str] = {}  # the address to which a host's last connection was
+
+
 async def connect(endpoint: Endpoint, factory: Callable[[], _ProtocolT]) -> tuple[asyncio.Transport, _ProtocolT]:
-    """Raises OSError, see why_unconnected. No time-out."""
-    loop = asyncio.get_running_loop()
+    """Where DNS does not answer, the host is where it was. Raises OSError, see why_unconnected. No time-out."""
     if endpoint.socket:
-        return await loop.create_unix_connection(factory, endpoint.socket)
+        return await asyncio.get_running_loop().create_unix_connection(factory, endpoint.socket)
+    place = endpoint.host, endpoint.port
+    try:
+        transport, protocol = await _connect_to(endpoint.host, endpoint, factory)
+    except socket.gaierror:
+        if place not in _reached_at:
+            raise
+        return await _connect_to(_reached_at[place], endpoint, factory)
+    if address := transport.get_extra_info("peername"):
+        _reached_at[place] = address[0]
+    return transport, protocol
+
+
+async def _connect_to(
+    host: str, endpoint: Endpoint, factory: Callable[[], _ProtocolT]
+) -> tuple[asyncio.Transport, _ProtocolT]:
+    """The endpoint's server, at this address."""
+    loop = asyncio.get_running_loop()
     if endpoint.tls:
         context, name = tls_context(endpoint.ca_file), endpoint.server_name or endpoint.host
-        return await loop.create_connection(factory, endpoint.host, endpoint.port, ssl=context, server_hostname=name)
-    return await loop.create_connection(factory, endpoint.host, endpoint.port)
+        return await loop.create_connection(factory, host, endpoint.port, ssl=context, server_hostname=name)
+    return await loop.create_connection(factory, host, endpoint.port)
 
 
 def tls_context(ca_file: str) -> ssl.SSLContext:
