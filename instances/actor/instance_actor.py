@@ -96,7 +96,7 @@ class InstanceActor:
             except (StartError, OSError) as error:
                 self.last_error = str(error)
                 after = self._tries.failed(error.short if isinstance(error, StartError) else str(error))
-            except Exception as error:  # no fault of ours with what the server says leaves it without who looks after it
+            except Exception as error:  # no fault of ours leaves the server unwatched
                 logger.exception("%s is started again after an error", self._spec.instance_id)
                 self.last_error = repr(error)
                 after = self._tries.failed(self.last_error)
