@@ -96,7 +96,7 @@ class InstanceActor:
             except (StartError, OSError) as error:
                 self.last_error = str(error)
                 after = self._tries.failed(error.short if isinstance(error, StartError) else str(error))
-            except Exception as error:  # no fault of ours leaves the server unwatched
+            except Exception as error:  # whatever the server says, somebody looks after it
                 logger.exception("%s is started again after an error", self._spec.instance_id)
                 self.last_error = repr(error)
                 after = self._tries.failed(self.last_error)

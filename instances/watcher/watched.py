@@ -235,7 +235,7 @@ class Watched:
         """Health and metrics. /health alone is not enough: vLLM answers it while it sleeps, is paused, or its engine
         hangs."""
         clock = asyncio.get_running_loop().time
-        missed, well_at = 0, clock()
+        missed, well_at = 0, clock() - self._turn * HEALTH_BESIDE_METRICS_S
         while True:
             often = missed or not self._has_metrics
             await asyncio.sleep(self._pause_s(HEALTH_INTERVAL_S if often else SCRAPE_INTERVAL_S))
@@ -320,7 +320,7 @@ class Watched:
         """Adapters may be loaded and unloaded at any time."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(MODELS_INTERVAL_S):
+                async with asyncio.timeout(self._pause_s(MODELS_INTERVAL_S)):
                     await self.adapters.due.wait()
             changed = await self._ask_models()
             if self.adapters.lacking(self.member.adapters):
