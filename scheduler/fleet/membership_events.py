@@ -18,6 +18,7 @@ def membership_events(old: Membership, new: Membership) -> list[Event]:
             known is None
             or member.incarnation > known.incarnation
             or known.state is MemberState.DRAINING
+            or known.capacity.cache_tokens != member.capacity.cache_tokens
             or _offers_another(known, member)
         ):
             joined.append(
