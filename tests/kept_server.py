@@ -2,8 +2,10 @@
 LoRA adapters that are loaded while it runs."""
 
 import json
+import socket
 import threading
 import uuid
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -22,15 +24,19 @@ class KeptServer:
         self.refuses = 0
         self.seen: list[str] = []
         handler = type("Handler", (_Handler,), {"owner": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self._server = _Server(("127.0.0.1", port), handler)
         self.port = self._server.server_address[1]
         self.endpoint = Endpoint("127.0.0.1", self.port)
         self.url = str(self.endpoint)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
+        """Its connections end with it, as a process's do."""
         self._server.shutdown()
         self._server.server_close()
+        for connection in list(self._server.connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> Answer:
         self.seen.append(f"{method} {path}")
@@ -72,6 +78,21 @@ class KeptServer:
 
 def _error(status: int, message: str) -> Answer:
     return status, {"error": {"message": message, "type": "e", "param": None, "code": status}}
+
+
+class _Server(ThreadingHTTPServer):
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self.connections: set[socket.socket] = set()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self.connections.add(connection)
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.discard(request)
+        super().shutdown_request(request)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -38,8 +38,8 @@ class ModuloMap:
     def remove(self, instance_id: str) -> None:
         self._ids.remove(instance_id)
 
-    def candidates(self, key: int, avoid: Set[str] = frozenset()) -> tuple[str, ...]:
-        ids = [i for i in self._ids if i not in avoid]
+    def candidates(self, key: int, avoid: Set[str] = frozenset(), unable: Set[str] = frozenset()) -> tuple[str, ...]:
+        ids = [i for i in self._ids if i not in avoid and i not in unable]
         if not ids:
             return ()
         first, second = key % len(ids), (key >> 32) % len(ids)

@@ -35,7 +35,7 @@ from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
 START_TIMEOUT_S = 120.0  # of an actor
 PLACEMENT_TIMEOUT_S = 600.0  # of a placement group: a node may have to be added first
-LOCAL_PLACEMENT_TIMEOUT_S = 60.0  # nothing will be added to this machine, but a busy one takes its time
+LOCAL_PLACEMENT_TIMEOUT_S = 20.0  # nothing will be added to this machine, but a busy one takes its time
 STOP_TIMEOUT_S = 15.0
 PLACE_POLL_S = 0.05
 SCALING_INTERVAL_S = 0.5
