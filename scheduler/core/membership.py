@@ -79,6 +79,7 @@ def _joined_again(books: Books, view: InstanceView, event: InstanceJoined) -> bo
     changed = view.offers_now(event.models, event.adapters)
     if changed and not view.draining:
         books.offers.put(view.instance_id, view.bit, view.offer)
+    changed |= view.keeps_now(event.capacity.cache_tokens)
     if view.draining:
         view.draining = False
         _ready(books, view)

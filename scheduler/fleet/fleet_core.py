@@ -75,7 +75,7 @@ class FleetCore:
                 self._retold = True
             else:
                 self._members_changed()
-            if member.state not in SERVING or (known is not None and member.incarnation > known.incarnation):
+            if member.state not in SERVING or (known is not None and _is_another(member, known)):
                 self._signals.forget(instance_id)
         return signals is None or self._signals.put(signals, now)
 
@@ -178,3 +178,8 @@ class FleetCore:
                 since = self._called_at + self._unix_zero_s
                 self._members[instance_id] = replace(member, state=MemberState.LOST, reason=SILENT, since=since)
                 self._members_changed()
+
+
+def _is_another(member: Member, known: Member) -> bool:
+    """Whether what was told of it before is not of it."""
+    return member.incarnation > known.incarnation or member.capacity.cache_tokens != known.capacity.cache_tokens

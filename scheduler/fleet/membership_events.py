@@ -20,6 +20,7 @@ def membership_events(old: Membership, new: Membership) -> list[Event]:
             or known.state is MemberState.DRAINING
             or known.adapters != member.adapters
             or known.models != member.models
+            or known.capacity.cache_tokens != member.capacity.cache_tokens
         ):
             joined.append(
                 InstanceJoined(

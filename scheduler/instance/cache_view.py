@@ -107,6 +107,12 @@ class CacheView:
     def clear(self) -> None:
         self.drop(list(self._held))
 
+    def resize(self, max_blocks: int) -> None:
+        """It is another cache than was thought: what it holds is not known."""
+        self.clear()
+        self._size = max(1, max_blocks)
+        self._max_blocks = self._size
+
     def blocks(self) -> Set[int]:
         """Those that are held or expected."""
         return self._held.keys() | self._expected.keys()

@@ -2,6 +2,7 @@
 the cache it is believed to hold."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dualmap.scheduler.attempt import Attempt, AttemptState
 from dualmap.scheduler.config import SchedulerConfig
@@ -54,7 +55,7 @@ class InstanceView:
         self.room = Room(
             capacity, config, booked=self.booked, others=self.others, reported=self.reported, service=self.service
         )
-        self.cache = CacheView((capacity.cache_tokens or capacity.kv_tokens) // config.block_tokens, holders, self.bit)
+        self.cache = CacheView(_cache_blocks(capacity, config.block_tokens), holders, self.bit)
         self.offer = Offer(models, adapters)
         self.adapters = Adapters(adapters, capacity.max_adapters)
         self.waiting = self.booked.waiting
@@ -289,6 +290,17 @@ class InstanceView:
 
     # What is heard of it, and what time does.
 
+    def keeps_now(self, cache_tokens: int) -> bool:
+        """How many tokens of prefixes can be counted on there, since it is another thing than it seemed, and so is what
+        it said of its load. Whether that is another number than before."""
+        if cache_tokens == self.capacity.cache_tokens:
+            return False
+        self.capacity = replace(self.capacity, cache_tokens=cache_tokens)
+        self.cache.resize(_cache_blocks(self.capacity, self._block_tokens))
+        self.reported.forget()
+        self._loads.changed(self)
+        return True
+
     def hear(self, report: LoadReported, now: float) -> None:
         """What the instance says of its load."""
         kv_tokens = int(report.kv_used * self.capacity.kv_tokens)
@@ -336,3 +348,7 @@ class InstanceView:
             )
             assert attempt.work_tokens >= attempt.uncached_tokens >= 0, f"work of {name!r}"
         assert self.others.prefilling_tokens >= 0, "what others have booked"
+
+
+def _cache_blocks(capacity: InstanceCapacity, block_tokens: int) -> int:
+    return (capacity.cache_tokens or capacity.kv_tokens) // block_tokens

@@ -1,6 +1,7 @@
 """The gateway as a whole: members, models, readiness, rejections, stopping."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,12 @@ def test_a_higher_incarnation_replaces_a_lower_one_in_one_event():
     old = Membership(1, (member(READY, 1),))
     assert membership_events(old, Membership(2, (member(READY, 2),))) == [joined(2)]
     assert membership_events(old, Membership(2, (member(STARTING, 2),))) == [InstanceLost("a", 1, "starting")]
+
+
+def test_an_instance_that_turns_out_to_keep_fewer_prefixes_is_told_again():
+    shown = replace(member(READY), capacity=replace(CAPACITY, cache_tokens=1))
+    events = membership_events(Membership(1, (member(READY),)), Membership(2, (shown,)))
+    assert events == [InstanceJoined("a", 1, shown.capacity)]
 
 
 def test_joins_come_before_losses_so_that_requests_find_the_replacement():
