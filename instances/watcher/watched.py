@@ -240,7 +240,8 @@ class Watched:
                     if clock() - well_at < HEALTH_BESIDE_METRICS_S:
                         continue
             try:
-                await ask_health(self._server)
+                with suppress(KeyRefusedError):  # it is well; whether it can be used, its models tell
+                    await ask_health(self._server)
                 missed, well_at = 0, clock()
             except NotReadyError as error:
                 missed += 1
