@@ -64,17 +64,20 @@ class Offers:
         self.all_take: dict[str, float] = {}
         self._offers: dict[str, Offer] = {}
         self._bits: dict[str, int] = {}
+        self._nobody: Fleet | None = None  # of what nobody can run
         self._forget()
 
     def put(self, instance_id: str, bit: int, offer: Offer) -> None:
         """The instance is ready, or offers something else."""
+        first = next(iter(self._offers.values()), offer)
+        goes_on = instance_id not in self._offers and offer.models == first.models
         self._offers[instance_id] = offer
         self._bits[instance_id] = bit
-        self._forget()
+        self._forget(alike=self.alike and goes_on)
 
     def remove(self, instance_id: str) -> None:
         del self._offers[instance_id], self._bits[instance_id]
-        self._forget()
+        self._forget(alike=self.alike)
 
     def fleet(self, request: Request) -> Fleet:
         """Who can run the request; where `all_take` it, that need not be asked."""
@@ -82,6 +85,8 @@ class Offers:
         for fleet in self._fleets(request):
             if length <= fleet.max_tokens:
                 return fleet
+        if self._nobody is None:
+            self._nobody = Fleet(inf, (), frozenset(self._offers), 0, "", 0)
         return self._nobody
 
     def longest_tokens(self, request: Request) -> float:
@@ -105,15 +110,17 @@ class Offers:
     def check(self, offers: Mapping[str, Offer]) -> None:
         """Raise AssertionError where these are not the offers of the instances that are ready."""
         assert self._offers == offers, "what ready instances offer"
+        models = [offer.models for offer in offers.values()]
+        assert self.alike == (models == models[:1] * len(models)), "whether all offer the same"
         for known, is_adapter in ((self._of_models, False), (self._of_adapters, True)):
             for model, fleets in known.items():
                 assert fleets == self._fleets_of(model, is_adapter=is_adapter), f"instances that serve {model!r}"
 
-    def _forget(self) -> None:
-        """What was made of the offers before."""
+    def _forget(self, *, alike: bool = False) -> None:
+        """What was made of the offers before. alike: it is known that all of them are, without a look at each."""
         offers = iter(self._offers.values())
         first = next(offers, None)
-        self.alike = first is None or all(offer.models == first.models for offer in offers)
+        self.alike = alike or first is None or all(offer.models == first.models for offer in offers)
         self.all_take = {}
         if self.alike and first is not None:
             self.all_take = first.models | {"": first.takes_tokens("", False)}
@@ -121,7 +128,7 @@ class Offers:
         self._of_adapters: dict[str, tuple[Fleet, ...]] = {}
         self._peers: dict[str, Mapping[str, Offer]] = {}
         self._names: dict[tuple[str, ...], str] | None = None
-        self._nobody = Fleet(inf, (), frozenset(self._offers), 0, "", 0)
+        self._nobody = None
 
     def _fleets(self, request: Request) -> tuple[Fleet, ...]:
         """By length, ascending. Models that nobody serves are not kept: their names are made up by clients."""

@@ -2,6 +2,7 @@
 says of itself."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -19,6 +20,8 @@ from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import ReportAnswer
 from dualmap.scheduler.fleet.signals import InstanceSignals
 from dualmap.scheduler.fleet.wanted_adapters import WantedAdapters
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0  # reports go out at least this often: Fleet takes silence as loss
 NEWS_INTERVAL_S = 0.2  # and at most this often while there is news of its cache
@@ -93,6 +96,10 @@ class InstanceActor:
             except (StartError, OSError) as error:
                 self.last_error = str(error)
                 after = self._tries.failed(error.short if isinstance(error, StartError) else str(error))
+            except Exception as error:  # whatever the server says, somebody looks after it
+                logger.exception("%s is started again after an error", self._spec.instance_id)
+                self.last_error = repr(error)
+                after = self._tries.failed(self.last_error)
             self._watched.decided.set()
             await self._end(*after)
 

@@ -13,7 +13,7 @@ from dualmap.router.http.instance_key import authorization_line
 from dualmap.scheduler.fleet.endpoint import Endpoint
 
 OK_STATUS = 200
-MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_BODY_BYTES = 8 * 1024 * 1024  # to read as much takes a good part of a second, in which other servers wait
 # One for all connections of a process: what came is read before anything else comes.
 _ARRIVED = memoryview(bytearray(256 * 1024))
 # Logs and filters of servers have known the gateway's own requests by this name.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import closing, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from xxhash import xxh32_intdigest
 
@@ -46,6 +46,9 @@ HUNG = f"no token and no step of the engine within {STILL_S + PROBE_TIMEOUT_S:g}
 SIDES_SEEN = 3  # connections, over which an address is asked when its process began
 SHORTEST_PAUSE = 0.1  # share of an interval
 LOCAL_HOST = "127.0.0.1"  # where a server with a socket runs
+
+
+_T = TypeVar("_T")
 
 
 class Watched:
@@ -155,16 +158,17 @@ class Watched:
                     raise NotReadyError(MemberState.LOST, HUNG) from None
                 raise
         self._hung = False
-        if metrics is None:
-            metrics = ServerMetrics()
-        elif not self.spec.command:
-            await self._look_behind(metrics)
-        self._goes_on &= 0.0 < metrics.started_at == self.member.started_at
+        metrics = metrics or ServerMetrics()
+        await self._look_behind(metrics)
+        started_at = 0.0 if self._balanced else metrics.started_at
+        before = self.member.started_at
+        self._goes_on &= not (started_at and before and started_at != before)
+        if self._goes_on:
+            started_at = started_at or before
         told = self.spec.capacity
         kv_tokens = metrics.kv_tokens or told.kv_tokens
         max_adapters = metrics.max_adapters or told.max_adapters
         capacity = replace(told, kv_tokens=kv_tokens, max_adapters=max_adapters)
-        started_at = 0.0 if self._balanced else metrics.started_at
         self.member = replace(self.member, model_cards=cards, capacity=self._reliable(capacity), started_at=started_at)
 
     async def live(self, *ends: Callable[[], Coroutine[Any, Any, str]]) -> NotReadyError:
@@ -190,12 +194,15 @@ class Watched:
         return why
 
     async def _until_ready(self) -> None:
+        missed = 0
         while True:
             try:
                 await self.look()
                 return
             except NotReadyError as error:
-                await self.become(error.state, str(error))
+                missed += 1
+                if not self._goes_on or missed >= HEALTH_MISSED:
+                    await self.become(error.state, str(error))
             self.decided.set()
             await asyncio.sleep(READY_POLL_S)
 
@@ -204,16 +211,13 @@ class Watched:
         tasks = [
             asyncio.create_task(self._follow()),
             asyncio.create_task(self._follow_progress()),
-            asyncio.create_task(self._follow_models()),
+            asyncio.create_task(self._always(self._follow_models)),
             *(asyncio.create_task(_ended(end())) for end in ends),
         ]
         beside = []
-        if self._kv_events is not None and not self._balanced:
-            beside.append(
-                asyncio.create_task(
-                    self.signals.follow_kv_events(self._kv_events, self.member.endpoint.host or LOCAL_HOST)
-                )
-            )
+        if (source := self._kv_events) is not None and not self._balanced:
+            host = self.member.endpoint.host or LOCAL_HOST
+            beside.append(asyncio.create_task(self._always(lambda: self.signals.follow_kv_events(source, host))))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result()
@@ -222,13 +226,22 @@ class Watched:
                 task.cancel()
             await asyncio.gather(*tasks, *beside, return_exceptions=True)
 
+    async def _always(self, follow: Callable[[], Awaitable[_T]]) -> _T:
+        """Until it returns: no fault of ours with what the server says ends it, nor the instance's life."""
+        while True:
+            try:
+                return await follow()
+            except Exception:
+                logger.exception("%s is followed again after an error", self.spec.instance_id)
+            await asyncio.sleep(MODELS_INTERVAL_S)
+
     # What is followed while it lives.
 
     async def _follow(self) -> NotReadyError:
         """Health and metrics. /health alone is not enough: vLLM answers it while it sleeps, is paused, or its engine
         hangs."""
         clock = asyncio.get_running_loop().time
-        missed, well_at = 0, clock()
+        missed, well_at = 0, clock() - self._turn * HEALTH_BESIDE_METRICS_S
         while True:
             often = missed or not self._has_metrics
             await asyncio.sleep(self._pause_s(HEALTH_INTERVAL_S if often else SCRAPE_INTERVAL_S))
@@ -266,7 +279,7 @@ class Watched:
     async def _note(self, metrics: ServerMetrics) -> NotReadyError | None:
         """A sample; why the instance is lost, where it shows that."""
         if self.member.started_at and metrics.started_at not in (0.0, self.member.started_at):
-            if metrics.started_at < self.member.started_at:  # it ran beside the one that was seen
+            if metrics.started_at < self.member.started_at and not self.spec.command:  # it ran beside that one
                 self._find_balanced()
             else:
                 await self._look_behind(metrics)
@@ -283,7 +296,9 @@ class Watched:
 
     async def _look_behind(self, last: ServerMetrics) -> None:
         """Whether new connections lead to several server processes. last: what was scraped just now."""
-        for _ in range(SIDES_SEEN if last.started_at and not self._balanced else 0):
+        if self.spec.command or self._balanced or not last.started_at:
+            return
+        for _ in range(SIDES_SEEN):
             with closing(ServerClient(self._server.endpoint)) as other, suppress(NoAnswerError):
                 metrics = await ask_metrics(other, MetricsReader())
                 if metrics is not None and metrics.started_at != last.started_at:
@@ -320,7 +335,7 @@ class Watched:
         refusals = 0
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(MODELS_INTERVAL_S):
+                async with asyncio.timeout(self._pause_s(MODELS_INTERVAL_S)):
                     await self.adapters.due.wait()
             changed = False
             try:

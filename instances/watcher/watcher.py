@@ -44,25 +44,26 @@ class Watcher:
         self._round_done = asyncio.Event()  # set, and replaced, by the next round
         self._rounds = asyncio.create_task(self._report_all())
 
-    async def watch(self, number: int, specs: tuple[InstanceSpec, ...]) -> None:
-        """These servers, and no others. number: grows with each list."""
+    async def watch(self, number: int, specs: tuple[InstanceSpec, ...], known: tuple[Member, ...] = ()) -> None:
+        """These servers, and no others. number: grows with each list. known: as Fleet knew them; one that was restarted
+        as well knows nothing."""
         async with self._turn:
             if number > self._number:
-                await self._take_over(number, specs)
+                await self._take_over(number, specs, known)
 
-    async def _take_over(self, number: int, specs: tuple[InstanceSpec, ...]) -> None:
+    async def _take_over(self, number: int, specs: tuple[InstanceSpec, ...], known: tuple[Member, ...]) -> None:
         wanted = {spec.instance_id: spec for spec in specs}
         added = {i: spec for i, spec in wanted.items() if self._spec_of(i) != spec}
         state = await self._fleet.state(None) if added else None
-        known = {(m.instance_id, m.endpoint): m for m in state.members} if state is not None else {}
-        self._number = number
+        members = {(m.instance_id, m.endpoint): m for m in (*known, *(state.members if state is not None else ()))}
         for instance_id, server in list(self._servers.items()):
             if wanted.get(instance_id) != server.watched.spec:
                 await server.end()
                 del self._servers[instance_id]
         for instance_id, spec in added.items():
-            watched = Watched(spec, self._send, known.get((instance_id, spec.endpoint)))
+            watched = Watched(spec, self._send, members.get((instance_id, spec.endpoint)))
             self._servers[instance_id] = _Server(watched, asyncio.create_task(watched.run()))
+        self._number = number  # Fleet forgets those that are not watched now, which have to be silent by then
 
     async def number(self) -> int:
         """Of the list in use; 0 after a restart."""
@@ -72,7 +73,7 @@ class Watcher:
         """By instance, once each was looked at, or that takes too long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                for server in self._servers.values():
+                for server in list(self._servers.values()):
                     await server.watched.decided.wait()
         members = [server.watched.member for server in self._servers.values()]
         return {m.instance_id: FirstLook(str(m.endpoint), m.state in SERVING, m.reason) for m in members}

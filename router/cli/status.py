@@ -44,7 +44,8 @@ def format_status(status: dict[str, Any], columns: int = COLUMNS) -> str:
         models = ", ".join(member["models"])
         signals = format_signals(member["signals"]) if "signals" in member else ""
         pool = [member["pool"] or "(first)"] if several else []
-        place = (member["instance_id"], *pool, member["state"], format_age(member["for_s"]), member["address"])
+        state = member["condition"] or member["state"]
+        place = (member["instance_id"], *pool, state, format_age(member["for_s"]), member["address"])
         rows.append((*place, *counts, backlog_s, per_token, kv_tokens, models, signals))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     aligned = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

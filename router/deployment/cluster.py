@@ -119,7 +119,7 @@ class Cluster:
                     self._external.round()
                 self._scaled.round()
             with suppress(RayError):
-                self._states.round()
+                self._watched.note(self._states.round())
 
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
         """Start all gateways. Returns port, admin port and process id of the first, once they serve.

@@ -4,11 +4,10 @@ servers."""
 import socket
 import threading
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 
 RESOLVE_S = 3.0
 FIRST_S = 5.0  # that a deployment waits for the first answers
-ASKED_AT_ONCE = 16
 MISSED = 2  # answers in a row without an address, until it is gone: some servers tell a part of them each time
 
 Resolve = Callable[[str], Collection[str]]
@@ -30,17 +29,20 @@ class NameWatch:
         self._resolve = resolve
         self._names: frozenset[str] = frozenset()
         self._missed: dict[tuple[str, str], int] = {}  # by name and address
+        self._asking: set[str] = set()  # names, each in a thread: one without an answer delays no other
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def follow(self, names: Collection[str]) -> None:
         """These from now on. Those that are new are asked for before this returns, for a while."""
-        new = frozenset(names) - self._names
-        self._names = frozenset(names)
-        if new:
-            asking = threading.Thread(target=self._ask, args=(new,), daemon=True)
-            asking.start()
-            asking.join(FIRST_S)
+        with self._lock:
+            new = frozenset(names) - self._names
+            self._names = frozenset(names)
+            self.found = {name: addresses for name, addresses in self.found.items() if name in self._names}
+        until = monotonic() + FIRST_S
+        for asking in self._ask(new):
+            asking.join(max(0.0, until - monotonic()))
         if self._names and self._thread is None:
             self._thread = threading.Thread(target=self._run, name="names", daemon=True)
             self._thread.start()
@@ -52,19 +54,27 @@ class NameWatch:
         while not self._stop.wait(RESOLVE_S):
             self._ask(self._names)
 
-    def _ask(self, names: Collection[str]) -> None:
-        with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="name") as threads:
-            answers = dict(zip(names, threads.map(self._addresses, names), strict=True))
-        found = {name: addresses for name, addresses in self.found.items() if name in self._names}
-        for name, addresses in answers.items():
-            if addresses:
-                found[name] = self._kept(name, addresses)
-        self.found = found
+    def _ask(self, names: Collection[str]) -> list[threading.Thread]:
+        """Those that were begun: one for each name that is not asked for already."""
+        with self._lock:
+            due = [name for name in names if name not in self._asking]
+            self._asking.update(due)
+        begun = [threading.Thread(target=self._look_up, args=(name,), name="name", daemon=True) for name in due]
+        for asking in begun:
+            asking.start()
+        return begun
+
+    def _look_up(self, name: str) -> None:
+        addresses = self._addresses(name)
+        with self._lock:
+            self._asking.discard(name)
+            if addresses and name in self._names:
+                self.found = {**self.found, name: self._kept(name, addresses)}
 
     def _addresses(self, name: str) -> Collection[str]:
         try:
             return self._resolve(name)
-        except (OSError, UnicodeError):
+        except (OSError, ValueError):
             return ()
 
     def _kept(self, name: str, told: Collection[str]) -> frozenset[str]:

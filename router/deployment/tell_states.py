@@ -32,8 +32,9 @@ class TellStates:
         state: FleetState = ray.get(actor_by_name(FLEET).state.remote(), timeout=FLEET_TIMEOUT_S)
         self.note(state.members)
 
-    def round(self) -> None:
-        """Look at Fleet now and then; waits for nothing. Raises RayError where Fleet is away."""
+    def round(self) -> tuple[Member, ...]:
+        """Look at Fleet now and then; waits for nothing. The members that were seen now. Raises RayError where Fleet is
+        away."""
         now = self._clock()
         if self._call is None:
             if now >= self._next_look:
@@ -43,6 +44,8 @@ class TellStates:
             call, self._call = self._call, None
             state: FleetState = ray.get(call)
             self.note(state.members)
+            return state.members
+        return ()
 
     def note(self, members: Iterable[Member]) -> None:
         """All members, as they are at this moment. Of the first ones nothing is told."""

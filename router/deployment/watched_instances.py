@@ -1,6 +1,6 @@
 """What the Watcher is to watch, in the process that owns it: told again whenever it does not know."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ray
@@ -10,6 +10,7 @@ from dualmap.instances.watcher.watcher import FirstLook, Watcher
 from dualmap.router.deployment.own_instances import NO_CPU
 from dualmap.router.fleet.actor_by_name import FLEET, WATCHER, actor_by_name
 from dualmap.router.fleet.client import FleetClient
+from dualmap.scheduler.fleet.member import Member
 
 FORGET_TIMEOUT_S = 2.0
 STOP_TIMEOUT_S = 5.0
@@ -22,6 +23,7 @@ class WatchedInstances:
         self._say = say
         self._specs: dict[str, InstanceSpec] = {}
         self._number = 0  # of the list, which changes
+        self._members: dict[str, Member] = {}  # as Fleet last told of them
         self._leaving: dict[str, int] = {}  # the number of the first list without it
         self._watcher: Any = None
         self._asked: Any = None  # the call that asks for the number known
@@ -36,8 +38,13 @@ class WatchedInstances:
 
     def remove(self, instance_id: str) -> None:
         del self._specs[instance_id]
+        self._members.pop(instance_id, None)
         self._number += 1
         self._leaving[instance_id] = self._number
+
+    def note(self, members: Iterable[Member]) -> None:
+        """What Fleet knows of instances: a Watcher goes on from there that is restarted while Fleet is, too."""
+        self._members |= {member.instance_id: member for member in members if member.instance_id in self._specs}
 
     def tell(self, instance_id: str, order: str) -> None:
         """order: drain or undrain. Not waited for."""
@@ -58,7 +65,7 @@ class WatchedInstances:
         call, self._asked = self._asked, None
         known = ray.get(call)
         if known != self._number:
-            self._watcher.watch.remote(self._number, tuple(self._specs.values()))
+            self._tell_list()
         for instance_id, number in list(self._leaving.items()):
             if known >= number:
                 ray.get(actor_by_name(FLEET).forget.remote(instance_id), timeout=FORGET_TIMEOUT_S)
@@ -71,9 +78,13 @@ class WatchedInstances:
         if not self._specs:
             return {}
         self.step()
-        ray.get(self._watcher.watch.remote(self._number, tuple(self._specs.values())), timeout=timeout_s)
+        ray.get(self._tell_list(), timeout=timeout_s)
         looks: dict[str, FirstLook] = ray.get(self._watcher.first_looks.remote(within_s), timeout=timeout_s)
         return looks
+
+    def _tell_list(self) -> Any:
+        """The call."""
+        return self._watcher.watch.remote(self._number, tuple(self._specs.values()), tuple(self._members.values()))
 
     def stop(self) -> None:
         if self._watcher is not None:

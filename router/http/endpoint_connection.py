@@ -3,18 +3,18 @@
 import asyncio
 import errno
 import os
-import re
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import TypeVar
 
+from dualmap.router.http.name_addresses import addresses_of
 from dualmap.scheduler.fleet.endpoint import Endpoint
 
 _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.BaseProtocol)
 
-_ERRNO = re.compile(r"\[Errno (\d+)\]")
 _BY_ERRNO = {
     errno.ECONNREFUSED: "connection refused",
     errno.ECONNRESET: "it closed the connection",
@@ -32,34 +32,18 @@ _UNKNOWN_AUTHORITY = (18, 19, 20, 21)
 _OTHER_NAME = (62, 64)
 
 
-_reached_at: dict[tuple[str, int], str] = {}  # the address to which a host's last connection was
-
-
 async def connect(endpoint: Endpoint, factory: Callable[[], _ProtocolT]) -> tuple[asyncio.Transport, _ProtocolT]:
-    """Where DNS does not answer, the host is where it was. Raises OSError, see why_unconnected. No time-out."""
-    if endpoint.socket:
-        return await asyncio.get_running_loop().create_unix_connection(factory, endpoint.socket)
-    place = endpoint.host, endpoint.port
-    try:
-        transport, protocol = await _connect_to(endpoint.host, endpoint, factory)
-    except socket.gaierror:
-        if place not in _reached_at:
-            raise
-        return await _connect_to(_reached_at[place], endpoint, factory)
-    if address := transport.get_extra_info("peername"):
-        _reached_at[place] = address[0]
-    return transport, protocol
-
-
-async def _connect_to(
-    host: str, endpoint: Endpoint, factory: Callable[[], _ProtocolT]
-) -> tuple[asyncio.Transport, _ProtocolT]:
-    """The endpoint's server, at this address."""
+    """Raises OSError, see why_unconnected. No time-out."""
     loop = asyncio.get_running_loop()
-    if endpoint.tls:
-        context, name = tls_context(endpoint.ca_file), endpoint.server_name or endpoint.host
-        return await loop.create_connection(factory, host, endpoint.port, ssl=context, server_hostname=name)
-    return await loop.create_connection(factory, host, endpoint.port)
+    if endpoint.socket:
+        return await loop.create_unix_connection(factory, endpoint.socket)
+    context = tls_context(endpoint.ca_file) if endpoint.tls else None
+    name = (endpoint.server_name or endpoint.host) if endpoint.tls else None
+    *others, last = await addresses_of(endpoint.host)
+    for address in others:
+        with suppress(OSError):
+            return await loop.create_connection(factory, address, endpoint.port, ssl=context, server_hostname=name)
+    return await loop.create_connection(factory, last, endpoint.port, ssl=context, server_hostname=name)
 
 
 def tls_context(ca_file: str) -> ssl.SSLContext:
@@ -100,9 +84,8 @@ def why_unconnected(error: OSError) -> str:
             return "its name is not known"
         case TimeoutError():
             return "no connection in time"
-    number = error.errno or next((int(found) for found in _ERRNO.findall(str(error))), 0)  # of several addresses
-    if number in _BY_ERRNO:
-        return _BY_ERRNO[number]
+    if error.errno in _BY_ERRNO:
+        return _BY_ERRNO[error.errno]
     if isinstance(error, ConnectionError):
         return "it closed the connection"
     return f"no connection: {error.strerror or error}"

@@ -16,8 +16,9 @@ SUSPECT = "suspect"  # a request could not be sent there, or was broken off; it 
 SLOW = "slow"
 SLOW_FACTOR = 2.0  # of what the instances of its pool need for a token of prefill work
 GONE = "gone"
-HOW_READY = (SUSPECT, SLOW, MemberState.READY.value)
-BAD = (SUSPECT, SLOW, MemberState.LOST.value)
+CONDITIONS = (SUSPECT, SLOW)  # of a ready one
+HOW_READY = (*CONDITIONS, MemberState.READY.value)
+BAD = (*CONDITIONS, MemberState.LOST.value)
 CALM_S = 10.0  # whether a ready instance does well is logged no more often than this
 
 
@@ -66,11 +67,13 @@ class InstanceStates:
         return self._states
 
     def describe(self) -> dict[str, dict[str, Any]]:
-        """By instance, as plain values. for_s: how long it has been in its state."""
+        """By instance, as plain values. state: as Fleet has it. condition: of a ready one that does not do well, else
+        empty. for_s: how long it has been so."""
         states, unix_now = self.look(), self._unix_clock()
         return {
             instance_id: {
-                "state": state.name,
+                "state": MemberState.READY.value if state.name in CONDITIONS else state.name,
+                "condition": state.name if state.name in CONDITIONS else "",
                 "reason": state.reason,
                 "since": state.since,
                 "for_s": max(0.0, unix_now - state.since),

@@ -21,6 +21,7 @@ from dualmap.scheduler.request import Request
 
 NOT_KNOWN_YET = "No instance is known to serve the model yet."
 LENGTH_MARGIN = 1.1  # a prompt may have so many more tokens than its bytes let expect
+SPARSE_BYTES_PER_TOKEN = 5.0  # few texts have more, whatever servers have reported of others
 
 
 class NotAdmittedError(RequestRefusedError):
@@ -87,6 +88,11 @@ class Admission:
             raise NotAdmittedError(refusal.error, prompt) from None
         read = prompt.read
         session = read_session(arrived, read.session)
+        length_tokens = 0  # of what is not read: it may be many short texts
+        if read.understood:
+            exact = read.prompt_tokens > 0
+            tokens = prompt.tokens if exact else max(prompt.tokens, int(read.text_bytes / SPARSE_BYTES_PER_TOKEN))
+            length_tokens = self.length_to_ask(model, tokens, read.max_output_tokens, exact=exact)
         request = Request(
             arrived.id,
             read.blocks if read.cached else (),
@@ -104,9 +110,7 @@ class Admission:
             key_blocks=() if read.cached else read.blocks,
             session=session if placement is PREFIX else 0,  # others reuse nothing
             model=model,
-            length_tokens=self.length_to_ask(
-                model, prompt.tokens, read.max_output_tokens, exact=read.prompt_tokens > 0
-            ),
+            length_tokens=length_tokens,
         )
         return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines)
 

@@ -15,8 +15,8 @@ from dualmap.scheduler.fleet.signals import InstanceSignals
 from dualmap.scheduler.fleet.state_board import StateBoard
 from dualmap.scheduler.fleet.wanted_adapters import AdapterBoard
 
-SILENCE_S = 5.0  # without a report an instance counts as lost; five heartbeats
-SILENT = f"its watcher has said nothing for {SILENCE_S:g} s"
+SILENCE_S = 5.0  # without a report an instance that was started here counts as lost; five heartbeats
+WATCHER_SILENCE_S = 30.0  # of others: what is away is the one process that watches them all, and they serve on
 SETTLE_S = 5.0  # a restarted Fleet publishes nothing until every instance has reported, or for this long
 RETELL_S = 1.0  # what gateways only show, such as the reason of a state, is published at most this often
 AWAY_S = 1.0  # nobody called for so long: it was Fleet's process that stood still, not the instances
@@ -51,6 +51,7 @@ class FleetCore:
         self._plans: dict[str, PoolPlan] = {}
         self._epoch = 0
         self._changed = True
+        self._counted = True  # how many members there are for each model, in the depths
         self._retold = False  # a member differs in what gateways only show
         self._published_at = now
         self._unix_zero_s = unix_now - now
@@ -94,6 +95,7 @@ class FleetCore:
         member = self._members.pop(instance_id, None)
         self._silent.discard(instance_id)
         if member is not None:
+            del self._reported_at[instance_id]
             self._removed[instance_id] = member.incarnation
             self._signals.forget(instance_id)
             self._members_changed()
@@ -104,6 +106,9 @@ class FleetCore:
         """What is newer than the gateway knows. Gateways call this each 100 ms."""
         self._note_call(now)
         self._loads.put(report, now)
+        if not self._counted:  # once for all that changed: hundreds of members come up in one report
+            self._counted = True
+            self._depths.resize(self._members)
         self._depths.observe(report.sent, self._members)
         if report.depths is not None:
             self._depths.adopt(report.depth_epoch, report.depths)
@@ -162,7 +167,7 @@ class FleetCore:
 
     def _members_changed(self) -> None:
         self._changed = True
-        self._depths.resize(self._members)
+        self._counted = False
 
     def _is_settled(self, report: GatewayReport) -> bool:
         if self._called_at >= self._settled_at:
@@ -174,9 +179,11 @@ class FleetCore:
     def _lose_silent(self) -> None:
         for instance_id, member in self._members.items():
             silent_s = self._called_at - self._reported_at[instance_id]
-            if member.state not in (MemberState.LOST, MemberState.STOPPED) and silent_s > SILENCE_S:
+            most_s = SILENCE_S if member.pid else WATCHER_SILENCE_S
+            if member.state not in (MemberState.LOST, MemberState.STOPPED) and silent_s > most_s:
                 since = self._called_at + self._unix_zero_s
-                self._members[instance_id] = replace(member, state=MemberState.LOST, reason=SILENT, since=since)
+                why = f"its watcher has said nothing for {most_s:g} s"
+                self._members[instance_id] = replace(member, state=MemberState.LOST, reason=why, since=since)
                 self._members_changed()
 
 

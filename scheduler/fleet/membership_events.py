@@ -18,8 +18,7 @@ def membership_events(old: Membership, new: Membership) -> list[Event]:
             known is None
             or member.incarnation > known.incarnation
             or known.state is MemberState.DRAINING
-            or known.adapters != member.adapters
-            or known.models != member.models
+            or _offers_another(known, member)
             or known.capacity.cache_tokens != member.capacity.cache_tokens
         ):
             joined.append(
@@ -38,6 +37,11 @@ def membership_events(old: Membership, new: Membership) -> list[Event]:
         if cause := _loss(known, member_now):
             lost.append(InstanceLost(known.instance_id, known.incarnation, cause))
     return joined + draining + lost
+
+
+def _offers_another(known: Member, now: Member) -> bool:
+    """Cards are compared first: they rarely differ, and all members are looked at in each epoch."""
+    return known.model_cards != now.model_cards and (known.adapters, known.models) != (now.adapters, now.models)
 
 
 def _loss(known: Member, now: Member | None) -> str:

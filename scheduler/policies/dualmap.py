@@ -125,8 +125,12 @@ class DualMap:
 
     def key_of(self, request: Request) -> int:
         """The ring key of a request whose prompt has a block, without counting it."""
-        keys = self.keys if self._offers.alike else self._keys_of(self._offers.fleet(request))
-        return keys.key(request.chain)
+        return self._keys_of(self._offers.fleet(request)).key(request.chain)
+
+    def candidates_of(self, key: int, request: Request) -> tuple[str, ...]:
+        """Of such a request's key, of all that can run it."""
+        unable = self._offers.fleet(request).unable
+        return self.rings.candidates(key, unable, unable)
 
     @property
     def deepened(self) -> int:

@@ -14,7 +14,7 @@ export function showInstances(parent, instances, shares) {
     return;
   }
   const rows = instances.map((instance) => ({
-    kind: instance.state, cells: instance.running === undefined ? awayCells(instance) : cells(instance, shares),
+    kind: shown(instance), cells: instance.running === undefined ? awayCells(instance) : cells(instance, shares),
   }));
   parent.replaceChildren(table("Instances", HEADINGS, rows));
 }
@@ -43,12 +43,16 @@ function small(text) {
   return text ? [element("small", {}, text)] : [];
 }
 
+function shown(instance) {
+  return instance.condition || instance.state;
+}
+
 function states(instance) {
   const notes = instance.reason ? [instance.reason] : [];
   if (instance.left_alone_s > 0) notes.push(`left alone for ${seconds(instance.left_alone_s)}`);
   if (instance.load_share < 1) notes.push(`slow start, ${percent(instance.load_share)} of its load`);
-  const mark = element("span", { class: `mark ${instance.state}`, "aria-hidden": "true" });
-  return [mark, `${instance.state} for ${seconds(instance.for_s)}`, ...small(notes.join("; "))];
+  const mark = element("span", { class: `mark ${shown(instance)}`, "aria-hidden": "true" });
+  return [mark, `${shown(instance)} for ${seconds(instance.for_s)}`, ...small(notes.join("; "))];
 }
 
 function signals(given) {

@@ -16,11 +16,9 @@ const REASONS = {
   policy: "so the policy chose",
 };
 
-const READY = ["ready", "slow", "suspect"]; // the last two are how a ready one does
-
 export function showSummary(parent, live) {
   const { timeline, instances } = live;
-  const ready = instances.filter((instance) => READY.includes(instance.state)).length;
+  const ready = instances.filter((instance) => instance.state === "ready").length;
   const facts = [
     ["Within the objective", percentKept(timeline.kept, timeline.missed), `first token in ${seconds(live.ttft_slo_s)}`],
     ...(live.tpot_slo_s || timeline.tpot_kept + timeline.tpot_missed

@@ -15,6 +15,7 @@ from dualmap.instances.actor.instance_actor import InstanceActor
 from dualmap.instances.server import start as start_server
 from dualmap.instances.server.start import free_ports
 from dualmap.instances.spec import InstanceSpec
+from dualmap.instances.watcher import watched as watched_module
 from dualmap.scheduler import InstanceCapacity
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import ReportAnswer
@@ -236,5 +237,27 @@ def test_a_restarted_server_is_another_process_and_drains_no_more(life):
         assert second.pid != first.pid
         with pytest.raises(ProcessLookupError):
             os.kill(first.pid, 0)
+
+    life(story, command=SIM)
+
+
+def test_an_error_of_ours_does_not_leave_a_server_unwatched(life, monkeypatch, caplog):
+    follow = watched_module.Watched._follow
+    lives = []
+
+    async def wrong(self):
+        lives.append(self)
+        if len(lives) == 1:
+            raise KeyError("x")
+        return await follow(self)
+
+    monkeypatch.setattr(watched_module.Watched, "_follow", wrong)
+
+    async def story(watched):
+        first = await watched.reported(is_ready)
+        again = await watched.reported(lambda m: m.state is MemberState.STARTING and m.reason)
+        assert again.reason == "its start failed: KeyError('x')"
+        await watched.reported(lambda m: is_ready(m) and m.pid != first.pid)
+        assert len([record for record in caplog.records if record.exc_info]) == 1
 
     life(story, command=SIM)

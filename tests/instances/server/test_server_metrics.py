@@ -100,6 +100,15 @@ def test_what_moves_comes_or_goes_from_one_text_to_the_next_is_found():
     assert reader.read(VLLM_0_32.encode()).adapters == ()
 
 
-@pytest.mark.parametrize("text", ["", "<html>", "process_start_time_seconds 1.0\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<html>",
+        "process_start_time_seconds 1.0\n",
+        "vllm:num_requests_running NaN\n",
+        "vllm:num_requests_running +Inf\n",
+    ],
+)
 def test_what_is_not_from_vllm_is_none(text: str):
     assert read_metrics(text.encode()) is None

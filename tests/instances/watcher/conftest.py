@@ -111,16 +111,16 @@ class Watch:
     async def state(self, plan: None) -> FleetState | None:
         return None if self.away else await self.fleet.state()
 
-    async def watch(self, *specs: InstanceSpec) -> None:
+    async def watch(self, *specs: InstanceSpec, known: tuple[Member, ...] = ()) -> None:
         self._number += 1
-        await self.watcher.watch(self._number, specs)
+        await self.watcher.watch(self._number, specs, known)
 
-    async def restart(self, *specs: InstanceSpec) -> None:
+    async def restart(self, *specs: InstanceSpec, known: tuple[Member, ...] = ()) -> None:
         """As Ray does when the process was killed."""
         await self.watcher.stop()
         self.members.clear()
         self.watcher = Watcher(self)
-        await self.watch(*specs)
+        await self.watch(*specs, known=known)
 
     async def heard(self, wanted: Callable[[Member], bool]) -> Member:
         """The first member that is wanted, of those past or to come."""

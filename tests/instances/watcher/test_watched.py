@@ -3,10 +3,12 @@
 import asyncio
 import itertools
 import json
+from typing import Any
 
 import pytest
 
 from dualmap.instances.server.reasons import ANOTHER_PROCESS, BALANCED, refused
+from dualmap.instances.server.server_client import ServerClient
 from dualmap.instances.watcher import looks, watched
 from dualmap.instances.watcher.looks import ASLEEP
 from dualmap.scheduler.fleet.member import MemberState
@@ -16,6 +18,7 @@ from tests.instances.watcher.conftest import SAMPLE, Watch, is_lost, is_ready, s
 TIMEOUTS = ("HEALTH_TIMEOUT_S", "SCRAPE_TIMEOUT_S", "PROBE_TIMEOUT_S")
 AWAKE = 'vllm:engine_sleep_state{{sleep_state="awake"}} {}\n'
 NO_METRICS = {"/metrics": 404}
+NESTED = f'{{"data": {"[" * 100_000}{"]" * 100_000}}}'
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +112,7 @@ def test_a_server_that_answers_but_cannot_be_used_is_starting(told, server, path
     told(tell)
 
 
-NO_LISTS = ("ok", "{}", '{"data": []}', '{"data": [{"id": "m"}, 3]}', '{"data": [{"id": null}]}', "[" * 100_000)
+NO_LISTS = ("ok", "{}", '{"data": []}', '{"data": [{"id": "m"}, 3]}', '{"data": [{"id": null}]}', NESTED)
 
 
 @pytest.mark.parametrize("models", NO_LISTS, ids=range(len(NO_LISTS)))
@@ -338,5 +341,28 @@ def test_an_error_of_ours_ends_no_watch(told, server, monkeypatch, caplog):
         assert (await watch.heard(is_lost)).reason == "looked at again after an error: KeyError('x')"
         assert len([record for record in caplog.records if record.exc_info]) == 1
         await asyncio.sleep(0)
+
+    told(tell)
+
+
+def test_an_error_of_ours_beside_it_ends_neither_its_life_nor_the_look_at_its_models(told, server, monkeypatch, caplog):
+    asked = []
+    ask = watched.ask_models
+
+    async def wrong(client: ServerClient) -> tuple[dict[str, Any], ...]:
+        asked.append(client)
+        if len(asked) == 2:  # the first of its life
+            raise KeyError("x")
+        return await ask(client)
+
+    monkeypatch.setattr(watched, "ask_models", wrong)
+
+    async def tell(watch: Watch) -> None:
+        await watch.watch(spec_of(server.port))
+        await watch.heard(is_ready)
+        server.models = json.dumps({"data": [{"id": "m"}, {"id": "sql", "parent": "m"}]})
+        await watch.heard(lambda member: member.adapters == ("sql",))
+        assert not watch.in_state(MemberState.LOST)
+        assert len([record for record in caplog.records if record.exc_info]) == 1
 
     told(tell)

@@ -3,6 +3,8 @@
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from dualmap.instances.server.start import free_ports
 from dualmap.instances.watcher import watched
 from dualmap.scheduler.fleet.member import MemberState
@@ -74,6 +76,44 @@ def test_a_restarted_watcher_goes_on_with_the_same_process_and_not_with_another(
         second = await watch.heard(lambda member: member.incarnation > first.incarnation)
         assert second.started_at == 6.0
         assert all(map(is_ready, watch.members))
+
+    told(tell)
+
+
+@pytest.mark.parametrize("settings", [{}, {"behind_balancer": True}], ids=["one", "balanced"])
+@pytest.mark.parametrize("metrics", [200, 404])
+def test_a_watcher_that_is_restarted_with_fleet_goes_on_as_well(told, server, metrics: int, settings: dict):
+    server.statuses["/metrics"] = metrics
+
+    async def tell(watch: Watch) -> None:
+        spec = spec_of(server.port, **settings)
+        await watch.watch(spec)
+        first = await watch.heard(is_ready)
+        watch.fleet = new_fleet()
+        await watch.restart(spec, known=(first,))
+        await watch.watcher.first_looks(WAIT_S)
+        assert watch.members
+        assert all(member == first for member in watch.members)
+
+    told(tell)
+
+
+def test_a_restarted_watcher_takes_more_than_a_moment_without_an_answer_for_a_loss(told, server):
+    async def tell(watch: Watch) -> None:
+        spec = spec_of(server.port)
+        await watch.watch(spec)
+        first = await watch.heard(is_ready)
+        server.statuses["/v1/models"] = 503
+        asked = server.asked["/v1/models"]
+        watch.beats.clear()
+        await watch.restart(spec)
+        await watch.until(lambda: server.asked["/v1/models"] > asked)
+        del server.statuses["/v1/models"]
+        await watch.until(lambda: watch.beats)
+        assert {(m.incarnation, m.state) for m in watch.members} == {(first.incarnation, MemberState.READY)}
+        server.statuses["/v1/models"] = 503
+        await watch.restart(spec)
+        await watch.heard(lambda member: member.state is MemberState.STARTING)
 
     told(tell)
 

@@ -168,6 +168,7 @@ def test_status_shows_load_only_of_instances_that_serve():
     member = {
         "instance_id": "a",
         "state": "ready",
+        "condition": "",
         "reason": "",
         "for_s": 12.3,
         "address": "127.0.0.1:1",
@@ -230,7 +231,8 @@ def test_how_long_a_state_lasts_is_said_in_one_unit(seconds, shown):
 
 def test_reasons_fit_on_the_terminal():
     reason = "its server ended with exit code -9: " + "a long story " * 10
-    member = {"instance_id": "a", "state": "lost", "reason": reason, "for_s": 1.0, "address": "h:1", "models": []}
+    state = {"state": "lost", "condition": "", "reason": reason, "for_s": 1.0}
+    member = {"instance_id": "a", **state, "address": "h:1", "models": []}
     about = {"gateway_id": "g", "policy": "dualmap", "epoch": 7, "uptime_s": 1.0, "in_flight": 0, "pools": [""]}
     status = {**about, "client_connections": 0, "models_served_twice": [], "gateways": [], "members": [member]}
     _, *lines = format_status(status, columns=60).split("  its server")

@@ -3,14 +3,13 @@
 import signal
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import trustme
 import yaml
 
 from tests.balancer import Balancer
-from tests.conftest import WAIT_S, ProcessFamily, await_that
+from tests.conftest import ProcessFamily
 from tests.deployment import free_port
 from tests.router.certs import write_cert
 from tests.router.deployment.mixed_traffic import Kind
@@ -32,7 +31,7 @@ class Server:
         place = ("--uds", uds) if uds else ("--host", host, "--port", str(self.port))
         self._command = [sys.executable, "-m", "dualmap.instances.simulated.cli", *place, *FAST, *flags]
         self._family = family
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[str] | None = None
 
     @property
     def address(self) -> str:
@@ -42,25 +41,25 @@ class Server:
         """Returns before it listens."""
         self.process = subprocess.Popen(
             [*self._command, *flags],
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
             env=self._family.environment,
             start_new_session=True,
         )
 
-    def await_health(self) -> None:
-        await_that(lambda: _is_healthy(self.address), f"{self.address} answers")
+    def await_listening(self) -> None:
+        """Fails where another has taken its port meanwhile."""
+        assert self.process.stdout.readline().startswith("listening on "), self._command
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(number)
-        self.process.wait()
+        self.close()
 
-
-def _is_healthy(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://{address}/health", timeout=WAIT_S) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
+    def close(self) -> None:
+        """Once it was told to end."""
+        if self.process is not None:
+            self.process.wait()
+            self.process.stdout.close()
 
 
 class MixedFleet:
@@ -147,5 +146,4 @@ class MixedFleet:
         self.behind_service.close()
         self.family.kill()
         for server in self.servers.values():
-            if server.process is not None:
-                server.process.wait()
+            server.close()

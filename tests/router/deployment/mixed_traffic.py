@@ -108,7 +108,7 @@ class Traffic:
                 self._begun[number] = time.monotonic(), kind, streams
             try:
                 fault = self._ask(connection, number, kind, streams)
-            except (OSError, http.client.HTTPException, ValueError, LookupError) as error:
+            except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 fault = repr(error)
             with self._lock:
@@ -136,8 +136,12 @@ class Traffic:
         if server not in kind.servers:
             return f"answered by {instance_id}, which is {server}"
         self.answered[server] += 1
-        model, complete = _read_stream(text) if streams else _read_plain(text)
-        return "" if model == kind.answers_as and complete else f"the answer of {server} is {text[:300]}"
+        told = f"the answer of {server} is {text[:300]}"
+        try:
+            model, complete = _read_stream(text) if streams else _read_plain(text)
+        except (ValueError, LookupError):
+            return told
+        return "" if model == kind.answers_as and complete else told
 
 
 def _read_plain(text: str) -> tuple[str, bool]:

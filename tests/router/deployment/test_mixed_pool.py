@@ -13,7 +13,6 @@ from tests.router.deployment.mixed_fleet import ADDRESSES, MixedFleet
 from tests.router.deployment.mixed_traffic import Traffic
 
 NAMED_HOSTS = Path(__file__).parents[2] / "named_hosts"
-LATER = (f"named-{ADDRESSES[3]}", "balanced-2")  # servers that start while requests are sent
 REQUESTS = 2_000
 A_FEW = 100
 
@@ -30,8 +29,10 @@ def fleet(tmp_path: Path):
 @pytest.fixture
 def deployment(fleet: MixedFleet):
     fleet.write_config()
-    for name in fleet.servers.keys() - set(LATER):
-        fleet.servers[name].start()
+    for server in fleet.servers.values():
+        server.start()
+    for server in fleet.servers.values():
+        server.await_listening()
     path = os.pathsep.join(filter(None, (str(NAMED_HOSTS), os.environ.get("PYTHONPATH"))))
     env = {"PYTHONPATH": path, "DUALMAP_TEST_HOSTS": str(fleet.hosts)}
     deployment = Deployment("dualmap.yaml", directory=fleet.directory, env=env)
@@ -69,6 +70,7 @@ def one_leaves_the_file_and_comes_back(fleet: MixedFleet, deployment: Deployment
     traffic.send(A_FEW)
     await_that(lambda: states(deployment, fleet, "short") not in ([], ["ready"]), "it is known, and cannot be used")
     server.start("--load-s", "5")
+    server.await_listening()
     await_state(deployment, fleet, "short", "starting")
     traffic.send(A_FEW)
     await_state(deployment, fleet, "short", "ready")
@@ -76,7 +78,6 @@ def one_leaves_the_file_and_comes_back(fleet: MixedFleet, deployment: Deployment
 
 def addresses_of_the_name_change(fleet: MixedFleet, deployment: Deployment, traffic: Traffic) -> None:
     first, last = f"named-{ADDRESSES[0]}", f"named-{ADDRESSES[3]}"
-    fleet.servers[last].start()
     fleet.resolves_to(*ADDRESSES)
     traffic.send(A_FEW)
     await_state(deployment, fleet, last, "ready")
@@ -98,14 +99,13 @@ def one_is_killed_and_comes_back(fleet: MixedFleet, deployment: Deployment, traf
     traffic.send(A_FEW)
     await_state(deployment, fleet, "keyed", "lost")
     server.start()
+    server.await_listening()
     await_state(deployment, fleet, "keyed", "ready")
     traffic.send(A_FEW)
 
 
 def those_behind_the_balancer_are_replaced(fleet: MixedFleet, deployment: Deployment, traffic: Traffic) -> None:
     leaving, staying, coming = (fleet.servers[f"balanced-{number}"] for number in range(3))
-    coming.start()
-    coming.await_health()
     with traffic.plain_only("balanced"):
         fleet.behind_service.backends = (staying.port, coming.port)
         traffic.send(A_FEW)

@@ -47,21 +47,24 @@ def test_the_banner_says_who_is_ready_and_why_another_is_not(deployment, nobody)
     assert not deployment.family.living("ray::InstanceActor")
 
 
-def test_a_killed_watcher_cuts_off_no_answer_and_is_back(deployment, sims):
+@pytest.mark.parametrize("killed", [("Watcher",), ("Watcher", "Fleet")], ids="-".join)
+def test_a_killed_watcher_cuts_off_no_answer_and_is_back(deployment, sims, killed: tuple[str, ...]):
     before = {i: member["incarnation"] for i, member in deployment.members().items() if member["state"] == "ready"}
     assert len(before) == 2
-    (pid,) = deployment.family.living("ray::Watcher")
+    pids = {pid for name in killed for pid in deployment.family.living(f"ray::{name}")}
+    assert len(pids) == len(killed)
     options = {"max_tokens": 2000, "stream": True, "extra_body": {"ignore_eos": True}}
     with deployment.client() as client:
         messages = [{"role": "user", "content": "A long book."}]
         stream = iter(client.chat.completions.create(model="sim", messages=messages, **options))
         next(stream)
-        os.kill(pid, signal.SIGKILL)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
         ends: list[str | None] = []
 
         def back() -> bool:
-            pids = deployment.family.living("ray::Watcher")
-            return bool(pids) and pid not in pids and deployment.ready_count() == 2
+            living = deployment.family.living("ray::Watcher")
+            return bool(living) and pids.isdisjoint(living) and deployment.ready_count() == 2
 
         reader = threading.Thread(target=lambda: ends.extend(c.choices[0].finish_reason for c in stream if c.choices))
         reader.start()

@@ -43,7 +43,8 @@ class Picking:
         self._epoch = 0
         self.apply(*instance_ids)
 
-    def apply(self, *instance_ids: str) -> None:
+    def apply(self, *instance_ids: str, **models: str) -> None:
+        """models: of instances that have told."""
         self._epoch += 1
         ready = (
             Member(
@@ -52,6 +53,7 @@ class Picking:
                 Endpoint(ENDPOINTS[i].rpartition(":")[0].strip("[]"), 8000),
                 state=MemberState.READY,
                 capacity=self._capacity,
+                model_cards=({"id": models[i]},) if i in models else (),
             )
             for i in instance_ids
         )
@@ -132,6 +134,19 @@ async def test_a_buffered_body_is_asked_for_and_answered_with_where_it_goes():
     assert await stream.endpoints() == [ENDPOINTS["a"]]
     assert picking.scheduler.attempts.popitem()[1].request.blocks
     await stream.leave()
+
+
+async def test_all_endpoints_that_a_proxy_may_try_serve_the_model():
+    picking = Picking("a")
+    picking.apply("a", "b", "c", a="tiny", b="other", c="tiny")
+    for n in range(8):
+        body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": f"{n} hi " * 2000}]}).encode()
+        stream, endpoints = await picking.asked(body)
+        assert set(endpoints) == {ENDPOINTS["a"], ENDPOINTS["c"]}
+        await stream.leave()
+    unknown = picking.stream()
+    unknown.ask(json.dumps({"model": "big", "messages": []}).encode())
+    assert (await unknown.response()).immediate_response.status.code == 404
 
 
 async def test_without_bodies_requests_are_placed_by_load():

@@ -37,7 +37,7 @@ class Shown:
     def a(self) -> tuple[str, str, float]:
         state = self.states.describe()["a"]
         assert state["for_s"] == pytest.approx(self.now + UNIX_S - state["since"])
-        return state["state"], state["reason"], state["since"] - UNIX_S
+        return state["condition"] or state["state"], state["reason"], state["since"] - UNIX_S
 
     def logged(self) -> list[tuple[str, str, str]]:
         """Of a, from what to what and why, since the last call."""
@@ -89,11 +89,12 @@ def test_one_that_refused_a_request_is_suspect_for_a_moment(shown):
     dispatched = next(i for i, view in shown.scheduler.instances.items() if view.running_count)
     shown.handle(RequestFailed("r", 1, 0, cause=FailureCause.CONNECT))
     shown.now += 0.5
-    assert shown.states.describe()[dispatched]["state"] == "suspect"
+    state = shown.states.describe()[dispatched]
+    assert (state["state"], state["condition"]) == ("ready", "suspect")
     shown.now += SchedulerConfig().suspect_s
     shown.handle(Tick())
     state = shown.states.describe()[dispatched]
-    assert (state["state"], state["reason"], state["for_s"]) == ("ready", "", 0.0)
+    assert (state["state"], state["condition"], state["reason"], state["for_s"]) == ("ready", "", "", 0.0)
 
 
 def test_one_whose_metrics_fall_silent_is_slow(shown):
@@ -113,7 +114,7 @@ def test_one_that_computes_far_more_slowly_than_the_others_is_slow(shown):
     name, reason, _ = shown.a()
     assert name == "slow"
     assert "times as long for a prompt as most others" in reason
-    assert shown.states.describe()["b"]["state"] == "ready"
+    assert shown.states.describe()["b"]["condition"] == ""
 
 
 def test_whether_a_ready_instance_does_well_is_logged_now_and_then_only(shown):

@@ -97,6 +97,22 @@ async def test_models_are_listed_with_the_largest_length_of_each(fleet):
         assert (await client.get("/v1/models/chat")).json["max_model_len"] == 8000
 
 
+async def answers_few(conversation) -> None:
+    """Whatever the prompt."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 1, "total_tokens": 11}
+    await conversation.send_json({"choices": [{"text": "hello"}], "usage": usage})
+
+
+async def test_a_long_prompt_stays_long_whatever_servers_have_reported_of_others(fleet):
+    async with fleet(answers_few, answers_few) as f:
+        f.apply(f.member(0, model_cards=(card("tiny", 2000),)), f.member(1, model_cards=(card("tiny", 8000),)))
+        client = await f.client()
+        for n in range(20):
+            messages = [{"role": "user", "content": f"{n} word" * 2000}]
+            assert (await client.post(CHAT_PATH, {**CHAT, "messages": messages})).status == 200
+        assert f.instances[0].received == []
+
+
 @pytest.mark.parametrize("body", [CHAT, STREAM])
 async def test_a_prompt_that_fits_only_the_long_one_goes_there(fleet, body):
     async with fleet(too_long(1000), answers_plainly) as f:
@@ -107,6 +123,16 @@ async def test_a_prompt_that_fits_only_the_long_one_goes_there(fleet, body):
             assert (await client.post(CHAT_PATH, {**body, "messages": messages})).status == 200
             assert (await client.post(CHAT_PATH, {**body, "max_tokens": 1000 + n})).status == 200
         assert f.instances[0].received == []
+
+
+async def test_many_short_texts_are_no_long_one(fleet):
+    async with fleet(answers_plainly, answers_plainly) as f:
+        f.apply(f.member(0, model_cards=(card("tiny", 1000),)), f.member(1, model_cards=(card("tiny", 8000),)))
+        client = await f.client()
+        for n in range(20):
+            body = {"model": "tiny", "input": [f"{n} a short text " * 20] * 100}
+            assert (await client.post("/v1/embeddings", body)).status == 200
+        assert f.instances[0].received
 
 
 async def test_what_fits_nowhere_is_told_so_by_the_longest(fleet):

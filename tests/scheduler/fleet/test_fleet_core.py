@@ -6,10 +6,11 @@ import pytest
 
 from dualmap.scheduler import InstanceCapacity, SchedulerConfig
 from dualmap.scheduler.events import InstanceLoad
+from dualmap.scheduler.fleet.agreed_depths import AgreedDepths
 from dualmap.scheduler.fleet.endpoint import Endpoint
-from dualmap.scheduler.fleet.fleet_core import RETELL_S, SETTLE_S, SILENCE_S, FleetCore
+from dualmap.scheduler.fleet.fleet_core import RETELL_S, SETTLE_S, SILENCE_S, WATCHER_SILENCE_S, FleetCore
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
-from dualmap.scheduler.fleet.messages import FleetState, GatewayReport, PoolPlan
+from dualmap.scheduler.fleet.messages import Beat, FleetState, GatewayReport, PoolPlan
 from dualmap.scheduler.fleet.signals import InstanceSignals, LoadSample
 
 UNIX_S = 1_000_000.0  # what Unix seconds are ahead of the clock of these tests
@@ -22,8 +23,8 @@ class Told:
         self.now = 100.0
         self.core = FleetCore(expected, {"": SchedulerConfig()}, self.now, unix_now=self.now + UNIX_S)
 
-    def report(self, member: Member) -> None:
-        self.core.report(member, None, self.now)
+    def report(self, member: Member, signals: InstanceSignals | None = None) -> None:
+        self.core.report(member, signals, self.now)
 
     def sync(self, known_epoch: int = 0, **more) -> Membership | None:
         return self.core.sync(GatewayReport("gateway-0", known_epoch, **more), self.now).membership
@@ -44,8 +45,14 @@ class Told:
 
 
 def ready(instance_id: str, incarnation: int = 1) -> Member:
+    """One that was started here."""
     return Member(
-        instance_id, incarnation, Endpoint("127.0.0.1", 8000), state=MemberState.READY, capacity=InstanceCapacity()
+        instance_id,
+        incarnation,
+        Endpoint("127.0.0.1", 8000),
+        state=MemberState.READY,
+        capacity=InstanceCapacity(),
+        pid=7,
     )
 
 
@@ -154,6 +161,51 @@ def test_a_silent_instance_is_lost_and_comes_back_with_its_next_report():
     assert fleet.sync(lost.epoch).members == (ready("a"),)
 
 
+def test_servers_that_run_on_their_own_are_not_lost_while_their_watcher_is_started_again():
+    fleet = Told("a")
+    fleet.report(replace(ready("a"), pid=0))
+    fleet.pass_time(SILENCE_S)
+    assert fleet.sync().members[0].state is MemberState.READY
+    fleet.pass_time(WATCHER_SILENCE_S)
+    assert fleet.sync().members[0].reason == "its watcher has said nothing for 30 s"
+
+
+def test_nothing_new_is_said_by_a_beat_which_counts_as_a_report():
+    fleet = Told("a")
+    fleet.report(ready("a"), InstanceSignals("a", LoadSample(1, 0, 0.5)))
+    beat = Beat("a", 1, MemberState.READY, 0, load_age_s=0.25)
+    for _ in range(20):
+        fleet.pass_time(SILENCE_S / 10)
+        assert fleet.core.beat(beat, fleet.now) is not None
+    news = fleet.core.sync(GatewayReport("gateway-0"), fleet.now)
+    assert news.membership.members[0].state is MemberState.READY
+    (signals,) = news.signals.signals
+    assert (signals.load, signals.load_age_s) == (LoadSample(1, 0, 0.5), pytest.approx(0.25))
+
+
+@pytest.mark.parametrize(
+    "beat",
+    [
+        Beat("b", 1, MemberState.READY, 0, load_age_s=-1.0),
+        Beat("a", 2, MemberState.READY, 0, load_age_s=-1.0),
+        Beat("a", 1, MemberState.DRAINING, 0, load_age_s=-1.0),
+        Beat("a", 1, MemberState.READY, 0, load_age_s=0.0),  # of a load that was never told
+    ],
+)
+def test_a_beat_of_what_is_not_known_is_not_enough(beat: Beat):
+    fleet = Told("a")
+    fleet.report(ready("a"))
+    assert fleet.core.beat(beat, fleet.now) is None
+
+
+def test_one_that_was_lost_by_its_silence_has_to_report():
+    fleet = Told("a")
+    fleet.report(ready("a"))
+    fleet.pass_time(SILENCE_S)
+    fleet.sync()
+    assert fleet.core.beat(Beat("a", 1, MemberState.READY, 0, load_age_s=-1.0), fleet.now) is None
+
+
 def test_a_restarted_fleet_publishes_an_epoch_above_any_a_gateway_knows():
     fleet = Told("a")
     fleet.report(ready("a"))
@@ -193,6 +245,27 @@ def test_an_instance_that_is_forgotten_is_no_member_whatever_it_still_says():
     assert [m.instance_id for m in after.members] == ["a"]
     fleet.report(ready("b", incarnation=2))
     assert [m.instance_id for m in fleet.sync(after.epoch).members] == ["a", "b"]
+
+
+def test_members_that_come_up_together_are_counted_once(monkeypatch):
+    counts = []
+    monkeypatch.setattr(AgreedDepths, "resize", lambda _, members: counts.append(len(members)))
+    fleet = Told()
+    fleet.pass_time(SETTLE_S)
+    for number in range(50):
+        fleet.report(ready(f"i{number}"))
+    assert len(fleet.sync().members) == 50
+    assert counts == [50]
+
+
+def test_nothing_is_kept_of_instances_that_came_and_went_but_their_numbers():
+    fleet = Told()
+    for number in range(50):
+        fleet.report(ready(f"i{number}"))
+        fleet.core.forget(f"i{number}")
+    fleet.pass_time(SETTLE_S)
+    assert fleet.sync().members == ()
+    assert not fleet.core._reported_at
 
 
 def test_plans_reach_the_gateways():
