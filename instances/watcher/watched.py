@@ -33,6 +33,8 @@ from dualmap.scheduler.fleet.messages import ReportAnswer
 
 logger = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 READY_POLL_S = 0.5
 SCRAPE_INTERVAL_S = 1.0
 HEALTH_INTERVAL_S = 0.5  # of a server without metrics, and of one that was not well at the last look
@@ -46,9 +48,6 @@ HUNG = f"no token and no step of the engine within {STILL_S + PROBE_TIMEOUT_S:g}
 SIDES_SEEN = 3  # connections, over which an address is asked when its process began
 SHORTEST_PAUSE = 0.1  # share of an interval
 LOCAL_HOST = "127.0.0.1"  # where a server with a socket runs
-
-
-_T = TypeVar("_T")
 
 
 class Watched:

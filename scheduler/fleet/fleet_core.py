@@ -2,7 +2,7 @@
 booked and ask what changed since: members, what instances said of themselves, what the others have booked, the depths
 all agree on."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from dualmap.scheduler.config import SchedulerConfig
@@ -94,6 +94,7 @@ class FleetCore:
         """The instance is gone for good: it is no member any more, whatever it still says."""
         member = self._members.pop(instance_id, None)
         self._silent.discard(instance_id)
+        self._removed.setdefault(instance_id, -1)
         if member is not None:
             del self._reported_at[instance_id]
             self._removed[instance_id] = member.incarnation
@@ -115,8 +116,10 @@ class FleetCore:
         tell_depths = report.depth_epoch > self._depths.epoch
         self._states.put(report.states)
         states = self._states.news(report.states_heard)
+        self._take_over(report.members)
         if not self._is_settled(report):
-            return FleetNews(tell_depths=tell_depths, states=states)
+            tell_members = report.epoch > self._epoch and not report.members
+            return FleetNews(tell_depths=tell_depths, tell_members=tell_members, states=states)
         self._lose_silent()
         retell = self._retold and self._called_at - self._published_at >= RETELL_S
         if self._changed or retell or report.epoch > self._epoch:
@@ -168,6 +171,17 @@ class FleetCore:
     def _members_changed(self) -> None:
         self._changed = True
         self._counted = False
+
+    def _take_over(self, members: Iterable[Member]) -> None:
+        """From a gateway, until they report: servers run on while the one process that watches them is away, too."""
+        for member in members:
+            instance_id = member.instance_id
+            watched = not member.pid and member.state in SERVING
+            if watched and instance_id not in self._members and instance_id not in self._removed:
+                self._silent.discard(instance_id)
+                self._members[instance_id] = member
+                self._reported_at[instance_id] = self._called_at
+                self._members_changed()
 
     def _is_settled(self, report: GatewayReport) -> bool:
         if self._called_at >= self._settled_at:

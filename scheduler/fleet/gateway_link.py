@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 
 from dualmap.scheduler.events import InstanceLoad, PrefixDepths
+from dualmap.scheduler.fleet.member import Membership
 from dualmap.scheduler.fleet.messages import FleetNews, GatewayReport, Sent
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.state_board import MAX_STATES, MAX_TOLD, StateHome
@@ -22,7 +23,8 @@ class GatewayLink:
         self.tell_states = False
         self.behind = False
         self._gateway_id = gateway_id
-        self._epoch = 0
+        self._membership = Membership()
+        self._tell_members = False
         self._signals = 0  # number of the last signals heard
         self._heard = 0  # and of the last prompts of other gateways
         self._depth_epoch = 0
@@ -50,7 +52,7 @@ class GatewayLink:
         self._told_states = len(states)
         return GatewayReport(
             gateway_id=self._gateway_id,
-            epoch=self._epoch,
+            epoch=self._membership.epoch,
             signals=self._signals,
             heard=self._heard,
             loads=loads,
@@ -61,6 +63,7 @@ class GatewayLink:
             admin=admin,
             states=states,
             states_heard=self._states_heard,
+            members=self._membership.members if self._tell_members else (),
         )
 
     def hear(self, news: FleetNews) -> None:
@@ -68,6 +71,7 @@ class GatewayLink:
         self._unsent.clear()
         self._heard = news.heard
         self.tell_depths = news.tell_depths
+        self._tell_members = news.tell_members
         for _ in range(self._told_states):
             self._unsent_states.popleft()
         self._told_states = 0
@@ -77,7 +81,7 @@ class GatewayLink:
         if states is not None:
             self._states_heard = states.number
         if news.membership is not None:
-            self._epoch = news.membership.epoch
+            self._membership = news.membership
         if news.signals is not None:
             self._signals = news.signals.number
         if news.depths:

@@ -18,8 +18,8 @@ def membership_events(old: Membership, new: Membership) -> list[Event]:
             known is None
             or member.incarnation > known.incarnation
             or known.state is MemberState.DRAINING
-            or _offers_another(known, member)
             or known.capacity.cache_tokens != member.capacity.cache_tokens
+            or _offers_another(known, member)
         ):
             joined.append(
                 InstanceJoined(

@@ -24,7 +24,8 @@ class GatewayReport:
     """epoch, signals, heard: of the membership in use, of the last signals heard, and of the last prompts heard of that
     others sent. sent: prompts dispatched since the last report. depths: the agreed depths in use, by pool; None unless
     Fleet asked for them. admin: HOST:PORT of its admin endpoints. states: what instances keep for clients, learned
-    since the last report; states_heard: up to what was heard of it."""
+    since the last report; states_heard: up to what was heard of it. members: those in use, where Fleet asked for
+    them."""
 
     gateway_id: str
     epoch: int = 0
@@ -39,6 +40,7 @@ class GatewayReport:
     admin: str = ""
     states: tuple[StateHome, ...] = ()
     states_heard: int = 0
+    members: tuple[Member, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,8 @@ ALL_KNOWN = ReportAnswer()
 @dataclass(frozen=True, slots=True)
 class FleetNews:
     """What the gateway has not heard yet. others: None while it is the only one. heard: up to which prompt of others
-    this is. tell_depths: Fleet does not know the agreed depths; the next report has to have them. gateways: all there
-    are. plans: of the pools that are scaled. states: what instances keep for clients."""
+    this is. tell_depths: Fleet does not know the agreed depths; the next report has to have them; tell_members: nor the
+    members. gateways: all there are. plans: of the pools that are scaled. states: what instances keep for clients."""
 
     membership: Membership | None = None
     signals: SignalNews | None = None
@@ -112,6 +114,7 @@ class FleetNews:
     heard: int = 0
     depths: dict[str, PrefixDepths] = field(default_factory=dict)
     tell_depths: bool = False
+    tell_members: bool = False
     gateways: tuple[GatewayState, ...] = ()
     plans: tuple[PoolPlan, ...] = ()
     states: StateNews | None = None

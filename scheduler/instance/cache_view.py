@@ -104,14 +104,13 @@ class CacheView:
             self._max_blocks = max(self._size * LEAST_SHARE, self._max_blocks * SHRINK, 1)
             self._evict()
 
+    def resize(self, max_blocks: int) -> None:
+        """The instance keeps so many from now on."""
+        self._max_blocks = self._size = max(1, max_blocks)
+        self._evict()
+
     def clear(self) -> None:
         self.drop(list(self._held))
-
-    def resize(self, max_blocks: int) -> None:
-        """It is another cache than was thought: what it holds is not known."""
-        self.clear()
-        self._size = max(1, max_blocks)
-        self._max_blocks = self._size
 
     def blocks(self) -> Set[int]:
         """Those that are held or expected."""

@@ -158,6 +158,17 @@ class InstanceView:
         self.adapters.set_able(adapters)
         return before != self.offer
 
+    def keeps_now(self, cache_tokens: int) -> bool:
+        """See InstanceCapacity. Whether that is something new: then what it said of its load was of one server of
+        several."""
+        if cache_tokens == self.capacity.cache_tokens:
+            return False
+        self.capacity = replace(self.capacity, cache_tokens=cache_tokens)
+        self.cache.resize(_cache_blocks(self.capacity, self._block_tokens))
+        self.reported.forget()
+        self._loads.changed(self)
+        return True
+
     # What a request would be here.
 
     def can_run(self, request: Request) -> bool:
@@ -289,17 +300,6 @@ class InstanceView:
         return attempt.work_tokens * self.prefilling_tokens // booked_tokens
 
     # What is heard of it, and what time does.
-
-    def keeps_now(self, cache_tokens: int) -> bool:
-        """How many tokens of prefixes can be counted on there, since it is another thing than it seemed, and so is what
-        it said of its load. Whether that is another number than before."""
-        if cache_tokens == self.capacity.cache_tokens:
-            return False
-        self.capacity = replace(self.capacity, cache_tokens=cache_tokens)
-        self.cache.resize(_cache_blocks(self.capacity, self._block_tokens))
-        self.reported.forget()
-        self._loads.changed(self)
-        return True
 
     def hear(self, report: LoadReported, now: float) -> None:
         """What the instance says of its load."""

@@ -58,10 +58,15 @@ def test_a_higher_incarnation_replaces_a_lower_one_in_one_event():
     assert membership_events(old, Membership(2, (member(STARTING, 2),))) == [InstanceLost("a", 1, "starting")]
 
 
-def test_an_instance_that_turns_out_to_keep_fewer_prefixes_is_told_again():
-    shown = replace(member(READY), capacity=replace(CAPACITY, cache_tokens=1))
-    events = membership_events(Membership(1, (member(READY),)), Membership(2, (shown,)))
-    assert events == [InstanceJoined("a", 1, shown.capacity)]
+def test_a_balancer_that_is_noticed_later_is_told_and_what_is_only_shown_is_not():
+    """Then it is not known any more what a cache holds."""
+    before = member(READY)
+    balanced = replace(before, capacity=replace(CAPACITY, cache_tokens=1))
+    assert membership_events(Membership(1, (before,)), Membership(2, (balanced,))) == [
+        InstanceJoined("a", 1, balanced.capacity)
+    ]
+    shown = replace(before, reason="why", since=2.0, started_at=3.0)
+    assert membership_events(Membership(1, (before,)), Membership(2, (shown,))) == []
 
 
 def test_joins_come_before_losses_so_that_requests_find_the_replacement():

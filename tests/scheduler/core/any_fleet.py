@@ -71,6 +71,8 @@ class Fleet(CheckedCore):
             self.keep_queue.discard(instance_id)
             self.others.pop(instance_id, None)
             self.most_members = max(self.most_members, len(self.members))
+        elif incarnation == replaced:
+            late = capacity.cache_tokens == self.core.instances[instance_id].capacity.cache_tokens
         self._send_joined(instance_id, incarnation, capacity, late=late)
 
     def offer(self, instance_id: str, models: tuple[ServedModel, ...]) -> None:

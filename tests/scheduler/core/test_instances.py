@@ -1,10 +1,19 @@
 """What becomes of requests when instances join, drain and are lost, by hand-made events."""
 
+from dataclasses import replace
+
 import pytest
 
 from dualmap.scheduler.attempt import AttemptState
 from dualmap.scheduler.commands import Abort, Dispatch, FailStream, Reject, RejectReason
-from dualmap.scheduler.events import BlocksRemoved, BlocksStored, CacheCleared, FailureCause, PrefixDepths
+from dualmap.scheduler.events import (
+    BlocksRemoved,
+    BlocksStored,
+    CacheCleared,
+    FailureCause,
+    InstanceJoined,
+    PrefixDepths,
+)
 
 PATIENT_S = 1000.0  # a SLO so long that a request stays where its prefix is, or was placed first
 
@@ -67,6 +76,17 @@ def test_when_the_only_instance_is_lost_what_it_had_is_rejected(script):
     assert kinds(commands) == [Abort, Reject, Reject]
     assert {c.reason for c in commands[1:]} == {RejectReason.NO_INSTANCE}
     assert not core.core.attempts
+
+
+def test_an_instance_that_turns_out_to_be_several_is_counted_on_for_no_prefix_and_loses_nothing(busy):
+    view = busy.view("a")
+    running, waiting = list(view.running), [a.request.id for a in view.waiting]
+    event = InstanceJoined("a", view.incarnation, replace(view.capacity, cache_tokens=1))
+    assert len(view.cache) > 1
+    assert busy.send(event) == []
+    assert busy.view("a") is view
+    assert len(view.cache) <= 1
+    assert (list(view.running), [a.request.id for a in view.waiting]) == (running, waiting)
 
 
 def test_a_lost_instance_can_join_again(script):

@@ -234,6 +234,31 @@ def test_a_restarted_fleet_waits_for_every_instance_that_a_gateway_has_books_of(
     assert [m.instance_id for m in fleet.sync(known_epoch=41, loads=loads).members] == ["a", "b"]
 
 
+def test_a_restarted_fleet_takes_over_servers_that_run_on_their_own_from_gateways():
+    """Their one watcher may be away as well; those of ours have processes of their own that report."""
+    own, other, gone = ready("a"), replace(ready("b"), pid=0), replace(ready("c"), pid=0)
+    fleet = Told("a", "b", "c")
+    news = fleet.core.sync(GatewayReport("g", 41), fleet.now)
+    assert (news.tell_members, news.membership) == (True, None)
+    fleet.core.forget("c")
+    report = GatewayReport("g", 41, members=(own, other, gone))
+    news = fleet.core.sync(report, fleet.now)
+    assert (news.tell_members, news.membership) == (False, None)  # "a" has to report itself
+    assert fleet.core.state(fleet.now).members == (other,)
+    fleet.report(own)
+    assert fleet.sync(41).members == (own, other)
+    fleet.pass_time(WATCHER_SILENCE_S + 1.0, own)
+    assert [m.state for m in fleet.sync(41).members] == [MemberState.READY, MemberState.LOST]
+
+
+def test_what_an_instance_reports_counts_more_than_what_gateways_knew():
+    fleet = Told("a", "b")
+    drains = replace(ready("a"), state=MemberState.DRAINING, pid=0)
+    fleet.report(drains)
+    fleet.core.sync(GatewayReport("g", 41, members=(replace(ready("a"), pid=0),)), fleet.now)
+    assert fleet.core.state(fleet.now).members == (drains,)
+
+
 def test_an_instance_that_is_forgotten_is_no_member_whatever_it_still_says():
     fleet = Told("a", "b")
     fleet.report(ready("a"))

@@ -53,6 +53,16 @@ def test_prompts_are_told_again_until_fleet_answers():
     assert link.report((), {}).sent == ()
 
 
+def test_a_restarted_fleet_is_told_the_members_it_asks_for_and_loses_none():
+    fleet, link = fleet_with_news(), GatewayLink("g0")
+    epoch = sync(fleet, link).membership.epoch
+    fleet = FleetCore(("a",), {"": SchedulerConfig()}, NOW, 2)
+    assert sync(fleet, link).membership is None
+    after = sync(fleet, link).membership
+    assert (after.epoch, after.members) == (epoch + 1, (MEMBER,))
+    assert link.report((), {}).members == ()
+
+
 def test_a_restarted_fleet_is_told_the_depths_it_asks_for():
     fleet, link, other = fleet_with_news(), GatewayLink("g0"), GatewayLink("g1")
     sync(fleet, other)

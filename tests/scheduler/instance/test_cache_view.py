@@ -29,6 +29,16 @@ def test_only_leading_blocks_count_as_cached(asked: tuple[int, ...], held: int):
     assert view.cached_blocks(asked) == view.held_blocks(asked) == held
 
 
+def test_one_that_keeps_less_from_now_on_holds_less_at_once_and_may_keep_more_again():
+    view = view_of(CHAT, (11, 12, 13))
+    view.resize(0)
+    assert len(view) == 1
+    view.resize(100)
+    view.use(CHAT)
+    assert view.held_blocks(CHAT) == 4
+    view.check(())
+
+
 def test_the_least_recently_used_prompt_goes_first_and_its_tail_before_its_root():
     view = view_of(CHAT, (11, 12, 13), max_blocks=7)
     view.use((21,))
