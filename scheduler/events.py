@@ -74,7 +74,8 @@ class ServedModel:
 @record
 class InstanceJoined:
     """The instance is ready. A higher incarnation replaces a lower one: another process, with an empty cache. The same
-    one again: it drains no more, or offers other models. adapters: LoRA adapters it can run, by the names that requests
+    one again: it drains no more, offers other models, or keeps
+    another amount of prefixes than it seemed to. adapters: LoRA adapters it can run, by the names that requests
     give them. models: what else it serves, by each name; empty: it may serve any."""
 
     instance_id: str

@@ -252,7 +252,8 @@ class Watched:
                     if clock() - well_at < HEALTH_BESIDE_METRICS_S:
                         continue
             try:
-                await ask_health(self._server)
+                with suppress(KeyRefusedError):  # it is well; whether it can be used, its models tell
+                    await ask_health(self._server)
                 missed, well_at = 0, clock()
             except NotReadyError as error:
                 missed += 1
@@ -277,7 +278,7 @@ class Watched:
     async def _note(self, metrics: ServerMetrics) -> NotReadyError | None:
         """A sample; why the instance is lost, where it shows that."""
         if self.member.started_at and metrics.started_at not in (0.0, self.member.started_at):
-            if metrics.started_at < self.member.started_at:  # it ran beside the one that was seen
+            if metrics.started_at < self.member.started_at and not self.spec.command:  # it ran beside that one
                 self._find_balanced()
             else:
                 await self._look_behind(metrics)

@@ -16,6 +16,7 @@ EXAMPLES = (
 )
 
 COLUMNS = 100  # where the terminal does not say
+MODELS_SHOWN = 4  # of an instance
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +42,7 @@ def format_status(status: dict[str, Any], columns: int = COLUMNS) -> str:
         counts = (str(member.get(name, "")) for name in ("running", "waiting"))
         per_token = f"{member['tpot_s'] * 1000:.0f} ms" if member.get("tpot_s") else ""
         kv_tokens = str(member.get("kv_tokens", ""))
-        models = ", ".join(member["models"])
+        models = format_models(member["models"])
         signals = format_signals(member["signals"]) if "signals" in member else ""
         pool = [member["pool"] or "(first)"] if several else []
         state = member["condition"] or member["state"]
@@ -59,6 +60,12 @@ def format_status(status: dict[str, Any], columns: int = COLUMNS) -> str:
     if len(status["gateways"]) > 1:
         beside.append("gateways " + ", ".join(f"{g['gateway_id']} ({g['admin']})" for g in status["gateways"]))
     return "\n".join((head, *beside, "", *lines))
+
+
+def format_models(names: list[str]) -> str:
+    """Some of them, where there are many."""
+    more = len(names) - MODELS_SHOWN
+    return ", ".join(names[:MODELS_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def format_age(seconds: float) -> str:

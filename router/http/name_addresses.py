@@ -8,11 +8,15 @@ from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
 
+PATIENCE_S = 1.0  # with DNS, where a host's addresses are known from before
+
+_known: dict[str, list[str]] = {}  # the last answer, by host
 _under_way: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Future[list[str]]] = {}
 
 
 async def addresses_of(host: str) -> list[str]:
-    """In the order in which they are to be tried, one at least. Raises OSError. No time-out."""
+    """In the order in which they are to be tried, one at least. While DNS does not answer, those of before. Raises
+    OSError. No time-out, where there are none."""
     with suppress(ValueError):
         ip_address(host)
         return [host]
@@ -22,7 +26,13 @@ async def addresses_of(host: str) -> list[str]:
         answer = _under_way[loop, host] = loop.create_future()
         answer.add_done_callback(lambda done: (_under_way.pop((loop, host)), done.exception()))
         threading.Thread(target=_look_up, args=(loop, host, answer), name="name", daemon=True).start()
-    return list(await asyncio.shield(answer))
+    try:
+        async with asyncio.timeout(PATIENCE_S if host in _known else None):
+            _known[host] = await asyncio.shield(answer)
+    except OSError:  # TimeoutError is one
+        if host not in _known:
+            raise
+    return list(_known[host])
 
 
 def _look_up(loop: asyncio.AbstractEventLoop, host: str, answer: asyncio.Future[list[str]]) -> None:

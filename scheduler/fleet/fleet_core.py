@@ -76,7 +76,7 @@ class FleetCore:
                 self._retold = True
             else:
                 self._members_changed()
-            if member.state not in SERVING or (known is not None and member.incarnation > known.incarnation):
+            if member.state not in SERVING or (known is not None and _is_another(member, known)):
                 self._signals.forget(instance_id)
         return signals is None or self._signals.put(signals, now)
 
@@ -199,3 +199,8 @@ class FleetCore:
                 why = f"its watcher has said nothing for {most_s:g} s"
                 self._members[instance_id] = replace(member, state=MemberState.LOST, reason=why, since=since)
                 self._members_changed()
+
+
+def _is_another(member: Member, known: Member) -> bool:
+    """Whether what was told of it before is not of it."""
+    return member.incarnation > known.incarnation or member.capacity.cache_tokens != known.capacity.cache_tokens

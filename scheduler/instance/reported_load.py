@@ -47,6 +47,13 @@ class ReportedLoad:
                 min(seen.kv_tokens for seen in self._seen),
             )
 
+    def forget(self) -> None:
+        """It says nothing of its load from now on."""
+        self.foreign = NO_FOREIGN_LOAD
+        self.reported_at = None
+        self.stale = False
+        self._seen.clear()
+
     def check(self, answered_at: float, now: float) -> None:
         """Called from time to time. answered_at: when something of an answer last came from there."""
         if self.reported_at is not None:

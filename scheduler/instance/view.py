@@ -159,11 +159,14 @@ class InstanceView:
         return before != self.offer
 
     def keeps_now(self, cache_tokens: int) -> bool:
-        """See InstanceCapacity. Whether that is something new."""
+        """See InstanceCapacity. Whether that is something new: then what it said of its load was of one server of
+        several."""
         if cache_tokens == self.capacity.cache_tokens:
             return False
         self.capacity = replace(self.capacity, cache_tokens=cache_tokens)
         self.cache.resize(_cache_blocks(self.capacity, self._block_tokens))
+        self.reported.forget()
+        self._loads.changed(self)
         return True
 
     # What a request would be here.

@@ -283,6 +283,21 @@ def test_a_ready_server_that_refuses_the_key_again_and_again_is_not_used_until_i
     told(tell)
 
 
+def test_a_key_that_is_changed_at_the_server_first_is_no_loss(told, server):
+    async def tell(watch: Watch) -> None:
+        await watch.watch(spec_of(server.port))
+        first = await watch.heard(is_ready)
+        watch.members.clear()
+        server.statuses |= {"/health": 401, "/metrics": 401}
+        await watch.until(lambda: server.asked["/health"] > 2 * watched.HEALTH_MISSED + 1)
+        server.statuses.clear()
+        server.asked.clear()
+        await watch.until(lambda: server.asked.get("/metrics", 0) > 2)
+        assert all((m.state, m.incarnation) == (MemberState.READY, first.incarnation) for m in watch.members)
+
+    told(tell)
+
+
 def test_a_declared_balancer_is_asked_for_nothing_more(told, server):
     async def tell(watch: Watch) -> None:
         await watch.watch(spec_of(server.port, behind_balancer=True))

@@ -10,7 +10,7 @@ from importlib import import_module
 import pytest
 
 from dualmap.router.cli.main import COMMANDS, command_parser, main
-from dualmap.router.cli.status import format_age, format_status
+from dualmap.router.cli.status import format_age, format_models, format_status
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -227,6 +227,11 @@ def test_status_shows_load_only_of_instances_that_serve():
 )
 def test_how_long_a_state_lasts_is_said_in_one_unit(seconds, shown):
     assert format_age(seconds) == shown
+
+
+def test_of_many_models_some_are_shown():
+    assert format_models(["a", "b", "c", "d"]) == "a, b, c, d"
+    assert format_models([str(number) for number in range(2000)]) == "0, 1, 2, 3 and 1996 more"
 
 
 def test_reasons_fit_on_the_terminal():

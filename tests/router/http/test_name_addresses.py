@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from dualmap.router.http import name_addresses
 from dualmap.router.http.endpoint_connection import connect
 from dualmap.router.http.name_addresses import addresses_of
 from dualmap.scheduler.fleet.endpoint import Endpoint
@@ -77,3 +78,13 @@ async def test_each_address_of_a_name_is_tried(monkeypatch):
     async with server:
         transport, _ = await connect(Endpoint("two", server.sockets[0].getsockname()[1]), asyncio.Protocol)
         transport.close()
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["refuses", "hangs"])
+async def test_a_host_is_where_it_was_while_dns_does_not_answer(silent, monkeypatch, hangs: bool):
+    monkeypatch.setattr(name_addresses, "PATIENCE_S", 0.05 if hangs else WAIT_S)
+    monkeypatch.setattr(name_addresses, "_known", {"dead.example": ["127.0.0.1"]})
+    if not hangs:
+        silent.set()
+    assert await addresses_of("dead.example") == ["127.0.0.1"]
+    assert silent.asked == ["dead.example"]

@@ -322,3 +322,13 @@ def test_nothing_counts_as_drained_before_gateways_had_the_time_to_say_what_they
     assert not fleet.state(GatewayReport("gateway-0", 1)).is_drained("a")
     fleet.pass_time(SETTLE_S, replace(ready("a"), state=MemberState.DRAINING))
     assert fleet.state(GatewayReport("gateway-0", fleet.state().epoch)).is_drained("a")
+
+
+def test_what_an_instance_said_before_it_turned_out_to_be_several_is_forgotten():
+    fleet = Told()
+    fleet.core.report(ready("a"), InstanceSignals("a", LoadSample(1, 0, 0.0)), fleet.now)
+    several = replace(ready("a"), capacity=InstanceCapacity(cache_tokens=1))
+    fleet.core.report(several, InstanceSignals("a", None), fleet.now)
+    fleet.pass_time(SETTLE_S, several)
+    news = fleet.core.sync(GatewayReport("gateway-0", 0), fleet.now)
+    assert [signals.load for signals in news.signals.signals] == [None]

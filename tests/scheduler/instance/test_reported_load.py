@@ -156,3 +156,18 @@ class TestUsage:
         core.first_token("r")
         core.finish("r")
         assert core.view("a").service.usage_at is None
+
+
+def test_one_that_turns_out_to_be_several_is_not_silent_and_keeps_nothing(script):
+    core = script("a")
+    prompt = core.prompt("a")
+    core.arrive("first", 100, blocks=prompt)
+    core.first_token("first")
+    core.finish("first")
+    report(core)
+    core.join("a", cache_tokens=1)
+    view = core.view("a")
+    assert len(view.cache) <= 1
+    core.tick(STALE_AFTER_S + 1)
+    assert (view.reported.reported_at, view.reported.stale) == (None, False)
+    assert view.incarnation == 1
