@@ -112,7 +112,9 @@ def test_a_server_that_answers_but_cannot_be_used_is_starting(told, server, path
     told(tell)
 
 
-@pytest.mark.parametrize("models", ["ok", "{}", '{"data": []}', '{"data": [{"id": "m"}, 3]}', NESTED])
+@pytest.mark.parametrize(
+    "models", ["ok", "{}", '{"data": []}', '{"data": [{"id": "m"}, 3]}', pytest.param(NESTED, id="nested")]
+)
 def test_a_server_that_answers_everything_with_200_is_told_and_not_flapped_over(told, server, models: str):
     server.models = models
 
