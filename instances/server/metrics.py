@@ -123,8 +123,10 @@ class MetricsReader:
             line = text[begin : end if end >= 0 else len(text)]
             begin = end + 1 if end >= 0 else _ABSENT
             if line.startswith(wanted) and line[len(wanted) : len(wanted) + 1] in _ENDS_NAME:
-                labels, _, value = line[len(wanted) :].rpartition(b" ")
-                yield labels.decode(errors="replace"), _finite(value)
+                labels, brace, rest = line[len(wanted) :].rpartition(b"}")
+                value = float(rest.strip().partition(b" ")[0])  # when it was true may follow
+                if isfinite(value):
+                    yield (labels + brace).decode(errors="replace"), value
 
 
 def read_metrics(text: bytes) -> ServerMetrics | None:
@@ -143,14 +145,6 @@ def _find(name: bytes, text: bytes, near: int) -> int:
             if text[place + len(name) : place + len(name) + 1] in _ENDS_NAME:
                 return place
     return _ABSENT
-
-
-def _finite(text: bytes) -> float:
-    """Raises ValueError."""
-    number = float(text)
-    if not isfinite(number):
-        raise ValueError(f"{text!r} is no count")
-    return number
 
 
 def _names(*lists: str) -> tuple[str, ...]:

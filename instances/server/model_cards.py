@@ -11,10 +11,10 @@ class ModelCardsError(Exception):
 def model_cards(body: bytes) -> tuple[dict[str, Any], ...]:
     """The entries of the answer, one at least. Raises ModelCardsError."""
     try:
-        cards = json.loads(body)["data"]
-        found = tuple({**card, "id": str(card["id"])} for card in cards)
+        found = tuple({**card} for card in json.loads(body)["data"])
+        named = all(isinstance(card["id"], str) and card["id"] for card in found)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelCardsError(f"GET /v1/models answered with no list of models: {error!r}") from None
-    if not found:
-        raise ModelCardsError("GET /v1/models answered with an empty list")
+    if not (found and named):
+        raise ModelCardsError("GET /v1/models answered with a list without models, or with one that has no name")
     return found

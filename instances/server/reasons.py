@@ -12,6 +12,8 @@ ANOTHER_PROCESS = "another process came to this address"
 BALANCED = "a load balancer before several servers"
 NO_VLLM = "answers, but is no vLLM server"
 NO_HTTP = f"{NO_VLLM}: what it says is no HTTP"
+KEY_REFUSED = (401, 403)  # statuses
+FULL = 429
 MOST_CHARACTERS = 160  # of what a server says itself
 
 
@@ -26,9 +28,9 @@ def refused(path: str, status: int, with_key: bool = False) -> str:
     """path: what was asked of it; status: of its answer, which was not 200. with_key: a key was sent along."""
     if status == 503 and path != "/health":  # where vLLM answers so when its engine is dead
         return "503: it loads its model"
-    if status in (401, 403):
+    if status in KEY_REFUSED:
         return f"{status}: it refuses the key" if with_key else f"{status}: it wants a key ({KEY_SETTING})"
-    if status >= 500:
+    if status >= 500 or status == FULL:
         return f"{path} answers {status}"
     return f"{NO_VLLM}: {path} answers {status}"
 

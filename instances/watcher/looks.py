@@ -4,7 +4,7 @@ from typing import Any
 
 from dualmap.instances.server.metrics import MetricsReader, ServerMetrics
 from dualmap.instances.server.model_cards import ModelCardsError, model_cards
-from dualmap.instances.server.reasons import no_model_list, no_token, refused
+from dualmap.instances.server.reasons import KEY_REFUSED, no_model_list, no_token, refused
 from dualmap.instances.server.server_client import OK_STATUS, NoAnswerError, ServerClient
 from dualmap.scheduler.fleet.member import MemberState
 
@@ -23,6 +23,10 @@ class NotReadyError(Exception):
     def __init__(self, state: MemberState, reason: str) -> None:
         super().__init__(reason)
         self.state = state
+
+
+class KeyRefusedError(NotReadyError):
+    """It wants a key, or another one."""
 
 
 async def ask_health(server: ServerClient) -> None:
@@ -62,5 +66,6 @@ async def _get(server: ServerClient, path: str) -> bytes:
     except NoAnswerError as error:
         raise NotReadyError(MemberState.LOST, str(error)) from None
     if status != OK_STATUS:
-        raise NotReadyError(MemberState.STARTING, refused(path, status, bool(server.endpoint.key_file)))
+        kind = KeyRefusedError if status in KEY_REFUSED else NotReadyError
+        raise kind(MemberState.STARTING, refused(path, status, bool(server.endpoint.key_file)))
     return body

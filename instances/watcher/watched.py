@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import closing, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from xxhash import xxh32_intdigest
 
@@ -19,6 +19,7 @@ from dualmap.instances.watcher.instance_signals import SignalCollector
 from dualmap.instances.watcher.looks import (
     ASLEEP,
     PROBE_TIMEOUT_S,
+    KeyRefusedError,
     NotReadyError,
     ask_health,
     ask_metrics,
@@ -32,6 +33,8 @@ from dualmap.scheduler.fleet.messages import ReportAnswer
 
 logger = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 READY_POLL_S = 0.5
 SCRAPE_INTERVAL_S = 1.0
 HEALTH_INTERVAL_S = 0.5  # of a server without metrics, and of one that was not well at the last look
@@ -39,6 +42,7 @@ HEALTH_BESIDE_METRICS_S = 5.0  # a scrape that is answered says as much
 HEALTH_MISSED = 3  # in a row, until an instance counts as lost; its connections show a dead one sooner
 METRICS_AGAIN_S = 10.0  # a server without metrics is asked for them
 MODELS_INTERVAL_S = 5.0
+KEY_REFUSALS = 2  # in a row, until a ready server cannot be used
 STILL_S = 10.0  # an engine that makes no step for so long while it has requests hangs, or has a very long step
 HUNG = f"no token and no step of the engine within {STILL_S + PROBE_TIMEOUT_S:g} s"
 SIDES_SEEN = 3  # connections, over which an address is asked when its process began
@@ -206,9 +210,10 @@ class Watched:
         tasks = [
             asyncio.create_task(self._follow()),
             asyncio.create_task(self._follow_progress()),
+            asyncio.create_task(self._always(self._follow_models)),
             *(asyncio.create_task(_ended(end())) for end in ends),
         ]
-        beside = [asyncio.create_task(self._always(self._follow_models))]
+        beside = []
         if (source := self._kv_events) is not None and not self._balanced:
             host = self.member.endpoint.host or LOCAL_HOST
             beside.append(asyncio.create_task(self._always(lambda: self.signals.follow_kv_events(source, host))))
@@ -220,7 +225,7 @@ class Watched:
                 task.cancel()
             await asyncio.gather(*tasks, *beside, return_exceptions=True)
 
-    async def _always(self, follow: Callable[[], Awaitable[None]]) -> None:
+    async def _always(self, follow: Callable[[], Awaitable[_T]]) -> _T:
         """Until it returns: no fault of ours with what the server says ends it, nor the instance's life."""
         while True:
             try:
@@ -272,7 +277,10 @@ class Watched:
     async def _note(self, metrics: ServerMetrics) -> NotReadyError | None:
         """A sample; why the instance is lost, where it shows that."""
         if self.member.started_at and metrics.started_at not in (0.0, self.member.started_at):
-            await self._look_behind(metrics)
+            if metrics.started_at < self.member.started_at:  # it ran beside the one that was seen
+                self._find_balanced()
+            else:
+                await self._look_behind(metrics)
             if not self._balanced:
                 return NotReadyError(MemberState.LOST, ANOTHER_PROCESS)
             self.member = replace(self.member, capacity=self._reliable(self.member.capacity), started_at=0.0)
@@ -292,9 +300,12 @@ class Watched:
             with closing(ServerClient(self._server.endpoint)) as other, suppress(NoAnswerError):
                 metrics = await ask_metrics(other, MetricsReader())
                 if metrics is not None and metrics.started_at != last.started_at:
-                    self._balanced = True
-                    self._remark = BALANCED
+                    self._find_balanced()
                     return
+
+    def _find_balanced(self) -> None:
+        self._balanced = True
+        self._remark = BALANCED
 
     def _reliable(self, capacity: InstanceCapacity) -> InstanceCapacity:
         """What can be counted on: which of several servers has a prefix in its cache is not known."""
@@ -316,13 +327,24 @@ class Watched:
                         return NotReadyError(MemberState.LOST, HUNG)
             seen = self.signals.busy_steps
 
-    async def _follow_models(self) -> None:
-        """Adapters may be loaded and unloaded at any time."""
+    async def _follow_models(self) -> NotReadyError:
+        """Adapters may be loaded and unloaded at any time. A server that runs on its own and refuses the key, which may
+        just be changed, takes no requests either."""
+        refusals = 0
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pause_s(MODELS_INTERVAL_S)):
                     await self.adapters.due.wait()
-            changed = await self._ask_models()
+            changed = False
+            try:
+                changed = self._take_cards(await ask_models(self._server))
+                refusals = 0
+            except KeyRefusedError as error:
+                refusals += 1
+                if refusals >= KEY_REFUSALS and not self.spec.command:
+                    return error
+            except NotReadyError:
+                pass
             if self.adapters.lacking(self.member.adapters):
                 await self._send()  # one that is being unloaded everywhere must not be loaded again
                 if await self._change_adapters(self.adapters.look_after):
@@ -340,11 +362,15 @@ class Watched:
     async def _ask_models(self) -> bool:
         """Whether the server has others than before."""
         with suppress(NotReadyError):
-            cards = await ask_models(self._server)
-            if _names(cards) != _names(self.member.model_cards):
-                self.member = replace(self.member, model_cards=cards)
-                return True
+            return self._take_cards(await ask_models(self._server))
         return False
+
+    def _take_cards(self, cards: tuple[dict[str, Any], ...]) -> bool:
+        """Whether they are others than before."""
+        if _names(cards) == _names(self.member.model_cards):
+            return False
+        self.member = replace(self.member, model_cards=cards)
+        return True
 
 
 async def _ended(end: Coroutine[Any, Any, str]) -> NotReadyError:
@@ -358,4 +384,4 @@ def _number() -> int:
 
 def _names(cards: tuple[dict[str, Any], ...]) -> list[tuple[Any, ...]]:
     """All that counts: cards also say when they were made."""
-    return [(card["id"], card.get("parent"), card.get("max_model_len")) for card in cards]
+    return [(card["id"], card.get("parent"), card.get("root"), card.get("max_model_len")) for card in cards]

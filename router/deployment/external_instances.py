@@ -21,6 +21,7 @@ from dualmap.scheduler.fleet.messages import FleetState
 
 FLEET_TIMEOUT_S = 2.0
 DRAIN_DEADLINE_S = 600.0  # of one that is named no more but runs on
+SUCCESSION_S = 10.0  # for which one that is named no more still serves while those that came instead are not ready
 
 
 class Watch(Protocol):
@@ -51,6 +52,7 @@ class ExternalInstances:
         self._say = say
         self._fleet_state = fleet_state or _ask_fleet
         self._leaving: dict[str, float] = {}  # since when
+        self._coming: dict[str, float] = {}  # since when, of those that are not ready yet
         self._ending: set[str] = set()  # of these ids, pods that were told to end
         self._watches: dict[str, tuple[KubernetesDiscovery, Watch]] = {}  # by pool
         self._names = NameWatch(resolve)
@@ -76,15 +78,18 @@ class ExternalInstances:
             if instance_id not in self.ids:
                 if instance_id not in self._watched:  # else one of that name has not quite left
                     self.ids[instance_id] = placed
+                    self._coming[instance_id] = monotonic()
                     self._watched.add(placed.spec)
                     self._say(f"{instance_id} is known")
             elif self._leaving.pop(instance_id, None) is not None:
                 self._watched.tell(instance_id, "undrain")
         unheard = {pool_name for pool_name, (_, watch) in self._watches.items() if watch.found is None}
         unnamed = [i for i, placed in self.ids.items() if i not in named and placed.spec.pool not in unheard]
+        waiting = self._waiting_pools() if unnamed else ()
         for instance_id in unnamed:
             self._leaving.setdefault(instance_id, monotonic())
-            self._watched.tell(instance_id, "drain")  # in each round: a Watcher that was restarted has forgotten it
+            if instance_id in ending or self.ids[instance_id].spec.pool not in waiting:
+                self._watched.tell(instance_id, "drain")  # in each round: a restarted Watcher has forgotten it
         state = self._fleet_state() if unnamed else None
         for instance_id in unnamed:
             # A pod that vanishes without having been told to end may run on, with other labels.
@@ -93,6 +98,16 @@ class ExternalInstances:
             if gone or drained or monotonic() - self._leaving[instance_id] > DRAIN_DEADLINE_S:
                 del self.ids[instance_id], self._leaving[instance_id]
                 self._watched.remove(instance_id)
+
+    def _waiting_pools(self) -> set[str]:
+        """Those to which instances came that are not ready yet, but may be soon. Raises RayError."""
+        begun = monotonic() - SUCCESSION_S
+        self._coming = {i: since for i, since in self._coming.items() if i in self.ids and since > begun}
+        if self._coming:
+            for member in self._fleet_state().members:
+                if member.state is MemberState.READY:
+                    self._coming.pop(member.instance_id, None)
+        return {self.ids[instance_id].spec.pool for instance_id in self._coming}
 
     def _watch(self) -> None:
         """As configured by now."""

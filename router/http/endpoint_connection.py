@@ -32,18 +32,36 @@ _UNKNOWN_AUTHORITY = (18, 19, 20, 21)
 _OTHER_NAME = (62, 64)
 
 
+_reached_at: dict[tuple[str, int], str] = {}  # the address of a name at which there was a connection last
+
+
 async def connect(endpoint: Endpoint, factory: Callable[[], _ProtocolT]) -> tuple[asyncio.Transport, _ProtocolT]:
-    """Raises OSError, see why_unconnected. No time-out."""
-    loop = asyncio.get_running_loop()
+    """Where DNS does not answer, the host is where it was. Raises OSError, see why_unconnected. No time-out."""
     if endpoint.socket:
-        return await loop.create_unix_connection(factory, endpoint.socket)
-    context = tls_context(endpoint.ca_file) if endpoint.tls else None
-    name = (endpoint.server_name or endpoint.host) if endpoint.tls else None
-    *others, last = await addresses_of(endpoint.host)
+        return await asyncio.get_running_loop().create_unix_connection(factory, endpoint.socket)
+    place = endpoint.host, endpoint.port
+    try:
+        *others, last = await addresses_of(endpoint.host)
+    except socket.gaierror:
+        if place not in _reached_at:
+            raise
+        others, last = [], _reached_at[place]
     for address in others:
         with suppress(OSError):
-            return await loop.create_connection(factory, address, endpoint.port, ssl=context, server_hostname=name)
-    return await loop.create_connection(factory, last, endpoint.port, ssl=context, server_hostname=name)
+            return await _connect_to(address, endpoint, factory)
+    return await _connect_to(last, endpoint, factory)
+
+
+async def _connect_to(
+    address: str, endpoint: Endpoint, factory: Callable[[], _ProtocolT]
+) -> tuple[asyncio.Transport, _ProtocolT]:
+    loop = asyncio.get_running_loop()
+    context = tls_context(endpoint.ca_file) if endpoint.tls else None
+    name = (endpoint.server_name or endpoint.host) if endpoint.tls else None
+    connected = await loop.create_connection(factory, address, endpoint.port, ssl=context, server_hostname=name)
+    if address != endpoint.host:
+        _reached_at[endpoint.host, endpoint.port] = address
+    return connected
 
 
 def tls_context(ca_file: str) -> ssl.SSLContext:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
+from dualmap.scheduler.instance.reported_load import STALE_AFTER_S
 
 logger = logging.getLogger(__name__)
 
@@ -87,10 +88,11 @@ class InstanceStates:
         if member.state is not MemberState.READY or view is None:
             return member.state.value, member.reason
         if view.suspect_until > now:
-            return SUSPECT, "it refused a connection, or broke off an answer"
+            return SUSPECT, "it refused a connection or the key, or broke off an answer"
         if view.reported.stale and view.reported.reported_at is not None:
             silent_s = now - max(view.reported.reported_at, view.service.answered_at)
-            return SLOW, f"neither its metrics nor its answers have said anything for {silent_s:.0f} s"
+            if silent_s > STALE_AFTER_S:
+                return SLOW, f"neither its metrics nor its answers have said anything for {silent_s:.0f} s"
         if member.instance_id in slow:
             return SLOW, slow[member.instance_id]
         return member.state.value, member.reason

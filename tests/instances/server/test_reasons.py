@@ -59,6 +59,7 @@ def test_a_port_where_nobody_listens_refuses_the_connection():
         (401, False, "401: it wants a key (gateway.instance_key_file)"),
         (403, True, "403: it refuses the key"),
         (500, False, "/v1/models answers 500"),
+        (429, False, "/v1/models answers 429"),
         (404, False, "answers, but is no vLLM server: /v1/models answers 404"),
         (302, False, "answers, but is no vLLM server: /v1/models answers 302"),
     ],

@@ -44,6 +44,19 @@ def test_every_field_is_read():
     )
 
 
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf"])
+def test_a_number_that_is_none_counts_as_not_told(value: str):
+    text = VLLM_0_32.replace("1.79540738595e+09", value).replace("123.0", value).replace("0.25", value)
+    read = read_metrics(text.encode())
+    assert (read.running, read.started_at, read.steps, read.kv_used) == (3, 0.0, 0, 0.0)
+    assert read_metrics(text.replace(" 3.0", f" {value}").encode()) is None
+
+
+def test_when_a_value_was_true_is_not_taken_for_the_value():
+    stamped = "".join(line + ("" if line[0] == "#" else " 1700000000000") + "\n" for line in VLLM_0_32.splitlines())
+    assert read_metrics(stamped.encode()) == read_metrics(VLLM_0_32.encode())
+
+
 @pytest.mark.parametrize(
     ("line", "field", "value"),
     [
@@ -95,7 +108,6 @@ def test_what_moves_comes_or_goes_from_one_text_to_the_next_is_found():
         "process_start_time_seconds 1.0\n",
         "vllm:num_requests_running NaN\n",
         "vllm:num_requests_running +Inf\n",
-        "vllm:num_requests_running 1.0\nprocess_start_time_seconds NaN\n",
     ],
 )
 def test_what_is_not_from_vllm_is_none(text: str):

@@ -21,11 +21,12 @@ SAMPLE = (
     "vllm:num_requests_running {running}\nvllm:iteration_tokens_total_count {steps}\n"
     "process_start_time_seconds {start}\n"
 )
+HANGS_S = 2.0  # longer than whoever asks waits, unless what was asked before a test made the time-outs short
 MODELS = json.dumps({"data": [{"id": "m"}]})
 
 
 class ScriptedServer:
-    """statuses: by path, 200 where none is named; None hangs until the server is closed. metrics: text of /metrics, or
+    """statuses: by path, 200 where none is named; None hangs. metrics: text of /metrics, or
     what gives it. bodies: of POSTs. asked: how often, by path. connections: made so far."""
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class ScriptedServer:
                 owner.asked[self.path] = owner.asked.get(self.path, 0) + 1
                 status = owner.statuses.get(self.path, 200)
                 if status is None:
-                    owner.closing.wait(WAIT_S)
+                    owner.closing.wait(HANGS_S)
                     self.close_connection = True
                     return
                 body = owner.body(self.path).encode()

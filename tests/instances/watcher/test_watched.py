@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dualmap.instances.server.reasons import ANOTHER_PROCESS, BALANCED
+from dualmap.instances.server.reasons import ANOTHER_PROCESS, BALANCED, refused
 from dualmap.instances.server.server_client import ServerClient
 from dualmap.instances.watcher import looks, watched
 from dualmap.instances.watcher.looks import ASLEEP
@@ -112,9 +112,10 @@ def test_a_server_that_answers_but_cannot_be_used_is_starting(told, server, path
     told(tell)
 
 
-@pytest.mark.parametrize(
-    "models", ["ok", "{}", '{"data": []}', '{"data": [{"id": "m"}, 3]}', pytest.param(NESTED, id="nested")]
-)
+NO_LISTS = ("ok", "{}", '{"data": []}', '{"data": [{"id": "m"}, 3]}', '{"data": [{"id": null}]}', NESTED)
+
+
+@pytest.mark.parametrize("models", NO_LISTS, ids=range(len(NO_LISTS)))
 def test_a_server_that_answers_everything_with_200_is_told_and_not_flapped_over(told, server, models: str):
     server.models = models
 
@@ -252,6 +253,32 @@ def test_a_balancer_whose_servers_show_later_is_noticed_without_a_new_incarnatio
         member = await watch.heard(lambda member: member.reason == BALANCED)
         assert (member.state, member.incarnation) == (MemberState.READY, first.incarnation)
         assert not watch.in_state(MemberState.LOST)
+
+    told(tell)
+
+
+def test_a_server_that_began_earlier_was_there_before_and_so_a_balancer_is(told, server):
+    async def tell(watch: Watch) -> None:
+        await watch.watch(spec_of(server.port))
+        first = await watch.heard(is_ready)
+        server.metrics = SAMPLE.format(running=0, steps=1, start=4)
+        member = await watch.heard(lambda member: member.reason == BALANCED)
+        assert (member.state, member.incarnation) == (MemberState.READY, first.incarnation)
+
+    told(tell)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_ready_server_that_refuses_the_key_again_and_again_is_not_used_until_it_takes_it(told, server, status: int):
+    async def tell(watch: Watch) -> None:
+        await watch.watch(spec_of(server.port))
+        await watch.heard(is_ready)
+        server.statuses["/v1/models"] = status
+        member = await watch.heard(lambda member: member.reason != "")
+        assert (member.state, member.reason) == (MemberState.STARTING, refused("/v1/models", status))
+        watch.members.clear()
+        server.statuses.clear()
+        await watch.heard(is_ready)
 
     told(tell)
 

@@ -36,6 +36,7 @@ class Watched:
         self.told: list[tuple[str, str]] = []
         self.specs = {}
         self.members: dict[str, MemberState] = {}
+        self.comes_as = MemberState.READY
         self.busy: set[str] = set()
         self.fleet_is_away = False
 
@@ -44,7 +45,7 @@ class Watched:
 
     def add(self, spec) -> None:
         self.specs[spec.instance_id] = spec
-        self.members[spec.instance_id] = MemberState.READY
+        self.members[spec.instance_id] = self.comes_as
 
     def remove(self, instance_id: str) -> None:
         del self.specs[instance_id], self.members[instance_id]
@@ -201,6 +202,23 @@ def test_without_discovery_its_pods_leave(rounds):
     rounds.configure(instances=named(A))
     assert rounds.round() == {A}
     assert rounds.watches[0].stopped
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_one_that_is_replaced_serves_until_its_successor_is_ready_or_late(rounds, monkeypatch, late: bool):
+    rounds.configure(instances=named(A))
+    assert rounds.round() == {A}
+    rounds.watched.comes_as = MemberState.STARTING
+    rounds.configure(instances=named(B))
+    assert rounds.round() == {A, B}
+    assert rounds.round() == {A, B}
+    assert rounds.watched.told == []
+    if late:
+        monkeypatch.setattr(external_instances, "SUCCESSION_S", 0.0)
+    else:
+        rounds.watched.members[B] = MemberState.READY
+    assert rounds.round() == {B}
+    assert rounds.watched.told == [(A, "drain")]
 
 
 # Names.
