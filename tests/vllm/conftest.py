@@ -132,7 +132,7 @@ class VllmServer:
 
     def metrics(self) -> ServerMetrics:
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
-            metrics = read_metrics(answer.read().decode())
+            metrics = read_metrics(answer.read())
         assert metrics is not None
         return metrics
 

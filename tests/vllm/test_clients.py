@@ -131,10 +131,13 @@ def test_an_agent_over_responses_stays_on_its_server(start_client):
 
 
 def test_responses_are_stored_cancelled_and_call_tools(start_client):
+    """The model is so small that vLLM may have made all tokens before it sends the answer that says it begins."""
     client = start_client("responses_calls.py")
     for number in range(3):
         assert client("stored", text=f"Keep {number}.", model="tiny")["same"]
-        assert client("cancel", text=f"Write {number} books.", model="tiny")[1] == "cancelled"
+    await_that(
+        lambda: client("cancel", text="Write books.", model="tiny")[1] == "cancelled", "one is cancelled in time"
+    )
     assert {error["status"] for error in client("missing", response_id="resp_never", model="tiny")} == {404}
     name, arguments, pieces = client("tool_call", model="tiny")
     assert name == "get_weather"

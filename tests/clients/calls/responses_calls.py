@@ -140,12 +140,16 @@ def stored(text: str, model: str = "sim") -> dict[str, Any]:
 
 
 def cancel(text: str, model: str = "sim") -> list[str]:
-    """A response made in the background, and cancelled."""
+    """A response made in the background and cancelled, unless it is complete by then: its first and last status."""
     with connect() as client:
         made = client.responses.create(
             model=model, input=text, max_output_tokens=4000, background=True, extra_body={"ignore_eos": True}
         )
-        return [made.status or "", client.responses.cancel(made.id).status or ""]
+        try:
+            ended = client.responses.cancel(made.id)
+        except openai.BadRequestError:
+            ended = client.responses.retrieve(made.id)
+        return [made.status or "", ended.status or ""]
 
 
 def tool_call(model: str) -> list[str]:
