@@ -93,11 +93,14 @@ def test_models_are_listed_and_errors_are_those_of_openai(client):
 
 def test_status_shows_the_signals_of_each_instance(client, deployment):
     client.chat.completions.create(messages=MESSAGES, **OPTIONS)
-    members = deployment.members()
-    assert set(members) == {"vllm-0", "vllm-1"}
-    for member in members.values():
-        assert member["signals"]["metrics"]["age_s"] < 10
-    assert any("usage" in member["signals"] for member in members.values())
+    assert set(deployment.members()) == {"vllm-0", "vllm-1"}
+
+    def told() -> bool:
+        signals = [member["signals"] for member in deployment.members().values()]
+        fresh = all("metrics" in each and each["metrics"]["age_s"] < 10 for each in signals)
+        return fresh and any("usage" in each for each in signals)
+
+    await_that(told, "each has told its load, and one its usage")
 
 
 @pytest.fixture(scope="module")
