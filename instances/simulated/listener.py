@@ -4,7 +4,8 @@ import argparse
 import socket
 import ssl
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+
+from dualmap.scheduler.fleet.endpoint import host_port
 
 BACKLOG = 2048  # uvicorn's
 
@@ -40,7 +41,7 @@ class Listener:
     def bind(self) -> socket.socket:
         """Host `::` takes IPv4 as well where the system lets it, and a path that exists is taken, as with vLLM. Raises
         OSError."""
-        family = socket.AF_UNIX if self.uds else socket.AF_INET6 if _is_ipv6(self.host) else socket.AF_INET
+        family = socket.AF_UNIX if self.uds else socket.AF_INET6 if ":" in self.host else socket.AF_INET
         sock = socket.socket(family)
         try:
             if not self.uds:
@@ -55,8 +56,7 @@ class Listener:
         """port: the one it has got."""
         if self.uds:
             return f"unix:{self.uds}"
-        host = f"[{self.host}]" if _is_ipv6(self.host) else self.host
-        return f"http{'s' if self.tls else ''}://{host}:{port}"
+        return f"http{'s' if self.tls else ''}://{host_port(self.host, port)}"
 
 
 def listener_of(args: argparse.Namespace) -> Listener:
@@ -80,14 +80,6 @@ def _tls(args: argparse.Namespace) -> ssl.SSLContext:
         files = ", ".join(filter(None, (args.ssl_certfile, args.ssl_keyfile, args.ssl_ca_certs)))
         raise ValueError(f"{files}: {error.strerror or error}") from None
     return context
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        IPv6Address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _port(text: str) -> int:
