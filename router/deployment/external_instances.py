@@ -8,18 +8,15 @@ from itertools import chain
 from time import monotonic
 from typing import Protocol
 
-import ray
-
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.instance_specs import PlacedSpec, external_spec
 from dualmap.router.config.pool_settings import ExternalInstance, KubernetesDiscovery
 from dualmap.router.deployment.name_watch import NameWatch, Resolve, resolve
 from dualmap.router.deployment.watched_instances import WatchedInstances
-from dualmap.router.fleet.actor_by_name import FLEET, actor_by_name
+from dualmap.router.fleet.client import ask_fleet
 from dualmap.scheduler.fleet.member import MemberState
 from dualmap.scheduler.fleet.messages import FleetState
 
-FLEET_TIMEOUT_S = 2.0
 DRAIN_DEADLINE_S = 600.0  # of one that is named no more but runs on
 SUCCESSION_S = 10.0  # for which one that is named no more still serves while those that came instead are not ready
 
@@ -50,7 +47,7 @@ class ExternalInstances:
         self.ids: dict[str, PlacedSpec] = {}
         self._watched = watched
         self._say = say
-        self._fleet_state = fleet_state or _ask_fleet
+        self._fleet_state = fleet_state or ask_fleet
         self._leaving: dict[str, float] = {}  # since when
         self._coming: dict[str, float] = {}  # since when, of those that are not ready yet
         self._ending: set[str] = set()  # of these ids, pods that were told to end
@@ -157,11 +154,6 @@ class ExternalInstances:
         """Whether one of its name, but with other settings, still leaves."""
         instance_id = placed.spec.instance_id
         return instance_id in self._leaving and not _alike(self.ids[instance_id], placed)
-
-
-def _ask_fleet() -> FleetState:
-    state: FleetState = ray.get(actor_by_name(FLEET).state.remote(), timeout=FLEET_TIMEOUT_S)
-    return state
 
 
 def watch_pods(settings: KubernetesDiscovery, say: Callable[[str], None]) -> Watch:

@@ -8,10 +8,10 @@ from typing import Any
 import ray
 
 from dualmap.router.fleet.actor_by_name import FLEET, actor_by_name
+from dualmap.router.fleet.client import ask_fleet
 from dualmap.scheduler.fleet.member import SERVING, Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState
 
-FLEET_TIMEOUT_S = 2.0
 LOOK_S = 0.5
 CALM_S = 30.0  # an instance that comes and goes is said to be lost no more often than this, each time until it is back
 
@@ -29,8 +29,7 @@ class TellStates:
 
     def begin(self) -> None:
         """What is there now needs no telling. Raises RayError where Fleet is away."""
-        state: FleetState = ray.get(actor_by_name(FLEET).state.remote(), timeout=FLEET_TIMEOUT_S)
-        self.note(state.members)
+        self.note(ask_fleet().members)
 
     def round(self) -> tuple[Member, ...]:
         """Look at Fleet now and then; waits for nothing. The members that were seen now. Raises RayError where Fleet is

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import ray
 from ray.exceptions import RayError
 
 from dualmap.router.fleet.actor_by_name import FLEET, actor_by_name
@@ -68,3 +69,9 @@ class FleetClient:
                 return await getattr(actor_by_name(FLEET), method).remote(*arguments)
         except (RayError, ValueError, TimeoutError):
             return None
+
+
+def ask_fleet() -> FleetState:
+    """Wait for Fleet's state, where there is no event loop. Raises RayError."""
+    state: FleetState = ray.get(actor_by_name(FLEET).state.remote(), timeout=TIMEOUT_S)
+    return state
