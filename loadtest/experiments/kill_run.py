@@ -7,6 +7,7 @@ after the other is killed with SIGKILL, or stopped for 30 seconds, in the middle
 import argparse
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -66,8 +67,21 @@ def _signal(pids: list[int], number: int) -> int:
     return len(pids)
 
 
+def restart_gateways(deployment: Deployed) -> int:
+    """Three times; 1 if each was done."""
+    admin = f"http://127.0.0.1:{deployment.admin_port}"
+    command = [sys.executable, "-m", "dualmap", "restart", "--gateways", "--admin", admin]
+    return int(all(subprocess.run(command, check=False).returncode == 0 for _ in range(3)))
+
+
+def terminate_gateway(deployment: Deployed) -> int:
+    return _signal(deployment.actor_pids("GatewayActor")[:1], signal.SIGTERM)
+
+
 BLOWS = (
     Blow("nothing", 40, lambda deployment: 1),
+    Blow("dualmap restart --gateways, three times", 90, restart_gateways),
+    Blow("SIGTERM to a gateway of two", 40, terminate_gateway),
     Blow("kill -9 Rebalancer", 40, kill("Rebalancer")),
     Blow("kill -9 Autoscaler", 40, kill("Autoscaler")),
     Blow("kill -9 Fleet", 40, kill("Fleet")),
@@ -79,6 +93,7 @@ BLOWS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", metavar="PART", help="blows whose names have this part (all)")
     parser.add_argument("--qps", type=positive, default=QPS, metavar="Q", help=f"requests a second ({QPS:g})")
     parser.add_argument("--out", type=Path, default=Path("runs/kill"), metavar="DIR", help="for its files (runs/kill)")
 
@@ -88,8 +103,9 @@ def run(args: argparse.Namespace) -> int:
     rows: list[Sequence[str]] = [("", "requests", "whole", "cut off", "no answer", "shed", "P90 in the 10 s after")]
     try:
         with deployed({"simulate": {"count": 4}, "gateway": {"count": 2}}, args.out) as deployment:
-            for number, blow in enumerate(BLOWS):
-                print(f"{number + 1} of {len(BLOWS)}: {blow.name}", flush=True)
+            blows = [blow for blow in BLOWS if args.only is None or args.only in blow.name]
+            for number, blow in enumerate(blows):
+                print(f"{number + 1} of {len(blows)}: {blow.name}", flush=True)
                 rows.append(_strike(deployment, blow, number, args))
     except DeploymentError as error:
         print(f"error: {error}", file=sys.stderr)

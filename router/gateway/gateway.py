@@ -13,6 +13,7 @@ from dualmap.router.access.access import Access
 from dualmap.router.gateway.admin import AdminService
 from dualmap.router.gateway.front import Front, HttpFront
 from dualmap.router.gateway.hand_over import ADMIN, CLIENTS, NO_SOCKETS, Sockets
+from dualmap.router.gateway.leaving import all_left
 from dualmap.router.gateway.pool import Pool
 from dualmap.router.gateway.sent_prompts import SentPrompts
 from dualmap.router.http.limits import HttpLimits
@@ -50,8 +51,6 @@ from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.signals import SignalNews
 from dualmap.scheduler.snapshot import Move, Snapshot
 
-ACCEPTED_S = 1.0  # until what was accepted last has shaken hands and counts as a connection
-LEFT_IDLE_S = 5.0
 TICK_S = 0.1  # assumed first tokens are late by half of it on average; a tick of an idle core costs a microsecond
 
 
@@ -104,6 +103,7 @@ class Gateway:
         self._drained = asyncio.Event()
         self._pool_of: dict[str, Pool] = {}  # by instance
         self.peers: tuple[GatewayState, ...] = ()  # all gateways, as Fleet knows them
+        self._serving = 0  # of these, that take requests
         self.plans: tuple[PoolPlan, ...] = ()
         self.decisions = RecentDecisions()
         self.sent = SentPrompts()
@@ -160,17 +160,12 @@ class Gateway:
 
     async def leave(self, drain_s: float) -> None:
         """Others listen in our place. Returns once what is here has ended, or after `drain_s` seconds; `stop` comes
-        next. Connections end with their next answer, or once they have been idle for long enough that no request of
-        theirs is on its way."""
+        next."""
         self.front.close()
         self._admin.close()
-        self.service.leaving = True
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
-                await asyncio.sleep(ACCEPTED_S)
-                while self.service.clients:
-                    await asyncio.sleep(TICK_S)
-                    self.service.close_idle(LEFT_IDLE_S)
+                await all_left(self.service)
                 await self.adapters.finish()
 
     async def stop(self, drain_s: float = 0.0) -> None:
@@ -253,10 +248,11 @@ class Gateway:
     def note_fleet(self, peers: tuple[GatewayState, ...], plans: tuple[PoolPlan, ...] = ()) -> None:
         """Fleet has answered; all gateways that it knows, and what its Autoscalers plan."""
         self.peers = peers
+        self._serving = sum(not peer.leaving for peer in peers)
         self.plans = plans
         self.driver.stateful.others = len(peers) > 1
         if self.service.access is not None:
-            self.service.access.set_gateways(len(peers))
+            self.service.access.set_gateways(max(1, self._serving))
         self._fleet_heard_at = self._clock()
 
     # What gateways tell each other, over Fleet.
@@ -407,5 +403,5 @@ class Gateway:
         if self._fleet_heard_at is not None:
             silence_s = self._clock() - self._fleet_heard_at
             gauges["fleet_silence_seconds"] = ("Since Fleet last answered this gateway.", silence_s)
-            gauges["gateways"] = ("Gateways, as Fleet knows them.", len(self.peers))
+            gauges["gateways"] = ("Gateways that take requests, as Fleet knows them.", self._serving)
         return gauges

@@ -17,12 +17,13 @@ MAX_UNSENT_BLOCKS = 250_000  # of prompts of about ten busy seconds, 10 MB
 class GatewayLink:
     """Makes the gateway's reports and is told the news that answer them. tell_depths: Fleet does not know the depths in
     use; tell_states: nor what this gateway knows of what instances keep. behind: there is more to tell or to hear of
-    that than is told at once."""
+    that than is told at once. leaving: see GatewayReport."""
 
     def __init__(self, gateway_id: str) -> None:
         self.tell_depths = False
         self.tell_states = False
         self.behind = False
+        self.leaving = False
         self._gateway_id = gateway_id
         self._membership = Membership()
         self._tell_members = False
@@ -66,6 +67,7 @@ class GatewayLink:
             states=states,
             states_heard=self._states_heard,
             members=self._membership.members if self._tell_members else (),
+            leaving=self.leaving,
         )
 
     def hear(self, news: FleetNews) -> None:

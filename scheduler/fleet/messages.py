@@ -29,7 +29,7 @@ class GatewayReport:
     others sent. sent: prompts dispatched since the last report. depths: the agreed depths in use, by pool; None unless
     Fleet asked for them. admin: HOST:PORT of its admin endpoints. states: what instances keep for clients, learned
     since the last report; states_heard: up to what was heard of it. members: those in use, where Fleet asked for
-    them."""
+    them. leaving: another gateway has taken its place; it lets its answers end."""
 
     gateway_id: str
     epoch: int = 0
@@ -45,17 +45,19 @@ class GatewayReport:
     states: tuple[StateHome, ...] = ()
     states_heard: int = 0
     members: tuple[Member, ...] = ()
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayState:
-    """age_s: since its last report."""
+    """age_s: since its last report. leaving: see GatewayReport."""
 
     gateway_id: str
     epoch: int
     admin: str
     _: KW_ONLY
     age_s: float
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
