@@ -56,7 +56,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool = pool
         self._clock = clock
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # set before any other callback
-        self._parser = HttpResponseParser(self)
+        self._parser: HttpResponseParser  # from when there is a connection to when there is none: it refers back here
         self._sink: AnswerSink | None = None
         self._head = AnswerHead()  # being read
         self._answer: AnswerHead | None = None  # the head of a complete answer
@@ -104,6 +104,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._parser = HttpResponseParser(self)
 
     def data_received(self, data: bytes) -> None:
         sink = self._sink
@@ -132,7 +133,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)
-        del self._parser  # which refers back here: else both would wait for the garbage collector
+        del self._parser  # else both would wait for the garbage collector
         sink = self._sink
         if sink is None:
             return
