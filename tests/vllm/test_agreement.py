@@ -42,6 +42,19 @@ ASKED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "completion": (COMPLETION, {"prompt": ["one", "two"], "max_tokens": 3, "n": 2}),
     "completion, streamed": (COMPLETION, {"prompt": "one", "max_tokens": 3, "stream": True, **USAGE}),
+    "chat with the ids of its tokens": (CHAT, {"messages": HI, "max_tokens": 3, "return_token_ids": True}),
+    "chat with the ids of its tokens, streamed": (
+        CHAT,
+        {"messages": HI, "max_tokens": 3, "n": 2, "stream": True, "return_token_ids": True, **USAGE},
+    ),
+    "completion with the ids of its tokens": (
+        COMPLETION,
+        {"prompt": ["one", [5, 6]], "max_tokens": 3, "return_token_ids": True},
+    ),
+    "completion with the ids of its tokens, streamed": (
+        COMPLETION,
+        {"prompt": ["one", [5, 6]], "max_tokens": 3, "stream": True, "return_token_ids": True, **USAGE},
+    ),
     "response": (RESPONSES, {"input": "hi", "instructions": "be brief", "max_output_tokens": 3}),
     "response, streamed": (RESPONSES, {"input": "hi", "max_output_tokens": 3, "stream": True}),
     "response, not stored": (RESPONSES, {"input": "hi", "max_output_tokens": 1, "store": False}),
