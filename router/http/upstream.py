@@ -12,6 +12,7 @@ from dualmap.router.http.instance_head import InstanceHead
 from dualmap.scheduler.events import FailureCause
 
 JOINED_BODY_BYTES = 64 * 1024  # up to here a copy is cheaper than the bookkeeping of a gathered write
+CONTINUE_STATUS = 100  # below there is none
 SWITCHING_STATUS = 101
 FIRST_FINAL_STATUS = 200
 
@@ -167,12 +168,14 @@ class UpstreamConnection(asyncio.Protocol):
         if self._bodiless and head.status >= FIRST_FINAL_STATUS and self._answer is None:
             head.bodiless, head.keep_alive = True, False  # the parser waits for a body
             self._answer = head
+            self._pieces = []  # whatever comes is none of it
 
     def on_body(self, piece: bytes) -> None:
         self._pieces.append(piece)
 
     def on_message_complete(self) -> None:
-        if self._head.status < FIRST_FINAL_STATUS and self._head.status != SWITCHING_STATUS:
+        status = self._head.status
+        if CONTINUE_STATUS <= status < FIRST_FINAL_STATUS and status != SWITCHING_STATUS:
             self._head = AnswerHead()
         elif self._answer is None:
             self._answer = self._head
