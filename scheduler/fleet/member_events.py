@@ -42,8 +42,8 @@ class MemberEvents:
 @dataclass(slots=True)
 class _Told:
     """Of an instance. state: None: nothing yet. incarnation: the last one that served; 0: none did. waits: something
-    could not be told yet. untold_loss: why it was lost meanwhile. calm: until when a kind is not told again, of one that
-    served and of one that did not."""
+    could not be told yet. untold_loss: why it was lost meanwhile. calm: until when a kind is not told again, of one
+    that served and of one that did not."""
 
     state: MemberState | None = None
     incarnation: int = 0
