@@ -92,7 +92,7 @@ def test_a_body_that_came_in_pieces_is_held_once():
 
 
 def test_spaces_around_a_coding_are_none_of_it():
-    raw = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \tchunked \t\r\n\r\n2\r\nhi\r\n0\r\n\r\n"
+    raw = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \tchunked \r\n\r\n2\r\nhi\r\n0\r\n\r\n"
     assert [(request.body, request.refusal) for request in read([raw]).ready] == [(b"hi", None)]
 
 
