@@ -35,6 +35,7 @@ from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import (
     GatewayLoads,
+    InstanceJoined,
     InstanceLoad,
     LoadReported,
     MovesProposed,
@@ -201,6 +202,8 @@ class Gateway:
         self.connections.set_endpoints(serving)
         for pool in self.pools.values():
             for event in membership_events(old.of_pool(pool.name), membership.of_pool(pool.name)):
+                if isinstance(event, InstanceJoined) and event.instance_id in serving:
+                    self.connections.to(event.instance_id).tells_ids = True  # it may be another version of its server
                 self.driver.handle(event, pool.core)
         self.connections.forget(serving.keys())
         self.states.apply_membership(membership)
