@@ -8,7 +8,7 @@ import pytest
 
 from dualmap.router.observe.metrics import Continuation
 from dualmap.scheduler.events import FailureCause
-from tests.router.conftest import STREAM, Answer, Client, post
+from tests.router.conftest import STREAM, Answer, Client, Conversation, post
 from tests.router.requests.numbered_stream import FIRST_ID, PROMPT, Numbered, aborts, dies, fails, hangs, whole_text
 
 ON = {"max_continuations": 2}
@@ -284,9 +284,8 @@ async def test_a_client_who_asked_for_no_ids_sees_none_and_each_byte_as_without(
         answer = await (await f.client()).post(path, body)
         assert numbered.asked[0]["return_token_ids"] is True
         assert answer.body == expected.body
-        assert answer.headers == expected.headers | {
-            name: answer.headers[name] for name in ("x-request-id", "x-dualmap-queue-ms")
-        }
+        own = {name: answer.headers[name] for name in ("x-request-id", "x-dualmap-queue-ms")}
+        assert answer.headers == expected.headers | own
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -322,7 +321,7 @@ async def test_a_server_that_tells_no_ids_is_asked_for_them_once(fleet):
 async def test_a_server_that_refuses_the_wish_for_ids_is_asked_again_without(fleet):
     numbered = Numbered()
 
-    async def strict(conversation) -> None:
+    async def strict(conversation: Conversation) -> None:
         if b"return_token_ids" in conversation.request.body:
             await conversation.send_json({"error": {"message": "unknown field: return_token_ids"}}, "400 Bad Request")
         else:
@@ -361,7 +360,6 @@ async def test_while_a_stream_waits_to_go_on_its_client_gets_comments(fleet):
     numbered.fail_at = {0: (3, dies), 1: (0, hangs)}
     async with fleet(numbered, numbered, about=ON | {"heartbeat_s": 0.01}, cards=CARDS) as f:
         client = await f.client()
-        numbered.seen = lambda: 0
         await client.send(post(*WAYS["chat"]))
         await client.answer_head()
         body = b""
@@ -373,20 +371,23 @@ async def test_while_a_stream_waits_to_go_on_its_client_gets_comments(fleet):
         f.check_books_are_empty()
 
 
-@pytest.mark.parametrize("behind", ["finish", "usage", "done"])
-async def test_an_answer_that_lacks_nothing_but_its_end_gets_it(fleet, behind):
+ENDS = {"finish": ('"finish_reason":"stop"', 13), "usage": ('"choices":[]', 14), "done": ("[DONE]", 15)}
+
+
+@pytest.mark.parametrize(("behind", "count"), ENDS.values(), ids=ENDS)
+async def test_an_answer_that_lacks_nothing_but_its_end_gets_it(fleet, behind, count):
+    """count: how many events there are up to there."""
     body = STREAM | {"stream_options": {"include_usage": True}}
     expected = await undisturbed(fleet, "/v1/chat/completions", body)
     numbered = Numbered()
 
-    async def cut(conversation) -> None:
+    async def cut(conversation: Conversation) -> None:
         sent = conversation.send_event
 
         async def send_event(data: str) -> None:
             await sent(data)
-            kinds = {"finish": '"finish_reason":"stop"', "usage": '"choices":[]', "done": "[DONE]"}
-            if kinds[behind] in data:
-                while numbered.seen() < (14 if behind == "finish" else 15):  # noqa: ASYNC110
+            if behind in data:
+                while numbered.seen() < count:  # noqa: ASYNC110
                     await asyncio.sleep(0)
                 conversation.reset()
 
