@@ -32,6 +32,7 @@ from dualmap.scheduler.events import (
 )
 from dualmap.scheduler.fleet.membership_events import MembershipEvent
 
+OK_STATUS = 200
 FIRST_ERROR_STATUS = 400
 FIRST_SERVER_ERROR_STATUS = 500
 
@@ -254,6 +255,11 @@ class RequestDriver:
         if driven.running is not None:
             self._metrics.relayed_pieces += driven.running.sent_pieces
         if driven.phase is ANSWERING and self.max_continuations:
+            if driven.complete():
+                del self.exchanges[command.request_id]
+                self._metrics.outcomes[Outcome.OK] += 1
+                self._ended(driven, Outcome.OK, OK_STATUS)
+                return
             context_tokens = self._admission.models.context_tokens(driven.asked.request.model)
             rest = driven.go_on_elsewhere(command.cause, self.max_continuations, context_tokens)
             if rest is not None:
