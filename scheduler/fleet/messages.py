@@ -20,6 +20,10 @@ class Sent(NamedTuple):
     blocks: tuple[int, ...]
     key_blocks: tuple[int, ...] = ()
 
+    @property
+    def block_count(self) -> int:
+        return len(self.blocks) + len(self.key_blocks)
+
 
 class CarriedRequests(NamedTuple):
     """What became of the requests of one gateway that a lost instance had. run_elsewhere: from their beginning, since
