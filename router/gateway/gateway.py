@@ -388,6 +388,7 @@ class Gateway:
         gauges: dict[str, tuple[str, float]] = {
             "requests_in_flight": ("Requests that have come and not been answered whole.", len(self.driver.exchanges)),
             "client_connections": ("Open connections of clients.", len(self.service.clients)),
+            "tasks": ("Tasks of the event loop.", len(asyncio.all_tasks())),
         }
         if self._fleet_heard_at is not None:
             silence_s = self._clock() - self._fleet_heard_at

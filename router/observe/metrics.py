@@ -315,6 +315,7 @@ def _scheduler_metrics(schedulers: Sequence[Scheduler]) -> Iterable[Metric]:
         ("waiting_tokens", "Prefill work that waits in the gateway, in tokens.", [v.waiting_tokens for v in views]),
         ("prefill_tokens", "Prefill work sent and not done, in tokens.", [v.booked_prefill_tokens for v in views]),
         ("kv_tokens", "KV cache booked by what runs there.", [v.booked_kv_tokens for v in views]),
+        ("cached_blocks", "Blocks of prompts that it is believed to hold.", [len(v.cache) for v in views]),
         (
             "foreign_requests",
             "Requests there that no gateway has sent.",
