@@ -4,6 +4,7 @@ nonsense, want a key, are killed and come back."""
 import asyncio
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -108,7 +109,8 @@ def test_a_watched_server_is_told_through_all_its_states(tmp_path):
         deployed(*flags, "--log-format", "json", directory=tmp_path) as deployment,
     ):
         await_shown(deployment, instance, "lost", "connection refused")
-        reason = "answers, but is no vLLM server: /v1/models is no list of models"
+        software = f"BaseHTTP/0.6 Python/{platform.python_version()}"
+        reason = f"answers, but is no vLLM server: /v1/models is no list of models: text, from {software}"
         await_shown(deployment, no_vllm, "starting", reason)
         await_shown(deployment, wants_key, "starting", "401: it wants a key (gateway.instance_key_file)")
         with answering(port, 503):
