@@ -67,7 +67,9 @@ def text_fault(text: str, tokens: int | None) -> str:
     expected = _from(starts[0], made)
     if given == expected or (tokens is None and expected.startswith(given)):
         return ""
-    same = next((i for i, (a, b) in enumerate(zip(given, expected, strict=False)) if a != b), min(map(len, (given, expected))))
+    same = next(
+        (i for i, (a, b) in enumerate(zip(given, expected, strict=False)) if a != b), min(map(len, (given, expected)))
+    )
     number = same // TOKEN_BYTES + 1
     if same == len(expected) or same == len(given):
         return f"it has about {len(given) // TOKEN_BYTES} tokens of {made}"

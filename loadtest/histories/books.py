@@ -50,7 +50,9 @@ def book_faults(core: Scheduler, about: str = "", where: str = "") -> list[Fault
         }
         left = ", ".join(f"{amount} {name}" for name, amount in booked.items() if amount)
         if left:
-            found.append(Fault(Rule.GIVEN_BACK, about, f"nothing is in flight, and {view.instance_id} has {left}", where))
+            found.append(
+                Fault(Rule.GIVEN_BACK, about, f"nothing is in flight, and {view.instance_id} has {left}", where)
+            )
     return found
 
 

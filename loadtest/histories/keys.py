@@ -40,7 +40,9 @@ def key_faults(rows: Sequence[KeyRow], requests_per_minute: Mapping[str, float],
         for row in mine:
             if row.granted:
                 continue
-            before = [g for g in granted if g.gateway == row.gateway and row.at_s - MINUTE_S <= g.at_s <= row.at_s + SLACK]
+            before = [
+                g for g in granted if g.gateway == row.gateway and row.at_s - MINUTE_S <= g.at_s <= row.at_s + SLACK
+            ]
             if len(before) + SLACK < limit / gateways:
                 says = f"refused by {row.gateway}, which had granted it {len(before)} in the minute before"
                 faults.append(Fault(Rule.WITHIN_LIMITS, key, says))

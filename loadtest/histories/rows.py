@@ -61,7 +61,9 @@ def row_faults(rows: Iterable[Row], judged: Sequence[Judged], where: str = "clie
             faults.append(Fault(Rule.SAME_AS_SEEN, about, says, where))
         elif row.outcome is Outcome.OK and row.tokens is not None:
             faults += [
-                Fault(Rule.SAME_COUNT, about, f"has {row.tokens} tokens, and {life.output_tokens} for its gateway", where)
+                Fault(
+                    Rule.SAME_COUNT, about, f"has {row.tokens} tokens, and {life.output_tokens} for its gateway", where
+                )
                 for life in answered
                 if life.output_tokens != row.tokens
             ]
