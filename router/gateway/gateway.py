@@ -16,6 +16,7 @@ from dualmap.router.gateway.pool import Pool
 from dualmap.router.gateway.sent_prompts import SentPrompts
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.tls import TlsFiles
+from dualmap.router.observe.event_record import EventRecord
 from dualmap.router.observe.instance_states import InstanceStates
 from dualmap.router.observe.live_view import live_view
 from dualmap.router.observe.member_row import status_rows
@@ -85,7 +86,8 @@ class Gateway:
         self.membership = Membership()
         self._schedulers = {pool.name: pool.scheduler for pool in pools}
         self.signals = SignalAges(list(self._schedulers.values()))
-        self.states = InstanceStates(self._schedulers, clock)
+        self.events = EventRecord()
+        self.states = InstanceStates(self._schedulers, clock, gateway_id, self.events.tell)
         cores = {pool.name: pool.core for pool in pools}
         self.admission = Admission(
             cores, block_tokens, clock, ask_for_usage, isolate_tenants, ask_for_ids=max_continuations > 0
@@ -125,6 +127,7 @@ class Gateway:
             None if self.driver.by_tokens is None else self.driver.by_tokens.outcomes,
             lambda: self.plans,
             self.states.look,
+            lambda: self.events.counts,
         )
 
     def serve_proxies(self) -> None:
@@ -201,7 +204,7 @@ class Gateway:
         self.connections.set_endpoints(serving)
         for pool in self.pools.values():
             for event in membership_events(old.of_pool(pool.name), membership.of_pool(pool.name)):
-                self.driver.handle(event, pool.core)
+                self.driver.change_members(event, pool.core, pool.scheduler)
         self.connections.forget(serving.keys())
         self.states.apply_membership(membership)
 
@@ -332,13 +335,14 @@ class Gateway:
                 "epoch": max((agreed.epoch for agreed in depths), default=0),
                 "keys": sum(len(agreed.depths) for agreed in depths),
             },
+            "events": self.events.describe(),
             "members": status_rows(self.membership.members, self._schedulers, self.states, self.signals, self._clock()),
         }
 
-    def live(self, pool_name: str | None, rings_known: str) -> dict[str, Any]:
-        """See live_view. None: the first pool. Raises KeyError if there is no such pool."""
+    def live(self, pool_name: str | None, rings_known: str, events_known: str = "") -> dict[str, Any]:
+        """See live_view, EventRecord.since. None: the first pool. Raises KeyError if there is no such pool."""
         name = next(iter(self.pools)) if pool_name is None else pool_name
-        return self._about() | live_view(
+        shown = live_view(
             name,
             self.pools[name].scheduler,
             self.membership.of_pool(name).members,
@@ -349,6 +353,7 @@ class Gateway:
             rings_known=rings_known,
             now=self._clock(),
         )
+        return self._about() | self.events.since(events_known) | shown
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -383,6 +388,7 @@ class Gateway:
         gauges: dict[str, tuple[str, float]] = {
             "requests_in_flight": ("Requests that have come and not been answered whole.", len(self.driver.exchanges)),
             "client_connections": ("Open connections of clients.", len(self.service.clients)),
+            "tasks": ("Tasks of the event loop.", len(asyncio.all_tasks())),
         }
         if self._fleet_heard_at is not None:
             silence_s = self._clock() - self._fleet_heard_at

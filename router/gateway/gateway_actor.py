@@ -170,6 +170,8 @@ class GatewayActor:
             self._informed.set()
         if news.signals is not None:
             gateway.hear(news.signals)
+        if news.events is not None:
+            gateway.events.hear(news.events)
         gateway.note_fleet(news.gateways, news.plans)
         gateway.sent.wanted = news.others is not None
         if news.others is not None:
@@ -187,9 +189,11 @@ class GatewayActor:
         gateway = self._gateway
         self._link.note_sent(gateway.sent.take())
         self._link.note_states(gateway.driver.stateful.homes.take_news())
+        self._link.note_events(gateway.events.take_news(), gateway.driver.carried.take_lost())
+        told_before = gateway.events.all() if self._link.tell_events else ()
         depths = gateway.depths() if self._link.tell_depths else None
         admin = host_port(self._config.gateway.admin_host, gateway.admin_port)
-        return self._link.report(gateway.own_loads(), gateway.totals(), depths, admin)
+        return self._link.report(gateway.own_loads(), gateway.totals(), depths, admin, told_before)
 
     async def _plan_moves(self) -> None:
         """Have moves planned while an instance is hot."""

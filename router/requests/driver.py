@@ -11,6 +11,7 @@ from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, failed, rejected, stopping
 from dualmap.router.observe.metrics import REJECTIONS, Continuation, GatewayMetrics, Outcome
 from dualmap.router.requests.admission import Admission, NotAdmittedError
+from dualmap.router.requests.carried import NOT_ITS_END, Carried
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven, Run
 from dualmap.router.requests.instance_connections import InstanceConnections
@@ -19,6 +20,7 @@ from dualmap.router.requests.request_watcher import RequestWatcher
 from dualmap.router.requests.stateful import Stateful
 from dualmap.router.requests.token_arrival import TokenArrival
 from dualmap.scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason, TellOthers
+from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.events import (
     Event,
     FailureCause,
@@ -28,6 +30,7 @@ from dualmap.scheduler.events import (
     RequestFailed,
     RequestFinished,
 )
+from dualmap.scheduler.fleet.membership_events import MembershipEvent
 
 FIRST_ERROR_STATUS = 400
 FIRST_SERVER_ERROR_STATUS = 500
@@ -38,8 +41,8 @@ class RequestDriver:
     watchers: of each that comes and ends. first_token_came: of each stream that begins, and how many seconds after its
     request. tell_others: a core wants the other gateways to know of its books at once. by_tokens: names the prompts of
     a core by their tokens; None: all are known by their texts. max_continuations: how many times a stream may go on
-    elsewhere. stateful: finds who keeps what a request goes on
-    from."""
+    elsewhere. stateful: finds who keeps what a request goes on from. carried: what became of requests of instances that
+    failed."""
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class RequestDriver:
     ) -> None:
         self.stateful = Stateful(admission.cores, self.arrive, self.refuse)
         self.exchanges: dict[str, Driven] = {}
+        self.carried = Carried(self.exchanges, clock)
         self.dispatched: Callable[[Dispatch], None] = lambda dispatch: None
         self.first_token_came: Callable[[Dispatch, float], None] = lambda dispatch, ttft_s: None
         self.tell_others: Callable[[], None] = lambda: None
@@ -75,6 +79,13 @@ class RequestDriver:
         """Give the core of a pool an event, and carry out what it orders."""
         for command in core.handle(event, self._clock()):
             self._apply[type(command)](command)
+
+    def change_members(self, event: MembershipEvent, core: Core, scheduler: Scheduler) -> None:
+        """The same with instances that come and go; what becomes of requests of one that is lost is noted."""
+        running = self.carried.before(event, scheduler)
+        self.handle(event, core)
+        if running is not None:
+            self.carried.after(event.instance_id, running)
 
     # Requests, as the service or the picker brings them.
 
@@ -183,8 +194,11 @@ class RequestDriver:
 
     def attempt_failed(self, driven: Driven, run: Run, cause: FailureCause) -> None:
         self._metrics.failures[cause] += 1
+        begun, instance_id = driven.phase is ANSWERING, run.dispatch.instance_id
         event = RequestFailed(driven.arrived.id, run.dispatch.attempt, run.sent_pieces, cause=cause)
         self.handle(event, driven.asked.core)
+        if cause not in NOT_ITS_END:
+            self.carried.note(instance_id, driven.arrived.id, begun)
 
     def cancelled(self, driven: Driven) -> None:
         del self.exchanges[driven.arrived.id]
