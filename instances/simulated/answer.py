@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from dualmap.instances.simulated.generation import Generation
-from dualmap.instances.simulated.media import TOKEN_BYTES
+from dualmap.instances.simulated.words import text_of_token
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.local_answers import ok_response
 
@@ -35,10 +35,11 @@ class AnswerShape(Protocol):
         """The events right before a choice's first token."""
 
     def token(self, index: int, text: bytes, produced: Sequence[int]) -> bytes:
-        """The event of a token that is not the choice's last; text needs no escapes in JSON."""
+        """The event of a token that is not the choice's last; text needs no escapes in JSON, and is empty where the
+        token ends within a character."""
 
     def last(self, index: int, text: bytes, produced: Sequence[int], reason: str) -> bytes:
-        """The events of a choice's last token; text is empty if the answer was aborted."""
+        """The events of a choice's last token; if the answer was aborted, of none."""
 
     def ending(self, produced: Sequence[int], reasons: Sequence[str]) -> bytes:
         """The events after all choices have ended."""
@@ -143,13 +144,14 @@ class StreamedAnswer(PlainAnswer):
         self._write(self._shape.first(index))
 
     def token(self, index: int) -> None:
-        start = self._produced[index] * TOKEN_BYTES
+        text = text_of_token(self.generation.choices[index].answer, self._produced[index])
         self._produced[index] += 1
-        text = self.generation.choices[index].answer[start : start + TOKEN_BYTES]
         self._write(self._shape.token(index, text, self._produced))
 
     def _end_choice(self, index: int, reason: str) -> None:
-        text = b"" if reason == ABORTED else self.generation.choices[index].answer[-TOKEN_BYTES:]
+        text = b""
+        if reason != ABORTED:
+            text = text_of_token(self.generation.choices[index].answer, self._produced[index] - 1)
         self._write(self._shape.last(index, text, self._produced, reason))
         super()._end_choice(index, reason)
 

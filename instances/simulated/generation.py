@@ -1,12 +1,11 @@
 """What the simulated engine runs for one request of any API, and what the model will answer.
 
-The simulated tokenizer makes a token of each four bytes of UTF-8, or takes token ids as they are. Answers are words
-drawn from a hash of the prompt: equal prompts give equal answers, so that a chat which sends an answer back finds the
-blocks that were computed while it was generated.
+The simulated tokenizer makes a token of each four bytes of UTF-8, or takes token ids as they are. Which words an
+answer is made of is told by `words.py`: equal prompts give equal answers, so that a chat which sends an answer back
+finds the blocks that were computed while it was generated.
 """
 
 import math
-import random
 from collections.abc import Sequence
 
 import msgspec
@@ -15,6 +14,8 @@ from xxhash import xxh3_64_intdigest
 from dualmap.instances.simulated.chat_prompt import Prompt
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.media import TOKEN_BYTES
+from dualmap.instances.simulated.token_ids import to_ids
+from dualmap.instances.simulated.words import answer_bytes, answered_tokens, text_of
 from dualmap.router.http.openai_errors import HttpError, RequestRefusedError, bad_request
 from dualmap.scheduler.blocks import hash_text
 
@@ -22,7 +23,6 @@ STOP_LEAST_TOKENS, STOP_MOST_TOKENS = 16, 256  # where the simulated model ends 
 MAX_CHOICES = 1024  # of one request: prompts of a list (vLLM's VLLM_MAX_COMPLETION_PROMPTS) times n
 MAX_ANSWER_TOKENS = 1 << 24  # of one request: they are made before they are sent
 PRIORITY_BOUND = 1 << 63
-WORDS = tuple(f"{a}{b}{c} ".encode() for a in "bdfgklmnprstvz" for b in "aeiou" for c in "lmnrstx")
 
 
 class Sampling(msgspec.Struct, kw_only=True):
@@ -66,6 +66,14 @@ class Choice(msgspec.Struct):
     @property
     def finish_reason(self) -> str:
         return "stop" if self.stops else "length"
+
+    def text(self, tokens: int) -> str:
+        """Of so many tokens from the start."""
+        return text_of(self.answer[: tokens * TOKEN_BYTES]).decode()
+
+    def ids(self, start: int, end: int) -> list[int]:
+        """Of the tokens from start to end."""
+        return to_ids(self.answer[start * TOKEN_BYTES : end * TOKEN_BYTES])
 
 
 class Generation(msgspec.Struct, kw_only=True):
@@ -131,11 +139,6 @@ def generation_of(
     )
 
 
-def answer_bytes(packed_prompt: bytes, tokens: int, sibling: int = 0) -> bytes:
-    """The first tokens of an answer to the prompt; sibling: which of several."""
-    return b"".join(random.Random(xxh3_64_intdigest(packed_prompt, sibling)).choices(WORDS, k=tokens))
-
-
 def _most_tokens(sampling: Sampling, prompt_tokens: int, max_model_len: int) -> int:
     most = sampling.default if sampling.given is None else sampling.given
     return min(max_model_len if most is None else most, max_model_len - prompt_tokens)
@@ -149,9 +152,11 @@ def _choose(prompt: Prompt, sampling: Sampling, sibling: int, profile: EnginePro
         raise RequestRefusedError(_too_long(prompt_tokens, least, profile.max_model_len))
     most = _most_tokens(sampling, prompt_tokens, profile.max_model_len)
     span = STOP_MOST_TOKENS - STOP_LEAST_TOKENS + 1
-    stop = STOP_LEAST_TOKENS + xxh3_64_intdigest(packed, sibling) % span
-    tokens = most if sampling.ignore_eos else min(most, max(stop, sampling.min_tokens))
-    answer = answer_bytes(packed, tokens, sibling)
+    before = answered_tokens(packed, sibling)
+    asked = packed[: len(packed) - before * TOKEN_BYTES].rstrip(b"\0")  # with which token ids fill up the last
+    stop = STOP_LEAST_TOKENS + xxh3_64_intdigest(asked, sibling) % span - before
+    tokens = most if sampling.ignore_eos else min(most, max(1, stop, sampling.min_tokens))
+    answer = answer_bytes(asked, before + tokens, sibling)[before * TOKEN_BYTES :]
     blocks = hash_text(packed + answer, profile.block_size * TOKEN_BYTES, parent=root)
     return Choice(prompt_tokens, answer, blocks, stops=tokens < most)
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import ray
@@ -21,11 +22,12 @@ from dualmap.router.deployment.external_instances import ExternalInstances
 from dualmap.router.deployment.gateways import Gateways
 from dualmap.router.deployment.own_instances import OwnInstances, cluster_resources
 from dualmap.router.deployment.scaled_pools import ScaledPools
-from dualmap.router.deployment.tell_states import TellStates
+from dualmap.router.deployment.tell_events import TellEvents
 from dualmap.router.deployment.watched_instances import WatchedInstances
 from dualmap.router.fleet.actor import Fleet
 from dualmap.router.fleet.actor_by_name import FLEET, NAMESPACE, REBALANCER, autoscaler_name
 from dualmap.router.fleet.rebalancer import Rebalancer
+from dualmap.router.observe.log_setup import LogFile
 from dualmap.router.scaling.autoscaler import Autoscaler
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.scaler import Scaled
@@ -42,7 +44,7 @@ OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing large passes through Ray
 
 
 class Cluster:
-    """say: is told each step, for a person to read."""
+    """say: is told each step, for a person to read. events: what happens to the fleet, which is said as well."""
 
     def __init__(self, config: DualMapConfig, say: Callable[[str], None]) -> None:
         self._config = config
@@ -52,11 +54,11 @@ class Cluster:
         self._gateways = Gateways(config, say)
         local = config.ray_address is None
         placement_timeout_s = LOCAL_PLACEMENT_TIMEOUT_S if local else PLACEMENT_TIMEOUT_S
-        self._instances = OwnInstances(LOCAL_HOST if local else None, placement_timeout_s, say)
+        self._instances = OwnInstances(LOCAL_HOST if local else None, placement_timeout_s)
         self._scaled: ScaledPools | None = None
         self._external: ExternalInstances | None = None
-        self._watched = WatchedInstances(say)
-        self._states = TellStates(say)
+        self._watched = WatchedInstances()
+        self.events = TellEvents(say)
 
     def start_instances(self) -> None:
         """Start Ray, the background actors and the instances; returns when all that are started for us are ready.
@@ -73,7 +75,8 @@ class Cluster:
             raise ClusterError(f"discovery needs more packages, pip install 'dualmap[kubernetes]': {error}") from None
         ids = (*(placed.spec.instance_id for placed in specs), *self._external.ids)
         configs = {name: pool.scheduler for name, pool in self._config.all_pools().items()}
-        self._fleet = start_actor(Fleet, FLEET, ids, configs)
+        logs, path = self._config.logs, self._config.log_dir.absolute() / "fleet.log"
+        self._fleet = start_actor(Fleet, FLEET, ids, configs, partial(LogFile, path, FLEET, logs.format, logs.level))
         self._rebalancer = start_actor(Rebalancer, REBALANCER)
         self._start_own(specs)
         self._scaled = ScaledPools(self._config, self._instances, gpus, self._say)
@@ -83,8 +86,7 @@ class Cluster:
         self._watched.step()
         self._await_instances(specs)
         self._await_watched()
-        with suppress(RayError):
-            self._states.begin()
+        self.events.instances_known()
 
     def _start_autoscaler(self, pool_name: str) -> Any:
         pool = self._config.all_pools()[pool_name]
@@ -95,7 +97,9 @@ class Cluster:
 
     def look_after(self, stop: threading.Event, file: ConfigFile) -> None:
         """Until `stop`: start and stop instances as the Autoscalers say, follow those that run elsewhere, and take over
-        what changes in the file. Which instances are lost, and which come back, is said."""
+        what changes in the file. What happens to the fleet is said."""
+        with suppress(RayError):
+            self.events.begin()
         while not stop.wait(SCALING_INTERVAL_S):
             config = file.news()
             if config is not None and self._scaled is not None and self._external is not None:
@@ -109,7 +113,7 @@ class Cluster:
                     self._external.round()
                 self._scaled.round()
             with suppress(RayError):
-                self._watched.note(self._states.round())
+                self._watched.note(self.events.round())
 
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
         """Start all gateways. Returns port, admin port and process id of the first, once they serve.

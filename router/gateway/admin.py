@@ -43,7 +43,7 @@ class Observed(Protocol):
 
     def status(self) -> dict[str, Any]: ...
 
-    def live(self, pool_name: str | None, rings_known: str) -> dict[str, Any]: ...
+    def live(self, pool_name: str | None, rings_known: str, events_known: str) -> dict[str, Any]: ...
 
 
 class AdminService:
@@ -136,11 +136,11 @@ class AdminService:
         return json_response(msgspec.json.encode({"decisions": decisions}), close=request.close)
 
     def _live(self, request: HttpRequest) -> bytes:
-        """What the page shows: ?pool=NAME&rings=VERSION."""
+        """What the page shows: ?pool=NAME&rings=VERSION&events=VERSION."""
         query = parse_qs(request.target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True)
         pool_name = query["pool"][0] if "pool" in query else None
         try:
-            live = self._observed.live(pool_name, query.get("rings", [""])[0])
+            live = self._observed.live(pool_name, query.get("rings", [""])[0], query.get("events", [""])[0])
         except KeyError:
             return error_response(bad_request(f"There is no pool {pool_name!r}."), close=request.close)
         return live_response(msgspec.json.encode(live), close=request.close)

@@ -6,11 +6,11 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from dualmap.router.access.access import Access
 from dualmap.router.gateway.admin import AdminService
+from dualmap.router.gateway.fleet_seen import FleetSeen
 from dualmap.router.gateway.front import Front, HttpFront
 from dualmap.router.gateway.hand_over import ADMIN, CLIENTS, NO_SOCKETS, Sockets
 from dualmap.router.gateway.leaving import all_left
@@ -18,6 +18,7 @@ from dualmap.router.gateway.pool import Pool
 from dualmap.router.gateway.sent_prompts import SentPrompts
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.tls import TlsFiles
+from dualmap.router.observe.event_record import EventRecord
 from dualmap.router.observe.instance_states import InstanceStates
 from dualmap.router.observe.live_view import live_view
 from dualmap.router.observe.member_row import status_rows
@@ -37,6 +38,7 @@ from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import (
     GatewayLoads,
+    InstanceJoined,
     InstanceLoad,
     LoadReported,
     MovesProposed,
@@ -73,11 +75,13 @@ class Gateway:
         access: Access | None = None,
         isolate_tenants: bool = False,
         heartbeat_s: float = 0.0,
+        max_continuations: int = 0,
         tls: TlsFiles | None = None,
     ) -> None:
         """pools: one or more; `stop` closes their journals. block_tokens: as in the config of every scheduler.
         admin_token, scaling: see AdminService. ask_for_usage, isolate_tenants: see Admission. tokens: names the first
-        pool's prompts by their tokens. heartbeat_s, access, tls: see RequestDriver, RequestService, HttpFront."""
+        pool's prompts by their tokens. heartbeat_s, max_continuations, access, tls: see RequestDriver, RequestService,
+        HttpFront."""
         self.gateway_id = gateway_id
         self.pools = {pool.name: pool for pool in pools}
         self.scheduler = pools[0].scheduler
@@ -85,11 +89,15 @@ class Gateway:
         self.membership = Membership()
         self._schedulers = {pool.name: pool.scheduler for pool in pools}
         self.signals = SignalAges(list(self._schedulers.values()))
-        self.states = InstanceStates(self._schedulers, clock)
+        self.events = EventRecord()
+        self.states = InstanceStates(self._schedulers, clock, gateway_id, self.events.tell)
         cores = {pool.name: pool.core for pool in pools}
-        self.admission = Admission(cores, block_tokens, clock, ask_for_usage, isolate_tenants)
+        self.admission = Admission(
+            cores, block_tokens, clock, ask_for_usage, isolate_tenants, ask_for_ids=max_continuations > 0
+        )
         self.connections = InstanceConnections(limits, clock)
         self.driver = RequestDriver(self.admission, self.connections, metrics, clock, gateway_id)
+        self.driver.max_continuations = max_continuations
         if tokens is not None:
             first = pools[0].core
             self.driver.by_tokens = TokenArrival(tokens, block_tokens, first, self.driver.arrive, self.admission)
@@ -102,15 +110,12 @@ class Gateway:
         self._started_at = clock()
         self._drained = asyncio.Event()
         self._pool_of: dict[str, Pool] = {}  # by instance
-        self.peers: tuple[GatewayState, ...] = ()  # all gateways, as Fleet knows them
-        self._serving = 0  # of these, that take requests
-        self.plans: tuple[PoolPlan, ...] = ()
         self.decisions = RecentDecisions()
         self.sent = SentPrompts()
         self.timelines = {pool.name: PoolTimeline(pool.scheduler.stats, self._started_at) for pool in pools}
         self.driver.dispatched = self._note_dispatch
         self.driver.first_token_came = self._note_first_token
-        self._fleet_heard_at: float | None = None  # None: there is no Fleet
+        self.fleet = FleetSeen()
         self._next_sweep = 0.0
         self._ticking: asyncio.TimerHandle | None = None
         self.front: Front = HttpFront(self.service, limits, clock, tls)
@@ -121,8 +126,9 @@ class Gateway:
             self._gauges,
             lambda: self.signals.ages(self._clock()),
             None if self.driver.by_tokens is None else self.driver.by_tokens.outcomes,
-            lambda: self.plans,
+            lambda: self.fleet.plans,
             self.states.look,
+            lambda: self.events.counts,
         )
 
     def serve_proxies(self) -> None:
@@ -144,8 +150,8 @@ class Gateway:
         admin_port: int = 0,
         inherited: Sockets = NO_SOCKETS,
     ) -> None:
-        """Listen. Port 0 takes a free one; `port` and `admin_port` tell which. inherited: what `listeners` of a gateway
-        before this one named. Raises OSError if a port is taken."""
+        """Listen. Port 0 takes a free one. inherited: what `listeners` of a gateway before this one named. Raises OSError
+        if a port is taken."""
         await self.front.listen(host, port, reuse_port, inherited.get(CLIENTS, ()))
         try:
             await self._admin.start(admin_host, admin_port, inherited.get(ADMIN, ()))
@@ -159,8 +165,7 @@ class Gateway:
         return {CLIENTS: self.front.filenos, ADMIN: self._admin.filenos} if self.front.filenos else {}
 
     async def leave(self, drain_s: float) -> None:
-        """Others listen in our place. Returns once what is here has ended, or after `drain_s` seconds; `stop` comes
-        next."""
+        """Others listen in our place. Returns once all here has ended, or after `drain_s` seconds; then comes `stop`."""
         self.front.close()
         self._admin.close()
         with suppress(TimeoutError):
@@ -187,8 +192,7 @@ class Gateway:
         if self._ticking is not None:
             self._ticking.cancel()
         for pool in self.pools.values():
-            if pool.journal is not None:
-                pool.journal.close()
+            pool.close()
 
     @property
     def port(self) -> int:
@@ -215,7 +219,9 @@ class Gateway:
         self.connections.set_endpoints(serving)
         for pool in self.pools.values():
             for event in membership_events(old.of_pool(pool.name), membership.of_pool(pool.name)):
-                self.driver.handle(event, pool.core)
+                if isinstance(event, InstanceJoined) and event.instance_id in serving:
+                    self.connections.to(event.instance_id).tells_ids = True  # it may be another version of its server
+                self.driver.change_members(event, pool.core, pool.scheduler)
         self.connections.forget(serving.keys())
         self.states.apply_membership(membership)
 
@@ -247,20 +253,16 @@ class Gateway:
 
     def note_fleet(self, peers: tuple[GatewayState, ...], plans: tuple[PoolPlan, ...] = ()) -> None:
         """Fleet has answered; all gateways that it knows, and what its Autoscalers plan."""
-        self.peers = peers
-        self._serving = sum(not peer.leaving for peer in peers)
-        self.plans = plans
+        self.fleet.note(peers, plans, self._clock())
         self.driver.stateful.others = len(peers) > 1
         if self.service.access is not None:
-            self.service.access.set_gateways(max(1, self._serving))
-        self._fleet_heard_at = self._clock()
+            self.service.access.set_gateways(max(1, len(self.fleet.serving)))
 
     # What gateways tell each other, over Fleet.
 
     def own_loads(self) -> tuple[InstanceLoad, ...]:
         """What this gateway has booked on each instance."""
-        now = self._clock()
-        return tuple(load for pool in self.pools.values() for load in pool.scheduler.own_loads(now))
+        return tuple(load for pool in self.pools.values() for load in pool.scheduler.own_loads(self._clock()))
 
     def totals(self) -> dict[str, PoolTotals]:
         """Counters since the start, by pool."""
@@ -274,14 +276,7 @@ class Gateway:
     def hear_others(self, loads: GatewayLoads) -> None:
         """What the other gateways have booked and sent."""
         for pool in self.pools.values():
-            self.driver.handle(loads if len(self.pools) == 1 else self._of_pool(loads, pool), pool.core)
-
-    def _of_pool(self, loads: GatewayLoads, pool: Pool) -> GatewayLoads:
-        return replace(
-            loads,
-            loads=tuple(load for load in loads.loads if self._pool_of.get(load.instance_id) is pool),
-            sent=tuple(sent for sent in loads.sent if self._pool_of.get(sent[0]) is pool),
-        )
+            self.driver.handle(loads if len(self.pools) == 1 else pool.loads_of(loads, self._pool_of), pool.core)
 
     def agree(self, depths: dict[str, PrefixDepths]) -> None:
         """The depths that all gateways use from now on, by pool."""
@@ -347,13 +342,14 @@ class Gateway:
                 "epoch": max((agreed.epoch for agreed in depths), default=0),
                 "keys": sum(len(agreed.depths) for agreed in depths),
             },
+            "events": self.events.describe(),
             "members": status_rows(self.membership.members, self._schedulers, self.states, self.signals, self._clock()),
         }
 
-    def live(self, pool_name: str | None, rings_known: str) -> dict[str, Any]:
-        """See live_view. None: the first pool. Raises KeyError if there is no such pool."""
+    def live(self, pool_name: str | None, rings_known: str, events_known: str = "") -> dict[str, Any]:
+        """See live_view, EventRecord.since. None: the first pool. Raises KeyError if there is no such pool."""
         name = next(iter(self.pools)) if pool_name is None else pool_name
-        return self._about() | live_view(
+        shown = live_view(
             name,
             self.pools[name].scheduler,
             self.membership.of_pool(name).members,
@@ -364,6 +360,7 @@ class Gateway:
             rings_known=rings_known,
             now=self._clock(),
         )
+        return self._about() | self.events.since(events_known) | shown
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -371,7 +368,7 @@ class Gateway:
             "pools": list(self.pools),
             "epoch": self.membership.epoch,
             "uptime_s": self._clock() - self._started_at,
-            "gateways": [dataclasses.asdict(peer) for peer in self.peers],
+            "gateways": [dataclasses.asdict(peer) for peer in self.fleet.peers],
         }
 
     # Background.
@@ -395,13 +392,9 @@ class Gateway:
             self.states.look()
 
     def _gauges(self) -> Gauges:
-        gauges: dict[str, tuple[str, float]] = {
+        return {
             "requests_in_flight": ("Requests that have come and not been answered whole.", len(self.driver.exchanges)),
             "client_connections": ("Open connections of clients.", len(self.service.clients)),
             "tasks": ("Tasks of the event loop.", len(asyncio.all_tasks())),
+            **self.fleet.gauges(self._clock()),
         }
-        if self._fleet_heard_at is not None:
-            silence_s = self._clock() - self._fleet_heard_at
-            gauges["fleet_silence_seconds"] = ("Since Fleet last answered this gateway.", silence_s)
-            gauges["gateways"] = ("Gateways that take requests, as Fleet knows them.", self._serving)
-        return gauges

@@ -95,6 +95,7 @@ class GatewayActor:
             admin_token=settings.admin_token(),
             ask_for_usage=settings.ask_for_usage,
             heartbeat_s=settings.heartbeat_s,
+            max_continuations=settings.max_continuations,
             access=settings.access(time.monotonic),
             isolate_tenants=settings.isolates_tenants,
             tls=settings.tls(),
@@ -144,7 +145,7 @@ class GatewayActor:
         if not self._gateway.listeners():
             raise RefusedError("A picker's port cannot be handed over: restart `dualmap pick`.")
         self._wishes.put_nowait(Wish.ALL)
-        return tuple(peer.gateway_id for peer in self._gateway.peers if not peer.leaving)
+        return self._gateway.fleet.serving
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         """Once it asks to be replaced; once more it ends as any process of Ray does."""
@@ -244,6 +245,8 @@ class GatewayActor:
             self._informed.set()
         if news.signals is not None:
             gateway.hear(news.signals)
+        if news.events is not None:
+            gateway.events.hear(news.events)
         gateway.note_fleet(news.gateways, news.plans)
         gateway.sent.wanted = news.others is not None
         if news.others is not None:
@@ -261,9 +264,11 @@ class GatewayActor:
         gateway = self._gateway
         self._link.note_sent(gateway.sent.take())
         self._link.note_states(gateway.driver.stateful.homes.take_news())
+        self._link.note_events(gateway.events.take_news(), gateway.driver.carried.take_lost())
+        told_before = gateway.events.all() if self._link.tell_events else ()
         depths = gateway.depths() if self._link.tell_depths else None
         admin = host_port(self._config.gateway.admin_host, gateway.admin_port)
-        return self._link.report(gateway.own_loads(), gateway.totals(), depths, admin)
+        return self._link.report(gateway.own_loads(), gateway.totals(), depths, admin, told_before)
 
     async def _plan_moves(self) -> None:
         """Have moves planned while an instance is hot."""

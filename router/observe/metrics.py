@@ -16,6 +16,7 @@ from dualmap.router.observe.reloads import Reloads
 from dualmap.scheduler.commands import RejectReason
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.events import FailureCause
+from dualmap.scheduler.fleet.fleet_event import EventKind
 from dualmap.scheduler.fleet.member import Membership, MemberState
 from dualmap.scheduler.fleet.messages import PoolPlan
 from dualmap.scheduler.request import ChoiceReason
@@ -39,6 +40,15 @@ class Outcome(StrEnum):
     REJECTED_ATTEMPTS_EXHAUSTED = "rejected_attempts_exhausted"
 
 
+class Continuation(StrEnum):
+    """What became of a stream whose instance failed it in mid-answer. Values are metric labels."""
+
+    WENT_ON = "went_on"  # another instance has gone on with it
+    NO_ROOM = "no_room"  # no instance had room for the rest in time
+    FAILED = "failed"  # each instance that tried the rest failed before its first token
+    NOT_EXACT = "not_exact"  # no other instance can go on with it, as the client was told
+
+
 REJECTIONS = {reason: Outcome(f"rejected_{reason}") for reason in RejectReason}
 
 
@@ -49,6 +59,7 @@ class GatewayMetrics(Collector):
         self.outcomes: Counter[Outcome] = Counter(dict.fromkeys(Outcome, 0))
         self.choices: Counter[ChoiceReason] = Counter(dict.fromkeys(ChoiceReason, 0))
         self.failures: Counter[FailureCause] = Counter(dict.fromkeys(FailureCause, 0))
+        self.continuations: Counter[tuple[FailureCause, Continuation]] = Counter()
         self.time_to_first_token_s = Distribution()
         self.queue_s = Distribution()
         self.end_to_end_s = Distribution()
@@ -70,6 +81,7 @@ class GatewayMetrics(Collector):
         self._tokenized: Callable[[], Mapping[str, int]] | None = None
         self._plans: Callable[[], Sequence[PoolPlan]] = tuple
         self._states: Callable[[], Mapping[str, InstanceState]] = dict
+        self._events: Callable[[], Mapping[EventKind, int]] = dict
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -84,10 +96,11 @@ class GatewayMetrics(Collector):
         tokenized: Callable[[], Mapping[str, int]] | None = None,
         plans: Callable[[], Sequence[PoolPlan]] = tuple,
         states: Callable[[], Mapping[str, InstanceState]] = dict,
+        events: Callable[[], Mapping[EventKind, int]] = dict,
     ) -> None:
         """Name what is read at each scrape. schedulers: by pool. gauges: of the gateway's own.
         signal_ages: seconds, by instance and signal. tokenized: prompts by what became of their tokens; None without a
-        tokenizer. plans: of the pools that are scaled. states: by instance."""
+        tokenizer. plans: of the pools that are scaled. states: by instance. events: of the fleet, by kind."""
         self._schedulers = schedulers
         self._membership = membership
         self._gauges = gauges
@@ -95,6 +108,7 @@ class GatewayMetrics(Collector):
         self._tokenized = tokenized
         self._plans = plans
         self._states = states
+        self._events = events
 
     def scrape(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -108,6 +122,7 @@ class GatewayMetrics(Collector):
         yield _counter(
             "dualmap_failed_attempts", "Attempts that an instance failed, by cause.", "cause", self.failures.items()
         )
+        yield _continuations(self.continuations)
         yield _histogram(
             "dualmap_time_to_first_token_seconds",
             "Streams only: from the complete request to the first event that holds a token.",
@@ -154,6 +169,12 @@ class GatewayMetrics(Collector):
             for outcome, count in self._tokenized().items():
                 outcomes.add_metric([outcome], count)
             yield outcomes
+        yield _counter(
+            "dualmap_fleet_events",
+            "Events of the fleet that this gateway has heard of, by kind: each gateway counts all of them.",
+            "kind",
+            self._events().items(),
+        )
         yield from _reload_metrics(self.reloads)
         ages = GaugeMetricFamily(
             "dualmap_instance_signal_age_seconds",
@@ -169,6 +190,17 @@ class GatewayMetrics(Collector):
         yield _replicas(self._plans())
         yield from _pool_metrics(self._schedulers)
         yield from _scheduler_metrics(list(self._schedulers.values()))
+
+
+def _continuations(counts: Mapping[tuple[FailureCause, Continuation], int]) -> Metric:
+    family = CounterMetricFamily(
+        "dualmap_continuations",
+        "Streams that an instance failed in mid-answer, by why and by whether another one has gone on with them.",
+        labels=["cause", "outcome"],
+    )
+    for (cause, outcome), count in counts.items():
+        family.add_metric([cause.value, outcome.value], count)
+    return family
 
 
 def _counter(name: str, documentation: str, label: str, values: Iterable[tuple[StrEnum, int]]) -> Metric:

@@ -1,23 +1,36 @@
 """One request that this gateway carries itself: between a client's connection, the driver, and an attempt at a time."""
 
+from asyncio import create_task
 from http import HTTPStatus
 
 from msgspec.structs import replace
 
+from dualmap.router.apis.rest_by_ids import without_prompt
 from dualmap.router.apis.stream_rules import StreamRules
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.connection_phase import BLOCKED
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, failed
-from dualmap.router.http.upstream_pool import UpstreamPool
+from dualmap.router.http.upstream_pool import OpeningConnection, UpstreamPool
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.driven import DrivenOwner
 from dualmap.router.requests.instance_work import InstanceWork
-from dualmap.router.requests.phase import ANSWERING, BEGUN, DISPATCHED, DROPPED, ENDED, OVER, WAITING
+from dualmap.router.requests.phase import (
+    ANSWERING,
+    BEGUN,
+    DISPATCHED,
+    DROPPED,
+    ENDED,
+    HALTED,
+    OVER,
+    STOPPED,
+    WAITING,
+)
+from dualmap.router.requests.rest import Rest, ending_of, rest_of
 from dualmap.router.requests.running import Running
 from dualmap.scheduler.commands import Dispatch
-from dualmap.scheduler.events import FailureCause
+from dualmap.scheduler.events import FailureCause, StreamContinued
 
 NOT_OFFERED = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND)
 LARGE_BODY_BYTES = 64 * 1024  # from here it is let go as soon as it can be: a picture may be answered for minutes
@@ -26,13 +39,27 @@ LARGE_BODY_BYTES = 64 * 1024  # from here it is let go as soon as it can be: a p
 class Exchange:
     """See Driven, Carrier and Answering."""
 
-    __slots__ = ("_client", "_kept_at", "_owner", "_writer", "arrived", "asked", "phase", "running", "said")
+    __slots__ = (
+        "_client",
+        "_kept_at",
+        "_owner",
+        "_writer",
+        "arrived",
+        "asked",
+        "phase",
+        "rest",
+        "running",
+        "said",
+        "why_cut",
+    )
 
     def __init__(self, owner: DrivenOwner, client: ClientConnection, arrived: Arrived) -> None:
         self.arrived = arrived
         self.asked: Asked
         self.running: Running | None = None
         self.said: HttpError | None = None
+        self.rest: Rest | None = None
+        self.why_cut = ""
         self.phase = WAITING
         self._owner = owner
         self._client = client
@@ -58,7 +85,18 @@ class Exchange:
         if self.said is not None and self.said.status in NOT_OFFERED:
             self.said = None  # what another instance does not offer says nothing of this one
         running = self.running = Running(self, self._writer, dispatch, pool, now)
-        pool.run(running)
+        if self.rest is None or self.rest.is_joined:
+            pool.run(running)
+        else:
+            running.upstream = OpeningConnection(create_task(self._join(self.rest, pool, running)))
+
+    async def _join(self, rest: Rest, pool: UpstreamPool, running: Running) -> None:
+        """Find out where the answer was cut before it goes on."""
+        if await rest.join(pool, self.arrived):
+            running.body = rest.body
+            pool.run(running)
+        else:
+            running.attempt_failed(FailureCause.BROKEN)
 
     def drop_attempt(self) -> None:
         self.phase = DROPPED[self.phase]
@@ -72,10 +110,56 @@ class Exchange:
     def keep_open(self, now: float, heartbeat_s: float) -> None:
         if now - self._kept_at < heartbeat_s or self.phase is ANSWERING or not self.asked.prompt.read.stream:
             return
+        if self.phase is HALTED:
+            self._kept_at = now
+            self._writer.comment()
+            return
         if self._client.phase is BLOCKED or not self.rules.heartbeats:
             return
         self._kept_at = now
         self._writer.keep_open(self.asked.answer_lines)
+
+    def complete(self) -> bool:
+        running = self.running
+        ids = self.rest.ids if self.rest is not None else None if running is None else running.ids
+        if ids is None or self.phase is not ANSWERING:
+            return False
+        ending = ending_of(self.asked, ids, self._writer.tail)
+        if ending is None:
+            return False
+        self.phase = ENDED[self.phase]
+        self._writer.go_on(ending, True)
+        self._client.answered(close=self.arrived.http.close)
+        return True
+
+    def go_on_elsewhere(self, cause: FailureCause, most: int, context_tokens: int) -> StreamContinued | None:
+        running, prompt, api_rest = self.running, self.asked.prompt, self.arrived.api.rest
+        before = self.rest
+        if running is None or not (prompt.records_ids and api_rest is not None):
+            return None
+        ids = running.ids if before is None else before.ids
+        if before is not None and before.number >= most:
+            self.why_cut = f"it has gone on {most} times already"
+        elif ids is None:
+            self.why_cut = "its instance does not tell token ids"
+        elif not self._writer.tail.endswith(b"\n\n"):
+            self.why_cut = "it was cut within an event"
+        else:
+            rest = rest_of(
+                self.asked,
+                api_rest,
+                ids,
+                cause=cause,
+                before=before,
+                failed=running.dispatch,
+                context_tokens=context_tokens,
+            )
+            if isinstance(rest, Rest):
+                self.phase = STOPPED[self.phase]
+                self.rest = rest
+                return StreamContinued(rest.request, rest.failed_on)
+            self.why_cut = rest
+        return None
 
     def answer_error(self, error: HttpError) -> None:
         self.drop_attempt()
@@ -88,8 +172,8 @@ class Exchange:
             self._client.answer(self._writer.whole_error(error), close=close)
 
     def fail(self, cause: FailureCause) -> None:
-        error = failed(cause)
-        if self.phase is not ANSWERING:
+        error = failed(cause, "none could take what is left of it" if self.phase is HALTED else self.why_cut)
+        if self.phase not in (ANSWERING, HALTED):
             self.answer_error(error)
             return
         self.drop_attempt()
@@ -112,7 +196,10 @@ class Exchange:
         self.phase = BEGUN[self.phase]
         if len(run.body) > LARGE_BODY_BYTES:  # no other instance will get it
             run.body = b""
-            self.asked = replace(self.asked, prompt=replace(self.asked.prompt, body=b""))
+        prompt = self.asked.prompt
+        if len(prompt.body) > LARGE_BODY_BYTES:
+            kept = without_prompt(prompt.body) if run.ids is not None else b""
+            self.asked = replace(self.asked, prompt=replace(prompt, body=kept))
         if self._client.phase is BLOCKED:
             self.client_paused()
         if has_body:

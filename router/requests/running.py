@@ -5,7 +5,8 @@ from typing import Protocol
 from dualmap.router.apis.state_ids import StateSeeker
 from dualmap.router.apis.stream_event import StreamError, read_error
 from dualmap.router.apis.stream_rules import StreamRules
-from dualmap.router.apis.usage import Usage, peek_usage
+from dualmap.router.apis.token_ids import ASK_FOR_IDS, TokenIds
+from dualmap.router.apis.usage import NO_USAGE, Usage, peek_usage
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.answer_sink import Upstream
 from dualmap.router.http.credentials import CREDENTIAL_FIELDS
@@ -23,8 +24,10 @@ from dualmap.router.requests.answer_plain import (
     AnswerAsEvents,
     HeldAnswer,
 )
+from dualmap.router.requests.answer_rest import AnswerRest
 from dualmap.router.requests.answer_verdict import (
     ANSWER,
+    BAD_REQUEST_STATUS,
     ENGINE_FAILED_STATUS,
     FAILURE,
     REPLACED,
@@ -39,13 +42,14 @@ from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import ANSWERING, Phase
+from dualmap.router.requests.quiet import Quiet
+from dualmap.router.requests.rest import Rest
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 
 OK_STATUS = 200
 FIRST_REDIRECT_STATUS = 300
 FIRST_ERROR_STATUS = 400
-IDLE_S = 20.0  # an instance that says for so long that it runs nothing has forgotten the stream it does not end
 
 
 class Answer(Protocol):
@@ -63,12 +67,14 @@ class Answer(Protocol):
 
 
 class Carrier(Protocol):
-    """Whose attempt it is, and who is told what becomes of it: its exchange. said: see Driven."""
+    """Whose attempt it is, and who is told what becomes of it: its exchange. said: see Driven. rest: what the attempt
+    is about, where the client has part of the answer."""
 
     phase: Phase
     arrived: Arrived
     asked: Asked
     said: HttpError | None
+    rest: Rest | None
 
     @property
     def rules(self) -> StreamRules: ...
@@ -83,22 +89,21 @@ class Carrier(Protocol):
 
 
 class Running:
-    """See Run and AnswerSink."""
+    """See Run and AnswerSink. ids: of its answer; None where they are not known."""
 
     __slots__ = (
         "_answer",
         "_carrier",
         "_pool",
-        "_quiet_since",
+        "_quiet",
+        "_rest",
         "_seeker",
-        "_sign_at",
-        "_signs",
-        "_swept_pieces",
         "_writer",
         "body",
         "dispatch",
         "event_stream",
         "first_byte_at",
+        "ids",
         "pieces",
         "upstream",
     )
@@ -108,7 +113,10 @@ class Running:
     ) -> None:
         """pool: of connections to the instance."""
         self.dispatch = dispatch
-        self.body = carrier.asked.prompt.body
+        prompt, rest = carrier.asked.prompt, carrier.rest
+        self.body = prompt.body if rest is None else rest.body
+        if prompt.hides_ids and rest is None and not pool.tells_ids:
+            self.body = self.body.replace(ASK_FOR_IDS, b"", 1)
         self.upstream: Upstream | None = None
         self.pieces = 0
         self.event_stream = False
@@ -116,11 +124,11 @@ class Running:
         self._carrier = carrier
         self._writer = writer
         self._pool = pool
+        self._rest = rest
+        self.ids: TokenIds | None = None
         self._answer: Answer | None = None
         self._seeker: StateSeeker | None = None  # while it is to be found what the instance keeps of its answer
-        self._quiet_since = self._sign_at = now
-        self._signs = False  # it has sent something, if nothing of the answer, since the last sweep
-        self._swept_pieces = 0
+        self._quiet = Quiet(now)
 
     @property
     def sent_pieces(self) -> int:
@@ -137,6 +145,11 @@ class Running:
         hidden = b"" if self._answer is None else self._answer.usage_event
         return peek_usage(hidden or self._writer.tail)
 
+    def own_usage(self) -> Usage:
+        """What the instance says of its own part of the answer."""
+        answer = self._answer
+        return answer.own_usage or NO_USAGE if isinstance(answer, AnswerRest) else self.usage()
+
     def drop(self) -> None:
         """Close the connection to the instance at once."""
         if self.upstream is not None:
@@ -146,31 +159,11 @@ class Running:
     def is_stalled(self, blocked: bool, now: float, limits: HttpLimits, work: InstanceWork) -> bool:
         """Whether the instance has sent nothing for too long; called periodically. blocked: nothing is read of it."""
         if self.upstream is None or blocked:
-            self._quiet_since = now
+            self._quiet.reset(now)
             return False
-        if self.pieces != self._swept_pieces:
-            self._swept_pieces = self.pieces
-            self._quiet_since = now
-            work.note_answer(self.dispatch.instance_id, now)
-            return False
-        quiet_s = now - self._quiet_since
-        if not self.pieces:
-            return quiet_s > limits.first_byte_timeout_s
-        if self._signs:
-            self._signs = False
-            self._sign_at = now
-        if quiet_s > IDLE_S and self._is_forgotten(now, work):
-            return True
-        if quiet_s <= limits.stall_timeout_s:
-            return False
-        working_s = now - max(self._sign_at, work.worked_at(self.dispatch.instance_id))
-        return working_s > limits.stall_timeout_s or quiet_s > limits.first_byte_timeout_s
-
-    def _is_forgotten(self, now: float, work: InstanceWork) -> bool:
-        """Whether the instance says that it runs nothing, and so not this stream."""
-        if not self.event_stream or self._carrier.rules.pauses:
-            return False
-        return work.idle_s(self.dispatch.instance_id, now) > IDLE_S
+        may_rest = not self.event_stream or self._carrier.rules.pauses
+        instance_id = self.dispatch.instance_id
+        return self._quiet.is_stalled(self.pieces, instance_id, may_rest=may_rest, now=now, limits=limits, work=work)
 
     # What the connection to the instance calls (AnswerSink).
 
@@ -178,11 +171,12 @@ class Running:
         arrived = self._carrier.arrived
         http = arrived.http
         forwarded = without_fields(http.forwarded, CREDENTIAL_FIELDS) if to.brings_key else http.forwarded
+        target = http.target if self._rest is None else self._rest.target
         return b"".join(
             (
                 http.method.encode(),
                 to.before_target,
-                http.target,
+                target,
                 to.after_target,
                 *forwarded,
                 b"x-request-id: ",
@@ -194,12 +188,19 @@ class Running:
     def relay(self, body: bytes, pieces: int, head: AnswerHead, complete: bool) -> None:
         answer = self._answer
         if answer is None:
-            if (head.status != OK_STATUS or head.html) and not self._accepts(head, body, complete):
+            if (head.status != OK_STATUS or head.html or self._is_no_rest(head)) and not self._accepts(
+                head, body, complete
+            ):
                 return
             answer = self._answer = self._read_as(head)
             if head.status < FIRST_REDIRECT_STATUS:
                 self._note_state(self._carrier.asked, head.event_stream)
         self.pieces += pieces
+        if self.ids is not None:
+            body = self.ids.take(body, complete)
+            if self.ids.tells is False:
+                self.ids = None
+                self._pool.tells_ids = False
         body = answer.feed(body, complete)
         if answer.notice is not None:
             if answer.notice is FAILED:
@@ -207,16 +208,26 @@ class Running:
                 return
             answer.notice = None
             self.pieces -= pieces
-            self._signs = True
+            self._quiet.signs = True
         if body or complete:
             if self._seeker is not None:
                 self._seek_state(body, complete)
-            if self._carrier.phase is ANSWERING:
-                self._writer.go_on(body, complete)
-            else:
-                self._begin(head, body, complete)
+            over = not complete and isinstance(answer, AnswerRest) and answer.is_over
+            self._pass_on(head, body, complete or over)
+            if over:  # whatever its instance may still say
+                self.drop()
+                self._carrier.finished(self, head.status)
         elif self.event_stream:  # held back: it is counted when it is relayed, or it is nothing of the answer
             self.pieces -= pieces
+
+    def _is_no_rest(self, head: AnswerHead) -> bool:
+        return self._rest is not None and (head.encoded or not head.event_stream)
+
+    def _pass_on(self, head: AnswerHead, body: bytes, complete: bool) -> None:
+        if self._carrier.phase is ANSWERING:
+            self._writer.go_on(body, complete)
+        else:
+            self._begin(head, body, complete)
 
     def _accepts(self, head: AnswerHead, body: bytes, complete: bool) -> bool:
         """Whether this is an answer; if not, the attempt is over. body: the first of it."""
@@ -225,7 +236,13 @@ class Running:
             self._carrier.said = instance_key_refused()
             self._give_up(FailureCause.UNAUTHORIZED)
             return False
+        if self._rest is not None:
+            self._give_up(failure_cause(head.status, aborted=False))
+            return False
         asked = self._carrier.asked
+        if asked.prompt.hides_ids and self._pool.tells_ids and complete and _names_ids(head.status, body):
+            self._ask_without_ids()
+            return False
         last = self.dispatch.last and not asked.other_cores
         searches = asked.request.stateful and asked.request.searches
         if complete and not head.encoded and (cause := self._not_offered(head.status, body, last)) is not None:
@@ -242,6 +259,13 @@ class Running:
                 self._carrier.said = read_error(head.status, body)
             self._give_up(failure_cause(head.status, aborted=False, searches=searches))
         return False
+
+    def _ask_without_ids(self) -> None:
+        """Once more, as if it had not been asked for what the client did not ask for."""
+        self.drop()
+        self._pool.tells_ids = False
+        self.body = self.body.replace(ASK_FOR_IDS, b"", 1)
+        self._pool.run(self)
 
     def _shows_our_key(self) -> bool:
         """Whether the instance is shown a key of the gateway's, or none, but not the client's."""
@@ -263,6 +287,9 @@ class Running:
 
     def _read_as(self, head: AnswerHead) -> Answer:
         rules = self._carrier.rules
+        if self._rest is not None:
+            self.event_stream = True
+            return AnswerRest(self._rest.chunks)
         if self._writer.is_open and (head.encoded or not (head.event_stream and head.status == OK_STATUS)):
             error = NO_STREAM if head.status < FIRST_ERROR_STATUS else None
             if error is not None:
@@ -272,7 +299,10 @@ class Running:
         if head.encoded:
             return ENCODED
         if head.event_stream:
-            return AnswerEvents(rules, self._carrier.asked.prompt.hides_usage)
+            prompt, api_rest = self._carrier.asked.prompt, self._carrier.arrived.api.rest
+            if prompt.records_ids and api_rest is not None and self._pool.tells_ids:
+                self.ids = TokenIds(api_rest.text, prompt.hides_ids)
+            return AnswerEvents(rules, prompt.hides_usage)
         may_be_held = head.json if head.content_length is None else head.content_length <= MAX_HELD_BYTES
         return HeldAnswer(rules) if may_be_held else PASSED
 
@@ -294,6 +324,11 @@ class Running:
     def _failed(self, error: StreamError | None, head: AnswerHead, body: bytes) -> None:
         """The instance ended its answer by itself. error: what it said. body: what can still be relayed."""
         begun, last = self._carrier.phase is ANSWERING, self.dispatch.last
+        if self._rest is not None:
+            if body:
+                self._pass_on(head, body, False)
+            self._give_up(FailureCause.ABORTED if error is None else error_cause(error.status))
+            return
         if error is not None and not begun:
             if last:
                 self._tell(error.status, error.body, self._carrier.rules.last_events(error))
@@ -330,6 +365,15 @@ class Running:
     def _begin(self, head: AnswerHead, body: bytes, complete: bool) -> None:
         """Not before there is some of the body, so that until then another instance can try."""
         carrier, queue_ms = self._carrier, self.dispatch.queued_s * 1000.0
+        if self._rest is not None:
+            self._writer.go_on(body, complete)
+            carrier.answer_begun(self, bool(body))
+            return
         lines = b"%b%d\r\n%b" % (self._pool.answer_lines, queue_ms, carrier.asked.answer_lines)
         self._writer.begin(head, lines, body, complete)
         carrier.answer_begun(self, bool(body))
+
+
+def _names_ids(status: int, body: bytes) -> bool:
+    """Whether an instance refuses a request since it is asked for token ids."""
+    return status == BAD_REQUEST_STATUS and b"return_token_ids" in body

@@ -22,13 +22,23 @@ from dualmap.scheduler.request import ChoiceReason
 # An instance that shuts down aborts each new request at once, one that wants another key refuses each: it would look
 # idle and attract more. Not ERROR, which a request may bring about wherever it runs.
 SUSPICIOUS = (FailureCause.CONNECT, FailureCause.ABORTED, FailureCause.UNAUTHORIZED)
+# The instance has computed nothing of the prompt.
+NEVER_RAN = (
+    FailureCause.CONNECT,
+    FailureCause.REFUSED,
+    FailureCause.UNAUTHORIZED,
+    FailureCause.NOT_HERE,
+    FailureCause.TOO_LONG,
+)
 
 
 def first_token(books: Books, event: FirstToken, now: float, commands: list[Command]) -> bool:
     attempt = books.running(event.request_id, event.attempt)
     if attempt is None or attempt.started:
         return False
-    if now <= attempt.deadline_s:
+    if attempt.request.goes_on_after:
+        pass  # its client's first token was counted
+    elif now <= attempt.deadline_s:
         books.stats.slo_kept += 1
     else:
         books.stats.slo_missed += 1
@@ -68,7 +78,7 @@ def request_finished(books: Books, event: RequestFinished, now: float, commands:
         return False
     books.answers.observe(event.output_tokens)
     view = books.instances[attempt.instance_id]
-    tpot_s = view.answered(attempt, event.output_tokens, now)
+    tpot_s = view.answered(attempt, event.output_tokens - attempt.request.sent_tokens, now)
     if tpot_s is not None and attempt.tpot_slo_s:
         if tpot_s <= attempt.tpot_slo_s:
             books.stats.tpot_kept += 1
@@ -84,8 +94,11 @@ def request_failed(books: Books, event: RequestFailed, now: float, commands: lis
     attempt = books.running(event.request_id, event.attempt)
     if attempt is None:
         return False
+    view = books.instances[attempt.instance_id]
+    if event.cause in NEVER_RAN:
+        view.never_ran(attempt)
     if event.cause in SUSPICIOUS:
-        suspect(books, books.instances[attempt.instance_id], now, commands)
+        suspect(books, view, now, commands)
     end(books, attempt, Ending.FAILED, now, commands)
     recover(books, attempt, event.tokens_sent, event.cause, now, commands)
     return True

@@ -79,14 +79,18 @@ class Books:
             tried = attempt.tried | {attempt.instance_id}
             views = self.instances.values()
             return all(v.draining or v.instance_id in tried or not v.can_run(attempt.request) for v in views)
-        return attempt.number >= self.config.max_attempts
+        return self._tries(attempt) >= self.config.max_attempts
 
     def takes_longer(self, attempt: Attempt) -> bool:
         """Whether another ready instance takes longer prompts and answers than the attempt's own."""
         request = attempt.request
-        if request.only or attempt.number >= self.config.max_attempts:
+        if request.only or self._tries(attempt) >= self.config.max_attempts:
             return False
         return self.offers.longest_tokens(request) > self.instances[attempt.instance_id].takes_tokens(request)
+
+    def _tries(self, attempt: Attempt) -> int:
+        """Attempts at what its request asks for; those before that gave the client part of an answer do not count."""
+        return attempt.number - attempt.request.goes_on_after
 
     def recompute_price(self, view: InstanceView) -> float:
         """As busy as those are that serve what the instance serves."""

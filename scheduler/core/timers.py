@@ -76,6 +76,6 @@ def _end_timed_out(books: Books, now: float, commands: list[Command]) -> None:
             reason = RejectReason.FIRST_TOKEN_TIMEOUT
             commands.append(Abort(request.id, attempt.number, view.instance_id))
         books.give_back(attempt, view, Ending.TIMED_OUT, now)
-        reject(books, reject_timed_out(request, view, reason), commands)
+        reject(books, request, reject_timed_out(request, view, reason), commands)
     for view in freed.values():
         release(books, view, now, commands)

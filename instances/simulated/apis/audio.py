@@ -11,7 +11,7 @@ from dualmap.instances.simulated.apis.call import Call, Job
 from dualmap.instances.simulated.apis.pooling import SilentShape
 from dualmap.instances.simulated.chat_prompt import Prompt
 from dualmap.instances.simulated.generation import Generation, Sampling, generation_of
-from dualmap.instances.simulated.media import TOKEN_BYTES, read_media
+from dualmap.instances.simulated.media import read_media
 from dualmap.instances.simulated.served import Served
 from dualmap.router.http.openai_errors import RequestRefusedError, bad_request
 
@@ -69,7 +69,7 @@ class _TranscriptionShape(SilentShape):
             self.content_type = b"text/plain; charset=utf-8"
 
     def plain(self, produced: Sequence[int], reasons: Sequence[str]) -> bytes:
-        text = self._generation.choices[0].answer[: produced[0] * TOKEN_BYTES].decode().strip()
+        text = self._generation.choices[0].text(produced[0]).strip()
         seconds = self._generation.media_tokens["audio"] / AUDIO_TOKENS_PER_S
         match self._format:
             case "text":

@@ -9,6 +9,7 @@ from dualmap.instances.simulated.chat_prompt import ChatMessage, Prompt, render_
 from dualmap.instances.simulated.generation import generation_of
 from dualmap.instances.simulated.lenient_body import read_body
 from dualmap.instances.simulated.served import Served
+from dualmap.instances.simulated.token_ids import to_ids
 from dualmap.router.http.openai_errors import RequestRefusedError, bad_request
 
 
@@ -38,7 +39,8 @@ def read_chat(call: Call, served: Served) -> Job:
         stream=bool(body.stream),
         priority=body.priority_of(call),
     )
-    return Job(generation, OpenAIShape(generation, body.stream_options, chat=True))
+    prompt_ids = [to_ids(prompt.packed)] if body.return_token_ids else None
+    return Job(generation, OpenAIShape(generation, body.stream_options, prompt_ids, chat=True))
 
 
 def chat_prompt(body: ChatBody, served: Served) -> Prompt:

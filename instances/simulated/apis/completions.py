@@ -1,6 +1,5 @@
 """/v1/completions."""
 
-from array import array
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,6 +11,7 @@ from dualmap.instances.simulated.chat_prompt import Prompt
 from dualmap.instances.simulated.generation import MAX_CHOICES, generation_of
 from dualmap.instances.simulated.lenient_body import read_body
 from dualmap.instances.simulated.served import Served
+from dualmap.instances.simulated.token_ids import pack_ids, to_ids
 from dualmap.router.http.openai_errors import RequestRefusedError, bad_request
 
 DEFAULT_MAX_TOKENS = 16  # vLLM's
@@ -37,7 +37,8 @@ def read_completion(call: Call, served: Served) -> Job:
         stream=bool(body.stream),
         priority=body.priority_of(call),
     )
-    return Job(generation, OpenAIShape(generation, body.stream_options, chat=False))
+    prompt_ids = [to_ids(prompt.packed) for prompt in prompts] if body.return_token_ids else None
+    return Job(generation, OpenAIShape(generation, body.stream_options, prompt_ids, chat=False))
 
 
 def read_prompts(prompt: str | list[Any] | None) -> list[bytes]:
@@ -52,10 +53,6 @@ def read_prompts(prompt: str | list[Any] | None) -> list[bytes]:
         what = f"a string, a list of token ids, or a list of up to {MAX_CHOICES} of these"
         raise RequestRefusedError(bad_request(f"`prompt` must be {what}, not empty.", "prompt"))
     return [p.encode() if isinstance(p, str) else pack_ids(p) for p in prompts]
-
-
-def pack_ids(token_ids: list[int]) -> bytes:
-    return array("I", token_ids).tobytes()
 
 
 def _listed(prompt: Any) -> list[Any]:

@@ -7,16 +7,15 @@ from typing import Any
 
 import msgspec
 
-from dualmap.instances.simulated.answer import chunked
+from dualmap.instances.simulated.answer import ABORTED, chunked
 from dualmap.instances.simulated.apis.call import Call, Job
-from dualmap.instances.simulated.apis.completions import is_ids, pack_ids
+from dualmap.instances.simulated.apis.completions import is_ids
 from dualmap.instances.simulated.apis.openai_shape import DONE, StreamOptions, usage_of
-from dualmap.instances.simulated.apis.tokens import to_ids
 from dualmap.instances.simulated.chat_prompt import Prompt
 from dualmap.instances.simulated.generation import Generation, Sampling, generation_of
 from dualmap.instances.simulated.lenient_body import read_body
-from dualmap.instances.simulated.media import TOKEN_BYTES
 from dualmap.instances.simulated.served import Served
+from dualmap.instances.simulated.token_ids import pack_ids
 from dualmap.router.http.openai_errors import RequestRefusedError, bad_request
 
 
@@ -89,10 +88,11 @@ class _GenerateShape:
         return b""
 
     def token(self, index: int, text: bytes, produced: Sequence[int]) -> bytes:
-        return self._event([self._choice(index, text, produced[index], None)])
+        return self._event([self._choice(index, produced[index] - 1, produced[index], text.decode(), None)])
 
     def last(self, index: int, text: bytes, produced: Sequence[int], reason: str) -> bytes:
-        return self._event([self._choice(index, text, produced[index], reason)])
+        start = produced[index] - (reason != ABORTED)
+        return self._event([self._choice(index, start, produced[index], text.decode(), reason)])
 
     def ending(self, produced: Sequence[int], reasons: Sequence[str]) -> bytes:
         if not self._include_usage:
@@ -112,23 +112,24 @@ class _GenerateShape:
                 **dict.fromkeys((*unused, "kv_transfer_params", "ec_transfer_params")),
                 "output_mode": "text" if self._text else "tokens",
                 "choices": [
-                    self._choice(i, choice.answer[: tokens * TOKEN_BYTES], tokens, reason)
+                    self._choice(i, 0, tokens, choice.text(tokens), reason)
                     for i, (choice, tokens, reason) in enumerate(zip(choices, produced, reasons, strict=True))
                 ],
             }
         )
 
-    def _choice(self, index: int, text: bytes, produced: int, reason: str | None) -> dict[str, Any]:
-        versions = None if reason is None else [{"version": "default", "start": 0, "end": produced}]
+    def _choice(self, index: int, start: int, end: int, text: str, reason: str | None) -> dict[str, Any]:
+        """Of the tokens from start to end."""
+        versions = None if reason is None else [{"version": "default", "start": 0, "end": end}]
         return {
             "index": index,
             "finish_reason": reason,
             "stop_reason": None,
-            "token_ids": to_ids(text),
+            "token_ids": self._generation.choices[index].ids(start, end),
             "routed_experts": None,
             "sampling_mask": None,
             "weight_versions": versions,
-            **({"text": text.decode()} if self._text else {}),
+            **({"text": text} if self._text else {}),
             "logprobs": None,
         }
 

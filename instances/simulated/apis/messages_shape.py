@@ -8,7 +8,6 @@ import msgspec
 
 from dualmap.instances.simulated.answer import chunked
 from dualmap.instances.simulated.generation import Generation
-from dualmap.instances.simulated.media import TOKEN_BYTES
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens"}
 DELTA = (
@@ -33,12 +32,12 @@ class MessagesShape:
         return self._start() + _event("content_block_start", content_block={"type": "text", "text": ""}, index=0)
 
     def token(self, index: int, text: bytes, produced: Sequence[int]) -> bytes:
-        return chunked(DELTA % text)
+        return chunked(DELTA % text) if text else b""
 
     def last(self, index: int, text: bytes, produced: Sequence[int], reason: str) -> bytes:
         if not produced[index]:
             return b""
-        return (chunked(DELTA % text) if text else b"") + _event("content_block_stop", index=0)
+        return self.token(index, text, produced) + _event("content_block_stop", index=0)
 
     def ending(self, produced: Sequence[int], reasons: Sequence[str]) -> bytes:
         delta = {"stop_reason": STOP_REASONS.get(reasons[0]), "stop_sequence": None}
@@ -46,7 +45,7 @@ class MessagesShape:
         return start + _event("message_delta", delta=delta, usage=self._usage(produced[0])) + _event("message_stop")
 
     def plain(self, produced: Sequence[int], reasons: Sequence[str]) -> bytes:
-        text = self._generation.choices[0].answer[: produced[0] * TOKEN_BYTES].decode()
+        text = self._generation.choices[0].text(produced[0])
         message = self._message([{"type": "text", "text": text}])
         if reasons[0] in STOP_REASONS:
             message["stop_reason"] = STOP_REASONS[reasons[0]]

@@ -27,6 +27,7 @@ class GenerationBody(msgspec.Struct):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     priority: int | None = 0
+    return_token_ids: bool | None = None
 
     def sampling(self, given: int | None, default: int | None) -> Sampling:
         return Sampling(

@@ -68,6 +68,8 @@ class ResponsesShape:
         return added + self._event("response.content_part.added", part=part, **self._place())
 
     def token(self, index: int, text: bytes, produced: Sequence[int]) -> bytes:
+        if not text:
+            return b""
         self._events += 1
         return chunked(self._delta % (text, self._events - 1))
 
@@ -78,7 +80,7 @@ class ResponsesShape:
         (item,) = self._output(whole)
         return b"".join(
             (
-                self.token(index, text, produced) if text else b"",
+                self.token(index, text, produced),
                 self._event("response.output_text.done", text=whole, logprobs=[], **self._place()),
                 self._event("response.content_part.done", part=item["content"][0], **self._place()),
                 self._event("response.output_item.done", item=item, output_index=0),
@@ -122,7 +124,7 @@ class ResponsesShape:
         }
 
     def _text(self, produced: int) -> str:
-        return self._generation.choices[0].answer[: produced * TOKEN_BYTES].decode()
+        return self._generation.choices[0].text(produced)
 
     def _output(self, text: str) -> list[dict[str, Any]]:
         part: dict[str, Any] = {"annotations": [], "text": text, "type": "output_text", "logprobs": None}

@@ -1,15 +1,13 @@
 """/tokenize and /detokenize."""
 
-from array import array
-
 import msgspec
 
 from dualmap.instances.simulated.apis.call import Call, Reply
 from dualmap.instances.simulated.apis.chat import ChatBody, chat_prompt
-from dualmap.instances.simulated.apis.completions import is_ids, pack_ids
+from dualmap.instances.simulated.apis.completions import is_ids
 from dualmap.instances.simulated.lenient_body import read_body
-from dualmap.instances.simulated.media import TOKEN_BYTES
 from dualmap.instances.simulated.served import Served
+from dualmap.instances.simulated.token_ids import to_ids, to_text
 from dualmap.router.http.openai_errors import RequestRefusedError, bad_request
 
 
@@ -47,12 +45,3 @@ def detokenize(call: Call, served: Served) -> Reply:
     if not is_ids(body.tokens):
         raise RequestRefusedError(bad_request("`tokens` must be token ids, from 0 to 4294967295.", "tokens"))
     return Reply(msgspec.json.encode({"prompt": to_text(body.tokens)}))
-
-
-def to_ids(packed: bytes) -> list[int]:
-    """The last token is filled up with zeros."""
-    return array("I", packed + bytes(-len(packed) % TOKEN_BYTES)).tolist()
-
-
-def to_text(token_ids: list[int]) -> str:
-    return pack_ids(token_ids).rstrip(b"\0").decode(errors="replace")
