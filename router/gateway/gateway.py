@@ -150,8 +150,8 @@ class Gateway:
         admin_port: int = 0,
         inherited: Sockets = NO_SOCKETS,
     ) -> None:
-        """Listen. Port 0 takes a free one. inherited: what `listeners` of a gateway before this one named. Raises OSError
-        if a port is taken."""
+        """Listen. Port 0 takes a free one. inherited: what the gateway before this one listened with. Raises OSError if
+        a port is taken."""
         await self.front.listen(host, port, reuse_port, inherited.get(CLIENTS, ()))
         try:
             await self._admin.start(admin_host, admin_port, inherited.get(ADMIN, ()))
@@ -165,7 +165,7 @@ class Gateway:
         return {CLIENTS: self.front.filenos, ADMIN: self._admin.filenos} if self.front.filenos else {}
 
     async def leave(self, drain_s: float) -> None:
-        """Others listen in our place. Returns once all here has ended, or after `drain_s` seconds; then comes `stop`."""
+        """Others listen in our place. Returns once all has ended, or after `drain_s` seconds; then comes `stop`."""
         self.front.close()
         self._admin.close()
         with suppress(TimeoutError):
@@ -318,8 +318,7 @@ class Gateway:
 
     def snapshots(self) -> dict[str, Snapshot]:
         """What planning needs; without the pools in which there is nothing to plan."""
-        now = self._clock()
-        found = ((name, pool.scheduler.snapshot(now)) for name, pool in self.pools.items())
+        found = ((name, pool.scheduler.snapshot(self._clock())) for name, pool in self.pools.items())
         return {name: snapshot for name, snapshot in found if snapshot is not None}
 
     def propose(self, pool_name: str, moves: tuple[Move, ...], version: int) -> None:
