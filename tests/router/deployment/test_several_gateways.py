@@ -2,12 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.conftest import await_that
+from tests.conftest import WAIT_S, await_that
 from tests.deployment import Deployment, ask, deployed, held, under_load
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -121,3 +123,26 @@ def test_a_killed_fleet_is_followed_by_one_that_knows_as_much(deployment):
         await_that(lambda: both_serve(deployment), "they hear of each other again")
 
     assert under_load(deployment, strike) == []
+
+
+def restart_gateways(deployment: Deployment) -> None:
+    admin = f"http://127.0.0.1:{deployment.admin_port}"
+    command = [sys.executable, "-m", "dualmap", "restart", "--gateways", "--admin", admin]
+    subprocess.run(command, check=True, timeout=WAIT_S, env=deployment.family.environment)
+
+
+def test_gateways_are_replaced_while_none_of_their_answers_is_lost(deployment):
+    await_that(lambda: both_serve(deployment), "both gateways know all instances")
+    pids = {status["pid"] for status in statuses(deployment)}
+
+    def strike() -> None:
+        restart_gateways(deployment)
+        await_that(lambda: pids.isdisjoint(status["pid"] for status in statuses(deployment)), "others answer")
+        (terminated, _) = statuses(deployment)
+        os.kill(terminated["pid"], signal.SIGTERM)
+        await_that(lambda: statuses(deployment)[0]["pid"] != terminated["pid"], "the one that was ended is followed")
+
+    with held(deployment, 4):
+        assert under_load(deployment, strike) == []
+    await_that(lambda: len(deployment.family.living("ray::GatewayActor")) == 2, "those that were replaced are gone")
+    assert ask(deployment, "Who answers?", max_tokens=4) in ("gateway-0.2", "gateway-1.1")
