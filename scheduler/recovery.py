@@ -8,7 +8,7 @@ from dualmap.scheduler.events import FailureCause
 
 class Fate(StrEnum):
     RETRY = "retry"  # elsewhere: the client has been sent nothing
-    FAIL = "fail"  # the client has part of the answer, or has waited out a stall: it is told
+    FAIL = "fail"  # the client has part of the answer, or has waited out two stalls: it is told
     GIVE_UP = "give_up"  # it failed on as many instances as may be tried
 
 
@@ -17,7 +17,9 @@ def decide_fate(attempt: Attempt, tokens_sent: int, cause: FailureCause, *, last
     it."""
     if cause is FailureCause.CONNECT and attempt.request.home is not None:
         return Fate.FAIL
-    if attempt.started or tokens_sent > 0 or cause is FailureCause.STALLED:
+    if attempt.started or tokens_sent > 0:
+        return Fate.FAIL
+    if cause is FailureCause.STALLED and (last or attempt.number > 1):  # it may be what makes engines hang
         return Fate.FAIL
     if last:
         return Fate.GIVE_UP

@@ -88,6 +88,7 @@ class Gateway:
         self.admission = Admission(cores, block_tokens, clock, ask_for_usage, isolate_tenants)
         self.connections = InstanceConnections(limits, clock)
         self.driver = RequestDriver(self.admission, self.connections, metrics, clock, gateway_id)
+        self.driver.spool_room.most_bytes = limits.max_spooled_bytes
         if tokens is not None:
             first = pools[0].core
             self.driver.by_tokens = TokenArrival(tokens, block_tokens, first, self.driver.arrive, self.admission)
@@ -295,6 +296,7 @@ class Gateway:
     def reconfigure(self, configs: Mapping[str, SchedulerConfig], limits: HttpLimits) -> None:
         """Settings that hold from now on. configs: by pool. limits: clients' open connections keep those they have."""
         self._limits = self.front.limits = limits
+        self.driver.spool_room.most_bytes = limits.max_spooled_bytes
         self.connections.limit(limits)
         for name, config in configs.items():
             self.driver.handle(SettingsChanged(config), self.pools[name].core)

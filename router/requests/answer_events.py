@@ -46,6 +46,8 @@ class AnswerEvents:
         "usage_event",
     )
 
+    rest = None  # all of it is relayed as it comes
+
     def __init__(self, rules: StreamRules, hides_usage: bool) -> None:
         """hides_usage: the final event with `usage` was asked for by the gateway alone."""
         self.notice: Notice | None = None
@@ -81,6 +83,9 @@ class AnswerEvents:
         ):
             return body
         return self._sift(body, complete)
+
+    def let_go(self) -> None:
+        """Nothing is kept of it that must be given back."""
 
     def _sift(self, body: bytes, complete: bool) -> bytes:
         relayed: list[bytes] = []

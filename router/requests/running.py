@@ -23,6 +23,7 @@ from dualmap.router.requests.answer_plain import (
     AnswerAsEvents,
     HeldAnswer,
 )
+from dualmap.router.requests.answer_spool import Spool, SpoolRoom
 from dualmap.router.requests.answer_verdict import (
     ANSWER,
     ENGINE_FAILED_STATUS,
@@ -59,7 +60,12 @@ class Answer(Protocol):
     @property
     def usage_event(self) -> bytes: ...
 
+    @property
+    def rest(self) -> Spool | None: ...
+
     def feed(self, body: bytes, complete: bool) -> bytes: ...
+
+    def let_go(self) -> None: ...
 
 
 class Carrier(Protocol):
@@ -72,6 +78,9 @@ class Carrier(Protocol):
 
     @property
     def rules(self) -> StreamRules: ...
+
+    @property
+    def spool_room(self) -> SpoolRoom: ...
 
     def answer_begun(self, run: "Running", has_body: bool) -> None: ...
 
@@ -137,8 +146,15 @@ class Running:
         hidden = b"" if self._answer is None else self._answer.usage_event
         return peek_usage(hidden or self._writer.tail)
 
+    @property
+    def rest(self) -> Spool | None:
+        """What the client has still to be sent of an answer that is complete."""
+        return None if self._answer is None else self._answer.rest
+
     def drop(self) -> None:
         """Close the connection to the instance at once."""
+        if self._answer is not None:
+            self._answer.let_go()
         if self.upstream is not None:
             self.upstream.abort()
             self.upstream = None
@@ -211,6 +227,8 @@ class Running:
         if body or complete:
             if self._seeker is not None:
                 self._seek_state(body, complete)
+            if answer.rest is not None:
+                complete = False
             if self._carrier.phase is ANSWERING:
                 self._writer.go_on(body, complete)
             else:
@@ -259,6 +277,7 @@ class Running:
 
     def attempt_failed(self, cause: FailureCause) -> None:
         self.upstream = None
+        self.drop()
         self._carrier.attempt_failed(self, cause)
 
     def _read_as(self, head: AnswerHead) -> Answer:
@@ -273,8 +292,11 @@ class Running:
             return ENCODED
         if head.event_stream:
             return AnswerEvents(rules, self._carrier.asked.prompt.hides_usage)
-        may_be_held = head.json if head.content_length is None else head.content_length <= MAX_HELD_BYTES
-        return HeldAnswer(rules) if may_be_held else PASSED
+        room, length = self._carrier.spool_room, head.content_length
+        if length is None or length > MAX_HELD_BYTES:
+            may_be_held = head.json and (length is None or room.has(length))
+            return HeldAnswer(rules, room) if may_be_held else PASSED
+        return HeldAnswer(rules, room)
 
     def _note_state(self, asked: Asked, event_stream: bool) -> None:
         """What the instance keeps: what it was asked to go on from, and what it makes."""

@@ -1,5 +1,7 @@
 """What becomes of a request whose attempt failed, as a table."""
 
+from dataclasses import replace
+
 import pytest
 
 from dualmap.scheduler import Request
@@ -11,8 +13,8 @@ from tests.scheduler.made import attempt_of
 ANY_CAUSE = [cause for cause in FailureCause if cause is not FailureCause.STALLED]
 
 
-def attempt(*, started: bool = False) -> Attempt:
-    made = attempt_of(Request("r", (), 100))
+def attempt(*, started: bool = False, number: int = 1) -> Attempt:
+    made = replace(attempt_of(Request("r", (), 100)), number=number)
     if started:
         made.dispatch(0, work_tokens=100, own_kv_tokens=100, now=0.0)
         made.begin(0.0, now=0.1)
@@ -36,9 +38,13 @@ def test_a_request_runs_elsewhere_while_the_client_has_nothing_and_attempts_are_
     assert decide_fate(attempt(started=started), tokens_sent, cause, last=last) is fate
 
 
-@pytest.mark.parametrize("last", [False, True])
-def test_a_stalled_request_is_not_tried_again(last: bool):
-    assert decide_fate(attempt(), 0, FailureCause.STALLED, last=last) is Fate.FAIL
+@pytest.mark.parametrize(
+    ("number", "tokens_sent", "last", "fate"),
+    [(1, 0, False, Fate.RETRY), (1, 0, True, Fate.FAIL), (2, 0, False, Fate.FAIL), (1, 1, False, Fate.FAIL)],
+)
+def test_a_request_that_stalled_is_tried_once_more(number, tokens_sent, last, fate):
+    """It may be the request that makes engines hang."""
+    assert decide_fate(attempt(number=number), tokens_sent, FailureCause.STALLED, last=last) is fate
 
 
 @pytest.mark.parametrize(("cause", "fate"), [(FailureCause.CONNECT, Fate.FAIL), (FailureCause.REFUSED, Fate.RETRY)])

@@ -120,10 +120,11 @@ def test_an_answer_of_which_tokens_were_sent_is_started_even_if_no_first_token_w
     assert core.fail("r", 1, FailureCause.BROKEN, tokens_sent=1) == [FailStream("r", FailureCause.BROKEN)]
 
 
-def test_a_stalled_request_is_over_even_before_its_first_token(script):
-    core = script("a", "b")
-    core.arrive("r")
-    assert core.fail("r", 1, FailureCause.STALLED) == [FailStream("r", FailureCause.STALLED)]
+def test_a_request_that_stalls_before_its_first_token_is_tried_elsewhere_once(script):
+    core = script("a", "b", "c")
+    core.arrive("r", blocks=core.prompt("a", "b"))
+    assert dispatched(core.fail("r", 1, FailureCause.STALLED)) == [("r", 2, "b")]
+    assert core.fail("r", 2, FailureCause.STALLED) == [FailStream("r", FailureCause.STALLED)]
 
 
 def test_an_assumed_first_token_does_not_keep_a_request_from_being_tried_again(script):
