@@ -31,6 +31,7 @@ from dualmap.scheduler.events import (
     ServedElsewhere,
     ServedModel,
     SettingsChanged,
+    StreamContinued,
     Tick,
 )
 from dualmap.scheduler.instance.view import InstanceView
@@ -82,6 +83,7 @@ __all__ = [
     "ServedModel",
     "SettingsChanged",
     "Snapshot",
+    "StreamContinued",
     "TellOthers",
     "Tick",
     "TtftEstimate",

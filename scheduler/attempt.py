@@ -11,6 +11,8 @@ from dualmap.scheduler.errors import ContractError
 from dualmap.scheduler.request import ChoiceReason, Request
 from dualmap.scheduler.ttft_estimate import TtftEstimate
 
+LEADING_BLOCKS = 64  # of a prompt that are kept of an attempt that is over, each some 40 bytes: they tell its prefix
+
 
 class AttemptState(StrEnum):
     WAITING = "waiting"  # in the gateway, for its instance; it can still move
@@ -145,6 +147,13 @@ class Attempt:
         self._step(Step.ENDED)
         self.ending = ending
         self.ended_at = now
+
+    def shorten(self) -> None:
+        """It is over, and is only told of: keep no more of its prompt than tells its prefix."""
+        request = self.request
+        self.request = replace(
+            request, blocks=request.blocks[:LEADING_BLOCKS], key_blocks=request.key_blocks[:LEADING_BLOCKS]
+        )
 
     def followed(self) -> "Attempt":
         """The request's next attempt, as if it waited where this one ran: the proxy that carries it chose another

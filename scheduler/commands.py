@@ -57,8 +57,8 @@ class Abort:
 
 @record
 class FailStream:
-    """End the request with an error: the client has part of an answer that cannot be completed, or has waited out a
-    stall. It is over for the core."""
+    """End the request with an error: the client has part of an answer, or no other instance can give it. It is over for
+    the core; a driver that can tell what is left of the answer says StreamContinued instead."""
 
     request_id: str
     cause: FailureCause

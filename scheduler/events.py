@@ -152,6 +152,15 @@ class RequestFailed:
 
 
 @record
+class StreamContinued:
+    """The client has part of an answer that its instance cannot complete, as FailStream said. request: what is left of
+    it, by the same id. tried: instances that failed it."""
+
+    request: Request
+    tried: tuple[str, ...]
+
+
+@record
 class RequestCancelled:
     """The client left. The driver has closed the attempt's upstream connection itself."""
 
@@ -268,6 +277,7 @@ Event = (
     | ServedElsewhere
     | RequestFinished
     | RequestFailed
+    | StreamContinued
     | RequestCancelled
     | BlocksStored
     | BlocksRemoved

@@ -8,19 +8,17 @@ from dualmap.scheduler.events import FailureCause
 
 class Fate(StrEnum):
     RETRY = "retry"  # elsewhere: the client has been sent nothing
-    FAIL = "fail"  # the client has part of the answer, or has waited out two stalls: it is told
+    FAIL = "fail"  # the client has part of the answer, only this instance could give it, or it has waited: it is told
     GIVE_UP = "give_up"  # it failed on as many instances as may be tried
 
 
 def decide_fate(attempt: Attempt, tokens_sent: int, cause: FailureCause, *, last: bool) -> Fate:
     """last: as many instances as may be tried have been. What an instance keeps that cannot be reached is gone with
     it."""
-    if cause is FailureCause.CONNECT and attempt.request.home is not None:
+    if cause in (FailureCause.CONNECT, FailureCause.STALLED) and attempt.request.home is not None:
         return Fate.FAIL
     if attempt.started or tokens_sent > 0:
         return Fate.FAIL
-    if cause is FailureCause.STALLED and (last or attempt.number > 1):  # it may be what makes engines hang
-        return Fate.FAIL
     if last:
-        return Fate.GIVE_UP
+        return Fate.FAIL if cause is FailureCause.STALLED else Fate.GIVE_UP
     return Fate.RETRY

@@ -32,6 +32,8 @@ class Request:
     before. A hint: it names a prompt that has no block at all, and decides between instances that are equal otherwise.
     stateful: it goes on from what one instance keeps. Where `only` names that one, it runs there, also while that
         drains; else each is asked in turn until one has it.
+    goes_on_after: number of the attempt whose answer the client has part of, which this is the rest of; 0: the client
+        has nothing. sent_tokens: how many tokens of the answer the client has; they are the last ones of the prompt.
     """
 
     id: str
@@ -53,6 +55,8 @@ class Request:
     stateful: bool = False
     model: str = ""
     length_tokens: int = 0
+    goes_on_after: int = 0
+    sent_tokens: int = 0
 
     @property
     def chain(self) -> tuple[int, ...]:

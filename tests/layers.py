@@ -49,6 +49,7 @@ LAYERS = (
     "loadtest/replay",
     "loadtest/formats",
     "loadtest/reports",
+    "loadtest/histories",
     "loadtest/virtual",
     "loadtest/study",
     "loadtest/harm",

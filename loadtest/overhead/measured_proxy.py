@@ -65,11 +65,12 @@ class MeasuredProxy:
     def __init__(self, name: str, port: int, pid: int) -> None:
         self.name = name
         self.port = port
+        self.pid = pid
         self._process = psutil.Process(pid)
 
     def cpu_s(self) -> float:
         """User and system time of the process and its living descendants, from their CPU clocks (nanoseconds)."""
-        pids = [self._process.pid, *(child.pid for child in self._process.children(recursive=True))]
+        pids = [self.pid, *(child.pid for child in self._process.children(recursive=True))]
         # the clock id that clock_getcpuclockid(3) makes of a pid
         return sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
 

@@ -44,6 +44,8 @@ class VirtualCluster:
     """One run. make_core: what stands in the place of a Scheduler. Cores may be wrapped (to write a journal) by
     `wrap`."""
 
+    members_change = False  # by other means than the settings name
+
     def __init__(
         self,
         workload: Workload,
@@ -80,7 +82,7 @@ class VirtualCluster:
                 if first.get(spec.instance_id) != "join":
                     self.join(spec.instance_id)
         for fleet in self._fleets:
-            fleet.begin(changes=scaling is not None or bool(first))
+            fleet.begin(changes=self.members_change or scaling is not None or bool(first))
         for change in changes:
             self.clock.at(change.at_s, self._change, change)
         for index, request in enumerate(self.workload.requests):

@@ -9,6 +9,7 @@ from enum import Enum, auto
 
 import msgspec
 
+from dualmap.router.apis.rest_by_ids import RestByIds
 from dualmap.router.apis.stream_rules import OTHER_STREAM, StreamRules
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import ErrorShape, error_body
@@ -27,6 +28,17 @@ class Placement(Enum):
 
 
 PREFIX, STATE, LOAD, ALL, HERE = Placement  # a name is found five times as fast as the attribute of an enum
+
+
+class WishForIds(Enum):
+    """Of a stream's client: for the ids of its answer's tokens."""
+
+    UNASKED = auto()  # it does not say, and ids would change nothing that it sees but for themselves
+    ASKED = auto()  # it gets them
+    UNWANTED = auto()  # it does not want them, or they would change its answer
+
+
+UNASKED, ASKED, UNWANTED = WishForIds
 
 
 class Scope(msgspec.Struct, frozen=True, gc=False):
@@ -64,6 +76,7 @@ class ReadBody(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     session: what the client names its session; empty where it does not.
     state: id of what an instance has kept, on which the request goes on; empty: of nothing.
     stored: the instance keeps what it answers, where it is one that does.
+    ids: see WishForIds; of a stream.
     """
 
     understood: bool = True
@@ -83,6 +96,7 @@ class ReadBody(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     session: str = ""
     state: str = ""
     stored: bool = True
+    ids: WishForIds = UNWANTED
 
 
 NOT_UNDERSTOOD = ReadBody(understood=False)
@@ -108,6 +122,7 @@ class Api:
     takes_salt: bodies may have a `cache_salt`.
     makes_state: its answers name what their instance keeps.
     tokens: how its prompts are known by their tokens; None: they are not.
+    rest: how another instance goes on with a stream; None: none can.
     """
 
     name: str
@@ -121,5 +136,6 @@ class Api:
     takes_salt: bool = False
     makes_state: bool = False
     tokens: PromptReader | None = None
+    rest: RestByIds | None = None
 
     __hash__ = object.__hash__

@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 
-from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
-from dualmap.router.apis.json_body import CommonBody, decode, salt_of, session_of
+from dualmap.router.apis.api import NOT_UNDERSTOOD, UNWANTED, Api, Placement, ReadBody, Scope
+from dualmap.router.apis.json_body import CommonBody, decode, ids_of, salt_of, session_of
 from dualmap.router.apis.prompt_blocks import prompt_root
+from dualmap.router.apis.rest_by_ids import COMPLETION_REST
 from dualmap.router.apis.spelling import BYTES_PER_BLOCK_TOKEN
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.http.http_request import HttpRequest
@@ -35,10 +36,12 @@ def read_completion(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     if fields is None:
         return NOT_UNDERSTOOD
     prompt_tokens = 0
+    several = False
     prompt = fields.prompt
     if isinstance(prompt, list):
         prompts = prompt if prompt and isinstance(prompt[0], str | list) else [prompt]
         packed = [_packed(each) for each in prompts]
+        several = len(prompts) > 1
         if None in packed:
             return NOT_UNDERSTOOD
         text = b"".join(each for each in packed if each)
@@ -47,13 +50,20 @@ def read_completion(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         text = _packed(prompt) or b""
     if not text:
         return NOT_UNDERSTOOD
-    return read_packed(fields, text, prompt_tokens, fields.max_tokens, scope)
+    return read_packed(fields, text, prompt_tokens, fields.max_tokens, scope, several=several)
 
 
 def read_packed(
-    fields: PackedBody, packed: bytes, prompt_tokens: int, max_output_tokens: int | None, scope: Scope
+    fields: PackedBody,
+    packed: bytes,
+    prompt_tokens: int,
+    max_output_tokens: int | None,
+    scope: Scope,
+    *,
+    several: bool = False,
 ) -> ReadBody:
-    """What a body says whose prompt is texts or token ids. packed: the prompt. prompt_tokens: see ReadBody."""
+    """What a body says whose prompt is texts or token ids. packed: the prompt. prompt_tokens: see ReadBody. several:
+    they are answered each for itself."""
     model, cache_salt = fields.model or scope.default_model, salt_of(fields.cache_salt, scope)
     block_bytes = scope.block_tokens * BYTES_PER_BLOCK_TOKEN
     return ReadBody(
@@ -68,6 +78,7 @@ def read_packed(
         priority=fields.priority,
         cache_salt=cache_salt,
         session=session_of(fields),
+        ids=UNWANTED if several else ids_of(fields),
     )
 
 
@@ -95,4 +106,5 @@ COMPLETIONS = Api(
     asks_usage=True,
     takes_salt=True,
     tokens=read_tokens,
+    rest=COMPLETION_REST,
 )

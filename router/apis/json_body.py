@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw
 
-from dualmap.router.apis.api import Scope
+from dualmap.router.apis.api import ASKED, UNASKED, UNWANTED, Scope, WishForIds
 
 
 class CommonBody(msgspec.Struct, gc=False):
@@ -22,6 +22,10 @@ class CommonBody(msgspec.Struct, gc=False):
     cache_salt: str | None = None
     prompt_cache_key: Any = None
     session_id: Any = None
+    n: Any = None
+    echo: Any = None
+    use_beam_search: Any = None
+    return_token_ids: Any = msgspec.UNSET
 
 
 MAX_REREAD_BYTES = 4 << 20  # a second of it at worst
@@ -80,6 +84,16 @@ def salt_of(cache_salt: str | None, scope: Scope) -> str:
     if not scope.apart:
         return cache_salt or ""
     return sha256(f"{len(scope.apart)} {scope.apart} {cache_salt or ''}".encode()).hexdigest()
+
+
+def ids_of(fields: CommonBody) -> WishForIds:
+    """What the client says of the token ids of its answer."""
+    if not fields.stream:
+        return UNWANTED
+    if fields.return_token_ids is not msgspec.UNSET:
+        return ASKED if fields.return_token_ids is True else UNWANTED
+    one = fields.n is None or fields.n == 1
+    return UNASKED if one and not fields.echo and not fields.use_beam_search else UNWANTED
 
 
 def session_of(fields: CommonBody) -> str:

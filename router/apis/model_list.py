@@ -89,6 +89,10 @@ class ModelList:
         ready = self._ready_tokens.get(model, 0) or longest
         return min(int(tokens * margin), ready if tokens <= ready else longest)
 
+    def context_tokens(self, model: str) -> int:
+        """The longest prompt and answer that any instance takes for the model; 0: not known."""
+        return self._tokens.get(model, 0)
+
     def _list(self, model: str, card: dict[str, Any]) -> None:
         """Of several members the first one's card, with the largest length of all."""
         known = self._cards.setdefault(model, card)

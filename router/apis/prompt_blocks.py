@@ -7,7 +7,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 from dualmap.router.apis.api import ReadBody, Scope
-from dualmap.router.apis.json_body import ChatBody, given, salt_of, session_of
+from dualmap.router.apis.json_body import ChatBody, given, ids_of, salt_of, session_of
 from dualmap.router.apis.media import Media
 from dualmap.router.apis.prompt_text import SYSTEM_ROLES
 from dualmap.router.apis.spelling import BYTES_PER_BLOCK_TOKEN, FIELD, Spelled
@@ -73,6 +73,7 @@ def read_as_chat(
         priority=fields.priority,
         cache_salt=cache_salt,
         session=session_of(fields) or session,
+        ids=ids_of(fields),
         state=state,
         stored=stored,
     )
@@ -123,7 +124,7 @@ def _hash_tools(tools: bytes, block_bytes: int, parent: int) -> tuple[tuple[int,
     if found is None:
         try:
             text = _tools_text(msgspec.json.decode(tools))
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             text = tools
         found = (*_hash_shared(text, block_bytes, parent), len(text)) if text else ((), parent, 0)
         if len(_known_tools) >= MAX_KNOWN_TOOLS:

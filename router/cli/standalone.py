@@ -47,6 +47,7 @@ async def serve(config: DualMapConfig) -> None:
         admin_token=settings.admin_token(),
         ask_for_usage=settings.ask_for_usage,
         heartbeat_s=settings.heartbeat_s,
+        max_continuations=settings.max_continuations,
         access=settings.access(time.monotonic),
         isolate_tenants=settings.isolates_tenants,
         tls=settings.tls(),

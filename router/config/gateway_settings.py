@@ -81,6 +81,9 @@ class GatewaySettings(BaseModel):
     # A client who waits so long for the first token of a stream is sent the stream's head and a comment, and then one
     # each so many seconds, so that it and the proxies before it do not give up. 0: nothing is sent before the answer.
     heartbeat_s: float = Field(default=15.0, ge=0)
+    # A stream whose instance is lost in mid-answer goes on at another one, so many times at the most. To this end,
+    # instances are asked for the token ids of streams; clients that did not ask for ids are shown none. 0: never.
+    max_continuations: int = Field(default=2, ge=0)
     # The model's tokenizer, a directory or a name, as the instances have it, and with their chat template: prompts are
     # then known by their tokens, so that KV events say exactly who holds how much of one. Needs dualmap[tokenizer].
     tokenizer: str | None = None

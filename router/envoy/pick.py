@@ -13,8 +13,9 @@ from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.driven import DrivenOwner
 from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import ANSWERING, BEGUN, DISPATCHED, DROPPED, ENDED, OVER, RUNNING, WAITING
+from dualmap.router.requests.rest import Rest
 from dualmap.scheduler.commands import Dispatch
-from dualmap.scheduler.events import FailureCause
+from dualmap.scheduler.events import FailureCause, StreamContinued
 
 FIRST_REDIRECT_STATUS = 300
 FIRST_SERVER_ERROR_STATUS = 500
@@ -44,13 +45,16 @@ class PickedRun:
     def usage(self) -> Usage:
         return peek_usage(self._tail)
 
+    own_usage = usage
+
 
 class Pick:
     """See Driven. chosen: resolves to the instances in the order in which the proxy shall try them, as IP:PORT, or to
     the error that it shall answer with. running: None as well once the attempt is off the books. said: proxies do not
-    tell."""
+    tell. rest: what is left of an answer would be the proxy's to ask for."""
 
     said: HttpError | None = None
+    rest: Rest | None = None
 
     def __init__(
         self, owner: DrivenOwner, arrived: Arrived, endpoints_of: Callable[[Dispatch], tuple[str, ...]]
@@ -85,6 +89,9 @@ class Pick:
 
     def keep_open(self, now: float, heartbeat_s: float) -> None:
         """The answer is the proxy's."""
+
+    def go_on_elsewhere(self, cause: FailureCause, most: int, context_tokens: int) -> StreamContinued | None:
+        return None
 
     def answer_error(self, error: HttpError) -> None:
         self.phase = ENDED[self.phase]

@@ -71,11 +71,13 @@ class Gateway:
         access: Access | None = None,
         isolate_tenants: bool = False,
         heartbeat_s: float = 0.0,
+        max_continuations: int = 0,
         tls: TlsFiles | None = None,
     ) -> None:
         """pools: one or more; `stop` closes their journals. block_tokens: as in the config of every scheduler.
         admin_token, scaling: see AdminService. ask_for_usage, isolate_tenants: see Admission. tokens: names the first
-        pool's prompts by their tokens. heartbeat_s, access, tls: see RequestDriver, RequestService, HttpFront."""
+        pool's prompts by their tokens. heartbeat_s, max_continuations, access, tls: see RequestDriver, RequestService,
+        HttpFront."""
         self.gateway_id = gateway_id
         self.pools = {pool.name: pool for pool in pools}
         self.scheduler = pools[0].scheduler
@@ -85,10 +87,13 @@ class Gateway:
         self.signals = SignalAges(list(self._schedulers.values()))
         self.states = InstanceStates(self._schedulers, clock)
         cores = {pool.name: pool.core for pool in pools}
-        self.admission = Admission(cores, block_tokens, clock, ask_for_usage, isolate_tenants)
+        self.admission = Admission(
+            cores, block_tokens, clock, ask_for_usage, isolate_tenants, ask_for_ids=max_continuations > 0
+        )
         self.connections = InstanceConnections(limits, clock)
         self.driver = RequestDriver(self.admission, self.connections, metrics, clock, gateway_id)
         self.driver.spool_room.most_bytes = limits.max_spooled_bytes
+        self.driver.max_continuations = max_continuations
         if tokens is not None:
             first = pools[0].core
             self.driver.by_tokens = TokenArrival(tokens, block_tokens, first, self.driver.arrive, self.admission)

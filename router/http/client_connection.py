@@ -58,7 +58,7 @@ class ClientConnection(asyncio.Protocol):
         self._service = service
         self._limits = limits
         self._clock = clock
-        self._reader = RequestReader(limits, service.check_head, clock)
+        self._reader: RequestReader  # not before there is a connection: with TLS it may not come to that
         self._beginning = False
         self._reading_paused = False
         self._request = NO_REQUEST  # being answered
@@ -70,6 +70,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self._reader = RequestReader(self._limits, self._service.check_head, self._clock)
         self._quiet_since = self._clock()
         if len(self._service.clients) >= self._limits.max_connections:
             self._reader.refuse(unavailable("Too many connections."))

@@ -169,14 +169,16 @@ def rejected(reject: Reject) -> HttpError:
     return HttpError(HTTPStatus.GATEWAY_TIMEOUT, "GatewayTimeoutError", message, retry_after_s=retry_after_s)
 
 
-def failed(cause: FailureCause) -> HttpError:
-    """What the client is told when its attempt broke and cannot be repeated."""
+def failed(cause: FailureCause, why_cut: str = "") -> HttpError:
+    """What the client is told when its attempt broke and cannot be repeated. why_cut: why no other instance goes on
+    with its answer."""
+    more = f" No other one can go on with the answer: {why_cut}." if why_cut else ""
     if cause is FailureCause.STALLED:
-        return HttpError(HTTPStatus.GATEWAY_TIMEOUT, "GatewayTimeoutError", "The instance stopped answering.")
+        return HttpError(HTTPStatus.GATEWAY_TIMEOUT, "GatewayTimeoutError", "The instance stopped answering." + more)
     message = "The instance failed before its answer was complete."
     if cause is FailureCause.ABORTED:
         message = "The instance ended the answer by itself: it shuts down, or its engine failed."
-    return HttpError(HTTPStatus.BAD_GATEWAY, "BadGatewayError", message)
+    return HttpError(HTTPStatus.BAD_GATEWAY, "BadGatewayError", message + more)
 
 
 def error_body(error: HttpError) -> bytes:

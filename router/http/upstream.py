@@ -12,6 +12,7 @@ from dualmap.router.http.instance_head import InstanceHead
 from dualmap.scheduler.events import FailureCause
 
 JOINED_BODY_BYTES = 64 * 1024  # up to here a copy is cheaper than the bookkeeping of a gathered write
+CONTINUE_STATUS = 100  # below there is none
 SWITCHING_STATUS = 101
 FIRST_FINAL_STATUS = 200
 
@@ -56,7 +57,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool = pool
         self._clock = clock
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # set before any other callback
-        self._parser = HttpResponseParser(self)
+        self._parser: HttpResponseParser  # from when there is a connection to when there is none: it refers back here
         self._sink: AnswerSink | None = None
         self._head = AnswerHead()  # being read
         self._answer: AnswerHead | None = None  # the head of a complete answer
@@ -104,6 +105,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._parser = HttpResponseParser(self)
 
     def data_received(self, data: bytes) -> None:
         sink = self._sink
@@ -132,7 +134,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)
-        del self._parser  # which refers back here: else both would wait for the garbage collector
+        del self._parser  # else both would wait for the garbage collector
         sink = self._sink
         if sink is None:
             return
@@ -166,12 +168,14 @@ class UpstreamConnection(asyncio.Protocol):
         if self._bodiless and head.status >= FIRST_FINAL_STATUS and self._answer is None:
             head.bodiless, head.keep_alive = True, False  # the parser waits for a body
             self._answer = head
+            self._pieces = []  # whatever comes is none of it
 
     def on_body(self, piece: bytes) -> None:
         self._pieces.append(piece)
 
     def on_message_complete(self) -> None:
-        if self._head.status < FIRST_FINAL_STATUS and self._head.status != SWITCHING_STATUS:
+        status = self._head.status
+        if CONTINUE_STATUS <= status < FIRST_FINAL_STATUS and status != SWITCHING_STATUS:
             self._head = AnswerHead()
         elif self._answer is None:
             self._answer = self._head

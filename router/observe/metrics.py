@@ -39,6 +39,15 @@ class Outcome(StrEnum):
     REJECTED_ATTEMPTS_EXHAUSTED = "rejected_attempts_exhausted"
 
 
+class Continuation(StrEnum):
+    """What became of a stream whose instance failed it in mid-answer. Values are metric labels."""
+
+    WENT_ON = "went_on"  # another instance has gone on with it
+    NO_ROOM = "no_room"  # no instance had room for the rest in time
+    FAILED = "failed"  # each instance that tried the rest failed before its first token
+    NOT_EXACT = "not_exact"  # no other instance can go on with it, as the client was told
+
+
 REJECTIONS = {reason: Outcome(f"rejected_{reason}") for reason in RejectReason}
 
 
@@ -49,6 +58,7 @@ class GatewayMetrics(Collector):
         self.outcomes: Counter[Outcome] = Counter(dict.fromkeys(Outcome, 0))
         self.choices: Counter[ChoiceReason] = Counter(dict.fromkeys(ChoiceReason, 0))
         self.failures: Counter[FailureCause] = Counter(dict.fromkeys(FailureCause, 0))
+        self.continuations: Counter[tuple[FailureCause, Continuation]] = Counter()
         self.time_to_first_token_s = Distribution()
         self.queue_s = Distribution()
         self.end_to_end_s = Distribution()
@@ -108,6 +118,7 @@ class GatewayMetrics(Collector):
         yield _counter(
             "dualmap_failed_attempts", "Attempts that an instance failed, by cause.", "cause", self.failures.items()
         )
+        yield _continuations(self.continuations)
         yield _histogram(
             "dualmap_time_to_first_token_seconds",
             "Streams only: from the complete request to the first event that holds a token.",
@@ -169,6 +180,17 @@ class GatewayMetrics(Collector):
         yield _replicas(self._plans())
         yield from _pool_metrics(self._schedulers)
         yield from _scheduler_metrics(list(self._schedulers.values()))
+
+
+def _continuations(counts: Mapping[tuple[FailureCause, Continuation], int]) -> Metric:
+    family = CounterMetricFamily(
+        "dualmap_continuations",
+        "Streams that an instance failed in mid-answer, by why and by whether another one has gone on with them.",
+        labels=["cause", "outcome"],
+    )
+    for (cause, outcome), count in counts.items():
+        family.add_metric([cause.value, outcome.value], count)
+    return family
 
 
 def _counter(name: str, documentation: str, label: str, values: Iterable[tuple[StrEnum, int]]) -> Metric:

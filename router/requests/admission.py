@@ -43,9 +43,11 @@ class Admission:
         clock: Callable[[], float],
         ask_for_usage: bool = True,
         isolate_tenants: bool = False,
+        ask_for_ids: bool = False,
     ) -> None:
         """cores: by pool, the first one first. ask_for_usage: streams whose client says nothing of `stream_options`
-        report it to the gateway alone. isolate_tenants: no two of them share a cached prefix."""
+        report it to the gateway alone. isolate_tenants: no two of them share a cached prefix. ask_for_ids: see
+        read_prompt."""
         self.models = ModelList(Membership(), next(iter(cores)))
         self.ready = False
         self.stopping = False
@@ -57,6 +59,7 @@ class Admission:
         self._clock = clock
         self._ask_for_usage = ask_for_usage
         self._isolate_tenants = isolate_tenants
+        self._ask_for_ids = ask_for_ids
 
     def set_aliases(self, aliases: Mapping[str, str]) -> None:
         """Names that clients use from now on, and what instances call the models."""
@@ -78,7 +81,9 @@ class Admission:
             apart = tenant if self._isolate_tenants else ""
             models = self.models
             scope = Scope(self._block_tokens, apart, models.only_model, models.same)
-            prompt = read_prompt(arrived, scope, self.ratio, self._ask_for_usage, models.aliases)
+            prompt = read_prompt(
+                arrived, scope, self.ratio, self._ask_for_usage, models.aliases, ask_for_ids=self._ask_for_ids
+            )
             model = prompt.model
             if grant is not None and placement is not STATE:
                 self._check_model(grant, prompt)

@@ -15,7 +15,7 @@ MAX_HELD_BYTES = 256 * 1024  # far above the event of a token; what grows larger
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _USAGE = b'"prompt_tokens"'  # of a chunk with usage; those without say null, if anything
 _COLON = ord(":")
-_NOT_YET = b"\0"  # no event begins so
+_NOT_YET: tuple[bytes, ...] = ()  # no event begins with any of these
 
 
 class Notice(Enum):
@@ -46,8 +46,6 @@ class AnswerEvents:
         "usage_event",
     )
 
-    rest = None  # all of it is relayed as it comes
-
     def __init__(self, rules: StreamRules, hides_usage: bool) -> None:
         """hides_usage: the final event with `usage` was asked for by the gateway alone."""
         self.notice: Notice | None = None
@@ -60,7 +58,9 @@ class AnswerEvents:
         self._held = b""  # the beginning of an event
         self._prelude = b""  # events that precede the first token
         self._opened = False  # there has been a piece of the answer
-        self._text_start = self._text_end = _NOT_YET  # what stands around the text of a token in this stream
+        # What stands around the text of a token in this stream.
+        self._text_start: bytes | tuple[bytes, ...] = _NOT_YET
+        self._text_end: bytes | tuple[bytes, ...] = _NOT_YET
 
     def feed(self, body: bytes, complete: bool) -> bytes:
         """Take what has come, the last of it if complete; returns what can be relayed.
@@ -83,9 +83,6 @@ class AnswerEvents:
         ):
             return body
         return self._sift(body, complete)
-
-    def let_go(self) -> None:
-        """Nothing is kept of it that must be given back."""
 
     def _sift(self, body: bytes, complete: bool) -> bytes:
         relayed: list[bytes] = []

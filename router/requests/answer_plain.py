@@ -4,6 +4,7 @@ from http import HTTPStatus
 
 from dualmap.router.apis.stream_event import StreamError, read_error
 from dualmap.router.apis.stream_rules import StreamRules
+from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.requests.answer_events import FAILED, Notice
 from dualmap.router.requests.answer_spool import Spool, SpoolRoom
@@ -17,14 +18,15 @@ MAX_ERROR_BYTES = 64 * 1024  # read of an answer that is no stream, for what it 
 
 
 class HeldAnswer:
-    """notice: FAILED: the instance aborted it. rest: what follows the piece that was relayed, once that is complete."""
+    """notice: FAILED: the instance aborted it. spool: has what follows the piece that was relayed, once the answer is
+    complete."""
 
-    __slots__ = ("_bytes", "_pieces", "_room", "_rules", "notice", "rest")
+    __slots__ = ("_bytes", "_pieces", "_room", "_rules", "notice", "spool")
     error: StreamError | None = None
 
     def __init__(self, rules: StreamRules, room: SpoolRoom) -> None:
         self.notice: Notice | None = None
-        self.rest: Spool | None = None
+        self.spool: Spool | None = None
         self._rules = rules
         self._room = room
         self._pieces: list[bytes] | None = []  # None: it is too long to be held
@@ -33,7 +35,7 @@ class HeldAnswer:
     @property
     def usage_event(self) -> bytes:
         """Empty where it is part of what is relayed."""
-        return b"" if self.rest is None else self.rest.tail()
+        return b"" if self.spool is None else self.spool.tail()
 
     def feed(self, body: bytes, complete: bool) -> bytes:
         """Take what has come, the last of it if complete; returns what can be relayed."""
@@ -53,26 +55,26 @@ class HeldAnswer:
 
     def _feed_spool(self, body: bytes, complete: bool, held: list[bytes]) -> bytes:
         """held: what is not on disk yet."""
-        if self.rest is None and (spool := self._room.spool(held)) is not None:
-            self.rest = spool
+        if self.spool is None and (spool := self._room.spool(held)) is not None:
+            self.spool = spool
             held.clear()
-        if self.rest is None or not self.rest.add(body):
-            whole = b"".join((b"" if self.rest is None else self.rest.whole(), *held, body))
+        if self.spool is None or not self.spool.add(body):
+            whole = b"".join((b"" if self.spool is None else self.spool.whole(), *held, body))
             self._pieces = None
             self.let_go()
             return whole
         if not complete:
             return b""
-        if self.rest.size_bytes <= MAX_JUDGED_BYTES and self._rules.aborted(self.rest.whole()):
+        if self.spool.size_bytes <= MAX_JUDGED_BYTES and self._rules.aborted(self.spool.whole()):
             self.notice = FAILED
             return b""
-        return self.rest.next_piece()
+        return self.spool.next_piece()
 
     def let_go(self) -> None:
         """Nobody wants the rest."""
-        if self.rest is not None:
-            self.rest.close()
-            self.rest = None
+        if self.spool is not None:
+            self.spool.close()
+            self.spool = None
 
 
 class PassedAnswer:
@@ -82,13 +84,9 @@ class PassedAnswer:
     notice: Notice | None = None
     usage_event = b""
     error: StreamError | None = None
-    rest: Spool | None = None
 
     def feed(self, body: bytes, complete: bool) -> bytes:
         return body
-
-    def let_go(self) -> None:
-        """Nothing is kept of it."""
 
 
 class AnswerAsEvents(PassedAnswer):
@@ -121,3 +119,11 @@ class EncodedAnswer(PassedAnswer):
 
 PASSED = PassedAnswer()
 ENCODED = EncodedAnswer()
+
+
+def plain_answer(head: AnswerHead, rules: StreamRules, room: SpoolRoom) -> HeldAnswer | PassedAnswer:
+    """Held, whatever its length, where it is JSON; what is played or shown as it comes only where it is short."""
+    length = head.content_length
+    is_short = length is not None and length <= MAX_HELD_BYTES
+    may_be_long = head.json and (length is None or room.has(length))
+    return HeldAnswer(rules, room) if is_short or may_be_long else PASSED

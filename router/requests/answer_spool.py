@@ -88,7 +88,7 @@ class Spool:
         self._room.used_bytes -= self.size_bytes
 
 
-class RestOfAnswer:
+class SpoolFeed:
     """Gives a client the rest of an answer that has ended in all books, as fast as it takes it (Answering)."""
 
     def __init__(self, spool: Spool, writer: AnswerWriter, client: ClientConnection, http: HttpRequest) -> None:

@@ -3,7 +3,7 @@
 import re
 from enum import Enum, auto
 
-from dualmap.router.http.upstream import SWITCHING_STATUS
+from dualmap.router.http.upstream import CONTINUE_STATUS, SWITCHING_STATUS
 from dualmap.scheduler.events import FailureCause
 
 ENGINE_FAILED_STATUS = 500  # vLLM: its engine is dead, or it shuts down
@@ -56,7 +56,7 @@ def answer_verdict(
         return RETRY
     if html and status not in REDIRECTS:
         return REPLACED if last and status in CLIENT_ERRORS else RETRY
-    if status not in NO_ANSWERS:
+    if status not in NO_ANSWERS and status >= CONTINUE_STATUS:
         return ANSWER
     return ANSWER if last and status in TOLD_AT_LAST else RETRY
 
@@ -69,6 +69,11 @@ def says_too_long(status: int, body: bytes) -> bool:
 def says_no_model(status: int, body: bytes) -> bool:
     """Whether an instance refuses a request since it does not serve the model: it did when it last was asked."""
     return status == NOT_FOUND_STATUS and NO_MODEL_WORDS.search(body) is not None
+
+
+def names_ids(status: int, body: bytes) -> bool:
+    """Whether an instance refuses a request since it is asked for token ids."""
+    return status == BAD_REQUEST_STATUS and b"return_token_ids" in body
 
 
 def error_cause(status: int) -> FailureCause:

@@ -86,6 +86,10 @@ class AnswerWriter:
         pieces.append(b"%x\r\n%b\r\n" % (len(COMMENT), COMMENT) if self._chunked else COMMENT)
         self._write(b"".join(pieces))
 
+    def comment(self) -> None:
+        """Write a comment between two events of a stream that has begun."""
+        self._write(b"%x\r\n%b\r\n" % (len(COMMENT), COMMENT) if self._chunked else COMMENT)
+
     def _end_of_head(self, lines: bytes) -> bytes:
         close = b"connection: close\r\n" if self._http.close else b""
         return b"%b%b%bx-request-id: %b\r\n\r\n" % (lines, self._http.answer_lines, close, self._request_id)

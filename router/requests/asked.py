@@ -38,7 +38,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tokens: length of the prompt, an estimate unless it is token ids.
     block_tokens, priority: see scheduler.Request.
     read: what the body says.
-    hides_usage: see AnswerEvents.
+    hides_usage: see AnswerEvents. records_ids: its answer may tell token ids, which are kept. hides_ids: they are asked
+    for by the gateway alone.
     """
 
     body: bytes
@@ -49,6 +50,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     block_tokens: int = 0
     priority: int = 0
     hides_usage: bool = False
+    records_ids: bool = False
+    hides_ids: bool = False
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -11,8 +11,9 @@ from dualmap.router.requests.answer_spool import SpoolRoom
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import Phase
+from dualmap.router.requests.rest import Rest
 from dualmap.scheduler.commands import Dispatch
-from dualmap.scheduler.events import FailureCause
+from dualmap.scheduler.events import FailureCause, StreamContinued
 
 
 class Run(Protocol):
@@ -35,14 +36,22 @@ class Run(Protocol):
 
     def usage(self) -> Usage: ...
 
+    def own_usage(self) -> Usage:
+        """Of the attempt's own part, where the answer has been others' before."""
+        ...
+
 
 class Driven(Protocol):
     """asked: once it is admitted. running: the last attempt; None before the first. said: what the last instance that
-    failed at it said went wrong; None where none said anything."""
+    failed at it said went wrong; None where none said anything. rest: what the attempt is about, where the client has
+    part of an answer that another instance began."""
 
     arrived: Arrived
     asked: Asked
     phase: Phase
+
+    @property
+    def rest(self) -> Rest | None: ...
 
     @property
     def said(self) -> HttpError | None: ...
@@ -64,6 +73,12 @@ class Driven(Protocol):
 
     def keep_open(self, now: float, heartbeat_s: float) -> None:
         """Send a comment to a client who has waited so long for the first token of a stream; called periodically."""
+        ...
+
+    def go_on_elsewhere(self, cause: FailureCause, most: int, context_tokens: int) -> StreamContinued | None:
+        """Its attempt has failed in mid-answer: what is left, for another instance, or None where none can go on with
+        it. most: how many times it may. context_tokens: the longest prompt and answer that instances take; 0: not
+        known."""
         ...
 
     def answer_error(self, error: HttpError) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, failed, rejected, stopping
-from dualmap.router.observe.metrics import REJECTIONS, GatewayMetrics, Outcome
+from dualmap.router.observe.metrics import REJECTIONS, Continuation, GatewayMetrics, Outcome
 from dualmap.router.requests.admission import Admission, NotAdmittedError
 from dualmap.router.requests.answer_spool import SpoolRoom
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven, Run
 from dualmap.router.requests.instance_connections import InstanceConnections
-from dualmap.router.requests.phase import ANSWERING, OVER, WAITING
+from dualmap.router.requests.phase import ANSWERING, HALTED, OVER, WAITING
 from dualmap.router.requests.request_watcher import RequestWatcher
 from dualmap.router.requests.stateful import Stateful
 from dualmap.router.requests.token_arrival import TokenArrival
@@ -38,8 +38,9 @@ class RequestDriver:
     """exchanges: requests that the core knows, or soon will, by id. dispatched: is told of each request that goes out.
     watchers: of each that comes and ends. first_token_came: of each stream that begins, and how many seconds after its
     request. spool_room: for plain answers that are long. tell_others: a core wants the other gateways to know of its
-    books at once. by_tokens: names the prompts of a core by their tokens; None: all are known by their texts. stateful:
-    finds who keeps what a request goes on from."""
+    books at once. by_tokens: names the prompts of a core by their tokens; None: all are known by their texts.
+    max_continuations: how many times a stream may go on elsewhere. stateful: finds who keeps what a request goes on
+    from."""
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class RequestDriver:
         self.tell_others: Callable[[], None] = lambda: None
         self.watchers: tuple[RequestWatcher, ...] = ()
         self.by_tokens: TokenArrival | None = None
+        self.max_continuations = 0
         self._admission = admission
         self._connections = connections
         self._metrics = metrics
@@ -128,7 +130,11 @@ class RequestDriver:
         if not run.event_stream:  # a plain answer comes whole: this is not its first token
             return
         metrics = self._metrics
-        dispatch, arrived = run.dispatch, driven.arrived
+        dispatch, arrived, rest = run.dispatch, driven.arrived, driven.rest
+        if rest is not None:
+            metrics.continuations[rest.cause, Continuation.WENT_ON] += 1
+            self.handle(FirstToken(arrived.id, dispatch.attempt), driven.asked.core)
+            return
         ttft_s = now - arrived.at
         metrics.time_to_first_token_s.observe(ttft_s)
         metrics.estimated_ttft_s.observe(dispatch.estimated_ttft_s)
@@ -154,7 +160,7 @@ class RequestDriver:
             prompt_tokens, cached_tokens = usage.prompt_tokens, usage.cached_tokens
             output_tokens = run.pieces if usage.completion_tokens is None else usage.completion_tokens
             metrics.output_tokens += output_tokens
-            if run.event_stream and output_tokens > 1:
+            if run.event_stream and output_tokens > 1 and driven.rest is None:
                 metrics.time_per_output_token_s.observe((now - run.first_byte_at) / (output_tokens - 1))
             if prompt_tokens is not None:
                 metrics.prompt_tokens += prompt_tokens
@@ -169,6 +175,9 @@ class RequestDriver:
         self._ended(driven, outcome, status)
         if (grant := arrived.grant) is not None:
             grant.limit.tokens.take(output_tokens, self._clock())
+        if driven.rest is not None:
+            own = run.own_usage()
+            prompt_tokens, cached_tokens = own.prompt_tokens, own.cached_tokens
         done = RequestFinished(
             arrived.id, run.dispatch.attempt, output_tokens, cached_tokens=cached_tokens, prompt_tokens=prompt_tokens
         )
@@ -202,10 +211,16 @@ class RequestDriver:
         driven.start_attempt(command, self._connections.to(command.instance_id), self._clock())
 
     def _reject(self, command: Reject) -> None:
-        if self.exchanges[command.request_id].phase is ANSWERING:
+        driven = self.exchanges[command.request_id]
+        if driven.phase is ANSWERING:
             self._fail_begun(command.request_id)
             return
-        driven = self.exchanges[command.request_id]
+        if driven.rest is not None:
+            failed_all = command.reason is RejectReason.ATTEMPTS_EXHAUSTED
+            became = Continuation.FAILED if failed_all else Continuation.NO_ROOM
+            self._metrics.continuations[driven.rest.cause, became] += 1
+            self._end_stream(driven, driven.rest.cause)
+            return
         if driven.asked.request.stateful and self.stateful.search_on(driven, command.reason):
             return
         del self.exchanges[command.request_id]
@@ -223,16 +238,29 @@ class RequestDriver:
         self.exchanges[command.request_id].drop_attempt()
 
     def _fail_stream(self, command: FailStream) -> None:
-        driven = self.exchanges.pop(command.request_id)
-        if (gone := self.stateful.gone(driven, command.cause)) is not None:
-            self._answer_error(driven, Outcome.FAILED, gone)
-            return
-        outcome = Outcome.FAILED_STREAM if driven.phase is ANSWERING else Outcome.FAILED
-        self._metrics.outcomes[outcome] += 1
+        driven = self.exchanges[command.request_id]
         if driven.running is not None:
             self._metrics.relayed_pieces += driven.running.sent_pieces
-        driven.fail(command.cause)
-        self._ended(driven, outcome, failed(command.cause).status)
+        if driven.phase is ANSWERING and self.max_continuations:
+            context_tokens = self._admission.models.context_tokens(driven.asked.request.model)
+            rest = driven.go_on_elsewhere(command.cause, self.max_continuations, context_tokens)
+            if rest is not None:
+                self.handle(rest, driven.asked.core)
+                return
+            self._metrics.continuations[command.cause, Continuation.NOT_EXACT] += 1
+        elif driven.rest is not None:
+            self._metrics.continuations[driven.rest.cause, Continuation.FAILED] += 1
+        self._end_stream(driven, command.cause)
+
+    def _end_stream(self, driven: Driven, cause: FailureCause) -> None:
+        del self.exchanges[driven.arrived.id]
+        if (gone := self.stateful.gone(driven, cause)) is not None:
+            self._answer_error(driven, Outcome.FAILED, gone)
+            return
+        outcome = Outcome.FAILED_STREAM if driven.phase in (ANSWERING, HALTED) else Outcome.FAILED
+        self._metrics.outcomes[outcome] += 1
+        driven.fail(cause)
+        self._ended(driven, outcome, failed(cause).status)
 
     def _fail_begun(self, request_id: str) -> None:
         """End a request whose attempt is lost in mid-answer, where the core would begin again or reject it: it is not
@@ -267,7 +295,7 @@ class RequestDriver:
         """End the requests whose clients have had nothing of an answer: the gateway stops, and waits no longer."""
         waiting_first = sorted(self.exchanges.values(), key=lambda driven: driven.phase is not WAITING)
         for driven in waiting_first:  # so that none of them takes the place of one that ran
-            if driven.phase is not ANSWERING:
+            if driven.phase not in (ANSWERING, HALTED):
                 request_id = driven.arrived.id
                 del self.exchanges[request_id]
                 self._answer_error(driven, Outcome.FAILED, stopping())

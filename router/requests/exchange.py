@@ -4,21 +4,33 @@ from http import HTTPStatus
 
 from msgspec.structs import replace
 
+from dualmap.router.apis.rest_by_ids import without_prompt
 from dualmap.router.apis.stream_rules import StreamRules
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.connection_phase import BLOCKED
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, failed
 from dualmap.router.http.upstream_pool import UpstreamPool
-from dualmap.router.requests.answer_spool import RestOfAnswer, SpoolRoom
+from dualmap.router.requests.answer_spool import SpoolFeed, SpoolRoom
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.driven import DrivenOwner
 from dualmap.router.requests.instance_work import InstanceWork
-from dualmap.router.requests.phase import ANSWERING, BEGUN, DISPATCHED, DROPPED, ENDED, OVER, WAITING
+from dualmap.router.requests.phase import (
+    ANSWERING,
+    BEGUN,
+    DISPATCHED,
+    DROPPED,
+    ENDED,
+    HALTED,
+    OVER,
+    STOPPED,
+    WAITING,
+)
+from dualmap.router.requests.rest import Rest, rest_of
 from dualmap.router.requests.running import Running
 from dualmap.scheduler.commands import Dispatch
-from dualmap.scheduler.events import FailureCause
+from dualmap.scheduler.events import FailureCause, StreamContinued
 
 NOT_OFFERED = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND)
 LARGE_BODY_BYTES = 64 * 1024  # from here it is let go as soon as it can be: a picture may be answered for minutes
@@ -27,13 +39,27 @@ LARGE_BODY_BYTES = 64 * 1024  # from here it is let go as soon as it can be: a p
 class Exchange:
     """See Driven, Carrier and Answering."""
 
-    __slots__ = ("_client", "_kept_at", "_owner", "_writer", "arrived", "asked", "phase", "running", "said")
+    __slots__ = (
+        "_client",
+        "_kept_at",
+        "_owner",
+        "_writer",
+        "arrived",
+        "asked",
+        "phase",
+        "rest",
+        "running",
+        "said",
+        "why_cut",
+    )
 
     def __init__(self, owner: DrivenOwner, client: ClientConnection, arrived: Arrived) -> None:
         self.arrived = arrived
         self.asked: Asked
         self.running: Running | None = None
         self.said: HttpError | None = None
+        self.rest: Rest | None = None
+        self.why_cut = ""
         self.phase = WAITING
         self._owner = owner
         self._client = client
@@ -77,10 +103,44 @@ class Exchange:
     def keep_open(self, now: float, heartbeat_s: float) -> None:
         if now - self._kept_at < heartbeat_s or self.phase is ANSWERING or not self.asked.prompt.read.stream:
             return
+        if self.phase is HALTED:
+            self._kept_at = now
+            self._writer.comment()
+            return
         if self._client.phase is BLOCKED or not self.rules.heartbeats:
             return
         self._kept_at = now
         self._writer.keep_open(self.asked.answer_lines)
+
+    def go_on_elsewhere(self, cause: FailureCause, most: int, context_tokens: int) -> StreamContinued | None:
+        running, prompt, api_rest = self.running, self.asked.prompt, self.arrived.api.rest
+        before = self.rest
+        if running is None or not (prompt.records_ids and api_rest is not None):
+            return None
+        ids = running.ids if before is None else before.ids
+        if before is not None and before.number >= most:
+            self.why_cut = f"it has gone on {most} times already"
+        elif ids is None:
+            self.why_cut = "its instance does not tell token ids"
+        elif not self._writer.tail.endswith(b"\n\n"):
+            self.why_cut = "it was cut within an event"
+        else:
+            rest = rest_of(
+                self.asked,
+                api_rest,
+                ids,
+                cause=cause,
+                before=before,
+                attempt=running.dispatch.attempt,
+                instance_id=running.dispatch.instance_id,
+                context_tokens=context_tokens,
+            )
+            if isinstance(rest, Rest):
+                self.phase = STOPPED[self.phase]
+                self.rest = rest
+                return StreamContinued(rest.request, rest.failed_on)
+            self.why_cut = rest
+        return None
 
     def answer_error(self, error: HttpError) -> None:
         self.drop_attempt()
@@ -93,8 +153,8 @@ class Exchange:
             self._client.answer(self._writer.whole_error(error), close=close)
 
     def fail(self, cause: FailureCause) -> None:
-        error = failed(cause)
-        if self.phase is not ANSWERING:
+        error = failed(cause, self.why_cut)
+        if self.phase not in (ANSWERING, HALTED):
             self.answer_error(error)
             return
         self.drop_attempt()
@@ -117,7 +177,10 @@ class Exchange:
         self.phase = BEGUN[self.phase]
         if len(run.body) > LARGE_BODY_BYTES:  # no other instance will get it
             run.body = b""
-            self.asked = replace(self.asked, prompt=replace(self.asked.prompt, body=b""))
+        prompt = self.asked.prompt
+        if len(prompt.body) > LARGE_BODY_BYTES:
+            kept = without_prompt(prompt.body) if run.ids is not None else b""
+            self.asked = replace(self.asked, prompt=replace(prompt, body=kept))
         if self._client.phase is BLOCKED:
             self.client_paused()
         if has_body:
@@ -128,13 +191,13 @@ class Exchange:
 
     def finished(self, run: Running, status: int) -> None:
         self.phase = ENDED[self.phase]
-        rest = run.rest
+        spool = run.spool
         self._owner.finished(self, run, status)
-        if rest is None:
+        if spool is None:
             self._client.answered(close=self.arrived.http.close)
         else:
-            self._client.answering = feeder = RestOfAnswer(rest, self._writer, self._client, self.arrived.http)
-            feeder.go_on()
+            self._client.answering = feed = SpoolFeed(spool, self._writer, self._client, self.arrived.http)
+            feed.go_on()
 
     def attempt_failed(self, run: Running, cause: FailureCause) -> None:
         self.phase = DROPPED[self.phase]

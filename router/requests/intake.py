@@ -8,11 +8,12 @@ from secrets import token_bytes
 from msgspec.structs import replace
 from xxhash import xxh3_64_intdigest
 
-from dualmap.router.apis.api import Scope
+from dualmap.router.apis.api import UNASKED, UNWANTED, Scope
 from dualmap.router.apis.json_body import may_be_object, salt_of
 from dualmap.router.apis.named_model import hides_model, read_model
 from dualmap.router.apis.rename_model import rename_model
 from dualmap.router.apis.spelling import BYTES_PER_BLOCK_TOKEN
+from dualmap.router.apis.token_ids import ASK_FOR_IDS
 from dualmap.router.http.credentials import credentials
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import RequestRefusedError, bad_request
@@ -47,10 +48,16 @@ MAX_UNREAD_TOKENS = 8192  # a body that is not read may be audio or a batch: it 
 
 
 def read_prompt(
-    arrived: Arrived, scope: Scope, ratio: TokenRatio, ask_for_usage: bool, aliases: Mapping[str, str] = NO_ALIASES
+    arrived: Arrived,
+    scope: Scope,
+    ratio: TokenRatio,
+    ask_for_usage: bool,
+    aliases: Mapping[str, str] = NO_ALIASES,
+    *,
+    ask_for_ids: bool = False,
 ) -> Prompt:
-    """Read what the core needs of the body. aliases: names of clients', and what instances call the model. Raises
-    RequestRefusedError (400)."""
+    """Read what the core needs of the body. aliases: names of clients', and what instances call the model. ask_for_ids:
+    instances are asked for the token ids of streams. Raises RequestRefusedError (400)."""
     api, body = arrived.api, arrived.body
     read = api.read(arrived.http, body, scope)
     if not (read.understood or read.model or read.media):
@@ -80,8 +87,12 @@ def read_prompt(
     hides_usage = ask_for_usage and api.asks_usage and read.stream and not read.stream_options
     if scope.apart and api.takes_salt:
         body = _with_salt(body, read.cache_salt)
-    if hides_usage:
-        body = _asking_for_usage(body)
+    records_ids = ask_for_ids and api.rest is not None and read.ids is not UNWANTED and not read.media
+    hides_ids = records_ids and read.ids is UNASKED
+    if hides_ids:
+        body = _asking_for(USAGE_OPTION + ASK_FOR_IDS if hides_usage else ASK_FOR_IDS, body)
+    elif hides_usage:
+        body = _asking_for(USAGE_OPTION, body)
     tokens = read.prompt_tokens or ratio.prompt_tokens(model, read.text_bytes, read.media)
     block_bytes = scope.block_tokens * BYTES_PER_BLOCK_TOKEN
     return Prompt(
@@ -93,6 +104,8 @@ def read_prompt(
         block_tokens=round(tokens * block_bytes / read.hashed_bytes) or 1 if read.hashed_bytes else 0,
         priority=priority,
         hides_usage=hides_usage,
+        records_ids=records_ids,
+        hides_ids=hides_ids,
     )
 
 
@@ -104,10 +117,10 @@ def _whole_number(value: bytes) -> int | None:
         return None
 
 
-def _asking_for_usage(body: bytes) -> bytes:
-    """The body of a stream's request, an object with fields, and one more in front."""
+def _asking_for(options: bytes, body: bytes) -> bytes:
+    """The body of a stream's request, an object with fields, and more of them in front."""
     brace = body.index(b"{") + 1
-    return b"".join((body[:brace], USAGE_OPTION, memoryview(body)[brace:]))
+    return b"".join((body[:brace], options, memoryview(body)[brace:]))
 
 
 def _with_salt(body: bytes, cache_salt: str) -> bytes:

@@ -5,7 +5,8 @@ from typing import Protocol
 from dualmap.router.apis.state_ids import StateSeeker
 from dualmap.router.apis.stream_event import StreamError, read_error
 from dualmap.router.apis.stream_rules import StreamRules
-from dualmap.router.apis.usage import Usage, peek_usage
+from dualmap.router.apis.token_ids import ASK_FOR_IDS, TokenIds
+from dualmap.router.apis.usage import NO_USAGE, Usage, peek_usage
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.answer_sink import Upstream
 from dualmap.router.http.credentials import CREDENTIAL_FIELDS
@@ -15,14 +16,8 @@ from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, instance_key_refused
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.requests.answer_events import FAILED, AnswerEvents, Notice
-from dualmap.router.requests.answer_plain import (
-    ENCODED,
-    MAX_HELD_BYTES,
-    NO_STREAM,
-    PASSED,
-    AnswerAsEvents,
-    HeldAnswer,
-)
+from dualmap.router.requests.answer_plain import ENCODED, NO_STREAM, AnswerAsEvents, HeldAnswer, plain_answer
+from dualmap.router.requests.answer_rest import AnswerRest
 from dualmap.router.requests.answer_spool import Spool, SpoolRoom
 from dualmap.router.requests.answer_verdict import (
     ANSWER,
@@ -33,6 +28,7 @@ from dualmap.router.requests.answer_verdict import (
     answer_verdict,
     error_cause,
     failure_cause,
+    names_ids,
     says_no_model,
     says_too_long,
 )
@@ -40,6 +36,7 @@ from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import ANSWERING, Phase
+from dualmap.router.requests.rest import Rest
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 
@@ -60,21 +57,18 @@ class Answer(Protocol):
     @property
     def usage_event(self) -> bytes: ...
 
-    @property
-    def rest(self) -> Spool | None: ...
-
     def feed(self, body: bytes, complete: bool) -> bytes: ...
-
-    def let_go(self) -> None: ...
 
 
 class Carrier(Protocol):
-    """Whose attempt it is, and who is told what becomes of it: its exchange. said: see Driven."""
+    """Whose attempt it is, and who is told what becomes of it: its exchange. said: see Driven. rest: what the attempt
+    is about, where the client has part of the answer."""
 
     phase: Phase
     arrived: Arrived
     asked: Asked
     said: HttpError | None
+    rest: Rest | None
 
     @property
     def rules(self) -> StreamRules: ...
@@ -92,13 +86,14 @@ class Carrier(Protocol):
 
 
 class Running:
-    """See Run and AnswerSink."""
+    """See Run and AnswerSink. ids: of its answer; None where they are not known."""
 
     __slots__ = (
         "_answer",
         "_carrier",
         "_pool",
         "_quiet_since",
+        "_rest",
         "_seeker",
         "_sign_at",
         "_signs",
@@ -108,6 +103,7 @@ class Running:
         "dispatch",
         "event_stream",
         "first_byte_at",
+        "ids",
         "pieces",
         "upstream",
     )
@@ -117,7 +113,10 @@ class Running:
     ) -> None:
         """pool: of connections to the instance."""
         self.dispatch = dispatch
-        self.body = carrier.asked.prompt.body
+        prompt, rest = carrier.asked.prompt, carrier.rest
+        self.body = prompt.body if rest is None else rest.body
+        if prompt.hides_ids and rest is None and not pool.tells_ids:
+            self.body = self.body.replace(ASK_FOR_IDS, b"", 1)
         self.upstream: Upstream | None = None
         self.pieces = 0
         self.event_stream = False
@@ -125,6 +124,8 @@ class Running:
         self._carrier = carrier
         self._writer = writer
         self._pool = pool
+        self._rest = rest
+        self.ids: TokenIds | None = None
         self._answer: Answer | None = None
         self._seeker: StateSeeker | None = None  # while it is to be found what the instance keeps of its answer
         self._quiet_since = self._sign_at = now
@@ -146,14 +147,20 @@ class Running:
         hidden = b"" if self._answer is None else self._answer.usage_event
         return peek_usage(hidden or self._writer.tail)
 
+    def own_usage(self) -> Usage:
+        """What the instance says of its own part of the answer."""
+        answer = self._answer
+        return answer.own_usage or NO_USAGE if isinstance(answer, AnswerRest) else self.usage()
+
     @property
-    def rest(self) -> Spool | None:
-        """What the client has still to be sent of an answer that is complete."""
-        return None if self._answer is None else self._answer.rest
+    def spool(self) -> Spool | None:
+        """What the client has still to be sent of a plain answer that is complete."""
+        answer = self._answer
+        return answer.spool if isinstance(answer, HeldAnswer) else None
 
     def drop(self) -> None:
         """Close the connection to the instance at once."""
-        if self._answer is not None:
+        if isinstance(self._answer, HeldAnswer):
             self._answer.let_go()
         if self.upstream is not None:
             self.upstream.abort()
@@ -194,11 +201,12 @@ class Running:
         arrived = self._carrier.arrived
         http = arrived.http
         forwarded = without_fields(http.forwarded, CREDENTIAL_FIELDS) if to.brings_key else http.forwarded
+        target = http.target if self._rest is None else self._rest.target
         return b"".join(
             (
                 http.method.encode(),
                 to.before_target,
-                http.target,
+                target,
                 to.after_target,
                 *forwarded,
                 b"x-request-id: ",
@@ -210,12 +218,19 @@ class Running:
     def relay(self, body: bytes, pieces: int, head: AnswerHead, complete: bool) -> None:
         answer = self._answer
         if answer is None:
-            if (head.status != OK_STATUS or head.html) and not self._accepts(head, body, complete):
+            if (head.status != OK_STATUS or head.html or self._is_no_rest(head)) and not self._accepts(
+                head, body, complete
+            ):
                 return
             answer = self._answer = self._read_as(head)
             if head.status < FIRST_REDIRECT_STATUS:
                 self._note_state(self._carrier.asked, head.event_stream)
         self.pieces += pieces
+        if self.ids is not None:
+            body = self.ids.take(body, complete)
+            if self.ids.tells is False:
+                self.ids = None
+                self._pool.tells_ids = False
         body = answer.feed(body, complete)
         if answer.notice is not None:
             if answer.notice is FAILED:
@@ -227,14 +242,18 @@ class Running:
         if body or complete:
             if self._seeker is not None:
                 self._seek_state(body, complete)
-            if answer.rest is not None:
-                complete = False
-            if self._carrier.phase is ANSWERING:
-                self._writer.go_on(body, complete)
-            else:
-                self._begin(head, body, complete)
+            self._pass_on(head, body, complete and self.spool is None)
         elif self.event_stream:  # held back: it is counted when it is relayed, or it is nothing of the answer
             self.pieces -= pieces
+
+    def _is_no_rest(self, head: AnswerHead) -> bool:
+        return self._rest is not None and (head.encoded or not head.event_stream)
+
+    def _pass_on(self, head: AnswerHead, body: bytes, complete: bool) -> None:
+        if self._carrier.phase is ANSWERING:
+            self._writer.go_on(body, complete)
+        else:
+            self._begin(head, body, complete)
 
     def _accepts(self, head: AnswerHead, body: bytes, complete: bool) -> bool:
         """Whether this is an answer; if not, the attempt is over. body: the first of it."""
@@ -243,7 +262,13 @@ class Running:
             self._carrier.said = instance_key_refused()
             self._give_up(FailureCause.UNAUTHORIZED)
             return False
+        if self._rest is not None:
+            self._give_up(failure_cause(head.status, aborted=False))
+            return False
         asked = self._carrier.asked
+        if asked.prompt.hides_ids and self._pool.tells_ids and complete and names_ids(head.status, body):
+            self._ask_without_ids()
+            return False
         last = self.dispatch.last and not asked.other_cores
         searches = asked.request.stateful and asked.request.searches
         if complete and not head.encoded and (cause := self._not_offered(head.status, body, last)) is not None:
@@ -260,6 +285,13 @@ class Running:
                 self._carrier.said = read_error(head.status, body)
             self._give_up(failure_cause(head.status, aborted=False, searches=searches))
         return False
+
+    def _ask_without_ids(self) -> None:
+        """Once more, as if it had not been asked for what the client did not ask for."""
+        self.drop()
+        self._pool.tells_ids = False
+        self.body = self.body.replace(ASK_FOR_IDS, b"", 1)
+        self._pool.run(self)
 
     def _shows_our_key(self) -> bool:
         """Whether the instance is shown a key of the gateway's, or none, but not the client's."""
@@ -282,6 +314,9 @@ class Running:
 
     def _read_as(self, head: AnswerHead) -> Answer:
         rules = self._carrier.rules
+        if self._rest is not None:
+            self.event_stream = True
+            return AnswerRest(self._rest.chunks)
         if self._writer.is_open and (head.encoded or not (head.event_stream and head.status == OK_STATUS)):
             error = NO_STREAM if head.status < FIRST_ERROR_STATUS else None
             if error is not None:
@@ -291,12 +326,11 @@ class Running:
         if head.encoded:
             return ENCODED
         if head.event_stream:
-            return AnswerEvents(rules, self._carrier.asked.prompt.hides_usage)
-        room, length = self._carrier.spool_room, head.content_length
-        if length is None or length > MAX_HELD_BYTES:
-            may_be_held = head.json and (length is None or room.has(length))
-            return HeldAnswer(rules, room) if may_be_held else PASSED
-        return HeldAnswer(rules, room)
+            prompt, api_rest = self._carrier.asked.prompt, self._carrier.arrived.api.rest
+            if prompt.records_ids and api_rest is not None and self._pool.tells_ids:
+                self.ids = TokenIds(api_rest.text, prompt.hides_ids)
+            return AnswerEvents(rules, prompt.hides_usage)
+        return plain_answer(head, rules, self._carrier.spool_room)
 
     def _note_state(self, asked: Asked, event_stream: bool) -> None:
         """What the instance keeps: what it was asked to go on from, and what it makes."""
@@ -316,6 +350,11 @@ class Running:
     def _failed(self, error: StreamError | None, head: AnswerHead, body: bytes) -> None:
         """The instance ended its answer by itself. error: what it said. body: what can still be relayed."""
         begun, last = self._carrier.phase is ANSWERING, self.dispatch.last
+        if self._rest is not None:
+            if body:
+                self._pass_on(head, body, False)
+            self._give_up(FailureCause.ABORTED if error is None else error_cause(error.status))
+            return
         if error is not None and not begun:
             if last:
                 self._tell(error.status, error.body, self._carrier.rules.last_events(error))
@@ -352,6 +391,10 @@ class Running:
     def _begin(self, head: AnswerHead, body: bytes, complete: bool) -> None:
         """Not before there is some of the body, so that until then another instance can try."""
         carrier, queue_ms = self._carrier, self.dispatch.queued_s * 1000.0
+        if self._rest is not None:
+            self._writer.go_on(body, complete)
+            carrier.answer_begun(self, bool(body))
+            return
         lines = b"%b%d\r\n%b" % (self._pool.answer_lines, queue_ms, carrier.asked.answer_lines)
         self._writer.begin(head, lines, body, complete)
         carrier.answer_begun(self, bool(body))

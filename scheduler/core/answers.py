@@ -36,7 +36,9 @@ def first_token(books: Books, event: FirstToken, now: float, commands: list[Comm
     attempt = books.running(event.request_id, event.attempt)
     if attempt is None or attempt.started:
         return False
-    if now <= attempt.deadline_s:
+    if attempt.request.goes_on_after:
+        pass  # its client's first token was counted
+    elif now <= attempt.deadline_s:
         books.stats.slo_kept += 1
     else:
         books.stats.slo_missed += 1
@@ -76,7 +78,7 @@ def request_finished(books: Books, event: RequestFinished, now: float, commands:
         return False
     books.answers.observe(event.output_tokens)
     view = books.instances[attempt.instance_id]
-    tpot_s = view.answered(attempt, event.output_tokens, now)
+    tpot_s = view.answered(attempt, event.output_tokens - attempt.request.sent_tokens, now)
     if tpot_s is not None and attempt.tpot_slo_s:
         if tpot_s <= attempt.tpot_slo_s:
             books.stats.tpot_kept += 1

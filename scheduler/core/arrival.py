@@ -17,13 +17,14 @@ from dualmap.scheduler.commands import Command, FailStream, Reject
 from dualmap.scheduler.core.books import Books
 from dualmap.scheduler.core.release import can_start, dispatch, end, release
 from dualmap.scheduler.errors import ContractError
-from dualmap.scheduler.events import FailureCause, RequestArrived
+from dualmap.scheduler.events import FailureCause, RequestArrived, StreamContinued
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.recovery import Fate, decide_fate
 from dualmap.scheduler.request import ChoiceReason, Request
 from dualmap.scheduler.untold import SHORT_S
 
 NOBODY: frozenset[str] = frozenset()
+BEFORE_ALL = -(2**31)  # a priority that no request has of itself
 
 
 def request_arrived(books: Books, event: RequestArrived, now: float, commands: list[Command]) -> None:
@@ -34,12 +35,26 @@ def request_arrived(books: Books, event: RequestArrived, now: float, commands: l
     if len(books.attempts) >= books.config.max_in_flight:
         shed = least_important(request, books.instances.values())
         if shed is None:
-            reject(books, reject_too_many(request.id, books.mean_backlog_s(request)), commands)
+            reject(books, request, reject_too_many(request.id, books.mean_backlog_s(request)), commands)
             return
         _shed(books, shed, now, commands)
     place(books, request, now, commands, number=1, arrived_at=now)
     if (attempt := books.attempts.get(request.id)) is not None:
         books.stats.arrived_work_tokens += attempt.work_tokens
+
+
+def stream_continued(books: Books, event: StreamContinued, now: float, commands: list[Command]) -> None:
+    """The rest of an answer goes before all that waits, since its client sits in the middle of the answer; but nobody
+    has to leave for it. It is no new request: neither its arrival nor its first token counts."""
+    request = event.request
+    if request.id in books.attempts:
+        raise ContractError(f"request id {request.id!r} is in flight already")
+    if len(books.attempts) >= books.config.max_in_flight:
+        reject(books, request, reject_too_many(request.id, books.mean_backlog_s(request)), commands)
+        return
+    request = replace(request, priority=BEFORE_ALL, timeout_s=None)  # the client's time-out is for the first token
+    number = request.goes_on_after + 1
+    place(books, request, now, commands, number=number, arrived_at=now, tried=frozenset(event.tried))
 
 
 def recover(
@@ -50,11 +65,11 @@ def recover(
     last = not books.takes_longer(attempt) if too_long else books.is_last(attempt)
     match decide_fate(attempt, tokens_sent, cause, last=last):
         case Fate.FAIL:
-            if not attempt.started:
+            if not attempt.started and not attempt.request.goes_on_after:
                 books.stats.slo_missed += 1
             commands.append(FailStream(attempt.request.id, cause))
         case Fate.GIVE_UP:
-            reject(books, reject_exhausted(attempt.request.id), commands)
+            reject(books, attempt.request, reject_exhausted(attempt.request.id), commands)
         case Fate.RETRY:
             books.stats.retries += 1
             tried = attempt.tried | {attempt.instance_id}
@@ -66,8 +81,9 @@ def recover(
             place(books, request, now, commands, number=number, arrived_at=arrived_at, tried=tried)
 
 
-def reject(books: Books, rejected: Reject, commands: list[Command]) -> None:
-    books.stats.slo_missed += 1
+def reject(books: Books, request: Request, rejected: Reject, commands: list[Command]) -> None:
+    if not request.goes_on_after:
+        books.stats.slo_missed += 1
     commands.append(rejected)
 
 
@@ -110,9 +126,10 @@ def place(
 ) -> None:
     """Give the request its attempt of that number, or reject it. tried: instances on which earlier ones failed."""
     config = books.config
+    goes_on = request.goes_on_after > 0
     placement = choose(books, request, tried, now)
     if placement is None:
-        reject(books, reject_no_instance(request.id), commands)
+        reject(books, request, reject_no_instance(request.id), commands)
         return
     estimate, reason = placement.estimate, placement.reason
     deadline_s = arrived_at + (request.ttft_slo_s or config.ttft_slo_s)
@@ -125,9 +142,9 @@ def place(
             view = books.instances[estimate.instance_id]
         else:
             in_time = now + estimate.total_s <= deadline_s
-            shed = view.waiting.least_important(request, estimate.work_tokens, in_time)
+            shed = None if goes_on else view.waiting.least_important(request, estimate.work_tokens, in_time)
             if shed is None:
-                reject(books, reject_queue_full(request, view), commands)
+                reject(books, request, reject_queue_full(request, view), commands)
                 return
             _shed(books, shed, now, commands)
     attempt = books.attempts[request.id] = Attempt(
@@ -147,8 +164,8 @@ def place(
         shared_blocks=placement.shared_blocks,
         tpot_slo_s=config.tpot_slo_s if request.tpot_slo_s is None else request.tpot_slo_s,
     )
-    first = not len(view.waiting) and not view.others.waiting
-    untold = books.untold.asks and attempt.work_tokens * view.seconds_per_token >= SHORT_S
+    first = goes_on or (not len(view.waiting) and not view.others.waiting)
+    untold = books.untold.asks and not goes_on and attempt.work_tokens * view.seconds_per_token >= SHORT_S
     if not books.policy.holds_requests or (first and not untold and can_start(books, view, attempt, now)):
         dispatch(books, view, attempt, now, commands)
         if request.timeout_s is not None:
@@ -164,5 +181,6 @@ def place(
 
 def _shed(books: Books, attempt: Attempt, now: float, commands: list[Command]) -> None:
     """One that waits makes room for another."""
-    reject(books, reject_queue_full(attempt.request, books.instances[attempt.instance_id]), commands)
+    request = attempt.request
+    reject(books, request, reject_queue_full(request, books.instances[attempt.instance_id]), commands)
     end(books, attempt, Ending.SHED, now, commands)

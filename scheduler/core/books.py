@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from dualmap.scheduler.answer_lengths import AnswerLengths
-from dualmap.scheduler.attempt import Attempt, AttemptState, Ending
+from dualmap.scheduler.attempt import LEADING_BLOCKS, Attempt, AttemptState, Ending
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import ServedModel
 from dualmap.scheduler.holders import Holders
@@ -22,12 +22,13 @@ from dualmap.scheduler.stats import SchedulerStats
 from dualmap.scheduler.time_outs import TimeOuts
 from dualmap.scheduler.untold import Untold
 
-REMEMBERED = 256  # attempts that are over, for stories: each has the blocks of its prompt
+REMEMBERED = 256  # attempts that are over, for stories
 
 
 class Books:
     """config: LIVE_SETTINGS of it may change. version: counts changes of membership.
     loads: of ready instances. attempts: by request id, every request in flight. ended: the last that are over.
+    long_ended: of those since the last tick, the ones with long prompts, which their next attempts still may need.
     paces: by the models that instances serve. offers: what ready instances serve. suspects: instances that are left
     alone for a while.
     holding: instances where one waits so that others have their tokens in time. slow: those that have joined others at
@@ -48,6 +49,7 @@ class Books:
         self.instances: dict[str, InstanceView] = {}
         self.attempts: dict[str, Attempt] = {}
         self.ended: deque[Attempt] = deque(maxlen=REMEMBERED)
+        self.long_ended: list[Attempt] = []
         self.stats = SchedulerStats()
         self.version = 0
         self.suspects: set[str] = set()
@@ -77,14 +79,18 @@ class Books:
             tried = attempt.tried | {attempt.instance_id}
             views = self.instances.values()
             return all(v.draining or v.instance_id in tried or not v.can_run(attempt.request) for v in views)
-        return attempt.number >= self.config.max_attempts
+        return self._tries(attempt) >= self.config.max_attempts
 
     def takes_longer(self, attempt: Attempt) -> bool:
         """Whether another ready instance takes longer prompts and answers than the attempt's own."""
         request = attempt.request
-        if request.only or attempt.number >= self.config.max_attempts:
+        if request.only or self._tries(attempt) >= self.config.max_attempts:
             return False
         return self.offers.longest_tokens(request) > self.instances[attempt.instance_id].takes_tokens(request)
+
+    def _tries(self, attempt: Attempt) -> int:
+        """Attempts at what its request asks for; those before that gave the client part of an answer do not count."""
+        return attempt.number - attempt.request.goes_on_after
 
     def recompute_price(self, view: InstanceView) -> float:
         """As busy as those are that serve what the instance serves."""
@@ -105,6 +111,14 @@ class Books:
             view.release(attempt)
         attempt.end(ending, now)
         self.ended.append(attempt)
+        if len(attempt.request.blocks) > LEADING_BLOCKS:
+            self.long_ended.append(attempt)
+
+    def shorten_ended(self) -> None:
+        """Who tells of attempts keeps thousands of them, and a prompt of megabytes has thousands of blocks."""
+        for attempt in self.long_ended:
+            attempt.shorten()
+        self.long_ended.clear()
 
     def check(self) -> None:
         """Raise AssertionError that names the book and what is wrong in it; cost: all that is kept is looked at."""

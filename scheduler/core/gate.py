@@ -31,6 +31,7 @@ from dualmap.scheduler.events import (
     RequestFinished,
     ServedElsewhere,
     SettingsChanged,
+    StreamContinued,
     Tick,
 )
 from dualmap.scheduler.snapshot import Snapshot
@@ -75,6 +76,8 @@ class Scheduler:
         match event:
             case RequestArrived():
                 arrival.request_arrived(books, event, now, commands)
+            case StreamContinued():
+                arrival.stream_continued(books, event, now, commands)
             case FirstToken():
                 in_time = answers.first_token(books, event, now, commands)
             case RequestFinished():

@@ -8,9 +8,10 @@ from dualmap.scheduler.events import InstanceLoad, PrefixDepths
 from dualmap.scheduler.fleet.member import Membership
 from dualmap.scheduler.fleet.messages import FleetNews, GatewayReport, Sent
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
+from dualmap.scheduler.fleet.prompt_log import PromptLog
 from dualmap.scheduler.fleet.state_board import MAX_STATES, MAX_TOLD, StateHome
 
-MAX_UNSENT = 10_000  # prompts of about ten busy seconds
+MAX_UNSENT_BLOCKS = 250_000  # of prompts of about ten busy seconds, 10 MB
 
 
 class GatewayLink:
@@ -28,14 +29,15 @@ class GatewayLink:
         self._signals = 0  # number of the last signals heard
         self._heard = 0  # and of the last prompts of other gateways
         self._depth_epoch = 0
-        self._unsent: deque[Sent] = deque(maxlen=MAX_UNSENT)  # prompts that Fleet has not been told of for sure
+        self._unsent: PromptLog[Sent] = PromptLog(MAX_UNSENT_BLOCKS)  # prompts that Fleet has not been told of for sure
         self._states_heard = 0
         self._unsent_states: deque[StateHome] = deque(maxlen=MAX_STATES)
         self._told_states = 0  # of these, by the last report
 
     def note_sent(self, sent: Iterable[Sent]) -> None:
         """Prompts that were dispatched: told again until Fleet answers."""
-        self._unsent.extend(sent)
+        for prompt in sent:
+            self._unsent.append(prompt)
 
     def note_states(self, homes: Iterable[StateHome]) -> None:
         """What instances keep: told again until Fleet answers."""

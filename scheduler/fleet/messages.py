@@ -18,6 +18,10 @@ class Sent(NamedTuple):
     blocks: tuple[int, ...]
     key_blocks: tuple[int, ...] = ()
 
+    @property
+    def block_count(self) -> int:
+        return len(self.blocks) + len(self.key_blocks)
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayReport:

@@ -120,9 +120,9 @@ def test_an_answer_of_which_tokens_were_sent_is_started_even_if_no_first_token_w
     assert core.fail("r", 1, FailureCause.BROKEN, tokens_sent=1) == [FailStream("r", FailureCause.BROKEN)]
 
 
-def test_a_request_that_stalls_before_its_first_token_is_tried_elsewhere_once(script):
-    core = script("a", "b", "c")
-    core.arrive("r", blocks=core.prompt("a", "b"))
+def test_a_stall_before_the_first_token_runs_elsewhere_until_the_last_one(script):
+    core = script("a", "b", max_attempts=2)
+    core.arrive("r", blocks=core.prompt("a"))
     assert dispatched(core.fail("r", 1, FailureCause.STALLED)) == [("r", 2, "b")]
     assert core.fail("r", 2, FailureCause.STALLED) == [FailStream("r", FailureCause.STALLED)]
 

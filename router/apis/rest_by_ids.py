@@ -1,0 +1,151 @@
+"""What is left of a streamed chat or completion, asked of another instance by token ids: as `/v1/completions` whose
+prompt is the prompt's ids and those of the answer so far. What follows depends on these alone, so that the answer is as
+it would have been; what depends on more is not asked for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from dualmap.router.apis.token_ids import TokenIds
+
+TARGET = b"/v1/completions"
+
+# What the engine knows of an answer besides its tokens is lost with the instance. By field: why such an answer can not
+# go on elsewhere.
+_LOST: Mapping[str, str] = {
+    "best_of": "it has several choices",
+    "use_beam_search": "it is a beam search",
+    "echo": "it repeats its prompt",
+    "top_logprobs": "it has log probabilities",
+    "prompt_logprobs": "it has log probabilities",
+    "logprob_token_ids": "it has log probabilities",
+    "structured_outputs": "its output is structured",
+    "structural_tag": "its output is structured",
+    "guided_json": "its output is structured",
+    "guided_regex": "its output is structured",
+    "guided_choice": "its output is structured",
+    "guided_grammar": "its output is structured",
+    "guided_decoding": "its output is structured",
+    "functions": "it may call tools",
+    "presence_penalty": "penalties count the tokens of its answer alone",
+    "frequency_penalty": "penalties count the tokens of its answer alone",
+    "bad_words": "it has `bad_words`",
+    "repetition_detection": "it has `repetition_detection`",
+    "thinking_token_budget": "it has a budget for reasoning",
+    "watermarking": "it has a watermark",
+    "vllm_xargs": "it has `vllm_xargs`",
+    "kv_transfer_params": "its KV cache is transferred",
+    "ec_transfer_params": "its encoder cache is transferred",
+    "prompt_embeds": "its prompt is not of tokens",
+    "truncate_prompt_tokens": "its prompt is cut",
+    "suffix": "it has a suffix",
+    "stop": "it has stop strings",
+}
+# Of a chat, or said anew: a completion has no such field, or takes it for something else.
+_LEFT_OUT = frozenset(
+    {
+        "add_generation_prompt",
+        "chat_template",
+        "chat_template_kwargs",
+        "continue_final_message",
+        "documents",
+        "include_reasoning",
+        "logprobs",
+        "max_completion_tokens",
+        "messages",
+        "mm_processor_kwargs",
+        "n",
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "response_format",
+        "return_prompt_text",
+        "tool_choice",
+        "tools",
+    }
+)
+
+
+class RestByIds(msgspec.Struct, frozen=True, gc=False):
+    """How the rest of one API's answers is asked for. text: what precedes a token's text in a chunk of its streams.
+    most: fields that say how many tokens an answer has at the most, the first one counts; unnamed: how many it has
+    where none of them says; None: as many as there is room for."""
+
+    text: bytes
+    most: tuple[str, ...]
+    unnamed: int | None
+
+    def hindrance(self, fields: Mapping[str, Any], ids: TokenIds) -> str:
+        """Why another instance cannot go on with the answer exactly; empty where one can. fields: of the request."""
+        if not ids.prompt:
+            return "its instance does not tell token ids"
+        if ids.reasoning:
+            return "it is in its reasoning"
+        if not ids.one_by_one:
+            return "its last tokens came together, and may end within a character"
+        if not (ids.hides or ids.all_seen):
+            return "the client has ids of tokens whose text it has not"
+        if (fields.get("n") or 1) != 1:
+            return "it has several choices"
+        if self._has_logprobs(fields):
+            return "it has log probabilities"
+        response_format = fields.get("response_format")
+        if response_format and not (isinstance(response_format, dict) and response_format.get("type") == "text"):
+            return "its output is structured"
+        if fields.get("tools") and fields.get("tool_choice") != "none":
+            return "it may call tools"
+        if fields.get("seed") is not None and fields.get("temperature") != 0:
+            return "it is drawn with a seed"
+        return next((why for name, why in _LOST.items() if fields.get(name)), "")
+
+    def tokens_left(self, fields: Mapping[str, Any], ids: TokenIds, context_tokens: int) -> int | None:
+        """How many tokens the answer may still have; None where that is not known. context_tokens: the longest prompt
+        and answer that instances take; 0: not known."""
+        most = next((fields[name] for name in self.most if fields.get(name) is not None), self.unnamed)
+        room = context_tokens - ids.prompt_tokens if context_tokens else None
+        if most is None or room is None:
+            whole = room if most is None else int(most)
+        else:
+            whole = min(int(most), room)
+        return None if whole is None else whole - ids.seen_tokens
+
+    def body(self, fields: Mapping[str, Any], ids: TokenIds, tokens_left: int) -> bytes:
+        """Of the request for the rest."""
+        asked = {name: value for name, value in fields.items() if name not in _LEFT_OUT and name != "prompt"}
+        asked["max_tokens"] = tokens_left
+        asked["stream"] = asked["return_token_ids"] = True
+        asked["stream_options"] = {"include_usage": True}
+        if least := fields.get("min_tokens"):
+            asked["min_tokens"] = max(0, int(least) - ids.seen_tokens)
+        prompt = b"%b,%b" % (ids.prompt, ids.seen)
+        return b'{"prompt":[%b],%b' % (prompt.removesuffix(b","), msgspec.json.encode(asked)[1:])
+
+    def _has_logprobs(self, fields: Mapping[str, Any]) -> bool:
+        """A completion with `logprobs: 0` has those of its tokens; a chat's is true or false."""
+        logprobs = fields.get("logprobs")
+        return logprobs is not None and logprobs is not False
+
+
+def without_prompt(body: bytes) -> bytes:
+    """The fields of a request, but for what its prompt is made of; empty where they cannot be read."""
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return b""
+    return msgspec.json.encode({name: value for name, value in fields.items() if name not in _PROMPT})
+
+
+_PROMPT = ("messages", "prompt", "documents")
+
+
+def read_fields(body: bytes) -> dict[str, Any] | None:
+    """Those of a request; None where they cannot be read."""
+    try:
+        fields = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+CHAT_REST = RestByIds(b'"content":"', ("max_completion_tokens", "max_tokens"), None)
+COMPLETION_REST = RestByIds(b'"text":"', ("max_tokens",), 16)

@@ -1,0 +1,92 @@
+"""The chunks of a completion, as those with which a stream goes on that another instance began: the client sees one
+answer, with one id and the usage of all of it."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from dualmap.router.apis.stream_event import read_event
+from dualmap.router.apis.token_ids import TokenIds
+
+_CHAT = "chat.completion.chunk"
+
+
+class _Begun(msgspec.Struct, gc=False):
+    """The first chunk of an answer. usage: an instance that tells it there tells it with each chunk."""
+
+    id: str
+    created: int
+    model: str
+    object: str
+    usage: dict[str, Any] | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    text: str
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    token_ids: Raw = Raw(b"null")
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    choices: list[_Choice]
+    usage: dict[str, Any] | None = None
+    system_fingerprint: str | None = None
+
+
+class RestChunks:
+    """finished: the answer has its finish reason."""
+
+    def __init__(self, ids: TokenIds, wants_usage: bool, wants_usages: bool) -> None:
+        """ids: of the answer so far; those of the rest are added. wants_usage: the client asked for an event with the
+        usage. wants_usages: with each chunk. Raises msgspec.MsgspecError where its first chunk cannot be read."""
+        self.finished = False
+        self._ids = ids
+        self._begun = begun = msgspec.json.decode(read_event(ids.first)[1], type=_Begun)
+        self._wants_usage = wants_usage or begun.usage is not None
+        self._wants_usages = wants_usages or begun.usage is not None
+        self._tokens = ids.seen_tokens
+
+    def piece(self, event: bytes) -> bytes:
+        """A chunk with some of the answer, as the client gets it. Raises msgspec.MsgspecError."""
+        chunk = msgspec.json.decode(read_event(event)[1], type=_Chunk)
+        choice = chunk.choices[0]
+        ids = bytes(choice.token_ids)[1:-1] if choice.token_ids != b"null" else b""
+        self._ids.add(ids, bool(choice.text))
+        self._tokens += ids.count(b",") + 1 if ids else 0
+        is_chat = self._begun.object == _CHAT
+        shown: dict[str, Any] = {"index": 0}
+        shown |= {"delta": {"content": choice.text}} if is_chat else {"text": choice.text}
+        shown |= {"logprobs": None, "finish_reason": choice.finish_reason}
+        if choice.finish_reason is not None or not is_chat:
+            shown["stop_reason"] = choice.stop_reason
+        if not is_chat:
+            shown["prompt_token_ids"] = None
+        shown["token_ids"] = None if self._ids.hides else choice.token_ids
+        self.finished |= choice.finish_reason is not None
+        more: dict[str, Any] = {"choices": [shown]}
+        if self._wants_usages:
+            more["usage"] = self._usage()
+        if chunk.system_fingerprint is not None:
+            more["system_fingerprint"] = chunk.system_fingerprint
+        return self._event(more)
+
+    def usage(self, event: bytes) -> tuple[bytes, bytes]:
+        """A chunk with the usage of the rest, as one with that of the whole answer: to read, and what the client gets
+        of it."""
+        chunk = msgspec.json.decode(read_event(event)[1], type=_Chunk)
+        more: dict[str, Any] = {"choices": [], "usage": self._usage()}
+        if chunk.system_fingerprint is not None:
+            more["system_fingerprint"] = chunk.system_fingerprint
+        whole = self._event(more)
+        return whole, whole if self._wants_usage else b""
+
+    def _usage(self) -> dict[str, int]:
+        prompt = self._ids.prompt_tokens
+        return {"prompt_tokens": prompt, "total_tokens": prompt + self._tokens, "completion_tokens": self._tokens}
+
+    def _event(self, more: dict[str, Any]) -> bytes:
+        begun = self._begun
+        head = {"id": begun.id, "object": begun.object, "created": begun.created, "model": begun.model}
+        return b"data: %b\n\n" % msgspec.json.encode(head | more)
