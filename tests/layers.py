@@ -54,6 +54,7 @@ LAYERS = (
     "loadtest/study",
     "loadtest/harm",
     "loadtest/overhead",
+    "loadtest/parsing",
     "loadtest/cli",
     "loadtest/experiments",
     "router/cli/main",  # names the commands of all folders, and imports one when it is called

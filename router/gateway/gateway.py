@@ -12,10 +12,12 @@ from typing import Any
 from dualmap.router.access.access import Access
 from dualmap.router.gateway.admin import AdminService
 from dualmap.router.gateway.front import Front, HttpFront
+from dualmap.router.gateway.hand_over import ADMIN, CLIENTS, NO_SOCKETS, Sockets
 from dualmap.router.gateway.pool import Pool
 from dualmap.router.gateway.sent_prompts import SentPrompts
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.tls import TlsFiles
+from dualmap.router.observe.event_record import EventRecord
 from dualmap.router.observe.instance_states import InstanceStates
 from dualmap.router.observe.live_view import live_view
 from dualmap.router.observe.member_row import status_rows
@@ -35,6 +37,7 @@ from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import (
     GatewayLoads,
+    InstanceJoined,
     InstanceLoad,
     LoadReported,
     MovesProposed,
@@ -49,6 +52,8 @@ from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.signals import SignalNews
 from dualmap.scheduler.snapshot import Move, Snapshot
 
+ACCEPTED_S = 1.0  # until what was accepted last has shaken hands and counts as a connection
+LEFT_IDLE_S = 5.0
 TICK_S = 0.1  # assumed first tokens are late by half of it on average; a tick of an idle core costs a microsecond
 
 
@@ -85,7 +90,8 @@ class Gateway:
         self.membership = Membership()
         self._schedulers = {pool.name: pool.scheduler for pool in pools}
         self.signals = SignalAges(list(self._schedulers.values()))
-        self.states = InstanceStates(self._schedulers, clock)
+        self.events = EventRecord()
+        self.states = InstanceStates(self._schedulers, clock, gateway_id, self.events.tell)
         cores = {pool.name: pool.core for pool in pools}
         self.admission = Admission(
             cores, block_tokens, clock, ask_for_usage, isolate_tenants, ask_for_ids=max_continuations > 0
@@ -126,6 +132,7 @@ class Gateway:
             None if self.driver.by_tokens is None else self.driver.by_tokens.outcomes,
             lambda: self.plans,
             self.states.look,
+            lambda: self.events.counts,
         )
 
     def serve_proxies(self) -> None:
@@ -145,15 +152,36 @@ class Gateway:
         reuse_port: bool = False,
         admin_host: str = "127.0.0.1",
         admin_port: int = 0,
+        inherited: Sockets = NO_SOCKETS,
     ) -> None:
-        """Listen. Port 0 takes a free one; `port` and `admin_port` tell which. Raises OSError if one is taken."""
-        await self.front.listen(host, port, reuse_port)
+        """Listen. Port 0 takes a free one; `port` and `admin_port` tell which. inherited: what `listeners` of a gateway
+        before this one named. Raises OSError if a port is taken."""
+        await self.front.listen(host, port, reuse_port, inherited.get(CLIENTS, ()))
         try:
-            await self._admin.start(admin_host, admin_port)
+            await self._admin.start(admin_host, admin_port, inherited.get(ADMIN, ()))
         except OSError:
             self.front.close()
             raise
         self._tick()
+
+    def listeners(self) -> dict[str, Sequence[int]]:
+        """File descriptors of what listens here; empty where it cannot be handed over."""
+        return {CLIENTS: self.front.filenos, ADMIN: self._admin.filenos} if self.front.filenos else {}
+
+    async def leave(self, drain_s: float) -> None:
+        """Others listen in our place. Returns once what is here has ended, or after `drain_s` seconds; `stop` comes
+        next. Connections end with their next answer, or once they have been idle for long enough that no request of
+        theirs is on its way."""
+        self.front.close()
+        self._admin.close()
+        self.service.leaving = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(drain_s):
+                await asyncio.sleep(ACCEPTED_S)
+                while self.service.clients:
+                    await asyncio.sleep(TICK_S)
+                    self.service.close_idle(LEFT_IDLE_S)
+                await self.adapters.finish()
 
     async def stop(self, drain_s: float = 0.0) -> None:
         """Accept no more, let running exchanges end for up to `drain_s` seconds, then end the rest: with an error where
@@ -202,7 +230,9 @@ class Gateway:
         self.connections.set_endpoints(serving)
         for pool in self.pools.values():
             for event in membership_events(old.of_pool(pool.name), membership.of_pool(pool.name)):
-                self.driver.handle(event, pool.core)
+                if isinstance(event, InstanceJoined) and event.instance_id in serving:
+                    self.connections.to(event.instance_id).tells_ids = True  # it may be another version of its server
+                self.driver.change_members(event, pool.core, pool.scheduler)
         self.connections.forget(serving.keys())
         self.states.apply_membership(membership)
 
@@ -334,13 +364,14 @@ class Gateway:
                 "epoch": max((agreed.epoch for agreed in depths), default=0),
                 "keys": sum(len(agreed.depths) for agreed in depths),
             },
+            "events": self.events.describe(),
             "members": status_rows(self.membership.members, self._schedulers, self.states, self.signals, self._clock()),
         }
 
-    def live(self, pool_name: str | None, rings_known: str) -> dict[str, Any]:
-        """See live_view. None: the first pool. Raises KeyError if there is no such pool."""
+    def live(self, pool_name: str | None, rings_known: str, events_known: str = "") -> dict[str, Any]:
+        """See live_view, EventRecord.since. None: the first pool. Raises KeyError if there is no such pool."""
         name = next(iter(self.pools)) if pool_name is None else pool_name
-        return self._about() | live_view(
+        shown = live_view(
             name,
             self.pools[name].scheduler,
             self.membership.of_pool(name).members,
@@ -351,6 +382,7 @@ class Gateway:
             rings_known=rings_known,
             now=self._clock(),
         )
+        return self._about() | self.events.since(events_known) | shown
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -385,6 +417,7 @@ class Gateway:
         gauges: dict[str, tuple[str, float]] = {
             "requests_in_flight": ("Requests that have come and not been answered whole.", len(self.driver.exchanges)),
             "client_connections": ("Open connections of clients.", len(self.service.clients)),
+            "tasks": ("Tasks of the event loop.", len(asyncio.all_tasks())),
         }
         if self._fleet_heard_at is not None:
             silence_s = self._clock() - self._fleet_heard_at

@@ -12,9 +12,13 @@ from dualmap.router.http.instance_head import InstanceHead
 from dualmap.scheduler.events import FailureCause
 
 JOINED_BODY_BYTES = 64 * 1024  # up to here a copy is cheaper than the bookkeeping of a gathered write
-CONTINUE_STATUS = 100  # below there is none
+CONTINUE_STATUS = 100
 SWITCHING_STATUS = 101
 FIRST_FINAL_STATUS = 200
+
+
+class NoAnswerError(Exception):
+    """A status that is none, or an interim answer with a body (RFC 9112, section 6.3)."""
 
 
 class ConnectionOwner(Protocol):
@@ -116,9 +120,9 @@ class UpstreamConnection(asyncio.Protocol):
         pieces = self._pieces
         try:
             self._parser.feed_data(data)
-        except HttpParserCallbackError as error:
-            raise error.__context__ or error from None
-        except (HttpParserError, HttpParserUpgrade):
+        except (HttpParserError, HttpParserUpgrade) as error:
+            if isinstance(error, HttpParserCallbackError) and not isinstance(error.__context__, NoAnswerError):
+                raise error.__context__ or error from None
             if self._answer is None:
                 self._fail(sink, FailureCause.BROKEN)
                 return
@@ -144,7 +148,7 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             sink.attempt_failed(FailureCause.BROKEN)
 
-    # The parser's callbacks; none may raise.
+    # The parser's callbacks; none may raise but NoAnswerError.
 
     def on_message_begin(self) -> None:
         if self._answer is not None:  # a second answer to one request: kept apart, and dropped with the connection
@@ -165,7 +169,10 @@ class UpstreamConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         parser, head = self._parser, self._head
         head.complete(parser.get_status_code(), parser.should_keep_alive(), self._pool.head)
-        if self._bodiless and head.status >= FIRST_FINAL_STATUS and self._answer is None:
+        if head.status < FIRST_FINAL_STATUS:
+            if head.status < CONTINUE_STATUS or head.content_length or head.chunked:
+                raise NoAnswerError
+        elif self._bodiless and self._answer is None:
             head.bodiless, head.keep_alive = True, False  # the parser waits for a body
             self._answer = head
             self._pieces = []  # whatever comes is none of it
@@ -174,8 +181,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._pieces.append(piece)
 
     def on_message_complete(self) -> None:
-        status = self._head.status
-        if CONTINUE_STATUS <= status < FIRST_FINAL_STATUS and status != SWITCHING_STATUS:
+        if self._head.status < FIRST_FINAL_STATUS and self._head.status != SWITCHING_STATUS:
             self._head = AnswerHead()
         elif self._answer is None:
             self._answer = self._head

@@ -3,7 +3,7 @@
 import re
 from enum import Enum, auto
 
-from dualmap.router.http.upstream import CONTINUE_STATUS, SWITCHING_STATUS
+from dualmap.router.http.upstream import SWITCHING_STATUS
 from dualmap.scheduler.events import FailureCause
 
 ENGINE_FAILED_STATUS = 500  # vLLM: its engine is dead, or it shuts down
@@ -56,7 +56,7 @@ def answer_verdict(
         return RETRY
     if html and status not in REDIRECTS:
         return REPLACED if last and status in CLIENT_ERRORS else RETRY
-    if status not in NO_ANSWERS and status >= CONTINUE_STATUS:
+    if status not in NO_ANSWERS:
         return ANSWER
     return ANSWER if last and status in TOLD_AT_LAST else RETRY
 

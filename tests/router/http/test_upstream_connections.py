@@ -187,6 +187,7 @@ NOT_HTTP = [
     b"SSH-2.0-OpenSSH\r\n\r\n",
     b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
     b"HTTP/1.1 000 OK\r\ncontent-length: 2\r\n\r\nhi",
+    b"HTTP/1.1 102 Processing\r\ncontent-length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nho",
 ]
 
 
