@@ -14,7 +14,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -35,8 +34,10 @@ from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 
 APIS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
-QUESTIONS = 5
-STALL_S = 2.0
+QUESTIONS = 6
+RARE = "\ua66e\U00013000\U000124ab\u00e9\u6f22\u5b57\U0001f98a"  # each of them of several tokens
+RARE_BIAS, REPETITION_PENALTY = 2, 1.8
+STALL_S, FIRST_BYTE_S = 1.0, 5.0
 TIMEOUT_S = 60.0
 WITHIN_CHARACTER_SHARE = 0.25  # of the cuts
 TWICE_SHARE = 0.1  # of the answers: what goes on is cut, too
@@ -69,9 +70,10 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """difference: from the undisturbed answer; empty: none."""
+    """question: its number. cuts: those that were made. difference: from the undisturbed answer; empty: none."""
 
     api: str
+    question: int
     cuts: tuple[Cut, ...]
     difference: str
 
@@ -100,12 +102,26 @@ def read_told(body: bytes) -> Told:
     return Told(text, frozenset(ids), roles, tuple(reasons), usage, error)
 
 
-def question(api: str, model: str, number: int, max_tokens: int) -> dict[str, Any]:
-    """A streamed request."""
-    asked = f"Question {number}: what is a gateway, and why is there none?"
-    prompt = {"messages": [{"role": "user", "content": asked}]} if api == "chat" else {"prompt": asked}
-    sampling = {"max_tokens": max_tokens, "temperature": 0, "ignore_eos": True}
-    return {"model": model, **prompt, **sampling, "stream": True, "stream_options": {"include_usage": True}}
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """rare: tokens that make up a character together with others. A model of random weights repeats itself; the
+    penalty makes it say something new with each token, and the bias lets it begin characters that it may not end."""
+
+    model: str
+    max_tokens: int
+    rare: tuple[int, ...]
+
+    def body(self, api: str, number: int) -> dict[str, Any]:
+        """A streamed request."""
+        asked = f"Question {number}: what is a gateway, and why is there none?"
+        body: dict[str, Any] = (
+            {"messages": [{"role": "user", "content": asked}]} if api == "chat" else {"prompt": asked}
+        )
+        body |= {"model": self.model, "max_tokens": self.max_tokens, "temperature": 0, "ignore_eos": True}
+        body |= {"repetition_penalty": REPETITION_PENALTY, "stream": True, "stream_options": {"include_usage": True}}
+        if number % 2:
+            body["logit_bias"] = {str(token): RARE_BIAS for token in self.rare}
+        return body
 
 
 def ask(url: str, body: dict[str, Any]) -> Told:
@@ -135,28 +151,27 @@ def drawn_cuts(rng: random.Random, max_tokens: int) -> tuple[Cut, ...]:
 class CutFleet:
     """url: of the gateway."""
 
-    def __init__(self, url: str, model: str, cuts: Cuts, gateway: Gateway) -> None:
+    def __init__(self, url: str, questions: Questions, cuts: Cuts, gateway: Gateway) -> None:
         self.url = url
-        self.model = model
+        self.questions = questions
         self.gateway = gateway
         self._cuts = cuts
-        self._undisturbed: dict[tuple[str, int, int], Told] = {}
+        self._undisturbed: dict[tuple[str, int], Told] = {}
 
-    async def undisturbed(self, api: str, number: int, max_tokens: int) -> Told:
+    async def undisturbed(self, api: str, number: int) -> Told:
         """The answer to a question, of whatever server."""
-        place = api, number, max_tokens
-        if place not in self._undisturbed:
+        if (api, number) not in self._undisturbed:
             self._cuts.order(())
-            body = question(api, self.model, number, max_tokens)
-            self._undisturbed[place] = await asyncio.to_thread(ask, self.url + APIS[api], body)
-        return self._undisturbed[place]
+            body = self.questions.body(api, number)
+            self._undisturbed[api, number] = await asyncio.to_thread(ask, self.url + APIS[api], body)
+        return self._undisturbed[api, number]
 
-    async def ask_cut(self, api: str, number: int, max_tokens: int, cuts: Sequence[Cut]) -> Outcome:
+    async def ask_cut(self, api: str, number: int, cuts: Sequence[Cut]) -> Outcome:
         """Ask a question whose answer is cut."""
-        expected = await self.undisturbed(api, number, max_tokens)
+        expected = await self.undisturbed(api, number)
         self._cuts.order(cuts)
-        told = await asyncio.to_thread(ask, self.url + APIS[api], question(api, self.model, number, max_tokens))
-        return Outcome(api, tuple(cuts[: self._cuts.made]), told.difference(expected))
+        told = await asyncio.to_thread(ask, self.url + APIS[api], self.questions.body(api, number))
+        return Outcome(api, number, tuple(cuts[: self._cuts.made]), told.difference(expected))
 
 
 def model_cards(url: str) -> list[dict[str, Any]]:
@@ -166,13 +181,21 @@ def model_cards(url: str) -> list[dict[str, Any]]:
     return cards
 
 
+def rare_tokens(url: str, model: str) -> tuple[int, ...]:
+    """Of a server. Raises OSError."""
+    body = json.dumps({"model": model, "prompt": RARE, "add_special_tokens": False}).encode()
+    request = urllib.request.Request(f"{url}/tokenize", body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        return tuple(sorted(set(json.load(answer)["tokens"])))
+
+
 @asynccontextmanager
-async def cut_fleet(urls: Sequence[str], stall_s: float = STALL_S) -> AsyncIterator[CutFleet]:
+async def cut_fleet(urls: Sequence[str], max_tokens: int) -> AsyncIterator[CutFleet]:
     """Raises OSError where a server does not answer."""
     cuts = Cuts()
     relays = [CuttingRelay(place.hostname or "", place.port or 80, cuts) for place in map(urlsplit, urls)]
     config = SchedulerConfig()
-    limits = HttpLimits(first_byte_timeout_s=5 * stall_s, stall_timeout_s=stall_s, sweep_interval_s=0.1)
+    limits = HttpLimits(first_byte_timeout_s=FIRST_BYTE_S, stall_timeout_s=STALL_S, sweep_interval_s=0.1)
     gateway = Gateway(
         [Pool("", Scheduler(config))], limits, GatewayMetrics(), block_tokens=config.block_tokens, max_continuations=2
     )
@@ -188,33 +211,35 @@ async def cut_fleet(urls: Sequence[str], stall_s: float = STALL_S) -> AsyncItera
             )
         gateway.apply_membership(Membership(1, tuple(members)))
         await gateway.start("127.0.0.1", 0, admin_port=0)
-        yield CutFleet(f"http://127.0.0.1:{gateway.port}", str(members[0].model_cards[0]["id"]), cuts, gateway)
+        model = str(members[0].model_cards[0]["id"])
+        rare = await asyncio.to_thread(rare_tokens, urls[0], model)
+        yield CutFleet(f"http://127.0.0.1:{gateway.port}", Questions(model, max_tokens, rare), cuts, gateway)
     finally:
         await gateway.stop()
         for relay in relays:
             await relay.stop()
 
 
-async def disagreements(urls: Sequence[str], fleet: CutFleet, max_tokens: int) -> list[str]:
+async def disagreements(urls: Sequence[str], fleet: CutFleet) -> list[str]:
     """Which undisturbed answers the servers do not agree on."""
     found = []
     for api, path in APIS.items():
         for number in range(QUESTIONS):
-            body = question(api, fleet.model, number, max_tokens)
+            body = fleet.questions.body(api, number)
             answers = [await asyncio.to_thread(ask, url + path, body) for url in urls]
             if any(answer.difference(answers[0]) for answer in answers):
                 found.append(f"{api}, question {number}")
     return found
 
 
-async def cut_many(fleet: CutFleet, count: int, max_tokens: int, seed: int) -> list[Outcome]:
+async def cut_many(fleet: CutFleet, count: int, seed: int) -> list[Outcome]:
     """So many of each API. Cuts that were not made, as the answer was over, count as none."""
     rng = random.Random(seed)
     outcomes = []
     for api in APIS:
         for number in range(count):
-            cuts = drawn_cuts(rng, max_tokens)
-            outcomes.append(await fleet.ask_cut(api, number % QUESTIONS, max_tokens, cuts))
+            cuts = drawn_cuts(rng, fleet.questions.max_tokens)
+            outcomes.append(await fleet.ask_cut(api, number % QUESTIONS, cuts))
     return outcomes
 
 
@@ -227,8 +252,14 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
         twice = sum(len(outcome.cuts) > 1 for outcome in cut)
         same = sum(not outcome.difference for outcome in own)
         rows.append((api, *map(str, (len(own), len(cut), within, twice, same))))
-    differences = Counter(outcome.difference for outcome in outcomes if outcome.difference)
-    return [*aligned(rows), *(f"{count} x {difference}" for difference, count in differences.most_common())]
+    return [*aligned(rows), *(shown(outcome) for outcome in outcomes if outcome.difference)]
+
+
+def shown(outcome: Outcome) -> str:
+    cuts = " and ".join(
+        f"{cut.way} behind {cut.after}{' and within a character' * cut.within_character}" for cut in outcome.cuts
+    )
+    return f"{outcome.api}, question {outcome.question}, {cuts or 'not cut'}: {outcome.difference}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -246,11 +277,11 @@ def run(args: argparse.Namespace) -> int:
 async def _run(urls: Sequence[str], args: argparse.Namespace) -> int:
     started_at = time.monotonic()
     try:
-        async with cut_fleet(urls) as fleet:
-            if found := await disagreements(urls, fleet, args.max_tokens):
+        async with cut_fleet(urls, args.max_tokens) as fleet:
+            if found := await disagreements(urls, fleet):
                 print(f"error: undisturbed answers differ between the servers: {'; '.join(found)}", file=sys.stderr)
                 return 1
-            outcomes = await cut_many(fleet, args.cuts, args.max_tokens, args.seed)
+            outcomes = await cut_many(fleet, args.cuts, args.seed)
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
