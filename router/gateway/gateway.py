@@ -12,6 +12,7 @@ from typing import Any
 from dualmap.router.access.access import Access
 from dualmap.router.gateway.admin import AdminService
 from dualmap.router.gateway.front import Front, HttpFront
+from dualmap.router.gateway.hand_over import ADMIN, CLIENTS, NO_SOCKETS, Sockets
 from dualmap.router.gateway.pool import Pool
 from dualmap.router.gateway.sent_prompts import SentPrompts
 from dualmap.router.http.limits import HttpLimits
@@ -36,6 +37,7 @@ from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import (
     GatewayLoads,
+    InstanceJoined,
     InstanceLoad,
     LoadReported,
     MovesProposed,
@@ -50,6 +52,8 @@ from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.signals import SignalNews
 from dualmap.scheduler.snapshot import Move, Snapshot
 
+ACCEPTED_S = 1.0  # until what was accepted last has shaken hands and counts as a connection
+LEFT_IDLE_S = 5.0
 TICK_S = 0.1  # assumed first tokens are late by half of it on average; a tick of an idle core costs a microsecond
 
 
@@ -147,15 +151,36 @@ class Gateway:
         reuse_port: bool = False,
         admin_host: str = "127.0.0.1",
         admin_port: int = 0,
+        inherited: Sockets = NO_SOCKETS,
     ) -> None:
-        """Listen. Port 0 takes a free one; `port` and `admin_port` tell which. Raises OSError if one is taken."""
-        await self.front.listen(host, port, reuse_port)
+        """Listen. Port 0 takes a free one; `port` and `admin_port` tell which. inherited: what `listeners` of a gateway
+        before this one named. Raises OSError if a port is taken."""
+        await self.front.listen(host, port, reuse_port, inherited.get(CLIENTS, ()))
         try:
-            await self._admin.start(admin_host, admin_port)
+            await self._admin.start(admin_host, admin_port, inherited.get(ADMIN, ()))
         except OSError:
             self.front.close()
             raise
         self._tick()
+
+    def listeners(self) -> dict[str, Sequence[int]]:
+        """File descriptors of what listens here; empty where it cannot be handed over."""
+        return {CLIENTS: self.front.filenos, ADMIN: self._admin.filenos} if self.front.filenos else {}
+
+    async def leave(self, drain_s: float) -> None:
+        """Others listen in our place. Returns once what is here has ended, or after `drain_s` seconds; `stop` comes
+        next. Connections end with their next answer, or once they have been idle for long enough that no request of
+        theirs is on its way."""
+        self.front.close()
+        self._admin.close()
+        self.service.leaving = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(drain_s):
+                await asyncio.sleep(ACCEPTED_S)
+                while self.service.clients:
+                    await asyncio.sleep(TICK_S)
+                    self.service.close_idle(LEFT_IDLE_S)
+                await self.adapters.finish()
 
     async def stop(self, drain_s: float = 0.0) -> None:
         """Accept no more, let running exchanges end for up to `drain_s` seconds, then end the rest: with an error where
@@ -204,6 +229,8 @@ class Gateway:
         self.connections.set_endpoints(serving)
         for pool in self.pools.values():
             for event in membership_events(old.of_pool(pool.name), membership.of_pool(pool.name)):
+                if isinstance(event, InstanceJoined) and event.instance_id in serving:
+                    self.connections.to(event.instance_id).tells_ids = True  # it may be another version of its server
                 self.driver.change_members(event, pool.core, pool.scheduler)
         self.connections.forget(serving.keys())
         self.states.apply_membership(membership)

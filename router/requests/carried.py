@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dualmap.router.requests.driven import Driven
-from dualmap.router.requests.phase import ANSWERING
+from dualmap.router.requests.phase import ANSWERING, HALTED
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.events import FailureCause, InstanceDraining, InstanceJoined
 from dualmap.scheduler.fleet.membership_events import MembershipEvent
 from dualmap.scheduler.fleet.messages import CarriedRequests
 
 TOGETHER_S = 60.0  # what failed longer before the loss than this does not belong to it
+BEGUN_PHASES = (ANSWERING, HALTED)
 NOT_ITS_END = (FailureCause.NOT_HERE, FailureCause.TOO_LONG, FailureCause.UNAUTHORIZED, FailureCause.REFUSED)
 
 
@@ -55,7 +56,7 @@ class Carried:
         ):
             return None
         ids = (attempt.request.id for attempt in view.running.values())
-        return {i: self._exchanges[i].phase is ANSWERING for i in ids if i in self._exchanges}
+        return {i: self._exchanges[i].phase in BEGUN_PHASES for i in ids if i in self._exchanges}
 
     def after(self, instance_id: str, running: Mapping[str, bool]) -> None:
         """It is lost. running: see `before`; what comes of these is decided."""

@@ -74,6 +74,11 @@ class Driven(Protocol):
         """Send a comment to a client who has waited so long for the first token of a stream; called periodically."""
         ...
 
+    def complete(self) -> bool:
+        """Its attempt has failed in mid-answer: end the answer where the client has all of it but its end, and say
+        whether that is so."""
+        ...
+
     def go_on_elsewhere(self, cause: FailureCause, most: int, context_tokens: int) -> StreamContinued | None:
         """Its attempt has failed in mid-answer: what is left, for another instance, or None where none can go on with
         it. most: how many times it may. context_tokens: the longest prompt and answer that instances take; 0: not

@@ -11,7 +11,7 @@ from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, failed, rejected, stopping
 from dualmap.router.observe.metrics import REJECTIONS, Continuation, GatewayMetrics, Outcome
 from dualmap.router.requests.admission import Admission, NotAdmittedError
-from dualmap.router.requests.carried import NOT_ITS_END, Carried
+from dualmap.router.requests.carried import BEGUN_PHASES, NOT_ITS_END, Carried
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven, Run
 from dualmap.router.requests.instance_connections import InstanceConnections
@@ -32,6 +32,7 @@ from dualmap.scheduler.events import (
 )
 from dualmap.scheduler.fleet.membership_events import MembershipEvent
 
+OK_STATUS = 200
 FIRST_ERROR_STATUS = 400
 FIRST_SERVER_ERROR_STATUS = 500
 
@@ -194,7 +195,7 @@ class RequestDriver:
 
     def attempt_failed(self, driven: Driven, run: Run, cause: FailureCause) -> None:
         self._metrics.failures[cause] += 1
-        begun, instance_id = driven.phase is ANSWERING, run.dispatch.instance_id
+        begun, instance_id = driven.phase in BEGUN_PHASES, run.dispatch.instance_id
         event = RequestFailed(driven.arrived.id, run.dispatch.attempt, run.sent_pieces, cause=cause)
         self.handle(event, driven.asked.core)
         if cause not in NOT_ITS_END:
@@ -254,6 +255,11 @@ class RequestDriver:
         if driven.running is not None:
             self._metrics.relayed_pieces += driven.running.sent_pieces
         if driven.phase is ANSWERING and self.max_continuations:
+            if driven.complete():
+                del self.exchanges[command.request_id]
+                self._metrics.outcomes[Outcome.OK] += 1
+                self._ended(driven, Outcome.OK, OK_STATUS)
+                return
             context_tokens = self._admission.models.context_tokens(driven.asked.request.model)
             rest = driven.go_on_elsewhere(command.cause, self.max_continuations, context_tokens)
             if rest is not None:

@@ -42,6 +42,7 @@ from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import ANSWERING, Phase
+from dualmap.router.requests.quiet import Quiet
 from dualmap.router.requests.rest import Rest
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
@@ -49,7 +50,6 @@ from dualmap.scheduler.events import FailureCause
 OK_STATUS = 200
 FIRST_REDIRECT_STATUS = 300
 FIRST_ERROR_STATUS = 400
-IDLE_S = 20.0  # an instance that says for so long that it runs nothing has forgotten the stream it does not end
 
 
 class Answer(Protocol):
@@ -95,12 +95,9 @@ class Running:
         "_answer",
         "_carrier",
         "_pool",
-        "_quiet_since",
+        "_quiet",
         "_rest",
         "_seeker",
-        "_sign_at",
-        "_signs",
-        "_swept_pieces",
         "_writer",
         "body",
         "dispatch",
@@ -131,9 +128,7 @@ class Running:
         self.ids: TokenIds | None = None
         self._answer: Answer | None = None
         self._seeker: StateSeeker | None = None  # while it is to be found what the instance keeps of its answer
-        self._quiet_since = self._sign_at = now
-        self._signs = False  # it has sent something, if nothing of the answer, since the last sweep
-        self._swept_pieces = 0
+        self._quiet = Quiet(now)
 
     @property
     def sent_pieces(self) -> int:
@@ -164,31 +159,11 @@ class Running:
     def is_stalled(self, blocked: bool, now: float, limits: HttpLimits, work: InstanceWork) -> bool:
         """Whether the instance has sent nothing for too long; called periodically. blocked: nothing is read of it."""
         if self.upstream is None or blocked:
-            self._quiet_since = now
+            self._quiet.reset(now)
             return False
-        if self.pieces != self._swept_pieces:
-            self._swept_pieces = self.pieces
-            self._quiet_since = now
-            work.note_answer(self.dispatch.instance_id, now)
-            return False
-        quiet_s = now - self._quiet_since
-        if not self.pieces:
-            return quiet_s > limits.first_byte_timeout_s
-        if self._signs:
-            self._signs = False
-            self._sign_at = now
-        if quiet_s > IDLE_S and self._is_forgotten(now, work):
-            return True
-        if quiet_s <= limits.stall_timeout_s:
-            return False
-        working_s = now - max(self._sign_at, work.worked_at(self.dispatch.instance_id))
-        return working_s > limits.stall_timeout_s or quiet_s > limits.first_byte_timeout_s
-
-    def _is_forgotten(self, now: float, work: InstanceWork) -> bool:
-        """Whether the instance says that it runs nothing, and so not this stream."""
-        if not self.event_stream or self._carrier.rules.pauses:
-            return False
-        return work.idle_s(self.dispatch.instance_id, now) > IDLE_S
+        may_rest = not self.event_stream or self._carrier.rules.pauses
+        instance_id = self.dispatch.instance_id
+        return self._quiet.is_stalled(self.pieces, instance_id, may_rest=may_rest, now=now, limits=limits, work=work)
 
     # What the connection to the instance calls (AnswerSink).
 
@@ -233,11 +208,15 @@ class Running:
                 return
             answer.notice = None
             self.pieces -= pieces
-            self._signs = True
+            self._quiet.signs = True
         if body or complete:
             if self._seeker is not None:
                 self._seek_state(body, complete)
-            self._pass_on(head, body, complete)
+            over = not complete and isinstance(answer, AnswerRest) and answer.is_over
+            self._pass_on(head, body, complete or over)
+            if over:  # whatever its instance may still say
+                self.drop()
+                self._carrier.finished(self, head.status)
         elif self.event_stream:  # held back: it is counted when it is relayed, or it is nothing of the answer
             self.pieces -= pieces
 

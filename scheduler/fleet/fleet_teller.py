@@ -83,6 +83,8 @@ class FleetTeller:
         self, epoch: int, members: Mapping[str, Member], gateways: Iterable[GatewayState], now: float, at: float
     ) -> None:
         """Tell what had to wait. epoch: of the members; of gateways: that they use."""
+        if not self._begun:
+            return
         epochs = {gateway.gateway_id: gateway.epoch for gateway in gateways}
         for gateway_id in self._gateways.keys() - epochs.keys():
             del self._gateways[gateway_id]

@@ -16,8 +16,8 @@ Every change of a fleet is told in these places, in the same words:
 
 Each gateway counts them: `dualmap_fleet_events_total{{kind}}`. Names and fields stay as they are. An event has `at`
 (Unix seconds), `event`, and where there is something to say `instance`, `pool`, `gateway` and `reason`. Fleet keeps the
-record; when it is restarted, the gateways tell it what they know. Of an instance that comes and goes a loss is told once
-in {CALM_S:.0f} s at the most, and its return each time that its loss was. Without Ray, where there is no Fleet, a
+record; when it is restarted, the gateways tell it what they know. Of an instance that comes and goes a loss is told
+once in {CALM_S:.0f} s at the most, and its return whenever its loss was. Without Ray, where there is no Fleet, a
 gateway tells what it sees itself. `make reference` writes this page.
 
 | event | warning | when | fields |

@@ -205,6 +205,14 @@ def test_one_that_falls_silent_is_lost():
     assert told.said() == [f"a is lost: its watcher has said nothing for 5 s; {NOTHING}"]
 
 
+def test_nothing_is_told_before_all_have_reported_that_will_at_first():
+    told = Told("a")
+    told.core = FleetCore(("a", "b"), {"": SchedulerConfig()}, told.now, unix_now=told.now + UNIX_S)
+    told.links, told.number = {"gateway-0": GatewayLink("gateway-0")}, 0
+    told.pass_time(2.0)
+    assert [e.kind for e in told.events()] == [EventKind.GATEWAY_JOINED]
+
+
 def test_a_gateway_that_takes_the_place_of_one_is_told_to_be_restarted():
     told = Told("a")
     told.links["gateway-0"] = GatewayLink("gateway-0")
