@@ -1,16 +1,15 @@
 """Seeded schedules of blows against a real deployment under load, each judged by its histories:
 `python -m dualmap.loadtest.experiments.nemesis --seed 1 --schedules 30`.
 
-Each schedule has a deployment of its own: two gateways, three simulated instances, journals. Servers, their keepers,
-actors, Ray's GCS and `dualmap up` are killed, stopped for a while or told to end; the disk of journals and logs is
-filled where a small one can be mounted. Then the journals and what the clients saw are held against each other.
+Each schedule has a deployment of its own: two gateways, three simulated instances and two behind a bad network, where
+that can be had (wire.py), and journals. Servers, their keepers, actors, Ray's GCS and `dualmap up` are killed, stopped
+for a while or told to end; the disk of journals and logs is filled where a small one can be mounted. Then the journals
+and what the clients saw are held against each other.
 """
 
 import argparse
 import asyncio
 import hashlib
-import os
-import random
 import shutil
 import signal
 import subprocess
@@ -18,8 +17,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -28,9 +27,10 @@ import yaml
 
 from dualmap.loadtest.cli.replay import positive
 from dualmap.loadtest.experiments.deployed import Deployed, DeploymentError, deployed
-from dualmap.loadtest.experiments.kill_run import servers
 from dualmap.loadtest.experiments.nemesis_clients import Seen, draw_requests, send_all
 from dualmap.loadtest.experiments.program import run_as_program
+from dualmap.loadtest.experiments.strikes import draw_strikes, send_signal, strike_all
+from dualmap.loadtest.experiments.wire import THERE, Wire, WireError, wire
 from dualmap.loadtest.histories.faults import Fault, Rule
 from dualmap.loadtest.histories.journals import judge, read_history
 from dualmap.loadtest.histories.keys import key_faults
@@ -38,56 +38,13 @@ from dualmap.loadtest.histories.rows import row_faults
 
 SECONDS = 60.0
 QPS = 4.0
-INSTANCES, GATEWAYS = 3, 2
+INSTANCES, FAR, GATEWAYS = 3, 2, 2  # started by `dualmap up`; behind a bad network
+FAR_PORT = 8100
 KEYS = {"dm-one": 120.0, "dm-two": 600.0}  # requests a minute
 DISK_MIB = 4
+END_TIMEOUT_S = 60.0
 SHOWN = 8  # faults of a schedule
-HOW = ("kill", "stop", "end")
 MAY_CUT = ("gateway", "gcs", "up")  # what carries answers, or all that does; another's end cuts none
-PARTS: dict[str, Callable[[Deployed], list[int]]] = {
-    "server": servers,
-    "keeper": lambda deployment: deployment.command_pids("dualmap.instances.server.keeper"),
-    "instance": lambda deployment: deployment.actor_pids("InstanceActor"),
-    "fleet": lambda deployment: deployment.actor_pids("Fleet"),
-    "rebalancer": lambda deployment: deployment.actor_pids("Rebalancer"),
-    "autoscaler": lambda deployment: deployment.actor_pids("Autoscaler"),
-    "gateway": lambda deployment: deployment.actor_pids("GatewayActor"),
-    "gcs": lambda deployment: deployment.command_pids("gcs_server"),
-    "up": lambda deployment: [deployment.process.pid],
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Strike:
-    """how: kill (SIGKILL), stop (SIGSTOP, and SIGCONT after `seconds`), end (SIGTERM), or fill, of the disk. place: of
-    the part's processes, the oldest first, counted around."""
-
-    at_s: float
-    part: str
-    how: str
-    place: int
-    seconds: float
-
-    def __str__(self) -> str:
-        much = f" for {self.seconds:.0f} s" if self.how in ("stop", "fill") else ""
-        return f"{self.at_s:.0f} s {self.how} {self.part} {self.place}{much}"
-
-
-def draw_strikes(seed: int, seconds: float, *, disk: bool) -> list[Strike]:
-    """2 to 5, `dualmap up` and the GCS seldom and last, since all ends with them."""
-    rng = random.Random(f"strikes {seed}")
-    parts = [part for part in PARTS if part not in ("gcs", "up")] + (["disk"] if disk else [])
-    strikes = []
-    for _ in range(rng.randint(2, 5)):
-        part = rng.choice(parts)
-        how = "fill" if part == "disk" else rng.choice(HOW)
-        at_s = rng.uniform(0.1, 0.8) * seconds
-        strikes.append(Strike(at_s, part, how, rng.randrange(4), rng.uniform(2.0, 0.3 * seconds)))
-    if seed % 5 == 4:
-        part = rng.choice(("gcs", "up"))
-        how = "kill" if part == "gcs" else rng.choice(("kill", "end", "stop"))
-        strikes.append(Strike(0.85 * seconds, part, how, 0, 5.0))
-    return sorted(strikes, key=lambda strike: strike.at_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +61,14 @@ class Went:
 def strike_once(seed: int, out: Path, seconds: float, qps: float) -> Went:
     """Raises DeploymentError where it does not even start."""
     out.mkdir(parents=True, exist_ok=True)
-    with small_disk(out / "disk") as disk:
+    with small_disk(out / "disk") as disk, far_servers(seed, out) as (bad_wire, urls):
         folder = disk or out / "disk"
-        strikes = draw_strikes(seed, seconds, disk=disk is not None)
+        strikes = draw_strikes(seed, seconds, disk=disk is not None, wire=bad_wire is not None)
         hit: list[str] = []
-        with deployed(_config(out, folder), out) as deployment:
+        with deployed(_config(out, folder, urls), out) as deployment:
             stop = threading.Event()
-            striker = threading.Thread(target=_strike_all, args=(deployment, strikes, folder, hit, stop), daemon=True)
+            arguments = (deployment, strikes, folder, bad_wire, hit, stop)
+            striker = threading.Thread(target=strike_all, args=arguments, daemon=True)
             striker.start()
             seen = asyncio.run(send_all(deployment.port, draw_requests(seed, seconds, qps, tuple(KEYS))))
             stop.set()
@@ -126,7 +84,7 @@ def strike_once(seed: int, out: Path, seconds: float, qps: float) -> Went:
     return Went(seed, hit, seen, continued, faults)
 
 
-def _config(out: Path, folder: Path) -> dict[str, object]:
+def _config(out: Path, folder: Path, urls: Sequence[str]) -> dict[str, object]:
     keys = out / "keys.yaml"
     entries = [
         {"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": key, "requests_per_minute": limit}
@@ -138,67 +96,8 @@ def _config(out: Path, folder: Path) -> dict[str, object]:
         "journal": str(folder.absolute() / "journal.jsonl"),
         "api_keys_file": str(keys.absolute()),
     }
-    return {"simulate": {"count": INSTANCES}, "gateway": gateway}
-
-
-def _strike_all(
-    deployment: Deployed, strikes: Sequence[Strike], folder: Path, hit: list[str], stop: threading.Event
-) -> None:
-    """What is stopped goes on in the end, whatever happens. hit: is told each."""
-    began_s = time.monotonic()
-    undo: list[tuple[float, Callable[[], None]]] = []
-    left = list(strikes)
-    while (left or undo) and not stop.is_set():
-        now_s = time.monotonic() - began_s
-        for due in [entry for entry in undo if entry[0] <= now_s]:
-            undo.remove(due)
-            due[1]()
-        while left and left[0].at_s <= now_s:
-            strike = left.pop(0)
-            undone = _strike(deployment, strike, folder)
-            hit.append(f"{strike}{'' if undone else ' (not there)'}")
-            if undone:
-                undo.append((now_s + strike.seconds, undone))
-        stop.wait(0.1)
-    for _, undone in undo:
-        undone()
-
-
-def _strike(deployment: Deployed, strike: Strike, folder: Path) -> Callable[[], None] | None:
-    """Returns what undoes it; None where there is no such process."""
-    if strike.how == "fill":
-        filler = folder / "filler"
-        with filler.open("wb") as file:
-            try:
-                while file.write(bytes(65536)):
-                    file.flush()
-            except OSError:
-                pass
-        return lambda: filler.unlink(missing_ok=True)
-    pids = PARTS[strike.part](deployment)
-    if not pids:
-        return None
-    pid = pids[strike.place % len(pids)]
-    number = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "end": signal.SIGTERM}[strike.how]
-    if not _signal(pid, number):
-        return None
-
-    def undo() -> None:
-        if strike.how == "stop":
-            _signal(pid, signal.SIGCONT)
-
-    return undo
-
-
-def _signal(pid: int, number: int) -> bool:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-END_TIMEOUT_S = 60.0
+    far = [{"url": url} for url in urls]
+    return {"simulate": {"count": INSTANCES}, "instances": far, "gateway": gateway}
 
 
 def _end(deployment: Deployed) -> list[Fault]:
@@ -219,8 +118,30 @@ def _end(deployment: Deployed) -> list[Fault]:
         found.append(
             Fault(Rule.GIVEN_BACK, str(one.pid), f"is left: {' '.join(one.info['cmdline'] or ())[:80]}", "processes")
         )
-        _signal(one.pid, signal.SIGKILL)
+        send_signal(one.pid, signal.SIGKILL)
     return found
+
+
+@contextmanager
+def far_servers(seed: int, out: Path) -> Iterator[tuple[Wire | None, list[str]]]:
+    """Behind a bad network; none where that cannot be had."""
+    with ExitStack() as undo:
+        try:
+            bad_wire = undo.enter_context(wire(seed))
+        except WireError as error:
+            print(f"no bad network here: {error}")
+            yield None, []
+            return
+        urls = []
+        for place in range(FAR):
+            port = FAR_PORT + place
+            server = (sys.executable, "-m", "dualmap.instances.simulated.cli", "--host", THERE, "--port", str(port))
+            log = undo.enter_context((out / f"far-{place}.log").open("wb"))
+            process = subprocess.Popen(bad_wire.command(*server), stdout=log, stderr=log)
+            undo.callback(process.wait)
+            undo.callback(process.terminate)
+            urls.append(f"http://{THERE}:{port}")
+        yield bad_wire, urls
 
 
 @contextmanager
