@@ -30,7 +30,7 @@ from dualmap.loadtest.experiments.deployed import Deployed, DeploymentError, dep
 from dualmap.loadtest.experiments.nemesis_clients import Seen, draw_requests, send_all
 from dualmap.loadtest.experiments.program import run_as_program
 from dualmap.loadtest.experiments.strikes import draw_strikes, send_signal, strike_all
-from dualmap.loadtest.experiments.wire import THERE, Wire, WireError, wire
+from dualmap.loadtest.experiments.wire import Wire, WireError, wire
 from dualmap.loadtest.histories.faults import Fault, Rule
 from dualmap.loadtest.histories.journals import judge, read_history
 from dualmap.loadtest.histories.keys import key_faults
@@ -135,12 +135,20 @@ def far_servers(seed: int, out: Path) -> Iterator[tuple[Wire | None, list[str]]]
         urls = []
         for place in range(FAR):
             port = FAR_PORT + place
-            server = (sys.executable, "-m", "dualmap.instances.simulated.cli", "--host", THERE, "--port", str(port))
+            server = (
+                sys.executable,
+                "-m",
+                "dualmap.instances.simulated.cli",
+                "--host",
+                bad_wire.there,
+                "--port",
+                str(port),
+            )
             log = undo.enter_context((out / f"far-{place}.log").open("wb"))
             process = subprocess.Popen(bad_wire.command(*server), stdout=log, stderr=log)
             undo.callback(process.wait)
             undo.callback(process.terminate)
-            urls.append(f"http://{THERE}:{port}")
+            urls.append(f"http://{bad_wire.there}:{port}")
         yield bad_wire, urls
 
 

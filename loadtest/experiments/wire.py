@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 TUNSETIFF = 0x400454CA
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
-HERE, THERE = "10.231.77.1", "10.231.77.2"
 PREFIX = 30  # bits
 PACKET_BYTES = 65536
 TCP, RST, ACK = 6, 0x04, 0x10
@@ -43,12 +42,13 @@ class Weather:
 
 
 class Wire:
-    """outward: towards the namespace. inward: back."""
+    """outward: towards the namespace. inward: back. here, there: addresses of the two ends."""
 
-    def __init__(self, namespace: str, here: int, there: int, seed: int) -> None:
+    def __init__(self, namespace: str, near: int, far: int, here: str, there: str, seed: int) -> None:
         self.namespace = namespace
+        self.here, self.there = here, there
         self.outward, self.inward = Weather(), Weather()
-        self._ends = {here: (there, self.outward), there: (here, self.inward)}
+        self._ends = {near: (far, self.outward), far: (near, self.inward)}
         self._random = random.Random(seed)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._carry, daemon=True)
@@ -116,18 +116,20 @@ def wire(seed: int = 0) -> Iterator[Wire]:
     """Raises WireError."""
     if sys.platform != "linux" or os.geteuid():
         raise WireError("network namespaces need Linux, and root")
-    namespace, here, there = f"dualmap-{os.getpid()}", f"dmh{os.getpid()}", f"dmt{os.getpid()}"
+    number = os.getpid()  # so that several can be had at once
+    namespace, near_name, far_name = f"dualmap-{number}", f"dmn{number}", f"dmf{number}"
+    here, there = (f"10.{200 + number // 250 % 50}.{number % 250}.{end}" for end in (1, 2))
     with ExitStack() as undo:
         _ip("netns", "add", namespace)
         undo.callback(_ip, "netns", "del", namespace)
-        near, far = _tun(here, undo), _tun(there, undo)
-        _ip("link", "set", there, "netns", namespace)
-        _ip("addr", "add", f"{HERE}/{PREFIX}", "dev", here)
-        _ip("link", "set", here, "up")
-        _ip("-n", namespace, "addr", "add", f"{THERE}/{PREFIX}", "dev", there)
-        _ip("-n", namespace, "link", "set", there, "up")
+        near, far = _tun(near_name, undo), _tun(far_name, undo)
+        _ip("link", "set", far_name, "netns", namespace)
+        _ip("addr", "add", f"{here}/{PREFIX}", "dev", near_name)
+        _ip("link", "set", near_name, "up")
+        _ip("-n", namespace, "addr", "add", f"{there}/{PREFIX}", "dev", far_name)
+        _ip("-n", namespace, "link", "set", far_name, "up")
         _ip("-n", namespace, "link", "set", "lo", "up")
-        made = Wire(namespace, near, far, seed)
+        made = Wire(namespace, near, far, here, there, seed)
         undo.callback(made.close)
         yield made
 
