@@ -145,7 +145,7 @@ class GatewayActor:
         if not self._gateway.listeners():
             raise RefusedError("A picker's port cannot be handed over: restart `dualmap pick`.")
         self._wishes.put_nowait(Wish.ALL)
-        return tuple(peer.gateway_id for peer in self._gateway.peers)
+        return self._gateway.fleet.serving
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         """Once it asks to be replaced; once more it ends as any process of Ray does."""
@@ -163,7 +163,8 @@ class GatewayActor:
 
     async def leave(self) -> None:
         """Others listen in our place: let what is here end, for as long as configured, and stop."""
-        await self._gateway.leave(self._config.gateway.drain_s)
+        self._link.leaving = True
+        await self._gateway.leave(self._config.gateway.leave_s)
         await self.stop(0.0)
 
     async def stop(self, drain_s: float | None = None) -> None:
