@@ -11,6 +11,8 @@ from dualmap.scheduler.errors import ContractError
 from dualmap.scheduler.request import ChoiceReason, Request
 from dualmap.scheduler.ttft_estimate import TtftEstimate
 
+LEADING_BLOCKS = 64  # of a prompt that are kept of an attempt that is over, each some 40 bytes: they tell its prefix
+
 
 class AttemptState(StrEnum):
     WAITING = "waiting"  # in the gateway, for its instance; it can still move
@@ -67,6 +69,7 @@ class Attempt:
     tried: instances on which earlier attempts of the request failed.
     considered: the estimates by which it was placed. shared_blocks: leading blocks of its prompt that many share.
     tpot_slo_s: its objective; 0: it has none.
+    brought_from: see first_block_brought; None: from where its prompt was not cached.
     began_at, began_load: when output was first seen, None until then, and how much its instance had to read for each
     token at that moment (Room.decode_load).
     """
@@ -91,6 +94,7 @@ class Attempt:
     moved_from: str = ""
     own_kv_tokens: int = 0
     dispatched_at: float = 0.0
+    brought_from: int | None = None
     began_at: float | None = None
     began_load: float = 0.0
     ending: Ending | None = None
@@ -122,6 +126,14 @@ class Attempt:
         self.own_kv_tokens = own_kv_tokens
         self.dispatched_at = now
 
+    def first_block_brought(self, block_tokens: int) -> int:
+        """From which of its prompt's blocks on its instance has them because it runs there."""
+        return -(-self.cached_tokens // block_tokens) if self.brought_from is None else self.brought_from
+
+    def bring(self, first_block: int) -> None:
+        """Another that was to bring them does not run."""
+        self.brought_from = first_block
+
     def assume_prefilled(self) -> None:
         self._step(Step.ASSUMED)
 
@@ -136,6 +148,13 @@ class Attempt:
         self.ending = ending
         self.ended_at = now
 
+    def shorten(self) -> None:
+        """It is over, and is only told of: keep no more of its prompt than tells its prefix."""
+        request = self.request
+        self.request = replace(
+            request, blocks=request.blocks[:LEADING_BLOCKS], key_blocks=request.key_blocks[:LEADING_BLOCKS]
+        )
+
     def followed(self) -> "Attempt":
         """The request's next attempt, as if it waited where this one ran: the proxy that carries it chose another
         instance by itself."""
@@ -144,6 +163,7 @@ class Attempt:
             number=self.number + 1,
             tried=self.tried | {self.instance_id},
             state=AttemptState.WAITING,
+            brought_from=None,
             ending=None,
         )
 

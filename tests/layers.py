@@ -49,10 +49,12 @@ LAYERS = (
     "loadtest/replay",
     "loadtest/formats",
     "loadtest/reports",
+    "loadtest/histories",
     "loadtest/virtual",
     "loadtest/study",
     "loadtest/harm",
     "loadtest/overhead",
+    "loadtest/parsing",
     "loadtest/cli",
     "loadtest/experiments",
     "router/cli/main",  # names the commands of all folders, and imports one when it is called

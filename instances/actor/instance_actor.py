@@ -11,12 +11,12 @@ from ray.util import get_node_ip_address
 
 from dualmap.instances.actor.start_tries import StartTries
 from dualmap.instances.server.process import ServerProcess, StartError
-from dualmap.instances.server.reasons import ended
+from dualmap.instances.server.reasons import ended, shortened
 from dualmap.instances.server.start import start_server
 from dualmap.instances.spec import InstanceSpec
 from dualmap.instances.watcher.looks import ASLEEP, NotReadyError
 from dualmap.instances.watcher.watched import READY_POLL_S, Watched
-from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.member import Member, MemberState, ServerEnd
 from dualmap.scheduler.fleet.messages import ReportAnswer
 from dualmap.scheduler.fleet.signals import InstanceSignals
 from dualmap.scheduler.fleet.wanted_adapters import WantedAdapters
@@ -101,7 +101,13 @@ class InstanceActor:
                 self.last_error = repr(error)
                 after = self._tries.failed(self.last_error)
             self._watched.decided.set()
+            await self._note_end()
             await self._end(*after)
+
+    async def _note_end(self) -> None:
+        server = self._server
+        if server is not None and server.ended:
+            self._watched.note_end(ServerEnd(await server.wait(), shortened(server.last_line())))
 
     async def _end(self, state: MemberState, reason: str) -> None:
         """The instance is lost, or its server did not start. state, reason: of the server from now on."""
@@ -115,6 +121,7 @@ class InstanceActor:
         else:
             await become(MemberState.STOPPING, RESTARTED)
             await server.stop()
+            await self._note_end()
             await become(MemberState.STARTING, RESTARTED)
             return
         await asyncio.sleep(self._tries.pause_s)

@@ -67,7 +67,7 @@ def read_batch(payload: bytes) -> tuple[EngineEvent, ...]:
     """The events of a batch; those of unknown type are left out. Raises KvEventError."""
     try:
         batch = msgspec.msgpack.decode(payload)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise KvEventError(f"a payload that is not msgpack: {error}") from None
     match batch:
         case [_, [*events], *_] | {"events": [*events]}:

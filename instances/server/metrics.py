@@ -70,11 +70,11 @@ class MetricsReader:
             self._places = dict.fromkeys(_NAMES, 0)
         try:
             return self._metrics(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
 
     def _metrics(self, text: bytes) -> ServerMetrics | None:
-        """Raises ValueError."""
+        """Raises ValueError, OverflowError."""
         sums = {name: [value for _, value in self._lines(name, text)] for name in _SUMMED}
         if not sums["vllm:num_requests_running"]:
             return None

@@ -90,10 +90,16 @@ class ServerProcess:
 
     def last_error(self) -> str:
         """The last error in its log, of those that it wrote at the end; empty without one."""
+        return next((match[1] for line in reversed(self._last_lines()) if (match := ERROR_LINE.search(line))), "")
+
+    def _last_lines(self) -> list[str]:
         with self._log_path.open("rb") as log:
             log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - LOG_END_BYTES))
-            lines = log.read().decode(errors="replace").splitlines()
-        return next((match[1] for line in reversed(lines) if (match := ERROR_LINE.search(line))), "")
+            return log.read().decode(errors="replace").splitlines()
+
+    def last_line(self) -> str:
+        """Of its log, as far as this start has written one; empty without one."""
+        return next((line.strip() for line in reversed(self._last_lines()) if line.strip()), "")
 
     @property
     def ended(self) -> bool:

@@ -24,20 +24,36 @@ def no_answer(error: OSError, timeout_s: float) -> str:
     return shortened(why_unconnected(error))
 
 
-def refused(path: str, status: int, with_key: bool = False) -> str:
-    """path: what was asked of it; status: of its answer, which was not 200. with_key: a key was sent along."""
+def refused(path: str, status: int, with_key: bool = False, what: str = "") -> str:
+    """path: what was asked of it; status: of its answer, which was not 200. with_key: a key was sent along. what: see
+    what_it_is."""
     if status == 503 and path != "/health":  # where vLLM answers so when its engine is dead
         return "503: it loads its model"
     if status in KEY_REFUSED:
         return f"{status}: it refuses the key" if with_key else f"{status}: it wants a key ({KEY_SETTING})"
     if status >= 500 or status == FULL:
         return f"{path} answers {status}"
-    return f"{NO_VLLM}: {path} answers {status}"
+    return f"{NO_VLLM}: {path} answers {status}{what}"
 
 
-def no_model_list(path: str) -> str:
-    """It answered with 200, but not with what vLLM does."""
-    return f"{NO_VLLM}: {path} is no list of models"
+def no_model_list(path: str, what: str = "") -> str:
+    """It answered with 200, but not with what vLLM does. what: see what_it_is."""
+    return f"{NO_VLLM}: {path} is no list of models{what}"
+
+
+def what_it_is(body: bytes, software: str, location: str) -> str:
+    """What a server answered with that is no vLLM, to be found out by people. software, location: as the fields
+    `server` and `location` of its answer say."""
+    if location:
+        return f": it redirects to {shortened(location)}"
+    start = body[:MOST_CHARACTERS].lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        kind = "a page of HTML"
+    elif start.startswith((b"{", b"[")):
+        kind = "JSON of another kind"
+    else:
+        kind = "text" if start else "nothing"
+    return f": {kind}" + (f", from {shortened(software)}" if software else "")
 
 
 def no_token(path: str, status: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 import httptools
 
-from dualmap.instances.server.reasons import NO_HTTP, no_answer
+from dualmap.instances.server.reasons import NO_HTTP, no_answer, what_it_is
 from dualmap.router.http.endpoint_connection import connect
 from dualmap.router.http.instance_key import authorization_line
 from dualmap.scheduler.fleet.endpoint import Endpoint
@@ -39,6 +39,11 @@ class ServerClient:
         self._connection: _Connection | None = None
         self._turn = asyncio.Lock()
         self._gets: dict[str, bytes] = {}  # the lines of requests, by path
+
+    def what_it_is(self, body: bytes) -> str:
+        """For people, of the answer that came last. body: of it."""
+        fields = {} if self._connection is None else self._connection.fields
+        return what_it_is(body, fields.get(b"server", ""), fields.get(b"location", ""))
 
     async def get(self, path: str, timeout_s: float) -> Answer:
         """Raises NoAnswerError."""
@@ -112,6 +117,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._size_bytes = 0
         self._begun = False
         self._ends_by_closing = True  # no length was told: the body ends with the connection
+        self.fields: dict[bytes, str] = {}  # of the last answer, by which it may be known
 
     @property
     def is_open(self) -> bool:
@@ -158,10 +164,14 @@ class _Connection(asyncio.BufferedProtocol):
         self._pieces = []
         self._size_bytes = 0
         self._ends_by_closing = True
+        self.fields = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() in (b"content-length", b"transfer-encoding"):
+        name = name.lower()
+        if name in (b"content-length", b"transfer-encoding"):
             self._ends_by_closing = False
+        elif name in (b"server", b"location"):
+            self.fields[name] = value.decode("latin-1")
 
     def on_body(self, body: bytes) -> None:
         self._size_bytes += len(body)

@@ -40,7 +40,7 @@ async def ask_models(server: ServerClient) -> tuple[dict[str, Any], ...]:
     try:
         return model_cards(body)
     except ModelCardsError:
-        raise NotReadyError(MemberState.STARTING, no_model_list(MODELS_PATH)) from None
+        raise NotReadyError(MemberState.STARTING, no_model_list(MODELS_PATH, server.what_it_is(body))) from None
 
 
 async def ask_metrics(server: ServerClient, reader: MetricsReader) -> ServerMetrics | None:
@@ -67,5 +67,6 @@ async def _get(server: ServerClient, path: str) -> bytes:
         raise NotReadyError(MemberState.LOST, str(error)) from None
     if status != OK_STATUS:
         kind = KeyRefusedError if status in KEY_REFUSED else NotReadyError
-        raise kind(MemberState.STARTING, refused(path, status, bool(server.endpoint.key_file)))
+        what = server.what_it_is(body)
+        raise kind(MemberState.STARTING, refused(path, status, bool(server.endpoint.key_file), what))
     return body

@@ -28,7 +28,7 @@ from dualmap.instances.watcher.looks import (
 )
 from dualmap.scheduler.events import InstanceCapacity
 from dualmap.scheduler.fleet.endpoint import Endpoint
-from dualmap.scheduler.fleet.member import SERVING, Member, MemberState
+from dualmap.scheduler.fleet.member import SERVING, Member, MemberState, ServerEnd
 from dualmap.scheduler.fleet.messages import ReportAnswer
 
 logger = logging.getLogger(__name__)
@@ -89,6 +89,10 @@ class Watched:
         self._kv_events = kv_events
         self._hung = False
         self.member = replace(self.member, endpoint=endpoint, pid=pid)
+
+    def note_end(self, end: ServerEnd) -> None:
+        """Its server, one of ours, has ended: told with what becomes of it."""
+        self.member = replace(self.member, last_end=end)
 
     def hear(self, answer: ReportAnswer) -> None:
         """What Fleet said to a report."""

@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
         return 1
     from ray.exceptions import RayError  # Ray takes seconds to import
 
-    from dualmap.router.deployment.cluster import Cluster, ClusterError, told
+    from dualmap.router.deployment.actors import ClusterError, told
+    from dualmap.router.deployment.cluster import Cluster
 
     stop = stop_on_signal()
     cluster = Cluster(config, say=lambda line: print(line, flush=True))

@@ -6,11 +6,10 @@ A journal of a live gateway and one of a core in virtual time are read alike, so
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import nan
-from typing import Any
 
 from dualmap.router.journal.format import Record
-from dualmap.scheduler.commands import Command, Dispatch
-from dualmap.scheduler.events import Event, FirstToken, RequestArrived, RequestFinished
+from dualmap.scheduler.commands import Dispatch
+from dualmap.scheduler.events import FirstToken, RequestArrived, RequestFinished
 from dualmap.scheduler.request import Request
 
 
@@ -37,19 +36,6 @@ class Decided:
     def ttft_s(self) -> float:
         """As the gateway sees it: from the whole request to the first event that holds a token."""
         return self.first_token_s - self.arrived_s
-
-
-class Recorder:
-    """In place of the core it wraps: keeps the records that a journal would have."""
-
-    def __init__(self, core: Any) -> None:
-        self._core = core
-        self.records: list[Record] = []
-
-    def handle(self, event: Event, now: float) -> list[Command]:
-        commands: list[Command] = self._core.handle(event, now)
-        self.records.append(Record(now, event, tuple(commands)))
-        return commands
 
 
 def decided(records: Iterable[Record]) -> dict[str, Decided]:

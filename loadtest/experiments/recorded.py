@@ -10,7 +10,8 @@ from dualmap.instances.simulated.apis.chat import read_chat
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.media import MediaTokens
 from dualmap.instances.simulated.served import Models, Served
-from dualmap.loadtest.experiments.decided import Decided, Recorder, decided
+from dualmap.loadtest.experiments.decided import Decided, decided
+from dualmap.loadtest.histories.recorder import Recorder
 from dualmap.loadtest.replay.request_body import CHAT_PATH, RequestBytes
 from dualmap.loadtest.traces.trace import TraceRequest
 from dualmap.loadtest.traces.workload import Workload, WorkRequest

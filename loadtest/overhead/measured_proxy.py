@@ -65,11 +65,12 @@ class MeasuredProxy:
     def __init__(self, name: str, port: int, pid: int) -> None:
         self.name = name
         self.port = port
+        self.pid = pid
         self._process = psutil.Process(pid)
 
     def cpu_s(self) -> float:
         """User and system time of the process and its living descendants, from their CPU clocks (nanoseconds)."""
-        pids = [self._process.pid, *(child.pid for child in self._process.children(recursive=True))]
+        pids = [self.pid, *(child.pid for child in self._process.children(recursive=True))]
         # the clock id that clock_getcpuclockid(3) makes of a pid
         return sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
 
@@ -78,7 +79,7 @@ class MeasuredProxy:
 def backends(ports: Sequence[int], folder: Path) -> Iterator[None]:
     """The cheap model servers, in a process of their own."""
     command = [sys.executable, "-m", "dualmap.loadtest.overhead.backend", *map(str, ports)]
-    with _running(command, ports, folder / "backends.log"):
+    with running(command, ports, folder / "backends.log"):
         yield
 
 
@@ -88,7 +89,7 @@ def gateway(template: str, backend_ports: Sequence[int], folder: Path) -> Iterat
     port, admin_port = free_ports("127.0.0.1", 2)
     instances = " ".join(f"--instance http://127.0.0.1:{backend}" for backend in backend_ports)
     command = template.format(python=shlex.quote(sys.executable), port=port, admin_port=admin_port, instances=instances)
-    with _running(shlex.split(command), [port], folder / "gateway.log") as pid:
+    with running(shlex.split(command), [port], folder / "gateway.log") as pid:
         yield MeasuredProxy("dualmap gateway", port, pid)
 
 
@@ -107,13 +108,13 @@ def nginx(backend_ports: Sequence[int], folder: Path) -> Iterator[MeasuredProxy]
     config.write_text(_NGINX_CONFIG.format(user=user, folder=folder, port=port, servers=servers))
     binary = shutil.which("nginx") or "nginx"
     command = [binary, "-p", str(folder), "-c", str(config), "-e", str(folder / "error.log")]
-    with _running(command, [port], folder / "nginx.log") as pid:
+    with running(command, [port], folder / "nginx.log") as pid:
         version = subprocess.run([binary, "-v"], capture_output=True, text=True, check=False).stderr
         yield MeasuredProxy(version.strip().partition(": ")[2].replace("/", " ") or "nginx", port, pid)
 
 
 @contextmanager
-def _running(command: Sequence[str], ports: Sequence[int], log: Path) -> Iterator[int]:
+def running(command: Sequence[str], ports: Sequence[int], log: Path) -> Iterator[int]:
     """A process, from when its ports answer GET /v1/models with 200; gives its pid. Raises ProxyError."""
     with open(log, "wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
         try:

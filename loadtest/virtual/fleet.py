@@ -18,6 +18,7 @@ from dualmap.scheduler.fleet.pool_totals import PoolTotals
 LEAST_GAP_S = 0.005  # between an answer and the next call
 LISTEN_INTERVAL_S = 0.03  # while requests wait
 HEARTBEAT_S = 1.0  # of instances
+NUMBERS_EACH = 10**9  # of what Fleet tells, above those of any Fleet before it
 
 
 @dataclass(slots=True)
@@ -50,7 +51,12 @@ class VirtualFleet:
         self._tell = tell
         self._interval_s = interval_s
         self._answer_s = answer_s
+        self._config = config
         self._core = FleetCore((), {"": config}, clock.now)
+        self._starts = 1
+        self._away = False
+        self._silent: set[str] = set()
+        self._to_forget: list[str] = []  # said while nobody heard it
         self._gateways = {number: _Gateway(core, GatewayLink(str(number))) for number, core in cores.items()}
         self._members: dict[str, Member] = {}
 
@@ -58,7 +64,7 @@ class VirtualFleet:
         """Every gateway hears who is there. changes: instances will come or go; else a gateway that is alone has
         nothing more to tell or to hear."""
         for number in self._gateways:
-            self._hear(number, self._sync(number))
+            self._hear(number, self._gateways[number].link, self._sync(number))
         if len(self._gateways) == 1 and not changes:
             return
         self._clock.at(self._clock.now + HEARTBEAT_S, self._beat)
@@ -74,22 +80,59 @@ class VirtualFleet:
         if known is not None and known.incarnation > member.incarnation:
             return
         self._members[member.instance_id] = member
-        self._core.report(member, None, self._clock.now)
+        if not self._away:
+            self._core.report(member, None, self._clock.now)
 
     def forget(self, instance_id: str) -> None:
         """It has left for good."""
         self._members.pop(instance_id, None)
-        self._core.forget(instance_id)
+        if self._away:
+            self._to_forget.append(instance_id)
+        else:
+            self._core.forget(instance_id)
+
+    def silence(self, instance_id: str, silent: bool) -> None:
+        """Whether its reports come no more, though nobody says that it is lost."""
+        if silent:
+            self._silent.add(instance_id)
+        else:
+            self._silent.discard(instance_id)
 
     def _beat(self) -> None:
-        for member in self._members.values():
-            self._core.report(member, None, self._clock.now)
+        if not self._away:
+            for member in self._members.values():
+                if member.instance_id not in self._silent:
+                    self._core.report(member, None, self._clock.now)
         self._clock.at(self._clock.now + HEARTBEAT_S, self._beat)
 
     def state(self, plan: PoolPlan | None = None) -> FleetState:
         return self._core.state(self._clock.now, plan)
 
+    # Its own end.
+
+    def stop(self) -> None:
+        """Its process dies: nobody is heard or answered."""
+        self._away = True
+
+    def start_again(self) -> None:
+        """Another process, which knows nothing that it is not told."""
+        self._away = False
+        self._starts += 1
+        first_number = self._starts * NUMBERS_EACH
+        self._core = FleetCore((), {"": self._config}, self._clock.now, first_number=first_number)
+        while self._to_forget:
+            self._core.forget(self._to_forget.pop())
+
     # Gateways.
+
+    def leave(self, number: int) -> None:
+        """The gateway's process dies."""
+        del self._gateways[number]
+
+    def enter(self, number: int, core: Scheduler, name: str) -> None:
+        """Another process in its place, which hears who is there with its first call."""
+        self._gateways[number] = _Gateway(core, GatewayLink(name))
+        self._call(number)
 
     def note_sent(self, number: int, sent: Sent) -> None:
         """Its core has dispatched a prompt."""
@@ -105,17 +148,21 @@ class VirtualFleet:
 
     def _call_when_due(self, number: int, calls: int) -> None:
         """calls: that it had made when this was planned; one made since has its own next."""
-        if calls == self._gateways[number].calls:
+        gateway = self._gateways.get(number)
+        if gateway is not None and calls == gateway.calls:
             self._call(number)
 
     def _call(self, number: int) -> None:
-        now, gateway = self._clock.now, self._gateways[number]
+        now, gateway = self._clock.now, self._gateways.get(number)
+        if gateway is None:  # asked for before its end
+            return
         gateway.asked = False
         gateway.calls += 1
         gateway.may_ask_at = now + self._answer_s + LEAST_GAP_S
-        news = self._sync(number)
-        if news.membership is not None or news.others is not None or news.depths:
-            self._clock.at(now + self._answer_s, self._hear, number, news)
+        if not self._away:
+            news = self._sync(number)
+            if news.membership is not None or news.others is not None or news.depths:
+                self._clock.at(now + self._answer_s, self._hear, number, gateway.link, news)
         interval_s = min(self._interval_s, LISTEN_INTERVAL_S) if gateway.core.listens else self._interval_s
         self._clock.at(now + interval_s, self._call_when_due, number, gateway.calls)
 
@@ -127,8 +174,11 @@ class VirtualFleet:
         gateway.link.hear(news)
         return news
 
-    def _hear(self, number: int, news: FleetNews) -> None:
-        gateway, late_s = self._gateways[number], self._answer_s
+    def _hear(self, number: int, link: GatewayLink, news: FleetNews) -> None:
+        """link: of the process that had asked; one that took its place hears nothing of this."""
+        gateway, late_s = self._gateways.get(number), self._answer_s
+        if gateway is None or gateway.link is not link:
+            return
         if news.membership is not None:
             before, gateway.membership = gateway.membership, news.membership
             for event in membership_events(before, news.membership):

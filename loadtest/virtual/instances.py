@@ -20,7 +20,7 @@ from dualmap.scheduler.events import InstanceCapacity
 class _Server:
     """An instance's process: an engine, the step that runs, and the attempt of each request it has."""
 
-    __slots__ = ("attempts", "busy", "engine", "factor", "incarnation", "since_s", "spec")
+    __slots__ = ("attempts", "busy", "engine", "factor", "hangs", "incarnation", "overdue", "since_s", "spec")
 
     def __init__(self, spec: InstanceSpec, incarnation: int, engine: Engine, since_s: float) -> None:
         self.spec = spec
@@ -29,6 +29,8 @@ class _Server:
         self.since_s = since_s
         self.factor = 1.0
         self.busy = False
+        self.hangs = False
+        self.overdue = False  # a step that would have ended while it hangs
         self.attempts: dict[str, int] = {}
 
 
@@ -82,6 +84,13 @@ class VirtualInstances:
         self._servers[instance_id] = _Server(spec, incarnation, self._engine(spec.profile), self._clock.now)
         return incarnation
 
+    def generated(self, instance_id: str, request_id: str, attempt: int) -> int:
+        """Tokens of its answer so far; 0 where the attempt is not there."""
+        server = self._servers.get(instance_id)
+        if server is None or server.attempts.get(request_id) != attempt:
+            return 0
+        return server.engine.generated(request_id)
+
     def stop(self, instance_id: str) -> dict[str, int]:
         """The requests that break off, and their attempts."""
         server = self._servers.pop(instance_id)
@@ -91,6 +100,30 @@ class VirtualInstances:
     def slow(self, instance_id: str, factor: float) -> None:
         if server := self._servers.get(instance_id):
             server.factor = factor
+
+    def hang(self, instance_id: str) -> None:
+        """It takes requests and ends no step."""
+        if server := self._servers.get(instance_id):
+            server.hangs = True
+
+    def go_on(self, instance_id: str) -> None:
+        """It hangs no more, if it did."""
+        server = self._servers.get(instance_id)
+        if server is None or not server.hangs:
+            return
+        server.hangs = False
+        if server.overdue:
+            server.overdue = False
+            self._finish_step(server)
+
+    def hangs(self, instance_id: str) -> bool:
+        server = self._servers.get(instance_id)
+        return server is not None and server.hangs
+
+    def attempts(self, instance_id: str) -> dict[str, int]:
+        """Of the requests that are there."""
+        server = self._servers.get(instance_id)
+        return dict(server.attempts) if server else {}
 
     def add(self, instance_id: str, request: EngineRequest, attempt: int) -> bool:
         """False if it is not there."""
@@ -128,6 +161,9 @@ class VirtualInstances:
 
     def _finish_step(self, server: _Server) -> None:
         if self._servers.get(server.spec.instance_id) is not server:
+            return
+        if server.hangs:
+            server.overdue = True
             return
         output = server.engine.finish_step(self._clock.now)
         for gap_s, count in output.token_gaps_s:

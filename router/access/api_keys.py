@@ -54,7 +54,7 @@ def load_api_keys(path: Path) -> Mapping[str, ApiKey]:
             values: Any = yaml.safe_load(file)
     except OSError as error:
         raise ApiKeysError(f"{path} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2026-13-45 is a ValueError
         raise ApiKeysError(f"{path}: {' '.join(str(error).split())}") from None
     try:
         keys = _File.model_validate(values).keys

@@ -99,11 +99,11 @@ def _parameters(value: bytes) -> dict[bytes, bytes]:
 
 def _urlencoded_model(body: bytes) -> str:
     try:
-        fields = parse_qsl(body, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+        fields = parse_qsl(body.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:  # more than that
         return ""
-    models = [value for name, value in fields if name == b"model"]
-    return _text(models[-1]) if models else ""
+    models = [value for name, value in fields if name == "model"]
+    return models[-1][:MAX_MODEL_BYTES].strip() if models else ""
 
 
 def _boundary(http: HttpRequest, body: bytes) -> bytes:

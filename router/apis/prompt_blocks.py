@@ -124,7 +124,7 @@ def _hash_tools(tools: bytes, block_bytes: int, parent: int) -> tuple[tuple[int,
     if found is None:
         try:
             text = _tools_text(msgspec.json.decode(tools))
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             text = tools
         found = (*_hash_shared(text, block_bytes, parent), len(text)) if text else ((), parent, 0)
         if len(_known_tools) >= MAX_KNOWN_TOOLS:

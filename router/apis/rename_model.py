@@ -41,8 +41,8 @@ def _rename_in_pairs(body: bytes, served: str) -> bytes:
     """Of several fields the last one counts."""
     pairs = body.split(b"&")
     for position in reversed(range(len(pairs))):
-        name = parse_qsl(pairs[position].partition(b"=")[0] + b"=", keep_blank_values=True)
-        if name == [(b"model", b"")]:
+        name = pairs[position].partition(b"=")[0].decode("latin-1")
+        if parse_qsl(f"{name}=", keep_blank_values=True) == [("model", "")]:
             pairs[position] = b"model=" + quote_plus(served).encode()
             break
     return b"&".join(pairs)

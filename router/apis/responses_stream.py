@@ -61,7 +61,7 @@ class ResponsesStream:
     alarms = (b"error", b'"response"')
     noise = None
     pauses = True  # for tools that the server calls
-    token = re.compile(rb"\0()()")  # each event has its number
+    token = re.compile(rb"(?!)()()")  # each event has its number
     heartbeats = True
 
     def meaning(self, event: bytes) -> Meaning:

@@ -62,7 +62,7 @@ def read_event(event: bytes) -> tuple[bytes, bytes]:
 
 def error_status(code: Any) -> int | None:
     """The HTTP status that an error's code stands for, as a number or in digits; None where it is none."""
-    if isinstance(code, str) and len(code) == 3 and code.isdigit():
+    if isinstance(code, str) and len(code) == 3 and code.isdecimal():
         code = int(code)
     return code if isinstance(code, int) and code in ERRORS else None
 

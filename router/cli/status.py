@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from contextlib import suppress
+from datetime import datetime
 from shutil import get_terminal_size
 from textwrap import wrap
 from typing import Any
@@ -12,16 +13,23 @@ from dualmap.router.cli.admin_call import AdminCallError, add_admin_argument, ad
 
 EXAMPLES = (
     "dualmap status",
+    "dualmap status --events",
     "dualmap status --json --admin http://10.0.0.1:8081",
 )
 
 COLUMNS = 100  # where the terminal does not say
 MODELS_SHOWN = 4  # of an instance
+EVENTS_SHOWN = 10  # of the last 200, unless all are asked for
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="the gateway's answer as it came (default: a table)")
+    output.add_argument(
+        "--events",
+        action="store_true",
+        help=f"all events of the fleet that the gateway remembers, up to 200 (default: the last {EVENTS_SHOWN})",
+    )
     add_admin_argument(parser)
 
 
@@ -58,8 +66,23 @@ def format_status(status: dict[str, Any], columns: int = COLUMNS) -> str:
     if status["models_served_twice"]:
         beside.append(f"in several pools, served by the first by name: {', '.join(status['models_served_twice'])}")
     if len(status["gateways"]) > 1:
-        beside.append("gateways " + ", ".join(f"{g['gateway_id']} ({g['admin']})" for g in status["gateways"]))
+        beside.append(
+            "gateways "
+            + ", ".join(f"{g['gateway_id']} ({'leaving' if g['leaving'] else g['admin']})" for g in status["gateways"])
+        )
     return "\n".join((head, *beside, "", *lines))
+
+
+def format_events(events: list[dict[str, Any]], most: int, columns: int = COLUMNS) -> str:
+    """The last ones, oldest first, since what is below is seen first. events: newest first."""
+    if not events:
+        return "events  none yet"
+    lines = []
+    for event in reversed(events[:most]):
+        at = datetime.fromtimestamp(event["at"]).astimezone().strftime("%m-%d %H:%M:%S")
+        lines += wrap(f"{at}  {event['said']}", columns, subsequent_indent=" " * 16)
+    more = f", of {len(events)}: --events shows all" if len(events) > most else ""
+    return "\n".join((f"events  the last {min(most, len(events))}{more}", *lines))
 
 
 def format_models(names: list[str]) -> str:
@@ -114,8 +137,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(status, indent=2))
         return 0
-    print(format_status(status, get_terminal_size((COLUMNS, 0)).columns))
+    columns = get_terminal_size((COLUMNS, 0)).columns
+    print(format_status(status, columns))
     with suppress(AdminCallError):  # the Autoscaler is away, or there is none
         pools = admin_call(args.admin, "/admin/scaling")["pools"]
         print("\n" + "\n".join(map(format_scaling, pools)))
+    events = status.get("events", [])
+    print("\n" + format_events(events, len(events) if args.events else EVENTS_SHOWN, columns))
     return 0

@@ -46,12 +46,13 @@ def deploy(path: Path | None, given: dict[str, Any]) -> int:
         return 1
     from ray.exceptions import RayError  # Ray takes seconds to import
 
-    from dualmap.router.deployment.cluster import Cluster, ClusterError, told
+    from dualmap.router.deployment.actors import ClusterError, told
+    from dualmap.router.deployment.cluster import Cluster
 
     stop = stop_on_signal()
-    file = ConfigFile(path, given, config, say=lambda line: print(line, flush=True))
-    signal.signal(signal.SIGHUP, lambda number, frame: file.sign.set())
     cluster = Cluster(config, say=lambda line: print(line, flush=True))
+    file = ConfigFile(path, given, config, say=lambda line: print(line, flush=True), tell=cluster.events.tell)
+    signal.signal(signal.SIGHUP, lambda number, frame: file.sign.set())
     try:
         cluster.start_instances()
         if stop.is_set():

@@ -13,6 +13,7 @@ from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.observe.reloads import Reloads
 from dualmap.scheduler.config import LIVE_SETTINGS
+from dualmap.scheduler.fleet.fleet_event import EventKind, FleetEvent
 
 # What can change: the instances that run anywhere, the bounds of scaling, limits, and what a core reads anew for each
 # decision. API keys and certificates are in files of their own, which are followed as well.
@@ -20,21 +21,30 @@ _SCALING = "min_replicas|max_replicas|dry_run|drain_deadline_s"
 _LIVE = rf"instances|discovery|scaling\.({_SCALING})|scheduler\.({'|'.join(LIVE_SETTINGS)})"
 LIVE = re.compile(rf"^(limits\.|model_aliases(\.|$)|(pools\.[^.]+\.)?({_LIVE})(\.|$))")
 
+MOST_CHARACTERS = 2000  # that are told of what changed, or of why nothing did
+
 
 class ConfigFile:
     """config: in use. reloads: what came of changes so far. sign: set for a look at the file that is not due to a
     change of it."""
 
     def __init__(
-        self, path: Path | None, given: dict[str, Any], config: DualMapConfig, say: Callable[[str], None]
+        self,
+        path: Path | None,
+        given: dict[str, Any],
+        config: DualMapConfig,
+        say: Callable[[str], None],
+        tell: Callable[[FleetEvent], None],
     ) -> None:
-        """path: None: there are flags only. given: what flags say, laid over the file. say: is told what came of it."""
+        """path: None: there are flags only. given: what flags say, laid over the file. say: is told where nothing came
+        of it, tell: what did."""
         self.config = config
         self.sign = threading.Event()
         self.reloads = Reloads()
         self._path = path
         self._given = given
         self._say = say
+        self._tell = tell
         self._seen = self._content()
 
     def news(self) -> DualMapConfig | None:
@@ -50,26 +60,28 @@ class ConfigFile:
         try:
             config = load_config(self._path, self._given)
         except ConfigFileError as error:
-            self._refuse()
-            self._say(f"the configuration stays as it is:\n{error}")
+            self._refuse(str(error))
             return None
         refused = fixed_changes(self.config, config)
         if refused:
-            self._refuse()
-            self._say(f"the configuration stays as it is, {self._path} asks for more than can change in a run:")
-            for line in refused:
-                self._say(f"  {line}")
+            self._refuse("\n".join(refused))
             return None
         if config == self.config:
             self._say("the configuration has not changed")
             return None
-        self._say(f"the configuration is taken over from {self._path}")
+        self._note(EventKind.CONFIG_APPLIED, "; ".join(live_changes(self.config, config)))
         self.config = config
         self.reloads = replace(self.reloads, applied=self.reloads.applied + 1, at=time.time())
         return config
 
-    def _refuse(self) -> None:
+    def _refuse(self, why: str) -> None:
         self.reloads = replace(self.reloads, refused=self.reloads.refused + 1)
+        self._note(EventKind.CONFIG_REFUSED, why)
+
+    def _note(self, kind: EventKind, reason: str) -> None:
+        more = "" if len(reason) <= MOST_CHARACTERS else " ..."
+        reason = reason[:MOST_CHARACTERS] + more
+        self._tell(FleetEvent(at=time.time(), kind=kind, reason=reason, fields=(("file", str(self._path)),)))
 
     def _content(self) -> bytes | None:
         try:
@@ -103,6 +115,21 @@ def fixed_changes(old: DualMapConfig, new: DualMapConfig) -> list[str]:
     if find_spec("kr8s") is None and any(pool.discovery for pool in others.values()):
         lines.append("discovery needs more packages: pip install 'dualmap[kubernetes]'")
     return lines
+
+
+def live_changes(old: DualMapConfig, new: DualMapConfig) -> Iterator[str]:
+    """What differs, for people: each setting with what it was and what it is; of instances, which came and went."""
+    before, after = dict(_settings(old.model_dump())), dict(_settings(new.model_dump()))
+    pools, others = old.all_pools(), new.all_pools()
+    for name in pools.keys() & others.keys():
+        was, is_now = ({instance.id for instance in known[name].instances} for known in (pools, others))
+        changes = [f"+{i}" for i in sorted(is_now - was)] + [f"-{i}" for i in sorted(was - is_now)]
+        if changes:
+            yield f"{f'pools.{name}.' if name else ''}instances: {' '.join(changes)}"
+    for name in sorted(before.keys() | after.keys()):
+        was, is_now = before.get(name, "not set"), after.get(name, "not set")
+        if was != is_now and name.rpartition(".")[2] != "instances":
+            yield f"{name}: {was} -> {is_now}"
 
 
 def _live_counts(old: DualMapConfig, new: DualMapConfig) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The actors of instances and their placement groups, in the process that owns them: they end with it."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,12 +36,11 @@ class _Instance:
 
 class OwnInstances:
     """node_host: the address at which others reach an instance's node; None: Ray knows it. placement_timeout_s: a node
-    may have to be added first. say: is told what comes and goes."""
+    may have to be added first."""
 
-    def __init__(self, node_host: str | None, placement_timeout_s: float, say: Callable[[str], None]) -> None:
+    def __init__(self, node_host: str | None, placement_timeout_s: float) -> None:
         self._node_host = node_host
         self._placement_timeout_s = placement_timeout_s
-        self._say = say
         self._instances: dict[str, _Instance] = {}
         self.failed: dict[str, str] = {}  # instances that found no place, and why
 
@@ -124,7 +123,6 @@ class OwnInstances:
         if instance.group is not None:
             remove_placement_group(instance.group)
         del self._instances[instance_id]
-        self._say(f"{instance_id} has left")
 
 
 def has_place(group: PlacementGroup) -> bool:

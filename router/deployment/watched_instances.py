@@ -1,6 +1,6 @@
 """What the Watcher is to watch, in the process that owns it: told again whenever it does not know."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import ray
@@ -17,10 +17,9 @@ STOP_TIMEOUT_S = 5.0
 
 
 class WatchedInstances:
-    """say: is told who leaves. The Watcher is made when there is something to watch."""
+    """The Watcher is made when there is something to watch."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self) -> None:
         self._specs: dict[str, InstanceSpec] = {}
         self._number = 0  # of the list, which changes
         self._members: dict[str, Member] = {}  # as Fleet last told of them
@@ -70,7 +69,6 @@ class WatchedInstances:
             if known >= number:
                 ray.get(actor_by_name(FLEET).forget.remote(instance_id), timeout=FORGET_TIMEOUT_S)
                 del self._leaving[instance_id]
-                self._say(f"{instance_id} has left")
 
     def first_looks(self, within_s: float, timeout_s: float) -> dict[str, FirstLook]:
         """Returns once the Watcher has looked at each, or that takes too long. timeout_s: for its start. Raises

@@ -15,7 +15,15 @@ from dualmap.router.apis.routes import error_shape, find_api
 from dualmap.router.envoy import ext_proc
 from dualmap.router.envoy.pick import Pick
 from dualmap.router.http.http_request import HttpRequest
-from dualmap.router.http.openai_errors import ErrorShape, HttpError, body_too_large, not_here, unavailable
+from dualmap.router.http.openai_errors import (
+    ErrorShape,
+    HttpError,
+    bad_gateway,
+    body_too_large,
+    error_body,
+    not_here,
+    unavailable,
+)
 from dualmap.router.requests.admission import Admission
 from dualmap.router.requests.asked import Arrived
 from dualmap.router.requests.driver import RequestDriver
@@ -23,6 +31,8 @@ from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import ServedElsewhere
 
 EVENT_STREAM = b"text/event-stream"
+HEADLESS = ("request_body", "request_trailers")
+OUT_OF_ORDER = "A proxy must send the picker a request's headers once and first (request_header_mode: SEND)."
 
 
 class Picker:
@@ -122,7 +132,11 @@ class _Carried:
 
     async def take(self, message: pb.ProcessingRequest) -> AsyncIterator[pb.ProcessingResponse]:
         """The answers to a message, in order."""
-        match message.WhichOneof("request"):
+        kind = message.WhichOneof("request")
+        if kind in (HEADLESS if self._request is None else ("request_headers",)):
+            yield ext_proc.refusal(bad_gateway(OUT_OF_ORDER), error_body)
+            return
+        match kind:
             case "request_headers":
                 self._modes = ext_proc.body_modes(message)
                 self._subset = ext_proc.subset_hint(message)
@@ -201,10 +215,13 @@ class _Carried:
         headers = ext_proc.read_headers(message.response_headers.headers)
         endpoint = ext_proc.served_by(message)
         self._picker.note_served(pick, endpoint)
+        if pick.running is None:  # it was over when the proxy went elsewhere
+            return ext_proc.nothing_to_do("response_headers")
         instance_id = pick.running.dispatch.instance_id
         self._answered = True
         event_stream = headers.get("content-type", b"").startswith(EVENT_STREAM)
-        pick.answered(int(headers.get(":status", b"0")), event_stream, bool(endpoint))
+        status = headers.get(":status", b"")
+        pick.answered(int(status) if status.isdigit() else 0, event_stream, bool(endpoint))
         if message.response_headers.end_of_stream:
             pick.end()
         return ext_proc.answer_headers(instance_id)

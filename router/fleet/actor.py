@@ -1,9 +1,13 @@
 """Fleet's process: a Ray actor around FleetCore, which it tells the time."""
 
 import time
+from collections.abc import Callable
 
+from dualmap.router.fleet.log_events import log_events
 from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.fleet.event_board import EventNews
 from dualmap.scheduler.fleet.fleet_core import FleetCore
+from dualmap.scheduler.fleet.fleet_event import FleetEvent
 from dualmap.scheduler.fleet.member import Member
 from dualmap.scheduler.fleet.messages import (
     ALL_KNOWN,
@@ -23,7 +27,14 @@ class Fleet:
     """Each method is FleetCore's of the same name; those of adapters are AdapterBoard's. What it tells bears numbers
     above those of any Fleet before it."""
 
-    def __init__(self, expected: tuple[str, ...], configs: dict[str, SchedulerConfig]) -> None:
+    def __init__(
+        self,
+        expected: tuple[str, ...],
+        configs: dict[str, SchedulerConfig],
+        open_log: Callable[[], object] = lambda: None,
+    ) -> None:
+        """open_log: returns what has to live as long as lines are logged."""
+        self._log = open_log()
         self._core = FleetCore(expected, configs, time.monotonic(), first_number=time.time_ns(), unix_now=time.time())
 
     async def report(
@@ -70,7 +81,19 @@ class Fleet:
         return True
 
     async def sync(self, report: GatewayReport) -> FleetNews:
-        return self._core.sync(report, time.monotonic())
+        news = self._core.sync(report, time.monotonic())
+        log_events(self._core.teller.board.take_unlogged())
+        return news
 
-    async def state(self, plan: PoolPlan | None = None) -> FleetState:
-        return self._core.state(time.monotonic(), plan)
+    async def state(self, plan: PoolPlan | None = None, events: tuple[FleetEvent, ...] = ()) -> FleetState:
+        """events: that the caller knows of."""
+        return (await self.follow(0, events, plan))[0]
+
+    async def follow(
+        self, known: int, events: tuple[FleetEvent, ...] = (), plan: PoolPlan | None = None
+    ) -> tuple[FleetState, EventNews | None]:
+        """The same, and what happened since the number known."""
+        state = self._core.state(time.monotonic(), plan)
+        news = self._core.events(known, events)
+        log_events(self._core.teller.board.take_unlogged())
+        return state, news

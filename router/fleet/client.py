@@ -7,6 +7,7 @@ import ray
 from ray.exceptions import RayError
 
 from dualmap.router.fleet.actor_by_name import FLEET, actor_by_name
+from dualmap.scheduler.fleet.fleet_event import FleetEvent
 from dualmap.scheduler.fleet.member import Member
 from dualmap.scheduler.fleet.messages import (
     Beat,
@@ -41,9 +42,9 @@ class FleetClient:
         news: FleetNews | None = await self._call("sync", report)
         return news
 
-    async def state(self, plan: PoolPlan | None) -> FleetState | None:
-        """plan: the caller's, for gateways to show. None while Fleet is away."""
-        state: FleetState | None = await self._call("state", plan)
+    async def state(self, plan: PoolPlan | None, events: tuple[FleetEvent, ...] = ()) -> FleetState | None:
+        """plan, events: the caller's, for gateways to show. None while Fleet is away."""
+        state: FleetState | None = await self._call("state", plan, events)
         return state
 
     async def forget(self, instance_id: str) -> bool:

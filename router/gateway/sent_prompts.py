@@ -1,11 +1,10 @@
 """The prompts that this gateway has sent, until the other gateways are told of them."""
 
-from collections import deque
-
 from dualmap.scheduler.fleet.messages import Sent
+from dualmap.scheduler.fleet.prompt_log import PromptLog
 from dualmap.scheduler.request import Request
 
-MAX_SENT = 10_000  # kept until Fleet has been told
+MAX_SENT_BLOCKS = 250_000  # kept until Fleet has been told: ten busy seconds, 10 MB
 
 
 class SentPrompts:
@@ -13,7 +12,7 @@ class SentPrompts:
 
     def __init__(self) -> None:
         self.wanted = False
-        self._sent: deque[Sent] = deque(maxlen=MAX_SENT)
+        self._sent: PromptLog[Sent] = PromptLog(MAX_SENT_BLOCKS)
 
     def note(self, instance_id: str, request: Request) -> None:
         """The request went to the instance."""

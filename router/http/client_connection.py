@@ -58,7 +58,7 @@ class ClientConnection(asyncio.Protocol):
         self._service = service
         self._limits = limits
         self._clock = clock
-        self._reader = RequestReader(limits, service.check_head, clock)
+        self._reader: RequestReader  # not before there is a connection: with TLS it may not come to that
         self._beginning = False
         self._reading_paused = False
         self._request = NO_REQUEST  # being answered
@@ -70,6 +70,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self._reader = RequestReader(self._limits, self._service.check_head, self._clock)
         self._quiet_since = self._clock()
         if len(self._service.clients) >= self._limits.max_connections:
             self._reader.refuse(unavailable("Too many connections."))
@@ -153,10 +154,15 @@ class ClientConnection(asyncio.Protocol):
         if reader.request is not None:
             self._send_continue_if_due(reader.request)
 
-    def close_if_idle(self) -> None:
-        """Close now if no request is being read or answered."""
-        if self.answering is None and self._reader.request is None and not self._reader.ready:
+    def close_if_idle(self, idle_s: float = 0.0) -> None:
+        """Close now if no request is being read or answered, and none was for so long."""
+        if self.answering is None and not self.has_more and self._clock() - self._quiet_since >= idle_s:
             self.transport.close()
+
+    @property
+    def has_more(self) -> bool:
+        """Some of a request behind the one being answered has come."""
+        return self._reader.request is not None or bool(self._reader.ready)
 
     @property
     def has_unsent(self) -> bool:

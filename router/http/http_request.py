@@ -42,6 +42,8 @@ NOTED = (
 )
 
 
+# Of a host and its port (RFC 3986, section 3.2; without what stands before an @, RFC 9110, section 4.2.4).
+_OF_HOSTS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=%:[]"
 _LISTS = frozenset({b"connection", b"content-encoding", b"transfer-encoding"})  # noted whole, over several lines
 
 
@@ -156,14 +158,17 @@ class HttpRequest:
             return bad_request(f"HTTP/{version} is not supported here.")
         if wrong_target is not None:
             return wrong_target
-        if self.repeated_host or (b"host" not in fields and not self.http10):
+        host = fields.get(b"host")
+        if self.repeated_host or (host is None and not self.http10):
             return bad_request("There must be exactly one Host header.")
+        if host and host.translate(None, _OF_HOSTS):
+            return bad_request("The Host header is no host with or without a port.")
         if b"content-length" in fields:
             self.content_length = int(fields[b"content-length"])
             self.has_body = self.content_length > 0
         if b"transfer-encoding" in fields:
             self.has_body = True
-            if self.http10 or fields[b"transfer-encoding"].lower() != b"chunked":
+            if self.http10 or fields[b"transfer-encoding"].rstrip(b" \t").lower() != b"chunked":
                 return bad_request("The only Transfer-Encoding can be `chunked`, and only in HTTP/1.1.")
         if b"connection" in fields and (names := named_by_connection(fields[b"connection"])):
             self.forwarded = without_fields(self.forwarded, names)

@@ -18,7 +18,7 @@ def in_utf8(body: bytes) -> bytes:
         return body[3:]
     if body[:64].decode(encoding, "ignore").lstrip(_SPACE_AND_BOM)[:1] not in ("{", "["):
         return body
-    try:
-        return body.decode(encoding).encode()
+    try:  # halves of surrogate pairs stay what they are
+        return body.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
     except UnicodeError:
         return body

@@ -12,8 +12,13 @@ from dualmap.router.http.instance_head import InstanceHead
 from dualmap.scheduler.events import FailureCause
 
 JOINED_BODY_BYTES = 64 * 1024  # up to here a copy is cheaper than the bookkeeping of a gathered write
+CONTINUE_STATUS = 100
 SWITCHING_STATUS = 101
 FIRST_FINAL_STATUS = 200
+
+
+class NoAnswerError(Exception):
+    """A status that is none, or an interim answer with a body (RFC 9112, section 6.3)."""
 
 
 class ConnectionOwner(Protocol):
@@ -56,7 +61,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool = pool
         self._clock = clock
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # set before any other callback
-        self._parser = HttpResponseParser(self)
+        self._parser: HttpResponseParser  # from when there is a connection to when there is none: it refers back here
         self._sink: AnswerSink | None = None
         self._head = AnswerHead()  # being read
         self._answer: AnswerHead | None = None  # the head of a complete answer
@@ -104,6 +109,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._parser = HttpResponseParser(self)
 
     def data_received(self, data: bytes) -> None:
         sink = self._sink
@@ -114,9 +120,9 @@ class UpstreamConnection(asyncio.Protocol):
         pieces = self._pieces
         try:
             self._parser.feed_data(data)
-        except HttpParserCallbackError as error:
-            raise error.__context__ or error from None
-        except (HttpParserError, HttpParserUpgrade):
+        except (HttpParserError, HttpParserUpgrade) as error:
+            if isinstance(error, HttpParserCallbackError) and not isinstance(error.__context__, NoAnswerError):
+                raise error.__context__ or error from None
             if self._answer is None:
                 self._fail(sink, FailureCause.BROKEN)
                 return
@@ -132,7 +138,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)
-        del self._parser  # which refers back here: else both would wait for the garbage collector
+        del self._parser  # else both would wait for the garbage collector
         sink = self._sink
         if sink is None:
             return
@@ -142,7 +148,7 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             sink.attempt_failed(FailureCause.BROKEN)
 
-    # The parser's callbacks; none may raise.
+    # The parser's callbacks; none may raise but NoAnswerError.
 
     def on_message_begin(self) -> None:
         if self._answer is not None:  # a second answer to one request: kept apart, and dropped with the connection
@@ -163,9 +169,13 @@ class UpstreamConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         parser, head = self._parser, self._head
         head.complete(parser.get_status_code(), parser.should_keep_alive(), self._pool.head)
-        if self._bodiless and head.status >= FIRST_FINAL_STATUS and self._answer is None:
+        if head.status < FIRST_FINAL_STATUS:
+            if head.status < CONTINUE_STATUS or head.content_length or head.chunked:
+                raise NoAnswerError
+        elif self._bodiless and self._answer is None:
             head.bodiless, head.keep_alive = True, False  # the parser waits for a body
             self._answer = head
+            self._pieces = []  # whatever comes is none of it
 
     def on_body(self, piece: bytes) -> None:
         self._pieces.append(piece)

@@ -125,7 +125,7 @@ def replay(
             break
         started_t = record.t if started_t is None else started_t
         before = time.process_time()
-        commands, error = _handle(core, record)
+        commands, error = handle_again(core, record)
         done.cpu_s += time.process_time() - before
         done.events += 1
         done.commands += len(commands)
@@ -141,7 +141,8 @@ def replay(
     return done
 
 
-def _handle(core: Scheduler, record: Record) -> tuple[tuple[Command, ...], str]:
+def handle_again(core: Scheduler, record: Record) -> tuple[tuple[Command, ...], str]:
+    """What the core does with a recorded event: its commands, or the error that it raises."""
     try:
         return tuple(core.handle(record.event, record.t)), ""
     except Exception as error:  # one that was raised when it was recorded, too, is no difference

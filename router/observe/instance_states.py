@@ -1,25 +1,25 @@
 """The state of each instance as a gateway shows it: what Fleet says of it, and of a ready one whether it does well."""
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from statistics import median_low
 from typing import Any, NamedTuple
 
 from dualmap.scheduler.core import Scheduler
+from dualmap.scheduler.fleet.fleet_event import EventKind, FleetEvent
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.instance.reported_load import STALE_AFTER_S
-
-logger = logging.getLogger(__name__)
 
 SUSPECT = "suspect"  # a request could not be sent there, or was broken off; it is left alone for a moment
 SLOW = "slow"
 SLOW_FACTOR = 2.0  # of what the instances of its pool need for a token of prefill work
-GONE = "gone"
 CONDITIONS = (SUSPECT, SLOW)  # of a ready one
-HOW_READY = (*CONDITIONS, MemberState.READY.value)
-BAD = (*CONDITIONS, MemberState.LOST.value)
-CALM_S = 10.0  # whether a ready instance does well is logged no more often than this
+TOLD = {
+    SUSPECT: EventKind.INSTANCE_SUSPECT,
+    SLOW: EventKind.INSTANCE_SLOW,
+    MemberState.READY.value: EventKind.INSTANCE_WELL,
+}
+CALM_S = 10.0  # whether a ready instance does well is told no more often than this
 
 
 class InstanceState(NamedTuple):
@@ -32,27 +32,31 @@ class InstanceState(NamedTuple):
 
 
 class InstanceStates:
-    """schedulers: by pool. clock: theirs."""
+    """schedulers: by pool. clock: theirs. tell: is told whether ready instances do well; all else Fleet tells."""
 
     def __init__(
         self,
         schedulers: Mapping[str, Scheduler],
         clock: Callable[[], float],
+        gateway_id: str,
+        tell: Callable[[FleetEvent], None],
         unix_clock: Callable[[], float] = time.time,
     ) -> None:
         self._schedulers = schedulers
         self._clock = clock
+        self._gateway_id = gateway_id
+        self._tell = tell
         self._unix_clock = unix_clock
         self._members: tuple[Member, ...] = ()
         self._states: dict[str, InstanceState] = {}
-        self._logged: dict[str, tuple[str, int, float]] = {}  # state, incarnation, until when no more of how it does
+        self._told: dict[str, tuple[str, float]] = {}  # how a ready one does, until when no more of it
 
     def apply_membership(self, membership: Membership) -> None:
         self._members = membership.members
         self.look()
 
     def look(self) -> Mapping[str, InstanceState]:
-        """Of all instances at this moment; what has changed is logged."""
+        """Of all instances at this moment; what has changed of how ready ones do is told."""
         now, unix_now = self._clock(), self._unix_clock()
         slow = {i: why for scheduler in self._schedulers.values() for i, why in _slow(scheduler)}
         before, self._states = self._states, {}
@@ -60,10 +64,9 @@ class InstanceStates:
             name, reason = self._how(member, slow, now)
             since = _since(member, name, before.get(member.instance_id), unix_now)
             self._states[member.instance_id] = InstanceState(name, reason, since, member.since)
-            self._log(member.instance_id, name, reason, now, member.incarnation)
+            self._note(member, name, reason, now, unix_now)
         for instance_id in before.keys() - self._states.keys():
-            self._log(instance_id, GONE, "", now)
-            del self._logged[instance_id]
+            self._told.pop(instance_id, None)
         return self._states
 
     def describe(self) -> dict[str, dict[str, Any]]:
@@ -97,15 +100,21 @@ class InstanceStates:
             return SLOW, slow[member.instance_id]
         return member.state.value, member.reason
 
-    def _log(self, instance_id: str, name: str, reason: str, now: float, incarnation: int = 0) -> None:
-        was, known, calm_until = self._logged.get(instance_id, ("", incarnation, now))
-        ready = name in HOW_READY and was in HOW_READY
-        only_how = ready and known == incarnation
-        if (name == was and (only_how or not ready)) or (only_how and now < calm_until):
-            return
-        self._logged[instance_id] = name, incarnation, now + CALM_S if only_how else now
-        fields = {"instance": instance_id, "from": was or "unknown", "to": name, "reason": reason}
-        logger.log(logging.WARNING if name in BAD else logging.INFO, "instance state", extra=fields)
+    def _note(self, member: Member, name: str, reason: str, now: float, unix_now: float) -> None:
+        was, calm_until = self._told.get(member.instance_id, (MemberState.READY.value, now))
+        if name not in TOLD:
+            self._told.pop(member.instance_id, None)
+        elif name != was and now >= calm_until:
+            self._told[member.instance_id] = name, now + CALM_S
+            event = FleetEvent(
+                at=unix_now,
+                kind=TOLD[name],
+                pool=member.pool,
+                instance_id=member.instance_id,
+                gateway=self._gateway_id,
+                reason=reason,
+            )
+            self._tell(event)
 
 
 def _since(member: Member, name: str, before: InstanceState | None, unix_now: float) -> float:

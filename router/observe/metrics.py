@@ -16,6 +16,7 @@ from dualmap.router.observe.reloads import Reloads
 from dualmap.scheduler.commands import RejectReason
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.events import FailureCause
+from dualmap.scheduler.fleet.fleet_event import EventKind
 from dualmap.scheduler.fleet.member import Membership, MemberState
 from dualmap.scheduler.fleet.messages import PoolPlan
 from dualmap.scheduler.request import ChoiceReason
@@ -80,6 +81,7 @@ class GatewayMetrics(Collector):
         self._tokenized: Callable[[], Mapping[str, int]] | None = None
         self._plans: Callable[[], Sequence[PoolPlan]] = tuple
         self._states: Callable[[], Mapping[str, InstanceState]] = dict
+        self._events: Callable[[], Mapping[EventKind, int]] = dict
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -94,10 +96,11 @@ class GatewayMetrics(Collector):
         tokenized: Callable[[], Mapping[str, int]] | None = None,
         plans: Callable[[], Sequence[PoolPlan]] = tuple,
         states: Callable[[], Mapping[str, InstanceState]] = dict,
+        events: Callable[[], Mapping[EventKind, int]] = dict,
     ) -> None:
         """Name what is read at each scrape. schedulers: by pool. gauges: of the gateway's own.
         signal_ages: seconds, by instance and signal. tokenized: prompts by what became of their tokens; None without a
-        tokenizer. plans: of the pools that are scaled. states: by instance."""
+        tokenizer. plans: of the pools that are scaled. states: by instance. events: of the fleet, by kind."""
         self._schedulers = schedulers
         self._membership = membership
         self._gauges = gauges
@@ -105,6 +108,7 @@ class GatewayMetrics(Collector):
         self._tokenized = tokenized
         self._plans = plans
         self._states = states
+        self._events = events
 
     def scrape(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -165,6 +169,12 @@ class GatewayMetrics(Collector):
             for outcome, count in self._tokenized().items():
                 outcomes.add_metric([outcome], count)
             yield outcomes
+        yield _counter(
+            "dualmap_fleet_events",
+            "Events of the fleet that this gateway has heard of, by kind: each gateway counts all of them.",
+            "kind",
+            self._events().items(),
+        )
         yield from _reload_metrics(self.reloads)
         ages = GaugeMetricFamily(
             "dualmap_instance_signal_age_seconds",
@@ -305,6 +315,7 @@ def _scheduler_metrics(schedulers: Sequence[Scheduler]) -> Iterable[Metric]:
         ("waiting_tokens", "Prefill work that waits in the gateway, in tokens.", [v.waiting_tokens for v in views]),
         ("prefill_tokens", "Prefill work sent and not done, in tokens.", [v.booked_prefill_tokens for v in views]),
         ("kv_tokens", "KV cache booked by what runs there.", [v.booked_kv_tokens for v in views]),
+        ("cached_blocks", "Blocks of prompts that it is believed to hold.", [len(v.cache) for v in views]),
         (
             "foreign_requests",
             "Requests there that no gateway has sent.",

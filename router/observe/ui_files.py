@@ -16,6 +16,7 @@ NAMES = (
     "prefixes.js",
     "instances.js",
     "timelines.js",
+    "events.js",
     "lists.js",
 )
 UI_PATHS = {"/ui": "page.html"} | {f"/ui/{name}": name for name in NAMES}

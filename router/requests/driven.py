@@ -7,6 +7,7 @@ from dualmap.router.apis.usage import Usage
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.http.upstream_pool import UpstreamPool
+from dualmap.router.requests.answer_spool import SpoolRoom
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import Phase
@@ -104,6 +105,8 @@ class Driven(Protocol):
 
 class DrivenOwner(Protocol):
     """Who is told what becomes of a request, so that the books of the core follow: its driver."""
+
+    spool_room: SpoolRoom
 
     def first_byte(self, driven: Driven, run: Run) -> None: ...
 

@@ -11,6 +11,8 @@ from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, failed, rejected, stopping
 from dualmap.router.observe.metrics import REJECTIONS, Continuation, GatewayMetrics, Outcome
 from dualmap.router.requests.admission import Admission, NotAdmittedError
+from dualmap.router.requests.answer_spool import SpoolRoom
+from dualmap.router.requests.carried import BEGUN_PHASES, NOT_ITS_END, Carried
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven, Run
 from dualmap.router.requests.instance_connections import InstanceConnections
@@ -19,6 +21,7 @@ from dualmap.router.requests.request_watcher import RequestWatcher
 from dualmap.router.requests.stateful import Stateful
 from dualmap.router.requests.token_arrival import TokenArrival
 from dualmap.scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason, TellOthers
+from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.events import (
     Event,
     FailureCause,
@@ -28,6 +31,7 @@ from dualmap.scheduler.events import (
     RequestFailed,
     RequestFinished,
 )
+from dualmap.scheduler.fleet.membership_events import MembershipEvent
 
 OK_STATUS = 200
 FIRST_ERROR_STATUS = 400
@@ -37,10 +41,10 @@ FIRST_SERVER_ERROR_STATUS = 500
 class RequestDriver:
     """exchanges: requests that the core knows, or soon will, by id. dispatched: is told of each request that goes out.
     watchers: of each that comes and ends. first_token_came: of each stream that begins, and how many seconds after its
-    request. tell_others: a core wants the other gateways to know of its books at once. by_tokens: names the prompts of
-    a core by their tokens; None: all are known by their texts. max_continuations: how many times a stream may go on
-    elsewhere. stateful: finds who keeps what a request goes on
-    from."""
+    request. spool_room: for plain answers that are long. tell_others: a core wants the other gateways to know of its
+    books at once. by_tokens: names the prompts of a core by their tokens; None: all are known by their texts.
+    max_continuations: how many times a stream may go on elsewhere. stateful: finds who keeps what a request goes on
+    from. carried: what became of requests of instances that failed."""
 
     def __init__(
         self,
@@ -52,6 +56,8 @@ class RequestDriver:
     ) -> None:
         self.stateful = Stateful(admission.cores, self.arrive, self.refuse)
         self.exchanges: dict[str, Driven] = {}
+        self.spool_room = SpoolRoom()
+        self.carried = Carried(self.exchanges, clock)
         self.dispatched: Callable[[Dispatch], None] = lambda dispatch: None
         self.first_token_came: Callable[[Dispatch, float], None] = lambda dispatch, ttft_s: None
         self.tell_others: Callable[[], None] = lambda: None
@@ -76,6 +82,13 @@ class RequestDriver:
         """Give the core of a pool an event, and carry out what it orders."""
         for command in core.handle(event, self._clock()):
             self._apply[type(command)](command)
+
+    def change_members(self, event: MembershipEvent, core: Core, scheduler: Scheduler) -> None:
+        """The same with instances that come and go; what becomes of requests of one that is lost is noted."""
+        running = self.carried.before(event, scheduler)
+        self.handle(event, core)
+        if running is not None:
+            self.carried.after(event.instance_id, running)
 
     # Requests, as the service or the picker brings them.
 
@@ -184,8 +197,11 @@ class RequestDriver:
 
     def attempt_failed(self, driven: Driven, run: Run, cause: FailureCause) -> None:
         self._metrics.failures[cause] += 1
+        begun, instance_id = driven.phase in BEGUN_PHASES, run.dispatch.instance_id
         event = RequestFailed(driven.arrived.id, run.dispatch.attempt, run.sent_pieces, cause=cause)
         self.handle(event, driven.asked.core)
+        if cause not in NOT_ITS_END:
+            self.carried.note(instance_id, driven.arrived.id, begun)
 
     def cancelled(self, driven: Driven) -> None:
         del self.exchanges[driven.arrived.id]

@@ -29,7 +29,7 @@ CALL_TIMEOUT_S = 5.0  # of a call to an instance's actor; it is made again
 class Autoscaler:
     def __init__(self, scaled: Scaled, log_path: Path) -> None:
         self._scaler = Scaler(scaled)
-        self._log = PlanLog(log_path)
+        self._log = PlanLog(log_path, scaled.pool_name)
         self._fleet = FleetClient()
         self._rolling: RollingRestart | None = None
         self._looked = asyncio.Event()
@@ -122,7 +122,10 @@ class Autoscaler:
 
     async def _look(self) -> None:
         scaler, rolling = self._scaler, self._rolling
-        state = await self._fleet.state(scaler.pool_plan)
+        told = tuple(self._log.untold)
+        state = await self._fleet.state(scaler.pool_plan, told)
+        for _ in told if state is not None else ():
+            self._log.untold.popleft()
         turn, extra = (rolling.instance_id, rolling.extra) if rolling else (None, None)
         draining = scaler.look(state, time.monotonic(), turn, extra)
         if scaler.informed:

@@ -6,18 +6,23 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from dualmap.scheduler.fleet.fleet_event import EventKind, FleetEvent
 from dualmap.scheduler.fleet.scaling_plan import ScalingPlan
 
 logger = logging.getLogger(__name__)
 
 PLANS_KEPT = 50
+MOST_UNTOLD = 50
 
 
 class PlanLog:
-    """plans: as plain values, the last one last. at: seconds since 1970."""
+    """plans: as plain values, the last one last. at: seconds since 1970. untold: those that acted, for Fleet to
+    tell."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, pool: str = "") -> None:
         self._path = path
+        self._pool = pool
+        self.untold: deque[FleetEvent] = deque(maxlen=MOST_UNTOLD)
         self.plans: deque[dict[str, Any]] = deque(maxlen=PLANS_KEPT)
 
     def note(self, plan: ScalingPlan, dry_run: bool) -> None:
@@ -30,8 +35,20 @@ class PlanLog:
         if plan.start or plan.drain:
             what = f"start {plan.start}" if plan.start else f"drain {', '.join(plan.drain)}"
             only = "dry run: " if dry_run else ""
+            if not dry_run:
+                self.untold.append(self._event(plan))
             try:
                 with self._path.open("a") as log:
                     log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {only}{what}: {plan.reason}\n")
             except OSError:
                 logger.exception("a plan is not in %s", self._path)
+
+    def _event(self, plan: ScalingPlan) -> FleetEvent:
+        act = ("start", plan.start) if plan.start else ("drain", ", ".join(plan.drain))
+        return FleetEvent(
+            at=time.time(),
+            kind=EventKind.SCALING_ACTED,
+            pool=self._pool,
+            reason=plan.reason,
+            fields=(("replicas", plan.replicas), act),
+        )

@@ -22,6 +22,14 @@ from dualmap.scheduler.request import ChoiceReason
 # An instance that shuts down aborts each new request at once, one that wants another key refuses each: it would look
 # idle and attract more. Not ERROR, which a request may bring about wherever it runs.
 SUSPICIOUS = (FailureCause.CONNECT, FailureCause.ABORTED, FailureCause.UNAUTHORIZED)
+# The instance has computed nothing of the prompt.
+NEVER_RAN = (
+    FailureCause.CONNECT,
+    FailureCause.REFUSED,
+    FailureCause.UNAUTHORIZED,
+    FailureCause.NOT_HERE,
+    FailureCause.TOO_LONG,
+)
 
 
 def first_token(books: Books, event: FirstToken, now: float, commands: list[Command]) -> bool:
@@ -86,8 +94,11 @@ def request_failed(books: Books, event: RequestFailed, now: float, commands: lis
     attempt = books.running(event.request_id, event.attempt)
     if attempt is None:
         return False
+    view = books.instances[attempt.instance_id]
+    if event.cause in NEVER_RAN:
+        view.never_ran(attempt)
     if event.cause in SUSPICIOUS:
-        suspect(books, books.instances[attempt.instance_id], now, commands)
+        suspect(books, view, now, commands)
     end(books, attempt, Ending.FAILED, now, commands)
     recover(books, attempt, event.tokens_sent, event.cause, now, commands)
     return True

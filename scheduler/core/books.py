@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from dualmap.scheduler.answer_lengths import AnswerLengths
-from dualmap.scheduler.attempt import Attempt, AttemptState, Ending
+from dualmap.scheduler.attempt import LEADING_BLOCKS, Attempt, AttemptState, Ending
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import ServedModel
 from dualmap.scheduler.holders import Holders
@@ -22,12 +22,13 @@ from dualmap.scheduler.stats import SchedulerStats
 from dualmap.scheduler.time_outs import TimeOuts
 from dualmap.scheduler.untold import Untold
 
-REMEMBERED = 256  # attempts that are over, for stories: each has the blocks of its prompt
+REMEMBERED = 256  # attempts that are over, for stories
 
 
 class Books:
     """config: LIVE_SETTINGS of it may change. version: counts changes of membership.
     loads: of ready instances. attempts: by request id, every request in flight. ended: the last that are over.
+    long_ended: of those since the last tick, the ones with long prompts, which their next attempts still may need.
     paces: by the models that instances serve. offers: what ready instances serve. suspects: instances that are left
     alone for a while.
     holding: instances where one waits so that others have their tokens in time. slow: those that have joined others at
@@ -48,6 +49,7 @@ class Books:
         self.instances: dict[str, InstanceView] = {}
         self.attempts: dict[str, Attempt] = {}
         self.ended: deque[Attempt] = deque(maxlen=REMEMBERED)
+        self.long_ended: list[Attempt] = []
         self.stats = SchedulerStats()
         self.version = 0
         self.suspects: set[str] = set()
@@ -109,6 +111,14 @@ class Books:
             view.release(attempt)
         attempt.end(ending, now)
         self.ended.append(attempt)
+        if len(attempt.request.blocks) > LEADING_BLOCKS:
+            self.long_ended.append(attempt)
+
+    def shorten_ended(self) -> None:
+        """Who tells of attempts keeps thousands of them, and a prompt of megabytes has thousands of blocks."""
+        for attempt in self.long_ended:
+            attempt.shorten()
+        self.long_ended.clear()
 
     def check(self) -> None:
         """Raise AssertionError that names the book and what is wrong in it; cost: all that is kept is looked at."""

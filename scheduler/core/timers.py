@@ -16,6 +16,7 @@ LOOK_INTERVAL_S = 1.0  # how often what instances say, and how fast they are, is
 def tick(books: Books, now: float, commands: list[Command]) -> None:
     _end_timed_out(books, now, commands)  # before anything starts: none of these shall
     _assume_first_tokens(books, now, commands)
+    books.shorten_ended()
     books.suspects = {i for i in books.suspects if books.instances[i].suspect_until > now}
     if books.untold.is_unanswered(now):
         for view in books.instances.values():

@@ -7,6 +7,9 @@ from dataclasses import replace
 
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.fleet.agreed_depths import AgreedDepths
+from dualmap.scheduler.fleet.event_board import EventNews
+from dualmap.scheduler.fleet.fleet_event import FleetEvent
+from dualmap.scheduler.fleet.fleet_teller import FleetTeller
 from dualmap.scheduler.fleet.load_board import LoadBoard
 from dualmap.scheduler.fleet.member import SERVING, Member, Membership, MemberState
 from dualmap.scheduler.fleet.messages import Beat, FleetNews, FleetState, GatewayReport, PoolPlan
@@ -25,7 +28,7 @@ AWAY_S = 1.0  # nobody called for so long: it was Fleet's process that stood sti
 class FleetCore:
     """Keeps no state that the reports of instances and gateways do not bring back: after a restart it settles, then
     publishes an epoch higher than any a gateway knows. `now` is in seconds of any monotonic clock, the same one at each
-    call. adapters: what was loaded while servers run."""
+    call. adapters: what was loaded while servers run. teller: tells people what happens."""
 
     def __init__(
         self,
@@ -48,8 +51,9 @@ class FleetCore:
         self._states = StateBoard(first_number)
         self.adapters = AdapterBoard(first_number)
         self._depths = AgreedDepths(configs)
+        self.teller = FleetTeller(first_number)
         self._plans: dict[str, PoolPlan] = {}
-        self._epoch = 0
+        self._epoch = self._moved_to = 0
         self._changed = True
         self._counted = True  # how many members there are for each model, in the depths
         self._retold = False  # a member differs in what gateways only show
@@ -71,6 +75,7 @@ class FleetCore:
         self._reported_at[instance_id] = now
         if known != member:
             self._members[instance_id] = member
+            self.teller.note(member, now, self._unix(now))
             last_word = member.state is MemberState.STOPPED  # it is forgotten next
             if known is not None and known.is_same_to_gateways(member) and not last_word:
                 self._retold = True
@@ -98,6 +103,7 @@ class FleetCore:
         if member is not None:
             del self._reported_at[instance_id]
             self._removed[instance_id] = member.incarnation
+            self.teller.forget(member, self._unix(self._called_at))
             self._signals.forget(instance_id)
             self._members_changed()
 
@@ -117,13 +123,17 @@ class FleetCore:
         self._states.put(report.states)
         states = self._states.news(report.states_heard)
         self._take_over(report.members)
+        self.teller.note_gateway(report, self._unix(now))
         if not self._is_settled(report):
             tell_members = report.epoch > self._epoch and not report.members
-            return FleetNews(tell_depths=tell_depths, tell_members=tell_members, states=states)
+            events = self.events(report.events_heard)
+            return FleetNews(tell_depths=tell_depths, tell_members=tell_members, states=states, events=events)
         self._lose_silent()
+        self.teller.begin(self._members, report.epoch > self._epoch, now, self._unix(now))
         retell = self._retold and self._called_at - self._published_at >= RETELL_S
         if self._changed or retell or report.epoch > self._epoch:
             self._epoch = max(self._epoch, report.epoch) + 1
+            self._moved_to = self._epoch if self._changed else self._moved_to
             self._changed = self._retold = False
             self._published_at = self._called_at
         membership = None
@@ -141,7 +151,16 @@ class FleetCore:
             gateways=self._loads.gateways(now),
             plans=tuple(self._plans.values()),
             states=states,
+            events=self.events(report.events_heard),
         )
+
+    def events(self, known: int, told: Iterable[FleetEvent] = ()) -> EventNews | None:
+        """What happened after the number known. told: what the caller knows of."""
+        now = self._called_at
+        self.teller.put(told, self._unix(now))
+        epoch = self._moved_to + self._changed
+        self.teller.look(epoch, self._members, self._loads.gateways(now), now, self._unix(now))
+        return self.teller.board.news(known)
 
     def state(self, now: float, plan: PoolPlan | None = None) -> FleetState:
         """Of the whole deployment. plan: of the scaler that asks, for gateways to show."""
@@ -164,6 +183,9 @@ class FleetCore:
             self._reported_at = dict.fromkeys(self._reported_at, now)
             self._sure_at = now + SETTLE_S
         self._called_at = now
+
+    def _unix(self, now: float) -> float:
+        return now + self._unix_zero_s
 
     def _in_order(self) -> tuple[Member, ...]:
         return tuple(self._members[i] for i in sorted(self._members))
@@ -195,9 +217,10 @@ class FleetCore:
             silent_s = self._called_at - self._reported_at[instance_id]
             most_s = SILENCE_S if member.pid else WATCHER_SILENCE_S
             if member.state not in (MemberState.LOST, MemberState.STOPPED) and silent_s > most_s:
-                since = self._called_at + self._unix_zero_s
+                at = self._unix(self._called_at)
                 why = f"its watcher has said nothing for {most_s:g} s"
-                self._members[instance_id] = replace(member, state=MemberState.LOST, reason=why, since=since)
+                lost = self._members[instance_id] = replace(member, state=MemberState.LOST, reason=why, since=at)
+                self.teller.note(lost, self._called_at, at)
                 self._members_changed()
 
 

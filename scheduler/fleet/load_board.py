@@ -1,15 +1,30 @@
 """Fleet's board of bookings: each gateway puts up what it has booked, and is told what the others have."""
 
-from collections import deque
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad
 from dualmap.scheduler.fleet.messages import GatewayReport, GatewayState
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
+from dualmap.scheduler.fleet.prompt_log import PromptLog
 from dualmap.scheduler.gateway_loads import summed
 
 SILENT_S = 3.0  # a gateway that has not been heard of for so long is gone, and what it carried with it
-MAX_SENT_KEPT = 20_000  # prompts; a gateway that is further behind misses some of what others have in their caches
+MAX_BLOCKS_KEPT = (
+    500_000  # of prompts; a gateway that is further behind misses some of what others have in their caches
+)
+
+
+class _Numbered(NamedTuple):
+    """told: what the other gateways are told of the prompt: its instance, what that holds of it."""
+
+    number: int
+    gateway_id: str
+    told: tuple[str, tuple[int, ...]]
+
+    @property
+    def block_count(self) -> int:
+        return len(self.told[1])
 
 
 class LoadBoard:
@@ -19,8 +34,7 @@ class LoadBoard:
         """first_number: above 0, and above all that the board before this one has given."""
         self._number = first_number
         self._reports: dict[str, tuple[float, GatewayReport]] = {}  # when it came, by gateway
-        # Number, gateway, and what the others are told of the prompt: its instance, what that holds of it.
-        self._sent: deque[tuple[int, str, tuple[str, tuple[int, ...]]]] = deque(maxlen=MAX_SENT_KEPT)
+        self._sent: PromptLog[_Numbered] = PromptLog(MAX_BLOCKS_KEPT)
         self._totals: dict[str, PoolTotals] = {}
 
     def put(self, report: GatewayReport, now: float) -> None:
@@ -30,7 +44,7 @@ class LoadBoard:
         for sent in report.sent:
             if sent.blocks:
                 self._number += 1
-                self._sent.append((self._number, report.gateway_id, (sent.instance_id, sent.blocks)))
+                self._sent.append(_Numbered(self._number, report.gateway_id, (sent.instance_id, sent.blocks)))
         self._reports = {i: (at, known) for i, (at, known) in self._reports.items() if now - at <= SILENT_S}
 
     def others(self, gateway_id: str, heard: int, now: float) -> tuple[GatewayLoads | None, int]:
@@ -62,7 +76,7 @@ class LoadBoard:
 
     def gateways(self, now: float) -> tuple[GatewayState, ...]:
         return tuple(
-            GatewayState(i, report.epoch, report.admin, age_s=now - at)
+            GatewayState(i, report.epoch, report.admin, age_s=now - at, leaving=report.leaving)
             for i, (at, report) in sorted(self._reports.items())
             if now - at <= SILENT_S
         )

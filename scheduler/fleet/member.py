@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from dualmap.scheduler.events import InstanceCapacity, ServedModel
 from dualmap.scheduler.fleet.endpoint import Endpoint
@@ -23,12 +23,19 @@ class MemberState(StrEnum):
 SERVING = (MemberState.READY, MemberState.DRAINING)
 
 
+class ServerEnd(NamedTuple):
+    """Of a server of ours. log_line: the last one it wrote, or as much as is shown of it."""
+
+    exit_code: int
+    log_line: str
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """One instance. model_cards: the `data` entries of its GET /v1/models. pid: of its server, 0 if not ours. pool:
     which instances it serves the same model with; empty is the first one. reason: why it is in its state, for people;
     empty where there is nothing to say. since: when it came into it, in Unix seconds. started_at: when its server's
-    process began, in Unix seconds; 0 where unknown."""
+    process began, in Unix seconds; 0 where unknown. last_end: how its last server ended; None: none has."""
 
     instance_id: str
     incarnation: int
@@ -42,12 +49,14 @@ class Member:
     reason: str = ""
     since: float = 0.0
     started_at: float = 0.0
+    last_end: ServerEnd | None = None
 
     def is_same_to_gateways(self, other: "Member") -> bool:
         """Whether the other, of the same instance, differs in nothing that requests depend on."""
         if self.state not in SERVING and other.state not in SERVING:
             return True
-        return replace(self, reason=other.reason, since=other.since, started_at=other.started_at) == other
+        told = replace(self, reason=other.reason, since=other.since, started_at=other.started_at)
+        return replace(told, last_end=other.last_end) == other
 
     @property
     def adapters(self) -> tuple[str, ...]:

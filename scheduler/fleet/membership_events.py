@@ -1,17 +1,19 @@
 """What a change of membership means to the core."""
 
-from dualmap.scheduler.events import Event, InstanceDraining, InstanceJoined, InstanceLost
+from dualmap.scheduler.events import InstanceDraining, InstanceJoined, InstanceLost
 from dualmap.scheduler.fleet.member import SERVING, Member, Membership, MemberState
 
+MembershipEvent = InstanceJoined | InstanceDraining | InstanceLost
 
-def membership_events(old: Membership, new: Membership) -> list[Event]:
+
+def membership_events(old: Membership, new: Membership) -> list[MembershipEvent]:
     """Joins first, so that what a lost instance had finds the instance that replaces it. A member that is first seen
     while it drains joins when it drains no more. A higher incarnation replaces a lower one in a single event."""
     before = {m.instance_id: m for m in old.members if m.state in SERVING}
     after = {m.instance_id: m for m in new.members}
-    joined: list[Event] = []
-    draining: list[Event] = []
-    lost: list[Event] = []
+    joined: list[MembershipEvent] = []
+    draining: list[MembershipEvent] = []
+    lost: list[MembershipEvent] = []
     for member in new.members:
         known = before.get(member.instance_id)
         if member.state is MemberState.READY and (

@@ -4,6 +4,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple
 
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad, PrefixDepths
+from dualmap.scheduler.fleet.event_board import EventNews
+from dualmap.scheduler.fleet.fleet_event import FleetEvent
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.signals import InstanceSignals, SignalNews
@@ -18,6 +20,20 @@ class Sent(NamedTuple):
     blocks: tuple[int, ...]
     key_blocks: tuple[int, ...] = ()
 
+    @property
+    def block_count(self) -> int:
+        return len(self.blocks) + len(self.key_blocks)
+
+
+class CarriedRequests(NamedTuple):
+    """What became of the requests of one gateway that a lost instance had. run_elsewhere: from their beginning, since
+    their clients had nothing of an answer."""
+
+    instance_id: str
+    continued: int
+    run_elsewhere: int
+    failed: int
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayReport:
@@ -25,7 +41,9 @@ class GatewayReport:
     others sent. sent: prompts dispatched since the last report. depths: the agreed depths in use, by pool; None unless
     Fleet asked for them. admin: HOST:PORT of its admin endpoints. states: what instances keep for clients, learned
     since the last report; states_heard: up to what was heard of it. members: those in use, where Fleet asked for
-    them."""
+    them. events: what this gateway has seen happen, and carried: what became of requests of lost instances, since the
+    last report; events_heard: up to what was heard of events; told_before: all that were heard, where Fleet asked for
+    them. leaving: another gateway has taken its place; it lets its answers end."""
 
     gateway_id: str
     epoch: int = 0
@@ -41,17 +59,23 @@ class GatewayReport:
     states: tuple[StateHome, ...] = ()
     states_heard: int = 0
     members: tuple[Member, ...] = ()
+    events: tuple[FleetEvent, ...] = ()
+    carried: tuple[CarriedRequests, ...] = ()
+    events_heard: int = 0
+    told_before: tuple[FleetEvent, ...] = ()
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayState:
-    """age_s: since its last report."""
+    """age_s: since its last report. leaving: see GatewayReport."""
 
     gateway_id: str
     epoch: int
     admin: str
     _: KW_ONLY
     age_s: float
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +129,8 @@ ALL_KNOWN = ReportAnswer()
 class FleetNews:
     """What the gateway has not heard yet. others: None while it is the only one. heard: up to which prompt of others
     this is. tell_depths: Fleet does not know the agreed depths; the next report has to have them; tell_members: nor the
-    members. gateways: all there are. plans: of the pools that are scaled. states: what instances keep for clients."""
+    members. gateways: all there are. plans: of the pools that are scaled. states: what instances keep for clients.
+    events: what happened."""
 
     membership: Membership | None = None
     signals: SignalNews | None = None
@@ -118,6 +143,7 @@ class FleetNews:
     gateways: tuple[GatewayState, ...] = ()
     plans: tuple[PoolPlan, ...] = ()
     states: StateNews | None = None
+    events: EventNews | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,6 +286,20 @@ class InstanceView:
         block_tokens = attempt.request.block_tokens or self._block_tokens
         self.cache.was_right(attempt.cached_tokens < cached_tokens + block_tokens)
 
+    def never_ran(self, attempt: Attempt) -> None:
+        """The instance has computed nothing of the attempt's prompt. What others that run here share of it is theirs
+        to bring."""
+        block_tokens = attempt.request.block_tokens or self._block_tokens
+        start = attempt.first_block_brought(block_tokens)
+        blocks = attempt.request.blocks[start:]
+        kept = 0
+        for other in self.running.values():
+            shared = 0 if other is attempt else _shared_length(blocks, other.request.blocks[start:])
+            if shared:
+                other.bring(min(start, other.first_block_brought(block_tokens)))
+                kept = max(kept, shared)
+        self.cache.drop(blocks[kept:])
+
     def release(self, attempt: Attempt) -> None:
         """The attempt runs here no more, however it ended."""
         self.booked.release(attempt)
@@ -352,3 +366,8 @@ class InstanceView:
 
 def _cache_blocks(capacity: InstanceCapacity, block_tokens: int) -> int:
     return (capacity.cache_tokens or capacity.kv_tokens) // block_tokens
+
+
+def _shared_length(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+    """How many leading blocks are the same."""
+    return next((i for i, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))

@@ -9,6 +9,7 @@ from tests.docs.command_line_page import command_line_page
 from tests.docs.configuration_page import configuration_page
 from tests.docs.core_page import core_page
 from tests.docs.errors_page import errors_page
+from tests.docs.events_page import events_page
 from tests.docs.metrics_page import metrics_page
 from tests.docs.policies_page import policies_page
 from tests.docs.versions_page import versions_page
@@ -18,6 +19,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "command-line.md": command_line_page,
     "configuration.md": configuration_page,
     "errors.md": errors_page,
+    "events.md": events_page,
     "metrics.md": lambda: asyncio.run(metrics_page()),
     "policies.md": policies_page,
     "versions.md": versions_page,

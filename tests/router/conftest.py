@@ -281,6 +281,10 @@ class Fleet:
         self._clients.append(client)
         return client
 
+    def forget_clients(self) -> None:
+        """Those so far have left."""
+        self._clients.clear()
+
     def member(self, index: int, state: MemberState = MemberState.READY, **changes: Any) -> Member:
         capacity = InstanceCapacity()
         endpoint = self.instances[index].endpoint

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.vllm
 GENERATE = "/inference/v1/generate"
 COUNT = f"{MESSAGES}/count_tokens"
 MAY_HAVE_FEWER_FIELDS = (CHAT, COMPLETION, GENERATE)
+ID_FIELDS = ("token_ids", "prompt_token_ids")
 USAGE = {"stream_options": {"include_usage": True}}
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 TOOL_TURNS = [
@@ -49,11 +50,11 @@ ASKED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "completion with the ids of its tokens": (
         COMPLETION,
-        {"prompt": ["one", [5, 6]], "max_tokens": 3, "return_token_ids": True},
+        {"prompt": ["one", "two"], "max_tokens": 3, "return_token_ids": True},
     ),
     "completion with the ids of its tokens, streamed": (
         COMPLETION,
-        {"prompt": ["one", [5, 6]], "max_tokens": 3, "stream": True, "return_token_ids": True, **USAGE},
+        {"prompt": ["one", "two"], "max_tokens": 3, "stream": True, "return_token_ids": True, **USAGE},
     ),
     "response": (RESPONSES, {"input": "hi", "instructions": "be brief", "max_output_tokens": 3}),
     "response, streamed": (RESPONSES, {"input": "hi", "max_output_tokens": 3, "stream": True}),
@@ -189,6 +190,28 @@ def test_answers_have_the_same_form(name: str, simulated: SimProcess, everyday_s
     firsts = {kind_of(event): event for event in reversed(real_told)}
     for event in ours_told:
         assert_like(event[1], firsts[kind_of(event)][1], kind_of(event), may_be_fewer=may_be_fewer)
+
+
+@pytest.mark.parametrize("ids", [{"return_token_ids": True}, {}], ids=["with ids", "without"])
+@pytest.mark.parametrize(
+    "asked", [(CHAT, {"messages": HI}), (COMPLETION, {"prompt": [5, 6]})], ids=lambda each: each[0]
+)
+def test_streams_have_the_same_fields_in_the_same_order(
+    asked: tuple[str, dict[str, Any]], ids: dict[str, bool], simulated: SimProcess, everyday_server: VllmServer
+) -> None:
+    """Where ids stand in the bytes, and which fields are null where they are not asked for."""
+    path, body = asked
+    told = []
+    for port in (simulated.port, everyday_server.port):
+        answer = post(
+            port, path, {**body, **ids, "max_tokens": 3, "stream": True, "temperature": 0, "ignore_eos": True}
+        )
+        chunks = [data for _, data in answer.events()[:-1]]
+        assert [chunk.pop("system_fingerprint", None) for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+        shown = [json.dumps([list(chunk), [list(choice) for choice in chunk["choices"]]]) for chunk in chunks]
+        nulls = [choice.get(name) is None for chunk in chunks for choice in chunk["choices"] for name in ID_FIELDS]
+        told.append(([shown[0], shown[1], shown[-1].replace(', "system_fingerprint"', "")], nulls[:4]))
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize(("method", "path"), ASKED_WITHOUT_BODY)

@@ -40,6 +40,14 @@ export function several(number, one, many) {
   return `${count(number)} ${number === 1 ? one : many}`;
 }
 
+// A time of today, else with its date.
+export function moment(unixS) {
+  const at = new Date(unixS * 1000);
+  const day = at.toDateString() === new Date().toDateString() ? ""
+    : `${at.toLocaleDateString("en-GB", { day: "numeric", month: "short" })} `;
+  return day + clock(unixS);
+}
+
 export function clock(unixS) {
   return new Date(unixS * 1000).toLocaleTimeString("en-GB");
 }

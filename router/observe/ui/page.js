@@ -5,6 +5,7 @@ import { percentKept, seconds, several } from "./numbers.js";
 import { drawRings, highlight, showLegend } from "./rings.js";
 import { showPrefixes } from "./prefixes.js";
 import { showInstances } from "./instances.js";
+import { eventsHint, showEvents } from "./events.js";
 import { drawTimeline, sample, secondsScale, shareScale } from "./timelines.js";
 import { showChoices, showGateways, showMoves, showSummary } from "./lists.js";
 
@@ -14,6 +15,7 @@ const TOKEN = "dualmap-admin-token"; // in this tab's storage, until it is close
 
 let pool = null; // the first one, until another is chosen
 let ringsVersion = "";
+let eventsVersion = "";
 let shares = []; // of each ring, by instance
 let heardAt = null;
 let asking = false;
@@ -35,7 +37,7 @@ async function ask() {
 }
 
 async function hear() {
-  const query = new URLSearchParams({ rings: ringsVersion, ...(pool === null ? {} : { pool }) });
+  const query = new URLSearchParams({ rings: ringsVersion, events: eventsVersion, ...(pool === null ? {} : { pool }) });
   const token = sessionStorage.getItem(TOKEN);
   const asked = pool;
   const answer = await fetch(`/admin/live?${query}`, {
@@ -60,7 +62,7 @@ async function hear() {
 }
 
 function lose(error) {
-  ringsVersion = ""; // another gateway may answer next
+  ringsVersion = eventsVersion = ""; // another gateway may answer next
   document.body.classList.add("away");
   const since = heardAt === null ? "" : ` What is shown is from ${new Date(heardAt).toLocaleTimeString("en-GB")}.`;
   const why = error.message.startsWith("the gateway") ? error.message : "the gateway does not answer";
@@ -87,6 +89,11 @@ function show(live) {
   const mean = several(live.recent_requests, "request", "requests");
   say("instances-hint", live.recent_requests
     ? `“First token in” is for a request that came now, with as much to compute as the last ${mean} had.` : "");
+  if (live.events !== undefined) {
+    say("events-hint", eventsHint(live.events));
+    showEvents(byId("events"), live.events);
+  }
+  eventsVersion = live.events_version;
   say("choices-hint", `Requests sent by this gateway in the last ${seconds(live.timeline.since_s)}.`);
   showChoices(byId("choices"), live.timeline.choices);
   const moved = several(live.moves_applied, "was moved", "were moved");

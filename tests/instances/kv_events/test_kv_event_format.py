@@ -100,6 +100,8 @@ def test_a_batch_is_an_array_or_a_map_of_any_length(batch):
         (b"", "not msgpack"),
         (b"\xc1", "not msgpack"),
         (b"\x93\x01", "not msgpack"),
+        (b"\xa1\xb9", "not msgpack"),
+        (b"\x91" * 10_000, "not msgpack"),
         (7, "without a list of events"),
         ([1.5], "without a list of events"),
         ([1.5, {"a": 1}], "without a list of events"),

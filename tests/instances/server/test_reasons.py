@@ -14,6 +14,7 @@ from dualmap.instances.server.reasons import (
     shortened,
     start_failed,
     started_again,
+    what_it_is,
 )
 from dualmap.instances.server.start import free_ports
 
@@ -72,6 +73,23 @@ def test_a_server_that_answers_but_cannot_be_used():
     assert no_model_list("/v1/models") == "answers, but is no vLLM server: /v1/models is no list of models"
     assert no_token("/v1/completions", 500) == "makes no token: /v1/completions answers 500"
     assert no_token("/v1/completions", 0) == "makes no token: /v1/completions does not answer"
+
+
+@pytest.mark.parametrize(
+    ("body", "software", "location", "what"),
+    [
+        (b"", "", "", ": nothing"),
+        (b"ok", "BaseHTTP/0.6", "", ": text, from BaseHTTP/0.6"),
+        (b"\n<!DOCTYPE html><title>Welcome", "nginx/1.26", "", ": a page of HTML, from nginx/1.26"),
+        (b'{"detail": "Not Found"}', "uvicorn", "", ": JSON of another kind, from uvicorn"),
+        (b"<html>", "nginx", "https://h:8443/v1/models", ": it redirects to https://h:8443/v1/models"),
+        (b"<html>", "x" * 1000, "", ": a page of HTML, from " + "x" * 160),
+    ],
+)
+def test_what_is_no_vllm_is_told_by_what_it_answers(body, software, location, what):
+    assert what_it_is(body, software, location) == what
+    assert refused("/v1/models", 404, what=what).endswith(f"answers 404{what}")
+    assert no_model_list("/v1/models", what).endswith(f"is no list of models{what}")
 
 
 def test_a_server_of_ours_that_ends():

@@ -108,6 +108,7 @@ def test_what_moves_comes_or_goes_from_one_text_to_the_next_is_found():
         "process_start_time_seconds 1.0\n",
         "vllm:num_requests_running NaN\n",
         "vllm:num_requests_running +Inf\n",
+        "vllm:num_requests_running 1e308\nvllm:num_requests_running 1e308\n",
     ],
 )
 def test_what_is_not_from_vllm_is_none(text: str):

@@ -291,6 +291,8 @@ async def test_no_key_is_seen_in_what_the_gateway_tells(keyed):
     [
         ("keys: [", "expected the node content"),
         ("", "the file"),
+        ("keys: [2026-13-45]", "month must be in 1..12"),
+        pytest.param("[" * 500, "recursion", id="nested"),
         ("keys: [{tenant: a}]", "keys.0.sha256: Field required"),
         ("keys: [{sha256: abc}]", "keys.0.sha256: String should match"),
         (f"keys: [{{sha256: {'a' * 64}, limit: 3}}]", "keys.0.limit: Extra inputs"),

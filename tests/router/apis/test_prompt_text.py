@@ -166,6 +166,10 @@ def test_tools_are_blocks_in_front_in_any_order_of_their_keys():
     assert one.text_bytes > 300 + len(TOOL["description"])
 
 
+def test_tools_that_are_no_text_are_hashed_as_they_are():
+    assert read(CHAT, b'{"messages":[{"role":"user","content":"a"}],"tools":["\xa7"]}').blocks
+
+
 def test_tools_are_the_same_over_every_api():
     function = TOOL | {"parameters": {"type": "object", "properties": {"a": {"type": "string"}, "b": {}}}}
     turned = {"properties": {"b": {}, "a": {"type": "string"}}}

@@ -55,6 +55,7 @@ CHUNKS = [
     (failure(500), ERROR),
     (failure("503"), ERROR),
     (failure(None), ERROR),
+    (failure("\N{SUPERSCRIPT TWO}" * 3), ERROR),
     (failure("server_error"), ERROR),
     (failure(400), PIECE),
     (failure("422"), PIECE),

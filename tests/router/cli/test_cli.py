@@ -10,7 +10,7 @@ from importlib import import_module
 import pytest
 
 from dualmap.router.cli.main import COMMANDS, command_parser, main
-from dualmap.router.cli.status import format_age, format_models, format_status
+from dualmap.router.cli.status import format_age, format_events, format_models, format_status
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -211,12 +211,12 @@ def test_status_shows_load_only_of_instances_that_serve():
     status |= {
         "pools": ["", "coder"],
         "models_served_twice": ["m"],
-        "gateways": [{"gateway_id": "g", "admin": "h:1"}] * 2,
+        "gateways": [{"gateway_id": "g", "admin": "h:1", "leaving": leaving} for leaving in (False, True)],
     }
     members = [{**status["members"][0], "pool": ""}, {**status["members"][1], "pool": "coder"}]
     _, _, twice, gateways, _, _, first, other, _ = format_status({**status, "members": members}).splitlines()
     assert twice == "in several pools, served by the first by name: m"
-    assert gateways == "gateways g (h:1), g (h:1)"
+    assert gateways == "gateways g (h:1), g (leaving)"
     assert first.split()[:3] == ["a", "(first)", "ready"]
     assert other.split()[:3] == ["b", "coder", "lost"]
 
@@ -232,6 +232,17 @@ def test_how_long_a_state_lasts_is_said_in_one_unit(seconds, shown):
 def test_of_many_models_some_are_shown():
     assert format_models(["a", "b", "c", "d"]) == "a, b, c, d"
     assert format_models([str(number) for number in range(2000)]) == "0, 1, 2, 3 and 1996 more"
+
+
+def test_the_last_events_are_shown_the_newest_at_the_end_and_all_where_that_is_asked_for():
+    assert format_events([], most=10) == "events  none yet"
+    events = [{"at": 1.75e9 - number, "said": f"thing {number} " + "happened " * 9} for number in range(12)]
+    head, *lines = format_events(events, most=2, columns=60).splitlines()
+    assert head == "events  the last 2, of 12: --events shows all"
+    assert [line.split("  ")[1].split()[1] for line in lines if line.startswith("06-")] == ["1", "0"]
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= 60
+    assert format_events(events, most=12).splitlines()[0] == "events  the last 12"
 
 
 def test_reasons_fit_on_the_terminal():

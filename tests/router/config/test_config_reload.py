@@ -128,7 +128,11 @@ def file(tmp_path):
     path.write_text(yaml.safe_dump(BASE))
     said: list[str] = []
     given = {"scheduler": {"ttft_slo_s": 3.0}}
-    return path, ConfigFile(path, given, load_config(path, given), said.append), said
+    return (
+        path,
+        ConfigFile(path, given, load_config(path, given), said.append, lambda event: said.append(event.sentence())),
+        said,
+    )
 
 
 def test_a_changed_file_is_taken_over_once_with_what_flags_said(file):
@@ -140,7 +144,7 @@ def test_a_changed_file_is_taken_over_once_with_what_flags_said(file):
     assert [instance.id for instance in news.instances] == ["10.0.0.1:8000"]
     assert news.scheduler.ttft_slo_s == 3.0
     assert config_file.news() is None
-    assert len(said) == 1
+    assert said == [f"the configuration is taken over from {path}: instances: -10.0.0.2:8000"]
     assert (config_file.reloads.applied, config_file.reloads.refused) == (1, 0)
 
 

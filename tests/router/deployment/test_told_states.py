@@ -1,8 +1,10 @@
 """The states of servers as people are told them: `dualmap up` with real Ray; servers that refuse, load, answer
 nonsense, want a key, are killed and come back."""
 
+import asyncio
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -15,9 +17,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import Deployment, ask, deployed, free_port
+from tests.deployment import Deployment, ask, deployed, free_port, held
+from tests.router.ui_browser import open_page
 
 pytestmark = pytest.mark.ray
+
+KILLED = ("instance_lost", "instance_restarted", "instance_back")
 
 SIM = (sys.executable, "-m", "dualmap.instances.simulated.cli")
 ELASTIC = "simulate: {count: 1}\nscaling: {min_replicas: 1, max_replicas: 2}\nlogs: {format: json}\n"
@@ -75,14 +80,22 @@ def await_said(deployment: Deployment, beginning: str) -> None:
     await_that(lambda: any(line.startswith(beginning) for line in deployment.output), f"it says {beginning!r}")
 
 
-def changes(directory: Path, instance_id: str) -> list[tuple[str, str, str]]:
-    """Of the instance's state, as the gateway has logged them."""
-    lines = map(json.loads, (directory / "runs/logs/gateway-0.log").read_text().splitlines())
-    return [
-        (line["from"], line["to"], line["reason"])
-        for line in lines
-        if line["message"] == "instance state" and line["instance"] == instance_id
-    ]
+def logged(directory: Path, instance_id: str) -> list[dict]:
+    """What happened to the instance, as Fleet has logged it."""
+    lines = map(json.loads, (directory / "runs/logs/fleet.log").read_text().splitlines())
+    return [line for line in lines if line.get("event") and line.get("instance") == instance_id]
+
+
+def status_text(deployment: Deployment, *flags: str) -> str:
+    admin = f"http://127.0.0.1:{deployment.admin_port}"
+    command = [sys.executable, "-m", "dualmap", "status", *flags, "--admin", admin]
+    return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=True).stdout
+
+
+async def texts_on_page(deployment: Deployment) -> list[str]:
+    async with open_page(f"http://127.0.0.1:{deployment.admin_port}/ui") as seen:
+        await seen.page.wait_for_selector("#events tbody tr")
+        return await seen.page.locator("#events tbody tr .said").all_text_contents()
 
 
 def test_a_watched_server_is_told_through_all_its_states(tmp_path):
@@ -96,7 +109,8 @@ def test_a_watched_server_is_told_through_all_its_states(tmp_path):
         deployed(*flags, "--log-format", "json", directory=tmp_path) as deployment,
     ):
         await_shown(deployment, instance, "lost", "connection refused")
-        reason = "answers, but is no vLLM server: /v1/models is no list of models"
+        software = f"BaseHTTP/0.6 Python/{platform.python_version()}"
+        reason = f"answers, but is no vLLM server: /v1/models is no list of models: text, from {software}"
         await_shown(deployment, no_vllm, "starting", reason)
         await_shown(deployment, wants_key, "starting", "401: it wants a key (gateway.instance_key_file)")
         with answering(port, 503):
@@ -110,22 +124,16 @@ def test_a_watched_server_is_told_through_all_its_states(tmp_path):
         with simulated(port):
             await_shown(deployment, instance, "ready", "")
             await_said(deployment, f"{instance} is ready again")
-            command = [
-                sys.executable,
-                "-m",
-                "dualmap",
-                "status",
-                "--admin",
-                f"http://127.0.0.1:{deployment.admin_port}",
-            ]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S)
-            assert f"  {reason}\n" in done.stdout
+            shown_now = " ".join(status_text(deployment, "--events").split())
+            assert shown_now.count(reason) == 2, "as its state, and as an event"
+            assert f"{no_vllm} is starting: {reason}" in shown_now
             assert f'dualmap_instance_state{{instance="{no_vllm}",state="starting"}} 1.0' in deployment.metrics()
-        seen = [line[1:] for line in changes(tmp_path, instance) if line[1] != "suspect"]
-        assert ("lost", "connection refused") in seen
-        assert ("starting", "503: it loads its model") in seen
-        assert [state for state, _ in seen].count("ready") >= 2
-        assert len(changes(tmp_path, no_vllm)) <= 2, "it is told, not flapped over"
+        kinds = [line["event"] for line in logged(tmp_path, instance) if line["event"] != "instance_suspect"]
+        assert kinds == ["instance_lost", "instance_starting", "instance_joined", "instance_lost", "instance_back"]
+        reasons = [line.get("reason") for line in logged(tmp_path, instance)]
+        assert "connection refused" in reasons
+        assert "503: it loads its model" in reasons
+        assert len(logged(tmp_path, no_vllm)) <= 2, "it is told, not flapped over"
 
 
 def test_a_killed_server_of_ours_is_starting_until_it_is_back_and_none_is_started_beside_it(tmp_path):
@@ -140,8 +148,35 @@ def test_a_killed_server_of_ours_is_starting_until_it_is_back_and_none_is_starte
 
         await_that(back, "the same instance is ready again")
         assert ask(deployment, "Hello", max_tokens=2)
-        (lost, again) = changes(tmp_path, "sim-0")[-2:]
-        assert lost == ("ready", "starting", "its server ended with exit code -9: Killed; started again")
-        assert again == ("starting", "ready", "")
         await_said(deployment, "sim-0 is ready again")
         assert not any("sim-1" in line for line in deployment.output)
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_a_kill_is_told_in_the_log_on_the_terminal_in_status_and_on_the_page(tmp_path):
+    with (
+        deployed("--simulate", "2", "--log-format", "json", directory=tmp_path) as deployment,
+        held(deployment, 6),
+    ):
+        killed = max(deployment.status()["members"], key=lambda member: member["running"])
+        name = killed["instance_id"]
+        os.kill(killed["pid"], signal.SIGKILL)
+        await_said(deployment, f"{name} is ready again after ")
+        lost, restarted, back = (line for line in logged(tmp_path, name) if line["event"] in KILLED)
+        assert [line["event"] for line in (lost, restarted, back)] == list(KILLED)
+        assert lost["level"] == "warning"
+        assert lost["reason"] == "its server ended with exit code -9: Killed; started again"
+        assert lost["continued"] + lost["run_elsewhere"] == killed["running"]
+        assert not lost["failed"]
+        assert lost["since"] <= restarted["at"] <= back["at"]
+        assert restarted["exit_code"] == -9
+        assert restarted["log_line"], "the last line of its log"
+        for sentence in (line["message"] for line in (lost, restarted, back)):
+            assert f"{sentence}\n" in deployment.output
+            assert sentence in [event["said"] for event in deployment.status()["events"]]
+            assert sentence in " ".join(status_text(deployment, "--events").split())
+            assert sentence in asyncio.run(texts_on_page(deployment))
+        metrics = deployment.metrics()
+        for kind in KILLED:
+            assert f'dualmap_fleet_events_total{{kind="{kind}"}} 1.0' in metrics

@@ -62,3 +62,30 @@ async def test_adapters_are_not_loaded_on_one_instance_for_all():
     stream.ask(b'{"lora_name":"sql","lora_path":"/sql"}', "/v1/load_lora_adapter")
     status, error, _ = await refused(stream)
     assert (status, error["type"]) == (501, "NotImplementedError")
+
+
+@pytest.mark.parametrize("order", ["a body first", "trailers first", "a second head"])
+async def test_a_proxy_that_does_not_send_headers_once_and_first_is_told_so(order):
+    picking = Picking("a")
+    stream = picking.stream()
+    if order == "a body first":
+        stream.send_body(CHAT)
+    elif order == "trailers first":
+        stream.send(ext_proc.pb.ProcessingRequest(request_trailers=ext_proc.pb.HttpTrailers()))
+    else:
+        stream.send_head("/v1/chat/completions", end_of_stream=True)
+        await stream.endpoints()
+        stream.send_head("/v1/chat/completions", end_of_stream=True)
+    status, error, _ = await refused(stream)
+    assert status == 502
+    assert "request_header_mode" in error["message"]
+    await stream.leave()
+    picking.check_books_are_empty()
+
+
+async def test_an_answers_status_that_is_no_number_is_none():
+    picking = Picking("a")
+    stream, _ = await picking.asked()
+    stream.send_answer_head("\N{SUPERSCRIPT TWO}")
+    await stream.until_ended()
+    picking.check_books_are_empty()

@@ -188,6 +188,8 @@ MALFORMED = {
     "bare line feeds": b"GET /health HTTP/1.1\nhost: x\n\n",
     "no host": b"GET /health HTTP/1.1\r\n\r\n",
     "two hosts": b"GET /health HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n",
+    "a host that is none": b"GET /health HTTP/1.1\r\nhost: x/y\r\n\r\n",
+    "a host with a user": b"GET /health HTTP/1.1\r\nhost: u@x\r\n\r\n",
     "space before colon": b"GET /health HTTP/1.1\r\nhost : x\r\n\r\n",
     "nul in a value": b"GET /health HTTP/1.1\r\nhost: x\x00\r\n\r\n",
     "folded line": b"GET /health HTTP/1.1\r\nhost: x\r\nx-a: b\r\n c\r\n\r\n",

@@ -32,6 +32,11 @@ async def test_an_instance_gets_json_in_utf_8(fleet, encoding):
         assert received.headers["content-length"] == str(len(received.body))
 
 
+def test_half_of_a_surrogate_pair_stays_what_it_is():
+    text = '{"a":"\ud800"}'
+    assert json.loads(in_utf8(text.encode("utf-16-le", "surrogatepass"))) == json.loads(text)
+
+
 OTHERS = {
     "nothing": b"",
     "a form": b'--b\r\ncontent-disposition: form-data; name="x"\r\n\r\n1\r\n--b--',

@@ -89,3 +89,14 @@ def test_a_body_that_came_in_pieces_is_held_once():
     assert request.body == b"1234"
     assert request.body_pieces == [b"1234"]
     assert request.body is request.body_pieces[0]
+
+
+def test_spaces_around_a_coding_are_none_of_it():
+    raw = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \tchunked \r\n\r\n2\r\nhi\r\n0\r\n\r\n"
+    assert [(request.body, request.refusal) for request in read([raw]).ready] == [(b"hi", None)]
+
+
+def test_a_host_may_have_a_port_or_be_an_address_or_empty():
+    for host in (b"h.example:80", b"[::1]:80", b"127.0.0.1", b"", b"a_b-c~%41"):
+        (request,) = read([b"GET /a HTTP/1.1\r\nHost: %b\r\n\r\n" % host]).ready
+        assert request.refusal is None

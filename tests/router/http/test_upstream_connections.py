@@ -183,7 +183,15 @@ async def test_an_instance_that_dies_before_the_first_byte_is_replaced_by_anothe
         f.check_books_are_empty()
 
 
-@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n"])
+NOT_HTTP = [
+    b"SSH-2.0-OpenSSH\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+    b"HTTP/1.1 000 OK\r\ncontent-length: 2\r\n\r\nhi",
+    b"HTTP/1.1 102 Processing\r\ncontent-length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nho",
+]
+
+
+@pytest.mark.parametrize("answer", NOT_HTTP)
 async def test_an_answer_that_is_not_http_is_a_broken_attempt(fleet, answer):
     async def babble(conversation: Conversation) -> None:
         await conversation.send(answer)

@@ -1,6 +1,5 @@
-"""What a gateway shows of an instance's state, and what it logs; the time is told by hand."""
+"""What a gateway shows of an instance's state, and what it tells of ready ones; the time is told by hand."""
 
-import logging
 from dataclasses import replace
 
 import pytest
@@ -9,6 +8,7 @@ from dualmap.router.observe.instance_states import CALM_S, InstanceStates
 from dualmap.scheduler import FailureCause, InstanceCapacity, Request, Scheduler, SchedulerConfig
 from dualmap.scheduler.events import FirstToken, InstanceJoined, LoadReported, RequestArrived, RequestFailed, Tick
 from dualmap.scheduler.fleet.endpoint import Endpoint
+from dualmap.scheduler.fleet.fleet_event import FleetEvent
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.instance.reported_load import STALE_AFTER_S
 
@@ -16,13 +16,14 @@ UNIX_S = 1_000_000.0
 
 
 class Shown:
-    """Instances a and b of a pool, and the log lines of their states."""
+    """Instances a and b of a pool, and what is told of them."""
 
-    def __init__(self, caplog) -> None:
+    def __init__(self) -> None:
         self.now = 10.0
         self.scheduler = Scheduler(SchedulerConfig())
-        self.states = InstanceStates({"": self.scheduler}, lambda: self.now, lambda: self.now + UNIX_S)
-        self._caplog = caplog
+        self._events: list[FleetEvent] = []
+        unix = lambda: self.now + UNIX_S  # noqa: E731
+        self.states = InstanceStates({"": self.scheduler}, lambda: self.now, "g", self._events.append, unix)
         self._epoch = 0
         for instance_id in ("a", "b"):
             self.handle(InstanceJoined(instance_id, 1, InstanceCapacity()))
@@ -39,19 +40,28 @@ class Shown:
         assert state["for_s"] == pytest.approx(self.now + UNIX_S - state["since"])
         return state["condition"] or state["state"], state["reason"], state["since"] - UNIX_S
 
-    def logged(self) -> list[tuple[str, str, str]]:
-        """Of a, from what to what and why, since the last call."""
-        records = [vars(record) for record in self._caplog.records]
-        self._caplog.clear()
-        return [(r["from"], r["to"], r["reason"]) for r in records if r["instance"] == "a"]
+    def look_suspect(self) -> None:
+        self.scheduler.instances["a"].suspect_until = self.now + 1.0
+        self.states.look()
+        self.now += 1.5
+
+    def told(self) -> list[tuple[str, str]]:
+        """Of a, what and why, since the last call."""
+        events = [
+            (event.kind.value.removeprefix("instance_"), event.reason) for event in self._events if is_of_a(event)
+        ]
+        self._events.clear()
+        return events
+
+
+def is_of_a(event: FleetEvent) -> bool:
+    return (event.instance_id, event.gateway) == ("a", "g")
 
 
 @pytest.fixture
-def shown(caplog) -> Shown:
-    caplog.set_level(logging.INFO, "dualmap.router.observe.instance_states")
-    shown = Shown(caplog)
+def shown() -> Shown:
+    shown = Shown()
     shown.apply(member("a"), member("b"))
-    shown.logged()
     return shown
 
 
@@ -60,28 +70,14 @@ def member(instance_id: str, state: MemberState = MemberState.READY, reason: str
     return replace(about, since=at + UNIX_S)
 
 
-def test_a_state_is_shown_as_fleet_tells_it_and_logged_once(shown):
+def test_a_state_is_shown_as_fleet_tells_it_and_not_told_once_more(shown):
     lost = member("a", MemberState.LOST, "connection refused", at=12.0)
     shown.now = 13.0
     shown.apply(lost, member("b"))
     shown.apply(replace(lost, reason="no answer within 2 s"), member("b"))
     assert shown.a() == ("lost", "no answer within 2 s", 12.0)
-    assert shown.logged() == [("ready", "lost", "connection refused")]
     shown.apply(member("b"))
-    assert shown.logged() == [("lost", "gone", "")]
-
-
-def test_another_server_at_the_address_of_a_ready_one_is_logged(shown):
-    another = replace(member("a"), incarnation=2, reason="another process came to this address")
-    shown.apply(another, member("b"))
-    shown.apply(another, member("b", MemberState.DRAINING))
-    assert shown.logged() == [("ready", "ready", "another process came to this address")]
-
-
-def test_a_lost_one_that_is_tried_again_is_not_logged_again(shown):
-    for incarnation in range(1, 4):
-        shown.apply(replace(member("a", MemberState.LOST, "connection refused"), incarnation=incarnation))
-    assert shown.logged() == [("ready", "lost", "connection refused")]
+    assert shown.told() == []
 
 
 def test_one_that_refused_a_request_is_suspect_for_a_moment(shown):
@@ -103,7 +99,7 @@ def test_one_whose_metrics_fall_silent_is_slow(shown):
     shown.handle(Tick())
     shown.scheduler.instances["a"].look_around(1.0, shown.now)
     assert shown.a() == ("slow", "neither its metrics nor its answers have said anything for 6 s", shown.now)
-    assert [line[:2] for line in shown.logged()] == [("ready", "slow")]
+    assert shown.told() == [("slow", "neither its metrics nor its answers have said anything for 6 s")]
 
 
 def test_one_that_computes_far_more_slowly_than_the_others_is_slow(shown):
@@ -117,17 +113,21 @@ def test_one_that_computes_far_more_slowly_than_the_others_is_slow(shown):
     assert shown.states.describe()["b"]["condition"] == ""
 
 
-def test_whether_a_ready_instance_does_well_is_logged_now_and_then_only(shown):
-    view = shown.scheduler.instances["a"]
+def test_whether_a_ready_instance_does_well_is_told_now_and_then_only(shown):
     for _ in range(4):
-        view.suspect_until = shown.now + 1.0
+        shown.look_suspect()
         shown.states.look()
-        shown.now += 1.5
-        shown.states.look()
-    assert [line[:2] for line in shown.logged()] == [("ready", "suspect")]
+    assert [kind for kind, _ in shown.told()] == ["suspect"]
     shown.now += CALM_S
     shown.states.look()
-    assert shown.logged() == [("suspect", "ready", "")]
+    assert shown.told() == [("well", "")]
+    shown.look_suspect()
+    assert shown.told() == [], "it has just been said to do well"
+    shown.now += CALM_S
+    shown.look_suspect()
+    shown.apply(member("a", MemberState.LOST), member("b"))
+    shown.apply(member("a"), member("b"))
+    assert [kind for kind, _ in shown.told()] == ["suspect"]
 
 
 def test_an_instance_of_which_fleet_does_not_know_since_when_is_counted_from_the_first_look(shown):

@@ -20,6 +20,7 @@ from dualmap.router.gateway.admin import AdminService
 from dualmap.router.http.limits import HttpLimits
 from dualmap.scheduler import InstanceCapacity
 from dualmap.scheduler.fleet.endpoint import Endpoint
+from dualmap.scheduler.fleet.fleet_event import EventKind, FleetEvent
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import GatewayState
 from tests.router.conftest import Fleet, answer_hello
@@ -156,6 +157,45 @@ def test_an_instance_that_dies_is_shown_as_left_alone_and_then_as_lost(fleet):
             shown.fleet.apply(shown.member(0, MemberState.LOST), shown.member(1, MemberState.DRAINING))
             await expect(seen.page.locator("#instances")).to_contain_text("draining")
             await expect(seen.page.locator("#rings")).to_contain_text("No instance is on the rings.")
+
+    on_a_loop(scenario())
+
+
+@pytest.mark.parametrize(("size", "scheme"), [(WIDE, "light"), (PHONE, "dark")])
+def test_what_happened_is_a_table_newest_first(fleet, tmp_path, size, scheme):
+    async def scenario() -> None:
+        async with simulated(fleet, 2) as shown, open_page(shown.url, size, scheme, TOKEN) as seen:
+            rows = seen.page.locator("#events tbody tr")
+            await expect(seen.page.locator("#events")).to_contain_text("Nothing has happened yet.")
+            record = shown.fleet.gateway.events
+            lost = {"since": 1.0, "continued": 3, "run_elsewhere": 2, "failed": 0}
+            at = time.time()
+            hostile = "<img src=x onerror=alert(1)> " + "no/such/folder/" * 9
+            for number, (kind, reason, fields) in enumerate(
+                [
+                    (EventKind.INSTANCE_JOINED, "", {}),
+                    (EventKind.INSTANCE_LOST, hostile, lost),
+                    (EventKind.INSTANCE_RESTARTED, "", {"exit_code": -9, "log_line": "INFO: serving"}),
+                ]
+            ):
+                record.tell(
+                    FleetEvent(
+                        at=at + number, kind=kind, instance_id="sim-1", reason=reason, fields=tuple(fields.items())
+                    )
+                )
+            await expect(rows).to_have_count(3)
+            texts = await rows.all_text_contents()
+            assert "sim-1 is started again; exit code -9; its log ends with: INFO: serving" in texts[0]
+            assert "it carried 5 requests: 3 continued, 2 run elsewhere, 0 failed" in texts[1]
+            assert "<img" in texts[1]
+            assert texts[2].endswith("sim-1 is ready")
+            assert "instance lost" in texts[1]
+            bad = await rows.nth(1).locator(".event").evaluate("node => getComputedStyle(node).color")
+            assert bad == ("rgb(184, 38, 43)" if scheme == "light" else "rgb(244, 134, 138)")
+            assert await seen.overflow_px() <= 0
+            await seen.page.locator("#events-title").scroll_into_view_if_needed()
+            await seen.page.screenshot(path=tmp_path / "events.png")
+            assert (seen.errors, seen.elsewhere) == ([], [])
 
     on_a_loop(scenario())
 

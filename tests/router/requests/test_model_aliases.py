@@ -139,6 +139,10 @@ def test_of_pairs_the_last_one_is_another():
     assert parse_qs(body)[b"model"][-1] == b"qwen"
 
 
+def test_pairs_are_read_whatever_bytes_stand_in_them():
+    assert renamed(b"\xf3=\xf3&model=gpt-4o", "application/x-www-form-urlencoded") == b"\xf3=\xf3&model=qwen"
+
+
 async def test_a_form_for_an_alias_reaches_its_model(fleet, aliased):
     async with fleet(answers, answers) as f:
         await aliased(f)

@@ -9,6 +9,7 @@ from dualmap.router.scaling import autoscaler as module
 from dualmap.router.scaling.autoscaler import Autoscaler
 from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
 from dualmap.scheduler.fleet.endpoint import Endpoint
+from dualmap.scheduler.fleet.fleet_event import FleetEvent
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, GatewayState, PoolPlan
 from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Wanted
@@ -28,7 +29,7 @@ class FakeFleet:
         self.plan: PoolPlan | None = None  # the last one that it was told
         self.deaf: set[str] = set()  # instances whose actors do not answer
 
-    async def state(self, plan: PoolPlan | None) -> FleetState | None:
+    async def state(self, plan: PoolPlan | None, events: tuple[FleetEvent, ...] = ()) -> FleetState | None:
         self.plan = plan
         members = tuple(
             Member(i.replace("_", "-"), 1, Endpoint("127.0.0.1", 80), state=state, capacity=InstanceCapacity())

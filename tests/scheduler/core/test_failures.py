@@ -55,6 +55,43 @@ def test_after_as_many_attempts_as_allowed_the_request_is_rejected(script, empty
     assert core.books("a") == core.books("b") == empty_books
 
 
+NEVER_RAN = [FailureCause.CONNECT, FailureCause.REFUSED]
+
+
+@pytest.mark.parametrize("cause", NEVER_RAN)
+def test_a_prompt_that_an_instance_never_ran_is_not_cached_there(script, cause):
+    core = script("a", "b", suspect_s=0.0)
+    blocks = core.prompt("a", "b")
+    core.arrive("r", 1000, blocks=blocks)
+    core.fail("r", 1, cause)
+    assert not core.core.instances["a"].cache.held_blocks(blocks)
+    assert core.core.instances["b"].cache.held_blocks(blocks) == len(blocks)
+
+
+@pytest.mark.parametrize("cause", NEVER_RAN)
+def test_what_was_cached_before_or_comes_by_others_stays_believed(script, cause):
+    core = script("a", release_window_s=100.0, max_attempts=1)
+    first, second = (7, 8), (7, 8, 9)
+    core.arrive("known", 1000, blocks=first)
+    core.finish("known")
+    core.arrive("r0", 1500, blocks=second)
+    core.arrive("r1", 1500, blocks=second)
+    held = core.core.instances["a"].cache.held_blocks
+    core.fail("r0", 1, cause)
+    assert held(second) == 3  # r1 runs with it
+    core.fail("r1", 1, cause)
+    assert (held(second), held(first)) == (2, 2)
+
+
+@pytest.mark.parametrize("cause", [FailureCause.BROKEN, FailureCause.ERROR, FailureCause.ABORTED])
+def test_a_prompt_that_an_instance_may_have_run_stays_believed(script, cause):
+    core = script("a", "b")
+    blocks = core.prompt("a", "b")
+    core.arrive("r", 1000, blocks=blocks)
+    core.fail("r", 1, cause)
+    assert core.core.instances["a"].cache.held_blocks(blocks) == len(blocks)
+
+
 def test_a_retry_keeps_its_place_by_arrival(script):
     core = script("a", "b", capacity={"max_running": 1})
     core.arrive("r", 10, blocks=core.prompt("a"))

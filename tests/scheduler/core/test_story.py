@@ -1,5 +1,6 @@
 """Scheduler.story: how a request came to its state, from what the core keeps anyway."""
 
+from dualmap.scheduler.attempt import LEADING_BLOCKS
 from dualmap.scheduler.core.books import REMEMBERED
 from dualmap.scheduler.events import FailureCause
 
@@ -47,3 +48,18 @@ def test_only_the_last_requests_are_remembered(script):
         core.cancel(f"r{number}")
     assert core.core.story("r0") == ()
     assert ends(core.core.story("r1")) == ["over after 0.000 s: the client left"]
+
+
+def test_of_a_long_prompt_that_is_over_no_more_is_kept_than_tells_its_prefix(script):
+    core = script("a", "b")
+    blocks = tuple(range(1, 2 * LEADING_BLOCKS))
+    core.arrive("r", 1000, blocks=blocks)
+    first = core.attempt("r")
+    core.fail("r", cause=FailureCause.BROKEN)
+    assert core.attempt("r").request.blocks == blocks
+    core.tick(0.1)
+    assert first.request.blocks == blocks[:LEADING_BLOCKS]
+    assert core.attempt("r").request.blocks == blocks
+    core.finish("r", 2)
+    core.tick(0.1)
+    assert {len(attempt.request.blocks) for attempt in core.core.books.ended} == {LEADING_BLOCKS}
