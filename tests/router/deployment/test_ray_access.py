@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dualmap.router.deployment.ray_access import FOLDER_PREFIX, ray_access, why_not_joined
+from dualmap.router.deployment.ray_access import FOLDER_PREFIX, TOKEN_PATH, ray_access, why_not_joined
 from tests.conftest import WAIT_S, ProcessFamily, await_that
 from tests.deployment import Deployment, ask, deployed, free_port
 
@@ -101,6 +101,15 @@ def _address(raw: bytes) -> str:
     return str(mapped or address)
 
 
+def token_path(family: ProcessFamily) -> Path:
+    """As every process of Ray's knows it."""
+    (gateway, *_) = family.living("GatewayActor")
+    variables = Path(f"/proc/{gateway}/environ").read_text().split("\0")
+    (path,) = (value for name, _, value in (v.partition("=") for v in variables) if name == TOKEN_PATH)
+    assert FOLDER_PREFIX in path
+    return Path(path)
+
+
 def dualmap(deployment: Deployment, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "dualmap", *arguments],
@@ -118,9 +127,8 @@ def dualmap(deployment: Deployment, *arguments: str) -> str:
 @pytest.mark.slow
 def test_all_but_the_configured_port_is_for_this_machine_and_nothing_goes_over_a_proxy(tmp_path):
     """Home is no folder in which Ray could keep a token."""
-    home, sessions, seen = tmp_path / "file", tmp_path / "ray", free_port()
+    home, seen = tmp_path / "file", free_port()
     home.touch()
-    sessions.mkdir()
     outside = subprocess.Popen([sys.executable, "-m", "dualmap", "sim-instance", "--port", str(seen)])
     trace = tmp_path / "trace.jsonl"
     trace.write_text('{"timestamp": 0, "input_length": 600, "output_length": 2, "hash_ids": [1, 2]}\n')
@@ -135,6 +143,8 @@ def test_all_but_the_configured_port_is_for_this_machine_and_nothing_goes_over_a
             assert {port for address, port in places if not ip_address(address).is_loopback} == {deployment.port}
             admin = ("--admin", f"http://127.0.0.1:{deployment.admin_port}")
             assert "2 of 2" in dualmap(deployment, "status", *admin)
+            token = token_path(deployment.family)
+            assert stat.S_IMODE(token.parent.stat().st_mode) == 0o700
             out = ("--out", str(tmp_path / "run.jsonl"))
             dualmap(deployment, "replay", str(trace), "--target", f"http://localhost:{deployment.port}", *out)
             dualmap(deployment, "drain", f"127.0.0.1:{seen}", *admin)
@@ -142,7 +152,7 @@ def test_all_but_the_configured_port_is_for_this_machine_and_nothing_goes_over_a
     finally:
         outside.kill()
         outside.wait()
-    assert not list(Path("/tmp").glob(f"{FOLDER_PREFIX}*/{deployment.family.mark}"))
+    assert not token.parent.exists()
 
 
 @pytest.mark.ray
