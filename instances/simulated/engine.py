@@ -58,6 +58,11 @@ class Engine:
         """Share of the pool that requests hold, 0 to 1; what is only cached does not count."""
         return (self.pool.capacity - self.pool.free_blocks) / self.pool.capacity
 
+    def generated(self, request_id: str) -> int:
+        """Tokens that a request which is there has so far."""
+        tracked = self._requests[request_id]
+        return tracked.generated + (self._step - tracked.since_step if tracked.phase is Phase.DECODE else 0)
+
     def add(self, request: EngineRequest, now: float) -> None:
         """Raises ValueError if the id is in use, a length is below 1, or both together exceed max_model_len."""
         if request.request_id in self._requests:

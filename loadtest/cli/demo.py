@@ -89,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
 def _play(config: DualMapConfig, trace: Path, qps: float, out: Path) -> int:
     from ray.exceptions import RayError  # Ray takes seconds to import
 
-    from dualmap.router.deployment.cluster import Cluster, ClusterError, told
+    from dualmap.router.deployment.actors import ClusterError, told
+    from dualmap.router.deployment.cluster import Cluster
 
     stop = stop_on_signal()
     cluster = Cluster(config, say=lambda line: print(line, flush=True))

@@ -28,7 +28,8 @@ from dualmap.loadtest.traces.trace import TraceError, TraceRequest, read_trace, 
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.config.pool_settings import SimulatedInstances
-from dualmap.router.deployment.cluster import Cluster, ClusterError
+from dualmap.router.deployment.actors import ClusterError
+from dualmap.router.deployment.cluster import Cluster
 from dualmap.router.journal.format import JournalError
 from dualmap.router.journal.replay import JournalReader
 from dualmap.router.journal.writer import path_for

@@ -30,7 +30,8 @@ from dualmap.loadtest.traces.trace import write_trace
 from dualmap.router.cli.up import stop_on_signal
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.load import ConfigFileError, load_config
-from dualmap.router.deployment.cluster import Cluster, ClusterError
+from dualmap.router.deployment.actors import ClusterError
+from dualmap.router.deployment.cluster import Cluster
 from dualmap.scheduler.fleet.member import Member
 
 POLICIES = "round_robin,least_loaded,dualmap"

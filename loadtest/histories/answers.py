@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from dualmap.instances.simulated.media import TOKEN_BYTES
-from dualmap.instances.simulated.words import WORDS, answer_bytes_from, text_of
+from dualmap.instances.simulated.words import WORDS, text_of
 
 _DONE = "[DONE]"
 _SHOWN = 24  # characters around a break
@@ -64,20 +64,22 @@ def text_fault(text: str, tokens: int | None) -> str:
     starts = [place for place in range(len(WORDS)) if _from(place, 3).startswith(given[: 2 * TOKEN_BYTES])]
     if not starts:
         return f"its first token is none: {text[:_SHOWN]!r}"
-    expected = _from(starts[0], made)
-    if given == expected or (tokens is None and expected.startswith(given)):
+    wanted = [_from(start, made) for start in starts]  # two, where an answer begins within a character
+    if given in wanted or (tokens is None and any(one.startswith(given) for one in wanted)):
         return ""
-    same = next(
-        (i for i, (a, b) in enumerate(zip(given, expected, strict=False)) if a != b), min(map(len, (given, expected)))
-    )
-    number = same // TOKEN_BYTES + 1
-    if same == len(expected) or same == len(given):
+    due, same = max(((one, _same(given, one)) for one in wanted), key=lambda pair: pair[1])
+    if same in (len(due), len(given)):
         return f"it has about {len(given) // TOKEN_BYTES} tokens of {made}"
-    return f"at token {number} it breaks: {_shown(given, same)!r} where {_shown(expected, same)!r} was due"
+    return f"at token {same // TOKEN_BYTES + 1} it breaks: {_shown(given, same)!r} where {_shown(due, same)!r} was due"
+
+
+def _same(given: bytes, due: bytes) -> int:
+    """Bytes that are alike, from the beginning."""
+    return next((i for i, (a, b) in enumerate(zip(given, due, strict=False)) if a != b), min(len(given), len(due)))
 
 
 def _from(number: int, tokens: int) -> bytes:
-    return text_of(answer_bytes_from(number, tokens))
+    return text_of(b"".join(WORDS[(number + place) % len(WORDS)] for place in range(tokens)))
 
 
 def _shown(text: bytes, at: int) -> str:

@@ -50,9 +50,8 @@ def book_faults(core: Scheduler, about: str = "", where: str = "") -> list[Fault
         }
         left = ", ".join(f"{amount} {name}" for name, amount in booked.items() if amount)
         if left:
-            found.append(
-                Fault(Rule.GIVEN_BACK, about, f"nothing is in flight, and {view.instance_id} has {left}", where)
-            )
+            says = f"nothing is in flight, and {view.instance_id} has {left}"
+            found.append(Fault(Rule.GIVEN_BACK, about, says, where))
     return found
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dualmap.loadtest.histories.faults import Fault, Rule
 
 MINUTE_S = 60.0
-SLACK = 1.0  # requests: a grant and its answer are not told in the same moment
+SLACK = 1.0  # requests, and seconds: a grant and its answer are not told in the same moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,10 @@ def key_faults(rows: Sequence[KeyRow], requests_per_minute: Mapping[str, float],
         for row in mine:
             if row.granted:
                 continue
-            before = [
-                g for g in granted if g.gateway == row.gateway and row.at_s - MINUTE_S <= g.at_s <= row.at_s + SLACK
-            ]
-            if len(before) + SLACK < limit / gateways:
-                says = f"refused by {row.gateway}, which had granted it {len(before)} in the minute before"
+            from_s, to_s = row.at_s - MINUTE_S, row.at_s + SLACK
+            before = sum(one.gateway == row.gateway and from_s <= one.at_s <= to_s for one in granted)
+            if before + SLACK < limit / gateways:
+                says = f"refused by {row.gateway}, which had granted it {before} in the minute before"
                 faults.append(Fault(Rule.WITHIN_LIMITS, key, says))
                 break
     return faults

@@ -1,6 +1,6 @@
 """What a journal tells of each request: its attempts, who had it when, and its end; and what is wrong with that.
 
-Written from the contract of events and commands alone, with nothing of the core's code, so that it can disagree with it.
+Written from the contract of events and commands alone, with nothing of the core's code: it can disagree with the core.
 """
 
 from collections.abc import Iterable
@@ -21,6 +21,7 @@ from dualmap.scheduler.events import (
     RequestFailed,
     RequestFinished,
     ServedElsewhere,
+    StreamContinued,
 )
 
 
@@ -38,7 +39,8 @@ class Ended(StrEnum):
 class Life:
     """One request. instances: of its attempts, in order. running: its attempt that is at an instance, 0: none is.
     bound: it can run only where it asks to, also where that instance takes nothing else any more.
-    begun: part of an answer has been sent. ended_s: on the journal's clock; nan while it is open."""
+    begun: part of an answer has been sent by its attempts since it was last continued. continued: how often.
+    ended_s: on the journal's clock; nan while it is open."""
 
     request_id: str
     arrived_s: float
@@ -47,6 +49,7 @@ class Life:
     running: int = 0
     attempts: int = 0
     begun: bool = False
+    continued: int = 0
     ended: Ended = Ended.OPEN
     ended_s: float = float("nan")
     output_tokens: int = 0
@@ -110,6 +113,8 @@ class _Teller:
             case ServedElsewhere():
                 if life := self._at(event.request_id, event.attempt):
                     life.running = 0
+            case StreamContinued():
+                self._continue(event)
             case RequestCancelled():
                 life = self.lives.by_id.get(event.request_id)
                 if life is not None and life.ended is Ended.OPEN:
@@ -128,6 +133,19 @@ class _Teller:
         life = self.lives.by_id.get(request_id)
         return life if life is not None and life.running == attempt and attempt else None
 
+    def _continue(self, event: StreamContinued) -> None:
+        request = event.request
+        life = self.lives.by_id.get(request.id)
+        if life is None or life.ended is not Ended.FAILED or not life.begun:
+            was = "unknown" if life is None else f"{life.ended}, and {'had' if life.begun else 'had not'} begun"
+            self._fault(Rule.ONE_ANSWER, request.id, f"is continued, and was {was}")
+            return
+        if request.goes_on_after != life.attempts:
+            says = f"goes on after attempt {request.goes_on_after}, and had {life.attempts}"
+            self._fault(Rule.IN_ORDER, request.id, says)
+        life.ended, life.begun, life.ended_s = Ended.OPEN, False, float("nan")
+        life.continued += 1
+
     def _command(self, command: Command, now: float) -> None:
         match command:
             case Dispatch():
@@ -142,7 +160,7 @@ class _Teller:
                     life.running = 0
             case Reject():
                 if life := self._open(command.request_id, "is refused"):
-                    self._end(life, Ended.FAILED if life.begun else Ended.REFUSED, now)
+                    self._end(life, Ended.FAILED if life.begun or life.continued else Ended.REFUSED, now)
             case FailStream():
                 if life := self._open(command.request_id, "is failed"):
                     self._end(life, Ended.FAILED, now)

@@ -6,11 +6,11 @@ are equal to the last bit.
 """
 
 from collections.abc import Callable, Sequence
-from math import isnan
 from typing import Any
 
 from dualmap.instances.simulated.engine_types import EngineRequest
 from dualmap.loadtest.traces.workload import Workload
+from dualmap.loadtest.virtual.begun_answers import BegunAnswers
 from dualmap.loadtest.virtual.clock import VirtualClock
 from dualmap.loadtest.virtual.cluster_run import ClusterRun, RequestOutcome
 from dualmap.loadtest.virtual.cluster_settings import Change, ClusterSettings
@@ -28,6 +28,7 @@ from dualmap.scheduler.events import (
     RequestArrived,
     RequestFailed,
     RequestFinished,
+    StreamContinued,
     Tick,
 )
 from dualmap.scheduler.fleet.endpoint import NOWHERE
@@ -63,6 +64,8 @@ class VirtualCluster:
         self._left = len(workload.requests)
         self._followers: dict[int, list[int]] = {}
         self._delay = settings.network_s
+        self._begun = BegunAnswers(settings.max_continuations)
+        self._made: dict[tuple[str, int], int] = {}  # tokens of attempts that broke off with their instance
         self._fleets = [self._fleet(gateways) for gateways in self._deployments()]
 
     def run(
@@ -158,6 +161,7 @@ class VirtualCluster:
             block_tokens=self.workload.block_tokens,
             session=request.session + 1 if self.settings.named_sessions else 0,
         )
+        self._begun.arrive(told)
         self._tell(self._gateway_of(index), RequestArrived(told))
 
     def _prompt_blocks(self, index: int) -> tuple[int, ...]:
@@ -173,6 +177,7 @@ class VirtualCluster:
     def _ended(self, index: int, ok: bool) -> None:
         outcome = self.outcomes[index]
         outcome.ok = ok
+        self._begun.end(str(index))
         self._left -= 1
         if self._give_up is not None and self._give_up(index, True):
             self._stopped = True
@@ -190,17 +195,32 @@ class VirtualCluster:
             case Dispatch():
                 self.outcomes[int(command.request_id)].sent_s = self.clock.now
                 index = int(command.request_id)
+                self._begun.dispatch(command.request_id, command.attempt, command.instance_id)
                 told = self.workload.requests[index].told
                 sent = Sent(command.instance_id, self._prompt_blocks(index), told.key_blocks if told else ())
                 self._fleet_at(gateway).note_sent(gateway, sent)
                 self.clock.at(self._reaches_engine_s(command.instance_id), self._deliver, gateway, command)
-            case Reject() | FailStream():
+            case Reject():
                 self._ended(int(command.request_id), ok=False)
+            case FailStream():
+                self._go_on(gateway, command.request_id)
             case Abort():
                 reaches_s = self._reaches_engine_s(command.instance_id)
                 self.clock.at(reaches_s, self._instances.abort, command.instance_id, command.request_id)
             case TellOthers():
                 self._fleet_at(gateway).ask(gateway)
+
+    def _go_on(self, gateway: int, request_id: str) -> None:
+        """The rest of the answer comes from elsewhere, or it ends here."""
+        instance_id, attempt = self._begun.place(request_id)
+        made = self._made.pop((request_id, attempt), 0) or self._instances.generated(instance_id, request_id, attempt)
+        output_tokens = self.workload.requests[int(request_id)].output_tokens
+        has_all = self._begun.sent(request_id) + made >= output_tokens  # only the answer's end was missing
+        rest = None if has_all else self._begun.rest(request_id, made, output_tokens)
+        if rest is None:
+            self._ended(int(request_id), ok=has_all)
+        else:
+            self._tell(gateway, StreamContinued(*rest))
 
     def _reaches_engine_s(self, instance_id: str) -> float:
         """When what is sent to it is in its engine."""
@@ -235,7 +255,8 @@ class VirtualCluster:
         blocks = request.engine_blocks
         if blocks is None:
             blocks = self._prompt_blocks(index) + request.answer_blocks
-        asked = EngineRequest(dispatch.request_id, blocks, request.prompt_tokens, request.output_tokens)
+        sent = self._begun.sent(dispatch.request_id)
+        asked = EngineRequest(dispatch.request_id, blocks, request.prompt_tokens + sent, request.output_tokens - sent)
         if self._instances.add(dispatch.instance_id, asked, dispatch.attempt):
             outcome.instance_id = dispatch.instance_id
         else:
@@ -245,10 +266,11 @@ class VirtualCluster:
     def _first_token(self, request_id: str, attempt: int, cached_tokens: int) -> None:
         index = int(request_id)
         outcome = self.outcomes[index]
-        outcome.first_token_s = self.clock.now
         outcome.cached_tokens = cached_tokens
-        if self._give_up is not None and self._give_up(index, False):
-            self._stopped = True
+        if not self._begun.sent(request_id):
+            outcome.first_token_s = self.clock.now
+            if self._give_up is not None and self._give_up(index, False):
+                self._stopped = True
         self._tell(self._gateway_of(index), FirstToken(request_id, attempt))
 
     def _finished(self, request_id: str, attempt: int) -> None:
@@ -260,7 +282,7 @@ class VirtualCluster:
             attempt,
             request.output_tokens,
             cached_tokens=outcome.cached_tokens,
-            prompt_tokens=request.prompt_tokens,
+            prompt_tokens=request.prompt_tokens + self._begun.sent(request_id),
         )
         self._tell(self._gateway_of(index), event)
         self._ended(index, ok=True)
@@ -312,11 +334,11 @@ class VirtualCluster:
         if self._instances.incarnation(instance_id) is None:
             return
         noticed_s = self.clock.now + DETECT_S
-        for request_id, attempt in self._instances.stop(instance_id).items():
-            index = int(request_id)
-            tokens_sent = 0 if isnan(self.outcomes[index].first_token_s) else 1
-            failed = RequestFailed(request_id, attempt, tokens_sent, cause=FailureCause.BROKEN)
-            self.clock.at(noticed_s, self._tell, self._gateway_of(index), failed)
+        for request_id, attempt in self._instances.attempts(instance_id).items():
+            made = self._made[request_id, attempt] = self._instances.generated(instance_id, request_id, attempt)
+            failed = RequestFailed(request_id, attempt, made, cause=FailureCause.BROKEN)
+            self.clock.at(noticed_s, self._tell, self._gateway_of(int(request_id)), failed)
+        self._instances.stop(instance_id)
 
     def _report(self, instance_id: str, state: MemberState) -> None:
         member = self._member(instance_id, state)

@@ -42,7 +42,8 @@ class ClusterSettings:
     whether they are told of each request's session, as the workload has it. scaling: only
     min_replicas of the instances are there at first, the others are started by plans, which takes start_s. ticks,
     plans: when gateways tick and when moves are planned, where that is on record; after the last tick, and otherwise
-    from 0 on, every TICK_S, and without plans with each tick. cells: more than one for VirtualCells."""
+    from 0 on, every TICK_S, and without plans with each tick. cells: more than one for VirtualCells.
+    max_continuations: how often an answer may go on at another instance, as gateway.max_continuations."""
 
     config: SchedulerConfig
     instances: Sequence[InstanceSpec]
@@ -59,3 +60,4 @@ class ClusterSettings:
     ticks: Sequence[float] = ()
     plans: Sequence[float] = ()
     cells: int = 1
+    max_continuations: int = 2

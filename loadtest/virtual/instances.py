@@ -84,6 +84,13 @@ class VirtualInstances:
         self._servers[instance_id] = _Server(spec, incarnation, self._engine(spec.profile), self._clock.now)
         return incarnation
 
+    def generated(self, instance_id: str, request_id: str, attempt: int) -> int:
+        """Tokens of its answer so far; 0 where the attempt is not there."""
+        server = self._servers.get(instance_id)
+        if server is None or server.attempts.get(request_id) != attempt:
+            return 0
+        return server.engine.generated(request_id)
+
     def stop(self, instance_id: str) -> dict[str, int]:
         """The requests that break off, and their attempts."""
         server = self._servers.pop(instance_id)

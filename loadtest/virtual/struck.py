@@ -55,9 +55,9 @@ class StruckCluster(VirtualCluster):
         self._killed: set[int] = set()  # places of recorders
         self._owner: dict[int, tuple[int, int]] = {}  # request -> its gateway, and that one's process
         self._running: dict[str, int] = {}  # request -> attempt that its gateway listens to
-        self._begun: set[str] = set()
         self._asked: set[int] = set()  # requests that have not ended
         self._leaving: set[str] = set()
+        self._why = (Outcome.BROKEN, "")  # the last request that was not answered
         self.rows: list[Row] = []
 
     def _record(self, core: Scheduler) -> Recorder:
@@ -131,10 +131,10 @@ class StruckCluster(VirtualCluster):
         if self._instances.hangs(instance_id) and self._running.get(request_id) == attempt:
             if self._instances.attempts(instance_id).get(request_id) != attempt:
                 return
+            made = self._made[request_id, attempt] = self._instances.generated(instance_id, request_id, attempt)
             self._instances.abort(instance_id, request_id)
-            sent = int(request_id in self._begun)
-            gateway = self._gateway_of(int(request_id))
-            self._tell(gateway, RequestFailed(request_id, attempt, sent, cause=FailureCause.STALLED))
+            failed = RequestFailed(request_id, attempt, made, cause=FailureCause.STALLED)
+            self._tell(self._gateway_of(int(request_id)), failed)
 
     def _kill_gateway(self, gateway: int, until: float) -> None:
         if not self._up[gateway]:
@@ -154,8 +154,7 @@ class StruckCluster(VirtualCluster):
         for spec in self.settings.instances:
             if self._instances.attempts(spec.instance_id).get(request_id) == self._running.get(request_id):
                 self.clock.at(self.clock.now + DETECT_S, self._instances.abort, spec.instance_id, request_id)
-        self._running.pop(request_id, None)
-        self._saw(index, Outcome.BROKEN, "its gateway died")
+        self._why = (Outcome.BROKEN, "its gateway died")
         self._ended(index, ok=False)
 
     def _start_gateway(self, gateway: int) -> None:
@@ -213,15 +212,19 @@ class StruckCluster(VirtualCluster):
             case Abort():
                 self._running.pop(command.request_id, None)
             case Reject():
-                self._saw(int(command.request_id), Outcome.SHED, command.reason)
+                begun = self._begun.sent(command.request_id) > 0
+                self._why = (Outcome.BROKEN if begun else Outcome.SHED, command.reason)
             case FailStream():
-                self._saw(int(command.request_id), Outcome.BROKEN, command.cause)
+                self._why = (Outcome.BROKEN, command.cause)
         super()._apply(gateway, command)
 
-    def _saw(self, index: int, outcome: Outcome, detail: str, tokens: int | None = None) -> None:
+    def _ended(self, index: int, ok: bool) -> None:
+        outcome, detail = (Outcome.OK, "") if ok else self._why
+        tokens = self.workload.requests[index].output_tokens if ok else None
         self._running.pop(str(index), None)
         self._asked.discard(index)
         self.rows.append(Row(index, str(index), outcome, detail, tokens))
+        super()._ended(index, ok)
 
     def _deliver(self, gateway: int, dispatch: Dispatch) -> None:
         if self._running.get(dispatch.request_id) != dispatch.attempt:
@@ -234,13 +237,10 @@ class StruckCluster(VirtualCluster):
 
     def _first_token(self, request_id: str, attempt: int, cached_tokens: int) -> None:
         if self._running.get(request_id) == attempt:
-            self._begun.add(request_id)
             super()._first_token(request_id, attempt, cached_tokens)
 
     def _finished(self, request_id: str, attempt: int) -> None:
         if self._running.get(request_id) == attempt:
-            index = int(request_id)
-            self._saw(index, Outcome.OK, "", self.workload.requests[index].output_tokens)
             super()._finished(request_id, attempt)
 
     def _tick(self, gateway: int, number: int) -> None:

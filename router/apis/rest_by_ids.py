@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from dualmap.router.apis.stop_strings import read_stops
 from dualmap.router.apis.token_ids import TokenIds
 
 TARGET = b"/v1/completions"
@@ -40,7 +41,6 @@ _LOST: Mapping[str, str] = {
     "prompt_embeds": "its prompt is not of tokens",
     "truncate_prompt_tokens": "its prompt is cut",
     "suffix": "it has a suffix",
-    "stop": "it has stop strings",
 }
 # Of a chat, or said anew: a completion has no such field, or takes it for something else.
 _LEFT_OUT = frozenset(
@@ -60,6 +60,7 @@ _LEFT_OUT = frozenset(
         "reasoning_effort",
         "response_format",
         "return_prompt_text",
+        "stop",
         "tool_choice",
         "tools",
     }
@@ -77,14 +78,15 @@ class RestByIds(msgspec.Struct, frozen=True, gc=False):
 
     def hindrance(self, fields: Mapping[str, Any], ids: TokenIds) -> str:
         """Why another instance cannot go on with the answer exactly; empty where one can. fields: of the request."""
+        stops = read_stops(fields.get("stop"))
         if not ids.prompt:
             return "its instance does not tell token ids"
         if ids.reasoning:
             return "it is in its reasoning"
-        if not ids.one_by_one:
-            return "its last tokens came together, and may end within a character"
-        if not (ids.hides or ids.all_seen):
+        if not (ids.hides or ids.all_seen or stops):
             return "the client has ids of tokens whose text it has not"
+        if stops and (fields.get("min_tokens") or not ids.hides):
+            return "it has stop strings"
         if (fields.get("n") or 1) != 1:
             return "it has several choices"
         if self._has_logprobs(fields):

@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from dualmap.router.apis.chunk_stream import DONE
+from dualmap.router.apis.stop_strings import StopStrings
 from dualmap.router.apis.stream_event import read_event
 from dualmap.router.apis.token_ids import TokenIds
 
@@ -36,17 +38,20 @@ class _Chunk(msgspec.Struct, gc=False):
 
 
 class RestChunks:
-    """finished: the answer has its finish reason."""
+    """finished: the answer has its finish reason. stops: the stop strings that it may end with; set before the first
+    chunk. tokens: of the answer so far. is_stopped: it has ended with a stop string, of which its instance does not
+    know."""
 
     def __init__(self, ids: TokenIds, wants_usage: bool, wants_usages: bool) -> None:
         """ids: of the answer so far; those of the rest are added. wants_usage: the client asked for an event with the
         usage. wants_usages: with each chunk. Raises msgspec.MsgspecError where its first chunk cannot be read."""
-        self.finished = False
+        self.finished = self.is_stopped = False
+        self.stops: StopStrings | None = None
         self._ids = ids
         self._begun = begun = msgspec.json.decode(read_event(ids.first)[1], type=_Begun)
         self._wants_usage = wants_usage or begun.usage is not None
         self._wants_usages = wants_usages or begun.usage is not None
-        self._tokens = ids.seen_tokens
+        self.tokens = ids.seen_tokens
 
     def piece(self, event: bytes) -> bytes:
         """A chunk with some of the answer, as the client gets it. Raises msgspec.MsgspecError."""
@@ -54,7 +59,11 @@ class RestChunks:
         choice = chunk.choices[0]
         ids = bytes(choice.token_ids)[1:-1] if choice.token_ids != b"null" else b""
         self._ids.add(ids, bool(choice.text))
-        self._tokens += ids.count(b",") + 1 if ids else 0
+        if self.stops is not None:
+            choice.text, stop = self.stops.feed(choice.text, last=choice.finish_reason is not None)
+            if stop is not None:
+                choice.finish_reason, choice.stop_reason, self.is_stopped = "stop", stop, True
+        self.tokens += ids.count(b",") + 1 if ids else 0
         is_chat = self._begun.object == _CHAT
         shown: dict[str, Any] = {"index": 0}
         shown |= {"delta": {"content": choice.text}} if is_chat else {"text": choice.text}
@@ -72,19 +81,27 @@ class RestChunks:
             more["system_fingerprint"] = chunk.system_fingerprint
         return self._event(more)
 
-    def usage(self, event: bytes) -> tuple[bytes, bytes]:
-        """A chunk with the usage of the rest, as one with that of the whole answer: to read, and what the client gets
-        of it."""
-        chunk = msgspec.json.decode(read_event(event)[1], type=_Chunk)
+    def usage(self, event: bytes = b"") -> tuple[bytes, bytes]:
+        """A chunk with the usage of the whole answer: to read, and what the client gets of it. event: the one with that
+        of the rest, if one has come."""
         more: dict[str, Any] = {"choices": [], "usage": self._usage()}
-        if chunk.system_fingerprint is not None:
-            more["system_fingerprint"] = chunk.system_fingerprint
+        if event:
+            chunk = msgspec.json.decode(read_event(event)[1], type=_Chunk)
+            if chunk.system_fingerprint is not None:
+                more["system_fingerprint"] = chunk.system_fingerprint
         whole = self._event(more)
         return whole, whole if self._wants_usage else b""
 
+    def ending(self, tail: bytes) -> bytes:
+        """What ends the stream behind the chunk with the finish reason, which is in the tail."""
+        self._ids.go_on(behind_all=True)
+        self.tokens = self._ids.seen_tokens
+        usage = self._wants_usage and b'"choices":[],"usage":{' not in tail
+        return (self.usage()[1] if usage else b"") + DONE
+
     def _usage(self) -> dict[str, int]:
         prompt = self._ids.prompt_tokens
-        return {"prompt_tokens": prompt, "total_tokens": prompt + self._tokens, "completion_tokens": self._tokens}
+        return {"prompt_tokens": prompt, "total_tokens": prompt + self.tokens, "completion_tokens": self.tokens}
 
     def _event(self, more: dict[str, Any]) -> bytes:
         begun = self._begun

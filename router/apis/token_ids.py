@@ -79,11 +79,20 @@ class TokenIds:
     def prompt_tokens(self) -> int:
         return self.prompt.count(b",") + 1
 
-    def go_on(self) -> None:
-        """Another instance goes on behind what the client has seen: it makes the tokens behind that again."""
+    def go_on(self, *, behind_all: bool) -> None:
+        """Another instance goes on behind what the client has seen: it makes the tokens behind that again. behind_all:
+        it goes on behind all ids, as if the client had seen them."""
+        if behind_all:
+            self.seen_bytes = len(self._ids)
         del self._ids[self.seen_bytes :]
         self._cut.clear()
         self._cut_bytes = 0
+
+    def drop_last(self, tokens: int) -> None:
+        """Another instance makes the last ones again, which are part of a character."""
+        for _ in range(tokens):
+            self.seen_bytes = self._ids.rfind(b",", 0, self.seen_bytes - 1) + 1
+        del self._ids[self.seen_bytes :]
 
     def add(self, ids: bytes, text: bool) -> None:
         """A chunk has come with these ids. text: and with text of the answer."""

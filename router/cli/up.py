@@ -52,7 +52,8 @@ def deploy(path: Path | None, given: dict[str, Any]) -> int:
 def _deploy(config: DualMapConfig, path: Path | None, given: dict[str, Any]) -> int:
     from ray.exceptions import RayError  # Ray takes seconds to import
 
-    from dualmap.router.deployment.cluster import Cluster, ClusterError, told
+    from dualmap.router.deployment.actors import ClusterError, told
+    from dualmap.router.deployment.cluster import Cluster
 
     stop = stop_on_signal()
     cluster = Cluster(config, say=lambda line: print(line, flush=True))

@@ -10,16 +10,17 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayError
 
 from dualmap.instances.server.vllm_command import NoVllmError
 from dualmap.instances.watcher.watcher import FirstLook
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.instance_specs import PlacedSpec, own_specs, scaled_prefix
 from dualmap.router.config.reload import ConfigFile
+from dualmap.router.deployment.actors import START_TIMEOUT_S, ClusterError, start_actor, told
 from dualmap.router.deployment.external_instances import ExternalInstances
-from dualmap.router.deployment.own_instances import NO_CPU, OwnInstances, cluster_resources
+from dualmap.router.deployment.gateways import Gateways
+from dualmap.router.deployment.own_instances import OwnInstances, cluster_resources
 from dualmap.router.deployment.ray_access import why_not_joined
 from dualmap.router.deployment.scaled_pools import ScaledPools
 from dualmap.router.deployment.tell_events import TellEvents
@@ -27,29 +28,20 @@ from dualmap.router.deployment.watched_instances import WatchedInstances
 from dualmap.router.fleet.actor import Fleet
 from dualmap.router.fleet.actor_by_name import FLEET, NAMESPACE, REBALANCER, autoscaler_name
 from dualmap.router.fleet.rebalancer import Rebalancer
-from dualmap.router.gateway.gateway_actor import GatewayActor
 from dualmap.router.observe.log_setup import LogFile
-from dualmap.router.observe.prometheus_targets import write_targets
 from dualmap.router.scaling.autoscaler import Autoscaler
-from dualmap.scheduler.fleet.endpoint import host_port
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.scaler import Scaled
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 
-START_TIMEOUT_S = 120.0  # of an actor
 PLACEMENT_TIMEOUT_S = 600.0  # of a placement group: a node may have to be added first
 LOCAL_PLACEMENT_TIMEOUT_S = 20.0  # nothing will be added to this machine, but a busy one takes its time
-STOP_TIMEOUT_S = 15.0
 PLACE_POLL_S = 0.05
 SCALING_INTERVAL_S = 0.5
 FIRST_LOOK_S = 5.0  # what a running instance may take to answer for the first time
 MISSING_SAID = 8  # instances
 LOCAL_HOST = "127.0.0.1"  # of what runs beside us; elsewhere a node is reached at its own address
 OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing large passes through Ray
-
-
-class ClusterError(Exception):
-    """The deployment could not be started; the message says what and why, for the user to read."""
 
 
 class Cluster:
@@ -60,7 +52,7 @@ class Cluster:
         self._say = say
         self._fleet: Any = None
         self._rebalancer: Any = None
-        self._gateways: list[Any] = []
+        self._gateways = Gateways(config, say)
         local = config.ray_address is None
         placement_timeout_s = LOCAL_PLACEMENT_TIMEOUT_S if local else PLACEMENT_TIMEOUT_S
         self._instances = OwnInstances(LOCAL_HOST if local else None, placement_timeout_s)
@@ -85,8 +77,8 @@ class Cluster:
         ids = (*(placed.spec.instance_id for placed in specs), *self._external.ids)
         configs = {name: pool.scheduler for name, pool in self._config.all_pools().items()}
         logs, path = self._config.logs, self._config.log_dir.absolute() / "fleet.log"
-        self._fleet = _actor(Fleet, FLEET, ids, configs, partial(LogFile, path, FLEET, logs.format, logs.level))
-        self._rebalancer = _actor(Rebalancer, REBALANCER)
+        self._fleet = start_actor(Fleet, FLEET, ids, configs, partial(LogFile, path, FLEET, logs.format, logs.level))
+        self._rebalancer = start_actor(Rebalancer, REBALANCER)
         self._start_own(specs)
         self._scaled = ScaledPools(self._config, self._instances, gpus, self._say)
         for name in configs:
@@ -102,7 +94,7 @@ class Cluster:
         prefix = scaled_prefix(pool_name, pool)
         scaled = Scaled(pool_name, prefix, pool.scaling or ScalingConfig(), automatic=pool.scaling is not None)
         name = autoscaler_name(pool_name)
-        return _actor(Autoscaler, name, scaled, self._config.log_dir.absolute() / f"{name}.log")
+        return start_actor(Autoscaler, name, scaled, self._config.log_dir.absolute() / f"{name}.log")
 
     def look_after(self, stop: threading.Event, file: ConfigFile) -> None:
         """Until `stop`: start and stop instances as the Autoscalers say, follow those that run elsewhere, and take over
@@ -115,10 +107,8 @@ class Cluster:
                 self._scaled.take_over(config)
                 self._external.config = config
             if file.reloads.applied or file.reloads.refused:
-                configs = {name: pool.scheduler for name, pool in file.config.all_pools().items()}
-                for gateway in self._gateways:
-                    aliases = file.config.model_aliases
-                    gateway.reconfigure.remote(configs, file.config.limits, aliases, file.reloads)
+                self._gateways.reconfigure(file)
+            self._gateways.round()
             if self._scaled is not None and self._external is not None:
                 with suppress(RayError):  # Ray's head, or Fleet, is away: again in the next round
                     self._external.round()
@@ -129,64 +119,11 @@ class Cluster:
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
         """Start all gateways. Returns port, admin port and process id of the first, once they serve.
         Raises ClusterError."""
-        first: tuple[int, int, int] | None = None
-        admin: list[str] = []
-        for node_id in self._gateway_nodes(config):
-            for place in range(config.gateway.count):
-                settings = config.gateway
-                port = settings.port if first is None else first[0]
-                admin_port = settings.admin_port + place if settings.admin_port else 0
-                chosen = settings.model_copy(update={"port": port, "admin_port": admin_port})
-                ready = self._start_one_gateway(config.model_copy(update={"gateway": chosen}), node_id)
-                first = first or ready
-                admin.append(host_port(settings.admin_host, ready[1]))
-        assert first is not None
-        self._tell_prometheus(admin)
-        return first
-
-    def _tell_prometheus(self, admin: list[str]) -> None:
-        """Where the gateways' metrics are. Raises ClusterError."""
-        path = self._config.gateway.prometheus_targets
-        if path is not None:
-            try:
-                write_targets(path, admin)
-            except OSError as error:
-                raise ClusterError(f"gateway.prometheus_targets: {path} cannot be written: {error.strerror}") from None
-
-    def _gateway_nodes(self, config: DualMapConfig) -> list[str]:
-        """Ids of Ray nodes, ours first."""
-        own: str = ray.get_runtime_context().get_node_id()
-        if not config.gateway.on_every_node:
-            return [own]
-        alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        return [own, *(node_id for node_id in alive if node_id != own)]
-
-    def _start_one_gateway(self, config: DualMapConfig, node_id: str) -> tuple[int, int, int]:
-        name = f"gateway-{len(self._gateways)}"
-        where = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        gateway = _actor(GatewayActor, name, name, config, scheduling_strategy=where)
-        self._gateways.append(gateway)
-        try:
-            ready: tuple[int, int, int] = ray.get(gateway.ready.remote(), timeout=START_TIMEOUT_S)
-        except RayTaskError as error:
-            settings = config.gateway
-            raise ClusterError(
-                f"cannot listen on {host_port(settings.host, settings.port)} and"
-                f" {host_port(settings.admin_host, settings.admin_port)}: {error.cause}"
-            ) from None
-        except RayError as error:
-            raise ClusterError(f"the gateway did not start: {told(error)}") from None
-        return ready
+        return self._gateways.start(config)
 
     def stop_gateway(self) -> None:
         """All of them. Running answers end first, as long as configured."""
-        gateways, self._gateways = self._gateways, []
-        if gateways:
-            with suppress(ClusterError):  # a directory that has gone meanwhile
-                self._tell_prometheus([])
-        _settle([gateway.stop.remote() for gateway in gateways], self._config.gateway.drain_s + STOP_TIMEOUT_S)
-        for gateway in gateways:
-            ray.kill(gateway)
+        self._gateways.stop()
 
     def members(self) -> list[Member]:
         """Of all instances, as their actors know them."""
@@ -254,12 +191,6 @@ class Cluster:
             self._say(seen_first(looks))
 
 
-def told(error: Exception) -> str:
-    """What happened, in a line: Ray's messages can hold the traceback of another process."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1 if "Traceback" in str(error) or '  File "' in str(error) else 0].strip()
-
-
 def seen_first(looks: Mapping[str, FirstLook]) -> str:
     """A line: how many instances are ready, and why others are not."""
     missing = [f"{look.url}: {look.reason or 'no answer yet'}" for look in looks.values() if not look.ready]
@@ -270,15 +201,6 @@ def seen_first(looks: Mapping[str, FirstLook]) -> str:
     return f"{line}: {'; '.join(missing[:MISSING_SAID])}{more}"
 
 
-def _actor(cls: type, name: str, *args: Any, **needs: Any) -> Any:
-    """Restarted whenever it dies; a call that was under way is not repeated. Raises ClusterError."""
-    options = {"name": name, **NO_CPU, **needs}
-    try:
-        return ray.remote(cls).options(**options).remote(*args)
-    except ValueError as error:  # the name is taken
-        raise ClusterError(f"another deployment runs on this Ray cluster: {error}") from None
-
-
 def _await_ready(actor: Any, start_timeout_s: float) -> tuple[Member, str]:
     """The instance's state once it is ready, or has failed to start."""
     try:
@@ -286,8 +208,3 @@ def _await_ready(actor: Any, start_timeout_s: float) -> tuple[Member, str]:
     except RayError as error:
         raise ClusterError(f"an instance's actor did not start: {told(error)}") from None
     return state
-
-
-def _settle(calls: list[Any], timeout_s: float) -> None:
-    """Wait for the calls; one that fails has nothing left to do."""
-    ray.wait(calls, num_returns=len(calls), timeout=timeout_s) if calls else None

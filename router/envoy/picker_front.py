@@ -1,7 +1,8 @@
 """The endpoint picker's gRPC port: external processing for proxies, health for whoever watches the picker."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -45,7 +46,7 @@ class PickerFront:
         self._port = 0
         self._closing: asyncio.Task[None] | None = None
 
-    async def listen(self, host: str, port: int, reuse_port: bool) -> None:
+    async def listen(self, host: str, port: int, reuse_port: bool, inherited: Sequence[socket.socket] = ()) -> None:
         options = [
             ("grpc.so_reuseport", int(reuse_port)),
             ("grpc.max_receive_message_length", self._max_message_bytes),
@@ -68,6 +69,10 @@ class PickerFront:
     @property
     def port(self) -> int:
         return self._port
+
+    @property
+    def filenos(self) -> Sequence[int]:
+        return ()  # gRPC opens its own
 
     def apply_membership(self, membership: Membership) -> None:
         ready = [member for member in membership.members if member.state is MemberState.READY]

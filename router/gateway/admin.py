@@ -1,8 +1,8 @@
 """The gateway's second port, for Prometheus and operators: /metrics, /health, the live page /ui, /admin/status,
 /admin/decisions, /admin/live, and what scaling_endpoints.py names where instances are scaled."""
 
-import asyncio
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from hmac import compare_digest
 from typing import Any, Protocol
 from urllib.parse import parse_qs
@@ -14,7 +14,7 @@ from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.credentials import bearer_token
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.limits import HttpLimits
-from dualmap.router.http.listen import listen, listening_port
+from dualmap.router.http.listen import Listeners
 from dualmap.router.http.local_answers import json_response, ok_response
 from dualmap.router.http.openai_errors import (
     HttpError,
@@ -65,11 +65,13 @@ class AdminService:
         self._token = None if token is None else token.encode()
         self._scaling = scaling
         self._methods = _METHODS if scaling is None else {**_METHODS, **SCALING_METHODS}
-        self._server: asyncio.Server | None = None
+        self._listeners = Listeners()
 
-    async def start(self, host: str, port: int) -> None:
-        """Listen. Raises OSError if the port is taken."""
-        self._server = await listen(lambda: ClientConnection(self, self._limits, self._clock), host, port)
+    async def start(self, host: str, port: int, inherited: Sequence[socket.socket] = ()) -> None:
+        """Listen. inherited: see Listeners. Raises OSError if the port is taken."""
+        await self._listeners.open(
+            lambda: ClientConnection(self, self._limits, self._clock), host, port, inherited=inherited
+        )
 
     def sweep(self, now: float) -> None:
         """Apply the time-outs of connections; called periodically."""
@@ -78,11 +80,18 @@ class AdminService:
 
     @property
     def port(self) -> int:
-        return listening_port(self._server)
+        return self._listeners.port
+
+    @property
+    def filenos(self) -> Sequence[int]:
+        return self._listeners.filenos
+
+    def close(self) -> None:
+        """Take no new connections."""
+        self._listeners.close()
 
     def stop(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        self.close()
         for client in list(self.clients):
             client.abort()
 

@@ -3,10 +3,14 @@
 import asyncio
 import logging
 import os
+import signal
+import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum, auto
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Self
 
 from ray.exceptions import RayError
 
@@ -17,6 +21,7 @@ from dualmap.router.fleet.actor_by_name import REBALANCER, actor_by_name, autosc
 from dualmap.router.fleet.client import FleetClient
 from dualmap.router.gateway.collect_less import collect_less
 from dualmap.router.gateway.gateway import Gateway
+from dualmap.router.gateway.hand_over import NO_SOCKETS, HandOver, take_over
 from dualmap.router.gateway.pool import Pool
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.journal.writer import open_journal, path_for
@@ -31,6 +36,7 @@ from dualmap.scheduler import Scheduler, SchedulerConfig
 from dualmap.scheduler.fleet.endpoint import host_port
 from dualmap.scheduler.fleet.gateway_link import GatewayLink
 from dualmap.scheduler.fleet.messages import FleetNews, GatewayReport
+from dualmap.scheduler.fleet.scaler import RefusedError
 from dualmap.scheduler.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -43,15 +49,37 @@ LISTEN_INTERVAL_S = 0.03  # while requests wait: an instance that others have le
 LEAST_GAP_S = 0.005  # between an answer and the next call, however much there is to tell
 SYNC_SHARE = 0.1  # of this process's time at the most: the books of a large fleet take long to tell and to hear
 PLAN_TIMEOUT_S = 2.0  # a plan that takes longer is of no use
+INFORM_TRIES = 100
 BIND_RETRY_S = 0.2
 BIND_TRIES = 25  # a killed predecessor's sockets may take a moment to close
 
 
-class GatewayActor:
-    """Starts listening when it is made, and so again when Ray restarts it."""
+class Wish(StrEnum):
+    """Which gateways are to be replaced."""
 
-    def __init__(self, gateway_id: str, config: DualMapConfig) -> None:
+    THIS = auto()
+    ALL = auto()
+
+
+class GatewayActor:
+    """Starts listening when it is made, and so again when Ray restarts it. SIGTERM asks for it to be replaced."""
+
+    _before: Any = None  # handler of SIGTERM that Ray has set
+    _terminated = False
+
+    def __new__(cls, *_: object) -> Self:
+        """In the process's main thread, where alone handlers of signals can be set; all else runs in another."""
+        actor = super().__new__(cls)
+        if threading.current_thread() is threading.main_thread():
+            actor._before = signal.signal(signal.SIGTERM, actor._on_sigterm)
+        return actor
+
+    def __init__(self, gateway_id: str, config: DualMapConfig, listeners_path: str = "") -> None:
+        """listeners_path: where the gateway before this one gives what it listens with; empty: there is none."""
         register_installed_policies()
+        self._loop = asyncio.get_running_loop()
+        self._wishes: asyncio.Queue[Wish] = asyncio.Queue()
+        self._inherited = take_over(listeners_path) if listeners_path else NO_SOCKETS
         self._config = config
         log_path = config.log_dir.absolute() / f"{gateway_id}.log"
         self._log = LogFile(log_path, gateway_id, config.logs.format, config.logs.level)
@@ -72,7 +100,9 @@ class GatewayActor:
             isolate_tenants=settings.isolates_tenants,
             tls=settings.tls(),
             tokens=load_token_blocks(settings.tokenizer, block_tokens),
-            scaling=ScalingEndpoints(_call_autoscaler, tuple(config.all_pools()), self._pool_name_of),
+            scaling=ScalingEndpoints(
+                _call_autoscaler, tuple(config.all_pools()), self._pool_name_of, self._restart_gateways
+            ),
         )
         self._gateway.adapters.wishes = self._fleet
         self._gateway.service.cors = settings.cors_policy()
@@ -106,17 +136,50 @@ class GatewayActor:
             self._gateway.admission.set_aliases(model_aliases)
         self._gateway.metrics.reloads = reloads
 
-    async def stop(self) -> None:
+    async def wish(self) -> Wish:
+        """Which gateways are to be replaced, once somebody wishes it."""
+        return await self._wishes.get()
+
+    def _restart_gateways(self) -> tuple[str, ...]:
+        """Have all of them replaced. Their ids. Raises RefusedError."""
+        if not self._gateway.listeners():
+            raise RefusedError("A picker's port cannot be handed over: restart `dualmap pick`.")
+        self._wishes.put_nowait(Wish.ALL)
+        return self._gateway.fleet.serving
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        """Once it asks to be replaced; once more it ends as any process of Ray does."""
+        loop: asyncio.AbstractEventLoop | None = getattr(self, "_loop", None)
+        if loop is not None and not loop.is_closed() and not self._terminated:
+            self._terminated = True
+            loop.call_soon_threadsafe(self._wishes.put_nowait, Wish.THIS)
+        elif callable(self._before):
+            self._before(number, frame)
+
+    async def hand_over(self) -> str:
+        """Give what listens here to the process that asks at the path; empty where that cannot be."""
+        listeners = self._gateway.listeners()
+        return HandOver(listeners).path if listeners else ""
+
+    async def leave(self) -> None:
+        """Others listen in our place: let what is here end, for as long as configured, and stop."""
+        self._link.leaving = True
+        await self._gateway.leave(self._config.gateway.leave_s)
+        await self.stop(0.0)
+
+    async def stop(self, drain_s: float | None = None) -> None:
         """Take no more requests and let the running ones end, for as long as configured."""
         for task in self._background:
             task.cancel()
-        await self._gateway.stop(self._config.gateway.drain_s)
+        await self._gateway.stop(self._config.gateway.drain_s if drain_s is None else drain_s)
         if self._traces is not None:
             await asyncio.to_thread(self._traces.close)
         self._log.close()
 
     async def _start(self) -> None:
         settings = self._config.gateway
+        if self._inherited:
+            await self._inform()
         for tries_left in reversed(range(BIND_TRIES)):
             try:
                 await self._gateway.start(
@@ -125,6 +188,7 @@ class GatewayActor:
                     reuse_port=settings.count > 1,
                     admin_host=settings.admin_host,
                     admin_port=settings.admin_port,
+                    inherited=self._inherited,
                 )
                 collect_less()
                 return
@@ -132,6 +196,17 @@ class GatewayActor:
                 if not tries_left:
                     raise
                 await asyncio.sleep(BIND_RETRY_S)
+
+    async def _inform(self) -> None:
+        """Hear of the members before the first request comes: the gateway before this one knows them."""
+        for _ in range(INFORM_TRIES):
+            news = await self._fleet.sync(self._link.report((), {}))
+            if news is not None and news.membership is not None:
+                self._link.hear(news)
+                self._gateway.apply_membership(news.membership)
+                self._informed.set()
+                return
+            await asyncio.sleep(SYNC_INTERVAL_S)
 
     async def _follow(self) -> None:
         """Keep up with the fleet."""

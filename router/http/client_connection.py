@@ -154,10 +154,15 @@ class ClientConnection(asyncio.Protocol):
         if reader.request is not None:
             self._send_continue_if_due(reader.request)
 
-    def close_if_idle(self) -> None:
-        """Close now if no request is being read or answered."""
-        if self.answering is None and self._reader.request is None and not self._reader.ready:
+    def close_if_idle(self, idle_s: float = 0.0) -> None:
+        """Close now if no request is being read or answered, and none was for so long."""
+        if self.answering is None and not self.has_more and self._clock() - self._quiet_since >= idle_s:
             self.transport.close()
+
+    @property
+    def has_more(self) -> bool:
+        """Some of a request behind the one being answered has come."""
+        return self._reader.request is not None or bool(self._reader.ready)
 
     @property
     def has_unsent(self) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 BACKLOG = 1024  # a burst of new connections while a step of the loop runs
 ANY_FAMILY = "::"
@@ -28,8 +28,49 @@ async def listen(
     return await loop.create_server(factory, sock=sock, backlog=BACKLOG, ssl=tls)
 
 
-def listening_port(server: asyncio.Server | None) -> int:
+class Listeners:
+    """What listens on one port: of several families of addresses where its host has them."""
+
+    def __init__(self) -> None:
+        self._servers: list[asyncio.Server] = []
+        self._port = 0
+
+    async def open(
+        self,
+        factory: Callable[[], asyncio.Protocol],
+        host: str,
+        port: int,
+        *,
+        reuse_port: bool = False,
+        tls: ssl.SSLContext | None = None,
+        inherited: Sequence[socket.socket] = (),
+    ) -> None:
+        """inherited: of a process before this one, which listen already; host and port are theirs. Raises OSError."""
+        if not inherited:
+            self._servers = [await listen(factory, host, port, reuse_port=reuse_port, tls=tls)]
+        loop = asyncio.get_running_loop()
+        for sock in inherited:
+            sock.setblocking(False)
+            self._servers.append(await loop.create_server(factory, sock=sock, backlog=BACKLOG, ssl=tls))
+        self._port = listening_port(self._servers[0])
+
+    @property
+    def port(self) -> int:
+        """Also once they are closed."""
+        assert self._port, "not open yet"
+        return self._port
+
+    @property
+    def filenos(self) -> list[int]:
+        return [sock.fileno() for server in self._servers for sock in server.sockets]
+
+    def close(self) -> None:
+        """What waits to be accepted is reset, unless another process listens there, too."""
+        for server in self._servers:
+            server.close()
+
+
+def listening_port(server: asyncio.Server) -> int:
     """The port a started server listens on."""
-    assert server is not None, "not started"
     port: int = server.sockets[0].getsockname()[1]
     return port

@@ -4,6 +4,7 @@ import re
 
 import msgspec
 
+from dualmap.router.apis.chunk_stream import DONE
 from dualmap.router.apis.rest_chunks import RestChunks
 from dualmap.router.apis.stream_event import ABORTED, ERROR, PIECE, USAGE, StreamError, is_comment
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
@@ -11,19 +12,20 @@ from dualmap.router.apis.usage import Usage, peek_usage
 from dualmap.router.requests.answer_events import FAILED, Notice
 
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
-_DONE = b"data: [DONE]"
 
 
 class AnswerRest:
-    """See Answer. own_usage: of the rest alone, as its instance counted it."""
+    """See Answer. own_usage: of the rest alone, as its instance counted it. is_over: the client has all of it, whatever
+    its instance may still send."""
 
-    __slots__ = ("_chunks", "_held", "error", "notice", "own_usage", "usage_event")
+    __slots__ = ("_chunks", "_held", "error", "is_over", "notice", "own_usage", "usage_event")
 
     def __init__(self, chunks: RestChunks) -> None:
         self.notice: Notice | None = None
         self.error: StreamError | None = None
         self.usage_event = b""
         self.own_usage: Usage | None = None
+        self.is_over = False
         self._chunks = chunks
         self._held = b""
 
@@ -35,8 +37,12 @@ class AnswerRest:
         for match in _EVENT_END.finditer(body):
             event = body[start : match.end()]
             start = match.end()
-            if self.notice is None and not is_comment(event):
+            if self.notice is None and not self.is_over and not is_comment(event):
                 shown.append(self._shown(event))
+                if self._chunks.is_stopped:
+                    self.is_over = True
+                    self.usage_event, usage = self._chunks.usage()
+                    shown += (usage, DONE)
         self._held = body[start:]
         if complete and not self._chunks.finished:
             self.notice = FAILED
@@ -44,7 +50,7 @@ class AnswerRest:
 
     def _shown(self, event: bytes) -> bytes:
         """Nothing of an event with which the answer fails."""
-        if event.startswith(_DONE):
+        if event == DONE:
             return event if self._chunks.finished else b""
         meaning = CHUNK_STREAM.meaning(event)
         try:

@@ -7,6 +7,7 @@ from dualmap.router.apis.usage import Usage
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.http.upstream_pool import UpstreamPool
+from dualmap.router.requests.answer_spool import SpoolRoom
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import Phase
@@ -74,6 +75,11 @@ class Driven(Protocol):
         """Send a comment to a client who has waited so long for the first token of a stream; called periodically."""
         ...
 
+    def complete(self) -> bool:
+        """Its attempt has failed in mid-answer: end the answer where the client has all of it but its end, and say
+        whether that is so."""
+        ...
+
     def go_on_elsewhere(self, cause: FailureCause, most: int, context_tokens: int) -> StreamContinued | None:
         """Its attempt has failed in mid-answer: what is left, for another instance, or None where none can go on with
         it. most: how many times it may. context_tokens: the longest prompt and answer that instances take; 0: not
@@ -95,6 +101,8 @@ class Driven(Protocol):
 
 class DrivenOwner(Protocol):
     """Who is told what becomes of a request, so that the books of the core follow: its driver."""
+
+    spool_room: SpoolRoom
 
     def first_byte(self, driven: Driven, run: Run) -> None: ...
 

@@ -1,5 +1,6 @@
 """One request that this gateway carries itself: between a client's connection, the driver, and an attempt at a time."""
 
+from asyncio import create_task
 from http import HTTPStatus
 
 from msgspec.structs import replace
@@ -10,7 +11,8 @@ from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.connection_phase import BLOCKED
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, failed
-from dualmap.router.http.upstream_pool import UpstreamPool
+from dualmap.router.http.upstream_pool import OpeningConnection, UpstreamPool
+from dualmap.router.requests.answer_spool import SpoolFeed, SpoolRoom
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.driven import DrivenOwner
@@ -26,7 +28,7 @@ from dualmap.router.requests.phase import (
     STOPPED,
     WAITING,
 )
-from dualmap.router.requests.rest import Rest, rest_of
+from dualmap.router.requests.rest import Rest, ending_of, rest_of
 from dualmap.router.requests.running import Running
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause, StreamContinued
@@ -70,6 +72,10 @@ class Exchange:
         """What the events of its answer mean, if that is a stream."""
         return self.arrived.api.stream
 
+    @property
+    def spool_room(self) -> SpoolRoom:
+        return self._owner.spool_room
+
     # What the driver orders.
 
     def admitted(self, asked: Asked) -> None:
@@ -84,7 +90,18 @@ class Exchange:
         if self.said is not None and self.said.status in NOT_OFFERED:
             self.said = None  # what another instance does not offer says nothing of this one
         running = self.running = Running(self, self._writer, dispatch, pool, now)
-        pool.run(running)
+        if self.rest is None or self.rest.is_joined:
+            pool.run(running)
+        else:
+            running.upstream = OpeningConnection(create_task(self._join(self.rest, pool, running)))
+
+    async def _join(self, rest: Rest, pool: UpstreamPool, running: Running) -> None:
+        """Find out where the answer was cut before it goes on."""
+        if await rest.join(pool, self.arrived):
+            running.body = rest.body
+            pool.run(running)
+        else:
+            running.attempt_failed(FailureCause.BROKEN)
 
     def drop_attempt(self) -> None:
         self.phase = DROPPED[self.phase]
@@ -107,6 +124,19 @@ class Exchange:
         self._kept_at = now
         self._writer.keep_open(self.asked.answer_lines)
 
+    def complete(self) -> bool:
+        running = self.running
+        ids = self.rest.ids if self.rest is not None else None if running is None else running.ids
+        if ids is None or self.phase is not ANSWERING:
+            return False
+        ending = ending_of(self.asked, ids, self._writer.tail)
+        if ending is None:
+            return False
+        self.phase = ENDED[self.phase]
+        self._writer.go_on(ending, True)
+        self._client.answered(close=self.arrived.http.close)
+        return True
+
     def go_on_elsewhere(self, cause: FailureCause, most: int, context_tokens: int) -> StreamContinued | None:
         running, prompt, api_rest = self.running, self.asked.prompt, self.arrived.api.rest
         before = self.rest
@@ -126,8 +156,7 @@ class Exchange:
                 ids,
                 cause=cause,
                 before=before,
-                attempt=running.dispatch.attempt,
-                instance_id=running.dispatch.instance_id,
+                failed=running.dispatch,
                 context_tokens=context_tokens,
             )
             if isinstance(rest, Rest):
@@ -148,7 +177,7 @@ class Exchange:
             self._client.answer(self._writer.whole_error(error), close=close)
 
     def fail(self, cause: FailureCause) -> None:
-        error = failed(cause, self.why_cut)
+        error = failed(cause, "none could take what is left of it" if self.phase is HALTED else self.why_cut)
         if self.phase not in (ANSWERING, HALTED):
             self.answer_error(error)
             return
@@ -186,8 +215,13 @@ class Exchange:
 
     def finished(self, run: Running, status: int) -> None:
         self.phase = ENDED[self.phase]
+        spool = run.spool
         self._owner.finished(self, run, status)
-        self._client.answered(close=self.arrived.http.close)
+        if spool is None:
+            self._client.answered(close=self.arrived.http.close)
+        else:
+            self._client.answering = feed = SpoolFeed(spool, self._writer, self._client, self.arrived.http)
+            feed.go_on()
 
     def attempt_failed(self, run: Running, cause: FailureCause) -> None:
         self.phase = DROPPED[self.phase]

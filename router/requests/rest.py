@@ -5,27 +5,106 @@ from typing import Any
 
 import msgspec
 
+from dualmap.router.apis.chunk_stream import DONE
 from dualmap.router.apis.rest_by_ids import TARGET, RestByIds, read_fields
 from dualmap.router.apis.rest_chunks import RestChunks
+from dualmap.router.apis.stop_strings import StopStrings, read_stops
 from dualmap.router.apis.token_ids import TokenIds
-from dualmap.router.requests.asked import Asked
+from dualmap.router.http.upstream_pool import UpstreamPool
+from dualmap.router.requests.asked import Arrived, Asked
+from dualmap.router.requests.joint import find_joint
+from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 from dualmap.scheduler.request import Request
 
+_FINISHED = b'"finish_reason":"'
 
-class Rest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """request: as the core is told of it. target, body: of the request to an instance. ids: of the answer so far.
-    chunks: what an instance sends, as the client gets it. cause: why the answer has to go on elsewhere. number: how
-    many times it has gone on, this time included. failed_on: the instances that it was on."""
 
-    request: Request
-    target: bytes
-    body: bytes
-    ids: TokenIds
-    chunks: RestChunks
-    cause: FailureCause
-    number: int
-    failed_on: tuple[str, ...]
+class Rest:
+    """request: as the core is told of it. target, body: of the request to an instance; the body is complete once the
+    rest is joined. ids: of the answer so far. chunks: what an instance sends, as the client gets it. cause: why the
+    answer has to go on elsewhere. number: how many times it has gone on, this time included. failed_on: the instances
+    that it was on. is_joined: it is known exactly where the answer was cut."""
+
+    target = TARGET
+
+    def __init__(
+        self,
+        asked: Asked,
+        api_rest: RestByIds,
+        fields: dict[str, Any],
+        ids: TokenIds,
+        *,
+        tokens_left: int,
+        cause: FailureCause,
+        before: "Rest | None",
+        failed: Dispatch,
+    ) -> None:
+        """before: the rest that it is the rest of. failed: the attempt that failed. Raises msgspec.MsgspecError where
+        the first chunk of the answer cannot be read."""
+        self.chunks = _chunks(asked, fields, ids)
+        self.ids = ids
+        self.cause = cause
+        self.number: int = 1 if before is None else before.number + 1
+        failed_on = () if before is None else before.failed_on
+        self.failed_on: tuple[str, ...] = tuple(dict.fromkeys((*failed_on, failed.instance_id)))
+        self._api_rest = api_rest
+        self._fields = fields
+        self._stops = read_stops(fields.get("stop"))
+        self.is_joined = ids.one_by_one and not self._stops
+        self.body = api_rest.body(fields, ids, tokens_left)
+        self._tokens_left = tokens_left
+        tokens = ids.prompt_tokens + ids.seen_tokens
+        self.request: Request = replace(
+            asked.request,
+            prompt_tokens=tokens,
+            max_output_tokens=tokens_left,
+            length_tokens=tokens + tokens_left if asked.request.length_tokens else 0,
+            goes_on_after=failed.attempt,
+            sent_tokens=ids.seen_tokens,
+        )
+
+    async def join(self, pool: UpstreamPool, arrived: Arrived) -> bool:
+        """Ask an instance where the answer was cut; returns whether that is known."""
+        fields, ids = self._fields, self.ids
+        chars = max(map(len, self._stops), default=1) - 1 if self._stops else 0
+        lines = [*arrived.http.forwarded, b"x-request-id: %b\r\n" % arrived.request_id]
+        joint = await find_joint(pool, lines, fields.get("model"), ids, chars)
+        if joint is None or (joint.dropped_tokens and not ids.hides):
+            return False
+        ids.drop_last(joint.dropped_tokens)
+        self._tokens_left += joint.dropped_tokens
+        self.body = self._api_rest.body(fields, ids, self._tokens_left)
+        if self._stops:
+            included = fields.get("include_stop_str_in_output") is True
+            self.chunks.stops = StopStrings(self._stops, included=included, text=joint.text)
+        self.chunks.tokens = ids.seen_tokens
+        self.is_joined = True
+        return True
+
+
+def ending_of(asked: Asked, ids: TokenIds, tail: bytes) -> bytes | None:
+    """What the client lacks of an answer that has its finish reason, or None of one that has not. tail: the last that
+    the client has."""
+    if tail.endswith(DONE):
+        return b""
+    if _FINISHED not in tail:
+        return None
+    fields = read_fields(asked.prompt.body)
+    if fields is None:
+        return None
+    try:
+        return _chunks(asked, fields, ids).ending(tail)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _chunks(asked: Asked, fields: dict[str, Any], ids: TokenIds) -> RestChunks:
+    """Raises msgspec.MsgspecError."""
+    options = fields.get("stream_options")
+    asks = options if isinstance(options, dict) and not asked.prompt.hides_usage else {}
+    usage = bool(asks.get("include_usage"))
+    return RestChunks(ids, usage, usage and bool(asks.get("continuous_usage_stats")))
 
 
 def rest_of(
@@ -35,51 +114,23 @@ def rest_of(
     *,
     cause: FailureCause,
     before: Rest | None,
-    attempt: int,
-    instance_id: str,
+    failed: Dispatch,
     context_tokens: int,
 ) -> Rest | str:
-    """What is left of an answer, or why no other instance can go on with it. before: the rest that it is the rest of.
-    attempt, instance_id: which failed. context_tokens: see RestByIds."""
+    """What is left of an answer, or why no other instance can go on with it. context_tokens: see RestByIds; the rest:
+    see Rest."""
     fields = read_fields(asked.prompt.body)
     if fields is None:
         return "its request is not kept"
     if why_not := api_rest.hindrance(fields, ids):
         return why_not
+    ids.go_on(behind_all=bool(read_stops(fields.get("stop"))))
     tokens_left = api_rest.tokens_left(fields, ids, context_tokens)
     if tokens_left is None:
         return "how long it may become is not known"
-    try:
-        chunks = _chunks(fields, ids, asked.prompt.hides_usage)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return "its first chunk cannot be read"
-    ids.go_on()
-    prompt_tokens, sent_tokens = ids.prompt_tokens, ids.seen_tokens
     if tokens_left <= 0:
         return "it has as many tokens as it may have"
-    request = replace(
-        asked.request,
-        prompt_tokens=prompt_tokens + sent_tokens,
-        max_output_tokens=tokens_left,
-        length_tokens=prompt_tokens + sent_tokens + tokens_left if asked.request.length_tokens else 0,
-        goes_on_after=attempt,
-        sent_tokens=sent_tokens,
-    )
-    failed_on = () if before is None else before.failed_on
-    return Rest(
-        request=request,
-        target=TARGET,
-        body=api_rest.body(fields, ids, tokens_left),
-        ids=ids,
-        chunks=chunks,
-        cause=cause,
-        number=1 if before is None else before.number + 1,
-        failed_on=tuple(dict.fromkeys((*failed_on, instance_id))),
-    )
-
-
-def _chunks(fields: dict[str, Any], ids: TokenIds, hides_usage: bool) -> RestChunks:
-    options = fields.get("stream_options")
-    asked = options if isinstance(options, dict) and not hides_usage else {}
-    usage, usages = bool(asked.get("include_usage")), bool(asked.get("continuous_usage_stats"))
-    return RestChunks(ids, usage, usage and usages)
+    try:
+        return Rest(asked, api_rest, fields, ids, tokens_left=tokens_left, cause=cause, before=before, failed=failed)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return "its first chunk cannot be read"

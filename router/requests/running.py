@@ -16,18 +16,11 @@ from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, instance_key_refused
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.requests.answer_events import FAILED, AnswerEvents, Notice
-from dualmap.router.requests.answer_plain import (
-    ENCODED,
-    MAX_HELD_BYTES,
-    NO_STREAM,
-    PASSED,
-    AnswerAsEvents,
-    HeldAnswer,
-)
+from dualmap.router.requests.answer_plain import ENCODED, NO_STREAM, AnswerAsEvents, HeldAnswer, plain_answer
 from dualmap.router.requests.answer_rest import AnswerRest
+from dualmap.router.requests.answer_spool import Spool, SpoolRoom
 from dualmap.router.requests.answer_verdict import (
     ANSWER,
-    BAD_REQUEST_STATUS,
     ENGINE_FAILED_STATUS,
     FAILURE,
     REPLACED,
@@ -35,6 +28,7 @@ from dualmap.router.requests.answer_verdict import (
     answer_verdict,
     error_cause,
     failure_cause,
+    names_ids,
     says_no_model,
     says_too_long,
 )
@@ -42,6 +36,7 @@ from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import ANSWERING, Phase
+from dualmap.router.requests.quiet import Quiet
 from dualmap.router.requests.rest import Rest
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
@@ -49,7 +44,6 @@ from dualmap.scheduler.events import FailureCause
 OK_STATUS = 200
 FIRST_REDIRECT_STATUS = 300
 FIRST_ERROR_STATUS = 400
-IDLE_S = 20.0  # an instance that says for so long that it runs nothing has forgotten the stream it does not end
 
 
 class Answer(Protocol):
@@ -79,6 +73,9 @@ class Carrier(Protocol):
     @property
     def rules(self) -> StreamRules: ...
 
+    @property
+    def spool_room(self) -> SpoolRoom: ...
+
     def answer_begun(self, run: "Running", has_body: bool) -> None: ...
 
     def state_made(self, run: "Running", state_id: str) -> None: ...
@@ -95,12 +92,9 @@ class Running:
         "_answer",
         "_carrier",
         "_pool",
-        "_quiet_since",
+        "_quiet",
         "_rest",
         "_seeker",
-        "_sign_at",
-        "_signs",
-        "_swept_pieces",
         "_writer",
         "body",
         "dispatch",
@@ -131,9 +125,7 @@ class Running:
         self.ids: TokenIds | None = None
         self._answer: Answer | None = None
         self._seeker: StateSeeker | None = None  # while it is to be found what the instance keeps of its answer
-        self._quiet_since = self._sign_at = now
-        self._signs = False  # it has sent something, if nothing of the answer, since the last sweep
-        self._swept_pieces = 0
+        self._quiet = Quiet(now)
 
     @property
     def sent_pieces(self) -> int:
@@ -155,8 +147,16 @@ class Running:
         answer = self._answer
         return answer.own_usage or NO_USAGE if isinstance(answer, AnswerRest) else self.usage()
 
+    @property
+    def spool(self) -> Spool | None:
+        """What the client has still to be sent of a plain answer that is complete."""
+        answer = self._answer
+        return answer.spool if isinstance(answer, HeldAnswer) else None
+
     def drop(self) -> None:
         """Close the connection to the instance at once."""
+        if isinstance(self._answer, HeldAnswer):
+            self._answer.let_go()
         if self.upstream is not None:
             self.upstream.abort()
             self.upstream = None
@@ -164,31 +164,11 @@ class Running:
     def is_stalled(self, blocked: bool, now: float, limits: HttpLimits, work: InstanceWork) -> bool:
         """Whether the instance has sent nothing for too long; called periodically. blocked: nothing is read of it."""
         if self.upstream is None or blocked:
-            self._quiet_since = now
+            self._quiet.reset(now)
             return False
-        if self.pieces != self._swept_pieces:
-            self._swept_pieces = self.pieces
-            self._quiet_since = now
-            work.note_answer(self.dispatch.instance_id, now)
-            return False
-        quiet_s = now - self._quiet_since
-        if not self.pieces:
-            return quiet_s > limits.first_byte_timeout_s
-        if self._signs:
-            self._signs = False
-            self._sign_at = now
-        if quiet_s > IDLE_S and self._is_forgotten(now, work):
-            return True
-        if quiet_s <= limits.stall_timeout_s:
-            return False
-        working_s = now - max(self._sign_at, work.worked_at(self.dispatch.instance_id))
-        return working_s > limits.stall_timeout_s or quiet_s > limits.first_byte_timeout_s
-
-    def _is_forgotten(self, now: float, work: InstanceWork) -> bool:
-        """Whether the instance says that it runs nothing, and so not this stream."""
-        if not self.event_stream or self._carrier.rules.pauses:
-            return False
-        return work.idle_s(self.dispatch.instance_id, now) > IDLE_S
+        may_rest = not self.event_stream or self._carrier.rules.pauses
+        instance_id = self.dispatch.instance_id
+        return self._quiet.is_stalled(self.pieces, instance_id, may_rest=may_rest, now=now, limits=limits, work=work)
 
     # What the connection to the instance calls (AnswerSink).
 
@@ -233,11 +213,15 @@ class Running:
                 return
             answer.notice = None
             self.pieces -= pieces
-            self._signs = True
+            self._quiet.signs = True
         if body or complete:
             if self._seeker is not None:
                 self._seek_state(body, complete)
-            self._pass_on(head, body, complete)
+            over = not complete and isinstance(answer, AnswerRest) and answer.is_over
+            self._pass_on(head, body, (complete or over) and self.spool is None)
+            if over:  # whatever its instance may still say
+                self.drop()
+                self._carrier.finished(self, head.status)
         elif self.event_stream:  # held back: it is counted when it is relayed, or it is nothing of the answer
             self.pieces -= pieces
 
@@ -261,7 +245,7 @@ class Running:
             self._give_up(failure_cause(head.status, aborted=False))
             return False
         asked = self._carrier.asked
-        if asked.prompt.hides_ids and self._pool.tells_ids and complete and _names_ids(head.status, body):
+        if asked.prompt.hides_ids and self._pool.tells_ids and complete and names_ids(head.status, body):
             self._ask_without_ids()
             return False
         last = self.dispatch.last and not asked.other_cores
@@ -304,6 +288,7 @@ class Running:
 
     def attempt_failed(self, cause: FailureCause) -> None:
         self.upstream = None
+        self.drop()
         self._carrier.attempt_failed(self, cause)
 
     def _read_as(self, head: AnswerHead) -> Answer:
@@ -324,8 +309,7 @@ class Running:
             if prompt.records_ids and api_rest is not None and self._pool.tells_ids:
                 self.ids = TokenIds(api_rest.text, prompt.hides_ids)
             return AnswerEvents(rules, prompt.hides_usage)
-        may_be_held = head.json if head.content_length is None else head.content_length <= MAX_HELD_BYTES
-        return HeldAnswer(rules) if may_be_held else PASSED
+        return plain_answer(head, rules, self._carrier.spool_room)
 
     def _note_state(self, asked: Asked, event_stream: bool) -> None:
         """What the instance keeps: what it was asked to go on from, and what it makes."""
@@ -393,8 +377,3 @@ class Running:
         lines = b"%b%d\r\n%b" % (self._pool.answer_lines, queue_ms, carrier.asked.answer_lines)
         self._writer.begin(head, lines, body, complete)
         carrier.answer_begun(self, bool(body))
-
-
-def _names_ids(status: int, body: bytes) -> bool:
-    """Whether an instance refuses a request since it is asked for token ids."""
-    return status == BAD_REQUEST_STATUS and b"return_token_ids" in body

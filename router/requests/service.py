@@ -31,7 +31,8 @@ WITHOUT_KEY = (HEALTH, READY)
 
 class RequestService:
     """See HttpService. adapters: changes them on all instances. clients: open connections. access: None: whoever can
-    reach us may use the fleet. cors: None: browsers keep pages of other origins away."""
+    reach us may use the fleet. cors: None: browsers keep pages of other origins away. leaving: each connection ends
+    with its next answer, since others serve in our place."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class RequestService:
         self._admission = admission
         self.access = access
         self.cors: Cors | None = None
+        self.leaving = False
         self._clock = clock
 
     # What client connections call.
@@ -70,6 +72,8 @@ class RequestService:
             request.close = True
             self._answer_error(client, request, stopping())
             return
+        if self.leaving and not client.has_more:
+            request.close = True
         try:
             api = request.api
             if request.method == "OPTIONS" and (lines := self._options(request)):
@@ -150,10 +154,10 @@ class RequestService:
         if self.access is not None:
             self.access.sweep(now)
 
-    def close_idle(self) -> None:
-        """Close the connections on which nothing is read or answered."""
+    def close_idle(self, idle_s: float = 0.0) -> None:
+        """Close the connections on which nothing is read or answered, and nothing was for so long."""
         for client in list(self.clients):
-            client.close_if_idle()
+            client.close_if_idle(idle_s)
 
     @property
     def has_unsent(self) -> bool:

@@ -1,5 +1,5 @@
 """What people ask of the Autoscaler over the admin port: POST /admin/scale, /admin/drain, /admin/restart, and GET
-/admin/scaling."""
+/admin/scaling; and of `dualmap up`: POST /admin/restart-gateways."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,7 +14,13 @@ from dualmap.router.http.local_answers import json_response
 from dualmap.router.http.openai_errors import HttpError, bad_request, conflict, error_response, unavailable
 from dualmap.scheduler.fleet.scaler import RefusedError
 
-METHODS = {"/admin/scaling": "GET", "/admin/scale": "POST", "/admin/drain": "POST", "/admin/restart": "POST"}
+METHODS = {
+    "/admin/scaling": "GET",
+    "/admin/scale": "POST",
+    "/admin/drain": "POST",
+    "/admin/restart": "POST",
+    "/admin/restart-gateways": "POST",
+}
 TIMEOUT_S = 15.0  # a drain calls the instance's actor in turn
 
 CallAutoscaler = Callable[..., Awaitable[Any]]
@@ -36,14 +42,20 @@ class _Restart(msgspec.Struct, forbid_unknown_fields=True):
 
 class ScalingEndpoints:
     """call: pool, name and arguments of a method that the pool's Autoscaler carries out. Raises RayError, ValueError
-    where there is none. pool_names: the first one is meant where none is named. pool_name_of: an instance's."""
+    where there is none. pool_names: the first one is meant where none is named. pool_name_of: an instance's.
+    restart_gateways: has them replaced, and says which there are; raises RefusedError."""
 
     def __init__(
-        self, call: CallAutoscaler, pool_names: Sequence[str], pool_name_of: Callable[[str], str | None]
+        self,
+        call: CallAutoscaler,
+        pool_names: Sequence[str],
+        pool_name_of: Callable[[str], str | None],
+        restart_gateways: Callable[[], Sequence[str]],
     ) -> None:
         self._call = call
         self._pool_names = pool_names
         self._pool_name_of = pool_name_of
+        self._restart_gateways = restart_gateways
 
     def begin(self, request: HttpRequest, client: ClientConnection) -> None:
         """Answer over time."""
@@ -69,8 +81,13 @@ class ScalingEndpoints:
                         drain = msgspec.json.decode(request.body or b"{}", type=_Drain)
                         pool_name = self._pool_name_of(drain.instance_id)
                         return await self._order(pool_name, "drain", drain.instance_id, drain.undo)
+                    case "/admin/restart-gateways":
+                        ids = self._restart_gateways()
+                        return {"message": f"restarting {', '.join(ids)}", "gateways": ids}
                 restart = msgspec.json.decode(request.body or b"{}", type=_Restart)
                 return await self._order(restart.pool, "restart")
+        except RefusedError as error:
+            return conflict(str(error))
         except msgspec.MsgspecError as error:
             return bad_request(f"The body is not as expected: {error}.")
         except RayTaskError as error:

@@ -9,7 +9,8 @@ import pytest
 from dualmap.router.cli.main import main
 from dualmap.router.config.load import load_config
 from dualmap.router.deployment import cluster, preflight
-from dualmap.router.deployment.cluster import Cluster, ClusterError, told
+from dualmap.router.deployment.actors import ClusterError, told
+from dualmap.router.deployment.cluster import Cluster
 from dualmap.router.deployment.preflight import cannot_start, missing_here
 from tests.conftest import WAIT_S
 from tests.deployment import free_port

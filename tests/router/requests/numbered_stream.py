@@ -14,12 +14,8 @@ FIRST_ID = 1000  # of the token 0 of an answer; that of token k is k more
 Act = Callable[[Conversation], Awaitable[None]]
 
 
-def text_of(token: int) -> str:
-    return f" t{token}"
-
-
 def whole_text(tokens: int) -> str:
-    return "".join(map(text_of, range(tokens)))
+    return "".join(f" t{token}" for token in range(tokens))
 
 
 async def dies(conversation: Conversation) -> None:
@@ -47,83 +43,145 @@ def spelled(content: Any) -> str:
 
 
 class Numbered:
-    """tokens: of each answer, unless the request wants fewer. fail_at: how many tokens an answer gives before the act,
-    by its place among all answers; those that are not named are whole. seen: how much the client has, which acts wait
-    for. tells_ids: where it is asked for them. texts: of some tokens, by number, where they are others."""
+    """tokens: of each answer, unless the request wants fewer. per_chunk: how many come at once. token_bytes: of some
+    tokens, by number, where they are others. fail_at: how many tokens an answer gives before the act, by its place
+    among all answers; those that are not named are whole. seen: how many events the client has, which acts wait for.
+    tells_ids: where it is asked for them. asked: bodies of requests for answers."""
 
-    def __init__(self, tokens: int = 12, tells_ids: bool = True) -> None:
+    def __init__(self, tokens: int = 12, *, tells_ids: bool = True) -> None:
         self.tokens = tokens
-        self.fail_at: dict[int, tuple[int, Act]] = {}
-        self.tells_ids = tells_ids
-        self.texts: dict[int, str] = {}
         self.per_chunk = 1
-        self.seen: Callable[[], int] = lambda: self.tokens
+        self.token_bytes: dict[int, bytes] = {}
+        self.fail_at: dict[int, tuple[int, Act]] = {}
+        self.seen: Callable[[], int] = lambda: 1 << 30
+        self.tells_ids = tells_ids
         self.asked: list[dict[str, Any]] = []
+        self.detokenized = 0
 
     async def __call__(self, conversation: Conversation) -> None:
         body = conversation.request.json
+        if "/detokenize" in conversation.request.line:
+            self.detokenized += 1
+            await conversation.send_json(
+                {"prompt": b"".join(map(self._bytes_of, body["tokens"])).decode(errors="replace")}
+            )
+            return
         place = len(self.asked)
         self.asked.append(body)
-        fail_at, act = self.fail_at.get(place, (None, None))
-        is_chat = "chat" in conversation.request.line
-        prompt = body["prompt"] if isinstance(body.get("prompt"), list) else PROMPT
-        first = len(prompt) - len(PROMPT)
-        most = body.get("max_tokens") or body.get("max_completion_tokens") or self.tokens
-        stop = min(self.tokens, first + most)
-        self._begin(place, body, is_chat, prompt)
+        await Answering(self, conversation, body, place).run(*self.fail_at.get(place, (None, dies)))
+
+    def _bytes_of(self, token_id: int) -> bytes:
+        if token_id < FIRST_ID:
+            return b"p"
+        return self.token_bytes.get(token_id - FIRST_ID, b" t%d" % (token_id - FIRST_ID))
+
+    def bytes_of(self, number: int) -> bytes:
+        return self._bytes_of(FIRST_ID + number)
+
+
+class Answering:
+    """One answer."""
+
+    def __init__(self, instance: Numbered, conversation: Conversation, body: dict[str, Any], place: int) -> None:
+        self._instance = instance
+        self._conversation = conversation
+        self._is_chat = "chat" in conversation.request.line
+        self._prompt = body["prompt"] if isinstance(body.get("prompt"), list) else PROMPT
+        self._first = len(self._prompt) - len(PROMPT)
+        most = body.get("max_tokens") or body.get("max_completion_tokens") or instance.tokens
+        self._end = min(instance.tokens, self._first + most)
+        self._ids = instance.tells_ids and body.get("return_token_ids") is True
+        options = body.get("stream_options") or {}
+        self._usages = options.get("continuous_usage_stats")
+        self._usage_at_end = options.get("include_usage")
+        kind, name = ("chat.completion.chunk", "chatcmpl") if self._is_chat else ("text_completion", "cmpl")
+        self._head = {"id": f"{name}-{place}", "object": kind, "created": 1700 + place, "model": "tiny"}
+        stop = body.get("stop") or []
+        self._stops = [stop] if isinstance(stop, str) else stop
+        self._included = body.get("include_stop_str_in_output") is True
+        self._bytes = b""  # part of a character: vLLM keeps back all text from there
+        self._text = ""
+        self._shown = 0
+        self._made = 0
+        self._is_first = True
+
+    async def run(self, fail_at: int | None, act: Act) -> None:
+        conversation = self._conversation
         await conversation.begin_stream()
-        if is_chat:
-            await conversation.send_event(self._chunk({"role": "assistant", "content": ""}, None))
-        made = 0
-        for number in range(first, stop, self.per_chunk):
-            if made == fail_at and act is not None:
-                while self.seen() < number:  # noqa: ASYNC110
+        events = 0
+        if self._is_chat:
+            await conversation.send_event(self._chunk({"role": "assistant", "content": ""}, None, None, None))
+            events = 1
+        number = self._first
+        reason: str | None = None
+        while reason is None:
+            if self._made == fail_at:
+                while self._instance.seen() < events:  # noqa: ASYNC110
                     await asyncio.sleep(0)
                 await act(conversation)
                 return
-            ids = range(number, min(number + self.per_chunk, stop))
-            text = "".join(self.texts.get(k, text_of(k)) for k in ids)
-            made += len(ids)
-            last = ids[-1] == stop - 1
-            reason = ("length" if stop < self.tokens else "stop") if last else None
-            delta = {"content": text} if is_chat else text
-            await conversation.send_event(self._chunk(delta, reason, [FIRST_ID + k for k in ids], made))
-        options = body.get("stream_options") or {}
-        if options.get("include_usage"):
-            usage = {"usage": self._usage(made)}
-            await conversation.send_event(spelled(self._head | {"choices": []} | usage))
+            ids = []
+            stop = None
+            for _ in range(self._instance.per_chunk):
+                ids.append(FIRST_ID + number)
+                stop = self._add(self._instance.bytes_of(number))
+                number += 1
+                self._made += 1
+                if stop is not None or number == self._end:
+                    reason = "stop" if stop is not None or self._end == self._instance.tokens else "length"
+                    break
+                if self._made == fail_at:
+                    break
+            await conversation.send_event(self._chunk(self._new_text(reason is not None), reason, stop, ids))
+            events += 1
+        if self._usage_at_end:
+            await conversation.send_event(spelled(self._head | {"choices": [], "usage": self._usage()}))
         await conversation.send_event("[DONE]")
         await conversation.end_stream()
 
-    def _begin(self, place: int, body: dict[str, Any], is_chat: bool, prompt: list[int]) -> None:
-        self._is_chat = is_chat
-        self._prompt = prompt
-        self._first = True
-        self._ids = self.tells_ids and body.get("return_token_ids") is True
-        options = body.get("stream_options") or {}
-        self._usages = options.get("continuous_usage_stats")
-        kind, name = ("chat.completion.chunk", "chatcmpl") if is_chat else ("text_completion", "cmpl")
-        self._head = {"id": f"{name}-{place}", "object": kind, "created": 1700 + place, "model": "tiny"}
+    def _add(self, token: bytes) -> str | None:
+        """The stop string that it completes."""
+        self._bytes += token
+        try:
+            self._text += self._bytes.decode()
+            self._bytes = b""
+        except UnicodeDecodeError:
+            return None
+        found = [(self._text.find(stop) + len(stop), stop) for stop in self._stops if stop in self._text]
+        if not found:
+            return None
+        end, stop = min(found, key=lambda one: one[0])
+        self._text = self._text[: end if self._included else end - len(stop)]
+        return stop
 
-    def _chunk(self, delta: Any, reason: str | None, ids: list[int] | None = None, made: int = 0) -> str:
-        told = ids if self._ids else None
-        first, self._first = self._first, False
+    def _new_text(self, last: bool) -> str:
+        kept = 0 if last or self._included or not self._stops else max(map(len, self._stops)) - 1
+        until = max(self._shown, len(self._text) - kept)
+        new = self._text[self._shown : until]
+        self._shown = until
+        return new
+
+    def _chunk(self, delta: Any, reason: str | None, stop: str | None, ids: list[int] | None) -> str:
+        first, self._is_first = self._is_first, False
         prompt = self._prompt if self._ids and first else None
-        choice: dict[str, Any] = {"index": 0} | ({"delta": delta} if self._is_chat else {"text": delta})
+        if self._is_chat:
+            choice: dict[str, Any] = {"index": 0, "delta": {"content": delta} if isinstance(delta, str) else delta}
+        else:
+            choice = {"index": 0, "text": delta}
         choice |= {"logprobs": None, "finish_reason": reason}
         if reason is not None or not self._is_chat:
-            choice["stop_reason"] = None
+            choice["stop_reason"] = stop
         if not self._is_chat:
-            choice |= {"prompt_token_ids": prompt}
+            choice["prompt_token_ids"] = prompt
         if ids is not None:
-            choice["token_ids"] = told
+            choice["token_ids"] = ids if self._ids else None
         chunk = self._head | {"choices": [choice]}
         if self._usages:
-            chunk |= {"usage": self._usage(made)}
+            chunk["usage"] = self._usage()
         if self._is_chat and ids is None:
-            chunk |= {"prompt_token_ids": prompt}
+            chunk["prompt_token_ids"] = prompt
         return spelled(chunk)
 
-    def _usage(self, made: int) -> dict[str, Any]:
+    def _usage(self) -> dict[str, int]:
         prompt = len(self._prompt)
-        return {"prompt_tokens": prompt, "total_tokens": prompt + made, "completion_tokens": made}
+        return {"prompt_tokens": prompt, "total_tokens": prompt + self._made, "completion_tokens": self._made}
