@@ -44,6 +44,7 @@ MAX_PRIORITY = 100  # either way: beyond, all are alike, since each level costs 
 _KEY_SALT = token_bytes(16)  # of this process: what journals hold of a key cannot be tried out elsewhere
 MAX_PARSED_BYTES = 1 << 20  # some 10 ms
 USAGE_OPTION = b'"stream_options":{"include_usage":true},'
+MAX_REPLAYED_BYTES = 1024 * 1024  # of a body that is kept until its answer is over
 MAX_UNREAD_TOKENS = 8192  # a body that is not read may be audio or a batch: it must not pass for a giant prompt
 
 
@@ -106,6 +107,7 @@ def read_prompt(
         hides_usage=hides_usage,
         records_ids=records_ids,
         hides_ids=hides_ids,
+        may_replay=ask_for_ids and read.repeats and api.replayed is not None and len(body) <= MAX_REPLAYED_BYTES,
     )
 
 
