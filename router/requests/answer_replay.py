@@ -6,6 +6,7 @@ import re
 from dualmap.router.apis.replayed import DiffersError, Replayed
 from dualmap.router.apis.stream_event import ABORTED, EMPTY, ERROR, USAGE, StreamError, is_comment
 from dualmap.router.apis.stream_rules import StreamRules
+from dualmap.router.apis.token_ids import TokenIds
 from dualmap.router.requests.answer_events import FAILED, AnswerEvents, Notice
 
 # Of what the client has: about two thousand tokens. To make more of them again takes an instance longer than a client
@@ -48,8 +49,8 @@ class RecordedEvents(AnswerEvents):
 
     __slots__ = ("record",)
 
-    def __init__(self, rules: StreamRules, hides_usage: bool) -> None:
-        super().__init__(rules, hides_usage)
+    def __init__(self, rules: StreamRules, hides_usage: bool, ids: TokenIds | None) -> None:
+        super().__init__(rules, hides_usage, ids)
         self.record = Record()
 
     def feed(self, body: bytes, complete: bool) -> bytes:

@@ -150,8 +150,15 @@ class Exchange:
             rest = self._rest_by_ids(running, cause, context_tokens)
             if isinstance(rest, Rest):
                 return self._continued_by(rest)
-            asked, record, failed_on = self.asked, running.record, running.dispatch
-            replay = replay_of(self.arrived, asked, record, cause=cause, before=before, failed=failed_on)
+            replay = replay_of(
+                self.arrived,
+                self.asked,
+                running.record,
+                cause=cause,
+                before=before,
+                failed=running.dispatch,
+                began_at=running.first_byte_at,
+            )
             if replay is not None:
                 return self._continued_by(replay)
             self.why_cut = rest
@@ -165,9 +172,15 @@ class Exchange:
         ids = running.ids if before is None else before.ids
         if ids is None:
             return "its instance does not tell token ids"
-        failed_on = running.dispatch
         return rest_of(
-            self.asked, api_rest, ids, cause=cause, before=before, failed=failed_on, context_tokens=context_tokens
+            self.asked,
+            api_rest,
+            ids,
+            cause=cause,
+            before=before,
+            failed=running.dispatch,
+            began_at=running.first_byte_at,
+            context_tokens=context_tokens,
         )
 
     def _continued_by(self, rest: Rest | Replay) -> StreamContinued:

@@ -27,13 +27,16 @@ class Replay:
         cause: FailureCause,
         before: "Replay | None",
         failed: Dispatch,
+        began_at: float,
     ) -> None:
-        """before: the replay that failed, too. failed: the attempt that failed."""
+        """before: the replay that failed, too. failed, began_at: the attempt that failed."""
         self.record = record
         self.cause = cause
         self.number: int = 1 if before is None else before.number + 1
         failed_on = () if before is None else before.failed_on
         self.failed_on: tuple[str, ...] = tuple(dict.fromkeys((*failed_on, failed.instance_id)))
+        self.queued_s: float = failed.queued_s if before is None else before.queued_s
+        self.began_at: float = began_at if before is None else before.began_at
         self.target = arrived.http.target
         prompt = asked.prompt
         self.body = prompt.body.replace(ASK_FOR_IDS, b"", 1) if prompt.hides_ids else prompt.body
@@ -57,6 +60,7 @@ def replay_of(
     cause: FailureCause,
     before: object,
     failed: Dispatch,
+    began_at: float,
 ) -> Replay | None:
     """None where the answer cannot be made again: it may become another one, or is too long for that. before: how the
     answer went on before, if it did."""
@@ -64,4 +68,4 @@ def replay_of(
         return None
     if not (before is None or isinstance(before, Replay)) or not record.noted_in(arrived.api.replayed()):
         return None
-    return Replay(arrived, asked, record, cause=cause, before=before, failed=failed)
+    return Replay(arrived, asked, record, cause=cause, before=before, failed=failed, began_at=began_at)
