@@ -6,7 +6,6 @@ Text of an answer never passes for one of these: the quotes inside JSON strings 
 
 import re
 from enum import Enum, auto
-from typing import Any
 
 from dualmap.router.apis.stream_event import ABORTED, EMPTY, ERROR, PIECE, USAGE, Meaning, StreamError, is_comment
 from dualmap.router.apis.stream_rules import StreamRules
@@ -18,7 +17,7 @@ _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _USAGE = b'"prompt_tokens"'  # of a chunk with usage; those without say null, if anything
 _COLON = ord(":")
 _NO_IDS = IDS[:-1] + HIDDEN
-_NOT_YET: Any = ()  # no event begins or ends with any of these
+_NOT_YET: tuple[bytes, ...] = ()  # no event begins with any of these
 
 
 class Notice(Enum):
@@ -40,6 +39,7 @@ class AnswerEvents:
         "_ids",
         "_ids_end",
         "_ids_start",
+        "_no_ids",
         "_opened",
         "_other_alarm",
         "_prelude",
@@ -65,12 +65,13 @@ class AnswerEvents:
         self._held = b""  # the beginning of an event
         self._prelude = b""  # events that precede the first token
         self._opened = False  # there has been a piece of the answer
-        # What stands around the text of a token in this stream; around its id, from the end of the text.
-        self._text_start: bytes = _NOT_YET
-        self._text_end: bytes = _NOT_YET
+        # What stands around the text of a token in this stream.
+        self._text_start: bytes | tuple[bytes, ...] = _NOT_YET
+        self._text_end: bytes | tuple[bytes, ...] = _NOT_YET
         self._ids = ids
-        self._ids_start = b""
-        self._ids_end: bytes = _NOT_YET
+        # What ends an event with a token's id; what stands before the id, from the end of the text; both without an id.
+        self._ids_end: bytes | tuple[bytes, ...] = _NOT_YET
+        self._ids_start = self._no_ids = b""
 
     def feed(self, body: bytes, complete: bool) -> bytes:
         """Take what has come, the last of it if complete; returns what can be relayed.
@@ -87,7 +88,7 @@ class AnswerEvents:
                     if b'"' not in told:
                         ids.answer += told
                         ids.seen_bytes = len(ids.answer)
-                        return body[:at] + self._text_end
+                        return body[:at] + self._no_ids
             body = ids.take(body, complete)
             if ids.tells is False:
                 self._ids = None
@@ -159,7 +160,7 @@ class AnswerEvents:
             self._text_start, self._text_end = token.groups()
             before, hidden, behind = self._text_end.partition(_NO_IDS)
             if hidden:
-                self._ids_start, self._ids_end = before + IDS, b"]" + behind
+                self._ids_start, self._ids_end, self._no_ids = before + IDS, b"]" + behind, self._text_end
 
     def _show_forced_usage(self, event: bytes) -> None:
         """An instance that tells the usage with its first chunk does so unasked: its operator wants clients to have

@@ -93,6 +93,25 @@ def test_a_killed_gateway_takes_only_what_it_carried_and_comes_back(deployment):
 
     failed = under_load(deployment, strike)
     assert len(failed) <= 8, failed  # at most what it had of each client: a request, and a connection not accepted yet
+    assert not any("503" in error for error in failed), "it listened before it knew of any instance"
+
+
+def test_a_client_that_connects_once_a_gateway_is_gone_finds_the_other(deployment):
+    await_that(lambda: both_serve(deployment), "both gateways know all instances")
+    victim, other = statuses(deployment)
+    os.kill(victim["pid"], signal.SIGKILL)
+    await_that(lambda: not is_listening(victim["pid"]), "its sockets are closed")
+    answered = {ask(deployment, f"Who is left for {i}?", max_tokens=1) for i in range(5)}
+    assert other["gateway_id"] in answered
+    await_that(lambda: both_serve(deployment), "it is back")
+
+
+def is_listening(pid: int) -> bool:
+    """Whether the process has any file open: what is killed closes all it has before it is gone."""
+    try:
+        return bool(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return False
 
 
 def test_gateways_serve_on_while_fleet_is_away_and_agree_again_when_it_is_back(deployment):
