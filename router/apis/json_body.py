@@ -26,6 +26,8 @@ class CommonBody(msgspec.Struct, gc=False):
     echo: Any = None
     use_beam_search: Any = None
     return_token_ids: Any = msgspec.UNSET
+    temperature: Any = None
+    seed: Any = None
 
 
 # What is read of a body may hold up all others for some 50 ms. Bodies up to the first size are never that dear; larger
@@ -117,6 +119,11 @@ def ids_of(fields: CommonBody) -> WishForIds:
         return ASKED if fields.return_token_ids is True else UNWANTED
     one = fields.n is None or fields.n == 1
     return UNASKED if one and not fields.echo and not fields.use_beam_search else UNWANTED
+
+
+def repeats(fields: CommonBody) -> bool:
+    """Whether the answer is a stream that is the same whenever it is made."""
+    return bool(fields.stream) and (fields.temperature == 0 or fields.seed is not None)
 
 
 def session_of(fields: CommonBody) -> str:
