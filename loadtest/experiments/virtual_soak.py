@@ -144,9 +144,10 @@ def run(args: argparse.Namespace) -> int:
     came = [outcome for outcome in cluster.outcomes if outcome.arrived_s <= ended_s]
     ok = sum(outcome.ok for outcome in came)
     retries = sum(core.stats.retries for core in cluster.cores)
+    cpu_min = (process_time() - begun_s) / 60
     lead = (
-        f"{date.today().isoformat()}, {ended_s / HOUR_S:.1f} h in virtual time ({(process_time() - begun_s) / 60:.1f} min of "
-        f"CPU), {args.gateways} gateways, {args.instances} instances, {len(came)} requests at {qps:.2f} a "
+        f"{date.today().isoformat()}, {ended_s / HOUR_S:.1f} h in virtual time ({cpu_min:.1f} min of CPU), "
+        f"{args.gateways} gateways, {args.instances} instances, {len(came)} requests at {qps:.2f} a "
         f"second, a loss each {args.kill_every:g} s: {ok} whole, {retries} run again elsewhere, "
         f"{len(came) - ok} failed or under way."
     )
