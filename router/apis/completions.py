@@ -15,6 +15,8 @@ from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.completion_prompt import read_completion as read_tokens
 from dualmap.scheduler.blocks import hash_text
 
+MAX_PROMPTS = 50_000  # at once
+
 
 class PackedBody(CommonBody, gc=False):
     """Of an API whose prompt is no chat."""
@@ -40,6 +42,8 @@ def read_completion(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     prompt = fields.prompt
     if isinstance(prompt, list):
         prompts = prompt if prompt and isinstance(prompt[0], str | list) else [prompt]
+        if len(prompts) > MAX_PROMPTS:
+            return NOT_UNDERSTOOD
         packed = [_packed(each) for each in prompts]
         several = len(prompts) > 1
         if None in packed:

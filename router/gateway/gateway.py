@@ -38,7 +38,6 @@ from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import (
     GatewayLoads,
-    InstanceJoined,
     InstanceLoad,
     LoadReported,
     MovesProposed,
@@ -220,8 +219,7 @@ class Gateway:
         self.connections.set_endpoints(serving)
         for pool in self.pools.values():
             for event in membership_events(old.of_pool(pool.name), membership.of_pool(pool.name)):
-                if isinstance(event, InstanceJoined) and event.instance_id in serving:
-                    self.connections.to(event.instance_id).tells_ids = True  # it may be another version of its server
+                self.connections.note_membership(event)
                 self.driver.change_members(event, pool.core, pool.scheduler)
         self.connections.forget(serving.keys())
         self.states.apply_membership(membership)

@@ -44,11 +44,15 @@ class Run(Protocol):
 class Driven(Protocol):
     """asked: once it is admitted. running: the last attempt; None before the first. said: what the last instance that
     failed at it said went wrong; None where none said anything. rest: what the attempt is about, where the client has
-    part of an answer that another instance began."""
+    part of an answer that another instance began. why_cut: why no other instance goes on with an answer that was
+    cut."""
 
     arrived: Arrived
     asked: Asked
     phase: Phase
+
+    @property
+    def why_cut(self) -> str: ...
 
     @property
     def rest(self) -> Rest | None: ...

@@ -157,6 +157,7 @@ class Exchange:
                 cause=cause,
                 before=before,
                 failed=running.dispatch,
+                began_at=running.first_byte_at,
                 context_tokens=context_tokens,
             )
             if isinstance(rest, Rest):

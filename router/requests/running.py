@@ -201,11 +201,6 @@ class Running:
             if head.status < FIRST_REDIRECT_STATUS:
                 self._note_state(self._carrier.asked, head.event_stream)
         self.pieces += pieces
-        if self.ids is not None:
-            body = self.ids.take(body, complete)
-            if self.ids.tells is False:
-                self.ids = None
-                self._pool.tells_ids = False
         body = answer.feed(body, complete)
         if answer.notice is not None:
             if answer.notice is FAILED:
@@ -308,7 +303,7 @@ class Running:
             prompt, api_rest = self._carrier.asked.prompt, self._carrier.arrived.api.rest
             if prompt.records_ids and api_rest is not None and self._pool.tells_ids:
                 self.ids = TokenIds(api_rest.text, prompt.hides_ids)
-            return AnswerEvents(rules, prompt.hides_usage)
+            return AnswerEvents(rules, prompt.hides_usage, self.ids)
         return plain_answer(head, rules, self._carrier.spool_room)
 
     def _note_state(self, asked: Asked, event_stream: bool) -> None:
@@ -374,6 +369,9 @@ class Running:
             self._writer.go_on(body, complete)
             carrier.answer_begun(self, bool(body))
             return
+        if self.ids is not None and self.ids.tells is False:
+            self.ids = None
+            self._pool.tells_ids = False
         lines = b"%b%d\r\n%b" % (self._pool.answer_lines, queue_ms, carrier.asked.answer_lines)
         self._writer.begin(head, lines, body, complete)
         carrier.answer_begun(self, bool(body))
