@@ -31,9 +31,13 @@ SECOND_HALVES = {second: first for first, second in HALVES.items()}
 
 def answer_bytes(packed_prompt: bytes, tokens: int, sibling: int = 0) -> bytes:
     """The first tokens of an answer to the prompt; sibling: which of several."""
-    start = first_number(packed_prompt, sibling)
-    rounds = (start + tokens) // len(WORDS) + 1
-    return (_ALL_WORDS * rounds)[start * TOKEN_BYTES : (start + tokens) * TOKEN_BYTES]
+    return answer_bytes_from(first_number(packed_prompt, sibling), tokens)
+
+
+def answer_bytes_from(number: int, tokens: int) -> bytes:
+    """So many tokens, of which the first is the word of that number."""
+    rounds = (number + tokens) // len(WORDS) + 1
+    return (_ALL_WORDS * rounds)[number * TOKEN_BYTES : (number + tokens) * TOKEN_BYTES]
 
 
 def first_number(packed_prompt: bytes, sibling: int = 0) -> int:

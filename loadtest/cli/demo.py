@@ -22,6 +22,7 @@ from dualmap.loadtest.traces.trace import TraceError, TraceRequest, read_trace, 
 from dualmap.router.cli.up import is_refused, stop_on_signal
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.load import ConfigFileError, load_config
+from dualmap.router.deployment.ray_access import ray_access
 
 if TYPE_CHECKING:
     from dualmap.router.deployment.cluster import Cluster
@@ -81,6 +82,11 @@ def run(args: argparse.Namespace) -> int:
     print(f"{len(requests)} requests at {qps:.1f} a second, on {INSTANCES} simulated instances of a 7B-class model")
     if is_refused(config):
         return 1
+    with ray_access(config.ray_address):
+        return _play(config, trace, qps, out)
+
+
+def _play(config: DualMapConfig, trace: Path, qps: float, out: Path) -> int:
     from ray.exceptions import RayError  # Ray takes seconds to import
 
     from dualmap.router.deployment.actors import ClusterError, told

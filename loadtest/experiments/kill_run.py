@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -108,6 +109,17 @@ def _signal(pids: list[int], number: int) -> int:
     return hit
 
 
+def restart_gateways(deployment: Deployed) -> int:
+    """Three times; 1 if each was done."""
+    admin = f"http://127.0.0.1:{deployment.admin_port}"
+    command = [sys.executable, "-m", "dualmap", "restart", "--gateways", "--admin", admin]
+    return int(all(subprocess.run(command, check=False).returncode == 0 for _ in range(3)))
+
+
+def terminate_gateway(deployment: Deployed) -> int:
+    return _signal(deployment.actor_pids("GatewayActor")[:1], signal.SIGTERM)
+
+
 BLOWS = (
     Blow("nothing", 30, lambda deployment: 1),
     Blow("kill -9 Rebalancer", 25, kill("Rebalancer")),
@@ -115,6 +127,8 @@ BLOWS = (
     Blow("kill -9 Fleet", 30, kill("Fleet")),
     Blow(f"Fleet stopped for {STOPPED_S:g} s", 40, stop_for_a_while(lambda deployment: deployment.actor_pids("Fleet"))),
     Blow("kill -9 a gateway of two", 30, kill("GatewayActor")),
+    Blow("SIGTERM to a gateway of two", 30, terminate_gateway),
+    Blow("dualmap restart --gateways, three times", 60, restart_gateways),
     Blow("kill -9 an instance's actor", 30, kill("InstanceActor")),
     Blow("kill -9 a server of four", 30, kill_server),
     Blow("SIGTERM to a server of four", 30, end_server),

@@ -73,4 +73,6 @@ def _agree(row: Row, lives: Sequence[Life], whole: bool) -> bool:
     expected = ENDS.get(row.outcome)
     if expected is None or any(life.ended in expected for life in lives):
         return True
+    if row.outcome is Outcome.OK and any(life.ended is Ended.FAILED and life.begun for life in lives):
+        return True  # it had every token when its instance failed, and its gateway gave it its end
     return not whole and any(life.ended is Ended.OPEN for life in lives)

@@ -43,10 +43,10 @@ class BegunAnswers:
 
     def rest(self, request_id: str, made: int, output_tokens: int) -> tuple[Request, tuple[str, ...]] | None:
         """What is left after so many tokens of the last attempt, and the instances that failed it; None where its
-        client has nothing, or all tokens, or it has gone on often enough. output_tokens: of the whole answer."""
+        client has nothing, or it has gone on often enough. output_tokens: of the whole answer."""
         begun = self._begun[request_id]
         sent = begun.sent + made
-        if not made or sent >= output_tokens or begun.continued >= self._most:
+        if not made or begun.continued >= self._most:
             return None
         begun.sent = sent
         begun.continued += 1

@@ -118,6 +118,10 @@ class VirtualCluster:
             scaling.plans if scaling else [],
         )
 
+    def kept(self) -> list[object]:
+        """What the gateways' cores keep, and what Fleet does, for who counts it."""
+        return [*self.cores, *(kept for fleet in self._fleets for kept in fleet.kept())]
+
     def _deployments(self) -> Sequence[Sequence[int]]:
         """Gateways that share a Fleet, by number."""
         return [range(len(self.cores))]
@@ -215,9 +219,10 @@ class VirtualCluster:
         instance_id, attempt = self._begun.place(request_id)
         made = self._made.pop((request_id, attempt), 0) or self._instances.generated(instance_id, request_id, attempt)
         output_tokens = self.workload.requests[int(request_id)].output_tokens
-        rest = self._begun.rest(request_id, made, output_tokens)
+        has_all = self._begun.sent(request_id) + made >= output_tokens  # only the answer's end was missing
+        rest = None if has_all else self._begun.rest(request_id, made, output_tokens)
         if rest is None:
-            self._ended(int(request_id), ok=False)
+            self._ended(int(request_id), ok=has_all)
         else:
             self._tell(gateway, StreamContinued(*rest))
 

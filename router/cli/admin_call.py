@@ -5,8 +5,12 @@ import http.client
 import json
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
+from ipaddress import ip_address
 from typing import Any
+
+from dualmap.router.config.instance_url import is_ip
 
 TIMEOUT_S = 20.0
 
@@ -35,13 +39,20 @@ def admin_call(admin: str, path: str, body: dict[str, Any] | None = None) -> dic
         headers["Authorization"] = f"Bearer {token}"
     try:
         request = urllib.request.Request(admin.rstrip("/") + path, data, headers)
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        with _opener(request.host).open(request, timeout=TIMEOUT_S) as response:
             answer: dict[str, Any] = json.load(response)
             return answer
     except urllib.error.HTTPError as error:
         raise AdminCallError(_message(error)) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise AdminCallError(f"no gateway answers at {admin}: {str(error).strip()}") from None
+
+
+def _opener(authority: str) -> urllib.request.OpenerDirector:
+    """What is on this machine is not reached over a proxy of the environment."""
+    host = urllib.parse.urlsplit(f"//{authority}").hostname or ""
+    local = host == "localhost" or (is_ip(host) and ip_address(host).is_loopback)
+    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
 
 
 def _message(error: urllib.error.HTTPError) -> str:

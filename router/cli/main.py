@@ -12,6 +12,7 @@ from collections.abc import Collection
 from difflib import get_close_matches
 
 from dualmap import __version__
+from dualmap.router.cli.no_proxy import reach_this_machine_directly
 
 COMMANDS = {
     "up": ("dualmap.router.cli.up", "start the gateway, its background actors and, if wanted, simulated instances"),
@@ -65,6 +66,7 @@ def command_parser(complete: Collection[str]) -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 1 it failed, 2 the call was wrong."""
+    reach_this_machine_directly()
     args = sys.argv[1:] if argv is None else argv
     called = [arg for arg in args if not arg.startswith("-")][:1]
     parsed, unknown = command_parser(called).parse_known_args(args)

@@ -72,7 +72,8 @@ def _await_followers(admin: str, before: set[str]) -> None:
             status: dict[str, Any] = admin_call(admin, "/admin/status")
         except AdminCallError:  # it may be on its way out
             status = {"gateways": []}
-        for gateway_id in sorted({peer["gateway_id"] for peer in status["gateways"]} - before):
+        serving = {peer["gateway_id"] for peer in status["gateways"] if not peer["leaving"]}
+        for gateway_id in sorted(serving - before):
             if _place(gateway_id) in missing:
                 missing.discard(_place(gateway_id))
                 heard_at = time.monotonic()

@@ -66,7 +66,10 @@ def format_status(status: dict[str, Any], columns: int = COLUMNS) -> str:
     if status["models_served_twice"]:
         beside.append(f"in several pools, served by the first by name: {', '.join(status['models_served_twice'])}")
     if len(status["gateways"]) > 1:
-        beside.append("gateways " + ", ".join(f"{g['gateway_id']} ({g['admin']})" for g in status["gateways"]))
+        beside.append(
+            "gateways "
+            + ", ".join(f"{g['gateway_id']} ({'leaving' if g['leaving'] else g['admin']})" for g in status["gateways"])
+        )
     return "\n".join((head, *beside, "", *lines))
 
 

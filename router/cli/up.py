@@ -13,6 +13,7 @@ from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.config.reload import ConfigFile
 from dualmap.router.deployment.preflight import cannot_start
+from dualmap.router.deployment.ray_access import ray_access
 from dualmap.router.journal.writer import path_for
 from dualmap.scheduler.fleet.endpoint import host_port
 
@@ -44,6 +45,11 @@ def deploy(path: Path | None, given: dict[str, Any]) -> int:
         return 2
     if is_refused(config):
         return 1
+    with ray_access(config.ray_address):
+        return _deploy(config, path, given)
+
+
+def _deploy(config: DualMapConfig, path: Path | None, given: dict[str, Any]) -> int:
     from ray.exceptions import RayError  # Ray takes seconds to import
 
     from dualmap.router.deployment.actors import ClusterError, told

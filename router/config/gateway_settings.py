@@ -90,6 +90,8 @@ class GatewaySettings(BaseModel):
     # A file for Prometheus' file-based discovery, kept up to date: deploy/prometheus/prometheus.yml reads it.
     prometheus_targets: AbsolutePath | None = None
     drain_s: float = Field(default=10.0, ge=0)  # running answers may take this long when the gateway stops
+    # And this long where another has taken its place (`dualmap restart --gateways`): nobody waits for their end.
+    leave_s: float = Field(default=600.0, ge=0)
     # Every event and the commands it gave, for `dualmap replay-journal`; gzipped if it ends in .gz. `dualmap up` puts
     # the gateway's id into the name.
     journal: AbsolutePath | None = None

@@ -21,6 +21,7 @@ from dualmap.router.deployment.actors import START_TIMEOUT_S, ClusterError, star
 from dualmap.router.deployment.external_instances import ExternalInstances
 from dualmap.router.deployment.gateways import Gateways
 from dualmap.router.deployment.own_instances import OwnInstances, cluster_resources
+from dualmap.router.deployment.ray_access import why_not_joined
 from dualmap.router.deployment.scaled_pools import ScaledPools
 from dualmap.router.deployment.tell_events import TellEvents
 from dualmap.router.deployment.watched_instances import WatchedInstances
@@ -154,7 +155,9 @@ class Cluster:
                 **({} if self._config.ray_address else local),
             )
         except Exception as error:  # a bare one where a busy machine takes longer than Ray waits
-            raise ClusterError(f"cannot start or reach Ray: {told(error)}") from None
+            address = self._config.ray_address
+            why = "" if address is None else f"; {why_not_joined(address)}"
+            raise ClusterError(f"cannot start or reach Ray: {told(error)}{why}") from None
         finally:
             for number, handler in handlers.items():  # Ray puts its own in their place
                 signal.signal(number, handler)

@@ -146,7 +146,7 @@ class Gateways:
                 ray.kill(self._change.actor)
         else:
             place.actor, place.wish = self._change.actor, None
-            until = time.monotonic() + place.config.gateway.drain_s + STOP_TIMEOUT_S
+            until = time.monotonic() + place.config.gateway.leave_s + STOP_TIMEOUT_S
             self._leaving.append((before, before.leave.remote(), until))
             self._say(f"{place.gateway_id} serves; the one before it lets its answers end")
         self._change = None

@@ -78,13 +78,6 @@ def _is_installed(module: str) -> bool:
 
 def _ray_folders() -> Iterator[str]:
     """Where a Ray cluster that is started here writes."""
-    variables = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-    token = Path(os.path.expanduser("~")) / ".ray" / "auth_token"
-    needs_token = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token" and not any(
-        map(os.environ.get, variables)
-    )
-    if needs_token and not token.exists() and (why := _not_writable(token.parent)):
-        yield f"Ray keeps its token in the home folder, and {why}: set HOME to a folder that can be, or RAY_AUTH_TOKEN"
     if why := _not_writable(Path(os.environ.get("RAY_TMPDIR") or gettempdir())):
         yield f"Ray's sessions: {why}: set RAY_TMPDIR to a folder that can be"
 

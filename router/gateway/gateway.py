@@ -6,13 +6,14 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from dualmap.router.access.access import Access
 from dualmap.router.gateway.admin import AdminService
+from dualmap.router.gateway.fleet_seen import FleetSeen
 from dualmap.router.gateway.front import Front, HttpFront
 from dualmap.router.gateway.hand_over import ADMIN, CLIENTS, NO_SOCKETS, Sockets
+from dualmap.router.gateway.leaving import all_left
 from dualmap.router.gateway.pool import Pool
 from dualmap.router.gateway.sent_prompts import SentPrompts
 from dualmap.router.http.limits import HttpLimits
@@ -37,7 +38,6 @@ from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import (
     GatewayLoads,
-    InstanceJoined,
     InstanceLoad,
     LoadReported,
     MovesProposed,
@@ -52,8 +52,6 @@ from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.signals import SignalNews
 from dualmap.scheduler.snapshot import Move, Snapshot
 
-ACCEPTED_S = 1.0  # until what was accepted last has shaken hands and counts as a connection
-LEFT_IDLE_S = 5.0
 TICK_S = 0.1  # assumed first tokens are late by half of it on average; a tick of an idle core costs a microsecond
 
 
@@ -98,6 +96,7 @@ class Gateway:
         )
         self.connections = InstanceConnections(limits, clock)
         self.driver = RequestDriver(self.admission, self.connections, metrics, clock, gateway_id)
+        self.driver.spool_room.most_bytes = limits.max_spooled_bytes
         self.driver.max_continuations = max_continuations
         if tokens is not None:
             first = pools[0].core
@@ -111,14 +110,12 @@ class Gateway:
         self._started_at = clock()
         self._drained = asyncio.Event()
         self._pool_of: dict[str, Pool] = {}  # by instance
-        self.peers: tuple[GatewayState, ...] = ()  # all gateways, as Fleet knows them
-        self.plans: tuple[PoolPlan, ...] = ()
         self.decisions = RecentDecisions()
         self.sent = SentPrompts()
         self.timelines = {pool.name: PoolTimeline(pool.scheduler.stats, self._started_at) for pool in pools}
         self.driver.dispatched = self._note_dispatch
         self.driver.first_token_came = self._note_first_token
-        self._fleet_heard_at: float | None = None  # None: there is no Fleet
+        self.fleet = FleetSeen()
         self._next_sweep = 0.0
         self._ticking: asyncio.TimerHandle | None = None
         self.front: Front = HttpFront(self.service, limits, clock, tls)
@@ -129,7 +126,7 @@ class Gateway:
             self._gauges,
             lambda: self.signals.ages(self._clock()),
             None if self.driver.by_tokens is None else self.driver.by_tokens.outcomes,
-            lambda: self.plans,
+            lambda: self.fleet.plans,
             self.states.look,
             lambda: self.events.counts,
         )
@@ -153,8 +150,8 @@ class Gateway:
         admin_port: int = 0,
         inherited: Sockets = NO_SOCKETS,
     ) -> None:
-        """Listen. Port 0 takes a free one; `port` and `admin_port` tell which. inherited: what `listeners` of a gateway
-        before this one named. Raises OSError if a port is taken."""
+        """Listen. Port 0 takes a free one. inherited: what the gateway before this one listened with. Raises OSError if
+        a port is taken."""
         await self.front.listen(host, port, reuse_port, inherited.get(CLIENTS, ()))
         try:
             await self._admin.start(admin_host, admin_port, inherited.get(ADMIN, ()))
@@ -168,18 +165,12 @@ class Gateway:
         return {CLIENTS: self.front.filenos, ADMIN: self._admin.filenos} if self.front.filenos else {}
 
     async def leave(self, drain_s: float) -> None:
-        """Others listen in our place. Returns once what is here has ended, or after `drain_s` seconds; `stop` comes
-        next. Connections end with their next answer, or once they have been idle for long enough that no request of
-        theirs is on its way."""
+        """Others listen in our place. Returns once all has ended, or after `drain_s` seconds; then comes `stop`."""
         self.front.close()
         self._admin.close()
-        self.service.leaving = True
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
-                await asyncio.sleep(ACCEPTED_S)
-                while self.service.clients:
-                    await asyncio.sleep(TICK_S)
-                    self.service.close_idle(LEFT_IDLE_S)
+                await all_left(self.service)
                 await self.adapters.finish()
 
     async def stop(self, drain_s: float = 0.0) -> None:
@@ -201,8 +192,7 @@ class Gateway:
         if self._ticking is not None:
             self._ticking.cancel()
         for pool in self.pools.values():
-            if pool.journal is not None:
-                pool.journal.close()
+            pool.close()
 
     @property
     def port(self) -> int:
@@ -229,8 +219,7 @@ class Gateway:
         self.connections.set_endpoints(serving)
         for pool in self.pools.values():
             for event in membership_events(old.of_pool(pool.name), membership.of_pool(pool.name)):
-                if isinstance(event, InstanceJoined) and event.instance_id in serving:
-                    self.connections.to(event.instance_id).tells_ids = True  # it may be another version of its server
+                self.connections.note_membership(event)
                 self.driver.change_members(event, pool.core, pool.scheduler)
         self.connections.forget(serving.keys())
         self.states.apply_membership(membership)
@@ -263,19 +252,16 @@ class Gateway:
 
     def note_fleet(self, peers: tuple[GatewayState, ...], plans: tuple[PoolPlan, ...] = ()) -> None:
         """Fleet has answered; all gateways that it knows, and what its Autoscalers plan."""
-        self.peers = peers
-        self.plans = plans
+        self.fleet.note(peers, plans, self._clock())
         self.driver.stateful.others = len(peers) > 1
         if self.service.access is not None:
-            self.service.access.set_gateways(len(peers))
-        self._fleet_heard_at = self._clock()
+            self.service.access.set_gateways(max(1, len(self.fleet.serving)))
 
     # What gateways tell each other, over Fleet.
 
     def own_loads(self) -> tuple[InstanceLoad, ...]:
         """What this gateway has booked on each instance."""
-        now = self._clock()
-        return tuple(load for pool in self.pools.values() for load in pool.scheduler.own_loads(now))
+        return tuple(load for pool in self.pools.values() for load in pool.scheduler.own_loads(self._clock()))
 
     def totals(self) -> dict[str, PoolTotals]:
         """Counters since the start, by pool."""
@@ -289,14 +275,7 @@ class Gateway:
     def hear_others(self, loads: GatewayLoads) -> None:
         """What the other gateways have booked and sent."""
         for pool in self.pools.values():
-            self.driver.handle(loads if len(self.pools) == 1 else self._of_pool(loads, pool), pool.core)
-
-    def _of_pool(self, loads: GatewayLoads, pool: Pool) -> GatewayLoads:
-        return replace(
-            loads,
-            loads=tuple(load for load in loads.loads if self._pool_of.get(load.instance_id) is pool),
-            sent=tuple(sent for sent in loads.sent if self._pool_of.get(sent[0]) is pool),
-        )
+            self.driver.handle(loads if len(self.pools) == 1 else pool.loads_of(loads, self._pool_of), pool.core)
 
     def agree(self, depths: dict[str, PrefixDepths]) -> None:
         """The depths that all gateways use from now on, by pool."""
@@ -330,6 +309,7 @@ class Gateway:
     def reconfigure(self, configs: Mapping[str, SchedulerConfig], limits: HttpLimits) -> None:
         """Settings that hold from now on. configs: by pool. limits: clients' open connections keep those they have."""
         self._limits = self.front.limits = limits
+        self.driver.spool_room.most_bytes = limits.max_spooled_bytes
         self.connections.limit(limits)
         for name, config in configs.items():
             self.driver.handle(SettingsChanged(config), self.pools[name].core)
@@ -338,8 +318,7 @@ class Gateway:
 
     def snapshots(self) -> dict[str, Snapshot]:
         """What planning needs; without the pools in which there is nothing to plan."""
-        now = self._clock()
-        found = ((name, pool.scheduler.snapshot(now)) for name, pool in self.pools.items())
+        found = ((name, pool.scheduler.snapshot(self._clock())) for name, pool in self.pools.items())
         return {name: snapshot for name, snapshot in found if snapshot is not None}
 
     def propose(self, pool_name: str, moves: tuple[Move, ...], version: int) -> None:
@@ -388,7 +367,7 @@ class Gateway:
             "pools": list(self.pools),
             "epoch": self.membership.epoch,
             "uptime_s": self._clock() - self._started_at,
-            "gateways": [dataclasses.asdict(peer) for peer in self.peers],
+            "gateways": [dataclasses.asdict(peer) for peer in self.fleet.peers],
         }
 
     # Background.
@@ -412,13 +391,9 @@ class Gateway:
             self.states.look()
 
     def _gauges(self) -> Gauges:
-        gauges: dict[str, tuple[str, float]] = {
+        return {
             "requests_in_flight": ("Requests that have come and not been answered whole.", len(self.driver.exchanges)),
             "client_connections": ("Open connections of clients.", len(self.service.clients)),
             "tasks": ("Tasks of the event loop.", len(asyncio.all_tasks())),
+            **self.fleet.gauges(self._clock()),
         }
-        if self._fleet_heard_at is not None:
-            silence_s = self._clock() - self._fleet_heard_at
-            gauges["fleet_silence_seconds"] = ("Since Fleet last answered this gateway.", silence_s)
-            gauges["gateways"] = ("Gateways, as Fleet knows them.", len(self.peers))
-        return gauges

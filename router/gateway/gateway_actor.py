@@ -12,6 +12,7 @@ from enum import StrEnum, auto
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
+import ray
 from ray.exceptions import RayError
 
 from dualmap.router.config.config import DualMapConfig
@@ -145,7 +146,7 @@ class GatewayActor:
         if not self._gateway.listeners():
             raise RefusedError("A picker's port cannot be handed over: restart `dualmap pick`.")
         self._wishes.put_nowait(Wish.ALL)
-        return tuple(peer.gateway_id for peer in self._gateway.peers)
+        return self._gateway.fleet.serving
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         """Once it asks to be replaced; once more it ends as any process of Ray does."""
@@ -163,7 +164,8 @@ class GatewayActor:
 
     async def leave(self) -> None:
         """Others listen in our place: let what is here end, for as long as configured, and stop."""
-        await self._gateway.leave(self._config.gateway.drain_s)
+        self._link.leaving = True
+        await self._gateway.leave(self._config.gateway.leave_s)
         await self.stop(0.0)
 
     async def stop(self, drain_s: float | None = None) -> None:
@@ -177,7 +179,7 @@ class GatewayActor:
 
     async def _start(self) -> None:
         settings = self._config.gateway
-        if self._inherited:
+        if self._inherited or was_restarted():
             await self._inform()
         for tries_left in reversed(range(BIND_TRIES)):
             try:
@@ -197,7 +199,8 @@ class GatewayActor:
                 await asyncio.sleep(BIND_RETRY_S)
 
     async def _inform(self) -> None:
-        """Hear of the members before the first request comes: the gateway before this one knows them."""
+        """Hear of the members before the first request comes: who was here before knew them, and clients come at once.
+        Without Fleet it listens all the same, in the end."""
         for _ in range(INFORM_TRIES):
             news = await self._fleet.sync(self._link.report((), {}))
             if news is not None and news.membership is not None:
@@ -285,6 +288,11 @@ class GatewayActor:
         except (RayError, ValueError, TimeoutError):
             return  # what waits stays where it is until the planner is back
         self._gateway.propose(pool_name, moves, snapshot.version)
+
+
+def was_restarted() -> bool:
+    """Whether Ray has started this actor in place of one that died."""
+    return ray.is_initialized() and bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
 
 def _watch_requests(gateway: Gateway, config: DualMapConfig) -> "RequestTraces | None":

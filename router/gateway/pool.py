@@ -1,11 +1,14 @@
 """A pool of instances that serve the same models: rings, objective and books of its own."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from dualmap.router.journal.writer import JournaledScheduler, JournalWriter
 from dualmap.router.requests.core import Core
 from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.core import Scheduler
-from dualmap.scheduler.events import PrefixDepths
+from dualmap.scheduler.events import GatewayLoads, PrefixDepths
 
 
 class Pool:
@@ -19,6 +22,18 @@ class Pool:
         self.journal = journal
         self.core: Core = scheduler if journal is None else JournaledScheduler(scheduler, journal)
         self.depths: PrefixDepths | None = None
+
+    def close(self) -> None:
+        if self.journal is not None:
+            self.journal.close()
+
+    def loads_of(self, loads: GatewayLoads, pool_of: Mapping[str, "Pool"]) -> GatewayLoads:
+        """What concerns its own instances. pool_of: by instance."""
+        return replace(
+            loads,
+            loads=tuple(load for load in loads.loads if pool_of.get(load.instance_id) is self),
+            sent=tuple(sent for sent in loads.sent if pool_of.get(sent[0]) is self),
+        )
 
     def attempt_of(self, dispatch: Dispatch) -> Attempt | None:
         """None where it is over already."""

@@ -12,6 +12,10 @@ class HttpLimits:
     max_pipelined: int = 8  # requests read ahead of the one being answered; then the connection is not read
     max_connections: int = 16_384  # client connections of this process; above, 503 and close
 
+    # Of plain answers above 1 MiB that are kept until they are whole, all together, on disk (TMPDIR): an instance that
+    # dies in their midst costs nothing. What does not fit is relayed as it comes; 0: all of them are.
+    max_spooled_bytes: int = 1024 * 1024 * 1024
+
     header_timeout_s: float = 10.0  # from first byte to complete head: a slow writer must not hold a connection
     body_timeout_s: float = 60.0  # from complete head to complete body: max_body_bytes at 280 KB/s
     idle_timeout_s: float = 75.0  # between a client's requests; above load balancers' 60 s, so that they close first

@@ -33,6 +33,7 @@ class Listeners:
 
     def __init__(self) -> None:
         self._servers: list[asyncio.Server] = []
+        self._port = 0
 
     async def open(
         self,
@@ -47,16 +48,17 @@ class Listeners:
         """inherited: of a process before this one, which listen already; host and port are theirs. Raises OSError."""
         if not inherited:
             self._servers = [await listen(factory, host, port, reuse_port=reuse_port, tls=tls)]
-            return
         loop = asyncio.get_running_loop()
         for sock in inherited:
             sock.setblocking(False)
             self._servers.append(await loop.create_server(factory, sock=sock, backlog=BACKLOG, ssl=tls))
+        self._port = listening_port(self._servers[0])
 
     @property
     def port(self) -> int:
-        assert self._servers, "not open"
-        return listening_port(self._servers[0])
+        """Also once they are closed."""
+        assert self._port, "not open yet"
+        return self._port
 
     @property
     def filenos(self) -> list[int]:

@@ -71,6 +71,11 @@ def says_no_model(status: int, body: bytes) -> bool:
     return status == NOT_FOUND_STATUS and NO_MODEL_WORDS.search(body) is not None
 
 
+def names_ids(status: int, body: bytes) -> bool:
+    """Whether an instance refuses a request since it is asked for token ids."""
+    return status == BAD_REQUEST_STATUS and b"return_token_ids" in body
+
+
 def error_cause(status: int) -> FailureCause:
     """Name why an attempt failed whose answer began with an error of that status, of the server's."""
     return NO_ANSWERS.get(status, FailureCause.ERROR)

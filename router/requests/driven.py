@@ -7,6 +7,7 @@ from dualmap.router.apis.usage import Usage
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.http.upstream_pool import UpstreamPool
+from dualmap.router.requests.answer_spool import SpoolRoom
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import Phase
@@ -43,11 +44,15 @@ class Run(Protocol):
 class Driven(Protocol):
     """asked: once it is admitted. running: the last attempt; None before the first. said: what the last instance that
     failed at it said went wrong; None where none said anything. rest: what the attempt is about, where the client has
-    part of an answer that another instance began."""
+    part of an answer that another instance began. why_cut: why no other instance goes on with an answer that was
+    cut."""
 
     arrived: Arrived
     asked: Asked
     phase: Phase
+
+    @property
+    def why_cut(self) -> str: ...
 
     @property
     def rest(self) -> Rest | None: ...
@@ -100,6 +105,8 @@ class Driven(Protocol):
 
 class DrivenOwner(Protocol):
     """Who is told what becomes of a request, so that the books of the core follow: its driver."""
+
+    spool_room: SpoolRoom
 
     def first_byte(self, driven: Driven, run: Run) -> None: ...
 

@@ -11,6 +11,7 @@ from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, failed, rejected, stopping
 from dualmap.router.observe.metrics import REJECTIONS, Continuation, GatewayMetrics, Outcome
 from dualmap.router.requests.admission import Admission, NotAdmittedError
+from dualmap.router.requests.answer_spool import SpoolRoom
 from dualmap.router.requests.carried import BEGUN_PHASES, NOT_ITS_END, Carried
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven, Run
@@ -40,10 +41,10 @@ FIRST_SERVER_ERROR_STATUS = 500
 class RequestDriver:
     """exchanges: requests that the core knows, or soon will, by id. dispatched: is told of each request that goes out.
     watchers: of each that comes and ends. first_token_came: of each stream that begins, and how many seconds after its
-    request. tell_others: a core wants the other gateways to know of its books at once. by_tokens: names the prompts of
-    a core by their tokens; None: all are known by their texts. max_continuations: how many times a stream may go on
-    elsewhere. stateful: finds who keeps what a request goes on from. carried: what became of requests of instances that
-    failed."""
+    request. spool_room: for plain answers that are long. tell_others: a core wants the other gateways to know of its
+    books at once. by_tokens: names the prompts of a core by their tokens; None: all are known by their texts.
+    max_continuations: how many times a stream may go on elsewhere. stateful: finds who keeps what a request goes on
+    from. carried: what became of requests of instances that failed."""
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class RequestDriver:
     ) -> None:
         self.stateful = Stateful(admission.cores, self.arrive, self.refuse)
         self.exchanges: dict[str, Driven] = {}
+        self.spool_room = SpoolRoom()
         self.carried = Carried(self.exchanges, clock)
         self.dispatched: Callable[[Dispatch], None] = lambda dispatch: None
         self.first_token_came: Callable[[Dispatch, float], None] = lambda dispatch, ttft_s: None

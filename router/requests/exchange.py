@@ -12,6 +12,7 @@ from dualmap.router.http.connection_phase import BLOCKED
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, failed
 from dualmap.router.http.upstream_pool import OpeningConnection, UpstreamPool
+from dualmap.router.requests.answer_spool import SpoolFeed, SpoolRoom
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.driven import DrivenOwner
@@ -70,6 +71,10 @@ class Exchange:
     def rules(self) -> StreamRules:
         """What the events of its answer mean, if that is a stream."""
         return self.arrived.api.stream
+
+    @property
+    def spool_room(self) -> SpoolRoom:
+        return self._owner.spool_room
 
     # What the driver orders.
 
@@ -152,6 +157,7 @@ class Exchange:
                 cause=cause,
                 before=before,
                 failed=running.dispatch,
+                began_at=running.first_byte_at,
                 context_tokens=context_tokens,
             )
             if isinstance(rest, Rest):
@@ -210,8 +216,13 @@ class Exchange:
 
     def finished(self, run: Running, status: int) -> None:
         self.phase = ENDED[self.phase]
+        spool = run.spool
         self._owner.finished(self, run, status)
-        self._client.answered(close=self.arrived.http.close)
+        if spool is None:
+            self._client.answered(close=self.arrived.http.close)
+        else:
+            self._client.answering = feed = SpoolFeed(spool, self._writer, self._client, self.arrived.http)
+            feed.go_on()
 
     def attempt_failed(self, run: Running, cause: FailureCause) -> None:
         self.phase = DROPPED[self.phase]

@@ -7,6 +7,7 @@ from dualmap.router.http.instance_key import KEY_FILES
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.requests.instance_work import InstanceWork
+from dualmap.scheduler.events import Event, InstanceJoined
 from dualmap.scheduler.fleet.endpoint import Endpoint
 
 
@@ -39,6 +40,11 @@ class InstanceConnections:
                 self._pools[instance_id] = UpstreamPool(loop, instance_id, endpoint, self._limits, self._clock)
                 if pool is not None:
                     pool.close()
+
+    def note_membership(self, event: Event) -> None:
+        """What the core is told next: an instance that joins may be another version of its server."""
+        if isinstance(event, InstanceJoined) and event.instance_id in self._pools:
+            self._pools[event.instance_id].tells_ids = True
 
     def forget(self, kept: Set[str]) -> None:
         """Forget the instances that are not among those kept; the core has lost them."""

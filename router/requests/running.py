@@ -16,18 +16,11 @@ from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, instance_key_refused
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.requests.answer_events import FAILED, AnswerEvents, Notice
-from dualmap.router.requests.answer_plain import (
-    ENCODED,
-    MAX_HELD_BYTES,
-    NO_STREAM,
-    PASSED,
-    AnswerAsEvents,
-    HeldAnswer,
-)
+from dualmap.router.requests.answer_plain import ENCODED, NO_STREAM, AnswerAsEvents, HeldAnswer, plain_answer
 from dualmap.router.requests.answer_rest import AnswerRest
+from dualmap.router.requests.answer_spool import Spool, SpoolRoom
 from dualmap.router.requests.answer_verdict import (
     ANSWER,
-    BAD_REQUEST_STATUS,
     ENGINE_FAILED_STATUS,
     FAILURE,
     REPLACED,
@@ -35,6 +28,7 @@ from dualmap.router.requests.answer_verdict import (
     answer_verdict,
     error_cause,
     failure_cause,
+    names_ids,
     says_no_model,
     says_too_long,
 )
@@ -78,6 +72,9 @@ class Carrier(Protocol):
 
     @property
     def rules(self) -> StreamRules: ...
+
+    @property
+    def spool_room(self) -> SpoolRoom: ...
 
     def answer_begun(self, run: "Running", has_body: bool) -> None: ...
 
@@ -150,8 +147,16 @@ class Running:
         answer = self._answer
         return answer.own_usage or NO_USAGE if isinstance(answer, AnswerRest) else self.usage()
 
+    @property
+    def spool(self) -> Spool | None:
+        """What the client has still to be sent of a plain answer that is complete."""
+        answer = self._answer
+        return answer.spool if isinstance(answer, HeldAnswer) else None
+
     def drop(self) -> None:
         """Close the connection to the instance at once."""
+        if isinstance(self._answer, HeldAnswer):
+            self._answer.let_go()
         if self.upstream is not None:
             self.upstream.abort()
             self.upstream = None
@@ -196,11 +201,6 @@ class Running:
             if head.status < FIRST_REDIRECT_STATUS:
                 self._note_state(self._carrier.asked, head.event_stream)
         self.pieces += pieces
-        if self.ids is not None:
-            body = self.ids.take(body, complete)
-            if self.ids.tells is False:
-                self.ids = None
-                self._pool.tells_ids = False
         body = answer.feed(body, complete)
         if answer.notice is not None:
             if answer.notice is FAILED:
@@ -213,7 +213,7 @@ class Running:
             if self._seeker is not None:
                 self._seek_state(body, complete)
             over = not complete and isinstance(answer, AnswerRest) and answer.is_over
-            self._pass_on(head, body, complete or over)
+            self._pass_on(head, body, (complete or over) and self.spool is None)
             if over:  # whatever its instance may still say
                 self.drop()
                 self._carrier.finished(self, head.status)
@@ -240,7 +240,7 @@ class Running:
             self._give_up(failure_cause(head.status, aborted=False))
             return False
         asked = self._carrier.asked
-        if asked.prompt.hides_ids and self._pool.tells_ids and complete and _names_ids(head.status, body):
+        if asked.prompt.hides_ids and self._pool.tells_ids and complete and names_ids(head.status, body):
             self._ask_without_ids()
             return False
         last = self.dispatch.last and not asked.other_cores
@@ -283,6 +283,7 @@ class Running:
 
     def attempt_failed(self, cause: FailureCause) -> None:
         self.upstream = None
+        self.drop()
         self._carrier.attempt_failed(self, cause)
 
     def _read_as(self, head: AnswerHead) -> Answer:
@@ -302,9 +303,8 @@ class Running:
             prompt, api_rest = self._carrier.asked.prompt, self._carrier.arrived.api.rest
             if prompt.records_ids and api_rest is not None and self._pool.tells_ids:
                 self.ids = TokenIds(api_rest.text, prompt.hides_ids)
-            return AnswerEvents(rules, prompt.hides_usage)
-        may_be_held = head.json if head.content_length is None else head.content_length <= MAX_HELD_BYTES
-        return HeldAnswer(rules) if may_be_held else PASSED
+            return AnswerEvents(rules, prompt.hides_usage, self.ids)
+        return plain_answer(head, rules, self._carrier.spool_room)
 
     def _note_state(self, asked: Asked, event_stream: bool) -> None:
         """What the instance keeps: what it was asked to go on from, and what it makes."""
@@ -369,11 +369,9 @@ class Running:
             self._writer.go_on(body, complete)
             carrier.answer_begun(self, bool(body))
             return
+        if self.ids is not None and self.ids.tells is False:
+            self.ids = None
+            self._pool.tells_ids = False
         lines = b"%b%d\r\n%b" % (self._pool.answer_lines, queue_ms, carrier.asked.answer_lines)
         self._writer.begin(head, lines, body, complete)
         carrier.answer_begun(self, bool(body))
-
-
-def _names_ids(status: int, body: bytes) -> bool:
-    """Whether an instance refuses a request since it is asked for token ids."""
-    return status == BAD_REQUEST_STATUS and b"return_token_ids" in body

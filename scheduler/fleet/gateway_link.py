@@ -19,13 +19,14 @@ MAX_UNSENT_BLOCKS = 250_000  # of prompts of about ten busy seconds, 10 MB
 class GatewayLink:
     """Makes the gateway's reports and is told the news that answer them. tell_depths: Fleet does not know the depths in
     use; tell_states: nor what this gateway knows of what instances keep; tell_events: nor what happened. behind: there
-    is more to tell or to hear of what instances keep than is told at once."""
+    is more to tell or to hear of what instances keep than is told at once. leaving: see GatewayReport."""
 
     def __init__(self, gateway_id: str) -> None:
         self.tell_depths = False
         self.tell_states = False
         self.tell_events = False
         self.behind = False
+        self.leaving = False
         self._gateway_id = gateway_id
         self._membership = Membership()
         self._tell_members = False
@@ -82,6 +83,7 @@ class GatewayLink:
             carried=tuple(self._unsent_carried),
             events_heard=self._events_heard,
             told_before=told_before,
+            leaving=self.leaving,
         )
 
     def hear(self, news: FleetNews) -> None:

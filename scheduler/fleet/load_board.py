@@ -76,7 +76,7 @@ class LoadBoard:
 
     def gateways(self, now: float) -> tuple[GatewayState, ...]:
         return tuple(
-            GatewayState(i, report.epoch, report.admin, age_s=now - at)
+            GatewayState(i, report.epoch, report.admin, age_s=now - at, leaving=report.leaving)
             for i, (at, report) in sorted(self._reports.items())
             if now - at <= SILENT_S
         )

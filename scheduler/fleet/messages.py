@@ -43,7 +43,7 @@ class GatewayReport:
     since the last report; states_heard: up to what was heard of it. members: those in use, where Fleet asked for
     them. events: what this gateway has seen happen, and carried: what became of requests of lost instances, since the
     last report; events_heard: up to what was heard of events; told_before: all that were heard, where Fleet asked for
-    them."""
+    them. leaving: another gateway has taken its place; it lets its answers end."""
 
     gateway_id: str
     epoch: int = 0
@@ -63,17 +63,19 @@ class GatewayReport:
     carried: tuple[CarriedRequests, ...] = ()
     events_heard: int = 0
     told_before: tuple[FleetEvent, ...] = ()
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayState:
-    """age_s: since its last report."""
+    """age_s: since its last report. leaving: see GatewayReport."""
 
     gateway_id: str
     epoch: int
     admin: str
     _: KW_ONLY
     age_s: float
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,10 @@ TOOLS = (
 ENGINE_NICENESS = 15
 # These come first, in this order: those that share the everyday server, and those that share two replicas. The last of
 # either stop what they share: it would be in the way of those that start their own.
-FIRST = ("test_agreement", "test_bodies", "test_token_blocks", "test_calibrate", "test_kept_state", "test_clients")
+FIRST = (
+    *("test_agreement", "test_bodies", "test_token_blocks", "test_calibrate", "test_kept_state"),
+    *("test_cut_streams", "test_clients"),
+)
 FLAGS = (
     *("--served-model-name", "tiny", "--enforce-eager", "--max-model-len", "8192", "--max-num-seqs", "16"),
     *("--block-size", "32", "--num-gpu-blocks-override", "2000", "--enable-prompt-tokens-details"),

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import openai
 import pytest
 
 from tests.conftest import WAIT_S, await_that
@@ -22,8 +21,8 @@ instances: [{urls}]
 limits: {{stall_timeout_s: 3, sweep_interval_s: 0.2}}
 """
 QUEUE_LIMIT = 8
-LONG = 8000  # tokens of an answer that outlasts what is done to it meanwhile
 FILLING = 3000  # tokens of one that keeps a server busy for some seconds
+CONTINUED = 1500  # tokens of one that goes on elsewhere
 
 
 @dataclass
@@ -52,7 +51,7 @@ class Fleet:
         self.deployment = deployment
         self._pool = ThreadPoolExecutor(32)
 
-    def stream(self, max_tokens: int = LONG, prompt: str = "Tell me.") -> Answer:
+    def stream(self, max_tokens: int = CONTINUED, prompt: str = "Tell me.") -> Answer:
         """Returns at once; the answer fills."""
         answer = Answer()
         answer.done = self._pool.submit(self._follow, answer, max_tokens, prompt)
@@ -65,7 +64,8 @@ class Fleet:
                 messages=[{"role": "user", "content": prompt}],
                 max_tokens=max_tokens,
                 stream=True,
-                extra_body={"ignore_eos": True},
+                temperature=0,
+                extra_body={"ignore_eos": True, "repetition_penalty": 1.8},  # each token is another one
             )
             answer.instance = raw.headers["x-dualmap-instance"]
             for chunk in raw.parse():
@@ -88,9 +88,9 @@ class Fleet:
         )
         return raw.headers["x-dualmap-instance"], raw.parse()
 
-    def one_that_streams(self) -> tuple[VllmServer, Answer]:
+    def one_that_streams(self, max_tokens: int = CONTINUED) -> tuple[VllmServer, Answer]:
         """A server that is in the middle of an answer."""
-        answer = self.stream()
+        answer = self.stream(max_tokens)
         assert answer.begun.wait(WAIT_S)
         assert answer.error is None
         return self.servers[answer.instance], answer
@@ -146,17 +146,14 @@ def test_both_answer(fleet):
     assert {answer.instance for answer in answers} == set(fleet.servers)
 
 
-def test_a_server_told_to_end_fails_the_answers_it_breaks_off_and_comes_back_as_another_incarnation(fleet):
-    """SIGTERM: it ends its streams with finish_reason "abort" as if they were complete, or is gone before it can. No
-    other answer is lost, and what it had cached is not counted on when it is back at the same address."""
+def test_a_server_told_to_end_loses_no_answer_and_comes_back_as_another_incarnation(fleet):
+    """SIGTERM: it ends its streams with finish_reason "abort" as if they were complete, or is gone before it can. They
+    go on elsewhere, and what it had cached is not counted on when it is back at the same address."""
     server, broken = fleet.one_that_streams()
     before = fleet.incarnation(server)
     os.kill(server.pid, signal.SIGTERM)
     others = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(8)]
-    broken.done.result(60)
-    assert broken.finish_reason is None
-    assert isinstance(broken.error, openai.APIError)
-    assert_complete(others)
+    assert_complete([broken, *others])
     await_that(lambda: not server.alive, "it has ended")
     await_that(lambda: fleet.state(server) == "lost", "its loss is noticed")
     fleet.heal()
@@ -164,27 +161,29 @@ def test_a_server_told_to_end_fails_the_answers_it_breaks_off_and_comes_back_as_
     assert fleet.ask()[1].choices[0].finish_reason == "length"
 
 
-@pytest.mark.parametrize("killed", ["engine", "API process"])
-def test_a_killed_part_of_a_server_fails_what_it_was_streaming_and_nothing_else(fleet, killed: str):
+def test_where_the_engine_is_killed_its_stream_goes_on_elsewhere_and_nothing_fails(fleet):
     server, broken = fleet.one_that_streams()
-    if killed == "engine":
-        server.signal_engine(signal.SIGKILL)
-    else:
-        os.kill(server.pid, signal.SIGKILL)
+    server.signal_engine(signal.SIGKILL)
     others = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(8)]
-    broken.done.result(60)
-    assert broken.finish_reason is None
-    assert broken.error is not None
-    assert_complete(others)
+    assert_complete([broken, *others])
     await_that(lambda: not server.alive, "its API process ends, too")
+
+
+def test_a_killed_servers_stream_goes_on_elsewhere_with_the_text_that_it_would_have_had(fleet):
+    """One request at a time: an engine may draw other tokens where prompts share a batch."""
+    server, broken = fleet.one_that_streams()
+    os.kill(server.pid, signal.SIGKILL)
+    assert_complete([broken])
+    undisturbed = fleet.stream(CONTINUED)
+    assert_complete([undisturbed])
+    assert broken.text == undisturbed.text
 
 
 def test_a_hung_engine_is_noticed_though_its_health_is_fine_and_is_used_again_when_it_goes_on(fleet):
     server, hung = fleet.one_that_streams()
     server.signal_engine(signal.SIGSTOP)
     try:
-        hung.done.result(60)
-        assert "stopped answering" in str(hung.error)
+        assert_complete([hung])
         assert server.status("/health") == 200
         await_that(lambda: fleet.state(server) == "lost", "its standstill is noticed")
         assert fleet.ask()[0] != f"127.0.0.1:{server.port}"

@@ -82,7 +82,8 @@ export function showGateways(parent, live) {
     const own = gateway.gateway_id === live.gateway_id;
     const page = /^[\w.:[\]-]+:\d+$/.test(gateway.admin) ? `http://${gateway.admin}/ui` : null;
     const link = own || page === null ? gateway.admin : [element("a", { href: page, rel: "noreferrer" }, page)];
-    return { cells: [gateway.gateway_id + (own ? " (this one)" : ""), link, seconds(gateway.age_s)] };
+    const where = gateway.leaving ? "lets its answers end, another serves in its place" : link;
+    return { cells: [gateway.gateway_id + (own ? " (this one)" : ""), where, seconds(gateway.age_s)] };
   });
   parent.replaceChildren(table("Gateways", [["Gateway", "name"], ["Its page", "where"], ["Last report", "number"]], rows));
 }

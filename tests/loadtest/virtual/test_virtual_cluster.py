@@ -2,12 +2,11 @@
 
 import random
 from dataclasses import replace
-from math import isnan
 
 import pytest
 
 from dualmap.loadtest.traces.workload import Workload, WorkRequest
-from dualmap.loadtest.virtual.cluster import VirtualCluster
+from dualmap.loadtest.virtual.cluster import DETECT_S, VirtualCluster
 from dualmap.loadtest.virtual.cluster_run import ClusterRun
 from dualmap.loadtest.virtual.cluster_settings import Change, ClusterSettings, InstanceSpec
 from dualmap.loadtest.virtual.shared_cache_bound import make_bound
@@ -68,13 +67,35 @@ def test_two_runs_are_equal_in_every_outcome(policy: str) -> None:
 def test_nothing_is_lost_with_a_lost_instance(policy: str) -> None:
     workload = chats(200, 0.05)
     done = run(workload, settings(3, policy, changes=[Change(4.0, "lose", "i0")]))
-    for outcome in done.outcomes:
-        assert outcome.ok == (not isnan(outcome.finished_s))
-        assert outcome.ok or not isnan(outcome.first_token_s), "only a stream that has begun may fail"
+    assert all(outcome.ok for outcome in done.outcomes)
     again = [o for o in done.outcomes if o.attempts > 1]
     assert again, "the lost instance had work"
-    assert all(o.ok and o.instance_id != "i0" for o in again)
+    assert all(o.instance_id != "i0" for o in again)
     assert not [o for o in done.outcomes if o.instance_id == "i0" and o.arrived_s > 4.2]
+
+
+LONG = Workload("long", [WorkRequest(0.0, 5000, 300, tuple(range(9)))])
+
+
+def test_a_stream_goes_on_elsewhere_with_the_tokens_it_has_as_part_of_its_prompt() -> None:
+    (undisturbed,) = run(LONG, settings(2)).outcomes
+    lost_s = NETWORK_S + 5000 * 0.0001 + 29 * 0.01 + 0.005  # with 30 of 300 tokens
+    lost = Change(lost_s, "lose", undisturbed.instance_id)
+    (only,) = run(LONG, settings(2, changes=[lost])).outcomes
+    again_s = 5030 * 0.0001 + 269 * 0.01
+    assert (only.ok, only.attempts, only.first_token_s) == (True, 2, undisturbed.first_token_s)
+    assert only.finished_s == pytest.approx(lost_s + DETECT_S + 2 * NETWORK_S + again_s)
+
+
+@pytest.mark.parametrize(("most", "whole"), [(0, False), (1, False), (2, True)])
+def test_a_stream_goes_on_as_often_as_it_may(most: int, whole: bool) -> None:
+    """The instance that has it is lost, and then the one on which it goes on."""
+    changes: list[Change] = []
+    for at_s in (1.0, 2.5):
+        (only,) = run(LONG, settings(3, changes=changes)).outcomes
+        changes.append(Change(at_s, "lose", only.instance_id))
+    (only,) = run(LONG, settings(3, changes=changes, max_continuations=most)).outcomes
+    assert only.ok == whole
 
 
 def test_an_instance_that_joins_gets_load() -> None:

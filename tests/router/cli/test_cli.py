@@ -211,12 +211,12 @@ def test_status_shows_load_only_of_instances_that_serve():
     status |= {
         "pools": ["", "coder"],
         "models_served_twice": ["m"],
-        "gateways": [{"gateway_id": "g", "admin": "h:1"}] * 2,
+        "gateways": [{"gateway_id": "g", "admin": "h:1", "leaving": leaving} for leaving in (False, True)],
     }
     members = [{**status["members"][0], "pool": ""}, {**status["members"][1], "pool": "coder"}]
     _, _, twice, gateways, _, _, first, other, _ = format_status({**status, "members": members}).splitlines()
     assert twice == "in several pools, served by the first by name: m"
-    assert gateways == "gateways g (h:1), g (h:1)"
+    assert gateways == "gateways g (h:1), g (leaving)"
     assert first.split()[:3] == ["a", "(first)", "ready"]
     assert other.split()[:3] == ["b", "coder", "lost"]
 

@@ -34,7 +34,6 @@ def file(tmp_path, monkeypatch):
         ({"log_dir": "{file}/logs"}, {}, "log_dir: {file}/logs " + NO_FOLDER),
         ({"gateway": {"journal": "{file}/j.jsonl"}}, {}, "gateway.journal: {file} " + NO_FOLDER),
         ({"gateway": {"prometheus_targets": "{file}/a/t"}}, {}, "gateway.prometheus_targets: {file}/a " + NO_FOLDER),
-        ({}, {"HOME": "{file}"}, "Ray keeps its token in the home folder, and {file}/.ray " + NO_FOLDER),
         ({}, {"RAY_TMPDIR": "{file}"}, "Ray's sessions: {file} " + NO_FOLDER),
         ({"vllm": {"model": "m", "executable": "no-such"}}, {}, "'no-such' was found neither beside"),
     ],
@@ -61,8 +60,7 @@ def _filled(value, file):
 @pytest.mark.parametrize(
     ("values", "environment"),
     [
-        ({}, {"HOME": "{file}", "RAY_AUTH_MODE": "disabled"}),
-        ({}, {"HOME": "{file}", "RAY_AUTH_TOKEN": "abc"}),
+        ({}, {"HOME": "{file}"}),
         ({"ray_address": "auto"}, {"HOME": "{file}", "RAY_TMPDIR": "{file}"}),
         ({"log_dir": "a/folder/to/be/made"}, {}),
     ],

@@ -36,10 +36,11 @@ class Autoscaler:
 
 
 @asynccontextmanager
-async def admin_port(outcome="as you wish", token=None, scaling=True):
+async def admin_port(outcome="as you wish", token=None, scaling=True, gateways=tuple):
     """A client of an admin port, and the Autoscaler behind it."""
     autoscaler = Autoscaler(outcome)
-    endpoints = ScalingEndpoints(autoscaler.call, ("", "coder"), {"sim-0": "", "a": "coder"}.get) if scaling else None
+    pool_name_of = {"sim-0": "", "a": "coder"}.get
+    endpoints = ScalingEndpoints(autoscaler.call, ("", "coder"), pool_name_of, gateways) if scaling else None
     service = AdminService(None, HttpLimits(), time.monotonic, token, endpoints)
     await service.start("127.0.0.1", 0)
     client = Client(*await asyncio.open_connection("127.0.0.1", service.port))
@@ -143,3 +144,19 @@ async def test_a_client_that_leaves_while_it_waits_harms_nobody():
         await autoscaler.called.wait()
         client.leave()
         await autoscaler.cancelled.wait()
+
+
+async def test_gateways_are_replaced_and_those_that_there_are_named():
+    async with admin_port(gateways=lambda: ("gateway-0", "gateway-1")) as (client, autoscaler):
+        answer = await client.post("/admin/restart-gateways", {})
+        assert (answer.status, answer.json["gateways"]) == (200, ["gateway-0", "gateway-1"])
+        assert autoscaler.calls == []
+
+
+async def test_a_gateway_that_cannot_be_replaced_says_why():
+    def refuse() -> tuple[str, ...]:
+        raise RefusedError("it cannot be")
+
+    async with admin_port(gateways=refuse) as (client, _):
+        answer = await client.post("/admin/restart-gateways", {})
+        assert (answer.status, answer.error["message"]) == (409, "it cannot be")

@@ -1,0 +1,67 @@
+"""How Ray listens and whom it lets in, said in the environment before Ray is imported: its processes inherit that."""
+
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+
+MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+# Ray's name for a node that no other machine joins: all its ports are those of 127.0.0.1, on Linux, too.
+SEVERAL_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+FOLDER_PREFIX = "dualmap-ray-"
+CONNECT_S = 2.0
+
+
+@contextmanager
+def ray_access(
+    address: str | None, environment: MutableMapping[str, str] = os.environ, home: Path | None = None
+) -> Iterator[None]:
+    """address: of a cluster to join; None: one is started on this machine, for as long as the block runs. What the
+    environment says of Ray's tokens holds. Raises OSError where no folder can be made."""
+    if address is not None:
+        if MODE not in environment and _has_token(environment, home):
+            environment[MODE] = "token"  # a cluster that asks for none takes it
+        yield
+        return
+    environment.setdefault(SEVERAL_MACHINES, "0")
+    if MODE in environment or TOKEN in environment or TOKEN_PATH in environment:
+        yield
+        return
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=environment.get("RAY_TMPDIR")))  # for nobody else
+    try:
+        path = folder / "auth_token"
+        path.touch(0o600)
+        path.write_text(secrets.token_hex(32))
+        environment.update({MODE: "token", TOKEN_PATH: str(path)})
+        yield
+    finally:
+        for name in (MODE, TOKEN_PATH):
+            environment.pop(name, None)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def why_not_joined(address: str, environment: MutableMapping[str, str] = os.environ) -> str:
+    """What may be wrong, where Ray says only that it did not connect."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except (OSError, ValueError, OverflowError):
+        return f"does a Ray cluster run at {address}, and can this machine reach it?"
+    shown = environment.get(MODE, "disabled")
+    if shown != "token":
+        return (
+            f"something listens at {address}; if the cluster asks for a token, name it in {TOKEN}, in a file in"
+            f" {TOKEN_PATH}, or put it into ~/.ray/auth_token"
+        )
+    return (
+        f"something listens at {address}; is the token here the cluster's ({TOKEN}, {TOKEN_PATH}, ~/.ray/auth_token)?"
+    )
+
+
+def _has_token(environment: MutableMapping[str, str], home: Path | None) -> bool:
+    given = environment.get(TOKEN) or environment.get(TOKEN_PATH)
+    return bool(given) or os.path.exists((home or Path(os.path.expanduser("~"))) / ".ray" / "auth_token")

@@ -1,0 +1,54 @@
+"""Two real servers whose streams are cut off in mid-answer: the client gets the bytes of the undisturbed answer.
+
+`python -m dualmap.loadtest.experiments.cut_streams URL URL` makes more cuts.
+"""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from dualmap.loadtest.experiments.cut_streams import APIS, CutFleet, cut_fleet, cut_many, disagreements, shown
+from dualmap.loadtest.experiments.cutting_relay import Cut, Way
+from tests.deployment import Deployment
+
+pytestmark = pytest.mark.vllm
+
+ANSWERS, MAX_TOKENS, SEED = 8, 40, 3
+
+
+@pytest.fixture(scope="module")
+def urls(two_replicas: Deployment) -> list[str]:
+    return [f"http://{member['address']}" for member in two_replicas.members().values()]
+
+
+def test_undisturbed_answers_are_the_same_on_both_servers(urls):
+    async def compare() -> list[str]:
+        async with cut_fleet(urls, MAX_TOKENS) as fleet:
+            return await disagreements(urls, fleet)
+
+    assert asyncio.run(compare()) == []
+
+
+def test_streams_cut_at_random_are_as_undisturbed_ones(urls):
+    async def cut() -> list[Any]:
+        async with cut_fleet(urls, MAX_TOKENS) as fleet:
+            return await cut_many(fleet, ANSWERS, SEED)
+
+    outcomes = asyncio.run(cut())
+    assert [shown(outcome) for outcome in outcomes if outcome.difference] == []
+    assert sum(bool(outcome.cuts) for outcome in outcomes) > ANSWERS
+
+
+@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize("api", APIS)
+def test_a_stream_cut_within_a_character_is_as_an_undisturbed_one(urls, api, way):
+    async def cut(fleet: CutFleet) -> Any:
+        return await fleet.ask_cut(api, 1, [Cut(5, way, within_character=True)])
+
+    async def run() -> Any:
+        async with cut_fleet(urls, MAX_TOKENS) as fleet:
+            return await cut(fleet)
+
+    outcome = asyncio.run(run())
+    assert (outcome.difference, len(outcome.cuts)) == ("", 1), shown(outcome)
