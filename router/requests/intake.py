@@ -43,6 +43,7 @@ MAX_TENANT_BYTES = 128
 MAX_PRIORITY = 100  # either way: beyond, all are alike, since each level costs those behind it time
 _KEY_SALT = token_bytes(16)  # of this process: what journals hold of a key cannot be tried out elsewhere
 USAGE_OPTION = b'"stream_options":{"include_usage":true},'
+MAX_REPLAYED_BYTES = 1024 * 1024  # of a body that is kept until its answer is over
 MAX_UNREAD_TOKENS = 8192  # a body that is not read may be audio or a batch: it must not pass for a giant prompt
 
 
@@ -105,6 +106,7 @@ def read_prompt(
         hides_usage=hides_usage,
         records_ids=records_ids,
         hides_ids=hides_ids,
+        may_replay=ask_for_ids and read.repeats and api.replayed is not None and len(body) <= MAX_REPLAYED_BYTES,
     )
 
 
