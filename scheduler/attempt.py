@@ -183,6 +183,8 @@ class Attempt:
             f"first token expected after {self.estimated_ttft_s:.3f} s, "
             f"due after {self.deadline_s - self.arrived_at:g} s"
         ]
+        if request.goes_on_after:
+            lines.append(f"goes on with an answer of which its client has {request.sent_tokens} tokens")
         if self.tried:
             lines.append(f"had failed on {', '.join(sorted(self.tried))}")
         if self.moves:

@@ -76,7 +76,7 @@ def draw_requests(seed: int, seconds: float, qps: float, keys: Sequence[str]) ->
         asked = {"prompt": text} if path == COMPLETIONS_PATH else {"messages": [{"role": "user", "content": text}]}
         streams = rng.random() < 0.8
         more = {"stream": True, "stream_options": {"include_usage": True}} if streams else {}
-        body = {"model": MODEL, **asked, "max_tokens": rng.randrange(20, 400), "ignore_eos": True, **more}
+        body = {"model": MODEL, **asked, "max_tokens": rng.randrange(20, 900), "ignore_eos": True, **more}
         leaves = rng.uniform(0.1, 3.0) if rng.random() < 0.05 else None
         found.append(_Asked(len(found), at_s, path, streams, rng.choice(keys), leaves, body))
         at_s += rng.expovariate(qps)

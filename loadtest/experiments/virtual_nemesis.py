@@ -65,7 +65,7 @@ def strike(seed: int, policy: str = "dualmap", seconds: float = SECONDS) -> Stru
     faults += [Fault(Rule.ENDS_ONCE, str(index), "has no end for its client") for index in sorted(missing)[:SHOWN]]
     return Struck(
         schedule,
-        Counter(str(row.outcome) for row in cluster.rows),
+        Counter(f"{row.outcome} ({row.detail})" if row.detail else str(row.outcome) for row in cluster.rows),
         sum(life.continued for one in judged for life in one.lives.by_id.values()),
         sum(len(history.records) for history in cluster.histories),
         faults,

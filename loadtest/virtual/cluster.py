@@ -118,6 +118,10 @@ class VirtualCluster:
             scaling.plans if scaling else [],
         )
 
+    def kept(self) -> list[object]:
+        """What the gateways' cores keep, and what Fleet does, for who counts it."""
+        return [*self.cores, *(kept for fleet in self._fleets for kept in fleet.kept())]
+
     def _deployments(self) -> Sequence[Sequence[int]]:
         """Gateways that share a Fleet, by number."""
         return [range(len(self.cores))]

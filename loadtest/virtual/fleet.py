@@ -108,6 +108,10 @@ class VirtualFleet:
     def state(self, plan: PoolPlan | None = None) -> FleetState:
         return self._core.state(self._clock.now, plan)
 
+    def kept(self) -> list[object]:
+        """What Fleet keeps, and the gateways' sides of it."""
+        return [self._core, *(gateway.link for gateway in self._gateways.values())]
+
     # Its own end.
 
     def stop(self) -> None:

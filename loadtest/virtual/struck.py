@@ -34,6 +34,7 @@ UNHEALTHY_S = 8.0  # a server's silence that its actor bears
 DRAIN_S = 3.0  # what a leaving instance may take for what it runs
 CONNECT_AGAIN_S = 0.2  # of a client that finds no gateway
 AFTER_S = 5.0  # the run goes on so long after the last answer: what is late comes
+FAILED_TWICE = 5  # times as often as others come twice: these are few
 LATE_EVENTS = (FirstToken, RequestFinished, RequestFailed)
 
 
@@ -191,7 +192,8 @@ class StruckCluster(VirtualCluster):
         if isinstance(event, LATE_EVENTS):
             if self._owner.get(int(event.request_id)) != (gateway, process):
                 return  # told to one that is dead
-            if self._random.random() < self._schedule.twice:
+            twice = self._schedule.twice * (FAILED_TWICE if isinstance(event, RequestFailed) else 1)
+            if self._random.random() < twice:
                 self.clock.at(self._late_s(), self._tell_late, gateway, process, event)
             if self._random.random() < self._schedule.late:
                 self.clock.at(self._late_s(), self._tell_late, gateway, process, event)

@@ -5,10 +5,11 @@ from typing import Any
 import msgspec
 
 from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
-from dualmap.router.apis.json_body import ChatBody, decode
+from dualmap.router.apis.json_body import MAX_MESSAGES, ChatBody, decode
 from dualmap.router.apis.media import Media
 from dualmap.router.apis.prompt_blocks import read_as_chat
 from dualmap.router.apis.prompt_text import ROLES, SYSTEM_ROLES, content_text, other_text
+from dualmap.router.apis.replayed_chunks import ReplayedChunks
 from dualmap.router.apis.rest_by_ids import CHAT_REST
 from dualmap.router.apis.spelling import Spelled, call_text, field_text, in_order, spell
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
@@ -40,7 +41,7 @@ _decoder = msgspec.json.Decoder(_Body, strict=False)
 def read_chat(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     """See Reader."""
     fields = decode(_decoder, body)
-    if fields is None or not fields.messages:
+    if fields is None or not fields.messages or len(fields.messages) > MAX_MESSAGES:
         return NOT_UNDERSTOOD
     media = Media()
     messages: Spelled = []
@@ -51,7 +52,7 @@ def read_chat(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         if type(content) is not str:
             content = content_text(content, media, is_system=message.role in SYSTEM_ROLES)
         if message.tool_calls or message.tool_call_id or message.name or message.reasoning or message.reasoning_content:
-            content += _beside(message)
+            content += _beside(message, media)
         messages.append(ROLES.get(message.role, message.role))
         messages.append(content)
     says_options = fields.stream_options is not msgspec.UNSET
@@ -59,13 +60,15 @@ def read_chat(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     return read_as_chat(fields, messages, media, most, scope, stream_options=says_options)
 
 
-def _beside(message: _Message) -> str:
+def _beside(message: _Message, media: Media) -> str:
     """What a message has beside its content, as far as templates print it."""
     texts = []
     reasoning = message.reasoning or message.reasoning_content
     if reasoning:
         texts.append(field_text("reasoning", reasoning if isinstance(reasoning, str) else in_order(reasoning)))
-    if isinstance(message.tool_calls, list):
+    if isinstance(message.tool_calls, list) and not media.takes(message.tool_calls):
+        texts.append(field_text("calls", in_order(message.tool_calls)))
+    elif isinstance(message.tool_calls, list):
         for call in message.tool_calls:
             function = call.get("function") if isinstance(call, dict) else None
             if isinstance(function, dict):
@@ -88,4 +91,5 @@ CHAT = Api(
     takes_salt=True,
     tokens=read_tokens,
     rest=CHAT_REST,
+    replayed=ReplayedChunks,
 )

@@ -6,14 +6,17 @@ from typing import Any
 import msgspec
 
 from dualmap.router.apis.api import NOT_UNDERSTOOD, UNWANTED, Api, Placement, ReadBody, Scope
-from dualmap.router.apis.json_body import CommonBody, decode, ids_of, salt_of, session_of
+from dualmap.router.apis.json_body import CommonBody, decode, ids_of, repeats, salt_of, session_of
 from dualmap.router.apis.prompt_blocks import prompt_root
+from dualmap.router.apis.replayed_chunks import ReplayedChunks
 from dualmap.router.apis.rest_by_ids import COMPLETION_REST
 from dualmap.router.apis.spelling import BYTES_PER_BLOCK_TOKEN
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.completion_prompt import read_completion as read_tokens
 from dualmap.scheduler.blocks import hash_text
+
+MAX_PROMPTS = 50_000  # at once
 
 
 class PackedBody(CommonBody, gc=False):
@@ -40,6 +43,8 @@ def read_completion(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     prompt = fields.prompt
     if isinstance(prompt, list):
         prompts = prompt if prompt and isinstance(prompt[0], str | list) else [prompt]
+        if len(prompts) > MAX_PROMPTS:
+            return NOT_UNDERSTOOD
         packed = [_packed(each) for each in prompts]
         several = len(prompts) > 1
         if None in packed:
@@ -79,6 +84,7 @@ def read_packed(
         cache_salt=cache_salt,
         session=session_of(fields),
         ids=UNWANTED if several else ids_of(fields),
+        repeats=repeats(fields),
     )
 
 
@@ -107,4 +113,5 @@ COMPLETIONS = Api(
     takes_salt=True,
     tokens=read_tokens,
     rest=COMPLETION_REST,
+    replayed=ReplayedChunks,
 )

@@ -7,6 +7,7 @@ another type is one that vLLM refuses, and so it is not understood here.
 import json
 from hashlib import sha256
 from math import isfinite
+from random import randrange
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,9 +27,19 @@ class CommonBody(msgspec.Struct, gc=False):
     echo: Any = None
     use_beam_search: Any = None
     return_token_ids: Any = msgspec.UNSET
+    temperature: Any = None
+    seed: Any = None
 
 
-MAX_REREAD_BYTES = 4 << 20  # a second of it at worst
+# What is read of a body may hold up all others for some 50 ms. Bodies up to the first size are never that dear; larger
+# ones with more values than any prompt has reason to have are not read: an instance gets them all the same.
+FREELY_READ_BYTES = 1 << 20
+MAX_CONTAINERS = 500_000
+MAX_VALUES = 3_000_000  # an answer of token ids has one for each
+MAX_REREAD_BYTES = 4 << 20
+MAX_REREAD_VALUES = 200_000  # Python takes ten times as long
+MAX_MESSAGES = 50_000
+SAMPLES, LONG_NUMBER = 100, 300
 
 
 class ChatBody(CommonBody, gc=False):
@@ -40,21 +51,42 @@ class ChatBody(CommonBody, gc=False):
 B = TypeVar("B", bound=msgspec.Struct)
 
 
-def decode(decoder: "msgspec.json.Decoder[B]", body: bytes) -> B | None:
-    """None for what is no JSON object of the kind, or a large one that only Python takes for JSON. decoder: not
-    strict."""
+def decode(decoder: "msgspec.json.Decoder[B]", body: bytes, *, skips: bool = False) -> B | None:
+    """None for what is no JSON object of the kind, has too many values, or is a large one that only Python takes for
+    JSON. decoder: not strict. skips: it skips nearly all, which costs little."""
+    if len(body) > FREELY_READ_BYTES and not skips and _is_dear(body):
+        return None
     try:
         return decoder.decode(body)
     except msgspec.ValidationError:
         return None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    if len(body) > MAX_REREAD_BYTES:
+    if not is_reread(body):
         return None
     try:
         return decoder.decode(_in_plain_json(body))
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
+
+
+def _is_dear(body: bytes) -> bool:
+    """Whether it has too many values, or many numbers of hundreds of digits, which take a time that grows with the
+    square of their length. The latter are looked for at random."""
+    if _containers(body) > MAX_CONTAINERS or body.count(b",") > MAX_VALUES:
+        return True
+    starts = (randrange(len(body)) for _ in range(SAMPLES))
+    return sum(body[start : start + LONG_NUMBER].isdigit() for start in starts) > SAMPLES // 20
+
+
+def _containers(body: bytes) -> int:
+    """At most so many."""
+    return body.count(b"{") + body.count(b"[")
+
+
+def is_reread(body: bytes) -> bool:
+    """Whether Python reads what msgspec does not."""
+    return len(body) <= MAX_REREAD_BYTES and _containers(body) + body.count(b",") <= MAX_REREAD_VALUES
 
 
 def _in_plain_json(body: bytes) -> bytes:
@@ -94,6 +126,11 @@ def ids_of(fields: CommonBody) -> WishForIds:
         return ASKED if fields.return_token_ids is True else UNWANTED
     one = fields.n is None or fields.n == 1
     return UNASKED if one and not fields.echo and not fields.use_beam_search else UNWANTED
+
+
+def repeats(fields: CommonBody) -> bool:
+    """Whether the answer is a stream that is the same whenever it is made."""
+    return bool(fields.stream) and (fields.temperature == 0 or fields.seed is not None)
 
 
 def session_of(fields: CommonBody) -> str:

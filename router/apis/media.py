@@ -1,6 +1,7 @@
 """Parts of a prompt that are no text: pictures, sounds, videos, files. Each stands for itself by the hash of its
 content, written as long as such a part weighs in a prompt, so that blocks stay as long as the caches' are."""
 
+from collections.abc import Sized
 from typing import Any
 
 import msgspec
@@ -33,18 +34,31 @@ _MEDIA_KINDS = _MEDIA_FIELDS | {
 }
 _CONTENT_KEYS = ("url", "data", "image_url", "file_data", "file_id", "file_url", "source", "result")  # where it may be
 
+MAX_PARTS = 10_000  # a body could hold millions
+# Of what stands for all media of a prompt: 512 pictures. A name of a dozen bytes stands for kilobytes.
+MAX_STANDING_BYTES = 2 << 20
+
 
 class Media(msgspec.Struct, gc=False):
-    """Counts the parts of a prompt that are no text. counts: by kind. size_bytes: of what stands for them."""
+    """Counts the parts of a prompt that are no text. counts: by kind. size_bytes: of what stands for them. parts_left:
+    how many parts of the whole prompt are still looked at one by one."""
 
     counts: dict[str, int] = {}
     size_bytes: int = 0
+    parts_left: int = MAX_PARTS
+
+    def takes(self, parts: Sized) -> bool:
+        """Whether all of these are looked at one by one."""
+        self.parts_left -= len(parts)
+        return self.parts_left >= 0
 
     def add(self, kind: str, content: str) -> str:
         """content: what tells it from others: its data or its address. Returns what stands for it."""
         self.counts[kind] = self.counts.get(kind, 0) + 1
         digest = xxh3_128_hexdigest(content.encode("utf-8", "surrogatepass"))
-        stands = digest * (int(MEDIA_TOKENS[kind]) * BYTES_PER_BLOCK_TOKEN // len(digest))
+        stands = digest
+        if self.size_bytes < MAX_STANDING_BYTES:
+            stands *= int(MEDIA_TOKENS[kind]) * BYTES_PER_BLOCK_TOKEN // len(digest)
         self.size_bytes += len(stands)
         return f"{PART}{kind}{FIELD}{stands}"
 

@@ -6,12 +6,13 @@ import msgspec
 
 from dualmap.router.apis.anthropic_error import anthropic_error
 from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
-from dualmap.router.apis.json_body import ChatBody, decode
+from dualmap.router.apis.json_body import MAX_MESSAGES, ChatBody, decode
 from dualmap.router.apis.media import Media
 from dualmap.router.apis.named_model import read_model
 from dualmap.router.apis.prompt_blocks import read_as_chat
-from dualmap.router.apis.prompt_text import BILLING_HEADER, MAX_PARTS, content_text, part_text
-from dualmap.router.apis.spelling import Spelled, call_text, field_text, spell
+from dualmap.router.apis.prompt_text import BILLING_HEADER, content_text, part_text
+from dualmap.router.apis.replayed_messages import ReplayedMessage
+from dualmap.router.apis.spelling import Spelled, call_text, field_text, in_order, spell
 from dualmap.router.apis.stream_rules import MESSAGES_STREAM
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.messages_prompt import read_messages as read_tokens
@@ -35,7 +36,7 @@ _decoder = msgspec.json.Decoder(_Body, strict=False)
 def read_messages(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     """See Reader."""
     fields = decode(_decoder, body)
-    if fields is None or not fields.messages:
+    if fields is None or not fields.messages or len(fields.messages) > MAX_MESSAGES:
         return NOT_UNDERSTOOD
     media = Media()
     messages: Spelled = []
@@ -45,7 +46,7 @@ def read_messages(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         role, content = message.role, message.content
         if role == "system":
             spell(messages, role, _system_text(content))
-        elif isinstance(content, list) and len(content) <= MAX_PARTS:
+        elif isinstance(content, list) and media.takes(content):
             _add_parts(role, content, messages, media)
         else:
             spell(messages, role, content_text(content, media))
@@ -54,8 +55,8 @@ def read_messages(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
 
 def _system_text(system: Any) -> str:
     """A line that changes with every request of Claude Code is left out, as vLLM does."""
-    parts = system if isinstance(system, list) else [system]
-    texts = [part_text(part, Media()) for part in parts]
+    parts, media = system if isinstance(system, list) else [system], Media()
+    texts = [part_text(part, media) for part in parts] if media.takes(parts) else [in_order(parts)]
     return "".join(text for text in texts if not text.startswith(BILLING_HEADER))
 
 
@@ -94,6 +95,7 @@ MESSAGES = Api(
     "messages",
     Placement.PREFIX,
     read=read_messages,
+    replayed=ReplayedMessage,
     stream=MESSAGES_STREAM,
     error=anthropic_error,
     operation="chat",

@@ -7,13 +7,15 @@ the last one, as Starlette's forms have it.
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from itertools import islice
 from urllib.parse import parse_qsl
 
 import msgspec
+from msgspec import Raw
 
 from dualmap.router.apis.api import NOT_UNDERSTOOD, ReadBody, Scope
-from dualmap.router.apis.json_body import MAX_REREAD_BYTES, decode, may_be_object
+from dualmap.router.apis.json_body import decode, is_reread, may_be_object
+from dualmap.router.apis.media import MAX_PARTS
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.token_ratio import MEDIA_TOKENS
 
@@ -29,11 +31,12 @@ _PARAMETER = re.compile(rb';\s*([^=;\s"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;\r\n]*)')
 
 
 class _Body(msgspec.Struct, gc=False):
-    model: Any = None
+    model: Raw = Raw(b"null")
 
 
 ILLEGIBLE = ReadBody(understood=False, legible=False)
 _decoder = msgspec.json.Decoder(_Body)
+_decode_name = msgspec.json.Decoder(str | None).decode
 
 
 def read_model(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
@@ -42,15 +45,14 @@ def read_model(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         return ReadBody(understood=False, model=_urlencoded_model(body))
     if boundary := _boundary(http, body):
         return _read_form(body, boundary)
-    fields = decode(_decoder, body) if body else None
-    if fields is None or not isinstance(fields.model, str | None):
+    model = _json_model(body) if body else None
+    if model is None:
         return ILLEGIBLE
-    model = fields.model or ""
     if b'"data:' not in body:
         return ReadBody(understood=False, model=model) if model else NOT_UNDERSTOOD
     media: dict[str, int] = {}
     text_bytes = len(body)
-    for url in _DATA_URL.finditer(body):
+    for url in islice(_DATA_URL.finditer(body), MAX_PARTS):
         _count(media, url[1])
         text_bytes -= len(url[0])
     return ReadBody(understood=False, model=model, media=media, text_bytes=text_bytes)
@@ -69,8 +71,16 @@ def form_place(http: HttpRequest, body: bytes) -> tuple[int, int] | None:
 
 def json_model(body: bytes) -> str:
     """Empty where none is found."""
-    fields = decode(_decoder, body)
-    return fields.model if fields is not None and isinstance(fields.model, str) else ""
+    return _json_model(body) or ""
+
+
+def _json_model(body: bytes) -> str | None:
+    """Of several the last one. Empty where none is named; None where that cannot be told."""
+    fields = decode(_decoder, body, skips=True)
+    try:
+        return None if fields is None else _decode_name(fields.model) or ""
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _count(media: dict[str, int], content_type: bytes) -> None:
@@ -81,7 +91,7 @@ def _count(media: dict[str, int], content_type: bytes) -> None:
 
 def hides_model(body: bytes) -> bool:
     """Whether a body in which no model is found is JSON that cannot be read here, and may be elsewhere."""
-    return decode(_decoder, body) is None and (len(body) > MAX_REREAD_BYTES or may_be_object(body))
+    return decode(_decoder, body, skips=True) is None and (not is_reread(body) or may_be_object(body))
 
 
 def _content_type(http: HttpRequest) -> bytes:

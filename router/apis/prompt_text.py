@@ -23,7 +23,6 @@ _TEXT_KEYS = {
 # What no model reads: for the server's cache of prompts, or sealed for whoever made it.
 _LEFT_OUT = frozenset({"cache_control", "encrypted_content", "signature"})
 MAX_DEPTH = 8  # of what is looked through for media
-MAX_PARTS = 10_000  # of a message; more are not looked at one by one, since a body could hold millions
 
 
 def content_text(content: Any, media: Media, *, is_system: bool = False) -> str:
@@ -35,7 +34,7 @@ def content_text(content: Any, media: Media, *, is_system: bool = False) -> str:
         return ""
     if not isinstance(content, list):
         return other_text(content, media)
-    if len(content) > MAX_PARTS:
+    if not media.takes(content):
         return in_order(content)
     texts = [part_text(part, media) for part in content]
     if is_system:
@@ -82,12 +81,10 @@ def _spelled(value: Any, media: Media, depth: int) -> Any:
             return value
         kind = value[5 : value.find("/")]
         return media.add(kind if kind in MEDIA_TOKENS else "file", value.partition(",")[2])
-    if depth == MAX_DEPTH:
+    if depth == MAX_DEPTH or not isinstance(value, list | dict) or not media.takes(value):
         return value
     if isinstance(value, list):
         return [_spelled(each, media, depth + 1) for each in value]
-    if not isinstance(value, dict):
-        return value
     if depth and (stands := media_text(value, media)):
         return stands
     return {key: _spelled(each, media, depth + 1) for key, each in value.items() if key not in _LEFT_OUT}

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, quote_plus
 
 from msgspec.json import encode
 
-from dualmap.router.apis.named_model import form_place, is_urlencoded, json_model
+from dualmap.router.apis.named_model import MAX_FIELDS, form_place, is_urlencoded, json_model
 from dualmap.router.http.http_request import HttpRequest
 
 MAX_TRIES = 8  # places in a body that look like the field: each is tried by reading the body again
@@ -40,6 +40,8 @@ def _rename_in_json(body: bytes, served: str) -> bytes:
 def _rename_in_pairs(body: bytes, served: str) -> bytes:
     """Of several fields the last one counts."""
     pairs = body.split(b"&")
+    if len(pairs) > MAX_FIELDS:  # no server takes so many
+        return body
     for position in reversed(range(len(pairs))):
         name = pairs[position].partition(b"=")[0].decode("latin-1")
         if parse_qsl(f"{name}=", keep_blank_values=True) == [("model", "")]:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
-from dualmap.router.apis.json_body import ChatBody, decode
+from dualmap.router.apis.json_body import MAX_MESSAGES, ChatBody, decode
 from dualmap.router.apis.media import Media
 from dualmap.router.apis.prompt_blocks import read_as_chat
 from dualmap.router.apis.prompt_text import ROLES, SYSTEM_ROLES, content_text, part_text
@@ -35,7 +35,7 @@ def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     if fields is None:
         return NOT_UNDERSTOOD
     state, stored = _state_of(fields), fields.store is not False
-    if fields.input is None:
+    if fields.input is None or (isinstance(fields.input, list) and len(fields.input) > MAX_MESSAGES):
         return ReadBody(understood=False, model=fields.model or "", state=state, stored=stored)
     media = Media()
     messages: Spelled = []
@@ -44,8 +44,7 @@ def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     if isinstance(fields.input, str):
         spell(messages, "user", fields.input)
     else:
-        for item in fields.input:
-            _add_item(item, messages, media)
+        _add_items(fields.input, messages, media)
     return read_as_chat(fields, messages, media, fields.max_output_tokens, scope, state=state, stored=stored)
 
 
@@ -57,27 +56,37 @@ def read_about(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     return ReadBody(understood=False, model=fields.model or "", state=_state_of(fields))
 
 
-def _add_item(item: dict[str, Any], messages: Spelled, media: Media) -> None:
+def _add_items(items: list[dict[str, Any]], messages: Spelled, media: Media) -> None:
     """Calls and thoughts are the assistant's, in the message before them where that is his."""
-    kind = item.get("type")
-    role = item.get("role")
-    if isinstance(role, str):
-        content = content_text(item.get("content"), media, is_system=role in SYSTEM_ROLES)
-        spell(messages, ROLES.get(role, role), content)
-    elif kind in ("function_call_output", "custom_tool_call_output"):
-        output = content_text(item.get("output"), media)
-        spell(messages, "tool", output + field_text("tool_call_id", str(item.get("call_id"))))
-    else:
-        if kind == "function_call":
-            said = call_text(item.get("name"), item.get("arguments"), item.get("call_id"))
+    beside: list[str] = []
+    for item in items:
+        kind = item.get("type")
+        role = item.get("role")
+        if isinstance(role, str):
+            _end_message(beside, messages)
+            content = content_text(item.get("content"), media, is_system=role in SYSTEM_ROLES)
+            spell(messages, ROLES.get(role, role), content)
+        elif kind in ("function_call_output", "custom_tool_call_output"):
+            _end_message(beside, messages)
+            output = content_text(item.get("output"), media)
+            spell(messages, "tool", output + field_text("tool_call_id", str(item.get("call_id"))))
+        elif kind == "function_call":
+            beside.append(call_text(item.get("name"), item.get("arguments"), item.get("call_id")))
         elif kind == "reasoning":
-            said = field_text("reasoning", content_text(item.get("content") or item.get("summary"), media))
+            beside.append(field_text("reasoning", content_text(item.get("content") or item.get("summary"), media)))
         else:
-            said = field_text("item", part_text(item, media))
-        if messages[-2:-1] == ["assistant"]:
-            messages[-1] += said
-        else:
-            spell(messages, "assistant", said)
+            beside.append(field_text("item", part_text(item, media)))
+    _end_message(beside, messages)
+
+
+def _end_message(beside: list[str], messages: Spelled) -> None:
+    """beside: calls and thoughts since the last message; taken."""
+    if not beside:
+        return
+    if messages[-2:-1] != ["assistant"]:
+        spell(messages, "assistant", "")
+    messages[-1] += "".join(beside)
+    beside.clear()
 
 
 def _state_of(fields: _Body) -> str:

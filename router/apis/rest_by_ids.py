@@ -119,8 +119,7 @@ class RestByIds(msgspec.Struct, frozen=True, gc=False):
         asked["stream_options"] = {"include_usage": True}
         if least := fields.get("min_tokens"):
             asked["min_tokens"] = max(0, int(least) - ids.seen_tokens)
-        prompt = b"%b,%b" % (ids.prompt, ids.seen)
-        return b'{"prompt":[%b],%b' % (prompt.removesuffix(b","), msgspec.json.encode(asked)[1:])
+        return b'{"prompt":[%b],%b' % (b",".join((ids.prompt, *ids.seen)), msgspec.json.encode(asked)[1:])
 
     def _has_logprobs(self, fields: Mapping[str, Any]) -> bool:
         """A completion with `logprobs: 0` has those of its tokens; a chat's is true or false."""

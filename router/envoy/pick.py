@@ -55,6 +55,7 @@ class Pick:
 
     said: HttpError | None = None
     rest: Rest | None = None
+    why_cut = ""
 
     def __init__(
         self, owner: DrivenOwner, arrived: Arrived, endpoints_of: Callable[[Dispatch], tuple[str, ...]]

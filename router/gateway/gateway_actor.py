@@ -12,6 +12,7 @@ from enum import StrEnum, auto
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
+import ray
 from ray.exceptions import RayError
 
 from dualmap.router.config.config import DualMapConfig
@@ -49,6 +50,7 @@ LISTEN_INTERVAL_S = 0.03  # while requests wait: an instance that others have le
 LEAST_GAP_S = 0.005  # between an answer and the next call, however much there is to tell
 SYNC_SHARE = 0.1  # of this process's time at the most: the books of a large fleet take long to tell and to hear
 PLAN_TIMEOUT_S = 2.0  # a plan that takes longer is of no use
+INFORM_RETRY_S = 0.1
 INFORM_TRIES = 100
 BIND_RETRY_S = 0.2
 BIND_TRIES = 25  # a killed predecessor's sockets may take a moment to close
@@ -178,7 +180,7 @@ class GatewayActor:
 
     async def _start(self) -> None:
         settings = self._config.gateway
-        if self._inherited:
+        if self._inherited or was_restarted():
             await self._inform()
         for tries_left in reversed(range(BIND_TRIES)):
             try:
@@ -198,15 +200,15 @@ class GatewayActor:
                 await asyncio.sleep(BIND_RETRY_S)
 
     async def _inform(self) -> None:
-        """Hear of the members before the first request comes: the gateway before this one knows them."""
+        """Hear of the members before the first request comes: who was here before knew them, and clients come at once.
+        Without Fleet it listens all the same, in the end."""
         for _ in range(INFORM_TRIES):
             news = await self._fleet.sync(self._link.report((), {}))
-            if news is not None and news.membership is not None:
-                self._link.hear(news)
-                self._gateway.apply_membership(news.membership)
-                self._informed.set()
+            if news is not None:
+                self._hear(news, told_s=0.0)
+            if self._informed.is_set():
                 return
-            await asyncio.sleep(SYNC_INTERVAL_S)
+            await asyncio.sleep(INFORM_RETRY_S)
 
     async def _follow(self) -> None:
         """Keep up with the fleet."""
@@ -286,6 +288,11 @@ class GatewayActor:
         except (RayError, ValueError, TimeoutError):
             return  # what waits stays where it is until the planner is back
         self._gateway.propose(pool_name, moves, snapshot.version)
+
+
+def was_restarted() -> bool:
+    """Whether Ray has started this actor in place of one that died."""
+    return ray.is_initialized() and bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
 
 def _watch_requests(gateway: Gateway, config: DualMapConfig) -> "RequestTraces | None":

@@ -9,12 +9,14 @@ from enum import Enum, auto
 
 from dualmap.router.apis.stream_event import ABORTED, EMPTY, ERROR, PIECE, USAGE, Meaning, StreamError, is_comment
 from dualmap.router.apis.stream_rules import StreamRules
+from dualmap.router.apis.token_ids import HIDDEN, IDS, TokenIds
 
 MAX_HELD_BYTES = 256 * 1024  # far above the event of a token; what grows larger is not kept in memory
 
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _USAGE = b'"prompt_tokens"'  # of a chunk with usage; those without say null, if anything
 _COLON = ord(":")
+_NO_IDS = IDS[:-1] + HIDDEN
 _NOT_YET: tuple[bytes, ...] = ()  # no event begins with any of these
 
 
@@ -34,6 +36,10 @@ class AnswerEvents:
         "_alarm",
         "_held",
         "_hides_usage",
+        "_ids",
+        "_ids_end",
+        "_ids_start",
+        "_no_ids",
         "_opened",
         "_other_alarm",
         "_prelude",
@@ -46,8 +52,9 @@ class AnswerEvents:
         "usage_event",
     )
 
-    def __init__(self, rules: StreamRules, hides_usage: bool) -> None:
-        """hides_usage: the final event with `usage` was asked for by the gateway alone."""
+    def __init__(self, rules: StreamRules, hides_usage: bool, ids: TokenIds | None = None) -> None:
+        """hides_usage: the final event with `usage` was asked for by the gateway alone. ids: keeps what the events tell
+        of token ids."""
         self.notice: Notice | None = None
         self.error: StreamError | None = None
         self.usage_event = b""
@@ -61,12 +68,30 @@ class AnswerEvents:
         # What stands around the text of a token in this stream.
         self._text_start: bytes | tuple[bytes, ...] = _NOT_YET
         self._text_end: bytes | tuple[bytes, ...] = _NOT_YET
+        self._ids = ids
+        # What ends an event with a token's id; what stands before the id, from the end of the text; both without an id.
+        self._ids_end: bytes | tuple[bytes, ...] = _NOT_YET
+        self._ids_start = self._no_ids = b""
 
     def feed(self, body: bytes, complete: bool) -> bytes:
         """Take what has come, the last of it if complete; returns what can be relayed.
 
-        Most reads are one more token, or whole events of no concern: nothing is parsed to see it, 0.2 us or 0.6 us.
+        Most reads are one more token, or whole events of no concern: nothing is parsed to see it, 0.2 us or 0.6 us; to
+        keep a token's id takes 0.5 us.
         """
+        ids = self._ids
+        if ids is not None:
+            if body.endswith(self._ids_end) and body.startswith(self._text_start) and not self._held:
+                at = body.rfind(self._ids_start)
+                if at > len(self._text_start) and body.find(b'"', len(self._text_start), at) < 0:
+                    told = body[at + len(self._ids_start) : 1 - len(self._ids_end)]
+                    if b'"' not in told:
+                        ids.answer += told
+                        ids.seen_bytes = len(ids.answer)
+                        return body[:at] + self._no_ids
+            body = ids.take(body, complete)
+            if ids.tells is False:
+                self._ids = None
         if body.startswith(self._text_start) and body.endswith(self._text_end) and not self._held:
             if body.find(b'"', len(self._text_start), -len(self._text_end)) < 0:
                 return body
@@ -133,6 +158,9 @@ class AnswerEvents:
         self._show_forced_usage(event)
         if token := self._rules.token.fullmatch(event):
             self._text_start, self._text_end = token.groups()
+            before, hidden, behind = self._text_end.partition(_NO_IDS)
+            if hidden:
+                self._ids_start, self._ids_end, self._no_ids = before + IDS, b"]" + behind, self._text_end
 
     def _show_forced_usage(self, event: bytes) -> None:
         """An instance that tells the usage with its first chunk does so unasked: its operator wants clients to have

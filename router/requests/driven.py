@@ -11,6 +11,7 @@ from dualmap.router.requests.answer_spool import SpoolRoom
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import Phase
+from dualmap.router.requests.replay import Replay
 from dualmap.router.requests.rest import Rest
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause, StreamContinued
@@ -44,14 +45,18 @@ class Run(Protocol):
 class Driven(Protocol):
     """asked: once it is admitted. running: the last attempt; None before the first. said: what the last instance that
     failed at it said went wrong; None where none said anything. rest: what the attempt is about, where the client has
-    part of an answer that another instance began."""
+    part of an answer that another instance began. why_cut: why no other instance goes on with an answer that was
+    cut."""
 
     arrived: Arrived
     asked: Asked
     phase: Phase
 
     @property
-    def rest(self) -> Rest | None: ...
+    def why_cut(self) -> str: ...
+
+    @property
+    def rest(self) -> Rest | Replay | None: ...
 
     @property
     def said(self) -> HttpError | None: ...

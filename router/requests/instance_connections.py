@@ -7,6 +7,7 @@ from dualmap.router.http.instance_key import KEY_FILES
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.requests.instance_work import InstanceWork
+from dualmap.scheduler.events import Event, InstanceJoined
 from dualmap.scheduler.fleet.endpoint import Endpoint
 
 
@@ -15,7 +16,7 @@ class InstanceConnections:
 
     def __init__(self, limits: HttpLimits, clock: Callable[[], float]) -> None:
         self.work = InstanceWork()
-        self._limits = limits
+        self.limits = limits
         self._clock = clock
         self._pools: dict[str, UpstreamPool] = {}
         self._key_changes = 0
@@ -26,7 +27,7 @@ class InstanceConnections:
 
     def limit(self, limits: HttpLimits) -> None:
         """Set the limits that hold from now on."""
-        self._limits = limits
+        self.limits = limits
         for pool in self._pools.values():
             pool.limits = limits
 
@@ -36,9 +37,14 @@ class InstanceConnections:
         for instance_id, endpoint in endpoints.items():
             pool = self._pools.get(instance_id)
             if pool is None or pool.endpoint != endpoint:
-                self._pools[instance_id] = UpstreamPool(loop, instance_id, endpoint, self._limits, self._clock)
+                self._pools[instance_id] = UpstreamPool(loop, instance_id, endpoint, self.limits, self._clock)
                 if pool is not None:
                     pool.close()
+
+    def note_membership(self, event: Event) -> None:
+        """What the core is told next: an instance that joins may be another version of its server."""
+        if isinstance(event, InstanceJoined) and event.instance_id in self._pools:
+            self._pools[event.instance_id].tells_ids = True
 
     def forget(self, kept: Set[str]) -> None:
         """Forget the instances that are not among those kept; the core has lost them."""

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from xxhash import xxh3_64_intdigest
 
 from dualmap.router.apis.api import UNASKED, UNWANTED, Scope
-from dualmap.router.apis.json_body import may_be_object, salt_of
+from dualmap.router.apis.json_body import is_reread, may_be_object, salt_of
 from dualmap.router.apis.named_model import hides_model, read_model
 from dualmap.router.apis.rename_model import rename_model
 from dualmap.router.apis.spelling import BYTES_PER_BLOCK_TOKEN
@@ -42,8 +42,8 @@ NO_ALIASES: Mapping[str, str] = {}
 MAX_TENANT_BYTES = 128
 MAX_PRIORITY = 100  # either way: beyond, all are alike, since each level costs those behind it time
 _KEY_SALT = token_bytes(16)  # of this process: what journals hold of a key cannot be tried out elsewhere
-MAX_PARSED_BYTES = 1 << 20  # some 10 ms
 USAGE_OPTION = b'"stream_options":{"include_usage":true},'
+MAX_REPLAYED_BYTES = 1024 * 1024  # of a body that is kept until its answer is over
 MAX_UNREAD_TOKENS = 8192  # a body that is not read may be audio or a batch: it must not pass for a giant prompt
 
 
@@ -77,7 +77,7 @@ def read_prompt(
     priority = max(-MAX_PRIORITY, min(MAX_PRIORITY, priority or 0))
     if not read.understood:
         # Where vLLM finds no JSON, it says in its error where: the body has to be the one that the client knows.
-        if scope.apart and api.takes_salt and (len(body) > MAX_PARSED_BYTES or may_be_object(body)):
+        if scope.apart and api.takes_salt and (not is_reread(body) or may_be_object(body)):
             body = _with_salt(body, salt_of(None, scope))
         tokens = int(len(body) / PRIOR_BYTES_PER_TOKEN)
         if read.media:
@@ -106,6 +106,7 @@ def read_prompt(
         hides_usage=hides_usage,
         records_ids=records_ids,
         hides_ids=hides_ids,
+        may_replay=ask_for_ids and read.repeats and api.replayed is not None and len(body) <= MAX_REPLAYED_BYTES,
     )
 
 

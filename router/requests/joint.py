@@ -38,7 +38,7 @@ async def find_joint(
 ) -> Joint | None:
     """None where it is not found. lines: of the head of a request. text_chars: how much text is asked for."""
     asking = _Asking(pool, lines, model)
-    prompt, answer = ids.prompt.split(b","), ids.seen.split(b",")[:-1]
+    prompt, answer = ids.prompt.split(b","), ids.seen
     first = max(0, len(answer) - 4 * text_chars - CONTEXT_TOKENS)
     context: str | None = ""
     if text_chars:

@@ -30,8 +30,13 @@ class RequestLog:
         fields = self._fields(arrived, prompt, request.prompt_tokens, outcome, status)
         fields |= {"tenant": request.tenant, "adapter": request.adapter, "priority": request.priority}
         if (run := driven.running) is not None:
-            if run.first_byte_at:
-                fields["first_byte_s"] = round(run.first_byte_at - arrived.at, 4)
+            began_at = run.first_byte_at if driven.rest is None else driven.rest.began_at
+            if began_at:
+                fields["first_byte_s"] = round(began_at - arrived.at, 4)
+            if driven.rest is not None:
+                fields |= {"continued": driven.rest.number, "failed_on": list(driven.rest.failed_on)}
+            if driven.why_cut:
+                fields["not_continued"] = driven.why_cut
             dispatch, usage = run.dispatch, run.usage()
             fields |= {
                 "instance": dispatch.instance_id,

@@ -17,6 +17,8 @@ from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.observe.metrics import Outcome
 from dualmap.router.requests.asked import Arrived, Prompt
 from dualmap.router.requests.driven import Driven, Run
+from dualmap.router.requests.replay import Replay
+from dualmap.router.requests.rest import Rest
 
 NS = 1e9
 CONTEXT_FIELDS = ("traceparent", "tracestate")
@@ -89,7 +91,9 @@ class RequestTraces:
                 span.set_attribute("dualmap.tenant", driven.asked.request.tenant)
             if run is not None:
                 self._describe_run(span, run)
-            self._add_phases(span, arrived, run, end)
+            if driven.rest is not None:
+                span.set_attribute("dualmap.continued", driven.rest.number)
+            self._add_phases(span, arrived, run, end, driven.rest)
         span.end(self._ns(end))
 
     def _describe(self, span: Span, arrived: Arrived, prompt: Prompt | None, outcome: Outcome, status: int) -> None:
@@ -116,14 +120,19 @@ class RequestTraces:
             if tokens is not None:
                 span.set_attribute(name, tokens)
 
-    def _add_phases(self, span: Span, arrived: Arrived, run: Run | None, end: float) -> None:
-        """Of the last attempt: until its first byte all before it counts as queue."""
-        sent = end if run is None else arrived.at + run.dispatch.queued_s
+    def _add_phases(
+        self, span: Span, arrived: Arrived, run: Run | None, end: float, rest: Rest | Replay | None = None
+    ) -> None:
+        """Of the attempt that began the answer: until its first byte all before it counts as queue."""
+        began = None if run is None else (run.dispatch.queued_s, run.first_byte_at)
+        if rest is not None:
+            began = rest.queued_s, rest.began_at
+        sent = end if began is None else arrived.at + began[0]
         phases = [("queue", arrived.at, sent)]
-        if run is not None:
-            phases.append(("prefill", sent, run.first_byte_at or end))
-            if run.first_byte_at:
-                phases.append(("decode", run.first_byte_at, end))
+        if began is not None:
+            phases.append(("prefill", sent, began[1] or end))
+            if began[1]:
+                phases.append(("decode", began[1], end))
         context = set_span_in_context(span)
         for name, start, stop in phases:
             child = self._tracer.start_span(name, context=context, start_time=self._ns(start))

@@ -11,6 +11,7 @@ from dualmap.router.apis.rest_chunks import RestChunks
 from dualmap.router.apis.stop_strings import StopStrings, read_stops
 from dualmap.router.apis.token_ids import TokenIds
 from dualmap.router.http.upstream_pool import UpstreamPool
+from dualmap.router.requests.answer_rest import AnswerRest
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.joint import find_joint
 from dualmap.scheduler.commands import Dispatch
@@ -24,7 +25,8 @@ class Rest:
     """request: as the core is told of it. target, body: of the request to an instance; the body is complete once the
     rest is joined. ids: of the answer so far. chunks: what an instance sends, as the client gets it. cause: why the
     answer has to go on elsewhere. number: how many times it has gone on, this time included. failed_on: the instances
-    that it was on. is_joined: it is known exactly where the answer was cut."""
+    that it was on. queued_s, began_at: how long the attempt waited that began the answer, and when the client
+    was sent the first of it, in the gateway's clock. is_joined: it is known exactly where the answer was cut."""
 
     target = TARGET
 
@@ -39,13 +41,16 @@ class Rest:
         cause: FailureCause,
         before: "Rest | None",
         failed: Dispatch,
+        began_at: float,
     ) -> None:
-        """before: the rest that it is the rest of. failed: the attempt that failed. Raises msgspec.MsgspecError where
-        the first chunk of the answer cannot be read."""
+        """before: the rest that it is the rest of. failed, began_at: the attempt that failed. Raises
+        msgspec.MsgspecError where the first chunk of the answer cannot be read."""
         self.chunks = _chunks(asked, fields, ids)
         self.ids = ids
         self.cause = cause
         self.number: int = 1 if before is None else before.number + 1
+        self.queued_s: float = failed.queued_s if before is None else before.queued_s
+        self.began_at: float = began_at if before is None else before.began_at
         failed_on = () if before is None else before.failed_on
         self.failed_on: tuple[str, ...] = tuple(dict.fromkeys((*failed_on, failed.instance_id)))
         self._api_rest = api_rest
@@ -63,6 +68,10 @@ class Rest:
             goes_on_after=failed.attempt,
             sent_tokens=ids.seen_tokens,
         )
+
+    def answer(self) -> AnswerRest:
+        """Of one attempt."""
+        return AnswerRest(self.chunks)
 
     async def join(self, pool: UpstreamPool, arrived: Arrived) -> bool:
         """Ask an instance where the answer was cut; returns whether that is known."""
@@ -115,6 +124,7 @@ def rest_of(
     cause: FailureCause,
     before: Rest | None,
     failed: Dispatch,
+    began_at: float,
     context_tokens: int,
 ) -> Rest | str:
     """What is left of an answer, or why no other instance can go on with it. context_tokens: see RestByIds; the rest:
@@ -131,6 +141,16 @@ def rest_of(
     if tokens_left <= 0:
         return "it has as many tokens as it may have"
     try:
-        return Rest(asked, api_rest, fields, ids, tokens_left=tokens_left, cause=cause, before=before, failed=failed)
+        return Rest(
+            asked,
+            api_rest,
+            fields,
+            ids,
+            tokens_left=tokens_left,
+            cause=cause,
+            before=before,
+            failed=failed,
+            began_at=began_at,
+        )
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return "its first chunk cannot be read"

@@ -34,6 +34,7 @@ from dualmap.scheduler.events import (
     ServedElsewhere,
     ServedModel,
     SettingsChanged,
+    StreamContinued,
     Tick,
 )
 from dualmap.scheduler.rebalance import plan_rebalance
@@ -54,6 +55,8 @@ class RandomRun:
         self._random = random.Random(seed)
         self._arrived = 0
         self._running: dict[str, int] = {}  # request id -> attempt
+        self._cut: dict[str, Request] = {}  # failed in mid-answer
+        self._requests: dict[str, Request] = {}
         self._incarnations: dict[str, int] = {}
         for instance_id in IDS[:3]:
             self._join(instance_id)
@@ -64,6 +67,7 @@ class RandomRun:
             self._first_token: 20,
             self._finish: 20,
             self._fail: 4,
+            self._go_on: 2,
             self._cancel: 4,
             self._redirect: 3,
             self._settings: 1,
@@ -85,8 +89,11 @@ class RandomRun:
             match command:
                 case Dispatch():
                     self._running[command.request_id] = command.attempt
-                case Abort() | Reject() | FailStream():
+                case Abort() | Reject():
                     self._running.pop(command.request_id, None)
+                case FailStream():
+                    self._running.pop(command.request_id, None)
+                    self._cut[command.request_id] = self._requests[command.request_id]
         return commands
 
     def _arrive(self) -> None:
@@ -112,6 +119,7 @@ class RandomRun:
             model=rng.choice(("", "", "chat", "code")),
             length_tokens=rng.choice((0, 1000, 5000)),
         )
+        self._requests[request.id] = request
         self._send(RequestArrived(request))
 
     def _pick(self) -> str:
@@ -133,6 +141,19 @@ class RandomRun:
         attempt = self._running.pop(request_id, 1)
         cause = self._random.choice(list(FailureCause))
         self._send(RequestFailed(request_id, attempt, self._random.choice((0, 0, 3)), cause=cause))
+
+    def _go_on(self) -> None:
+        if self._cut:
+            request = self._cut.pop(self._random.choice(sorted(self._cut)))
+            sent_tokens = self._random.randrange(1, 200)
+            rest = replace(
+                request,
+                prompt_tokens=request.prompt_tokens + sent_tokens,
+                goes_on_after=request.goes_on_after + 3,
+                sent_tokens=request.sent_tokens + sent_tokens,
+            )
+            self._requests[request.id] = rest
+            self._send(StreamContinued(rest, (self._random.choice(IDS),)))
 
     def _redirect(self) -> None:
         request_id = self._pick()

@@ -19,7 +19,10 @@ from dualmap.loadtest.histories.rows import Row, row_faults
 from dualmap.loadtest.replay.run_file import Outcome
 from dualmap.router.journal.format import Record
 from dualmap.scheduler import InstanceCapacity, Request, Scheduler, SchedulerConfig
+from dualmap.scheduler.attempt import Attempt, AttemptState
 from dualmap.scheduler.commands import Abort, Dispatch, FailStream, Reject, RejectReason
+from dualmap.scheduler.core import arrival
+from dualmap.scheduler.core.books import Books
 from dualmap.scheduler.events import (
     FailureCause,
     FirstToken,
@@ -30,6 +33,8 @@ from dualmap.scheduler.events import (
     RequestFinished,
     StreamContinued,
 )
+from dualmap.scheduler.instance.view import InstanceView
+from dualmap.scheduler.recovery import Fate
 
 CONFIG = SchedulerConfig()
 
@@ -314,7 +319,7 @@ def test_a_gateway_that_was_started_again_grants_a_minute_more() -> None:
 # Schedules in virtual time.
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(20))
 def test_a_schedule_of_blows_leaves_no_fault(seed: int) -> None:
     struck = strike(seed)
     assert not struck.faults, (str(struck.schedule), *map(str, struck.faults[:5]))
@@ -324,3 +329,42 @@ def test_a_schedule_of_blows_leaves_no_fault(seed: int) -> None:
 def test_two_runs_of_a_schedule_are_equal() -> None:
     first, second = (strike(3) for _ in range(2))
     assert (first.ends, first.continued, first.events) == (second.ends, second.continued, second.events)
+
+
+def runs_again_though_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fate(attempt: object, tokens_sent: int, cause: FailureCause, *, last: bool) -> Fate:
+        return Fate.GIVE_UP if last else Fate.RETRY
+
+    monkeypatch.setattr(arrival, "decide_fate", fate)
+
+
+def keeps_a_booking(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = InstanceView.release
+
+    def forgetful(view: InstanceView, attempt: Attempt) -> None:
+        if int(attempt.request.id) % 7:
+            release(view, attempt)
+
+    monkeypatch.setattr(InstanceView, "release", forgetful)
+
+
+def takes_what_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    def running(books: Books, request_id: str, number: int) -> Attempt | None:
+        attempt = books.attempts.get(request_id)
+        return None if attempt is None or attempt.state is AttemptState.WAITING else attempt
+
+    monkeypatch.setattr(Books, "running", running)
+
+
+DEFECTS = (
+    (runs_again_though_begun, Rule.ONE_ANSWER),
+    (keeps_a_booking, None),
+    (takes_what_is_late, Rule.ONE_AT_A_TIME),
+)
+
+
+@pytest.mark.parametrize(("defect", "rule"), DEFECTS)
+def test_a_defect_of_the_core_is_found_by_some_schedule(defect, rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    defect(monkeypatch)
+    found = {fault.rule for seed in range(3) for fault in strike(seed).faults}
+    assert rule in found if rule else found & {Rule.NO_ERROR, Rule.GIVEN_BACK}

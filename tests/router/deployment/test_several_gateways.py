@@ -2,12 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.conftest import await_that
+from tests.conftest import WAIT_S, await_that
 from tests.deployment import Deployment, ask, deployed, held, under_load
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -91,6 +93,25 @@ def test_a_killed_gateway_takes_only_what_it_carried_and_comes_back(deployment):
 
     failed = under_load(deployment, strike)
     assert len(failed) <= 8, failed  # at most what it had of each client: a request, and a connection not accepted yet
+    assert not any("503" in error for error in failed), "it listened before it knew of any instance"
+
+
+def test_a_client_that_connects_once_a_gateway_is_gone_finds_the_other(deployment):
+    await_that(lambda: both_serve(deployment), "both gateways know all instances")
+    victim, other = statuses(deployment)
+    os.kill(victim["pid"], signal.SIGKILL)
+    await_that(lambda: not is_listening(victim["pid"]), "its sockets are closed")
+    answered = {ask(deployment, f"Who is left for {i}?", max_tokens=1) for i in range(5)}
+    assert other["gateway_id"] in answered
+    await_that(lambda: both_serve(deployment), "it is back")
+
+
+def is_listening(pid: int) -> bool:
+    """Whether the process has any file open: what is killed closes all it has before it is gone."""
+    try:
+        return bool(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return False
 
 
 def test_gateways_serve_on_while_fleet_is_away_and_agree_again_when_it_is_back(deployment):
@@ -121,3 +142,26 @@ def test_a_killed_fleet_is_followed_by_one_that_knows_as_much(deployment):
         await_that(lambda: both_serve(deployment), "they hear of each other again")
 
     assert under_load(deployment, strike) == []
+
+
+def restart_gateways(deployment: Deployment) -> None:
+    admin = f"http://127.0.0.1:{deployment.admin_port}"
+    command = [sys.executable, "-m", "dualmap", "restart", "--gateways", "--admin", admin]
+    subprocess.run(command, check=True, timeout=WAIT_S, env=deployment.family.environment)
+
+
+def test_gateways_are_replaced_while_none_of_their_answers_is_lost(deployment):
+    await_that(lambda: both_serve(deployment), "both gateways know all instances")
+    pids = {status["pid"] for status in statuses(deployment)}
+
+    def strike() -> None:
+        restart_gateways(deployment)
+        await_that(lambda: pids.isdisjoint(status["pid"] for status in statuses(deployment)), "others answer")
+        (terminated, _) = statuses(deployment)
+        os.kill(terminated["pid"], signal.SIGTERM)
+        await_that(lambda: statuses(deployment)[0]["pid"] != terminated["pid"], "the one that was ended is followed")
+
+    with held(deployment, 4):
+        assert under_load(deployment, strike) == []
+    await_that(lambda: len(deployment.family.living("ray::GatewayActor")) == 2, "those that were replaced are gone")
+    assert ask(deployment, "Who answers?", max_tokens=4) in ("gateway-0.2", "gateway-1.1")

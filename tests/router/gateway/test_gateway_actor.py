@@ -1,6 +1,8 @@
 """gateway_actor.py with a Fleet of the test's own: when it calls, and what it passes on."""
 
 import asyncio
+import os
+import signal
 from contextlib import asynccontextmanager
 from logging import NullHandler
 
@@ -8,7 +10,7 @@ import pytest
 
 from dualmap.router.config.load import load_config
 from dualmap.router.gateway import gateway_actor
-from dualmap.router.gateway.gateway_actor import GatewayActor
+from dualmap.router.gateway.gateway_actor import GatewayActor, Wish
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad
 from dualmap.scheduler.fleet.messages import FleetNews, GatewayReport
 from tests.conftest import WAIT_S
@@ -34,10 +36,14 @@ def started(tmp_path, monkeypatch):
 
     @asynccontextmanager
     async def start():
+        before = signal.getsignal(signal.SIGTERM)
         actor = GatewayActor("g", config)
-        async with asyncio.timeout(WAIT_S):
-            yield actor
-        await actor.stop()
+        try:
+            async with asyncio.timeout(WAIT_S):
+                yield actor
+            await actor.stop()
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     return start
 
@@ -54,3 +60,19 @@ async def test_a_core_hears_how_long_ago_it_told_what_the_others_know(started, m
         heard = asyncio.Queue()
         monkeypatch.setattr(actor._gateway, "hear_others", heard.put_nowait)
         assert (await heard.get()).told_s >= 0.0
+
+
+async def test_sigterm_asks_once_for_a_gateway_that_follows_and_then_does_what_it_did_before(started):
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        async with started() as actor:
+            await actor._fleet.calls.get()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert await actor.wish() is Wish.THIS
+            assert heard == []
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not heard:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from dualmap.router.requests.request_log import RequestLog
 from dualmap.router.requests.request_traces import RequestTraces, otlp_traces
 from tests.router.conftest import CHAT, STREAM, Conversation, answer_hello
+from tests.router.requests.numbered_stream import Numbered, dies
 
 SECRET = "sk-nobody-may-see-this"
 PROMPT = "a prompt that nobody may see"
@@ -72,6 +73,23 @@ async def test_lines_tell_how_each_request_ended(fleet, lines):
         await f.until(lambda: len(lines()) == 3)
     found = [(line.outcome, line.status, hasattr(line, "instance")) for line in lines()]
     assert found == [("client_error", 400, False), ("client_error", 400, True), ("rejected_no_instance", 503, False)]
+
+
+async def test_an_answer_that_went_on_elsewhere_says_so_in_its_line(fleet, lines):
+    numbered = Numbered()
+    numbered.fail_at = {0: (3, dies), 2: (3, dies)}
+    cards = ({"id": "tiny", "max_model_len": 100},)
+    async with fleet(numbered, numbered, about={"max_continuations": 2}, cards=cards) as f:
+        f.gateway.driver.watchers = (RequestLog(time.monotonic),)
+        client = await f.client()
+        await client.post("/v1/chat/completions", STREAM)
+        await client.post("/v1/chat/completions", {**STREAM, "logprobs": True})
+        await f.until(lambda: len(lines()) == 2)
+    whole, cut = lines()
+    assert (whole.outcome, whole.continued, whole.attempts, whole.output_tokens) == ("ok", 1, 2, 12)
+    assert whole.failed_on == [next(i for i in ("i0", "i1") if i != whole.instance)]
+    assert 0 <= whole.queue_s <= whole.first_byte_s <= whole.e2e_s
+    assert (cut.outcome, cut.not_continued) == ("failed_stream", "it has log probabilities")
 
 
 class Traced:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from tests.router.conftest import Conversation
+from tests.router.conftest import STREAM, Answer, Client, Conversation, post
 
 PROMPT = [11, 12, 13]  # of any chat or text
 FIRST_ID = 1000  # of the token 0 of an answer; that of token k is k more
@@ -185,3 +185,48 @@ class Answering:
     def _usage(self) -> dict[str, int]:
         prompt = len(self._prompt)
         return {"prompt_tokens": prompt, "total_tokens": prompt + self._made, "completion_tokens": self._made}
+
+
+ON = {"max_continuations": 2}
+CARDS = ({"id": "tiny", "max_model_len": 100},)
+TEXT = {"model": "tiny", "prompt": "hi", "stream": True, "max_tokens": 50}
+WAYS = {"chat": ("/v1/chat/completions", STREAM), "completions": ("/v1/completions", TEXT)}
+COMMENT = b": keep-alive\n\n"
+
+
+async def ask(client: Client, path: str, body: Any, numbered: Numbered) -> Answer:
+    """The whole answer; the instances know how many events of it the client has."""
+    got = b""
+    numbered.seen = lambda: got.count(b"\n\n")
+    await client.send(post(path, body))
+    answer = await client.answer_head()
+    while chunk := await client.chunk():
+        if chunk != COMMENT:
+            got += chunk
+            answer.chunks.append(chunk)
+    answer.body = got
+    return answer
+
+
+def events(answer: Answer) -> list[Any]:
+    data = [line.removeprefix("data: ") for line in answer.body.decode().split("\n\n") if line]
+    assert data.pop() == "[DONE]"
+    return [json.loads(event) for event in data]
+
+
+def text(answer: Answer) -> str:
+    parts = [choice for event in events(answer) for choice in event.get("choices", ())]
+    return "".join(part["delta"].get("content", "") if "delta" in part else part["text"] for part in parts)
+
+
+async def undisturbed(fleet, path: str, body: Any, like: Numbered | None = None) -> Answer:
+    numbered = Numbered()
+    if like is not None:
+        numbered.tokens, numbered.per_chunk, numbered.token_bytes = like.tokens, like.per_chunk, like.token_bytes
+    async with fleet(numbered, cards=CARDS) as f:  # it is asked for no ids
+        return await (await f.client()).post(path, body)
+
+
+def last_error(answer: Answer) -> dict[str, Any]:
+    error: dict[str, Any] = events(answer)[-1]["error"]
+    return error

@@ -1,59 +1,31 @@
 """Streams whose instance fails them in mid-answer: another one goes on, and the client sees one answer."""
 
 import asyncio
-import json
-from typing import Any
 
 import pytest
 
 from dualmap.router.observe.metrics import Continuation
 from dualmap.scheduler.events import FailureCause
-from tests.router.conftest import STREAM, Answer, Client, Conversation, post
-from tests.router.requests.numbered_stream import FIRST_ID, PROMPT, Numbered, aborts, dies, fails, hangs, whole_text
-
-ON = {"max_continuations": 2}
-CARDS = ({"id": "tiny", "max_model_len": 100},)
-TEXT = {"model": "tiny", "prompt": "hi", "stream": True, "max_tokens": 50}
-WAYS = {"chat": ("/v1/chat/completions", STREAM), "completions": ("/v1/completions", TEXT)}
-COMMENT = b": keep-alive\n\n"
-
-
-async def ask(client: Client, path: str, body: Any, numbered: Numbered) -> Answer:
-    """The whole answer; the instances know how many events of it the client has."""
-    got = b""
-    numbered.seen = lambda: got.count(b"\n\n")
-    await client.send(post(path, body))
-    answer = await client.answer_head()
-    while chunk := await client.chunk():
-        if chunk != COMMENT:
-            got += chunk
-            answer.chunks.append(chunk)
-    answer.body = got
-    return answer
-
-
-def events(answer: Answer) -> list[Any]:
-    data = [line.removeprefix("data: ") for line in answer.body.decode().split("\n\n") if line]
-    assert data.pop() == "[DONE]"
-    return [json.loads(event) for event in data]
-
-
-def text(answer: Answer) -> str:
-    parts = [choice for event in events(answer) for choice in event.get("choices", ())]
-    return "".join(part["delta"].get("content", "") if "delta" in part else part["text"] for part in parts)
-
-
-async def undisturbed(fleet, path: str, body: Any, like: Numbered | None = None) -> Answer:
-    numbered = Numbered()
-    if like is not None:
-        numbered.tokens, numbered.per_chunk, numbered.token_bytes = like.tokens, like.per_chunk, like.token_bytes
-    async with fleet(numbered, cards=CARDS) as f:  # it is asked for no ids
-        return await (await f.client()).post(path, body)
-
-
-def last_error(answer: Answer) -> dict[str, Any]:
-    error: dict[str, Any] = events(answer)[-1]["error"]
-    return error
+from tests.router.conftest import STREAM, Conversation, post
+from tests.router.requests.numbered_stream import (
+    CARDS,
+    COMMENT,
+    FIRST_ID,
+    ON,
+    PROMPT,
+    WAYS,
+    Numbered,
+    aborts,
+    ask,
+    dies,
+    events,
+    fails,
+    hangs,
+    last_error,
+    text,
+    undisturbed,
+    whole_text,
+)
 
 
 @pytest.mark.parametrize("act", [dies, aborts, fails, hangs])
@@ -229,7 +201,6 @@ HINDRANCES = {
     "a grammar": ({"structured_outputs": {"regex": "a+"}}, "structured"),
     "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "call tools"),
     "penalties": ({"presence_penalty": 0.5}, "penalties"),
-    "a seed": ({"seed": 1, "temperature": 0.7}, "seed"),
     "a budget": ({"thinking_token_budget": 9}, "reasoning"),
     "stop strings after a least length": ({"stop": "x", "min_tokens": 3}, "stop strings"),
 }
@@ -252,8 +223,7 @@ async def test_what_cannot_go_on_exactly_ends_at_once_and_says_why(fleet, fields
 
 SAME = {
     "greedy with a seed": {"seed": 1, "temperature": 0},
-    "text": {"response_format": {"type": "text"}},
-    "no tool": {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "none"},
+    "text, no tool": {"response_format": {"type": "text"}, "tools": [{"type": "function"}], "tool_choice": "none"},
     "no penalty": {"presence_penalty": 0, "frequency_penalty": 0.0},
     "no log probabilities": {"logprobs": False, "top_logprobs": 0},
 }
@@ -272,77 +242,6 @@ async def test_what_depends_on_tokens_alone_goes_on(fleet, fields):
         assert (rest["max_tokens"], rest["min_tokens"], rest["logit_bias"], rest["top_k"]) == (7, 1, {"7": 1.5}, 3)
         assert not {"messages", "logprobs", "tools", "tool_choice", "response_format"} & rest.keys()
         assert rest["model"] == "tiny"
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("tokens", [1, 2, 12])
-async def test_a_client_who_asked_for_no_ids_sees_none_and_each_byte_as_without(fleet, way, tokens):
-    path, body = WAYS[way]
-    expected = await undisturbed(fleet, path, body, like=Numbered(tokens))
-    numbered = Numbered(tokens)
-    async with fleet(numbered, about=ON, cards=CARDS) as f:
-        answer = await (await f.client()).post(path, body)
-        assert numbered.asked[0]["return_token_ids"] is True
-        assert answer.body == expected.body
-        own = {name: answer.headers[name] for name in ("x-request-id", "x-dualmap-queue-ms")}
-        assert answer.headers == expected.headers | own
-
-
-@pytest.mark.parametrize("way", WAYS)
-async def test_a_client_who_asked_for_ids_gets_those_of_the_whole_answer(fleet, way):
-    path, body = WAYS[way]
-    numbered = Numbered()
-    numbered.fail_at[0] = (5, dies)
-    async with fleet(numbered, numbered, about=ON, cards=CARDS) as f:
-        answer = await ask(await f.client(), path, body | {"return_token_ids": True}, numbered)
-        ids = [i for event in events(answer) for choice in event["choices"] for i in choice.get("token_ids") or ()]
-        assert ids == list(range(FIRST_ID, FIRST_ID + 12))
-        first = events(answer)[0]
-        assert (first if way == "chat" else first["choices"][0])["prompt_token_ids"] == PROMPT
-        told = [event["choices"][0].get("prompt_token_ids") for event in events(answer)[1:] if event["choices"]]
-        assert not any(told)
-
-
-async def test_a_server_that_tells_no_ids_is_asked_for_them_once(fleet):
-    numbered = Numbered(tells_ids=False)
-    numbered.fail_at[2] = (3, dies)
-    async with fleet(numbered, about=ON, cards=CARDS) as f:
-        client = await f.client()
-        for _ in range(2):
-            assert text(await ask(client, *WAYS["chat"], numbered)) == whole_text(12)
-        assert ["return_token_ids" in asked for asked in numbered.asked] == [True, False]
-        answer = await ask(client, *WAYS["chat"], numbered)
-        assert "its instance does not tell token ids" in last_error(answer)["message"]
-        f.apply(f.member(0, model_cards=CARDS, incarnation=2))  # another process: it may be another version
-        await ask(await f.client(), *WAYS["chat"], numbered)
-        assert "return_token_ids" in numbered.asked[3]
-
-
-async def test_a_server_that_refuses_the_wish_for_ids_is_asked_again_without(fleet):
-    numbered = Numbered()
-
-    async def strict(conversation: Conversation) -> None:
-        if b"return_token_ids" in conversation.request.body:
-            await conversation.send_json({"error": {"message": "unknown field: return_token_ids"}}, "400 Bad Request")
-        else:
-            await numbered(conversation)
-
-    async with fleet(strict, about=ON, cards=CARDS) as f:
-        client = await f.client()
-        for _ in range(2):
-            assert text(await ask(client, *WAYS["chat"], numbered)) == whole_text(12)
-        assert ["return_token_ids" in r.json for r in f.instances[0].received] == [True, False, False]
-        f.check_books_are_empty()
-
-
-async def test_nothing_is_asked_for_where_nothing_may_go_on(fleet):
-    numbered = Numbered()
-    numbered.fail_at[0] = (3, dies)
-    async with fleet(numbered, numbered, cards=CARDS) as f:
-        answer = await ask(await f.client(), *WAYS["chat"], numbered)
-        assert last_error(answer)["message"] == "The instance failed before its answer was complete."
-        assert "return_token_ids" not in numbered.asked[0]
-        assert not f.gateway.metrics.continuations
 
 
 async def test_a_prompt_that_is_let_go_is_not_needed(fleet):

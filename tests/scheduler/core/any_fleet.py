@@ -7,6 +7,7 @@ import pytest
 from dualmap.scheduler import InstanceCapacity, Request
 from dualmap.scheduler.blocks import hash_trace_ids
 from dualmap.scheduler.commands import Reject, RejectReason
+from dualmap.scheduler.core.arrival import BEFORE_ALL
 from dualmap.scheduler.errors import ContractError
 from dualmap.scheduler.events import (
     BlocksRemoved,
@@ -29,6 +30,7 @@ from dualmap.scheduler.events import (
     ServedElsewhere,
     ServedModel,
     SettingsChanged,
+    StreamContinued,
     Tick,
 )
 from dualmap.scheduler.rebalance import plan_rebalance
@@ -190,6 +192,32 @@ class Fleet(CheckedCore):
             request_id = _pick(self.running, index)
             number, _ = self.running.pop(request_id)
             self._send(RequestFailed(request_id, number, tokens_sent, cause=cause))
+
+    def go_on(self, index: int, sent_tokens: int) -> None:
+        """Another instance gives the rest of an answer: nobody makes room for it, and it is no new request."""
+        if not self.cut:
+            return
+        request = self.cut.pop(_pick(self.cut, index))
+        number = self.last_attempt[request.id]
+        rest = replace(
+            request,
+            prompt_tokens=request.prompt_tokens + sent_tokens,
+            goes_on_after=number,
+            sent_tokens=request.sent_tokens + sent_tokens,
+        )
+        tried = self.seen[request.id].instance_id
+        stats = self.core.stats
+        counted = (stats.arrived, stats.slo_missed)
+        self.requests[request.id] = replace(rest, priority=BEFORE_ALL, timeout_s=None)
+        del self.ended[request.id]
+        self.arrived_at[request.id] = self.now
+        self.continued += 1
+        commands = self._send(StreamContinued(rest, (tried,)))
+        assert {c.request_id for c in commands if isinstance(c, Reject)} <= {request.id}
+        assert (stats.arrived, stats.slo_missed) == counted
+        if (attempt := self.core.attempts.get(request.id)) is not None:
+            assert attempt.number == number + 1
+            assert attempt.instance_id != tried or self.able(request) <= {tried}
 
     def cancel(self, index: int) -> None:
         if self.requests:

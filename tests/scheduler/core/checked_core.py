@@ -53,6 +53,8 @@ class CheckedCore:
         self.taken = 0
         self.redirected: dict[str, str] = {}  # request id -> instance that the proxy chose
         self.most_members = 1
+        self.cut: dict[str, Request] = {}  # failed in mid-answer: another instance may go on with the answer
+        self.continued = 0
         self.models: dict[str, tuple[ServedModel, ...]] = {}  # of those that have told what they serve
         self._arrived = 0
 
@@ -109,7 +111,8 @@ class CheckedCore:
                 if command.reason is ChoiceReason.REDIRECTED:
                     assert self.redirected[request_id] == instance_id
                 else:
-                    assert number <= self.config.max_attempts or self.requests[request_id].searches
+                    request = self.requests[request_id]
+                    assert number - request.goes_on_after <= self.config.max_attempts or request.searches
                     self._check_able(self.requests[request_id], instance_id)
                 assert command.queued_s >= 0
                 assert 0 <= command.cached_tokens <= self.requests[request_id].prompt_tokens
@@ -126,6 +129,8 @@ class CheckedCore:
                     if command.reason in (RejectReason.QUEUE_TIMEOUT, RejectReason.FIRST_TOKEN_TIMEOUT):
                         assert self.now >= self._due_s(self.requests[request_id])
                         self.timed_out[command.reason] += 1
+                elif self.requests[request_id].home is None:
+                    self.cut[request_id] = self.requests[request_id]
                 self._end(request_id)
 
     def _check_able(self, request: Request, instance_id: str) -> None:
@@ -142,7 +147,7 @@ class CheckedCore:
         at: dict[str, list[Attempt]] = {i: [] for i in self.members}
         for request_id, attempt in core.attempts.items():
             known = self.requests[request_id]
-            if attempt.request is not known:  # it was too long for an instance
+            if attempt.request is not known and attempt.request != known:  # it was too long for an instance
                 assert attempt.request.length_tokens > known.length_tokens
                 assert attempt.request == replace(known, length_tokens=attempt.request.length_tokens)
                 self.requests[request_id] = attempt.request

@@ -103,6 +103,10 @@ class AnyEvents(RuleBasedStateMachine):
     def fail(self, index, cause, tokens_sent):
         self.fleet.fail(index, cause, tokens_sent)
 
+    @rule(index=INDEX, sent_tokens=st.sampled_from((0, 1, 200)))
+    def go_on(self, index, sent_tokens):
+        self.fleet.go_on(index, sent_tokens)
+
     @rule(index=INDEX)
     def cancel(self, index):
         self.fleet.cancel(index)
@@ -198,7 +202,7 @@ test_no_event_breaks_the_books_in_many_examples = pytest.mark.slow(ManyEvents.Te
 def random_event(fleet: Fleet, rng: random.Random) -> None:
     """One event, as they would come to a busy fleet whose instances come and go."""
     index = rng.randrange(1000)
-    kind = rng.choices(range(13), (30, 22, 22, 4, 3, 5, 2, 3, 6, 2, 9, 2, 2))[0]
+    kind = rng.choices(range(14), (30, 22, 22, 4, 3, 5, 2, 3, 6, 2, 9, 2, 2, 3))[0]
     if kind == 0:
         slo_s = rng.choice((None, None, 1.0, 60.0))
         prompt = 0 if rng.random() < 0.1 else 1 + rng.randrange(len(PROMPTS) - 1)
@@ -246,6 +250,8 @@ def random_event(fleet: Fleet, rng: random.Random) -> None:
         fleet.hear_of_others(tuple(loads), rng.choice(IDS), rng.randrange(len(PROMPTS)))
     elif kind == 12:
         fleet.report_load(rng.choice(IDS), rng.randrange(6), rng.random(), rng.choice((0.0, 0.0, 9.0)))
+    elif kind == 13:
+        fleet.go_on(index, rng.choice((0, 1, 200)))
     else:
         fleet.tick(rng.choice((0.05, 0.1, 0.3, 1.0)))
 
@@ -275,6 +281,7 @@ def test_the_books_stay_right_over_a_long_run(config: SchedulerConfig, mixed: bo
     assert (fleet.taken > 0) is (held and fleet.core.config.taking)
     assert fleet.core.stats.retries > 0 or config.max_attempts == 1
     assert fleet.core.stats.late_events > 50
+    assert fleet.continued > 20
     assert (fleet.shed_waiting > 0) is (held and config.max_waiting < 10)
     assert fleet.timed_out[RejectReason.FIRST_TOKEN_TIMEOUT] > 0
     assert (fleet.timed_out[RejectReason.QUEUE_TIMEOUT] > 0) is held
