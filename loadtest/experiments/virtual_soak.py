@@ -10,6 +10,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -120,7 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """1 if something grows."""
+    """1 if something grows. Ctrl-C ends it early."""
     seconds = args.hours * HOUR_S
     cluster, qps = cluster_of(args, seconds)
     series: dict[str, list[tuple[float, float]]] = {}
@@ -134,18 +135,23 @@ def run(args: argparse.Namespace) -> int:
     for number in range(SAMPLES):
         cluster.clock.at(seconds * number / SAMPLES, sample)
     begun_s = process_time()
-    done = cluster.run()
+    with suppress(KeyboardInterrupt):  # what has been sampled by then is told
+        cluster.run()
     sample()
     for core in cluster.cores:
         core.check()
-    ok = sum(outcome.ok for outcome in done.outcomes)
+    ended_s = cluster.clock.now
+    came = [outcome for outcome in cluster.outcomes if outcome.arrived_s <= ended_s]
+    ok = sum(outcome.ok for outcome in came)
+    retries = sum(core.stats.retries for core in cluster.cores)
+    cpu_min = (process_time() - begun_s) / 60
     lead = (
-        f"{date.today().isoformat()}, {args.hours:g} h in virtual time ({(process_time() - begun_s) / 60:.1f} min of "
-        f"CPU), {args.gateways} gateways, {args.instances} instances, {len(done.outcomes)} requests at {qps:.2f} a "
-        f"second, a loss each {args.kill_every:g} s: {ok} whole, {done.retries} run again elsewhere, "
-        f"{len(done.outcomes) - ok} failed."
+        f"{date.today().isoformat()}, {ended_s / HOUR_S:.1f} h in virtual time ({cpu_min:.1f} min of CPU), "
+        f"{args.gateways} gateways, {args.instances} instances, {len(came)} requests at {qps:.2f} a "
+        f"second, a loss each {args.kill_every:g} s: {ok} whole, {retries} run again elsewhere, "
+        f"{len(came) - ok} failed or under way."
     )
-    drifts = [drift(name, points, WARM_SHARE * seconds) for name, points in sorted(series.items())]
+    drifts = [drift(name, points, WARM_SHARE * ended_s) for name, points in sorted(series.items())]
     text = f"{lead}\n\n{markdown(rows(one for one in drifts if one.most))}\n"
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "virtual-soak.md").write_text(text)

@@ -7,6 +7,7 @@ another type is one that vLLM refuses, and so it is not understood here.
 import json
 from hashlib import sha256
 from math import isfinite
+from random import randrange
 from typing import Any, TypeVar
 
 import msgspec
@@ -38,6 +39,7 @@ MAX_VALUES = 3_000_000  # an answer of token ids has one for each
 MAX_REREAD_BYTES = 4 << 20
 MAX_REREAD_VALUES = 200_000  # Python takes ten times as long
 MAX_MESSAGES = 50_000
+SAMPLES, LONG_NUMBER = 100, 300
 
 
 class ChatBody(CommonBody, gc=False):
@@ -52,11 +54,7 @@ B = TypeVar("B", bound=msgspec.Struct)
 def decode(decoder: "msgspec.json.Decoder[B]", body: bytes, *, skips: bool = False) -> B | None:
     """None for what is no JSON object of the kind, has too many values, or is a large one that only Python takes for
     JSON. decoder: not strict. skips: it skips nearly all, which costs little."""
-    if (
-        len(body) > FREELY_READ_BYTES
-        and not skips
-        and (_containers(body) > MAX_CONTAINERS or body.count(b",") > MAX_VALUES)
-    ):
+    if len(body) > FREELY_READ_BYTES and not skips and _is_dear(body):
         return None
     try:
         return decoder.decode(body)
@@ -70,6 +68,15 @@ def decode(decoder: "msgspec.json.Decoder[B]", body: bytes, *, skips: bool = Fal
         return decoder.decode(_in_plain_json(body))
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
+
+
+def _is_dear(body: bytes) -> bool:
+    """Whether it has too many values, or many numbers of hundreds of digits, which take a time that grows with the
+    square of their length. The latter are looked for at random."""
+    if _containers(body) > MAX_CONTAINERS or body.count(b",") > MAX_VALUES:
+        return True
+    starts = (randrange(len(body)) for _ in range(SAMPLES))
+    return sum(body[start : start + LONG_NUMBER].isdigit() for start in starts) > SAMPLES // 20
 
 
 def _containers(body: bytes) -> int:

@@ -148,7 +148,6 @@ class Gateways:
             place.actor, place.wish = self._change.actor, None
             until = time.monotonic() + place.config.gateway.leave_s + STOP_TIMEOUT_S
             self._leaving.append((before, before.leave.remote(), until))
-            self._say(f"{place.gateway_id} serves; the one before it lets its answers end")
         self._change = None
 
     def _hear_wishes(self) -> None:

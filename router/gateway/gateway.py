@@ -98,8 +98,8 @@ class Gateway:
         self.driver = RequestDriver(self.admission, self.connections, metrics, clock, gateway_id)
         self.driver.max_continuations = max_continuations
         if tokens is not None:
-            first = pools[0].core
-            self.driver.by_tokens = TokenArrival(tokens, block_tokens, first, self.driver.arrive, self.admission)
+            arrival = TokenArrival(tokens, block_tokens, pools[0].core, self.driver.arrive, self.admission)
+            self.driver.by_tokens = arrival
         self.adapters = AdapterChanges(self.connections, lambda: self.admission.models, tuple(cores), gateway_id)
         self.service = RequestService(self.driver, self.admission, self.adapters, access, clock)
         self._tls = tls
@@ -246,8 +246,7 @@ class Gateway:
 
     def pool_name_of(self, instance_id: str) -> str | None:
         """None where there is no such instance."""
-        pool = self._pool_of.get(instance_id)
-        return None if pool is None else pool.name
+        return pool.name if (pool := self._pool_of.get(instance_id)) is not None else None
 
     def note_fleet(self, peers: tuple[GatewayState, ...], plans: tuple[PoolPlan, ...] = ()) -> None:
         """Fleet has answered; all gateways that it knows, and what its Autoscalers plan."""
@@ -288,8 +287,7 @@ class Gateway:
         return {name: pool.depths for name, pool in self.pools.items() if pool.depths is not None}
 
     def _alternatives(self, dispatch: Dispatch) -> list[str]:
-        pool = self._pool_of.get(dispatch.instance_id)
-        return [] if pool is None else pool.alternatives(dispatch)
+        return pool.alternatives(dispatch) if (pool := self._pool_of.get(dispatch.instance_id)) is not None else []
 
     def _note_dispatch(self, dispatch: Dispatch) -> None:
         pool = self._pool_of.get(dispatch.instance_id)
@@ -302,8 +300,8 @@ class Gateway:
         self.sent.note(dispatch.instance_id, attempt.request)
 
     def _note_first_token(self, dispatch: Dispatch, ttft_s: float) -> None:
-        if (pool := self._pool_of.get(dispatch.instance_id)) is not None:
-            self.timelines[pool.name].note_first_token(ttft_s)
+        if (name := self.pool_name_of(dispatch.instance_id)) is not None:
+            self.timelines[name].note_first_token(ttft_s)
 
     def reconfigure(self, configs: Mapping[str, SchedulerConfig], limits: HttpLimits) -> None:
         """Settings that hold from now on. configs: by pool. limits: clients' open connections keep those they have."""
@@ -316,8 +314,8 @@ class Gateway:
 
     def snapshots(self) -> dict[str, Snapshot]:
         """What planning needs; without the pools in which there is nothing to plan."""
-        found = ((name, pool.scheduler.snapshot(self._clock())) for name, pool in self.pools.items())
-        return {name: snapshot for name, snapshot in found if snapshot is not None}
+        now, pools = self._clock(), self.pools.items()
+        return {name: found for name, pool in pools if (found := pool.scheduler.snapshot(now)) is not None}
 
     def propose(self, pool_name: str, moves: tuple[Move, ...], version: int) -> None:
         """A plan made on the snapshot of that version."""
@@ -325,7 +323,6 @@ class Gateway:
 
     def status(self) -> dict[str, Any]:
         """What an operator asks first, as plain values."""
-        journals = [pool.journal.state for pool in self.pools.values() if pool.journal is not None]
         depths = self.depths().values()
         return self._about() | {
             "pid": os.getpid(),
@@ -334,7 +331,7 @@ class Gateway:
             "in_flight": len(self.driver.exchanges),
             "client_connections": len(self.service.clients),
             "kept_states": len(self.driver.stateful.homes),
-            "journal": "; ".join(journals) or None,
+            "journal": "; ".join(pool.journal.state for pool in self.pools.values() if pool.journal) or None,
             "prefix_depths": {
                 "epoch": max((agreed.epoch for agreed in depths), default=0),
                 "keys": sum(len(agreed.depths) for agreed in depths),
@@ -371,8 +368,8 @@ class Gateway:
     # Background.
 
     def _tick(self) -> None:
-        interval_s = min(TICK_S, self._limits.sweep_interval_s)
-        self._ticking = asyncio.get_running_loop().call_later(interval_s, self._tick)
+        loop = asyncio.get_running_loop()
+        self._ticking = loop.call_later(min(TICK_S, self._limits.sweep_interval_s), self._tick)
         for pool in self.pools.values():
             self.driver.handle(Tick(), pool.core)
         if self.admission.stopping and not self.driver.exchanges and not self.service.has_unsent:

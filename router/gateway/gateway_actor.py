@@ -50,6 +50,7 @@ LISTEN_INTERVAL_S = 0.03  # while requests wait: an instance that others have le
 LEAST_GAP_S = 0.005  # between an answer and the next call, however much there is to tell
 SYNC_SHARE = 0.1  # of this process's time at the most: the books of a large fleet take long to tell and to hear
 PLAN_TIMEOUT_S = 2.0  # a plan that takes longer is of no use
+INFORM_RETRY_S = 0.1
 INFORM_TRIES = 100
 BIND_RETRY_S = 0.2
 BIND_TRIES = 25  # a killed predecessor's sockets may take a moment to close
@@ -203,12 +204,11 @@ class GatewayActor:
         Without Fleet it listens all the same, in the end."""
         for _ in range(INFORM_TRIES):
             news = await self._fleet.sync(self._link.report((), {}))
-            if news is not None and news.membership is not None:
-                self._link.hear(news)
-                self._gateway.apply_membership(news.membership)
-                self._informed.set()
+            if news is not None:
+                self._hear(news, told_s=0.0)
+            if self._informed.is_set():
                 return
-            await asyncio.sleep(SYNC_INTERVAL_S)
+            await asyncio.sleep(INFORM_RETRY_S)
 
     async def _follow(self) -> None:
         """Keep up with the fleet."""

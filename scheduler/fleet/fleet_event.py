@@ -29,6 +29,8 @@ class EventKind(StrEnum):
     SCALING_ACTED = "scaling_acted"
     GATEWAY_JOINED = "gateway_joined"
     GATEWAY_RESTARTED = "gateway_restarted"
+    GATEWAY_LEAVING = "gateway_leaving"
+    GATEWAY_LEFT = "gateway_left"
     GATEWAY_LOST = "gateway_lost"
     FLEET_RESTARTED = "fleet_restarted"
 
@@ -104,6 +106,11 @@ ABOUT: Mapping[EventKind, About] = {
         "{gateway} was restarted",
         bad=True,
     ),
+    EventKind.GATEWAY_LEAVING: About(
+        "another gateway has taken its place: it takes no new connections, and lets its answers end",
+        "{gateway} lets its answers end: another serves in its place",
+    ),
+    EventKind.GATEWAY_LEFT: About("it has ended, after it was leaving", "{gateway} has ended"),
     EventKind.GATEWAY_LOST: About("Fleet has not heard of it for three seconds", "{gateway} is gone{why}", bad=True),
     EventKind.FLEET_RESTARTED: About(
         "Fleet's process ended; the new one knows what instances and gateways have told it",

@@ -23,6 +23,7 @@ class FleetTeller:
         self._begun = False
         self._known_before: dict[str, Member] = {}
         self._gateways: dict[str, int] = {}  # its last epoch
+        self._leaving: set[str] = set()  # of these
         self._losses: dict[str, _Loss] = {}  # by instance
         self._epoch = 0  # that was told last
         self._epoch_at = 0.0  # when
@@ -42,6 +43,9 @@ class FleetTeller:
         elif known and not report.epoch:
             self._about(report.gateway_id, EventKind.GATEWAY_RESTARTED, at)
         self._gateways[report.gateway_id] = report.epoch
+        if report.leaving and report.gateway_id not in self._leaving:
+            self._leaving.add(report.gateway_id)
+            self._about(report.gateway_id, EventKind.GATEWAY_LEAVING, at)
         if not self._begun:  # what was told before
             self._epoch = max(self._epoch, report.epoch)
 
@@ -88,7 +92,11 @@ class FleetTeller:
         epochs = {gateway.gateway_id: gateway.epoch for gateway in gateways}
         for gateway_id in self._gateways.keys() - epochs.keys():
             del self._gateways[gateway_id]
-            self._about(gateway_id, EventKind.GATEWAY_LOST, at, "nothing was heard of it for 3 s")
+            if gateway_id in self._leaving:
+                self._leaving.discard(gateway_id)
+                self._about(gateway_id, EventKind.GATEWAY_LEFT, at)
+            else:
+                self._about(gateway_id, EventKind.GATEWAY_LOST, at, "nothing was heard of it for 3 s")
         for instance_id, loss in list(self._losses.items()):
             loss.epoch = loss.epoch or epoch
             if now >= loss.until or (epochs and all(known >= loss.epoch for known in epochs.values())):

@@ -220,6 +220,22 @@ def test_a_gateway_that_takes_the_place_of_one_is_told_to_be_restarted():
     assert told.said() == ["gateway-0 was restarted"]
 
 
+def test_a_gateway_whose_place_another_has_taken_is_not_lost_when_it_ends():
+    told = Told("a")
+    told.links["gateway-0.1"] = GatewayLink("gateway-0.1")
+    told.pass_time(0.5)
+    told.links["gateway-0"].leaving = True
+    told.pass_time(0.5)
+    assert told.said() == ["gateway-0.1 serves", "gateway-0 lets its answers end: another serves in its place"]
+    told.pass_time(5.0)
+    del told.links["gateway-0"]
+    told.pass_time(4.0)
+    assert told.said() == ["gateway-0 has ended"]
+    del told.links["gateway-0.1"]
+    told.pass_time(4.0)
+    assert told.said() == ["gateway-0.1 is gone: nothing was heard of it for 3 s"]
+
+
 def test_moves_of_epochs_within_a_second_are_one():
     told = Told("a", "b", "c")
     told.pass_time(2.0)
