@@ -8,7 +8,7 @@ from secrets import token_bytes
 from msgspec.structs import replace
 from xxhash import xxh3_64_intdigest
 
-from dualmap.router.apis.api import UNASKED, UNWANTED, Scope
+from dualmap.router.apis.api import UNASKED, UNWANTED, Api, ReadBody, Scope
 from dualmap.router.apis.json_body import is_reread, may_be_object, salt_of
 from dualmap.router.apis.named_model import hides_model, read_model
 from dualmap.router.apis.rename_model import rename_model
@@ -106,8 +106,13 @@ def read_prompt(
         hides_usage=hides_usage,
         records_ids=records_ids,
         hides_ids=hides_ids,
-        may_replay=ask_for_ids and read.repeats and api.replayed is not None and len(body) <= MAX_REPLAYED_BYTES,
+        may_replay=ask_for_ids and read.repeats and _may_replay(api, read, body),
     )
+
+
+def _may_replay(api: Api, read: ReadBody, body: bytes) -> bool:
+    """What an instance keeps of its answer is gone with it: the client could not go on from there."""
+    return api.replayed is not None and not (api.makes_state and read.stored) and len(body) <= MAX_REPLAYED_BYTES
 
 
 def _whole_number(value: bytes) -> int | None:
