@@ -226,7 +226,7 @@ class Running:
             if over:  # whatever its instance may still say
                 self.drop()
                 self._carrier.finished(self, head.status)
-        elif self.event_stream:  # held back: it is counted when it is relayed, or it is nothing of the answer
+        elif self.event_stream and not isinstance(answer, AnswerReplay):  # it is counted when it is relayed
             self.pieces -= pieces
 
     def _is_no_rest(self, head: AnswerHead) -> bool:
