@@ -312,7 +312,9 @@ class Running:
             prompt, api_rest = self._carrier.asked.prompt, self._carrier.arrived.api.rest
             if prompt.records_ids and api_rest is not None and self._pool.tells_ids:
                 self.ids = TokenIds(api_rest.text, prompt.hides_ids)
-            return (RecordedEvents if prompt.may_replay else AnswerEvents)(rules, prompt.hides_usage, self.ids)
+            return (RecordedEvents if prompt.may_replay or prompt.by_text else AnswerEvents)(
+                rules, prompt.hides_usage, self.ids
+            )
         return plain_answer(head, rules, self._carrier.spool_room)
 
     def _note_state(self, asked: Asked, event_stream: bool) -> None:
