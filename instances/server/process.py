@@ -5,7 +5,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -42,7 +44,7 @@ class ServerProcess:
         self._stop_grace_s = stop_grace_s
         self._env = {**os.environ, **(env or {})}
         self._stdin: IO[str] | None = None
-        self._ended: asyncio.Task[int] | None = None
+        self._ended: asyncio.Future[int] | None = None
         self._known = asyncio.Event()  # pid and address
         self._log_start = 0
         self.pid = 0
@@ -57,16 +59,18 @@ class ServerProcess:
             str(self._stop_grace_s),
             *self._command,
         ]
-        with self._log_path.open("a") as log:
-            self._log_start = log.tell()
-            keeper = subprocess.Popen(  # noqa: ASYNC220, forks once per server start
-                keeper_command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=self._env
-            )
+        log = self._log_path.open("ab", buffering=0)
+        self._log_start = log.tell()
+        keeper = subprocess.Popen(  # noqa: ASYNC220, forks once per server start
+            keeper_command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=self._env
+        )
         assert keeper.stdout is not None
         self._stdin = keeper.stdin
-        self._ended = asyncio.create_task(
-            asyncio.to_thread(self._follow, keeper, keeper.stdout, asyncio.get_running_loop())
-        )
+        loop = asyncio.get_running_loop()
+        self._ended = loop.create_future()
+        # Not one of the loop's threads: those are waited for when this process ends, and the keeper waits for that.
+        arguments = (keeper, keeper.stdout, log, loop, self._ended)
+        threading.Thread(target=self._follow, args=arguments, name="server", daemon=True).start()
         known = asyncio.create_task(self._known.wait())
         await asyncio.wait((known, self._ended), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         known.cancel()
@@ -116,11 +120,19 @@ class ServerProcess:
             self._stdin.close()
             await asyncio.shield(self._ended)  # who waits may be cancelled, what follows the server must go on
 
-    def _follow(self, keeper: subprocess.Popen[str], lines: IO[str], loop: asyncio.AbstractEventLoop) -> int:
-        """Runs in a thread: reads what keeper and server say, until both are gone. Returns the exit code."""
+    def _follow(
+        self,
+        keeper: subprocess.Popen[str],
+        lines: IO[str],
+        log: IO[bytes],
+        loop: asyncio.AbstractEventLoop,
+        ended: asyncio.Future[int],
+    ) -> None:
+        """Runs in a thread: reads what keeper and server say, until both are gone, and tells the exit code. A full disk
+        costs lines of the log."""
         keeper.wait()  # what was started only starts the keeper
         code = KEEPER_KILLED
-        with self._log_path.open("a", buffering=1) as log, lines:
+        with log, lines:
             for line in lines:
                 if line.startswith("pid ") and not self.pid:
                     self.pid = int(line.split()[1])
@@ -129,8 +141,10 @@ class ServerProcess:
                 elif line.startswith("exit "):
                     code = int(line.split()[1])
                 else:
-                    log.write(line)
+                    with suppress(OSError):
+                        log.write(line.encode())
                     if not self.port and (match := LISTENING.search(line)):
                         self.host, self.port = match[1], int(match[2])
                         loop.call_soon_threadsafe(self._known.set)
-        return code
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(ended.set_result, code)

@@ -1,5 +1,6 @@
 """Starts an instance's server on ports that are free at that moment."""
 
+import secrets
 import socket
 from dataclasses import replace
 
@@ -9,11 +10,10 @@ from dualmap.instances.spec import InstanceSpec, KvEventSource
 
 async def start_server(spec: InstanceSpec, host: str) -> tuple[ServerProcess, KvEventSource | None]:
     """Returns once its process runs, with where it will publish its KV events. Raises StartError, OSError."""
-    ports = free_ports(host, 3)
-    places = dict(zip(("{port}", "{kv_port}", "{kv_replay_port}"), map(str, ports), strict=True))
-    places["{host}"] = host
+    (port,) = free_ports(host, 1)
+    places = {"{port}": str(port), "{host}": host, "{unique}": secrets.token_hex(8)}
     command = tuple(_filled(argument, places) for argument in spec.command)
-    address = (host, ports[0]) if "{port}" in spec.command else None
+    address = (host, port) if "{port}" in spec.command else None
     server = ServerProcess(command, spec.log_path, spec.stop_grace_s, spec.env, address)
     await server.start(spec.start_timeout_s)
     events = spec.kv_events

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 KV_TOPIC = "kv-events"
+# Of this machine alone: vLLM binds tcp://* on all interfaces, and connects to any other address. A name that has `tcp`
+# and a number in it is counted up for further data-parallel ranks.
+KV_ENDPOINT, KV_REPLAY_ENDPOINT = "ipc://@dualmap-tcp-{unique}:1", "ipc://@dualmap-tcp-{unique}:1001"
 CPU_KV_GIB = "4"  # of KV cache for a replica on the CPU
 
 
@@ -41,8 +44,8 @@ def serve_command(
         config = {
             "enable_kv_cache_events": True,
             "publisher": "zmq",
-            "endpoint": "tcp://*:{kv_port}",
-            "replay_endpoint": "tcp://*:{kv_replay_port}",
+            "endpoint": KV_ENDPOINT,
+            "replay_endpoint": KV_REPLAY_ENDPOINT,
             "topic": KV_TOPIC,
         }
         command += ["--kv-events-config", json.dumps(config)]

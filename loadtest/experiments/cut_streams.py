@@ -36,6 +36,7 @@ from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 APIS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 QUESTIONS = 6
 RARE = "\ua66e\U00013000\U000124ab\u00e9\u6f22\u5b57\U0001f98a"  # each of them of several tokens
+MADE_AGAIN = 3  # each so many questions' answers are such that no other server can go on with them
 RARE_BIAS, REPETITION_PENALTY = 2, 1.8
 STALL_S, FIRST_BYTE_S = 1.0, 5.0
 TIMEOUT_S = 60.0
@@ -121,6 +122,8 @@ class Questions:
         body |= {"repetition_penalty": REPETITION_PENALTY, "stream": True, "stream_options": {"include_usage": True}}
         if number % 2:
             body["logit_bias"] = {str(token): RARE_BIAS for token in self.rare}
+        if number % MADE_AGAIN == MADE_AGAIN - 1:
+            body["presence_penalty"] = 0.5  # which counts the tokens of the answer: it is made again as a whole
         return body
 
 
@@ -244,14 +247,15 @@ async def cut_many(fleet: CutFleet, count: int, seed: int) -> list[Outcome]:
 
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
-    rows: list[Sequence[str]] = [("", "answers", "cut", "within a character", "cut twice", "as undisturbed")]
+    rows: list[Sequence[str]] = [("", "answers", "cut", "within a character", "twice", "made again", "as undisturbed")]
     for api in APIS:
         own = [outcome for outcome in outcomes if outcome.api == api]
         cut = [outcome for outcome in own if outcome.cuts]
         within = sum(any(each.within_character for each in outcome.cuts) for outcome in cut)
         twice = sum(len(outcome.cuts) > 1 for outcome in cut)
         same = sum(not outcome.difference for outcome in own)
-        rows.append((api, *map(str, (len(own), len(cut), within, twice, same))))
+        again = sum(outcome.question % MADE_AGAIN == MADE_AGAIN - 1 for outcome in cut)
+        rows.append((api, *map(str, (len(own), len(cut), within, twice, again, same))))
     return [*aligned(rows), *(shown(outcome) for outcome in outcomes if outcome.difference)]
 
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 READ_BYTES = 65536
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-CHUNK = b'data: {"id":'  # inside a text, its quotes would be escaped
+CHUNK = b'data: {"'  # inside a text, its quotes would be escaped
 NO_TEXT = (b'"content":""', b'"delta":{}', b'"text":"",')
 IDS = b'"token_ids":['
 

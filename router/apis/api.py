@@ -9,6 +9,7 @@ from enum import Enum, auto
 
 import msgspec
 
+from dualmap.router.apis.replayed import Replayed
 from dualmap.router.apis.rest_by_ids import RestByIds
 from dualmap.router.apis.stream_rules import OTHER_STREAM, StreamRules
 from dualmap.router.http.http_request import HttpRequest
@@ -77,6 +78,7 @@ class ReadBody(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     state: id of what an instance has kept, on which the request goes on; empty: of nothing.
     stored: the instance keeps what it answers, where it is one that does.
     ids: see WishForIds; of a stream.
+    repeats: the answer, a stream, is the same whenever it is made.
     """
 
     understood: bool = True
@@ -97,6 +99,7 @@ class ReadBody(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     state: str = ""
     stored: bool = True
     ids: WishForIds = UNWANTED
+    repeats: bool = False
 
 
 NOT_UNDERSTOOD = ReadBody(understood=False)
@@ -123,6 +126,7 @@ class Api:
     makes_state: its answers name what their instance keeps.
     tokens: how its prompts are known by their tokens; None: they are not.
     rest: how another instance goes on with a stream; None: none can.
+    replayed: how a stream is compared that another instance makes again; None: it is not.
     """
 
     name: str
@@ -137,5 +141,6 @@ class Api:
     makes_state: bool = False
     tokens: PromptReader | None = None
     rest: RestByIds | None = None
+    replayed: Callable[[], Replayed] | None = None
 
     __hash__ = object.__hash__

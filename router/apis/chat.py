@@ -9,6 +9,7 @@ from dualmap.router.apis.json_body import MAX_MESSAGES, ChatBody, decode
 from dualmap.router.apis.media import Media
 from dualmap.router.apis.prompt_blocks import read_as_chat
 from dualmap.router.apis.prompt_text import ROLES, SYSTEM_ROLES, content_text, other_text
+from dualmap.router.apis.replayed_chunks import ReplayedChunks
 from dualmap.router.apis.rest_by_ids import CHAT_REST
 from dualmap.router.apis.spelling import Spelled, call_text, field_text, in_order, spell
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
@@ -90,4 +91,5 @@ CHAT = Api(
     takes_salt=True,
     tokens=read_tokens,
     rest=CHAT_REST,
+    replayed=ReplayedChunks,
 )

@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 
 from dualmap.router.apis.api import NOT_UNDERSTOOD, UNWANTED, Api, Placement, ReadBody, Scope
-from dualmap.router.apis.json_body import CommonBody, decode, ids_of, salt_of, session_of
+from dualmap.router.apis.json_body import CommonBody, decode, ids_of, repeats, salt_of, session_of
 from dualmap.router.apis.prompt_blocks import prompt_root
+from dualmap.router.apis.replayed_chunks import ReplayedChunks
 from dualmap.router.apis.rest_by_ids import COMPLETION_REST
 from dualmap.router.apis.spelling import BYTES_PER_BLOCK_TOKEN
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
@@ -83,6 +84,7 @@ def read_packed(
         cache_salt=cache_salt,
         session=session_of(fields),
         ids=UNWANTED if several else ids_of(fields),
+        repeats=repeats(fields),
     )
 
 
@@ -111,4 +113,5 @@ COMPLETIONS = Api(
     takes_salt=True,
     tokens=read_tokens,
     rest=COMPLETION_REST,
+    replayed=ReplayedChunks,
 )

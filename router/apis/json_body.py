@@ -7,6 +7,7 @@ another type is one that vLLM refuses, and so it is not understood here.
 import json
 from hashlib import sha256
 from math import isfinite
+from random import randrange
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,6 +27,8 @@ class CommonBody(msgspec.Struct, gc=False):
     echo: Any = None
     use_beam_search: Any = None
     return_token_ids: Any = msgspec.UNSET
+    temperature: Any = None
+    seed: Any = None
 
 
 # What is read of a body may hold up all others for some 50 ms. Bodies up to the first size are never that dear; larger
@@ -36,6 +39,7 @@ MAX_VALUES = 3_000_000  # an answer of token ids has one for each
 MAX_REREAD_BYTES = 4 << 20
 MAX_REREAD_VALUES = 200_000  # Python takes ten times as long
 MAX_MESSAGES = 50_000
+SAMPLES, LONG_NUMBER = 100, 300
 
 
 class ChatBody(CommonBody, gc=False):
@@ -50,11 +54,7 @@ B = TypeVar("B", bound=msgspec.Struct)
 def decode(decoder: "msgspec.json.Decoder[B]", body: bytes, *, skips: bool = False) -> B | None:
     """None for what is no JSON object of the kind, has too many values, or is a large one that only Python takes for
     JSON. decoder: not strict. skips: it skips nearly all, which costs little."""
-    if (
-        len(body) > FREELY_READ_BYTES
-        and not skips
-        and (_containers(body) > MAX_CONTAINERS or body.count(b",") > MAX_VALUES)
-    ):
+    if len(body) > FREELY_READ_BYTES and not skips and _is_dear(body):
         return None
     try:
         return decoder.decode(body)
@@ -68,6 +68,15 @@ def decode(decoder: "msgspec.json.Decoder[B]", body: bytes, *, skips: bool = Fal
         return decoder.decode(_in_plain_json(body))
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
+
+
+def _is_dear(body: bytes) -> bool:
+    """Whether it has too many values, or many numbers of hundreds of digits, which take a time that grows with the
+    square of their length. The latter are looked for at random."""
+    if _containers(body) > MAX_CONTAINERS or body.count(b",") > MAX_VALUES:
+        return True
+    starts = (randrange(len(body)) for _ in range(SAMPLES))
+    return sum(body[start : start + LONG_NUMBER].isdigit() for start in starts) > SAMPLES // 20
 
 
 def _containers(body: bytes) -> int:
@@ -117,6 +126,11 @@ def ids_of(fields: CommonBody) -> WishForIds:
         return ASKED if fields.return_token_ids is True else UNWANTED
     one = fields.n is None or fields.n == 1
     return UNASKED if one and not fields.echo and not fields.use_beam_search else UNWANTED
+
+
+def repeats(fields: CommonBody) -> bool:
+    """Whether the answer is a stream that is the same whenever it is made."""
+    return bool(fields.stream) and (fields.temperature == 0 or fields.seed is not None)
 
 
 def session_of(fields: CommonBody) -> str:

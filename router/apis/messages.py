@@ -11,6 +11,7 @@ from dualmap.router.apis.media import Media
 from dualmap.router.apis.named_model import read_model
 from dualmap.router.apis.prompt_blocks import read_as_chat
 from dualmap.router.apis.prompt_text import BILLING_HEADER, content_text, part_text
+from dualmap.router.apis.replayed_messages import ReplayedMessage
 from dualmap.router.apis.spelling import Spelled, call_text, field_text, in_order, spell
 from dualmap.router.apis.stream_rules import MESSAGES_STREAM
 from dualmap.router.http.http_request import HttpRequest
@@ -94,6 +95,7 @@ MESSAGES = Api(
     "messages",
     Placement.PREFIX,
     read=read_messages,
+    replayed=ReplayedMessage,
     stream=MESSAGES_STREAM,
     error=anthropic_error,
     operation="chat",

@@ -7,7 +7,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 from dualmap.router.apis.api import ReadBody, Scope
-from dualmap.router.apis.json_body import ChatBody, given, ids_of, salt_of, session_of
+from dualmap.router.apis.json_body import ChatBody, given, ids_of, repeats, salt_of, session_of
 from dualmap.router.apis.media import Media
 from dualmap.router.apis.prompt_text import SYSTEM_ROLES
 from dualmap.router.apis.spelling import BYTES_PER_BLOCK_TOKEN, FIELD, Spelled
@@ -74,6 +74,7 @@ def read_as_chat(
         cache_salt=cache_salt,
         session=session_of(fields) or session,
         ids=ids_of(fields),
+        repeats=repeats(fields),
         state=state,
         stored=stored,
     )

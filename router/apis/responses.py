@@ -10,6 +10,7 @@ from dualmap.router.apis.json_body import MAX_MESSAGES, ChatBody, decode
 from dualmap.router.apis.media import Media
 from dualmap.router.apis.prompt_blocks import read_as_chat
 from dualmap.router.apis.prompt_text import ROLES, SYSTEM_ROLES, content_text, part_text
+from dualmap.router.apis.replayed_responses import ReplayedResponse
 from dualmap.router.apis.spelling import Spelled, call_text, field_text, spell
 from dualmap.router.apis.state_ids import path_state_id
 from dualmap.router.apis.stream_rules import RESPONSES_STREAM
@@ -108,6 +109,7 @@ RESPONSES = Api(
     operation="chat",
     takes_salt=True,
     tokens=read_tokens,
+    replayed=ReplayedResponse,
     makes_state=True,
 )
 ABOUT_RESPONSES = Api("about responses", Placement.LOAD, read=read_about, takes_salt=True)

@@ -117,6 +117,8 @@ class RestByIds(msgspec.Struct, frozen=True, gc=False):
         asked["max_tokens"] = tokens_left
         asked["stream"] = asked["return_token_ids"] = True
         asked["stream_options"] = {"include_usage": True}
+        if read_stops(fields.get("stop")):
+            asked["stream_interval"] = 1  # so that the token is known that completes one: the last that counts
         if least := fields.get("min_tokens"):
             asked["min_tokens"] = max(0, int(least) - ids.seen_tokens)
         return b'{"prompt":[%b],%b' % (b",".join((ids.prompt, *ids.seen)), msgspec.json.encode(asked)[1:])

@@ -4,7 +4,15 @@ from run to run: they are what the rings hash."""
 import sys
 from dataclasses import dataclass, replace
 
-from dualmap.instances.server.vllm_command import KV_TOPIC, find_vllm, number_of, serve_command, serve_env
+from dualmap.instances.server.vllm_command import (
+    KV_ENDPOINT,
+    KV_REPLAY_ENDPOINT,
+    KV_TOPIC,
+    find_vllm,
+    number_of,
+    serve_command,
+    serve_env,
+)
 from dualmap.instances.spec import InstanceSpec, KvEventSource
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.pool_settings import ExternalInstance, PoolSettings
@@ -125,7 +133,7 @@ def _vllm(config: DualMapConfig, pool_name: str, cluster_gpus: float, number: in
         max_adapters=number_of(vllm.engine_args, "--max-loras") or capacity.max_adapters,
     )
     block_tokens = _named_block_tokens(config, pool_name)
-    events = KvEventSource("tcp://*:{kv_port}", "tcp://*:{kv_replay_port}", KV_TOPIC, block_tokens)
+    events = KvEventSource(KV_ENDPOINT, KV_REPLAY_ENDPOINT, KV_TOPIC, block_tokens)
     instance_id = f"{_prefix(pool_name, 'vllm')}{number}"
     spec = InstanceSpec(
         instance_id,

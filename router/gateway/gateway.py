@@ -96,7 +96,6 @@ class Gateway:
         )
         self.connections = InstanceConnections(limits, clock)
         self.driver = RequestDriver(self.admission, self.connections, metrics, clock, gateway_id)
-        self.driver.spool_room.most_bytes = limits.max_spooled_bytes
         self.driver.max_continuations = max_continuations
         if tokens is not None:
             arrival = TokenArrival(tokens, block_tokens, pools[0].core, self.driver.arrive, self.admission)
@@ -307,7 +306,6 @@ class Gateway:
     def reconfigure(self, configs: Mapping[str, SchedulerConfig], limits: HttpLimits) -> None:
         """Settings that hold from now on. configs: by pool. limits: clients' open connections keep those they have."""
         self._limits = self.front.limits = limits
-        self.driver.spool_room.most_bytes = limits.max_spooled_bytes
         self.connections.limit(limits)
         for name, config in configs.items():
             self.driver.handle(SettingsChanged(config), self.pools[name].core)

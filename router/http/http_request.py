@@ -44,6 +44,7 @@ NOTED = (
 
 # Of a host and its port (RFC 3986, section 3.2; without what stands before an @, RFC 9110, section 4.2.4).
 _OF_HOSTS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=%:[]"
+MOST_PIECES = 1024  # of a body, that are not joined
 _LISTS = frozenset({b"connection", b"content-encoding", b"transfer-encoding"})  # noted whole, over several lines
 
 
@@ -52,7 +53,8 @@ class HttpRequest:
 
     target: as it came until the head is complete, then as instances get it. path: see RequestTarget; empty before.
     fields: the noted header fields by lower-case name. forwarded: header lines for the instance, in order.
-    content_length: None where the body is chunked or there is none. unparsed_bytes: received of a head that is not
+    content_length: None where the body is chunked or there is none. joined_pieces: so many of the first
+    pieces are joined from others. unparsed_bytes: received of a head that is not
     complete. unpacking: of a body that comes compressed, until it is whole. refusal: it will be answered with this
     error. error_shape: of its errors. answer_lines: more lines of its answer's head, whoever gives it, each with its
     end. close: the connection ends after its answer. api: what the service took its head for, and it alone knows.
@@ -72,6 +74,7 @@ class HttpRequest:
         "has_body",
         "head_complete",
         "http10",
+        "joined_pieces",
         "method",
         "needs_continue",
         "path",
@@ -96,6 +99,7 @@ class HttpRequest:
         self.content_length: int | None = None
         self.body_pieces: list[bytes] = []
         self.body_bytes = 0
+        self.joined_pieces = 0
         self.needs_continue = False
         self.repeated_host = False
         self.refusal: HttpError | None = None
@@ -104,6 +108,14 @@ class HttpRequest:
         self.unpacking: Unpacking | None = None
         self.close = False
         self.api: object = None
+
+    def add(self, piece: bytes) -> None:
+        """Some more of the body. Tiny pieces are joined: each alone takes the memory of dozens of bytes."""
+        pieces = self.body_pieces
+        pieces.append(piece)
+        if len(pieces) > self.joined_pieces + MOST_PIECES:
+            pieces[self.joined_pieces :] = [b"".join(pieces[self.joined_pieces :])]
+            self.joined_pieces += 1
 
     @property
     def body(self) -> bytes:

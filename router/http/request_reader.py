@@ -148,7 +148,7 @@ class RequestReader:
             if request.unpacking is not None:
                 self._unpack(request, request.unpacking, piece)
             else:
-                request.body_pieces.append(piece)
+                request.add(piece)
 
     def on_message_complete(self) -> None:
         if self.stopped or self._replayed_head:
@@ -184,7 +184,7 @@ class RequestReader:
         if unpacking.is_over_limit:
             self.refuse(body_too_large(self._limits.max_body_bytes))
         elif unpacked:
-            request.body_pieces.append(unpacked)
+            request.add(unpacked)
 
     def _go_on_without_upgrade(self, rest: bytes) -> None:
         """An offer to upgrade may be ignored (RFC 9110, section 7.8), but the parser then leaves the body unread: it is

@@ -15,6 +15,10 @@ ENCODINGS = "gzip, deflate, zstd"
 # Of gzip and zstd, one behind the other, as programs write them that pack in parallel (RFC 1952, 2.2; RFC 8878, 3).
 # Each costs 20 to 140 us, however little is in it.
 MAX_MEMBERS = 64
+# What came unpacks to so many times as much at most, beyond the first MiB: JSON and text do to 3 to 20 times, what was
+# made to fill memory to 1,000 times and more.
+MOST_RATIO = 100
+FREE_BYTES = 1 << 20
 _ZSTD_WINDOW_LOG = 23  # 8 MB, the most that HTTP allows (RFC 9659, section 3)
 _GZIP_BITS, _ZLIB_BITS, _RAW_BITS = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
@@ -38,13 +42,25 @@ class Unpacked(Protocol):
 class Unpacking:
     """One body. size_bytes: unpacked so far."""
 
-    __slots__ = ("_encoding", "_held", "_library", "_make", "_members", "_most_bytes", "size_bytes")
+    __slots__ = (
+        "_encoding",
+        "_held",
+        "_library",
+        "_limit_bytes",
+        "_make",
+        "_members",
+        "_most_bytes",
+        "_packed_bytes",
+        "size_bytes",
+    )
 
     def __init__(self, encoding: bytes, most_bytes: int) -> None:
         """encoding: of ENCODINGS. most_bytes: how much may come of it."""
         self.size_bytes = 0
         self._encoding = encoding.decode()
-        self._most_bytes = most_bytes
+        self._limit_bytes = most_bytes
+        self._most_bytes = 0  # of what has come
+        self._packed_bytes = 0
         self._make = _MAKERS[encoding]
         self._members = 1 if encoding == b"deflate" else MAX_MEMBERS  # that may still come
         self._library: Unpacked | None = None
@@ -57,6 +73,8 @@ class Unpacking:
     def feed(self, data: bytes) -> bytes:
         """Unpack what has come; stops at the first byte over the limit. Raises CorruptBodyError."""
         pieces = []
+        self._packed_bytes += len(data)
+        self._most_bytes = min(self._limit_bytes, max(FREE_BYTES, MOST_RATIO * self._packed_bytes))
         while data and not self.is_over_limit:
             library = self._library
             if library is None or library.eof:

@@ -1,7 +1,7 @@
 """Plain answers that are too long to be held in memory: on disk until they are whole, then fed to their clients."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from tempfile import TemporaryFile
 
 from dualmap.router.http.client_connection import ClientConnection
@@ -14,14 +14,14 @@ TAIL_BYTES = 64 * 1024  # of the end, where `usage` stands
 
 
 class SpoolRoom:
-    """What all answers on disk may take together. most_bytes may change."""
+    """What all answers on disk may take together."""
 
-    def __init__(self, most_bytes: int = 0) -> None:
-        self.most_bytes = most_bytes
+    def __init__(self, most_bytes: Callable[[], int]) -> None:
         self.used_bytes = 0
+        self._most_bytes = most_bytes
 
     def has(self, size_bytes: int) -> bool:
-        return self.used_bytes + size_bytes <= self.most_bytes
+        return self.used_bytes + size_bytes <= self._most_bytes()
 
     def spool(self, pieces: Sequence[bytes]) -> "Spool | None":
         """Begin one with these pieces; None where there is no room, or no place for files."""

@@ -38,6 +38,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tokens: length of the prompt, an estimate unless it is token ids.
     block_tokens, priority: see scheduler.Request.
     read: what the body says.
+    may_replay: another instance may make its answer again, see replay.py.
     hides_usage: see AnswerEvents. records_ids: its answer may tell token ids, which are kept. hides_ids: they are asked
     for by the gateway alone.
     """
@@ -52,6 +53,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     hides_usage: bool = False
     records_ids: bool = False
     hides_ids: bool = False
+    may_replay: bool = False
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):

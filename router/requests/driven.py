@@ -11,6 +11,7 @@ from dualmap.router.requests.answer_spool import SpoolRoom
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import Phase
+from dualmap.router.requests.replay import Replay
 from dualmap.router.requests.rest import Rest
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause, StreamContinued
@@ -55,7 +56,7 @@ class Driven(Protocol):
     def why_cut(self) -> str: ...
 
     @property
-    def rest(self) -> Rest | None: ...
+    def rest(self) -> Rest | Replay | None: ...
 
     @property
     def said(self) -> HttpError | None: ...

@@ -56,7 +56,7 @@ class RequestDriver:
     ) -> None:
         self.stateful = Stateful(admission.cores, self.arrive, self.refuse)
         self.exchanges: dict[str, Driven] = {}
-        self.spool_room = SpoolRoom()
+        self.spool_room = SpoolRoom(lambda: connections.limits.max_spooled_bytes)
         self.carried = Carried(self.exchanges, clock)
         self.dispatched: Callable[[Dispatch], None] = lambda dispatch: None
         self.first_token_came: Callable[[Dispatch, float], None] = lambda dispatch, ttft_s: None

@@ -28,6 +28,7 @@ from dualmap.router.requests.phase import (
     STOPPED,
     WAITING,
 )
+from dualmap.router.requests.replay import Replay, replay_of
 from dualmap.router.requests.rest import Rest, ending_of, rest_of
 from dualmap.router.requests.running import Running
 from dualmap.scheduler.commands import Dispatch
@@ -59,7 +60,7 @@ class Exchange:
         self.asked: Asked
         self.running: Running | None = None
         self.said: HttpError | None = None
-        self.rest: Rest | None = None
+        self.rest: Rest | Replay | None = None
         self.why_cut = ""
         self.phase = WAITING
         self._owner = owner
@@ -90,7 +91,7 @@ class Exchange:
         if self.said is not None and self.said.status in NOT_OFFERED:
             self.said = None  # what another instance does not offer says nothing of this one
         running = self.running = Running(self, self._writer, dispatch, pool, now)
-        if self.rest is None or self.rest.is_joined:
+        if self.rest is None or isinstance(self.rest, Replay) or self.rest.is_joined:
             pool.run(running)
         else:
             running.upstream = OpeningConnection(create_task(self._join(self.rest, pool, running)))
@@ -138,34 +139,54 @@ class Exchange:
         return True
 
     def go_on_elsewhere(self, cause: FailureCause, most: int, context_tokens: int) -> StreamContinued | None:
-        running, prompt, api_rest = self.running, self.asked.prompt, self.arrived.api.rest
-        before = self.rest
-        if running is None or not (prompt.records_ids and api_rest is not None):
+        running, before = self.running, self.rest
+        if running is None or self.why_cut:
             return None
-        ids = running.ids if before is None else before.ids
         if before is not None and before.number >= most:
             self.why_cut = f"it has gone on {most} times already"
-        elif ids is None:
-            self.why_cut = "its instance does not tell token ids"
         elif not self._writer.tail.endswith(b"\n\n"):
             self.why_cut = "it was cut within an event"
         else:
-            rest = rest_of(
+            rest = self._rest_by_ids(running, cause, context_tokens)
+            if isinstance(rest, Rest):
+                return self._continued_by(rest)
+            replay = replay_of(
+                self.arrived,
                 self.asked,
-                api_rest,
-                ids,
+                running.record,
                 cause=cause,
                 before=before,
                 failed=running.dispatch,
                 began_at=running.first_byte_at,
-                context_tokens=context_tokens,
             )
-            if isinstance(rest, Rest):
-                self.phase = STOPPED[self.phase]
-                self.rest = rest
-                return StreamContinued(rest.request, rest.failed_on)
+            if replay is not None:
+                return self._continued_by(replay)
             self.why_cut = rest
         return None
+
+    def _rest_by_ids(self, running: Running, cause: FailureCause, context_tokens: int) -> Rest | str:
+        """Or why there is none."""
+        api_rest, before = self.arrived.api.rest, self.rest
+        if api_rest is None or not self.asked.prompt.records_ids or isinstance(before, Replay):
+            return ""
+        ids = running.ids if before is None else before.ids
+        if ids is None:
+            return "its instance does not tell token ids"
+        return rest_of(
+            self.asked,
+            api_rest,
+            ids,
+            cause=cause,
+            before=before,
+            failed=running.dispatch,
+            began_at=running.first_byte_at,
+            context_tokens=context_tokens,
+        )
+
+    def _continued_by(self, rest: Rest | Replay) -> StreamContinued:
+        self.phase = STOPPED[self.phase]
+        self.rest = rest
+        return StreamContinued(rest.request, rest.failed_on)
 
     def answer_error(self, error: HttpError) -> None:
         self.drop_attempt()
@@ -178,7 +199,8 @@ class Exchange:
             self._client.answer(self._writer.whole_error(error), close=close)
 
     def fail(self, cause: FailureCause) -> None:
-        error = failed(cause, "none could take what is left of it" if self.phase is HALTED else self.why_cut)
+        nobody = "none could take what is left of it" if self.phase is HALTED else ""
+        error = failed(cause, self.why_cut or nobody)
         if self.phase not in (ANSWERING, HALTED):
             self.answer_error(error)
             return
@@ -203,7 +225,7 @@ class Exchange:
         if len(run.body) > LARGE_BODY_BYTES:  # no other instance will get it
             run.body = b""
         prompt = self.asked.prompt
-        if len(prompt.body) > LARGE_BODY_BYTES:
+        if len(prompt.body) > LARGE_BODY_BYTES and not prompt.may_replay:
             kept = without_prompt(prompt.body) if run.ids is not None else b""
             self.asked = replace(self.asked, prompt=replace(prompt, body=kept))
         if self._client.phase is BLOCKED:

@@ -16,7 +16,7 @@ class InstanceConnections:
 
     def __init__(self, limits: HttpLimits, clock: Callable[[], float]) -> None:
         self.work = InstanceWork()
-        self._limits = limits
+        self.limits = limits
         self._clock = clock
         self._pools: dict[str, UpstreamPool] = {}
         self._key_changes = 0
@@ -27,7 +27,7 @@ class InstanceConnections:
 
     def limit(self, limits: HttpLimits) -> None:
         """Set the limits that hold from now on."""
-        self._limits = limits
+        self.limits = limits
         for pool in self._pools.values():
             pool.limits = limits
 
@@ -37,7 +37,7 @@ class InstanceConnections:
         for instance_id, endpoint in endpoints.items():
             pool = self._pools.get(instance_id)
             if pool is None or pool.endpoint != endpoint:
-                self._pools[instance_id] = UpstreamPool(loop, instance_id, endpoint, self._limits, self._clock)
+                self._pools[instance_id] = UpstreamPool(loop, instance_id, endpoint, self.limits, self._clock)
                 if pool is not None:
                     pool.close()
 

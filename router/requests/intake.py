@@ -8,7 +8,7 @@ from secrets import token_bytes
 from msgspec.structs import replace
 from xxhash import xxh3_64_intdigest
 
-from dualmap.router.apis.api import UNASKED, UNWANTED, Scope
+from dualmap.router.apis.api import UNASKED, UNWANTED, Api, ReadBody, Scope
 from dualmap.router.apis.json_body import is_reread, may_be_object, salt_of
 from dualmap.router.apis.named_model import hides_model, read_model
 from dualmap.router.apis.rename_model import rename_model
@@ -43,6 +43,7 @@ MAX_TENANT_BYTES = 128
 MAX_PRIORITY = 100  # either way: beyond, all are alike, since each level costs those behind it time
 _KEY_SALT = token_bytes(16)  # of this process: what journals hold of a key cannot be tried out elsewhere
 USAGE_OPTION = b'"stream_options":{"include_usage":true},'
+MAX_REPLAYED_BYTES = 1024 * 1024  # of a body that is kept until its answer is over
 MAX_UNREAD_TOKENS = 8192  # a body that is not read may be audio or a batch: it must not pass for a giant prompt
 
 
@@ -105,7 +106,13 @@ def read_prompt(
         hides_usage=hides_usage,
         records_ids=records_ids,
         hides_ids=hides_ids,
+        may_replay=ask_for_ids and read.repeats and _may_replay(api, read, body),
     )
+
+
+def _may_replay(api: Api, read: ReadBody, body: bytes) -> bool:
+    """What an instance keeps of its answer is gone with it: the client could not go on from there."""
+    return api.replayed is not None and not (api.makes_state and read.stored) and len(body) <= MAX_REPLAYED_BYTES
 
 
 def _whole_number(value: bytes) -> int | None:

@@ -17,6 +17,7 @@ from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.observe.metrics import Outcome
 from dualmap.router.requests.asked import Arrived, Prompt
 from dualmap.router.requests.driven import Driven, Run
+from dualmap.router.requests.replay import Replay
 from dualmap.router.requests.rest import Rest
 
 NS = 1e9
@@ -119,7 +120,9 @@ class RequestTraces:
             if tokens is not None:
                 span.set_attribute(name, tokens)
 
-    def _add_phases(self, span: Span, arrived: Arrived, run: Run | None, end: float, rest: Rest | None = None) -> None:
+    def _add_phases(
+        self, span: Span, arrived: Arrived, run: Run | None, end: float, rest: Rest | Replay | None = None
+    ) -> None:
         """Of the attempt that began the answer: until its first byte all before it counts as queue."""
         began = None if run is None else (run.dispatch.queued_s, run.first_byte_at)
         if rest is not None:

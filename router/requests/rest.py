@@ -11,6 +11,7 @@ from dualmap.router.apis.rest_chunks import RestChunks
 from dualmap.router.apis.stop_strings import StopStrings, read_stops
 from dualmap.router.apis.token_ids import TokenIds
 from dualmap.router.http.upstream_pool import UpstreamPool
+from dualmap.router.requests.answer_rest import AnswerRest
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.joint import find_joint
 from dualmap.scheduler.commands import Dispatch
@@ -67,6 +68,10 @@ class Rest:
             goes_on_after=failed.attempt,
             sent_tokens=ids.seen_tokens,
         )
+
+    def answer(self) -> AnswerRest:
+        """Of one attempt."""
+        return AnswerRest(self.chunks)
 
     async def join(self, pool: UpstreamPool, arrived: Arrived) -> bool:
         """Ask an instance where the answer was cut; returns whether that is known."""

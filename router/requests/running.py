@@ -17,6 +17,7 @@ from dualmap.router.http.openai_errors import HttpError, instance_key_refused
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.requests.answer_events import FAILED, AnswerEvents, Notice
 from dualmap.router.requests.answer_plain import ENCODED, NO_STREAM, AnswerAsEvents, HeldAnswer, plain_answer
+from dualmap.router.requests.answer_replay import AnswerReplay, Record, RecordedEvents
 from dualmap.router.requests.answer_rest import AnswerRest
 from dualmap.router.requests.answer_spool import Spool, SpoolRoom
 from dualmap.router.requests.answer_verdict import (
@@ -37,6 +38,7 @@ from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import ANSWERING, Phase
 from dualmap.router.requests.quiet import Quiet
+from dualmap.router.requests.replay import DIFFERS, Replay
 from dualmap.router.requests.rest import Rest
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
@@ -68,7 +70,8 @@ class Carrier(Protocol):
     arrived: Arrived
     asked: Asked
     said: HttpError | None
-    rest: Rest | None
+    rest: Rest | Replay | None
+    why_cut: str
 
     @property
     def rules(self) -> StreamRules: ...
@@ -129,8 +132,8 @@ class Running:
 
     @property
     def sent_pieces(self) -> int:
-        """0 while all of the answer is held back."""
-        return self.pieces if self._carrier.phase is ANSWERING else 0
+        """0 while all of the answer is held back, but where it is known that no other one can be given."""
+        return self.pieces if self._carrier.phase is ANSWERING or self._carrier.why_cut else 0
 
     @property
     def error(self) -> StreamError | None:
@@ -146,6 +149,12 @@ class Running:
         """What the instance says of its own part of the answer."""
         answer = self._answer
         return answer.own_usage or NO_USAGE if isinstance(answer, AnswerRest) else self.usage()
+
+    @property
+    def record(self) -> Record | None:
+        """What the client has of a stream, where that is kept."""
+        answer = self._answer
+        return answer.record if isinstance(answer, RecordedEvents | AnswerReplay) else None
 
     @property
     def spool(self) -> Spool | None:
@@ -290,7 +299,7 @@ class Running:
         rules = self._carrier.rules
         if self._rest is not None:
             self.event_stream = True
-            return AnswerRest(self._rest.chunks)
+            return self._rest.answer()
         if self._writer.is_open and (head.encoded or not (head.event_stream and head.status == OK_STATUS)):
             error = NO_STREAM if head.status < FIRST_ERROR_STATUS else None
             if error is not None:
@@ -303,7 +312,7 @@ class Running:
             prompt, api_rest = self._carrier.asked.prompt, self._carrier.arrived.api.rest
             if prompt.records_ids and api_rest is not None and self._pool.tells_ids:
                 self.ids = TokenIds(api_rest.text, prompt.hides_ids)
-            return AnswerEvents(rules, prompt.hides_usage, self.ids)
+            return (RecordedEvents if prompt.may_replay else AnswerEvents)(rules, prompt.hides_usage, self.ids)
         return plain_answer(head, rules, self._carrier.spool_room)
 
     def _note_state(self, asked: Asked, event_stream: bool) -> None:
@@ -327,6 +336,10 @@ class Running:
         if self._rest is not None:
             if body:
                 self._pass_on(head, body, False)
+            if isinstance(self._answer, AnswerReplay) and self._answer.differs:
+                self._carrier.why_cut = DIFFERS
+                self._give_up(FailureCause.BROKEN)
+                return
             self._give_up(FailureCause.ABORTED if error is None else error_cause(error.status))
             return
         if error is not None and not begun:

@@ -86,14 +86,14 @@ class ScalingEndpoints:
                         return {"message": f"restarting {', '.join(ids)}", "gateways": ids}
                 restart = msgspec.json.decode(request.body or b"{}", type=_Restart)
                 return await self._order(restart.pool, "restart")
-        except RefusedError as error:
-            return conflict(str(error))
         except msgspec.MsgspecError as error:
             return bad_request(f"The body is not as expected: {error}.")
-        except RayTaskError as error:
+        except RayTaskError as error:  # before RefusedError, which the one of a refusal is as well
             if isinstance(error.cause, RefusedError):
                 return conflict(str(error.cause))
             return unavailable("The Autoscaler failed; try again.")
+        except RefusedError as error:
+            return conflict(str(error))
         except (RayError, ValueError, TimeoutError):
             return unavailable("The Autoscaler does not answer; try again.")
 

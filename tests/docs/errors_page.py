@@ -40,10 +40,11 @@ The gateway answers with an error object as OpenAI's API has it, whose types are
 An error of an instance (4xx, or 429 and 500 of the last instance tried) is relayed as the instance sent it; a 500 is
 told, too, where those tried after it have not answered. What a proxy says in an instance's place (408, 502, 503, 504,
 any page of HTML) is not, nor 401 to a key of the gateway's: the request runs elsewhere, or its client gets one of these
-errors. A stream that fails after its first token ends with an event of this object and `[DONE]`, or with the instance's
-own error event; so does one that fails before it when its head has been sent (`gateway.heartbeat_s`). Responses and
-messages end with an event named `error`, as their APIs have it. A plain answer that fails after its first byte ends
-with a closed connection. `make reference` writes this page.
+errors. A stream that fails after its first token goes on at another instance, unless that cannot be exact (`No other
+one can go on with the answer` says why) or it has done so `gateway.max_continuations` times: then it ends with an event
+of this object and `[DONE]`, or with the instance's own error event; so does one that fails before it when its head has
+been sent (`gateway.heartbeat_s`). Responses and messages end with an event named `error`, as their APIs have it. A
+plain answer that fails after its first byte ends with a closed connection. `make reference` writes this page.
 
 | status | type | message | when | what to do |
 |---|---|---|---|---|
@@ -81,8 +82,8 @@ FAILED = {
         "send the request again",
     ),
     FailureCause.BROKEN: (
-        "the instance was lost, or its connection broke, after part of the answer",
-        "send the request again",
+        "the instance was lost, or its connection broke, after part of the answer, and none goes on with it",
+        "send the request again; see `dualmap_continuations_total`",
     ),
 }
 OTHERS: tuple[tuple[HttpError, str, str], ...] = (

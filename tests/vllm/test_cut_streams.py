@@ -4,17 +4,17 @@
 """
 
 import asyncio
-from typing import Any
 
 import pytest
 
-from dualmap.loadtest.experiments.cut_streams import APIS, CutFleet, cut_fleet, cut_many, disagreements, shown
+from dualmap.loadtest.experiments.cut_streams import APIS, Outcome, cut_fleet, cut_many, disagreements, shown
 from dualmap.loadtest.experiments.cutting_relay import Cut, Way
 from tests.deployment import Deployment
 
 pytestmark = pytest.mark.vllm
 
 ANSWERS, MAX_TOKENS, SEED = 8, 40, 3
+ODD_QUESTIONS = (1, 3, 5) * 2
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_undisturbed_answers_are_the_same_on_both_servers(urls):
 
 
 def test_streams_cut_at_random_are_as_undisturbed_ones(urls):
-    async def cut() -> list[Any]:
+    async def cut() -> list[Outcome]:
         async with cut_fleet(urls, MAX_TOKENS) as fleet:
             return await cut_many(fleet, ANSWERS, SEED)
 
@@ -43,12 +43,17 @@ def test_streams_cut_at_random_are_as_undisturbed_ones(urls):
 @pytest.mark.parametrize("way", Way)
 @pytest.mark.parametrize("api", APIS)
 def test_a_stream_cut_within_a_character_is_as_an_undisturbed_one(urls, api, way):
-    async def cut(fleet: CutFleet) -> Any:
-        return await fleet.ask_cut(api, 1, [Cut(5, way, within_character=True)])
+    """Where a server is busy, tokens come together: then there may be no such place in an answer."""
 
-    async def run() -> Any:
+    async def run() -> list[Outcome]:
         async with cut_fleet(urls, MAX_TOKENS) as fleet:
-            return await cut(fleet)
+            outcomes = []
+            for number in ODD_QUESTIONS:  # to which characters are given that are of several tokens
+                outcomes.append(await fleet.ask_cut(api, number, [Cut(5, way, within_character=True)]))
+                if outcomes[-1].cuts:
+                    break
+            return outcomes
 
-    outcome = asyncio.run(run())
-    assert (outcome.difference, len(outcome.cuts)) == ("", 1), shown(outcome)
+    outcomes = asyncio.run(run())
+    assert [shown(outcome) for outcome in outcomes if outcome.difference] == []
+    assert outcomes[-1].cuts

@@ -21,6 +21,7 @@ instances: [{urls}]
 limits: {{stall_timeout_s: 3, sweep_interval_s: 0.2}}
 """
 QUEUE_LIMIT = 8
+OTHERS = QUEUE_LIMIT - 2  # requests that one server takes beside an answer that goes on there
 FILLING = 3000  # tokens of one that keeps a server busy for some seconds
 CONTINUED = 1500  # tokens of one that goes on elsewhere
 
@@ -152,7 +153,7 @@ def test_a_server_told_to_end_loses_no_answer_and_comes_back_as_another_incarnat
     server, broken = fleet.one_that_streams()
     before = fleet.incarnation(server)
     os.kill(server.pid, signal.SIGTERM)
-    others = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(8)]
+    others = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(OTHERS)]
     assert_complete([broken, *others])
     await_that(lambda: not server.alive, "it has ended")
     await_that(lambda: fleet.state(server) == "lost", "its loss is noticed")
@@ -164,7 +165,7 @@ def test_a_server_told_to_end_loses_no_answer_and_comes_back_as_another_incarnat
 def test_where_the_engine_is_killed_its_stream_goes_on_elsewhere_and_nothing_fails(fleet):
     server, broken = fleet.one_that_streams()
     server.signal_engine(signal.SIGKILL)
-    others = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(8)]
+    others = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(OTHERS)]
     assert_complete([broken, *others])
     await_that(lambda: not server.alive, "its API process ends, too")
 

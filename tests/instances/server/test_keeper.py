@@ -136,3 +136,37 @@ def test_a_server_that_never_listens_is_stopped_and_said_to_be_late(tmp_path):
     with pytest.raises(StartError, match=r"did not listen within 0\.5 s"):
         asyncio.run(start())
     await_gone(servers[0].pid)
+
+
+OWNER = """
+import asyncio, sys
+from pathlib import Path
+from dualmap.instances.server.process import ServerProcess
+
+async def main():
+    server = ServerProcess((sys.executable, "-c", sys.argv[1]), Path(sys.argv[2]), 0.3)
+    await server.start(60.0)
+    print(server.pid, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_an_owner_that_ends_by_itself_does_not_wait_for_its_server(tmp_path):
+    """An actor that gets SIGTERM ends like this."""
+    command = [sys.executable, "-c", OWNER, SERVER.format(prelude=""), str(tmp_path / "server.log")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=True)
+    await_gone(int(done.stdout))
+
+
+def test_a_full_disk_costs_lines_of_the_log_and_not_the_server():
+    async def start() -> int:
+        lines = "for number in range(100): print(number, flush=True)"
+        server = ServerProcess((sys.executable, "-c", SERVER.format(prelude=lines)), Path("/dev/full"), 0.3)
+        await server.start(WAIT_S)
+        assert server.port == 12345
+        assert not server.ended
+        await server.stop()
+        return await server.wait()
+
+    assert asyncio.run(start()) == -signal.SIGTERM

@@ -29,11 +29,12 @@ def test_a_tensor_parallel_size_is_passed_on():
     assert made[made.index("--tensor-parallel-size") + 1] == "4"
 
 
-def test_kv_events_get_ports_of_their_own_at_each_start():
+def test_kv_events_get_names_of_their_own_at_each_start_which_only_this_machine_can_reach():
     made = command(kv_events=True)
     config = json.loads(made[made.index("--kv-events-config") + 1])
     assert config["enable_kv_cache_events"] is True
-    assert (config["endpoint"], config["replay_endpoint"]) == ("tcp://*:{kv_port}", "tcp://*:{kv_replay_port}")
+    names = config["endpoint"], config["replay_endpoint"]
+    assert names == ("ipc://@dualmap-tcp-{unique}:1", "ipc://@dualmap-tcp-{unique}:1001")
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_status_and_metrics_show_members_and_requests(deployment):
     assert "ready" in done.stdout
 
 
-def test_a_killed_instance_fails_only_the_streams_it_had_begun_and_comes_back(deployment):
+def test_streams_of_a_killed_instance_go_on_elsewhere_and_it_comes_back(deployment):
     await_that(lambda: deployment.ready_count() == 2, "both instances ready")
     victim = deployment.members()["sim-0"]
     begun = threading.Semaphore(0)
@@ -101,11 +101,8 @@ def test_a_killed_instance_fails_only_the_streams_it_had_begun_and_comes_back(de
         for done in running:
             done.result(timeout=WAIT_S)
 
-    failed = [(instance, outcome) for instance, outcome in outcomes if outcome != "length"]
-    assert len(outcomes) == 24
-    assert {instance for instance, _ in failed} == {"sim-0"}
-    assert all("failed before its answer was complete" in outcome for _, outcome in failed)
-    assert len(failed) <= 12, "requests sent after the kill must go elsewhere"
+    assert [outcome for _, outcome in outcomes] == ["length"] * 24
+    assert any(instance == "sim-0" for instance, _ in outcomes), "some had begun where the kill was"
     back = await_that(
         lambda: (
             (member := deployment.members()["sim-0"])["state"] == "ready"

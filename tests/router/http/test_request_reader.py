@@ -5,6 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dualmap.router.http.http_request import MOST_PIECES
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.request_reader import RequestReader
 
@@ -100,3 +101,11 @@ def test_a_host_may_have_a_port_or_be_an_address_or_empty():
     for host in (b"h.example:80", b"[::1]:80", b"127.0.0.1", b"", b"a_b-c~%41"):
         (request,) = read([b"GET /a HTTP/1.1\r\nHost: %b\r\n\r\n" % host]).ready
         assert request.refusal is None
+
+
+def test_tiny_pieces_of_a_body_are_joined():
+    head = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    reader = read([head, *[b"2\r\nab\r\n" * 10_000] * 5])
+    assert len(reader.request.body_pieces) < 2 * MOST_PIECES
+    reader.feed(b"0\r\n\r\n")
+    assert reader.ready[0].body == b"ab" * 50_000

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.request_reader import RequestReader
-from dualmap.router.http.unpacking import CorruptBodyError, Unpacking, zstd
+from dualmap.router.http.unpacking import FREE_BYTES, MOST_RATIO, CorruptBodyError, Unpacking, zstd
 from tests.router.conftest import CHAT, post
 
 DATA = json.dumps(CHAT).encode()
@@ -212,3 +212,24 @@ def test_what_a_body_was_unpacked_with_is_let_go(body):
     (request,) = reader.ready
     assert (request.refusal is None) is (body != DATA)
     assert request.unpacking is None
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, zstd.compress])
+def test_a_little_never_unpacks_to_much(pack):
+    encoding = {gzip.compress: b"gzip", zlib.compress: b"deflate"}.get(pack, b"zstd")
+    bomb = pack(bytes(16 << 20))
+    for size in (1, 1000, len(bomb)):
+        unpacking = Unpacking(encoding, 16 << 20)
+        pieces = (bomb[i : i + size] for i in range(0, len(bomb), size))
+        unpacked = 0
+        while not unpacking.is_over_limit:
+            unpacked += len(unpacking.feed(next(pieces)))
+        assert unpacked <= max(FREE_BYTES, MOST_RATIO * len(bomb)) + 1
+
+
+def test_what_is_packed_tight_may_be_a_mebibyte():
+    data = b"a" * FREE_BYTES
+    unpacking = Unpacking(b"gzip", 16 << 20)
+    assert unpacking.feed(gzip.compress(data)) == data
+    unpacking.check_end()
+    assert not unpacking.is_over_limit

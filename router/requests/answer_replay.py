@@ -1,0 +1,118 @@
+"""A stream that another instance makes once more, on its way to a client who has part of it; and what is kept of a
+stream, so that it can be compared."""
+
+import re
+
+from dualmap.router.apis.replayed import DiffersError, Replayed
+from dualmap.router.apis.stream_event import ABORTED, EMPTY, ERROR, USAGE, StreamError, is_comment
+from dualmap.router.apis.stream_rules import StreamRules
+from dualmap.router.apis.token_ids import TokenIds
+from dualmap.router.requests.answer_events import FAILED, AnswerEvents, Notice
+
+# Of what the client has: about two thousand tokens. To make more of them again takes an instance longer than a client
+# would wait, and longer than others who wait for that instance should.
+MOST_RECORDED_BYTES = 512 * 1024
+_EVENT_END = re.compile(rb"\r?\n\r?\n")
+
+
+class Record:
+    """What the client has of a stream. events: None: it is more than is kept."""
+
+    __slots__ = ("_bytes", "events")
+
+    def __init__(self) -> None:
+        self.events: list[bytes] | None = []
+        self._bytes = 0
+
+    def add(self, shown: bytes) -> None:
+        if self.events is None:
+            return
+        self.events.append(shown)
+        self._bytes += len(shown)
+        if self._bytes > MOST_RECORDED_BYTES:
+            self.events = None
+
+    def noted_in(self, replayed: Replayed) -> bool:
+        """Tell of all that the client has; returns whether that could be read."""
+        if self.events is None:
+            return False
+        try:
+            for event in _whole_events(b"".join(self.events)):
+                replayed.note(event)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return False
+        return True
+
+
+class RecordedEvents(AnswerEvents):
+    """A stream that may have to be made once more."""
+
+    __slots__ = ("record",)
+
+    def __init__(self, rules: StreamRules, hides_usage: bool, ids: TokenIds | None) -> None:
+        super().__init__(rules, hides_usage, ids)
+        self.record = Record()
+
+    def feed(self, body: bytes, complete: bool) -> bytes:
+        shown = super().feed(body, complete)
+        if shown:
+            self.record.add(shown)
+        return shown
+
+
+class AnswerReplay:
+    """See Answer. differs: it is another answer than the one that the client has part of."""
+
+    __slots__ = ("_held", "_hides_usage", "_replayed", "_rules", "differs", "error", "notice", "record", "usage_event")
+
+    def __init__(self, rules: StreamRules, replayed: Replayed, record: Record, hides_usage: bool) -> None:
+        """record: was noted in replayed."""
+        self.notice: Notice | None = None
+        self.error: StreamError | None = None
+        self.usage_event = b""
+        self.differs = False
+        self.record = record
+        self._rules = rules
+        self._replayed = replayed
+        self._hides_usage = hides_usage
+        self._held = b""
+
+    def feed(self, body: bytes, complete: bool) -> bytes:
+        """Take what has come, the last of it if complete; returns what can be relayed."""
+        body = self._held + body
+        events = _whole_events(body)
+        self._held = body[sum(map(len, events)) :]
+        shown = b"".join(self._shown(event) for event in events)
+        if complete and not self._replayed.is_over:
+            self.notice = FAILED
+        if shown:
+            self.record.add(shown)
+        return shown
+
+    def _shown(self, event: bytes) -> bytes:
+        """Nothing of an event with which the answer fails."""
+        if self.notice is not None or is_comment(event):
+            return b""
+        meaning = self._rules.meaning(event)
+        if meaning is ABORTED or meaning is ERROR:
+            self.notice = FAILED
+            self.error = self._rules.error(event) if meaning is ERROR else None
+            return b""
+        if meaning is USAGE:
+            self.usage_event = event
+        if meaning is EMPTY or (meaning is USAGE and self._hides_usage):
+            return b""
+        try:
+            return self._replayed.show(event)
+        except (DiffersError, ValueError, KeyError, TypeError, AttributeError):
+            self.differs = True
+            self.notice = FAILED
+            return b""
+
+
+def _whole_events(body: bytes) -> list[bytes]:
+    events, start = [], 0
+    for match in _EVENT_END.finditer(body):
+        events.append(body[start : match.end()])
+        start = match.end()
+    return events
