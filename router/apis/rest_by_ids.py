@@ -81,9 +81,7 @@ class RestByIds(msgspec.Struct, frozen=True, gc=False):
         stops = read_stops(fields.get("stop"))
         if not ids.prompt:
             return "its instance does not tell token ids"
-        if ids.reasoning:
-            return "it is in its reasoning"
-        if not (ids.hides or ids.all_seen or stops):
+        if not (ids.hides or ids.all_seen or stops or self.parsed(fields, ids)):
             return "the client has ids of tokens whose text it has not"
         if stops and (fields.get("min_tokens") or not ids.hides):
             return "it has stop strings"
@@ -94,11 +92,15 @@ class RestByIds(msgspec.Struct, frozen=True, gc=False):
         response_format = fields.get("response_format")
         if response_format and not (isinstance(response_format, dict) and response_format.get("type") == "text"):
             return "its output is structured"
-        if fields.get("tools") and fields.get("tool_choice") != "none":
-            return "it may call tools"
         if fields.get("seed") is not None and fields.get("temperature") != 0:
             return "it is drawn with a seed"
         return next((why for name, why in _LOST.items() if fields.get(name)), "")
+
+    def parsed(self, fields: Mapping[str, Any], ids: TokenIds) -> str:
+        """Why a server's parsers would read what is left of the answer; empty where they would not."""
+        if ids.reasoning:
+            return "it is in its reasoning"
+        return "it may call tools" if fields.get("tools") and fields.get("tool_choice") != "none" else ""
 
     def tokens_left(self, fields: Mapping[str, Any], ids: TokenIds, context_tokens: int) -> int | None:
         """How many tokens the answer may still have; None where that is not known. context_tokens: the longest prompt

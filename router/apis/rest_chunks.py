@@ -49,8 +49,8 @@ class RestChunks:
         self.stops: StopStrings | None = None
         self._ids = ids
         self._begun = begun = msgspec.json.decode(read_event(ids.first)[1], type=_Begun)
-        self._wants_usage = wants_usage or begun.usage is not None
-        self._wants_usages = wants_usages or begun.usage is not None
+        self.wants_usage = wants_usage or begun.usage is not None
+        self.wants_usages = wants_usages or begun.usage is not None
         self.tokens = ids.seen_tokens
 
     def piece(self, event: bytes) -> bytes:
@@ -75,7 +75,7 @@ class RestChunks:
         shown["token_ids"] = None if self._ids.hides else choice.token_ids
         self.finished |= choice.finish_reason is not None
         more: dict[str, Any] = {"choices": [shown]}
-        if self._wants_usages:
+        if self.wants_usages:
             more["usage"] = self._usage()
         if chunk.system_fingerprint is not None:
             more["system_fingerprint"] = chunk.system_fingerprint
@@ -90,13 +90,13 @@ class RestChunks:
             if chunk.system_fingerprint is not None:
                 more["system_fingerprint"] = chunk.system_fingerprint
         whole = self._event(more)
-        return whole, whole if self._wants_usage else b""
+        return whole, whole if self.wants_usage else b""
 
     def ending(self, tail: bytes) -> bytes:
         """What ends the stream behind the chunk with the finish reason, which is in the tail."""
         self._ids.go_on(behind_all=True)
         self.tokens = self._ids.seen_tokens
-        usage = self._wants_usage and b'"choices":[],"usage":{' not in tail
+        usage = self.wants_usage and b'"choices":[],"usage":{' not in tail
         return (self.usage()[1] if usage else b"") + DONE
 
     def _usage(self) -> dict[str, int]:

@@ -17,6 +17,7 @@ _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _NO_DELTA = b'"delta":{}'  # vLLM sends such a chunk for its ids alone
 _NO_FINISH = b'"finish_reason":null'
 _REASONING = re.compile(rb'"reasoning(?:_content)?":"[^"]')
+_CALLS = b'"tool_calls":[{'
 _ID = re.compile(rb"\d+")
 _QUOTE = ord('"')
 
@@ -24,33 +25,40 @@ _QUOTE = ord('"')
 class TokenIds:
     """What is known of one answer, whoever gives it.
 
-    hides: the client has not asked for ids. prompt: ids of the prompt, separated by commas; empty until they are told.
-    first: the first event, without ids. tells: whether the server tells ids; None: nothing has come yet.
-    answer: ids of the answer, a "]" behind those of each chunk. seen_bytes: of these, those whose text the client has.
+    text: what precedes a token's text in a chunk. hides: the client has not asked for ids. prompt: ids of the prompt,
+    separated by commas; empty until they are told. first: the first event, without ids. tells: whether the server tells
+    ids; None: nothing has come yet. calls: the answer has called tools. reasons_first: ids that are not given to `add`
+    are those of reasoning. answer: ids of the answer, a "]" behind those of each chunk. seen_bytes: of these, those
+    whose text the client has.
     """
 
     __slots__ = (
+        "_added_bytes",
         "_cut",
         "_cut_bytes",
         "_reasoned_bytes",
-        "_text",
         "answer",
+        "calls",
         "first",
         "hides",
         "prompt",
+        "reasons_first",
         "seen_bytes",
         "tells",
+        "text",
     )
 
     def __init__(self, text: bytes, hides: bool) -> None:
-        """text: what precedes a token's text in a chunk."""
         self.hides = hides
         self.prompt = self.first = b""
         self.tells: bool | None = None
+        self.calls = False
         self.answer = bytearray()
         self.seen_bytes = 0
+        self.reasons_first = False
+        self._added_bytes = 0
         self._reasoned_bytes = -1
-        self._text = text
+        self.text = text
         self._cut: list[bytes] = []  # the beginning of an event
         self._cut_bytes = 0
 
@@ -62,6 +70,11 @@ class TokenIds:
     @property
     def seen_tokens(self) -> int:
         return len(self.seen)
+
+    @property
+    def groups(self) -> list[bytes]:
+        """All of the answer's ids, as they came together."""
+        return [group for group in bytes(self.answer).split(b"]") if group]
 
     @property
     def all_seen(self) -> bool:
@@ -78,7 +91,8 @@ class TokenIds:
     @property
     def reasoning(self) -> bool:
         """Whether the last that the client has is of the model's reasoning."""
-        return self._reasoned_bytes == self.seen_bytes
+        quick = self.reasons_first and self._added_bytes != self.seen_bytes
+        return quick or self._reasoned_bytes == self.seen_bytes
 
     @property
     def prompt_tokens(self) -> int:
@@ -97,14 +111,14 @@ class TokenIds:
         """Another instance makes the last ones again, which are part of a character."""
         if tokens:
             self.answer[:] = b"".join(b"%b]" % token for token in self.seen[:-tokens])
-            self.seen_bytes = len(self.answer)
+            self.seen_bytes = self._added_bytes = len(self.answer)
 
     def add(self, ids: bytes, text: bool) -> None:
         """A chunk has come with these ids. text: and with text that the client gets."""
         if ids:
             self.answer += ids + b"]"
         if text:
-            self.seen_bytes = len(self.answer)
+            self.seen_bytes = self._added_bytes = len(self.answer)
 
     def take(self, body: bytes, complete: bool) -> bytes:
         """Take what has come of the answer, the last of it if complete; returns whole events, as the client gets
@@ -139,10 +153,12 @@ class TokenIds:
             self.tells = bool(prompt)
             self.first = shown
         ids, shown = _without(shown, IDS)
-        at = event.find(self._text)
-        has_text = at > 0 and event[at + len(self._text)] != _QUOTE
+        at = event.find(self.text)
+        has_text = at > 0 and event[at + len(self.text)] != _QUOTE
         reasons = at < 0 and _REASONING.search(event) is not None
         self.add(ids, has_text or reasons)
+        if _CALLS in event:
+            self.calls = True
         if reasons:
             self._reasoned_bytes = self.seen_bytes
         elif self.hides and ids and _NO_DELTA in event and _NO_FINISH in event:

@@ -19,7 +19,8 @@ WARN_AGAIN_S = 60.0
 
 class UpstreamPool:
     """head: what requests say of the instance. answer_lines: headers that name the instance. tells_ids: it tells the
-    token ids of streams where it is asked for them, as far as is known."""
+    token ids of streams where it is asked for them, as far as is known. derenders: it turns ids into chunks of a chat,
+    as far as is known."""
 
     def __init__(
         self,
@@ -33,7 +34,7 @@ class UpstreamPool:
         self.endpoint = endpoint
         self.head = head_to(endpoint)
         self.answer_lines = f"x-dualmap-instance: {instance_id}\r\nx-dualmap-queue-ms: ".encode()
-        self.tells_ids = True
+        self.tells_ids = self.derenders = True
         self._loop = loop
         self.limits = limits
         self._clock = clock

@@ -161,6 +161,8 @@ class AnswerEvents:
             before, hidden, behind = self._text_end.partition(_NO_IDS)
             if hidden:
                 self._ids_start, self._ids_end, self._no_ids = before + IDS, b"]" + behind, self._text_end
+                if self._ids is not None:
+                    self._ids.reasons_first = not self._text_start.endswith(self._ids.text)
 
     def _show_forced_usage(self, event: bytes) -> None:
         """An instance that tells the usage with its first chunk does so unasked: its operator wants clients to have

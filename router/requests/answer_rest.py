@@ -11,7 +11,7 @@ from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.apis.usage import Usage, peek_usage
 from dualmap.router.requests.answer_events import FAILED, Notice
 
-_EVENT_END = re.compile(rb"\r?\n\r?\n")
+EVENT_END = re.compile(rb"\r?\n\r?\n")
 
 
 class AnswerRest:
@@ -34,7 +34,7 @@ class AnswerRest:
         body = self._held + body
         shown: list[bytes] = []
         start = 0
-        for match in _EVENT_END.finditer(body):
+        for match in EVENT_END.finditer(body):
             event = body[start : match.end()]
             start = match.end()
             if self.notice is None and not self.is_over and not is_comment(event):

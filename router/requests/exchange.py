@@ -15,6 +15,7 @@ from dualmap.router.http.upstream_pool import OpeningConnection, UpstreamPool
 from dualmap.router.requests.answer_spool import SpoolFeed, SpoolRoom
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
+from dualmap.router.requests.derendering import Derendering
 from dualmap.router.requests.driven import DrivenOwner
 from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import (
@@ -29,7 +30,7 @@ from dualmap.router.requests.phase import (
     WAITING,
 )
 from dualmap.router.requests.replay import Replay, replay_of
-from dualmap.router.requests.rest import Rest, ending_of, rest_of
+from dualmap.router.requests.rest import ParsedRest, Rest, ending_of, rest_of
 from dualmap.router.requests.running import Running
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause, StreamContinued
@@ -98,11 +99,14 @@ class Exchange:
 
     async def _join(self, rest: Rest, pool: UpstreamPool, running: Running) -> None:
         """Find out where the answer was cut before it goes on."""
-        if await rest.join(pool, self.arrived):
-            running.body = rest.body
-            pool.run(running)
+        if not await rest.join(pool, self.arrived):
+            running.attempt_failed(rest.not_joined)
+            return
+        running.body = rest.body
+        if isinstance(rest, ParsedRest):
+            pool.run(Derendering(running, pool, rest.derender(), rest.lines(self.arrived)))
         else:
-            running.attempt_failed(FailureCause.BROKEN)
+            pool.run(running)
 
     def drop_attempt(self) -> None:
         self.phase = DROPPED[self.phase]
@@ -148,7 +152,7 @@ class Exchange:
             self.why_cut = "it was cut within an event"
         else:
             rest = self._rest_by_ids(running, cause, context_tokens)
-            if isinstance(rest, Rest):
+            if isinstance(rest, Rest) and not isinstance(rest, ParsedRest):
                 return self._continued_by(rest)
             replay = replay_of(
                 self.arrived,
@@ -161,6 +165,8 @@ class Exchange:
             )
             if replay is not None:
                 return self._continued_by(replay)
+            if isinstance(rest, Rest):
+                return self._continued_by(rest)
             self.why_cut = rest
         return None
 
@@ -201,7 +207,7 @@ class Exchange:
             self._client.answer(self._writer.whole_error(error), close=close)
 
     def fail(self, cause: FailureCause) -> None:
-        nobody = "none could take what is left of it" if self.phase is HALTED else ""
+        nobody = (self.rest or Rest).nobody if self.phase is HALTED else ""
         error = failed(cause, self.why_cut or nobody)
         if self.phase not in (ANSWERING, HALTED):
             self.answer_error(error)

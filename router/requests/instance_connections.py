@@ -44,7 +44,8 @@ class InstanceConnections:
     def note_membership(self, event: Event) -> None:
         """What the core is told next: an instance that joins may be another version of its server."""
         if isinstance(event, InstanceJoined) and event.instance_id in self._pools:
-            self._pools[event.instance_id].tells_ids = True
+            pool = self._pools[event.instance_id]
+            pool.tells_ids = pool.derenders = True
 
     def forget(self, kept: Set[str]) -> None:
         """Forget the instances that are not among those kept; the core has lost them."""

@@ -8,6 +8,7 @@ from dualmap.router.apis.replayed_chunks import ReplayedChunks
 from dualmap.router.apis.token_ids import ASK_FOR_IDS
 from dualmap.router.requests.answer_replay import AnswerReplay, Record, whole_events
 from dualmap.router.requests.asked import Arrived, Asked
+from dualmap.router.requests.rest import Rest
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 from dualmap.scheduler.request import Request
@@ -20,6 +21,7 @@ class Replay:
 
     ids = None
     is_joined = True
+    nobody = Rest.nobody
 
     def __init__(
         self,

@@ -1,11 +1,13 @@
 """What is left of an answer whose client has part of it, and how another instance is asked for that."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from dualmap.router.apis.chunk_stream import DONE
+from dualmap.router.apis.derendered import Derender, DerenderedChunks, why_not_derendered
 from dualmap.router.apis.rest_by_ids import TARGET, RestByIds, read_fields
 from dualmap.router.apis.rest_chunks import RestChunks
 from dualmap.router.apis.stop_strings import StopStrings, read_stops
@@ -29,6 +31,8 @@ class Rest:
     was sent the first of it, in the gateway's clock. is_joined: it is known exactly where the answer was cut."""
 
     target = TARGET
+    not_joined = FailureCause.BROKEN
+    nobody = "none could take what is left of it"
 
     def __init__(
         self,
@@ -69,6 +73,10 @@ class Rest:
             sent_tokens=ids.seen_tokens,
         )
 
+    def lines(self, arrived: Arrived) -> list[bytes]:
+        """Of the head of what an instance is asked on the way."""
+        return [*arrived.http.forwarded, b"x-request-id: %b\r\n" % arrived.request_id]
+
     def answer(self) -> AnswerRest:
         """Of one attempt."""
         return AnswerRest(self.chunks)
@@ -77,8 +85,7 @@ class Rest:
         """Ask an instance where the answer was cut; returns whether that is known."""
         fields, ids = self._fields, self.ids
         chars = max(map(len, self._stops), default=1) - 1 if self._stops else 0
-        lines = [*arrived.http.forwarded, b"x-request-id: %b\r\n" % arrived.request_id]
-        joint = await find_joint(pool, lines, fields.get("model"), ids, chars)
+        joint = await find_joint(pool, self.lines(arrived), fields.get("model"), ids, chars)
         if joint is None or (joint.dropped_tokens and not ids.hides):
             return False
         ids.drop_last(joint.dropped_tokens)
@@ -90,6 +97,33 @@ class Rest:
         self.chunks.tokens = ids.seen_tokens
         self.is_joined = True
         return True
+
+
+class ParsedRest(Rest):
+    """What is left of a chat whose text the server's parsers read. derender: of one attempt, for what it is given."""
+
+    not_joined = FailureCause.NOT_HERE
+
+    def __init__(self, why: str, *about: Any, **more: Any) -> None:
+        """why: parsers read it. about, more: see Rest."""
+        super().__init__(*about, **more)
+        self.why = why
+        self.nobody = f"{why}, and {Rest.nobody}"
+        self.is_joined = False
+        self._seen = self.ids.seen_tokens
+        chunks = self.chunks
+        self.chunks = DerenderedChunks(self.ids, chunks.wants_usage, chunks.wants_usages)
+
+    def derender(self) -> Derender:
+        return Derender(self._fields, self.ids)
+
+    async def join(self, pool: UpstreamPool, arrived: Arrived) -> bool:
+        """An attempt of which the client has seen nothing may have given ids, which count."""
+        seen = self.ids.seen_tokens
+        self._tokens_left -= seen - self._seen
+        self._seen = seen
+        self.body = self._api_rest.body(self._fields, self.ids, self._tokens_left)
+        return pool.derenders
 
 
 def ending_of(asked: Asked, ids: TokenIds, tail: bytes) -> bytes | None:
@@ -134,14 +168,17 @@ def rest_of(
         return "its request is not kept"
     if why_not := api_rest.hindrance(fields, ids):
         return why_not
-    ids.go_on(behind_all=bool(read_stops(fields.get("stop"))))
+    why = before.why if isinstance(before, ParsedRest) else api_rest.parsed(fields, ids)
+    if why and (why_not := why_not_derendered(fields)):
+        return f"{why}, and {why_not}"
+    ids.go_on(behind_all=bool(why or read_stops(fields.get("stop"))))
     tokens_left = api_rest.tokens_left(fields, ids, context_tokens)
     if tokens_left is None:
         return "how long it may become is not known"
     if tokens_left <= 0:
         return "it has as many tokens as it may have"
     try:
-        return Rest(
+        return (partial(ParsedRest, why) if why else Rest)(
             asked,
             api_rest,
             fields,

@@ -72,6 +72,18 @@ def test_reasoning_is_known_for_what_it_is():
     assert ids.seen == [b"8", b"9"]
 
 
+@pytest.mark.parametrize("first_kind", ["reasoning", "content"])
+def test_reasoning_is_known_for_what_it_is_where_each_chunk_comes_alone(first_kind):
+    ids = TokenIds(MARKS["chat"], hides=True)
+    events = AnswerEvents(CHUNK_STREAM, True, ids)
+    events.feed(first("[1]").encode(), False)
+    for kind in (*[first_kind] * 3, "reasoning", "reasoning", "content", "content", "reasoning"):
+        events.feed(chunk("chat", "a", "null", "[8]").replace("content", kind).encode(), False)
+        assert ids.reasoning == (kind == "reasoning")
+    events.feed(chunk("chat", "", "null", "[8]").replace('"content":""', '"tool_calls":[{"index":0}]').encode(), False)
+    assert ids.calls
+
+
 def test_tokens_of_half_a_character_are_made_again():
     ids = TokenIds(MARKS["chat"], hides=True)
     ids.take((first("[1]") + chunk("chat", "a", "null", "[7,8,9]")).encode(), False)

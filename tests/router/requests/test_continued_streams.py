@@ -194,12 +194,15 @@ async def test_a_stop_string_is_found_wherever_the_answer_is_cut(fleet, way, sto
         f.check_books_are_empty()
 
 
+TOOL = {"type": "function", "function": {"name": "f"}}
 HINDRANCES = {
     "several choices": ({"n": 2}, "several choices"),
     "log probabilities": ({"logprobs": True}, "log probabilities"),
     "a schema": ({"response_format": {"type": "json_object"}}, "structured"),
     "a grammar": ({"structured_outputs": {"regex": "a+"}}, "structured"),
-    "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "call tools"),
+    "tools and a grammar": ({"tools": [TOOL], "parallel_tool_calls": False}, "call tools"),
+    "tools and stop strings": ({"tools": [TOOL], "stop": "x"}, "call tools"),
+    "a strict tool": ({"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]}, "call tools"),
     "penalties": ({"presence_penalty": 0.5}, "penalties"),
     "a budget": ({"thinking_token_budget": 9}, "reasoning"),
     "stop strings after a least length": ({"stop": "x", "min_tokens": 3}, "stop strings"),
