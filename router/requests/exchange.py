@@ -125,18 +125,19 @@ class Exchange:
         self._kept_at = now
         self._writer.keep_open(self.asked.answer_lines)
 
-    def complete(self) -> bool:
+    def complete(self) -> int | None:
         running = self.running
         ids = self.rest.ids if self.rest is not None else None if running is None else running.ids
         if ids is None or self.phase is not ANSWERING:
-            return False
+            return None
         ending = ending_of(self.asked, ids, self._writer.tail)
         if ending is None:
-            return False
+            return None
         self.phase = ENDED[self.phase]
         self._writer.go_on(ending, True)
         self._client.answered(close=self.arrived.http.close)
-        return True
+        ids.go_on(behind_all=True)
+        return ids.seen_tokens
 
     def go_on_elsewhere(self, cause: FailureCause, most: int, context_tokens: int) -> StreamContinued | None:
         running, before = self.running, self.rest

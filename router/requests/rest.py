@@ -85,7 +85,7 @@ class Rest:
         self._tokens_left += joint.dropped_tokens
         self.body = self._api_rest.body(fields, ids, self._tokens_left)
         if self._stops:
-            included = fields.get("include_stop_str_in_output") is True
+            included = bool(fields.get("include_stop_str_in_output"))
             self.chunks.stops = StopStrings(self._stops, included=included, text=joint.text)
         self.chunks.tokens = ids.seen_tokens
         self.is_joined = True
@@ -135,7 +135,10 @@ def rest_of(
     if why_not := api_rest.hindrance(fields, ids):
         return why_not
     ids.go_on(behind_all=bool(read_stops(fields.get("stop"))))
-    tokens_left = api_rest.tokens_left(fields, ids, context_tokens)
+    try:
+        tokens_left = api_rest.tokens_left(fields, ids, context_tokens)
+    except msgspec.MsgspecError:
+        tokens_left = None
     if tokens_left is None:
         return "how long it may become is not known"
     if tokens_left <= 0:
