@@ -3,9 +3,10 @@
 An answer's end is the same for all: `usage` is read in usage.py, events of a stream in stream_rules.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from enum import Enum, auto
+from typing import Any
 
 import msgspec
 
@@ -126,6 +127,7 @@ class Api:
     makes_state: its answers name what their instance keeps.
     tokens: how its prompts are known by their tokens; None: they are not.
     rest: how another instance goes on with a stream; None: none can.
+    by_text: how another instance goes on with a stream by its text, see rest_by_text.py; None: it does not.
     replayed: how a stream is compared that another instance makes again; None: it is not.
     """
 
@@ -142,5 +144,6 @@ class Api:
     tokens: PromptReader | None = None
     rest: RestByIds | None = None
     replayed: Callable[[], Replayed] | None = None
+    by_text: Callable[[Mapping[str, Any], Sequence[bytes]], tuple[dict[str, Any], int] | None] | None = None
 
     __hash__ = object.__hash__

@@ -11,6 +11,7 @@ from dualmap.router.apis.prompt_blocks import read_as_chat
 from dualmap.router.apis.prompt_text import ROLES, SYSTEM_ROLES, content_text, other_text
 from dualmap.router.apis.replayed_chunks import ReplayedChunks
 from dualmap.router.apis.rest_by_ids import CHAT_REST
+from dualmap.router.apis.rest_by_text import chat_by_text
 from dualmap.router.apis.spelling import Spelled, call_text, field_text, in_order, spell
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.http.http_request import HttpRequest
@@ -92,4 +93,5 @@ CHAT = Api(
     tokens=read_tokens,
     rest=CHAT_REST,
     replayed=ReplayedChunks,
+    by_text=chat_by_text,
 )

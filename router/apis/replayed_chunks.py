@@ -23,6 +23,13 @@ class ReplayedChunks:
         self._finished: set[int] = set()
         self._has_usage = False
         self._has_end = False
+        self._sent_tokens = 0
+
+    def go_on_after(self, sent_tokens: int) -> None:
+        """The second answer is only the rest of the first. sent_tokens: of the first, which are part of the second
+        one's prompt."""
+        self._texts = Texts()
+        self._sent_tokens = sent_tokens
 
     def note(self, event: bytes) -> None:
         if event == DONE:
@@ -51,6 +58,12 @@ class ReplayedChunks:
         chunk["choices"] = shown = [choice for choice in choices if self._keep_rest(choice)]
         if not (shown if choices else not self._has_usage):
             return b""
+        if self._sent_tokens and (usage := chunk.get("usage")):
+            chunk["usage"] = {
+                "prompt_tokens": usage["prompt_tokens"] - self._sent_tokens,
+                "total_tokens": usage["total_tokens"],
+                "completion_tokens": usage["completion_tokens"] + self._sent_tokens,
+            }
         return b"data: %b\n\n" % msgspec.json.encode(chunk | self._about)
 
     def _keep_rest(self, choice: dict[str, Any]) -> bool:

@@ -84,6 +84,10 @@ class GatewaySettings(BaseModel):
     # A stream whose instance is lost in mid-answer goes on at another one, so many times at the most. To this end,
     # instances are asked for the token ids of streams; clients that did not ask for ids are shown none. 0: never.
     max_continuations: int = Field(default=2, ge=0)
+    # Where a chat's stream can go on in no exact way, it goes on by its text (vLLM's `continue_final_message`): what
+    # follows may be other tokens than it would have been. Never with structured output, calls of tools or reasoning in
+    # the answer so far, log probabilities, stop strings or several choices.
+    continue_by_text: bool = False
     # The model's tokenizer, a directory or a name, as the instances have it, and with their chat template: prompts are
     # then known by their tokens, so that KV events say exactly who holds how much of one. Needs dualmap[tokenizer].
     tokenizer: str | None = None

@@ -4,8 +4,10 @@ import os
 import secrets
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +16,19 @@ MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PAT
 SEVERAL_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 FOLDER_PREFIX = "dualmap-ray-"
 CONNECT_S = 2.0
+ASK_S = 15.0  # Ray takes a second or two to import
+REFUSED = 3
+# In a process of its own: how a process that has imported Ray shows itself stays as it is.
+ASK = f"""
+import sys
+from ray._private.services import canonicalize_bootstrap_address_or_die
+from ray._raylet import GcsClient
+from ray.exceptions import AuthenticationError
+try:
+    GcsClient(address=canonicalize_bootstrap_address_or_die(sys.argv[1])).cluster_id
+except AuthenticationError:
+    sys.exit({REFUSED})
+"""
 
 
 @contextmanager
@@ -23,8 +38,8 @@ def ray_access(
     """address: of a cluster to join; None: one is started on this machine, for as long as the block runs. What the
     environment says of Ray's tokens holds. Raises OSError where no folder can be made."""
     if address is not None:
-        if MODE not in environment and _has_token(environment, home):
-            environment[MODE] = "token"  # a cluster that asks for none takes it
+        if MODE not in environment and _has_token(environment, home) and asks_for_token(address, environment):
+            environment[MODE] = "token"
         yield
         return
     environment.setdefault(SEVERAL_MACHINES, "0")
@@ -42,6 +57,17 @@ def ray_access(
         for name in (MODE, TOKEN_PATH):
             environment.pop(name, None)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def asks_for_token(address: str, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a cluster refuses who shows none. Who shows one to a cluster that asks for none is not refused, but its
+    actors are: they show none in return."""
+    command = [sys.executable, "-P", "-c", ASK, address]
+    try:
+        done = subprocess.run(command, env={**environment, MODE: "disabled"}, capture_output=True, timeout=ASK_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == REFUSED
 
 
 def why_not_joined(address: str, environment: MutableMapping[str, str] = os.environ) -> str:

@@ -75,6 +75,7 @@ class Gateway:
         isolate_tenants: bool = False,
         heartbeat_s: float = 0.0,
         max_continuations: int = 0,
+        continue_by_text: bool = False,
         tls: TlsFiles | None = None,
     ) -> None:
         """pools: one or more; `stop` closes their journals. block_tokens: as in the config of every scheduler.
@@ -97,6 +98,7 @@ class Gateway:
         self.connections = InstanceConnections(limits, clock)
         self.driver = RequestDriver(self.admission, self.connections, metrics, clock, gateway_id)
         self.driver.max_continuations = max_continuations
+        self.admission.by_text = continue_by_text and max_continuations > 0
         if tokens is not None:
             arrival = TokenArrival(tokens, block_tokens, pools[0].core, self.driver.arrive, self.admission)
             self.driver.by_tokens = arrival

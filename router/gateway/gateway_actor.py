@@ -98,6 +98,7 @@ class GatewayActor:
             ask_for_usage=settings.ask_for_usage,
             heartbeat_s=settings.heartbeat_s,
             max_continuations=settings.max_continuations,
+            continue_by_text=settings.continue_by_text,
             access=settings.access(time.monotonic),
             isolate_tenants=settings.isolates_tenants,
             tls=settings.tls(),

@@ -34,7 +34,8 @@ class NotAdmittedError(RequestRefusedError):
 
 class Admission:
     """models, ready: as of the membership in use. ready: some instance is. stopping: requests that still come are
-    turned away. cores: by pool, the first one first. ratio: what is learned of the bytes of a token."""
+    turned away. cores: by pool, the first one first. ratio: what is learned of the bytes of a token. by_text:
+    streams may go on by their text."""
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Admission:
         self._ask_for_usage = ask_for_usage
         self._isolate_tenants = isolate_tenants
         self._ask_for_ids = ask_for_ids
+        self.by_text = False
 
     def set_aliases(self, aliases: Mapping[str, str]) -> None:
         """Names that clients use from now on, and what instances call the models."""
@@ -82,7 +84,13 @@ class Admission:
             models = self.models
             scope = Scope(self._block_tokens, apart, models.only_model, models.same)
             prompt = read_prompt(
-                arrived, scope, self.ratio, self._ask_for_usage, models.aliases, ask_for_ids=self._ask_for_ids
+                arrived,
+                scope,
+                self.ratio,
+                self._ask_for_usage,
+                models.aliases,
+                ask_for_ids=self._ask_for_ids,
+                by_text=self.by_text,
             )
             model = prompt.model
             if grant is not None and placement is not STATE:

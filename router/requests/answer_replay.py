@@ -37,7 +37,7 @@ class Record:
         if self.events is None:
             return False
         try:
-            for event in _whole_events(b"".join(self.events)):
+            for event in whole_events(b"".join(self.events)):
                 replayed.note(event)
         except (ValueError, KeyError, TypeError, AttributeError):
             return False
@@ -80,7 +80,7 @@ class AnswerReplay:
     def feed(self, body: bytes, complete: bool) -> bytes:
         """Take what has come, the last of it if complete; returns what can be relayed."""
         body = self._held + body
-        events = _whole_events(body)
+        events = whole_events(body)
         self._held = body[sum(map(len, events)) :]
         shown = b"".join(self._shown(event) for event in events)
         if (complete and not self._replayed.is_over) or len(self._held) > MAX_EVENT_BYTES:
@@ -98,19 +98,20 @@ class AnswerReplay:
             self.notice = FAILED
             self.error = self._rules.error(event) if meaning is ERROR else None
             return b""
-        if meaning is USAGE:
-            self.usage_event = event
-        if meaning is EMPTY or (meaning is USAGE and self._hides_usage):
+        if meaning is EMPTY:
             return b""
         try:
-            return self._replayed.show(event)
+            shown = self._replayed.show(event)
+            if meaning is USAGE:
+                self.usage_event = shown or event
+            return b"" if meaning is USAGE and self._hides_usage else shown
         except (DiffersError, ValueError, KeyError, TypeError, AttributeError):
             self.differs = True
             self.notice = FAILED
             return b""
 
 
-def _whole_events(body: bytes) -> list[bytes]:
+def whole_events(body: bytes) -> list[bytes]:
     events, start = [], 0
     for match in _EVENT_END.finditer(body):
         events.append(body[start : match.end()])

@@ -38,6 +38,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tokens: length of the prompt, an estimate unless it is token ids.
     block_tokens, priority: see scheduler.Request.
     read: what the body says.
+    by_text: another instance may go on with its answer by the text, see replay.py.
     may_replay: another instance may make its answer again, see replay.py.
     hides_usage: see AnswerEvents. records_ids: its answer may tell token ids, which are kept. hides_ids: they are asked
     for by the gateway alone.
@@ -54,6 +55,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     records_ids: bool = False
     hides_ids: bool = False
     may_replay: bool = False
+    by_text: bool = False
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):

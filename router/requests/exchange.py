@@ -168,8 +168,10 @@ class Exchange:
     def _rest_by_ids(self, running: Running, cause: FailureCause, context_tokens: int) -> Rest | str:
         """Or why there is none."""
         api_rest, before = self.arrived.api.rest, self.rest
-        if api_rest is None or not self.asked.prompt.records_ids or isinstance(before, Replay):
+        if api_rest is None or isinstance(before, Replay):
             return ""
+        if not self.asked.prompt.records_ids:
+            return "token ids do not say all of it"
         ids = running.ids if before is None else before.ids
         if ids is None:
             return "its instance does not tell token ids"
@@ -226,7 +228,7 @@ class Exchange:
         if len(run.body) > LARGE_BODY_BYTES:  # no other instance will get it
             run.body = b""
         prompt = self.asked.prompt
-        if len(prompt.body) > LARGE_BODY_BYTES and not prompt.may_replay:
+        if len(prompt.body) > LARGE_BODY_BYTES and not (prompt.may_replay or prompt.by_text):
             kept = without_prompt(prompt.body) if run.ids is not None else b""
             self.asked = replace(self.asked, prompt=replace(prompt, body=kept))
         if self._client.phase is BLOCKED:

@@ -55,9 +55,10 @@ def read_prompt(
     aliases: Mapping[str, str] = NO_ALIASES,
     *,
     ask_for_ids: bool = False,
+    by_text: bool = False,
 ) -> Prompt:
     """Read what the core needs of the body. aliases: names of clients', and what instances call the model. ask_for_ids:
-    instances are asked for the token ids of streams. Raises RequestRefusedError (400)."""
+    instances are asked for the token ids of streams. by_text: see Admission. Raises RequestRefusedError (400)."""
     api, body = arrived.api, arrived.body
     read = api.read(arrived.http, body, scope)
     if not (read.understood or read.model or read.media):
@@ -107,6 +108,7 @@ def read_prompt(
         records_ids=records_ids,
         hides_ids=hides_ids,
         may_replay=ask_for_ids and read.repeats and _may_replay(api, read, body),
+        by_text=by_text and api.by_text is not None and read.stream and not read.media,
     )
 
 

@@ -226,7 +226,7 @@ class Running:
             if over:  # whatever its instance may still say
                 self.drop()
                 self._carrier.finished(self, head.status)
-        elif self.event_stream:  # held back: it is counted when it is relayed, or it is nothing of the answer
+        elif self.event_stream and not isinstance(answer, AnswerReplay):  # it is counted when it is relayed
             self.pieces -= pieces
 
     def _is_no_rest(self, head: AnswerHead) -> bool:
@@ -312,7 +312,9 @@ class Running:
             prompt, api_rest = self._carrier.asked.prompt, self._carrier.arrived.api.rest
             if prompt.records_ids and api_rest is not None and self._pool.tells_ids:
                 self.ids = TokenIds(api_rest.text, prompt.hides_ids)
-            return (RecordedEvents if prompt.may_replay else AnswerEvents)(rules, prompt.hides_usage, self.ids)
+            return (RecordedEvents if prompt.may_replay or prompt.by_text else AnswerEvents)(
+                rules, prompt.hides_usage, self.ids
+            )
         return plain_answer(head, rules, self._carrier.spool_room)
 
     def _note_state(self, asked: Asked, event_stream: bool) -> None:

@@ -19,7 +19,7 @@ from tests.fuzz.run import BrokenPropertyError, run
 from tests.fuzz.target import CORPORA
 from tests.fuzz.targets import TARGETS, target_named
 
-MOST_CORPUS_BYTES = 48 * 1024
+MOST_CORPUS_BYTES = 12 * 1024
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dualmap.router.deployment import ray_access as module
 from dualmap.router.deployment.ray_access import FOLDER_PREFIX, TOKEN_PATH, ray_access, why_not_joined
 from tests.conftest import WAIT_S, ProcessFamily, await_that
 from tests.deployment import Deployment, ask, deployed, free_port
@@ -43,16 +44,20 @@ def test_what_the_environment_says_of_tokens_holds(given, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "at_home", "mode"),
+    ("given", "at_home", "asked", "mode"),
     [
-        ({}, False, None),
-        ({}, True, "token"),
-        ({"RAY_AUTH_TOKEN": "abc"}, False, "token"),
-        ({"RAY_AUTH_TOKEN_PATH": "/run/token"}, False, "token"),
-        ({"RAY_AUTH_MODE": "disabled"}, True, "disabled"),
+        ({}, False, True, None),
+        ({}, True, True, "token"),
+        ({}, True, False, None),
+        ({"RAY_AUTH_TOKEN": "abc"}, False, True, "token"),
+        ({"RAY_AUTH_TOKEN_PATH": "/run/token"}, False, True, "token"),
+        ({"RAY_AUTH_MODE": "disabled"}, True, True, "disabled"),
     ],
 )
-def test_a_cluster_is_joined_with_the_token_that_is_there(given, at_home, mode, tmp_path):
+def test_a_cluster_that_asks_for_a_token_is_shown_the_one_that_is_there(
+    given, at_home, asked, mode, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "asks_for_token", lambda address, environment: asked)
     if at_home:
         (tmp_path / ".ray").mkdir()
         (tmp_path / ".ray" / "auth_token").write_text("abc")

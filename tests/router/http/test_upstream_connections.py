@@ -228,7 +228,7 @@ async def test_a_stream_that_breaks_midway_ends_with_an_error_event_and_the_conn
 @pytest.mark.parametrize(
     "head",
     [
-        "content-type: application/json\r\ncontent-length: 10000000",
+        "content-type: audio/mpeg\r\ncontent-length: 10000000",
         "content-type: application/jsonl\r\ntransfer-encoding: chunked",
         "content-type: audio/mpeg\r\ntransfer-encoding: chunked",
     ],

@@ -47,6 +47,7 @@ class Instances:
     def __init__(self, *failing: int | None, shapes: Sequence[Deltas] = (CALLS,)) -> None:
         """shapes: of the first answers, the last one of all others."""
         self.asked: list[Any] = []
+        self.hangs: int | None = None  # that answer, where it would fail
         self._failing = failing
         self._shapes = shapes
 
@@ -59,6 +60,8 @@ class Instances:
             await conversation.send_event(chunk if isinstance(chunk, str) else json.dumps(chunk, separators=(",", ":")))
         if end is None:
             await conversation.end_stream()
+        elif self.hangs == number:
+            await conversation.closed_by_gateway()
         else:
             conversation.reset()
 
@@ -182,6 +185,15 @@ async def test_a_second_answer_that_fails_before_anything_new_is_no_continuation
     async with fleet(*[instances] * 3, about=ON) as f:
         assert told(await ask(f))[2] == ["assistant", (0, "stop"), USAGE, "[DONE]"]
         assert f.gateway.metrics.failures[FailureCause.BROKEN] == 2
+        f.check_books_are_empty()
+
+
+async def test_a_second_answer_that_hangs_while_it_is_compared_is_given_up_as_any_other(fleet):
+    instances = Instances(5, 2, None)
+    instances.hangs = 1
+    async with fleet(*[instances] * 3, about=ON, stall_timeout_s=0.05) as f:
+        assert told(await ask(f))[2] == ["assistant", (0, "stop"), USAGE, "[DONE]"]
+        assert f.gateway.metrics.failures[FailureCause.STALLED] == 1
         f.check_books_are_empty()
 
 
