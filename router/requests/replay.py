@@ -81,6 +81,7 @@ class ByText(Replay):
             prompt_tokens=request.prompt_tokens + sent_tokens,
             max_output_tokens=max(0, request.max_output_tokens - sent_tokens),
             sent_tokens=sent_tokens,
+            streams=True,
         )
         self._sent_tokens = sent_tokens
 
