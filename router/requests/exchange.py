@@ -229,7 +229,7 @@ class Exchange:
             run.body = b""
         prompt = self.asked.prompt
         if len(prompt.body) > LARGE_BODY_BYTES and not (prompt.may_replay or prompt.by_text):
-            kept = without_prompt(prompt.body) if run.ids is not None else b""
+            kept = without_prompt(prompt.body) if run.ids is not None or self.rest is not None else b""
             self.asked = replace(self.asked, prompt=replace(prompt, body=kept))
         if self._client.phase is BLOCKED:
             self.client_paused()

@@ -256,6 +256,16 @@ async def test_a_prompt_that_is_let_go_is_not_needed(fleet):
         assert numbered.asked[1]["temperature"] == 0.5
 
 
+async def test_tools_that_may_not_be_called_are_no_hindrance_however_many_and_often(fleet):
+    numbered = Numbered()
+    numbered.fail_at = {0: (3, dies), 1: (3, dies)}
+    tool = {"type": "function", "function": {"name": "f", "description": "x" * 100_000}}
+    body = STREAM | {"tools": [tool], "tool_choice": "none"}
+    async with fleet(*[numbered] * 3, about=ON, cards=CARDS) as f:
+        answer = await ask(await f.client(), "/v1/chat/completions", body, numbered)
+        assert text(answer) == whole_text(12)
+
+
 async def test_while_a_stream_waits_to_go_on_its_client_gets_comments(fleet):
     numbered = Numbered()
     numbered.fail_at = {0: (3, dies), 1: (0, hangs)}
