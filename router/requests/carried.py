@@ -44,6 +44,7 @@ class Carried:
         now = self._clock()
         counts = self._counts.get(instance_id)
         if counts is None or now - counts.at > TOGETHER_S:
+            self._counts = {i: known for i, known in self._counts.items() if now - known.at <= TOGETHER_S}
             counts = self._counts[instance_id] = _Counts(now)
         counts.at = now
         if request_id not in self._exchanges and not is_whole:
