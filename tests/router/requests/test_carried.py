@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from dualmap.router.requests.carried import TOGETHER_S, Carried
 from dualmap.scheduler import SchedulerConfig
 from dualmap.scheduler.fleet.member import MemberState
 from dualmap.scheduler.fleet.messages import CarriedRequests
@@ -69,3 +70,12 @@ async def test_an_instance_that_carried_nothing_or_drains_has_nothing_to_tell(fl
     async with fleet(answer_hello, answer_hello) as f:
         f.apply(f.member(0, state), f.member(1))
         assert carried(f) == ()
+
+
+def test_instances_that_come_and_go_for_ever_leave_nothing():
+    now = 0.0
+    carried = Carried({}, lambda: now)
+    for number in range(1000):
+        now += TOGETHER_S / 2
+        carried.note(f"pod-{number}", "r", begun=False)
+    assert len(carried._counts) <= 3
