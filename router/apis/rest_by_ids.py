@@ -79,7 +79,7 @@ class RestByIds(msgspec.Struct, frozen=True, gc=False):
     def hindrance(self, fields: Mapping[str, Any], ids: TokenIds) -> str:
         """Why another instance cannot go on with the answer exactly; empty where one can. fields: of the request."""
         stops = read_stops(fields.get("stop"))
-        if not ids.prompt:
+        if not ids.known:
             return "its instance does not tell token ids"
         if ids.reasoning:
             return "it is in its reasoning"

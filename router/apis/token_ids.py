@@ -18,6 +18,9 @@ _NO_DELTA = b'"delta":{}'  # vLLM sends such a chunk for its ids alone
 _NO_FINISH = b'"finish_reason":null'
 _REASONING = re.compile(rb'"reasoning(?:_content)?":"[^"]')
 _ID = re.compile(rb"\d+")
+_PROMPT = re.compile(rb"\d+(?:,\d+)*")
+_ANSWER = re.compile(rb"(?:\d+(?:,\d+)*\])*")
+_UNKNOWN = b"?]"  # in place of the ids of a text that came without
 _QUOTE = ord('"')
 
 
@@ -69,6 +72,11 @@ class TokenIds:
         return self.seen_bytes == len(self.answer)
 
     @property
+    def known(self) -> bool:
+        """Whether they are all there, and ids: a server may tell none with some text, or tell something else."""
+        return _PROMPT.fullmatch(self.prompt) is not None and _ANSWER.fullmatch(self.answer) is not None
+
+    @property
     def one_by_one(self) -> bool:
         """Whether the last text that the client has ends with its last token, since one token came with it. Of several,
         the last ones may be part of a character."""
@@ -103,6 +111,8 @@ class TokenIds:
         """A chunk has come with these ids. text: and with text that the client gets."""
         if ids:
             self.answer += ids + b"]"
+        elif text:
+            self.answer += _UNKNOWN
         if text:
             self.seen_bytes = len(self.answer)
 

@@ -4,9 +4,9 @@ import re
 
 import msgspec
 
-from dualmap.router.apis.chunk_stream import DONE
+from dualmap.router.apis.chunk_stream import DONE, DONE_DATA
 from dualmap.router.apis.rest_chunks import RestChunks
-from dualmap.router.apis.stream_event import ABORTED, ERROR, PIECE, USAGE, StreamError, is_comment
+from dualmap.router.apis.stream_event import ABORTED, ERROR, PIECE, USAGE, StreamError, is_comment, read_event
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.apis.token_ids import MAX_EVENT_BYTES
 from dualmap.router.apis.usage import Usage, peek_usage
@@ -51,8 +51,8 @@ class AnswerRest:
 
     def _shown(self, event: bytes) -> bytes:
         """Nothing of an event with which the answer fails."""
-        if event == DONE:
-            return event if self._chunks.finished else b""
+        if read_event(event)[1] == DONE_DATA:
+            return DONE if self._chunks.finished else b""
         meaning = CHUNK_STREAM.meaning(event)
         try:
             if meaning is USAGE:

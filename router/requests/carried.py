@@ -33,13 +33,25 @@ class Carried:
         self._clock = clock
         self._counts: dict[str, _Counts] = {}  # by instance
         self._lost: list[CarriedRequests] = []
+        self._whole: set[str] = set()
 
+    def ended_whole(self, request_id: str) -> None:
+        """The attempt that is about to be noted failed when its client had the answer."""
+        self._whole.add(request_id)
+
+<<<<<<< HEAD
     def note(self, instance_id: str, request_id: str, begun: bool, *, its_end: bool = True) -> None:
         """An attempt there has failed, and what comes of it is decided. begun: the client has some of the answer.
         its_end: an instance that is lost fails its attempts like this."""
         is_whole = request_id in self.whole
         self.whole.discard(request_id)
         if not its_end:
+=======
+    def note(self, instance_id: str, request_id: str, begun: bool) -> None:
+        """An attempt there has failed, and what comes of it is decided. begun: the client has some of the answer."""
+        if request_id in self._whole:
+            self._whole.discard(request_id)
+>>>>>>> main
             return
         now = self._clock()
         counts = self._counts.get(instance_id)

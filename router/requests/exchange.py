@@ -127,9 +127,15 @@ class Exchange:
 
     def complete(self) -> int | None:
         running = self.running
+<<<<<<< HEAD
         ids = self.rest.ids if self.rest is not None else None if running is None else running.ids
         if ids is None or self.phase is not ANSWERING:
             return None
+=======
+        if running is None or self.phase is not ANSWERING or not self.asked.prompt.records_ids:
+            return False
+        ids = running.ids if self.rest is None else self.rest.ids
+>>>>>>> main
         ending = ending_of(self.asked, ids, self._writer.tail)
         if ending is None:
             return None
@@ -145,7 +151,7 @@ class Exchange:
             return None
         if before is not None and before.number >= most:
             self.why_cut = f"it has gone on {most} times already"
-        elif not self._writer.tail.endswith(b"\n\n"):
+        elif not self._writer.tail.endswith((b"\n\n", b"\r\n\r\n")):
             self.why_cut = "it was cut within an event"
         else:
             rest = self._rest_by_ids(running, cause, context_tokens)

@@ -127,9 +127,12 @@ async def test_a_greedy_answer_that_cannot_go_on_is_made_again_and_seen_once(fle
         assert others == told(undisturbed)[2]
         assert {"answer-0", 0} <= ids
         assert not {"answer-1", 1} & ids
+        f.check_books_are_empty()
+        if cut == len(CALLS) + 2 and name == "calls of tools":  # it lacks nothing but [DONE]
+            assert len(instances.asked) == 1
+            return
         assert len(instances.asked) == 2
         assert instances.asked[0].items() >= instances.asked[1].items()  # but for ids, which it need not tell
-        f.check_books_are_empty()
         assert f.gateway.metrics.continuations[FailureCause.BROKEN, Continuation.WENT_ON] == 1
 
 
