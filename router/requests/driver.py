@@ -206,7 +206,8 @@ class RequestDriver:
         begun, instance_id = driven.phase in BEGUN_PHASES, run.dispatch.instance_id
         event = RequestFailed(driven.arrived.id, run.dispatch.attempt, run.sent_pieces, cause=cause)
         self.handle(event, driven.asked.core)
-        self.carried.note(instance_id, driven.arrived.id, begun, its_end=cause not in NOT_ITS_END)
+        if cause not in NOT_ITS_END:
+            self.carried.note(instance_id, driven.arrived.id, begun)
 
     def cancelled(self, driven: Driven) -> None:
         del self.exchanges[driven.arrived.id]
@@ -259,25 +260,16 @@ class RequestDriver:
 
     def _fail_stream(self, command: FailStream) -> None:
         driven = self.exchanges[command.request_id]
-<<<<<<< HEAD
         run = driven.running
         if run is not None:
             self._metrics.relayed_pieces += run.sent_pieces
         if driven.phase is ANSWERING and self.max_continuations and run is not None and run.event_stream:
-            if (output_tokens := driven.complete()) is not None:
-                self._completed(driven, output_tokens)
-=======
-        if driven.running is not None:
-            self._metrics.relayed_pieces += driven.running.sent_pieces
-        if driven.phase is ANSWERING and self.max_continuations:
             if driven.complete():
                 del self.exchanges[command.request_id]
                 self.carried.ended_whole(command.request_id)
-                if driven.running is not None:
-                    self._note_answer(driven, driven.running)
+                self._note_answer(driven, run)
                 self._metrics.outcomes[Outcome.OK] += 1
                 self._ended(driven, Outcome.OK, OK_STATUS)
->>>>>>> main
                 return
             context_tokens = self._admission.models.context_tokens(driven.asked.request.model)
             rest = driven.go_on_elsewhere(command.cause, self.max_continuations, context_tokens)
@@ -288,16 +280,6 @@ class RequestDriver:
         elif driven.rest is not None:
             self._metrics.continuations[driven.rest.cause, Continuation.FAILED] += 1
         self._end_stream(driven, command.cause)
-
-    def _completed(self, driven: Driven, output_tokens: int) -> None:
-        """Its client has all of the answer, though its attempt has failed."""
-        del self.exchanges[driven.arrived.id]
-        self.carried.whole.add(driven.arrived.id)
-        self._metrics.outcomes[Outcome.OK] += 1
-        self._metrics.output_tokens += output_tokens
-        self._ended(driven, Outcome.OK, OK_STATUS)
-        if (grant := driven.arrived.grant) is not None:
-            grant.limit.tokens.take(output_tokens, self._clock())
 
     def _end_stream(self, driven: Driven, cause: FailureCause) -> None:
         del self.exchanges[driven.arrived.id]

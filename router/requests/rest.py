@@ -143,17 +143,6 @@ def rest_of(
     if why_not := api_rest.hindrance(fields, ids):
         return why_not
     ids.go_on(behind_all=bool(read_stops(fields.get("stop"))))
-<<<<<<< HEAD
-    try:
-        tokens_left = api_rest.tokens_left(fields, ids, context_tokens)
-    except msgspec.MsgspecError:
-        tokens_left = None
-    if tokens_left is None:
-        return "how long it may become is not known"
-    if tokens_left <= 0:
-        return "it has as many tokens as it may have"
-=======
->>>>>>> main
     try:
         tokens_left = api_rest.tokens_left(fields, ids, context_tokens)
         if tokens_left is None:

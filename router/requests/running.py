@@ -275,6 +275,7 @@ class Running:
         else, in words that a client has chosen."""
         self.drop()
         self._ids_refused = True
+        self._refusal = b""
         self.body = self.body.replace(ASK_FOR_IDS, b"", 1)
         self._pool.run(self)
 
