@@ -125,21 +125,18 @@ class Exchange:
         self._kept_at = now
         self._writer.keep_open(self.asked.answer_lines)
 
-    def complete(self) -> int | None:
+    def complete(self) -> bool:
         running = self.running
         if running is None or self.phase is not ANSWERING or not self.asked.prompt.records_ids:
-            return None
+            return False
         ids = running.ids if self.rest is None else self.rest.ids
         ending = ending_of(self.asked, ids, self._writer.tail)
         if ending is None:
-            return None
+            return False
         self.phase = ENDED[self.phase]
         self._writer.go_on(ending, True)
         self._client.answered(close=self.arrived.http.close)
-        if ids is None:
-            return running.pieces
-        ids.go_on(behind_all=True)
-        return ids.seen_tokens
+        return True
 
     def go_on_elsewhere(self, cause: FailureCause, most: int, context_tokens: int) -> StreamContinued | None:
         running, before = self.running, self.rest
