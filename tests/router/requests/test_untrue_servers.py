@@ -105,6 +105,7 @@ UNKNOWN = {
     "the last text without ids": [*TOKENS[:2], token(2, False)],
     "a text with empty ids": [TOKENS[0], token(1, []), TOKENS[2]],
     "ids that are strings": [token(number, [str(FIRST_ID + number)]) for number in range(3)],
+    "ids in lists": [token(number, [[FIRST_ID + number]]) for number in range(3)],
     "ids that are no whole numbers": [token(number, [FIRST_ID + number + 0.5]) for number in range(3)],
 }
 
