@@ -91,8 +91,8 @@ class Pick:
     def keep_open(self, now: float, heartbeat_s: float) -> None:
         """The answer is the proxy's."""
 
-    def complete(self) -> bool:
-        return False
+    def complete(self) -> None:
+        """What its client has is not known here."""
 
     def go_on_elsewhere(self, cause: FailureCause, most: int, context_tokens: int) -> StreamContinued | None:
         return None

@@ -8,6 +8,7 @@ from dualmap.router.apis.chunk_stream import DONE, DONE_DATA
 from dualmap.router.apis.rest_chunks import RestChunks
 from dualmap.router.apis.stream_event import ABORTED, ERROR, PIECE, USAGE, StreamError, is_comment, read_event
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
+from dualmap.router.apis.token_ids import MAX_EVENT_BYTES
 from dualmap.router.apis.usage import Usage, peek_usage
 from dualmap.router.requests.answer_events import FAILED, Notice
 
@@ -44,7 +45,7 @@ class AnswerRest:
                     self.usage_event, usage = self._chunks.usage()
                     shown += (usage, DONE)
         self._held = body[start:]
-        if complete and not self._chunks.finished:
+        if (complete and not self._chunks.finished) or len(self._held) > MAX_EVENT_BYTES:
             self.notice = FAILED
         return b"".join(shown)
 

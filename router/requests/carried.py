@@ -23,30 +23,30 @@ class _Counts:
 
 
 class Carried:
+    """whole: requests that have just ended, since their clients lacked nothing but the end of the answer."""
+
     def __init__(self, exchanges: Mapping[str, Driven], clock: Callable[[], float]) -> None:
         """exchanges: see RequestDriver."""
+        self.whole: set[str] = set()
         self._exchanges = exchanges
         self._clock = clock
         self._counts: dict[str, _Counts] = {}  # by instance
         self._lost: list[CarriedRequests] = []
-        self._whole: set[str] = set()
 
-    def ended_whole(self, request_id: str) -> None:
-        """The attempt that is about to be noted failed when its client had the answer."""
-        self._whole.add(request_id)
-
-    def note(self, instance_id: str, request_id: str, begun: bool) -> None:
-        """An attempt there has failed, and what comes of it is decided. begun: it gave the client some of
-        the answer."""
-        if request_id in self._whole:
-            self._whole.discard(request_id)
+    def note(self, instance_id: str, request_id: str, begun: bool, *, its_end: bool = True) -> None:
+        """An attempt there has failed, and what comes of it is decided. begun: it gave the client some of the
+        answer. its_end: an instance that is lost fails its attempts like this."""
+        is_whole = request_id in self.whole
+        self.whole.discard(request_id)
+        if not its_end:
             return
         now = self._clock()
         counts = self._counts.get(instance_id)
         if counts is None or now - counts.at > TOGETHER_S:
+            self._counts = {i: known for i, known in self._counts.items() if now - known.at <= TOGETHER_S}
             counts = self._counts[instance_id] = _Counts(now)
         counts.at = now
-        if request_id not in self._exchanges:
+        if request_id not in self._exchanges and not is_whole:
             counts.failed += 1
         elif begun:
             counts.continued += 1

@@ -80,9 +80,9 @@ class Driven(Protocol):
         """Send a comment to a client who has waited so long for the first token of a stream; called periodically."""
         ...
 
-    def complete(self) -> bool:
-        """Its attempt has failed in mid-answer: end the answer where the client has all of it but its end, and say
-        whether that is so."""
+    def complete(self) -> int | None:
+        """Its attempt has failed in mid-answer: end the answer where the client has all of it but its end; returns how
+        many tokens it has, or None where more is lacking."""
         ...
 
     def go_on_elsewhere(self, cause: FailureCause, most: int, context_tokens: int) -> StreamContinued | None:

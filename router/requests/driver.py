@@ -167,7 +167,7 @@ class RequestDriver:
         output_tokens = 0
         prompt_tokens = cached_tokens = None
         if status < FIRST_ERROR_STATUS:
-            output_tokens, usage = self._note_answer(driven, run)
+            output_tokens, usage = self._note_answer(driven, run, run.pieces)
             prompt_tokens, cached_tokens = usage.prompt_tokens, usage.cached_tokens
         else:
             outcome = Outcome.CLIENT_ERROR if status < FIRST_SERVER_ERROR_STATUS else Outcome.INSTANCE_ERROR
@@ -181,13 +181,14 @@ class RequestDriver:
         )
         self.handle(done, asked.core)
 
-    def _note_answer(self, driven: Driven, run: Run) -> tuple[int, Usage]:
+    def _note_answer(self, driven: Driven, run: Run, output_tokens: int) -> tuple[int, Usage]:
         """Count an answer that its client has whole, and its tokens to its API key; returns how many it has, and what
-        it says of its usage."""
+        it says of its usage. output_tokens: how many they are where it does not say."""
         metrics, prompt, now = self._metrics, driven.asked.prompt, self._clock()
         metrics.end_to_end_s.observe(now - driven.arrived.at)
         usage = run.usage()
-        output_tokens = run.pieces if usage.completion_tokens is None else usage.completion_tokens
+        if usage.completion_tokens is not None:
+            output_tokens = usage.completion_tokens
         metrics.output_tokens += output_tokens
         if run.event_stream and output_tokens > 1 and driven.rest is None:
             metrics.time_per_output_token_s.observe((now - run.first_byte_at) / (output_tokens - 1))
@@ -206,8 +207,7 @@ class RequestDriver:
         begun, instance_id = driven.phase is ANSWERING, run.dispatch.instance_id
         event = RequestFailed(driven.arrived.id, run.dispatch.attempt, run.sent_pieces, cause=cause)
         self.handle(event, driven.asked.core)
-        if cause not in NOT_ITS_END:
-            self.carried.note(instance_id, driven.arrived.id, begun)
+        self.carried.note(instance_id, driven.arrived.id, begun, its_end=cause not in NOT_ITS_END)
 
     def cancelled(self, driven: Driven) -> None:
         del self.exchanges[driven.arrived.id]
@@ -260,14 +260,14 @@ class RequestDriver:
 
     def _fail_stream(self, command: FailStream) -> None:
         driven = self.exchanges[command.request_id]
-        if driven.running is not None:
-            self._metrics.relayed_pieces += driven.running.sent_pieces
-        if driven.phase is ANSWERING and self.max_continuations:
-            if driven.complete():
+        run = driven.running
+        if run is not None:
+            self._metrics.relayed_pieces += run.sent_pieces
+        if driven.phase is ANSWERING and self.max_continuations and run is not None and run.event_stream:
+            if (output_tokens := driven.complete()) is not None:
                 del self.exchanges[command.request_id]
-                self.carried.ended_whole(command.request_id)
-                if driven.running is not None:
-                    self._note_answer(driven, driven.running)
+                self.carried.whole.add(command.request_id)
+                self._note_answer(driven, run, output_tokens)
                 self._metrics.outcomes[Outcome.OK] += 1
                 self._ended(driven, Outcome.OK, OK_STATUS)
                 return

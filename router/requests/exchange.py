@@ -124,18 +124,21 @@ class Exchange:
             return
         self._writer.keep_open(self.asked.answer_lines)
 
-    def complete(self) -> bool:
+    def complete(self) -> int | None:
         running = self.running
         if running is None or self.phase is not ANSWERING or not self.asked.prompt.records_ids:
-            return False
+            return None
         ids = running.ids if self.rest is None else self.rest.ids
         ending = ending_of(self.asked, ids, self._writer.tail)
         if ending is None:
-            return False
+            return None
         self.phase = ENDED[self.phase]
         self._writer.go_on(ending, True)
         self._client.answered(close=self.arrived.http.close)
-        return True
+        if ids is None:
+            return running.pieces
+        ids.go_on(behind_all=True)
+        return ids.seen_tokens
 
     def go_on_elsewhere(self, cause: FailureCause, most: int, context_tokens: int) -> StreamContinued | None:
         running, before = self.running, self.rest
@@ -227,7 +230,7 @@ class Exchange:
             run.body = b""
         prompt = self.asked.prompt
         if len(prompt.body) > LARGE_BODY_BYTES and not (prompt.may_replay or prompt.by_text):
-            kept = without_prompt(prompt.body) if run.ids is not None else b""
+            kept = without_prompt(prompt.body) if run.ids is not None or self.rest is not None else b""
             self.asked = replace(self.asked, prompt=replace(prompt, body=kept))
         if self._client.phase is BLOCKED:
             self.client_paused()

@@ -43,7 +43,8 @@ class Replay:
         self.target = arrived.http.target
         prompt = asked.prompt
         self.body = prompt.body.replace(ASK_FOR_IDS, b"", 1) if prompt.hides_ids else prompt.body
-        self.request: Request = replace(asked.request, goes_on_after=failed.attempt)
+        # Not as a stream: the first that the client gets comes after all that it has, and tells nothing of the pace.
+        self.request: Request = replace(asked.request, goes_on_after=failed.attempt, streams=False)
         self._api = arrived.api
         self._hides_usage = prompt.hides_usage
 
@@ -80,6 +81,7 @@ class ByText(Replay):
             prompt_tokens=request.prompt_tokens + sent_tokens,
             max_output_tokens=max(0, request.max_output_tokens - sent_tokens),
             sent_tokens=sent_tokens,
+            streams=True,
         )
         self._sent_tokens = sent_tokens
 

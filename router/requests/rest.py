@@ -86,7 +86,7 @@ class Rest:
         self._tokens_left += joint.dropped_tokens
         self.body = self._api_rest.body(fields, ids, self._tokens_left)
         if self._stops:
-            included = fields.get("include_stop_str_in_output") is True
+            included = bool(fields.get("include_stop_str_in_output"))
             self.chunks.stops = StopStrings(self._stops, included=included, text=joint.text)
         self.chunks.tokens = ids.seen_tokens
         self.is_joined = True
@@ -145,10 +145,13 @@ def rest_of(
     ids.go_on(behind_all=bool(read_stops(fields.get("stop"))))
     try:
         tokens_left = api_rest.tokens_left(fields, ids, context_tokens)
-        if tokens_left is None:
-            return "how long it may become is not known"
-        if tokens_left <= 0:
-            return "it has as many tokens as it may have"
+    except msgspec.MsgspecError:  # its instance took no offence
+        return "how long it may become is no number"
+    if tokens_left is None:
+        return "how long it may become is not known"
+    if tokens_left <= 0:
+        return "it has as many tokens as it may have"
+    try:
         return Rest(
             asked,
             api_rest,
@@ -162,5 +165,3 @@ def rest_of(
         )
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return "its first chunk cannot be read"
-    except (TypeError, ValueError):  # its instance took no offence
-        return "how long it may become is no number"

@@ -82,6 +82,7 @@ class Running:
     __slots__ = (
         "_answer",
         "_carrier",
+        "_ids_refused",
         "_pool",
         "_quiet",
         "_refusal",
@@ -115,6 +116,7 @@ class Running:
         self._pool = pool
         self._rest = rest
         self.ids: TokenIds | None = None
+        self._ids_refused = False  # so it seems
         self._answer: Answer | None = None
         self._refusal = b""  # so much of an error's body has come
         self._seeker: StateSeeker | None = None  # while it is to be found what the instance keeps of its answer
@@ -247,7 +249,8 @@ class Running:
             self._give_up(failure_cause(head.status, aborted=False))
             return False
         asked = self._carrier.asked
-        if asked.prompt.hides_ids and self._pool.tells_ids and complete and names_ids(head.status, body):
+        asks_ids = asked.prompt.hides_ids and self._pool.tells_ids and not self._ids_refused
+        if asks_ids and complete and names_ids(head.status, body):
             self._ask_without_ids()
             return False
         last = self.dispatch.last and not asked.other_cores
@@ -268,9 +271,11 @@ class Running:
         return False
 
     def _ask_without_ids(self) -> None:
-        """Once more, as if it had not been asked for what the client did not ask for."""
+        """Once more, as if it had not been asked for what the client did not ask for: it may have refused something
+        else, in words that a client has chosen."""
         self.drop()
-        self._pool.tells_ids = False
+        self._ids_refused = True
+        self._refusal = b""
         self.body = self.body.replace(ASK_FOR_IDS, b"", 1)
         self._pool.run(self)
 
@@ -304,6 +309,8 @@ class Running:
                 head.status = error.status
             return AnswerAsEvents(rules, head.status, error)
         self.event_stream = head.event_stream
+        if self._ids_refused and head.status == OK_STATUS:
+            self._pool.tells_ids = False
         if head.encoded:
             return ENCODED
         if head.event_stream:

@@ -36,9 +36,9 @@ def events_page() -> str:
 
 TAIL = """
 `since`: when the instance came into the state, in Unix seconds. `continued`, `run_elsewhere`, `failed`: requests that
-the instance had when it was lost: streams that go on elsewhere, requests that run again elsewhere since their clients
-had nothing of an answer, and those that ended with an error. `exit_code`, `log_line`: of the server that ended, and the
-last line of its log. `away_s`: seconds from the loss to the return. `from`, `to`, `ready`, `members`: epochs, and how
-many instances of how many are ready. `replicas`, `start`, `drain`: how many are wanted, how many are started, and which
-are drained.
+the instance had when it was lost: streams that go on elsewhere or lacked nothing but their end, requests that run again
+elsewhere since their clients had nothing of an answer, and those that ended with an error. `exit_code`, `log_line`: of
+the server that ended, and the last line of its log. `away_s`: seconds from the loss to the return. `from`, `to`,
+`ready`, `members`: epochs, and how many instances of how many are ready. `replicas`, `start`, `drain`: how many are
+wanted, how many are started, and which are drained.
 """

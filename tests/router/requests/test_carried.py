@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from dualmap.router.requests.carried import TOGETHER_S, Carried
 from dualmap.scheduler import SchedulerConfig
 from dualmap.scheduler.fleet.member import MemberState
 from dualmap.scheduler.fleet.messages import CarriedRequests
@@ -82,3 +83,12 @@ async def test_a_stream_is_continued_from_the_instance_that_gave_some_of_it_alon
         told = {one.instance_id: (one.continued, one.run_elsewhere, one.failed) for one in carried(f)}
         assert told.pop(f"i{began}") == (1, 0, 0)
         assert list(told.values()) == [(0, 1, 0)], "the one that took the rest and gave nothing"
+
+
+def test_instances_that_come_and_go_for_ever_leave_nothing():
+    now = 0.0
+    carried = Carried({}, lambda: now)
+    for number in range(1000):
+        now += TOGETHER_S / 2
+        carried.note(f"pod-{number}", "r", begun=False)
+    assert len(carried._counts) <= 3

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from dualmap.router.observe.metrics import Continuation
+from dualmap.router.requests import answer_rest
 from dualmap.scheduler.events import FailureCause
 from tests.router.conftest import STREAM, Conversation, post
 from tests.router.requests.numbered_stream import (
@@ -23,6 +24,7 @@ from tests.router.requests.numbered_stream import (
     fails,
     hangs,
     last_error,
+    spelled,
     text,
     undisturbed,
     whole_text,
@@ -255,6 +257,16 @@ async def test_a_prompt_that_is_let_go_is_not_needed(fleet):
         assert numbered.asked[1]["temperature"] == 0.5
 
 
+async def test_tools_that_may_not_be_called_are_no_hindrance_however_many_and_often(fleet):
+    numbered = Numbered()
+    numbered.fail_at = {0: (3, dies), 1: (3, dies)}
+    tool = {"type": "function", "function": {"name": "f", "description": "x" * 100_000}}
+    body = STREAM | {"tools": [tool], "tool_choice": "none"}
+    async with fleet(*[numbered] * 3, about=ON, cards=CARDS) as f:
+        answer = await ask(await f.client(), "/v1/chat/completions", body, numbered)
+        assert text(answer) == whole_text(12)
+
+
 async def test_while_a_stream_waits_to_go_on_its_client_gets_comments(fleet):
     numbered = Numbered()
     numbered.fail_at = {0: (3, dies), 1: (0, hangs)}
@@ -326,4 +338,57 @@ async def test_an_answer_that_lacks_nothing_but_its_end_gets_it(fleet, behind, c
         assert answer.body == expected.body
         assert len(numbered.asked) == 1
         assert f.gateway.metrics.outcomes["ok"] == 1
+        assert f.gateway.metrics.output_tokens == 12
+        f.check_books_are_empty()
+        f.apply(f.member(1 - int(answer.headers["x-dualmap-instance"][1:])))
+        (carried,) = f.gateway.driver.carried.take_lost()
+        assert (carried.continued, carried.run_elsewhere, carried.failed) == (1, 0, 0)
+
+
+async def test_of_two_choices_the_end_of_one_is_not_that_of_the_answer(fleet):
+    async def cut(conversation: Conversation) -> None:
+        await conversation.begin_stream()
+        head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "tiny"}
+        for index, reason in ((0, None), (1, None), (0, "stop")):
+            choice = {"index": index, "delta": {"content": "a"}, "finish_reason": reason, "token_ids": [7]}
+            await conversation.send_event(spelled(head | {"choices": [choice], "prompt_token_ids": PROMPT}))
+        while numbered.seen() < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        conversation.reset()
+
+    numbered = Numbered()
+    async with fleet(cut, about=ON, cards=CARDS) as f:
+        body = STREAM | {"n": 2, "return_token_ids": True}
+        answer = await ask(await f.client(), "/v1/chat/completions", body, numbered)
+        assert last_error(answer)["message"].startswith("The instance failed before its answer was complete.")
+        assert f.gateway.metrics.outcomes["failed_stream"] == 1
+
+
+@pytest.mark.parametrize("most", ["10.0", 10.0, "10"])
+async def test_numbers_are_read_as_servers_read_them(fleet, most):
+    numbered = Numbered()
+    numbered.fail_at[0] = (3, dies)
+    async with fleet(numbered, numbered, about=ON, cards=CARDS) as f:
+        fields = {"max_tokens": 10, "max_completion_tokens": most, "min_tokens": most}
+        answer = await ask(await f.client(), "/v1/chat/completions", STREAM | fields, numbered)
+        assert text(answer) == whole_text(10)
+        assert (numbered.asked[1]["max_tokens"], numbered.asked[1]["min_tokens"]) == (7, 7)
+        f.check_books_are_empty()
+
+
+async def test_a_rest_that_is_no_events_is_not_kept_for_long(fleet, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(answer_rest, "MAX_EVENT_BYTES", 4096)
+
+    async def floods(conversation: Conversation) -> None:
+        for _ in range(9):
+            await conversation.send(b"400\r\n%b\r\n" % (b"x" * 1024))
+        await conversation.closed_by_gateway()
+
+    numbered = Numbered()
+    numbered.fail_at = {0: (3, dies), 1: (0, floods)}
+    expected = await undisturbed(fleet, *WAYS["completions"])
+    async with fleet(*[numbered] * 3, about=ON, cards=CARDS) as f:
+        answer = await ask(await f.client(), *WAYS["completions"], numbered)
+        assert answer.body == expected.body
+        assert len(numbered.asked) == 3
         f.check_books_are_empty()

@@ -9,6 +9,8 @@ import pytest
 from dualmap.router.observe.metrics import Continuation
 from dualmap.router.requests import answer_replay
 from dualmap.scheduler.events import FailureCause
+from dualmap.scheduler.instance.pace import PrefillSpeed
+from dualmap.scheduler.instance.token_pace import TokenPace
 from tests.router.conftest import STREAM, Answer, Conversation, Fleet
 
 PATH = "/v1/chat/completions"
@@ -223,3 +225,14 @@ async def test_usage_that_the_client_did_not_ask_for_stays_hidden(fleet):
     async with fleet(instances, instances, about=ON) as f:
         assert told(await ask(f, body))[2] == ["assistant", (0, "stop"), "[DONE]"]
         assert f.gateway.metrics.prompt_tokens == USAGE["prompt_tokens"]
+
+
+async def test_what_is_made_again_tells_nothing_of_the_pace(fleet, monkeypatch: pytest.MonkeyPatch):
+    """Its first piece that is new comes after all that the client had."""
+    told: list[type] = []
+    for pace in (PrefillSpeed, TokenPace):
+        monkeypatch.setattr(pace, "observe", lambda self, *_: told.append(type(self)))
+    instances = Instances(5)
+    async with fleet(instances, instances, about=ON) as f:
+        await ask(f)
+        assert told == [PrefillSpeed], "by the first answer alone"
