@@ -164,6 +164,6 @@ def _without(event: bytes, mark: bytes) -> tuple[bytes, bytes]:
     """The ids that stand behind the mark, and the event without them."""
     start = event.find(mark)
     end = event.find(b"]", start)
-    if start < 0 or end < 0:
+    if start < 0 or end < 0 or event.find(b"[", start + len(mark), end) >= 0:  # lists of lists stay where they are
         return b"", event
     return event[start + len(mark) : end], b"%b%b%b" % (event[: start + len(mark) - 1], HIDDEN, event[end + 1 :])

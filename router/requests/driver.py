@@ -13,7 +13,7 @@ from dualmap.router.http.openai_errors import HttpError, failed, rejected, stopp
 from dualmap.router.observe.metrics import REJECTIONS, Continuation, GatewayMetrics, Outcome
 from dualmap.router.requests.admission import Admission, NotAdmittedError
 from dualmap.router.requests.answer_spool import SpoolRoom
-from dualmap.router.requests.carried import BEGUN_PHASES, NOT_ITS_END, Carried
+from dualmap.router.requests.carried import NOT_ITS_END, Carried
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven, Run
 from dualmap.router.requests.instance_connections import InstanceConnections
@@ -203,7 +203,7 @@ class RequestDriver:
 
     def attempt_failed(self, driven: Driven, run: Run, cause: FailureCause) -> None:
         self._metrics.failures[cause] += 1
-        begun, instance_id = driven.phase in BEGUN_PHASES, run.dispatch.instance_id
+        begun, instance_id = driven.phase is ANSWERING, run.dispatch.instance_id
         event = RequestFailed(driven.arrived.id, run.dispatch.attempt, run.sent_pieces, cause=cause)
         self.handle(event, driven.asked.core)
         if cause not in NOT_ITS_END:

@@ -116,13 +116,12 @@ class Exchange:
     def keep_open(self, now: float, heartbeat_s: float) -> None:
         if now - self._kept_at < heartbeat_s or self.phase is ANSWERING or not self.asked.prompt.read.stream:
             return
-        if self.phase is HALTED:
-            self._kept_at = now
-            self._writer.comment()
-            return
-        if self._client.phase is BLOCKED or not self.rules.heartbeats:
+        if self._client.phase is BLOCKED or not (self.phase is HALTED or self.rules.heartbeats):
             return
         self._kept_at = now
+        if self.phase is HALTED:
+            self._writer.comment()
+            return
         self._writer.keep_open(self.asked.answer_lines)
 
     def complete(self) -> bool:

@@ -1,6 +1,7 @@
 """Streams whose instance fails them in mid-answer: another one goes on, and the client sees one answer."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -280,6 +281,33 @@ async def test_while_a_stream_waits_to_go_on_its_client_gets_comments(fleet):
         client.leave()
         await f.until(lambda: not f.gateway.driver.exchanges)
         f.check_books_are_empty()
+
+
+async def test_a_client_who_takes_nothing_is_sent_no_comments(fleet):
+    numbered = Numbered()
+    numbered.fail_at = {0: (3, dies), 1: (0, hangs)}
+    async with fleet(numbered, numbered, about=ON | {"heartbeat_s": 0.001}, cards=CARDS) as f:
+        client = await f.client()
+        await client.send(post(*WAYS["chat"]))
+        await f.until(lambda: len(numbered.asked) == 2)
+        (connection,) = f.gateway.service.clients
+        connection.pause_writing()  # as the transport does when its buffer is full
+        (exchange,) = f.gateway.driver.exchanges.values()
+        sent: list[bytes] = []
+        exchange._writer._write = sent.append
+        looked: list[float] = []
+        driver = f.gateway.driver
+        sweep = driver.sweep
+
+        def noted(now: float, *others: Any) -> None:
+            sweep(now, *others)
+            looked.append(now)
+
+        driver.sweep = noted
+        await f.until(lambda: len(looked) > 5)
+        assert not sent
+        connection.resume_writing()
+        await f.until(lambda: bool(sent))
 
 
 ENDS = {"finish": ('"finish_reason":"stop"', 13), "usage": ('"choices":[]', 14), "done": ("[DONE]", 15)}

@@ -17,6 +17,7 @@ from tests.router.requests.numbered_stream import (
     PROMPT,
     WAYS,
     Numbered,
+    ask,
     last_error,
     spelled,
     text,
@@ -104,6 +105,7 @@ UNKNOWN = {
     "the last text without ids": [*TOKENS[:2], token(2, False)],
     "a text with empty ids": [TOKENS[0], token(1, []), TOKENS[2]],
     "ids that are strings": [token(number, [str(FIRST_ID + number)]) for number in range(3)],
+    "ids in lists": [token(number, [[FIRST_ID + number]]) for number in range(3)],
     "ids that are no whole numbers": [token(number, [FIRST_ID + number + 0.5]) for number in range(3)],
 }
 
@@ -230,3 +232,13 @@ async def test_a_server_that_refuses_to_tell_ids_is_asked_without(fleet, status,
             answer = await (await f.client()).post(PATH, STREAM)
             assert (answer.status, text(answer)) == (200, whole_text(12))
         assert len(f.instances[0].received) == 3, "not asked again"
+
+
+async def test_an_instance_that_is_lost_has_not_failed_an_answer_that_lacked_its_end_alone(fleet):
+    server = Server(*FINISHED)
+    async with fleet(server, server, about=ON, cards=CARDS) as f:
+        answer = await ask(await f.client(), PATH, STREAM, server.numbered)
+        assert text(answer) == whole_text(12)
+        place = int(answer.headers["x-dualmap-instance"][1:])
+        f.apply(f.member(1 - place, model_cards=CARDS))
+        assert [told.failed for told in f.gateway.driver.carried.take_lost()] in ([], [0])
