@@ -9,6 +9,7 @@ import msgspec
 
 from dualmap.router.apis.stop_strings import read_stops
 from dualmap.router.apis.token_ids import TokenIds
+from dualmap.router.apis.whole_number import whole_number
 
 TARGET = b"/v1/completions"
 
@@ -104,13 +105,13 @@ class RestByIds(msgspec.Struct, frozen=True, gc=False):
     def tokens_left(self, fields: Mapping[str, Any], ids: TokenIds, context_tokens: int) -> int | None:
         """How many tokens the answer may still have; None where that is not known. context_tokens: the longest prompt
         and answer that instances take; 0: not known. Raises msgspec.MsgspecError where the request says no number."""
-        _whole_number(fields.get("min_tokens") or 0)
+        whole_number(fields.get("min_tokens") or 0)
         most = next((fields[name] for name in self.most if fields.get(name) is not None), self.unnamed)
         room = context_tokens - ids.prompt_tokens if context_tokens else None
         if most is None or room is None:
-            whole = room if most is None else _whole_number(most)
+            whole = room if most is None else whole_number(most)
         else:
-            whole = min(_whole_number(most), room)
+            whole = min(whole_number(most), room)
         return None if whole is None else whole - ids.seen_tokens
 
     def body(self, fields: Mapping[str, Any], ids: TokenIds, tokens_left: int) -> bytes:
@@ -122,18 +123,13 @@ class RestByIds(msgspec.Struct, frozen=True, gc=False):
         if read_stops(fields.get("stop")):
             asked["stream_interval"] = 1  # so that the token is known that completes one: the last that counts
         if least := fields.get("min_tokens"):
-            asked["min_tokens"] = max(0, _whole_number(least) - ids.seen_tokens)
+            asked["min_tokens"] = max(0, whole_number(least) - ids.seen_tokens)
         return b'{"prompt":[%b],%b' % (b",".join((ids.prompt, *ids.seen)), msgspec.json.encode(asked)[1:])
 
     def _has_logprobs(self, fields: Mapping[str, Any]) -> bool:
         """A completion with `logprobs: 0` has those of its tokens; a chat's is true or false."""
         logprobs = fields.get("logprobs")
         return logprobs is not None and logprobs is not False
-
-
-def _whole_number(value: Any) -> int:
-    """As pydantic takes it: 16, 16.0 and "16.0" are one. Raises msgspec.MsgspecError."""
-    return msgspec.convert(value, int, strict=False)
 
 
 def without_prompt(body: bytes) -> bytes:

@@ -115,7 +115,7 @@ def replay_of(
         return None
     try:
         found = api.by_text(msgspec.json.decode(prompt.body), whole_events(b"".join(record.events)))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if found is None:
         return None

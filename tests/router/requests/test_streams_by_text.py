@@ -103,6 +103,8 @@ NEVER: dict[str, tuple[dict[str, Any], Any]] = {
     "a call of a tool": ({}, (CALL,)),
     "reasoning": ({}, ({"reasoning": "hm"},)),
     "as many tokens as it may have": ({"max_tokens": 3}, ()),
+    "as many as a number says that has a point": ({"max_tokens": "3.0"}, ()),
+    "no number of tokens": ({"max_tokens": "many"}, ()),
 }
 
 
