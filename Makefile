@@ -59,7 +59,7 @@ test-envoy: $(STAMP)  ## every test with a real Envoy in front
 	$(BIN)/pytest tests/router/envoy -m envoy $(ARGS)
 
 test-browser: $(STAMP)  ## the live page in a headless Chromium, where there is one
-	$(BIN)/pytest tests/router/observe -m browser $(ARGS)
+	$(BIN)/pytest tests/router -m browser $(ARGS)
 
 clients: $(CLIENTS_STAMP)  ## clients that others wrote, in an environment of their own
 

@@ -8,7 +8,7 @@ TESTS = Path(__file__).parent
 FOLDERS = {
     "vllm": "tests/vllm",
     "envoy": "tests/router/envoy",
-    "browser": "tests/router/observe",
+    "browser": "tests/router",
     "clients": "tests/clients",
 }
 

@@ -15,6 +15,7 @@ LOG_END_BYTES = 16_384  # of the log of a server that ended, in which an error i
 LISTENING = re.compile(r"listening on http://\[?([^/\s\]]+)\]?:(\d+)")
 LOG_LINES_SHOWN = 6  # of the end of the server's log, in the error when a start fails
 ERROR_LINE = re.compile(r"(?:^|\s)(\w+(?:Error|Exception): .+)")  # the first is the cause, the last ones its effects
+EXIT = re.compile(r"exit (-?\d+)\n")  # the last word of the keeper
 KEEPER_KILLED = -9
 
 
@@ -62,7 +63,13 @@ class ServerProcess:
         log = self._log_path.open("ab", buffering=0)
         self._log_start = log.tell()
         keeper = subprocess.Popen(  # noqa: ASYNC220, forks once per server start
-            keeper_command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=self._env
+            keeper_command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            encoding="utf-8",
+            errors="replace",  # a server may write what it likes
+            env=self._env,
         )
         assert keeper.stdout is not None
         self._stdin = keeper.stdin
@@ -138,8 +145,8 @@ class ServerProcess:
                     self.pid = int(line.split()[1])
                     if self.port:
                         loop.call_soon_threadsafe(self._known.set)
-                elif line.startswith("exit "):
-                    code = int(line.split()[1])
+                elif match := EXIT.fullmatch(line):
+                    code = int(match[1])
                 else:
                     with suppress(OSError):
                         log.write(line.encode())

@@ -25,6 +25,7 @@ from dualmap.router.apis.stream_event import (
 from dualmap.router.http.openai_errors import HttpError, error_events
 
 DONE = b"data: [DONE]\n\n"
+DONE_DATA = b"[DONE]"
 NOTHING = (b"null", b'""', b"{}", b"")
 # vLLM: its server shuts down, as no client asked for it; it could not run the request, as another one may.
 OWN_ENDINGS = ("abort", "error")

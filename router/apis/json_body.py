@@ -122,10 +122,11 @@ def ids_of(fields: CommonBody) -> WishForIds:
     """What the client says of the token ids of its answer."""
     if not fields.stream:
         return UNWANTED
-    if fields.return_token_ids is not msgspec.UNSET:
-        return ASKED if fields.return_token_ids is True else UNWANTED
-    one = fields.n is None or fields.n == 1
-    return UNASKED if one and not fields.echo and not fields.use_beam_search else UNWANTED
+    if not (fields.n is None or fields.n == 1) or fields.echo or fields.use_beam_search:
+        return UNWANTED  # not one answer after the prompt
+    if fields.return_token_ids is msgspec.UNSET:
+        return UNASKED
+    return ASKED if fields.return_token_ids is True else UNWANTED
 
 
 def repeats(fields: CommonBody) -> bool:

@@ -9,6 +9,7 @@ import msgspec
 
 from dualmap.router.apis.stop_strings import read_stops
 from dualmap.router.apis.token_ids import TokenIds
+from dualmap.router.apis.whole_number import whole_number
 
 TARGET = b"/v1/completions"
 
@@ -79,11 +80,12 @@ class RestByIds(msgspec.Struct, frozen=True, gc=False):
     def hindrance(self, fields: Mapping[str, Any], ids: TokenIds) -> str:
         """Why another instance cannot go on with the answer exactly; empty where one can. fields: of the request."""
         stops = read_stops(fields.get("stop"))
-        if not ids.prompt:
+        if not ids.known:
             return "its instance does not tell token ids"
         if not (ids.hides or ids.all_seen or stops or self.parsed(fields, ids)):
             return "the client has ids of tokens whose text it has not"
-        if stops and (fields.get("min_tokens") or not ids.hides):
+        included = fields.get("include_stop_str_in_output") or False
+        if stops and (fields.get("min_tokens") or not ids.hides or included not in (False, True)):
             return "it has stop strings"
         if (fields.get("n") or 1) != 1:
             return "it has several choices"
@@ -104,17 +106,18 @@ class RestByIds(msgspec.Struct, frozen=True, gc=False):
 
     def tokens_left(self, fields: Mapping[str, Any], ids: TokenIds, context_tokens: int) -> int | None:
         """How many tokens the answer may still have; None where that is not known. context_tokens: the longest prompt
-        and answer that instances take; 0: not known."""
+        and answer that instances take; 0: not known. Raises msgspec.MsgspecError where the request says no number."""
+        whole_number(fields.get("min_tokens") or 0)
         most = next((fields[name] for name in self.most if fields.get(name) is not None), self.unnamed)
         room = context_tokens - ids.prompt_tokens if context_tokens else None
         if most is None or room is None:
-            whole = room if most is None else int(most)
+            whole = room if most is None else whole_number(most)
         else:
-            whole = min(int(most), room)
+            whole = min(whole_number(most), room)
         return None if whole is None else whole - ids.seen_tokens
 
     def body(self, fields: Mapping[str, Any], ids: TokenIds, tokens_left: int) -> bytes:
-        """Of the request for the rest."""
+        """Of the request for the rest. See tokens_left."""
         asked = {name: value for name, value in fields.items() if name not in _LEFT_OUT and name != "prompt"}
         asked["max_tokens"] = tokens_left
         asked["stream"] = asked["return_token_ids"] = True
@@ -122,7 +125,7 @@ class RestByIds(msgspec.Struct, frozen=True, gc=False):
         if read_stops(fields.get("stop")):
             asked["stream_interval"] = 1  # so that the token is known that completes one: the last that counts
         if least := fields.get("min_tokens"):
-            asked["min_tokens"] = max(0, int(least) - ids.seen_tokens)
+            asked["min_tokens"] = max(0, whole_number(least) - ids.seen_tokens)
         return b'{"prompt":[%b],%b' % (b",".join((ids.prompt, *ids.seen)), msgspec.json.encode(asked)[1:])
 
     def _has_logprobs(self, fields: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ import msgspec
 
 from dualmap.router.apis.chunk_stream import DONE
 from dualmap.router.apis.stream_event import read_event
+from dualmap.router.apis.whole_number import whole_number
 
 _NEVER = (
     *("logprobs", "top_logprobs", "structured_outputs", "structural_tag", "guided_json", "guided_regex"),
@@ -19,8 +20,8 @@ _TEXT_FORMAT = "text"
 
 def chat_by_text(fields: Mapping[str, Any], events: Sequence[bytes]) -> tuple[dict[str, Any], int] | None:
     """The fields of the request for the rest, and how many tokens the client has, about; None where the rest would not
-    be that of the same answer. fields: of the request. events: that the client has. Raises ValueError, KeyError,
-    TypeError, AttributeError for what is no chat or no chunk of one."""
+    be that of the same answer. fields: of the request. events: that the client has. Raises msgspec.MsgspecError,
+    ValueError, KeyError, TypeError, AttributeError for what is no chat or no chunk of one."""
     response_format = fields.get("response_format")
     if response_format and response_format.get("type") != _TEXT_FORMAT:
         return None
@@ -48,9 +49,9 @@ def chat_by_text(fields: Mapping[str, Any], events: Sequence[bytes]) -> tuple[di
     asked |= {"add_generation_prompt": False, "continue_final_message": True}
     for name in _MOST:
         if fields.get(name) is not None:
-            asked[name] = int(fields[name]) - tokens
+            asked[name] = whole_number(fields[name]) - tokens
             if asked[name] < 1:
                 return None
     if fields.get("min_tokens"):
-        asked["min_tokens"] = max(0, int(fields["min_tokens"]) - tokens)
+        asked["min_tokens"] = max(0, whole_number(fields["min_tokens"]) - tokens)
     return asked, tokens

@@ -52,18 +52,22 @@ class RestChunks:
         self.wants_usage = wants_usage or begun.usage is not None
         self.wants_usages = wants_usages or begun.usage is not None
         self.tokens = ids.seen_tokens
+        self._told_tokens = 0  # of the rest, by their ids
 
     def piece(self, event: bytes) -> bytes:
         """A chunk with some of the answer, as the client gets it. Raises msgspec.MsgspecError."""
         chunk = msgspec.json.decode(read_event(event)[1], type=_Chunk)
         choice = chunk.choices[0]
-        ids = bytes(choice.token_ids)[1:-1] if choice.token_ids != b"null" else b""
+        told = bytes(choice.token_ids)
+        ids = told[1:-1] if told.startswith(b"[") else b""
         self._ids.add(ids, bool(choice.text))
         if self.stops is not None:
             choice.text, stop = self.stops.feed(choice.text, last=choice.finish_reason is not None)
             if stop is not None:
                 choice.finish_reason, choice.stop_reason, self.is_stopped = "stop", stop, True
-        self.tokens += ids.count(b",") + 1 if ids else 0
+        tokens = ids.count(b",") + 1 if ids else 0
+        self.tokens += tokens
+        self._told_tokens += tokens
         is_chat = self._begun.object == _CHAT
         shown: dict[str, Any] = {"index": 0}
         shown |= {"delta": {"content": choice.text}} if is_chat else {"text": choice.text}
@@ -87,6 +91,11 @@ class RestChunks:
         more: dict[str, Any] = {"choices": [], "usage": self._usage()}
         if event:
             chunk = msgspec.json.decode(read_event(event)[1], type=_Chunk)
+            made = chunk.usage.get("completion_tokens") if chunk.usage else None
+            if isinstance(made, int) and not self._ids.known:
+                self.tokens += made - self._told_tokens
+                self._told_tokens = made
+                more["usage"] = self._usage()
             if chunk.system_fingerprint is not None:
                 more["system_fingerprint"] = chunk.system_fingerprint
         whole = self._event(more)

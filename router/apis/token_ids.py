@@ -19,6 +19,9 @@ _NO_FINISH = b'"finish_reason":null'
 _REASONING = re.compile(rb'"reasoning(?:_content)?":"[^"]')
 _CALLS = b'"tool_calls":[{'
 _ID = re.compile(rb"\d+")
+_PROMPT = re.compile(rb"\d+(?:,\d+)*")
+_ANSWER = re.compile(rb"(?:\d+(?:,\d+)*\])*")
+_UNKNOWN = b"?]"  # in place of the ids of a text that came without
 _QUOTE = ord('"')
 
 
@@ -82,6 +85,11 @@ class TokenIds:
         return self.seen_bytes == len(self.answer)
 
     @property
+    def known(self) -> bool:
+        """Whether they are all there, and ids: a server may tell none with some text, or tell something else."""
+        return _PROMPT.fullmatch(self.prompt) is not None and _ANSWER.fullmatch(self.answer) is not None
+
+    @property
     def one_by_one(self) -> bool:
         """Whether the last text that the client has ends with its last token, since one token came with it. Of several,
         the last ones may be part of a character."""
@@ -117,6 +125,8 @@ class TokenIds:
         """A chunk has come with these ids. text: and with text that the client gets."""
         if ids:
             self.answer += ids + b"]"
+        elif text:
+            self.answer += _UNKNOWN
         if text:
             self.seen_bytes = self._added_bytes = len(self.answer)
 
@@ -170,6 +180,6 @@ def _without(event: bytes, mark: bytes) -> tuple[bytes, bytes]:
     """The ids that stand behind the mark, and the event without them."""
     start = event.find(mark)
     end = event.find(b"]", start)
-    if start < 0 or end < 0:
+    if start < 0 or end < 0 or event.find(b"[", start + len(mark), end) >= 0:  # lists of lists stay where they are
         return b"", event
     return event[start + len(mark) : end], b"%b%b%b" % (event[: start + len(mark) - 1], HIDDEN, event[end + 1 :])

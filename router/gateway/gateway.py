@@ -138,6 +138,8 @@ class Gateway:
         from dualmap.router.envoy.picker_front import PickerFront  # not needed elsewhere, and large
 
         tls = None if self._tls is None else self._tls.pem()
+        self.driver.max_continuations = 0
+        self.admission.change_no_body()
         self.front = PickerFront(self.driver, self.admission, self._limits, self._clock, self._alternatives, tls)
 
     # Lifecycle.

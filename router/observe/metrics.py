@@ -4,6 +4,7 @@ core's own numbers are put together when they are scraped."""
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from itertools import product
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -198,8 +199,8 @@ def _continuations(counts: Mapping[tuple[FailureCause, Continuation], int]) -> M
         "Streams that an instance failed in mid-answer, by why and by whether another one has gone on with them.",
         labels=["cause", "outcome"],
     )
-    for (cause, outcome), count in counts.items():
-        family.add_metric([cause.value, outcome.value], count)
+    for cause, outcome in product(FailureCause, Continuation):  # from 0 on, so that the first one is an increase
+        family.add_metric([cause.value, outcome.value], counts.get((cause, outcome), 0))
     return family
 
 

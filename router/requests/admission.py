@@ -63,6 +63,10 @@ class Admission:
         self._ask_for_ids = ask_for_ids
         self.by_text = False
 
+    def change_no_body(self) -> None:
+        """A proxy sends the bodies, as they came: nothing can be asked for in them."""
+        self._ask_for_usage = self._ask_for_ids = self.by_text = False
+
     def set_aliases(self, aliases: Mapping[str, str]) -> None:
         """Names that clients use from now on, and what instances call the models."""
         self._aliases = aliases

@@ -6,6 +6,7 @@ Text of an answer never passes for one of these: the quotes inside JSON strings 
 
 import re
 from enum import Enum, auto
+from typing import Protocol
 
 from dualmap.router.apis.stream_event import ABORTED, EMPTY, ERROR, PIECE, USAGE, Meaning, StreamError, is_comment
 from dualmap.router.apis.stream_rules import StreamRules
@@ -26,6 +27,20 @@ class Notice(Enum):
 
 
 FAILED, NOTHING_OF_IT = Notice
+
+
+class Answer(Protocol):
+    """What of an answer's body can go to the client, and when. See AnswerEvents."""
+
+    notice: Notice | None
+
+    @property
+    def error(self) -> StreamError | None: ...
+
+    @property
+    def usage_event(self) -> bytes: ...
+
+    def feed(self, body: bytes, complete: bool) -> bytes: ...
 
 
 class AnswerEvents:

@@ -21,16 +21,18 @@ class HeldAnswer:
     """notice: FAILED: the instance aborted it. spool: has what follows the piece that was relayed, once the answer is
     complete."""
 
-    __slots__ = ("_bytes", "_pieces", "_room", "_rules", "notice", "spool")
+    __slots__ = ("_bytes", "_pieces", "_room", "_rules", "_whole_bytes", "notice", "spool")
     error: StreamError | None = None
 
-    def __init__(self, rules: StreamRules, room: SpoolRoom) -> None:
+    def __init__(self, rules: StreamRules, room: SpoolRoom, whole_bytes: int = 0) -> None:
+        """whole_bytes: that it will have; 0: not known."""
         self.notice: Notice | None = None
         self.spool: Spool | None = None
         self._rules = rules
         self._room = room
         self._pieces: list[bytes] | None = []  # None: it is too long to be held
         self._bytes = 0
+        self._whole_bytes = whole_bytes
 
     @property
     def usage_event(self) -> bytes:
@@ -55,7 +57,7 @@ class HeldAnswer:
 
     def _feed_spool(self, body: bytes, complete: bool, held: list[bytes]) -> bytes:
         """held: what is not on disk yet."""
-        if self.spool is None and (spool := self._room.spool(held)) is not None:
+        if self.spool is None and (spool := self._room.spool(held, self._whole_bytes)) is not None:
             self.spool = spool
             held.clear()
         if self.spool is None or not self.spool.add(body):
@@ -126,4 +128,4 @@ def plain_answer(head: AnswerHead, rules: StreamRules, room: SpoolRoom) -> HeldA
     length = head.content_length
     is_short = length is not None and length <= MAX_HELD_BYTES
     may_be_long = head.json and (length is None or room.has(length))
-    return HeldAnswer(rules, room) if is_short or may_be_long else PASSED
+    return HeldAnswer(rules, room, length or 0) if is_short or may_be_long else PASSED

@@ -6,7 +6,7 @@ import re
 from dualmap.router.apis.replayed import DiffersError, Replayed
 from dualmap.router.apis.stream_event import ABORTED, EMPTY, ERROR, USAGE, StreamError, is_comment
 from dualmap.router.apis.stream_rules import StreamRules
-from dualmap.router.apis.token_ids import TokenIds
+from dualmap.router.apis.token_ids import MAX_EVENT_BYTES, TokenIds
 from dualmap.router.requests.answer_events import FAILED, AnswerEvents, Notice
 
 # Of what the client has: about two thousand tokens. To make more of them again takes an instance longer than a client
@@ -83,7 +83,7 @@ class AnswerReplay:
         events = whole_events(body)
         self._held = body[sum(map(len, events)) :]
         shown = b"".join(self._shown(event) for event in events)
-        if complete and not self._replayed.is_over:
+        if (complete and not self._replayed.is_over) or len(self._held) > MAX_EVENT_BYTES:
             self.notice = FAILED
         if shown:
             self.record.add(shown)

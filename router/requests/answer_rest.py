@@ -4,10 +4,11 @@ import re
 
 import msgspec
 
-from dualmap.router.apis.chunk_stream import DONE
+from dualmap.router.apis.chunk_stream import DONE, DONE_DATA
 from dualmap.router.apis.rest_chunks import RestChunks
-from dualmap.router.apis.stream_event import ABORTED, ERROR, PIECE, USAGE, StreamError, is_comment
+from dualmap.router.apis.stream_event import ABORTED, ERROR, PIECE, USAGE, StreamError, is_comment, read_event
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
+from dualmap.router.apis.token_ids import MAX_EVENT_BYTES
 from dualmap.router.apis.usage import Usage, peek_usage
 from dualmap.router.requests.answer_events import FAILED, Notice
 
@@ -44,14 +45,14 @@ class AnswerRest:
                     self.usage_event, usage = self._chunks.usage()
                     shown += (usage, DONE)
         self._held = body[start:]
-        if complete and not self._chunks.finished:
+        if (complete and not self._chunks.finished) or len(self._held) > MAX_EVENT_BYTES:
             self.notice = FAILED
         return b"".join(shown)
 
     def _shown(self, event: bytes) -> bytes:
         """Nothing of an event with which the answer fails."""
-        if event == DONE:
-            return event if self._chunks.finished else b""
+        if read_event(event)[1] == DONE_DATA:
+            return DONE if self._chunks.finished else b""
         meaning = CHUNK_STREAM.meaning(event)
         try:
             if meaning is USAGE:

@@ -23,12 +23,14 @@ class SpoolRoom:
     def has(self, size_bytes: int) -> bool:
         return self.used_bytes + size_bytes <= self._most_bytes()
 
-    def spool(self, pieces: Sequence[bytes]) -> "Spool | None":
-        """Begin one with these pieces; None where there is no room, or no place for files."""
-        if not self.has(sum(map(len, pieces))):
+    def spool(self, pieces: Sequence[bytes], whole_bytes: int) -> "Spool | None":
+        """Begin one with these pieces; None where there is no room, or no place for files. whole_bytes: that it will
+        have, and has room for from now on; 0: not known."""
+        room_bytes = max(whole_bytes, sum(map(len, pieces)))
+        if not self.has(room_bytes):
             return None
         try:
-            spool = Spool(self)
+            spool = Spool(self, room_bytes)
         except OSError:
             return None
         if all(map(spool.add, pieces)):
@@ -40,18 +42,21 @@ class SpoolRoom:
 class Spool:
     """The file has no name, and is gone with this process. size_bytes: of what was added."""
 
-    __slots__ = ("_file", "_read_bytes", "_room", "size_bytes")
+    __slots__ = ("_file", "_read_bytes", "_room", "_taken_bytes", "size_bytes")
 
-    def __init__(self, room: SpoolRoom) -> None:
-        """Raises OSError."""
+    def __init__(self, room: SpoolRoom, taken_bytes: int) -> None:
+        """taken_bytes: of the room, to begin with. Raises OSError."""
         self._file = TemporaryFile(buffering=0)  # noqa: SIM115
         self._room = room
+        self._taken_bytes = taken_bytes
+        room.used_bytes += taken_bytes
         self._read_bytes = 0
         self.size_bytes = 0
 
     def add(self, piece: bytes) -> bool:
         """Returns whether there was room for the whole piece: nothing of it is kept if not."""
-        if not self._room.has(len(piece)):
+        more_bytes = max(0, self.size_bytes + len(piece) - self._taken_bytes)
+        if more_bytes and not self._room.has(more_bytes):
             return False
         left = memoryview(piece)
         try:
@@ -60,7 +65,8 @@ class Spool:
         except OSError:  # the disk is full
             return False
         self.size_bytes += len(piece)
-        self._room.used_bytes += len(piece)
+        self._taken_bytes += more_bytes
+        self._room.used_bytes += more_bytes
         return True
 
     def whole(self) -> bytes:
@@ -85,7 +91,7 @@ class Spool:
     def close(self) -> None:
         """Give its room back; once."""
         self._file.close()
-        self._room.used_bytes -= self.size_bytes
+        self._room.used_bytes -= self._taken_bytes
 
 
 class SpoolFeed:

@@ -8,6 +8,7 @@ from dualmap.scheduler.events import FailureCause
 
 ENGINE_FAILED_STATUS = 500  # vLLM: its engine is dead, or it shuts down
 BAD_REQUEST_STATUS = 400
+NOT_UNDERSTOOD = (BAD_REQUEST_STATUS, 422)  # the latter of servers that take no fields but their own
 TOO_LONG_WORDS = (b"maximum context length", b"max_model_len")  # vLLM's, in all that it says of it
 UNAUTHORIZED_STATUS = 401
 NOT_FOUND_STATUS = 404
@@ -22,6 +23,8 @@ NO_ANSWERS = {
     504: FailureCause.BROKEN,  # a proxy before the instance waits no longer
     SWITCHING_STATUS: FailureCause.BROKEN,
 }
+_FINISHED = re.compile(rb'"finish_reason": ?"')
+_DONE = re.compile(rb"data: ?\[DONE\]\r?\n")
 TOLD_AT_LAST = (ENGINE_FAILED_STATUS, OVERLOADED_STATUS)
 REDIRECTS = range(300, 400)
 CLIENT_ERRORS = range(400, 500)
@@ -73,7 +76,18 @@ def says_no_model(status: int, body: bytes) -> bool:
 
 def names_ids(status: int, body: bytes) -> bool:
     """Whether an instance refuses a request since it is asked for token ids."""
-    return status == BAD_REQUEST_STATUS and b"return_token_ids" in body
+    return status in NOT_UNDERSTOOD and b"return_token_ids" in body
+
+
+def has_end(tail: bytes) -> bool:
+    """Whether a stream of chunks says that it is over. A proxy, or a server that ends its answers by closing, may end
+    one in midst of it as if it were whole."""
+    return _DONE.search(tail) is not None or _FINISHED.search(tail) is not None
+
+
+def lacks_done(tail: bytes) -> bool:
+    """Whether a stream that has its end lacks the last event."""
+    return _DONE.search(tail) is None
 
 
 def error_cause(status: int) -> FailureCause:

@@ -86,9 +86,10 @@ class AnswerWriter:
         pieces.append(b"%x\r\n%b\r\n" % (len(COMMENT), COMMENT) if self._chunked else COMMENT)
         self._write(b"".join(pieces))
 
-    def comment(self) -> None:
-        """Write a comment between two events of a stream that has begun."""
-        self._write(b"%x\r\n%b\r\n" % (len(COMMENT), COMMENT) if self._chunked else COMMENT)
+    def comment(self, comment: bytes = COMMENT) -> None:
+        """Write a comment between two events of a stream that has begun. It is none of the tail, which says how the
+        answer ended."""
+        self._write(b"%x\r\n%b\r\n" % (len(comment), comment) if self._chunked else comment)
 
     def _end_of_head(self, lines: bytes) -> bytes:
         close = b"connection: close\r\n" if self._http.close else b""

@@ -4,14 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dualmap.router.requests.driven import Driven
-from dualmap.router.requests.phase import ANSWERING, HALTED
+from dualmap.router.requests.phase import ANSWERING
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.events import FailureCause, InstanceDraining, InstanceJoined
 from dualmap.scheduler.fleet.membership_events import MembershipEvent
 from dualmap.scheduler.fleet.messages import CarriedRequests
 
 TOGETHER_S = 60.0  # what failed longer before the loss than this does not belong to it
-BEGUN_PHASES = (ANSWERING, HALTED)
 NOT_ITS_END = (FailureCause.NOT_HERE, FailureCause.TOO_LONG, FailureCause.UNAUTHORIZED, FailureCause.REFUSED)
 
 
@@ -30,12 +29,22 @@ class Carried:
         self._clock = clock
         self._counts: dict[str, _Counts] = {}  # by instance
         self._lost: list[CarriedRequests] = []
+        self._whole: set[str] = set()
+
+    def ended_whole(self, request_id: str) -> None:
+        """The attempt that is about to be noted failed when its client had the answer."""
+        self._whole.add(request_id)
 
     def note(self, instance_id: str, request_id: str, begun: bool) -> None:
-        """An attempt there has failed, and what comes of it is decided. begun: the client has some of the answer."""
+        """An attempt there has failed, and what comes of it is decided. begun: it gave the client some of the
+        answer."""
+        if request_id in self._whole:
+            self._whole.discard(request_id)
+            return
         now = self._clock()
         counts = self._counts.get(instance_id)
         if counts is None or now - counts.at > TOGETHER_S:
+            self._counts = {i: known for i, known in self._counts.items() if now - known.at <= TOGETHER_S}
             counts = self._counts[instance_id] = _Counts(now)
         counts.at = now
         if request_id not in self._exchanges:
@@ -46,8 +55,8 @@ class Carried:
             counts.run_elsewhere += 1
 
     def before(self, event: MembershipEvent, scheduler: Scheduler) -> dict[str, bool] | None:
-        """Requests that the event takes off an instance, and whether the client of each has some of the answer; None
-        where the event takes no instance away."""
+        """Requests that the event takes off an instance, and whether that gave the client of each some of the answer;
+        None where the event takes no instance away."""
         view = scheduler.instances.get(event.instance_id)
         if (
             view is None
@@ -56,7 +65,7 @@ class Carried:
         ):
             return None
         ids = (attempt.request.id for attempt in view.running.values())
-        return {i: self._exchanges[i].phase in BEGUN_PHASES for i in ids if i in self._exchanges}
+        return {i: self._exchanges[i].phase is ANSWERING for i in ids if i in self._exchanges}
 
     def after(self, instance_id: str, running: Mapping[str, bool]) -> None:
         """It is lost. running: see `before`; what comes of these is decided."""

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from dualmap.router.apis.usage import Usage
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, failed, rejected, stopping
 from dualmap.router.observe.metrics import REJECTIONS, Continuation, GatewayMetrics, Outcome
 from dualmap.router.requests.admission import Admission, NotAdmittedError
 from dualmap.router.requests.answer_spool import SpoolRoom
-from dualmap.router.requests.carried import BEGUN_PHASES, NOT_ITS_END, Carried
+from dualmap.router.requests.carried import NOT_ITS_END, Carried
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven, Run
 from dualmap.router.requests.instance_connections import InstanceConnections
@@ -166,27 +167,12 @@ class RequestDriver:
         output_tokens = 0
         prompt_tokens = cached_tokens = None
         if status < FIRST_ERROR_STATUS:
-            now = self._clock()
-            metrics.end_to_end_s.observe(now - arrived.at)
-            usage = run.usage()
+            output_tokens, usage = self._note_answer(driven, run)
             prompt_tokens, cached_tokens = usage.prompt_tokens, usage.cached_tokens
-            output_tokens = run.pieces if usage.completion_tokens is None else usage.completion_tokens
-            metrics.output_tokens += output_tokens
-            if run.event_stream and output_tokens > 1 and driven.rest is None:
-                metrics.time_per_output_token_s.observe((now - run.first_byte_at) / (output_tokens - 1))
-            if prompt_tokens is not None:
-                metrics.prompt_tokens += prompt_tokens
-                metrics.cached_prompt_tokens += cached_tokens or 0
-                prompt = asked.prompt
-                read = prompt.read
-                if read.text_bytes and not read.prompt_tokens and not read.state:  # which has texts of its own
-                    self._admission.ratio.observe(prompt.model, read.text_bytes, prompt_tokens, read.media)
         else:
             outcome = Outcome.CLIENT_ERROR if status < FIRST_SERVER_ERROR_STATUS else Outcome.INSTANCE_ERROR
         metrics.outcomes[outcome] += 1
         self._ended(driven, outcome, status)
-        if (grant := arrived.grant) is not None:
-            grant.limit.tokens.take(output_tokens, self._clock())
         if driven.rest is not None:
             own = run.own_usage()
             prompt_tokens, cached_tokens = own.prompt_tokens, own.cached_tokens
@@ -195,9 +181,29 @@ class RequestDriver:
         )
         self.handle(done, asked.core)
 
+    def _note_answer(self, driven: Driven, run: Run) -> tuple[int, Usage]:
+        """Count an answer that its client has whole, and its tokens to its API key; returns how many it has, and what
+        it says of its usage."""
+        metrics, prompt, now = self._metrics, driven.asked.prompt, self._clock()
+        metrics.end_to_end_s.observe(now - driven.arrived.at)
+        usage = run.usage()
+        output_tokens = run.pieces if usage.completion_tokens is None else usage.completion_tokens
+        metrics.output_tokens += output_tokens
+        if run.event_stream and output_tokens > 1 and driven.rest is None:
+            metrics.time_per_output_token_s.observe((now - run.first_byte_at) / (output_tokens - 1))
+        if usage.prompt_tokens is not None:
+            metrics.prompt_tokens += usage.prompt_tokens
+            metrics.cached_prompt_tokens += usage.cached_tokens or 0
+            read = prompt.read
+            if read.text_bytes and not read.prompt_tokens and not read.state:  # which has texts of its own
+                self._admission.ratio.observe(prompt.model, read.text_bytes, usage.prompt_tokens, read.media)
+        if (grant := driven.arrived.grant) is not None:
+            grant.limit.tokens.take(output_tokens, now)
+        return output_tokens, usage
+
     def attempt_failed(self, driven: Driven, run: Run, cause: FailureCause) -> None:
         self._metrics.failures[cause] += 1
-        begun, instance_id = driven.phase in BEGUN_PHASES, run.dispatch.instance_id
+        begun, instance_id = driven.phase is ANSWERING, run.dispatch.instance_id
         event = RequestFailed(driven.arrived.id, run.dispatch.attempt, run.sent_pieces, cause=cause)
         self.handle(event, driven.asked.core)
         if cause not in NOT_ITS_END:
@@ -254,11 +260,14 @@ class RequestDriver:
 
     def _fail_stream(self, command: FailStream) -> None:
         driven = self.exchanges[command.request_id]
-        if driven.running is not None:
-            self._metrics.relayed_pieces += driven.running.sent_pieces
-        if driven.phase is ANSWERING and self.max_continuations:
+        run = driven.running
+        if run is not None:
+            self._metrics.relayed_pieces += run.sent_pieces
+        if driven.phase is ANSWERING and self.max_continuations and run is not None and run.event_stream:
             if driven.complete():
                 del self.exchanges[command.request_id]
+                self.carried.ended_whole(command.request_id)
+                self._note_answer(driven, run)
                 self._metrics.outcomes[Outcome.OK] += 1
                 self._ended(driven, Outcome.OK, OK_STATUS)
                 return

@@ -120,20 +120,19 @@ class Exchange:
     def keep_open(self, now: float, heartbeat_s: float) -> None:
         if now - self._kept_at < heartbeat_s or self.phase is ANSWERING or not self.asked.prompt.read.stream:
             return
-        if self.phase is HALTED:
-            self._kept_at = now
-            self._writer.comment()
-            return
-        if self._client.phase is BLOCKED or not self.rules.heartbeats:
+        if self._client.phase is BLOCKED or not (self.phase is HALTED or self.rules.heartbeats):
             return
         self._kept_at = now
+        if self.phase is HALTED:
+            self._writer.comment()
+            return
         self._writer.keep_open(self.asked.answer_lines)
 
     def complete(self) -> bool:
         running = self.running
-        ids = self.rest.ids if self.rest is not None else None if running is None else running.ids
-        if ids is None or self.phase is not ANSWERING:
+        if running is None or self.phase is not ANSWERING or not self.asked.prompt.records_ids:
             return False
+        ids = running.ids if self.rest is None else self.rest.ids
         ending = ending_of(self.asked, ids, self._writer.tail)
         if ending is None:
             return False
@@ -148,7 +147,7 @@ class Exchange:
             return None
         if before is not None and before.number >= most:
             self.why_cut = f"it has gone on {most} times already"
-        elif not self._writer.tail.endswith(b"\n\n"):
+        elif not self._writer.tail.endswith((b"\n\n", b"\r\n\r\n")):
             self.why_cut = "it was cut within an event"
         else:
             rest = self._rest_by_ids(running, cause, context_tokens)
@@ -234,7 +233,7 @@ class Exchange:
             run.body = b""
         prompt = self.asked.prompt
         if len(prompt.body) > LARGE_BODY_BYTES and not (prompt.may_replay or prompt.by_text):
-            kept = without_prompt(prompt.body) if run.ids is not None else b""
+            kept = without_prompt(prompt.body) if run.ids is not None or self.rest is not None else b""
             self.asked = replace(self.asked, prompt=replace(prompt, body=kept))
         if self._client.phase is BLOCKED:
             self.client_paused()

@@ -45,7 +45,8 @@ class Replay:
         self.target = arrived.http.target
         prompt = asked.prompt
         self.body = prompt.body.replace(ASK_FOR_IDS, b"", 1) if prompt.hides_ids else prompt.body
-        self.request: Request = replace(asked.request, goes_on_after=failed.attempt)
+        # Not as a stream: the first that the client gets comes after all that it has, and tells nothing of the pace.
+        self.request: Request = replace(asked.request, goes_on_after=failed.attempt, streams=False)
         self._api = arrived.api
         self._hides_usage = prompt.hides_usage
 
@@ -82,6 +83,7 @@ class ByText(Replay):
             prompt_tokens=request.prompt_tokens + sent_tokens,
             max_output_tokens=max(0, request.max_output_tokens - sent_tokens),
             sent_tokens=sent_tokens,
+            streams=True,
         )
         self._sent_tokens = sent_tokens
 
@@ -115,7 +117,7 @@ def replay_of(
         return None
     try:
         found = api.by_text(msgspec.json.decode(prompt.body), whole_events(b"".join(record.events)))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if found is None:
         return None

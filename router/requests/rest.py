@@ -14,13 +14,14 @@ from dualmap.router.apis.stop_strings import StopStrings, read_stops
 from dualmap.router.apis.token_ids import TokenIds
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.requests.answer_rest import AnswerRest
+from dualmap.router.requests.answer_verdict import has_end, lacks_done
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.joint import find_joint
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 from dualmap.scheduler.request import Request
 
-_FINISHED = b'"finish_reason":"'
+_USAGE = b'"prompt_tokens"'
 
 
 class Rest:
@@ -92,7 +93,7 @@ class Rest:
         self._tokens_left += joint.dropped_tokens
         self.body = self._api_rest.body(fields, ids, self._tokens_left)
         if self._stops:
-            included = fields.get("include_stop_str_in_output") is True
+            included = bool(fields.get("include_stop_str_in_output"))
             self.chunks.stops = StopStrings(self._stops, included=included, text=joint.text)
         self.chunks.tokens = ids.seen_tokens
         self.is_joined = True
@@ -126,28 +127,35 @@ class ParsedRest(Rest):
         return pool.derenders
 
 
-def ending_of(asked: Asked, ids: TokenIds, tail: bytes) -> bytes | None:
-    """What the client lacks of an answer that has its finish reason, or None of one that has not. tail: the last that
-    the client has."""
-    if tail.endswith(DONE):
-        return b""
-    if _FINISHED not in tail:
+def ending_of(asked: Asked, ids: TokenIds | None, tail: bytes) -> bytes | None:
+    """What the client lacks of an answer of one choice that has its finish reason; None of one that has not, or where
+    it is not known. ids: None: its instance tells none. tail: the last that the client has."""
+    if not has_end(tail):
         return None
+    if not lacks_done(tail):
+        return b""
     fields = read_fields(asked.prompt.body)
     if fields is None:
         return None
+    if ids is None or not ids.known:
+        return DONE if _USAGE in tail or not _usage_asked(asked, fields)[0] else None
     try:
         return _chunks(asked, fields, ids).ending(tail)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 
-def _chunks(asked: Asked, fields: dict[str, Any], ids: TokenIds) -> RestChunks:
-    """Raises msgspec.MsgspecError."""
+def _usage_asked(asked: Asked, fields: dict[str, Any]) -> tuple[bool, bool]:
+    """Whether the client asked for an event with the usage, and for it with each chunk."""
     options = fields.get("stream_options")
     asks = options if isinstance(options, dict) and not asked.prompt.hides_usage else {}
     usage = bool(asks.get("include_usage"))
-    return RestChunks(ids, usage, usage and bool(asks.get("continuous_usage_stats")))
+    return usage, usage and bool(asks.get("continuous_usage_stats"))
+
+
+def _chunks(asked: Asked, fields: dict[str, Any], ids: TokenIds) -> RestChunks:
+    """Raises msgspec.MsgspecError."""
+    return RestChunks(ids, *_usage_asked(asked, fields))
 
 
 def rest_of(
@@ -172,7 +180,10 @@ def rest_of(
     if why and (why_not := why_not_derendered(fields)):
         return f"{why}, and {why_not}"
     ids.go_on(behind_all=bool(why or read_stops(fields.get("stop"))))
-    tokens_left = api_rest.tokens_left(fields, ids, context_tokens)
+    try:
+        tokens_left = api_rest.tokens_left(fields, ids, context_tokens)
+    except msgspec.MsgspecError:  # its instance took no offence
+        return "how long it may become is no number"
     if tokens_left is None:
         return "how long it may become is not known"
     if tokens_left <= 0:

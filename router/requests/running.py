@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from dualmap.router.apis.state_ids import StateSeeker
-from dualmap.router.apis.stream_event import StreamError, read_error
+from dualmap.router.apis.stream_event import StreamError, is_comment, read_error
 from dualmap.router.apis.stream_rules import StreamRules
 from dualmap.router.apis.token_ids import ASK_FOR_IDS, TokenIds
 from dualmap.router.apis.usage import NO_USAGE, Usage, peek_usage
@@ -15,7 +15,7 @@ from dualmap.router.http.instance_head import InstanceHead
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, instance_key_refused
 from dualmap.router.http.upstream_pool import UpstreamPool
-from dualmap.router.requests.answer_events import FAILED, AnswerEvents, Notice
+from dualmap.router.requests.answer_events import FAILED, Answer, AnswerEvents
 from dualmap.router.requests.answer_plain import ENCODED, NO_STREAM, AnswerAsEvents, HeldAnswer, plain_answer
 from dualmap.router.requests.answer_replay import AnswerReplay, Record, RecordedEvents
 from dualmap.router.requests.answer_rest import AnswerRest
@@ -29,6 +29,7 @@ from dualmap.router.requests.answer_verdict import (
     answer_verdict,
     error_cause,
     failure_cause,
+    has_end,
     names_ids,
     says_no_model,
     says_too_long,
@@ -46,20 +47,7 @@ from dualmap.scheduler.events import FailureCause
 OK_STATUS = 200
 FIRST_REDIRECT_STATUS = 300
 FIRST_ERROR_STATUS = 400
-
-
-class Answer(Protocol):
-    """What of an answer's body can go to the client, and when. See AnswerEvents."""
-
-    notice: Notice | None
-
-    @property
-    def error(self) -> StreamError | None: ...
-
-    @property
-    def usage_event(self) -> bytes: ...
-
-    def feed(self, body: bytes, complete: bool) -> bytes: ...
+MOST_READ_BYTES = 64 * 1024  # of what an error says
 
 
 class Carrier(Protocol):
@@ -94,8 +82,10 @@ class Running:
     __slots__ = (
         "_answer",
         "_carrier",
+        "_ids_refused",
         "_pool",
         "_quiet",
+        "_refusal",
         "_rest",
         "_seeker",
         "_writer",
@@ -126,7 +116,9 @@ class Running:
         self._pool = pool
         self._rest = rest
         self.ids: TokenIds | None = None
+        self._ids_refused = False  # so it seems
         self._answer: Answer | None = None
+        self._refusal = b""  # so much of an error's body has come
         self._seeker: StateSeeker | None = None  # while it is to be found what the instance keeps of its answer
         self._quiet = Quiet(now)
 
@@ -202,14 +194,22 @@ class Running:
     def relay(self, body: bytes, pieces: int, head: AnswerHead, complete: bool) -> None:
         answer = self._answer
         if answer is None:
-            if (head.status != OK_STATUS or head.html or self._is_no_rest(head)) and not self._accepts(
-                head, body, complete
-            ):
+            if head.status >= FIRST_ERROR_STATUS:  # what it says is read whole
+                body = self._refusal = self._refusal + body
+                if not complete and len(body) <= MOST_READ_BYTES:
+                    return
+            no_rest = self._rest is not None and (head.encoded or not head.event_stream)
+            if (head.status != OK_STATUS or head.html or no_rest) and not self._accepts(head, body, complete):
                 return
             answer = self._answer = self._read_as(head)
             if head.status < FIRST_REDIRECT_STATUS:
                 self._note_state(self._carrier.asked, head.event_stream)
         self.pieces += pieces
+        if complete and self.ids is not None and self.ids.tells and not has_end(self._writer.tail + body):
+            if body := answer.feed(body, False):
+                self._pass_on(head, body, False)
+            self._give_up(FailureCause.BROKEN)
+            return
         body = answer.feed(body, complete)
         if answer.notice is not None:
             if answer.notice is FAILED:
@@ -218,6 +218,9 @@ class Running:
             answer.notice = None
             self.pieces -= pieces
             self._quiet.signs = True
+            if not complete and self._carrier.phase is ANSWERING and is_comment(body):
+                self._writer.comment(body)
+                return
         if body or complete:
             if self._seeker is not None:
                 self._seek_state(body, complete)
@@ -228,9 +231,6 @@ class Running:
                 self._carrier.finished(self, head.status)
         elif self.event_stream and not isinstance(answer, AnswerReplay):  # it is counted when it is relayed
             self.pieces -= pieces
-
-    def _is_no_rest(self, head: AnswerHead) -> bool:
-        return self._rest is not None and (head.encoded or not head.event_stream)
 
     def _pass_on(self, head: AnswerHead, body: bytes, complete: bool) -> None:
         if self._carrier.phase is ANSWERING:
@@ -249,7 +249,8 @@ class Running:
             self._give_up(failure_cause(head.status, aborted=False))
             return False
         asked = self._carrier.asked
-        if asked.prompt.hides_ids and self._pool.tells_ids and complete and names_ids(head.status, body):
+        asks_ids = asked.prompt.hides_ids and self._pool.tells_ids and not self._ids_refused
+        if asks_ids and complete and names_ids(head.status, body):
             self._ask_without_ids()
             return False
         last = self.dispatch.last and not asked.other_cores
@@ -270,9 +271,11 @@ class Running:
         return False
 
     def _ask_without_ids(self) -> None:
-        """Once more, as if it had not been asked for what the client did not ask for."""
+        """Once more, as if it had not been asked for what the client did not ask for: it may have refused something
+        else, in words that a client has chosen."""
         self.drop()
-        self._pool.tells_ids = False
+        self._ids_refused = True
+        self._refusal = b""
         self.body = self.body.replace(ASK_FOR_IDS, b"", 1)
         self._pool.run(self)
 
@@ -306,6 +309,8 @@ class Running:
                 head.status = error.status
             return AnswerAsEvents(rules, head.status, error)
         self.event_stream = head.event_stream
+        if self._ids_refused and head.status == OK_STATUS:
+            self._pool.tells_ids = False
         if head.encoded:
             return ENCODED
         if head.event_stream:

@@ -117,7 +117,7 @@ class FleetTeller:
         if loss is not None:
             loss.after.append(event)
         elif event.kind is EventKind.INSTANCE_LOST:
-            self._losses[event.instance_id] = _Loss(event, now + CARRIED_WITHIN_S)
+            self._losses[event.instance_id] = _Loss(event=event, until=now + CARRIED_WITHIN_S)
         else:
             self._put(event, at)
 
@@ -128,7 +128,7 @@ class FleetTeller:
         self.board.put(event if event.at else replace(event, at=at))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Loss:
     """Of an instance, while gateways are waited for. until: when they are waited for no longer. epoch: from which on it
     is out; 0: not published yet. carried: by gateway. after: what happened to it since."""

@@ -19,7 +19,7 @@ class MemberEvents:
     def adopt(self, member: Member) -> None:
         """It was so before, which somebody else has told."""
         serving = member.state in SERVING
-        self._told[member.instance_id] = _Told(member.state, member.incarnation if serving else 0)
+        self._told[member.instance_id] = _Told(state=member.state, incarnation=member.incarnation if serving else 0)
 
     def note(self, member: Member, now: float) -> list[FleetEvent]:
         """An instance as it is at this moment."""
@@ -39,7 +39,7 @@ class MemberEvents:
         self._waiting.pop(instance_id, None)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Told:
     """Of an instance. state: None: nothing yet. incarnation: the last one that served; 0: none did. waits: something
     could not be told yet. untold_loss: why it was lost meanwhile. calm: until when a kind is not told again, of one

@@ -12,11 +12,13 @@ from dualmap.router.http.instance_head import InstanceHead
 from dualmap.router.http.upstream import UpstreamConnection
 from dualmap.router.requests.answer_events import FAILED, AnswerEvents
 from dualmap.router.requests.answer_plain import HeldAnswer
+from dualmap.router.requests.answer_spool import SpoolRoom
 from dualmap.router.requests.answer_verdict import says_no_model, says_too_long
 from dualmap.scheduler.events import FailureCause
 from tests.fuzz.target import Target, cut
 
 RULES = (CHUNK_STREAM, RESPONSES_STREAM, MESSAGES_STREAM, OTHER_STREAM)
+NO_SPOOL = SpoolRoom(lambda: 0)
 
 
 # Heads and bodies.
@@ -169,7 +171,7 @@ def check_plain(data: bytes) -> None:
         read_error(status, body)
         says_too_long(status, body)
         says_no_model(status, body)
-    HeldAnswer(RULES[kind % len(RULES)]).feed(body, True)
+    HeldAnswer(RULES[kind % len(RULES)], NO_SPOOL).feed(body, True)
     for event_stream in (False, True):
         seeker = StateSeeker(event_stream)
         pieces = cut(body)

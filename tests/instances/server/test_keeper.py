@@ -170,3 +170,19 @@ def test_a_full_disk_costs_lines_of_the_log_and_not_the_server():
         return await server.wait()
 
     assert asyncio.run(start()) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("said", [b"\xff\xfe", b"exit now", b"pid 7", b"exit"])
+def test_a_server_may_write_what_it_likes(tmp_path, said):
+    async def start() -> int:
+        lines = f"import os; os.write(1, {said!r} + bytes([10]))"
+        server = ServerProcess((sys.executable, "-c", SERVER.format(prelude=lines)), tmp_path / "log", 0.3)
+        async with asyncio.timeout(WAIT_S):
+            await server.start(WAIT_S)
+            assert server.port == 12345
+            assert not server.ended
+            await server.stop()
+            return await server.wait()
+
+    assert asyncio.run(start()) == -signal.SIGTERM
+    assert said.decode(errors="replace") in (tmp_path / "log").read_text()

@@ -37,7 +37,14 @@ class Picking:
     def __init__(self, *instance_ids: str, limits: HttpLimits | None = None, max_running: int = 8, **config: Any):
         config = SchedulerConfig(**config)
         self.scheduler = Scheduler(config)
-        self.gateway = Gateway([Pool("", self.scheduler)], limits or HttpLimits(), GatewayMetrics(), block_tokens=512)
+        self.gateway = Gateway(
+            [Pool("", self.scheduler)],
+            limits or HttpLimits(),
+            GatewayMetrics(),
+            block_tokens=512,
+            max_continuations=2,
+            continue_by_text=True,
+        )
         self.gateway.serve_proxies()
         self._capacity = InstanceCapacity(max_running=max_running)
         self._epoch = 0
@@ -110,6 +117,18 @@ async def test_a_body_that_is_held_goes_on_as_it_came_in_pieces_that_the_proxy_t
     assert echoed == body
     await stream.leave()
     picking.check_books_are_empty()
+
+
+async def test_bodies_that_a_proxy_sends_are_kept_as_they_came():
+    """What the gateway asks instances for by itself, it could not hide again."""
+    picking = Picking("a")
+    body = CHAT[:-1] + b', "stream": true, "temperature": 0}'
+    stream, _ = await picking.asked(body)
+    (driven,) = picking.driver.exchanges.values()
+    prompt = driven.asked.prompt
+    assert prompt.body == body
+    assert (prompt.hides_usage, prompt.records_ids, prompt.may_replay, prompt.by_text) == (False,) * 4
+    await stream.leave()
 
 
 async def test_trailers_end_a_body_too():

@@ -5,10 +5,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from dualmap.router.requests.carried import TOGETHER_S, Carried
 from dualmap.scheduler import SchedulerConfig
 from dualmap.scheduler.fleet.member import MemberState
 from dualmap.scheduler.fleet.messages import CarriedRequests
 from tests.router.conftest import CHAT, STREAM, Conversation, answer_hello
+from tests.router.requests.numbered_stream import CARDS, ON, WAYS, Numbered, ask, dies
 
 TOKEN = '{"id":"1","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"a"}}]}'
 
@@ -69,3 +71,24 @@ async def test_an_instance_that_carried_nothing_or_drains_has_nothing_to_tell(fl
     async with fleet(answer_hello, answer_hello) as f:
         f.apply(f.member(0, state), f.member(1))
         assert carried(f) == ()
+
+
+async def test_a_stream_is_continued_from_the_instance_that_gave_some_of_it_alone(fleet):
+    numbered = Numbered()
+    numbered.fail_at = {0: (3, dies), 1: (0, dies)}
+    async with fleet(*[numbered] * 3, about=ON, cards=CARDS) as f:
+        answer = await ask(await f.client(), *WAYS["chat"], numbered)
+        began = int(answer.headers["x-dualmap-instance"][1:])
+        f.apply()
+        told = {one.instance_id: (one.continued, one.run_elsewhere, one.failed) for one in carried(f)}
+        assert told.pop(f"i{began}") == (1, 0, 0)
+        assert list(told.values()) == [(0, 1, 0)], "the one that took the rest and gave nothing"
+
+
+def test_instances_that_come_and_go_for_ever_leave_nothing():
+    now = 0.0
+    carried = Carried({}, lambda: now)
+    for number in range(1000):
+        now += TOGETHER_S / 2
+        carried.note(f"pod-{number}", "r", begun=False)
+    assert len(carried._counts) <= 3

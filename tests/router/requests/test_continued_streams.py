@@ -1,10 +1,12 @@
 """Streams whose instance fails them in mid-answer: another one goes on, and the client sees one answer."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from dualmap.router.observe.metrics import Continuation
+from dualmap.router.requests import answer_rest
 from dualmap.scheduler.events import FailureCause
 from tests.router.conftest import STREAM, Conversation, post
 from tests.router.requests.numbered_stream import (
@@ -22,6 +24,7 @@ from tests.router.requests.numbered_stream import (
     fails,
     hangs,
     last_error,
+    spelled,
     text,
     undisturbed,
     whole_text,
@@ -257,6 +260,16 @@ async def test_a_prompt_that_is_let_go_is_not_needed(fleet):
         assert numbered.asked[1]["temperature"] == 0.5
 
 
+async def test_tools_that_may_not_be_called_are_no_hindrance_however_many_and_often(fleet):
+    numbered = Numbered()
+    numbered.fail_at = {0: (3, dies), 1: (3, dies)}
+    tool = {"type": "function", "function": {"name": "f", "description": "x" * 100_000}}
+    body = STREAM | {"tools": [tool], "tool_choice": "none"}
+    async with fleet(*[numbered] * 3, about=ON, cards=CARDS) as f:
+        answer = await ask(await f.client(), "/v1/chat/completions", body, numbered)
+        assert text(answer) == whole_text(12)
+
+
 async def test_while_a_stream_waits_to_go_on_its_client_gets_comments(fleet):
     numbered = Numbered()
     numbered.fail_at = {0: (3, dies), 1: (0, hangs)}
@@ -271,6 +284,33 @@ async def test_while_a_stream_waits_to_go_on_its_client_gets_comments(fleet):
         client.leave()
         await f.until(lambda: not f.gateway.driver.exchanges)
         f.check_books_are_empty()
+
+
+async def test_a_client_who_takes_nothing_is_sent_no_comments(fleet):
+    numbered = Numbered()
+    numbered.fail_at = {0: (3, dies), 1: (0, hangs)}
+    async with fleet(numbered, numbered, about=ON | {"heartbeat_s": 0.001}, cards=CARDS) as f:
+        client = await f.client()
+        await client.send(post(*WAYS["chat"]))
+        await f.until(lambda: len(numbered.asked) == 2)
+        (connection,) = f.gateway.service.clients
+        connection.pause_writing()  # as the transport does when its buffer is full
+        (exchange,) = f.gateway.driver.exchanges.values()
+        sent: list[bytes] = []
+        exchange._writer._write = sent.append
+        looked: list[float] = []
+        driver = f.gateway.driver
+        sweep = driver.sweep
+
+        def noted(now: float, *others: Any) -> None:
+            sweep(now, *others)
+            looked.append(now)
+
+        driver.sweep = noted
+        await f.until(lambda: len(looked) > 5)
+        assert not sent
+        connection.resume_writing()
+        await f.until(lambda: bool(sent))
 
 
 ENDS = {"finish": ('"finish_reason":"stop"', 13), "usage": ('"choices":[]', 14), "done": ("[DONE]", 15)}
@@ -301,4 +341,54 @@ async def test_an_answer_that_lacks_nothing_but_its_end_gets_it(fleet, behind, c
         assert answer.body == expected.body
         assert len(numbered.asked) == 1
         assert f.gateway.metrics.outcomes["ok"] == 1
+        assert f.gateway.metrics.output_tokens == 12
+        f.check_books_are_empty()
+
+
+async def test_of_two_choices_the_end_of_one_is_not_that_of_the_answer(fleet):
+    async def cut(conversation: Conversation) -> None:
+        await conversation.begin_stream()
+        head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "tiny"}
+        for index, reason in ((0, None), (1, None), (0, "stop")):
+            choice = {"index": index, "delta": {"content": "a"}, "finish_reason": reason, "token_ids": [7]}
+            await conversation.send_event(spelled(head | {"choices": [choice], "prompt_token_ids": PROMPT}))
+        while numbered.seen() < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        conversation.reset()
+
+    numbered = Numbered()
+    async with fleet(cut, about=ON, cards=CARDS) as f:
+        body = STREAM | {"n": 2, "return_token_ids": True}
+        answer = await ask(await f.client(), "/v1/chat/completions", body, numbered)
+        assert last_error(answer)["message"].startswith("The instance failed before its answer was complete.")
+        assert f.gateway.metrics.outcomes["failed_stream"] == 1
+
+
+@pytest.mark.parametrize("most", ["10.0", 10.0, "10"])
+async def test_numbers_are_read_as_servers_read_them(fleet, most):
+    numbered = Numbered()
+    numbered.fail_at[0] = (3, dies)
+    async with fleet(numbered, numbered, about=ON, cards=CARDS) as f:
+        fields = {"max_tokens": 10, "max_completion_tokens": most, "min_tokens": most}
+        answer = await ask(await f.client(), "/v1/chat/completions", STREAM | fields, numbered)
+        assert text(answer) == whole_text(10)
+        assert (numbered.asked[1]["max_tokens"], numbered.asked[1]["min_tokens"]) == (7, 7)
+        f.check_books_are_empty()
+
+
+async def test_a_rest_that_is_no_events_is_not_kept_for_long(fleet, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(answer_rest, "MAX_EVENT_BYTES", 4096)
+
+    async def floods(conversation: Conversation) -> None:
+        for _ in range(9):
+            await conversation.send(b"400\r\n%b\r\n" % (b"x" * 1024))
+        await conversation.closed_by_gateway()
+
+    numbered = Numbered()
+    numbered.fail_at = {0: (3, dies), 1: (0, floods)}
+    expected = await undisturbed(fleet, *WAYS["completions"])
+    async with fleet(*[numbered] * 3, about=ON, cards=CARDS) as f:
+        answer = await ask(await f.client(), *WAYS["completions"], numbered)
+        assert answer.body == expected.body
+        assert len(numbered.asked) == 3
         f.check_books_are_empty()

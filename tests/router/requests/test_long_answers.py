@@ -141,6 +141,28 @@ async def test_where_there_is_no_room_an_answer_is_relayed_as_it_comes(fleet, kn
         f.check_books_are_empty()
 
 
+async def test_room_for_all_of_an_answer_is_taken_at_once_so_that_it_is_never_read_back_for_want_of_it(fleet):
+    go_on = asyncio.Event()
+    waiting = []
+
+    async def wait(conversation: Conversation) -> None:
+        waiting.append(conversation)
+        await go_on.wait()
+
+    instance = one_after_the_other(long_answer(end=LONG // 2, waits=wait), long_answer())
+    async with fleet(instance, instance, max_spooled_bytes=LONG + 4096) as f:
+        _, first = await ask(f)
+        room = f.gateway.driver.spool_room
+        await f.until(lambda: bool(waiting) and room.used_bytes > 0)
+        assert room.used_bytes == len(answer_body())
+        _, second = await ask(f)
+        assert (await second).body == answer_body(), "relayed as it came"
+        go_on.set()
+        assert (await first).body == answer_body(), "from another instance"
+        assert room.used_bytes == 0
+        f.check_books_are_empty()
+
+
 async def test_where_files_cannot_be_made_an_answer_is_relayed_as_it_comes(fleet, monkeypatch):
     def no_file(**_: object) -> None:
         raise OSError("No usable temporary directory found")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from dualmap.scheduler.instance.pace import PrefillSpeed
 from tests.router.conftest import STREAM, Answer, Conversation, Fleet
 
 PATH = "/v1/chat/completions"
@@ -102,6 +103,8 @@ NEVER: dict[str, tuple[dict[str, Any], Any]] = {
     "a call of a tool": ({}, (CALL,)),
     "reasoning": ({}, ({"reasoning": "hm"},)),
     "as many tokens as it may have": ({"max_tokens": 3}, ()),
+    "as many as a number says that has a point": ({"max_tokens": "3.0"}, ()),
+    "no number of tokens": ({"max_tokens": "many"}, ()),
 }
 
 
@@ -112,3 +115,12 @@ async def test_what_a_text_does_not_say_ends_with_an_error(fleet, fields, first)
         assert "No other one can go on" in told(await ask(f, **fields))[2][-1]["message"]
         assert len(writer.asked) == 1
         f.check_books_are_empty()
+
+
+async def test_the_rest_tells_how_fast_its_instance_begins(fleet, monkeypatch: pytest.MonkeyPatch):
+    told: list[int] = []
+    monkeypatch.setattr(PrefillSpeed, "observe", lambda self, tokens, now: told.append(tokens))
+    writer = Writer(3)
+    async with fleet(writer, writer, about=ON) as f:
+        await ask(f)
+        assert len(told) == 2

@@ -81,6 +81,27 @@ async def test_a_server_that_refuses_the_wish_for_ids_is_asked_again_without(fle
         f.check_books_are_empty()
 
 
+async def test_what_is_refused_with_and_without_the_wish_says_nothing_of_it(fleet):
+    numbered = Numbered()
+
+    async def strict(conversation: Conversation) -> None:
+        if conversation.request.json.get("top_k") == "return_token_ids":
+            message = "1 validation error: 'input': 'return_token_ids'"
+            await conversation.send_json({"error": {"message": message}}, "400 Bad Request")
+        else:
+            await numbered(conversation)
+
+    async with fleet(strict, about=ON, cards=CARDS) as f:
+        client = await f.client()
+        path, body = WAYS["chat"]
+        answer = await client.post(path, body | {"top_k": "return_token_ids"})
+        assert answer.status == 400
+        assert "validation error" in answer.json["error"]["message"]
+        await ask(client, path, body, numbered)
+        assert ["return_token_ids" in r.json for r in f.instances[0].received] == [True, False, True]
+        f.check_books_are_empty()
+
+
 async def test_nothing_is_asked_for_where_nothing_may_go_on(fleet):
     numbered = Numbered()
     numbered.fail_at[0] = (3, dies)
