@@ -34,6 +34,10 @@ from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 
 APIS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+TOOLS = "chat with tools"  # drawn: it goes on where a server has `--enable-scale-out`
+PATHS = {**APIS, TOOLS: APIS["chat"]}
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+SURE = {"500": 100}  # the bias of a token that is drawn each time
 QUESTIONS = 6
 RARE = "\ua66e\U00013000\U000124ab\u00e9\u6f22\u5b57\U0001f98a"  # each of them of several tokens
 MADE_AGAIN = 3  # each so many questions' answers are such that no other server can go on with them
@@ -118,6 +122,8 @@ class Questions:
         body: dict[str, Any] = (
             {"messages": [{"role": "user", "content": asked}]} if api == "chat" else {"prompt": asked}
         )
+        if api == TOOLS:
+            return self._drawn(asked)
         body |= {"model": self.model, "max_tokens": self.max_tokens, "temperature": 0, "ignore_eos": True}
         body |= {"repetition_penalty": REPETITION_PENALTY, "stream": True, "stream_options": {"include_usage": True}}
         if number % 2:
@@ -125,6 +131,11 @@ class Questions:
         if number % MADE_AGAIN == MADE_AGAIN - 1:
             body["presence_penalty"] = 0.5  # which counts the tokens of the answer: it is made again as a whole
         return body
+
+    def _drawn(self, asked: str) -> dict[str, Any]:
+        body = {"model": self.model, "messages": [{"role": "user", "content": asked}], "max_tokens": self.max_tokens}
+        more = {"temperature": 1, "ignore_eos": True, "tools": [TOOL], "logit_bias": SURE, "stream": True}
+        return body | more | {"stream_options": {"include_usage": True}}
 
 
 def ask(url: str, body: dict[str, Any]) -> Told:
@@ -166,14 +177,14 @@ class CutFleet:
         if (api, number) not in self._undisturbed:
             self._cuts.order(())
             body = self.questions.body(api, number)
-            self._undisturbed[api, number] = await asyncio.to_thread(ask, self.url + APIS[api], body)
+            self._undisturbed[api, number] = await asyncio.to_thread(ask, self.url + PATHS[api], body)
         return self._undisturbed[api, number]
 
     async def ask_cut(self, api: str, number: int, cuts: Sequence[Cut]) -> Outcome:
         """Ask a question whose answer is cut."""
         expected = await self.undisturbed(api, number)
         self._cuts.order(cuts)
-        told = await asyncio.to_thread(ask, self.url + APIS[api], self.questions.body(api, number))
+        told = await asyncio.to_thread(ask, self.url + PATHS[api], self.questions.body(api, number))
         return Outcome(api, number, tuple(cuts[: self._cuts.made]), told.difference(expected))
 
 

@@ -182,7 +182,10 @@ def up(directory: Path, *arguments: str, engine_args: tuple[str, ...] = ()) -> D
 @pytest.fixture(scope="session")
 def two_replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Calls of tools are found, and no blanks go before the JSON that a schema wants; adapters can be loaded."""
-    deployment = up(tmp_path_factory.mktemp("two_replicas"), engine_args=(*TOOLS, "--enable-lora", "--max-loras", "2"))
+    deployment = up(
+        tmp_path_factory.mktemp("two_replicas"),
+        engine_args=(*TOOLS, "--enable-lora", "--max-loras", "2", "--enable-scale-out"),
+    )
     try:
         deployment.await_started(2 * START_TIMEOUT_S)
         yield deployment

@@ -7,7 +7,7 @@ import asyncio
 
 import pytest
 
-from dualmap.loadtest.experiments.cut_streams import APIS, Outcome, cut_fleet, cut_many, disagreements, shown
+from dualmap.loadtest.experiments.cut_streams import APIS, TOOLS, Outcome, cut_fleet, cut_many, disagreements, shown
 from dualmap.loadtest.experiments.cutting_relay import Cut, Way
 from tests.deployment import Deployment
 
@@ -38,6 +38,17 @@ def test_streams_cut_at_random_are_as_undisturbed_ones(urls):
     outcomes = asyncio.run(cut())
     assert [shown(outcome) for outcome in outcomes if outcome.difference] == []
     assert sum(bool(outcome.cuts) for outcome in outcomes) > ANSWERS
+
+
+def test_a_drawn_chat_that_may_call_tools_goes_on_by_ids_that_become_its_chunks(urls):
+    async def cut() -> list[Outcome]:
+        async with cut_fleet(urls, MAX_TOKENS) as fleet:
+            cuts = ([Cut(1, Way.RESET)], [Cut(7, Way.CLOSED)], [Cut(9, Way.WITHIN), Cut(2, Way.RESET)])
+            return [await fleet.ask_cut(TOOLS, 0, each) for each in cuts]
+
+    outcomes = asyncio.run(cut())
+    assert [shown(outcome) for outcome in outcomes if outcome.difference] == []
+    assert all(outcome.cuts for outcome in outcomes)
 
 
 @pytest.mark.parametrize("way", Way)
