@@ -1,6 +1,7 @@
 """Drawn chats with reasoning and tools whose instance fails them: another one goes on by ids, which it turns into the
 chat's chunks."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -38,11 +39,14 @@ class Parsing:
     """An instance. cuts: how many tokens each of the first answers gives before it breaks off. status: of its answers
     to those who ask for chunks. asked: bodies of requests for answers; derenders: of those for chunks."""
 
-    def __init__(self, *cuts: int, status: int = 200) -> None:
+    def __init__(self, *cuts: int, status: int = 200, waits: int = 0) -> None:
+        """waits: for how many calls, one for each of the first tokens of what is left: the client has all but the last
+        of these."""
         self.asked: list[Any] = []
         self.derenders: list[Any] = []
         self._cuts = cuts
         self._status = status
+        self._waits = waits
 
     async def __call__(self, conversation: Conversation) -> None:
         body = conversation.request.json
@@ -64,6 +68,8 @@ class Parsing:
             await conversation.send_event(spelled({**about, "choices": [first], "prompt_token_ids": PROMPT}))
         start = 0 if is_chat else len(body["prompt"]) - len(PROMPT)
         for token in range(start, len(DELTAS)):
+            while not is_chat and len(self.derenders) < min(token - start, self._waits):  # noqa: ASYNC110
+                await asyncio.sleep(0)
             if number < len(self._cuts) and token == start + self._cuts[number]:
                 conversation.reset()
                 return
@@ -165,7 +171,7 @@ async def test_without_tools_only_reasoning_is_parsed(fleet):
 
 
 async def test_what_goes_on_in_its_reasoning_is_parsed_when_it_is_cut_again(fleet):
-    instance = Parsing(1, 4)
+    instance = Parsing(1, 4, waits=2)
     body = {name: value for name, value in DRAWN.items() if name != "tools"}
     async with fleet(*[instance] * 3, about=ON, cards=CARDS) as f:
         assert await ask(f, body) == WHOLE
