@@ -278,9 +278,8 @@ async def test_while_a_stream_waits_to_go_on_its_client_gets_comments(fleet):
         await client.send(post(*WAYS["chat"]))
         await client.answer_head()
         body = b""
-        while COMMENT not in body:
+        while body.replace(COMMENT, b"").count(b"\n\n") < 4 or not body.endswith(COMMENT):
             body += await client.chunk()
-        assert body.replace(COMMENT, b"").count(b"\n\n") == 4
         client.leave()
         await f.until(lambda: not f.gateway.driver.exchanges)
         f.check_books_are_empty()
