@@ -5,7 +5,11 @@ For answers that are the same whenever they are made: drawn with a seed, or not 
 """
 
 from collections.abc import Hashable
-from typing import Protocol
+from typing import Any, Protocol
+
+import msgspec
+
+from dualmap.router.apis.stream_event import read_event
 
 
 class DiffersError(Exception):
@@ -56,3 +60,14 @@ class Texts:
         """No more of the choice comes. Raises DiffersError."""
         if self._left.get(choice):
             raise DiffersError
+
+
+def read_typed_event(event: bytes) -> dict[str, Any]:
+    """What an event says that names its `type`. Raises ValueError."""
+    try:
+        content: dict[str, Any] = msgspec.json.decode(read_event(event)[1])
+        if isinstance(content["type"], str):
+            return content
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError from error
+    raise ValueError

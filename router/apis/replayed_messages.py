@@ -4,8 +4,7 @@ from typing import Any
 
 import msgspec
 
-from dualmap.router.apis.replayed import DiffersError, Texts
-from dualmap.router.apis.stream_event import read_event
+from dualmap.router.apis.replayed import DiffersError, Texts, read_typed_event
 
 _DELTA = "content_block_delta"
 _TEXTS = ("text", "thinking", "partial_json", "signature")
@@ -21,7 +20,7 @@ class ReplayedMessage:
         self._has: set[tuple[str, int]] = set()  # other events, by type and content block
 
     def note(self, event: bytes) -> None:
-        content = _read(event)
+        content = read_typed_event(event)
         kind, block = content["type"], content.get("index", 0)
         if kind == _DELTA:
             name, text = _text_of(content["delta"])
@@ -30,7 +29,7 @@ class ReplayedMessage:
             self._has.add((kind, block))
 
     def show(self, event: bytes) -> bytes:
-        content = _read(event)
+        content = read_typed_event(event)
         kind, block = content["type"], content.get("index", 0)
         self.is_over |= kind == _LAST
         if kind != _DELTA:
@@ -54,15 +53,4 @@ def _text_of(delta: dict[str, Any]) -> tuple[str, str]:
     for name in _TEXTS:
         if isinstance(text := delta.get(name), str):
             return name, text
-    raise ValueError
-
-
-def _read(event: bytes) -> dict[str, Any]:
-    """Raises ValueError."""
-    try:
-        content: dict[str, Any] = msgspec.json.decode(read_event(event)[1])
-        if isinstance(content["type"], str):
-            return content
-    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError from error
     raise ValueError

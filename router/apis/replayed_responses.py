@@ -5,8 +5,7 @@ from typing import Any
 
 import msgspec
 
-from dualmap.router.apis.replayed import Texts
-from dualmap.router.apis.stream_event import read_event
+from dualmap.router.apis.replayed import Texts, read_typed_event
 
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 _ITEM_DONE = "response.output_item.done"
@@ -26,7 +25,7 @@ class ReplayedResponse:
         self._ids: dict[bytes, bytes] = {}  # of the second one -> of the first one
 
     def note(self, event: bytes) -> None:
-        content = _read(event)
+        content = read_typed_event(event)
         place = _place(content)
         self._number = content["sequence_number"]
         self._first |= _ids_in(content)
@@ -38,7 +37,7 @@ class ReplayedResponse:
             self._has.add(place)
 
     def show(self, event: bytes) -> bytes:
-        content = _read(event)
+        content = read_typed_event(event)
         place = _place(content)
         for what, name in _ids_in(content).items():
             if what in self._first:
@@ -82,14 +81,3 @@ def _ids_in(content: dict[str, Any]) -> dict[Any, str]:
     if isinstance(item_id := content.get("item_id"), str):
         found[index, "id"] = item_id
     return found
-
-
-def _read(event: bytes) -> dict[str, Any]:
-    """Raises ValueError."""
-    try:
-        content: dict[str, Any] = msgspec.json.decode(read_event(event)[1])
-        if isinstance(content["type"], str):
-            return content
-    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError from error
-    raise ValueError

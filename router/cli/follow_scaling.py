@@ -33,11 +33,24 @@ def ask_and_follow(
     args: argparse.Namespace, path: str, body: dict[str, Any], done: Callable[[Scaling], bool] | None
 ) -> int:
     """done: may raise AdminCallError; None where there is nothing to wait for. Returns the exit code."""
+
+    def follow(answer: dict[str, Any]) -> None:
+        if done is not None:
+            _follow(args.admin, answer["pool"], done)
+
+    return ask_and_wait(args, path, body, follow)
+
+
+def ask_and_wait(
+    args: argparse.Namespace, path: str, body: dict[str, Any], wait: Callable[[dict[str, Any]], None]
+) -> int:
+    """wait: is given the answer, where the user has patience for more; may raise AdminCallError. Returns the exit
+    code."""
     try:
         answer = admin_call(args.admin, path, body)
         print(answer["message"], flush=True)
-        if done is not None and not args.no_wait:
-            return _follow(args.admin, answer["pool"], done)
+        if not args.no_wait:
+            wait(answer)
     except AdminCallError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -47,7 +60,7 @@ def ask_and_follow(
     return 0
 
 
-def _follow(admin: str, pool_name: str, done: Callable[[Scaling], bool]) -> int:
+def _follow(admin: str, pool_name: str, done: Callable[[Scaling], bool]) -> None:
     """Print each line that differs from the one before. Raises AdminCallError."""
     line = ""
     heard_at = time.monotonic()
@@ -65,7 +78,7 @@ def _follow(admin: str, pool_name: str, done: Callable[[Scaling], bool]) -> int:
                 print(line, flush=True)
             if done(scaling):
                 print("done", flush=True)
-                return 0
+                return
         time.sleep(POLL_S)
 
 

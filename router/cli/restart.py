@@ -7,7 +7,13 @@ import time
 from typing import Any
 
 from dualmap.router.cli.admin_call import AdminCallError, admin_call
-from dualmap.router.cli.follow_scaling import Scaling, add_follow_arguments, add_pool_argument, ask_and_follow
+from dualmap.router.cli.follow_scaling import (
+    Scaling,
+    add_follow_arguments,
+    add_pool_argument,
+    ask_and_follow,
+    ask_and_wait,
+)
 
 EXAMPLES = (
     "dualmap restart --rolling",
@@ -47,19 +53,12 @@ def _restart_gateways(args: argparse.Namespace) -> int:
     if args.pool is not None:
         print("error: gateways serve all pools: --pool goes with --rolling", file=sys.stderr)
         return 2
-    try:
-        answer = admin_call(args.admin, "/admin/restart-gateways", {})
-        print(answer["message"], flush=True)
-        if not args.no_wait:
-            _await_followers(args.admin, set(answer["gateways"]))
-            print("done", flush=True)
-    except AdminCallError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("it goes on; only the waiting has ended", file=sys.stderr)
-        return 130
-    return 0
+
+    def wait(answer: dict[str, Any]) -> None:
+        _await_followers(args.admin, set(answer["gateways"]))
+        print("done", flush=True)
+
+    return ask_and_wait(args, "/admin/restart-gateways", {}, wait)
 
 
 def _await_followers(admin: str, before: set[str]) -> None:
