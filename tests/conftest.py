@@ -50,7 +50,9 @@ class ProcessFamily:
 
     def __init__(self) -> None:
         self.mark = uuid.uuid4().hex
-        self.environment = {**os.environ, **RAY_PATIENCE, MARKER: self.mark}
+        # Ray says in the environment of a process that uses it how that shows itself: these begin anew.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
+        self.environment = {**inherited, **RAY_PATIENCE, MARKER: self.mark}
 
     def living(self, name: str = "") -> dict[int, str]:
         """Those whose command line contains the name: pid -> command line."""

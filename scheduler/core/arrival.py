@@ -77,7 +77,7 @@ def recover(
             request = attempt.request
             if too_long:
                 taken = books.instances[attempt.instance_id].takes_tokens(request)
-                request = replace(request, length_tokens=int(taken) + 1)
+                request = replace(request, length_tokens=max(request.length_tokens, int(taken) + 1))
             place(books, request, now, commands, number=number, arrived_at=arrived_at, tried=tried)
 
 

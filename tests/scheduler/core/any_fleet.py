@@ -78,12 +78,12 @@ class Fleet(CheckedCore):
         self._send_joined(instance_id, incarnation, capacity, late=late)
 
     def offer(self, instance_id: str, models: tuple[ServedModel, ...]) -> None:
-        """It serves these from now on, or from when it joins."""
-        if self.models.get(instance_id, ()) == models:
+        """It serves these from now on, or from when it joins; one that drains tells nothing."""
+        if self.models.get(instance_id, ()) == models or instance_id in self.draining:
             return
         self.models[instance_id] = models
         incarnation = self.members.get(instance_id)
-        if incarnation is not None and instance_id not in self.draining:
+        if incarnation is not None:
             self._send_joined(instance_id, incarnation, InstanceCapacity(), late=False)
 
     def _send_joined(self, instance_id: str, incarnation: int, capacity: InstanceCapacity, *, late: bool) -> None:
