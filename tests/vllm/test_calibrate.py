@@ -12,12 +12,18 @@ from tests.vllm.conftest import VllmServer
 
 pytestmark = pytest.mark.vllm
 
+BUSY = "this machine or the server is busy with something else"  # what it says where nothing can be measured now
+TRIES = 5
+
 
 def test_a_real_servers_quick_measurement_loads_as_a_profile(everyday_server: VllmServer, tmp_path: Path) -> None:
     server = everyday_server
     out = tmp_path / "tiny.yaml"
     command = [sys.executable, "-m", "dualmap", "calibrate", "--url", server.url, "--quick", "--out", str(out)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    for _ in range(TRIES):
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+        if BUSY not in ended.stderr:
+            break
     server.stop()
     assert ended.returncode == 0, ended.stderr
     profile = read_profile(out, EngineProfile())
