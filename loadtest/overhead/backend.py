@@ -1,7 +1,7 @@
 """Cheap model servers for the overhead benchmark: `python -m dualmap.loadtest.overhead.backend PORT PORT ...`.
 
 All answers are fixed bytes. A body that ends with `"stream":true}` is answered with max_tokens events, one each CHUNK_S
-from a random phase on, each in an HTTP chunk of its own.
+from a random phase on, each in an HTTP chunk of its own; with token ids where the body asks for them at its beginning.
 """
 
 import asyncio
@@ -15,10 +15,16 @@ import uvloop
 
 CHUNK_S = 0.020
 MODEL = "bench"
-_TOKEN = (
+_BEFORE = (
     b'data: {"id":"chatcmpl-0123456789abcdef0123456789abcdef","object":"chat.completion.chunk","created":1700000000,'
-    b'"model":"bench","choices":[{"index":0,"delta":{"content":" token"},"logprobs":null,"finish_reason":null}]}\n\n'
+    b'"model":"bench","choices":[{"index":0,"delta":'
 )
+_FIRST = (
+    _BEFORE + b'{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"prompt_token_ids":%b}\n\n'
+)
+_TOKEN = _BEFORE + b'{"content":" token"},"logprobs":null,"finish_reason":null,"token_ids":%b}]}\n\n'
+_PROMPT_IDS = b"[%b]" % b",".join([b"12345"] * 50)
+_ASKS_FOR_IDS = b'"return_token_ids":true'
 _USAGE = b'"usage":{"prompt_tokens":50,"completion_tokens":1,"total_tokens":51}'
 _LAST = (
     b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}\n\n'
@@ -40,7 +46,8 @@ _PLAIN_ANSWER = _whole(_PLAIN)
 _HEALTH_ANSWER = _whole(b"", b"text/plain")
 _MODELS_ANSWER = _whole(b'{"object":"list","data":[{"id":"%s","object":"model"}]}' % MODEL.encode())
 _STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-_TOKEN_CHUNK = _chunk(_TOKEN)
+_FIRST_CHUNKS = _chunk(_FIRST % b"null"), _chunk(_FIRST % _PROMPT_IDS)
+_TOKEN_CHUNKS = _chunk(_TOKEN % b"null"), _chunk(_TOKEN % b"[12345]")
 _LAST_CHUNK = _chunk(_LAST) + b"0\r\n\r\n"
 
 
@@ -52,6 +59,7 @@ class Backend(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
         self._tail = b""
+        self._asks_for_ids = False
         self._left = 0
         self._due = 0.0
 
@@ -62,6 +70,8 @@ class Backend(asyncio.Protocol):
         self._url = url
 
     def on_body(self, body: bytes) -> None:
+        if not self._tail:
+            self._asks_for_ids = _ASKS_FOR_IDS in body[:200]
         self._tail = (self._tail + body)[-200:]
 
     def on_message_complete(self) -> None:
@@ -69,7 +79,7 @@ class Backend(asyncio.Protocol):
         if tail.endswith(b'"stream":true}'):
             wanted = _MAX_TOKENS.search(tail)
             self._left = int(wanted[1]) if wanted else 1
-            self._transport.write(_STREAM_HEAD)
+            self._transport.write(_STREAM_HEAD + _FIRST_CHUNKS[self._asks_for_ids])
             self._due = asyncio.get_running_loop().time() + random.uniform(0, CHUNK_S)
             self._next()
         elif self._url.endswith(b"/v1/models"):
@@ -86,7 +96,7 @@ class Backend(asyncio.Protocol):
         if self._left == 0:
             self._transport.write(_LAST_CHUNK)
             return
-        self._transport.write(_TOKEN_CHUNK)
+        self._transport.write(_TOKEN_CHUNKS[self._asks_for_ids])
         self._left -= 1
         self._due += CHUNK_S
         self._next()
