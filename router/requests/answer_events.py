@@ -92,7 +92,7 @@ class AnswerEvents:
         """Take what has come, the last of it if complete; returns what can be relayed.
 
         Most reads are one more token, or whole events of no concern: nothing is parsed to see it, 0.2 us or 0.6 us; to
-        keep a token's id takes 0.5 us.
+        keep a token's id takes 2 us.
         """
         ids = self._ids
         if ids is not None:
