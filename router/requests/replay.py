@@ -8,7 +8,7 @@ from dualmap.router.apis.replayed_chunks import ReplayedChunks
 from dualmap.router.apis.token_ids import ASK_FOR_IDS
 from dualmap.router.requests.answer_replay import AnswerReplay, Record, whole_events
 from dualmap.router.requests.asked import Arrived, Asked
-from dualmap.router.requests.rest import Rest
+from dualmap.router.requests.rest import Course
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 from dualmap.scheduler.request import Request
@@ -16,12 +16,11 @@ from dualmap.scheduler.request import Request
 DIFFERS = "another one gives another answer"
 
 
-class Replay:
+class Replay(Course):
     """See Rest. record: of what the client has."""
 
     ids = None
     is_joined = True
-    nobody = Rest.nobody
 
     def __init__(
         self,
@@ -34,14 +33,9 @@ class Replay:
         failed: Dispatch,
         began_at: float,
     ) -> None:
-        """before: the replay that failed, too. failed, began_at: the attempt that failed."""
+        """before: the replay that failed, too."""
+        super().__init__(cause, before, failed, began_at)
         self.record = record
-        self.cause = cause
-        self.number: int = 1 if before is None else before.number + 1
-        failed_on = () if before is None else before.failed_on
-        self.failed_on: tuple[str, ...] = tuple(dict.fromkeys((*failed_on, failed.instance_id)))
-        self.queued_s: float = failed.queued_s if before is None else before.queued_s
-        self.began_at: float = began_at if before is None else before.began_at
         self.target = arrived.http.target
         prompt = asked.prompt
         self.body = prompt.body.replace(ASK_FOR_IDS, b"", 1) if prompt.hides_ids else prompt.body

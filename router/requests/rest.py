@@ -24,16 +24,30 @@ from dualmap.scheduler.request import Request
 _USAGE = b'"prompt_tokens"'
 
 
-class Rest:
+class Course:
+    """How an answer has gone on. cause: why it has to go on elsewhere. number: how many times it has gone on, this time
+    included. failed_on: the instances that it was on. queued_s, began_at: how long the attempt waited that began the
+    answer, and when the client was sent the first of it, in the gateway's clock."""
+
+    nobody = "none could take what is left of it"
+
+    def __init__(self, cause: FailureCause, before: "Course | None", failed: Dispatch, began_at: float) -> None:
+        """before: how it went on before, if it did. failed, began_at: the attempt that failed."""
+        self.cause = cause
+        self.number: int = 1 if before is None else before.number + 1
+        failed_on = () if before is None else before.failed_on
+        self.failed_on: tuple[str, ...] = tuple(dict.fromkeys((*failed_on, failed.instance_id)))
+        self.queued_s: float = failed.queued_s if before is None else before.queued_s
+        self.began_at: float = began_at if before is None else before.began_at
+
+
+class Rest(Course):
     """request: as the core is told of it. target, body: of the request to an instance; the body is complete once the
-    rest is joined. ids: of the answer so far. chunks: what an instance sends, as the client gets it. cause: why the
-    answer has to go on elsewhere. number: how many times it has gone on, this time included. failed_on: the instances
-    that it was on. queued_s, began_at: how long the attempt waited that began the answer, and when the client
-    was sent the first of it, in the gateway's clock. is_joined: it is known exactly where the answer was cut."""
+    rest is joined. ids: of the answer so far. chunks: what an instance sends, as the client gets it. is_joined: it is
+    known exactly where the answer was cut."""
 
     target = TARGET
     not_joined = FailureCause.BROKEN
-    nobody = "none could take what is left of it"
 
     def __init__(
         self,
@@ -48,16 +62,11 @@ class Rest:
         failed: Dispatch,
         began_at: float,
     ) -> None:
-        """before: the rest that it is the rest of. failed, began_at: the attempt that failed. Raises
-        msgspec.MsgspecError where the first chunk of the answer cannot be read."""
+        """before: the rest that it is the rest of. Raises msgspec.MsgspecError where the first chunk of the answer
+        cannot be read."""
+        super().__init__(cause, before, failed, began_at)
         self.chunks = _chunks(asked, fields, ids)
         self.ids = ids
-        self.cause = cause
-        self.number: int = 1 if before is None else before.number + 1
-        self.queued_s: float = failed.queued_s if before is None else before.queued_s
-        self.began_at: float = began_at if before is None else before.began_at
-        failed_on = () if before is None else before.failed_on
-        self.failed_on: tuple[str, ...] = tuple(dict.fromkeys((*failed_on, failed.instance_id)))
         self._api_rest = api_rest
         self._fields = fields
         self._stops = read_stops(fields.get("stop"))
