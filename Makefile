@@ -37,8 +37,8 @@ compiled: $(COMPILED_STAMP)  ## what a wheel has, in build/compiled: `PYTHONPATH
 
 $(COMPILED_STAMP): $(STAMP) setup.py $(shell find scheduler router instances loadtest src/dualmap -name '[a-z_]*.py')
 	rm -rf $(COMPILED)
-	DUALMAP_COMPILE=1 DUALMAP_OPT_LEVEL=$${DUALMAP_OPT_LEVEL-1} $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps \
-		--target $(COMPILED) .
+	DUALMAP_COMPILE=1 DUALMAP_OPT_LEVEL=$${DUALMAP_OPT_LEVEL-1} $(BIN)/python -m pip install --quiet \
+		--disable-pip-version-check --no-build-isolation --no-deps --target $(COMPILED) .
 	touch $@
 
 # One Ray cluster at a time, in one of the processes, which mostly waits; the other tests are shared out.
