@@ -17,7 +17,7 @@ from dualmap.loadtest.overhead.measured_proxy import ProxyError, running
 
 START_S = 900.0  # a process under Callgrind starts ten times as slowly as alone, and the machine may be busy
 _COMMAND_S = 300.0
-_IDLE_S = 1.0
+_IDLE_S = 3.0
 _ENVIRONMENT = {**os.environ, "PYTHONHASHSEED": "0"}  # else dicts and sets differ from run to run
 _TOTALS = re.compile(r"^totals: (\d+)$", re.MULTILINE)
 
