@@ -5,10 +5,10 @@ request with 16 streams at a time; with --counts thousands of instructions a req
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -29,7 +29,7 @@ CLIENT = "dualmap.loadtest.overhead.picker_load"
 PROMPT_BYTES = 8_192
 _REQUESTS = 2000
 _COUNTED_REQUESTS = 100
-_CONFIG = {"gateway": {"picker": {}}}
+_CONFIG = '{"gateway": {"picker": {}}}'
 
 
 def main() -> int:
@@ -75,7 +75,7 @@ def count(rounds: int) -> list[float]:
         _ask(Load(port, 1, _COUNTED_REQUESTS, PROMPT_BYTES))
         picker.start_counting()
         loads = [Load(port, 1, _COUNTED_REQUESTS, PROMPT_BYTES, first_id=n << 32) for n in range(1, rounds + 1)]
-        return [picker.count(lambda load=load: _ask(load)) / _COUNTED_REQUESTS / 1000 for load in loads]
+        return [picker.count(partial(_ask, load)) / _COUNTED_REQUESTS / 1000 for load in loads]
 
 
 def _prepared(stack: ExitStack, template: str) -> tuple[list[str], int, int, Path]:
@@ -84,7 +84,7 @@ def _prepared(stack: ExitStack, template: str) -> tuple[list[str], int, int, Pat
     port, admin_port, *backend_ports = free_ports("127.0.0.1", 6)
     stack.enter_context(backends(backend_ports, folder))
     config = folder / "picker.json"
-    config.write_text(json.dumps(_CONFIG))
+    config.write_text(_CONFIG)
     return [*gateway_command(template, port, admin_port, backend_ports), str(config)], port, admin_port, folder
 
 
