@@ -38,12 +38,12 @@ from dualmap.loadtest.experiments.peers_workloads import WORK, Work
 from dualmap.loadtest.experiments.program import run_as_program
 from dualmap.loadtest.option_lists import whole_numbers
 from dualmap.loadtest.overhead.measured_proxy import ProxyError, why_no_nginx
-from dualmap.loadtest.overhead.peer_routers import ENVIRONMENT, PEER_ROUTERS, why_no_peers
+from dualmap.loadtest.overhead.peers import PEERS, why_no_peers
 from dualmap.loadtest.replay.flush_cache import FlushError
 from dualmap.loadtest.replay.run_file import RunFileError
 from dualmap.loadtest.traces.trace import TraceError
 
-EVERYONE = ((NGINX, ""), *((peer.name, RECOMMENDED) for peer in PEER_ROUTERS), (OURS, ""))
+EVERYONE = ((NGINX, ""), *((name, RECOMMENDED) for name in PEERS), (OURS, ""))
 
 
 def plan(works: Sequence[Work]) -> list[Run]:
@@ -51,7 +51,7 @@ def plan(works: Sequence[Work]) -> list[Run]:
     runs = [Run(work, work.rates[i], *who, REPLAY) for i in (1, 0, 2) for work in works for who in EVERYONE]
     runs += [Run(work, work.rates[1], *who, AIPERF) for work in works for who in EVERYONE]
     runs += [Run(work, work.rates[1], OURS, BOTH, client) for client in (REPLAY, AIPERF) for work in works]
-    runs += [Run(work, work.rates[1], peer.name, DEFAULT, REPLAY) for work in works for peer in PEER_ROUTERS]
+    runs += [Run(work, work.rates[1], name, DEFAULT, REPLAY) for work in works for name in PEERS]
     return runs
 
 
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--faster", type=positive, default=1.0, metavar="X", help="servers, rates and objectives, so many times (1)")
     add("--minutes", type=positive, default=600.0, metavar="M", help="no run begins after them (600)")
     add("--list", action="store_true", help="only show the runs, and what there is of them")
-    add("--peers", type=Path, default=ENVIRONMENT, metavar="DIR", help=f"environment of others ({ENVIRONMENT})")
+    add("--peers", type=Path, default=Path(".venv-peers"), metavar="DIR", help="environment of others (.venv-peers)")
     add("--ports", metavar="P,P", help="servers that run here with VLLM_SERVER_DEV_MODE=1 (default: simulated ones)")
     add("--model", default="sim", metavar="NAME", help="that these serve")
 

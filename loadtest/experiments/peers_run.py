@@ -30,7 +30,8 @@ from dualmap.loadtest.overhead.measured_proxy import (
     nginx,
     running,
 )
-from dualmap.loadtest.overhead.peer_routers import PEER_ROUTERS, peer_router
+from dualmap.loadtest.overhead.peers import RECOMMENDED as RECOMMENDED_FLAGS
+from dualmap.loadtest.overhead.peers import peer
 from dualmap.loadtest.replay.flush_cache import FlushError, flush_cache
 from dualmap.loadtest.replay.pace import due_times, speed_for_qps
 from dualmap.loadtest.replay.run_file import read_run
@@ -180,9 +181,8 @@ def _router(run: Run, bench: Bench, folder: Path) -> Iterator[MeasuredProxy]:
             proxy.name = OURS
             yield proxy
     else:
-        (peer,) = (peer for peer in PEER_ROUTERS if peer.name == run.router)
-        flags_of = {RECOMMENDED: peer.recommended, DEFAULT: ()}
-        with peer_router(peer, bench.ports, folder, flags_of[run.settings], bench.peers) as proxy:
+        flags = RECOMMENDED_FLAGS[run.router] if run.settings == RECOMMENDED else ""
+        with peer(run.router, bench.peers, bench.ports, folder, flags) as proxy:
             yield proxy
 
 
