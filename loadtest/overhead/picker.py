@@ -27,8 +27,8 @@ from dualmap.loadtest.overhead.send import send
 
 CLIENT = "dualmap.loadtest.overhead.picker_load"
 PROMPT_BYTES = 8_192
-_REQUESTS = 2000
-_COUNTED_REQUESTS = 100
+REQUESTS = 2000
+COUNTED_REQUESTS = 100
 _CONFIG = '{"gateway": {"picker": {}}}'
 
 
@@ -58,12 +58,12 @@ def measure(rounds: int) -> list[float]:
         command, port, admin_port, folder = _prepared(stack, DEFAULT_GATEWAY)
         pid = stack.enter_context(running(command, [admin_port], folder / "picker.log", path="/health"))
         picker = MeasuredProxy("picker", port, pid)
-        _ask(Load(port, 16, _REQUESTS, PROMPT_BYTES))
+        _ask(Load(port, 16, REQUESTS, PROMPT_BYTES))
         spent = []
         for number in range(1, rounds + 1):
             before_s = picker.cpu_s()
-            _ask(Load(port, 16, _REQUESTS, PROMPT_BYTES, first_id=number << 32))
-            spent.append((picker.cpu_s() - before_s) * 1e6 / _REQUESTS)
+            _ask(Load(port, 16, REQUESTS, PROMPT_BYTES, first_id=number << 32))
+            spent.append((picker.cpu_s() - before_s) * 1e6 / REQUESTS)
         return spent
 
 
@@ -72,10 +72,10 @@ def count(rounds: int) -> list[float]:
     with ExitStack() as stack:
         command, port, admin_port, folder = _prepared(stack, UNTIMED_GATEWAY)
         picker = stack.enter_context(counted(command, [admin_port], folder, "picker", path="/health"))
-        _ask(Load(port, 1, _COUNTED_REQUESTS, PROMPT_BYTES))
+        _ask(Load(port, 1, COUNTED_REQUESTS, PROMPT_BYTES))
         picker.start_counting()
-        loads = [Load(port, 1, _COUNTED_REQUESTS, PROMPT_BYTES, first_id=n << 32) for n in range(1, rounds + 1)]
-        return [picker.count(partial(_ask, load)) / _COUNTED_REQUESTS / 1000 for load in loads]
+        loads = [Load(port, 1, COUNTED_REQUESTS, PROMPT_BYTES, first_id=n << 32) for n in range(1, rounds + 1)]
+        return [picker.count(partial(_ask, load)) / COUNTED_REQUESTS / 1000 for load in loads]
 
 
 def _prepared(stack: ExitStack, template: str) -> tuple[list[str], int, int, Path]:
