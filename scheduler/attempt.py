@@ -52,6 +52,7 @@ class Ending(StrEnum):
     TIMED_OUT = "timed out"
     SHED = "it made room for another request"
     LOST = "its instance is gone"
+    SILENT = "its instance has fallen silent"
     LEFT = "its instance drains, is left alone or serves its model no more: it is placed again"
     REDIRECTED = "the proxy went on to another instance"
 

@@ -168,13 +168,15 @@ class Tally:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--qps", type=positive, default=QPS, metavar="Q", help=f"requests a second ({QPS:g})")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="each with a deployment of its own (1)")
-    parser.add_argument("--only", default="", metavar="PART", help="blows whose names have this part (all)")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="PART", help="blows whose names have such a part (all)"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/kill"), metavar="DIR", help="for its files (runs/kill)")
 
 
 def run(args: argparse.Namespace) -> int:
     """1 if it could not run, a blow hit nothing, or a history has a fault."""
-    blows = [blow for blow in BLOWS if args.only in blow.name or blow is BLOWS[0]]
+    blows = [blow for blow in BLOWS if any(part in blow.name for part in args.only) or blow is BLOWS[0]]
     tallies = {blow.name: Tally() for blow in blows}
     faults: list[Fault] = []
     for seed in range(args.seeds):

@@ -90,12 +90,12 @@ class InstanceStates:
         view = None if scheduler is None else scheduler.instances.get(member.instance_id)
         if member.state is not MemberState.READY or view is None:
             return member.state.value, member.reason
-        if view.suspect_until > now:
-            return SUSPECT, "it refused a connection or the key, or broke off an answer"
         if view.reported.stale and view.reported.reported_at is not None:
             silent_s = now - max(view.reported.reported_at, view.service.answered_at)
             if silent_s > STALE_AFTER_S:
                 return SLOW, f"neither its metrics nor its answers have said anything for {silent_s:.0f} s"
+        if view.suspect_until > now:
+            return SUSPECT, "it refused a connection or the key, or broke off an answer"
         if member.instance_id in slow:
             return SLOW, slow[member.instance_id]
         return member.state.value, member.reason

@@ -23,6 +23,7 @@ from dualmap.scheduler.time_outs import TimeOuts
 from dualmap.scheduler.untold import Untold
 
 REMEMBERED = 256  # attempts that are over, for stories
+LOOK_INTERVAL_S = 1.0  # how often what instances say, and how fast they are, is looked at without any event
 
 
 class Books:
@@ -30,7 +31,7 @@ class Books:
     loads: of ready instances. attempts: by request id, every request in flight. ended: the last that are over.
     long_ended: of those since the last tick, the ones with long prompts, which their next attempts still may need.
     paces: by the models that instances serve. offers: what ready instances serve. suspects: instances that are left
-    alone for a while.
+    alone for a while. silent: those that had fallen silent at the last look, while others spoke.
     holding: instances where one waits so that others have their tokens in time. slow: those that have joined others at
     work. assumed: heap of (time, request id, attempt number): first tokens that will not be seen.
     hears_others: whether other gateways have said what they booked. looked_at: when instances were last looked at
@@ -53,6 +54,7 @@ class Books:
         self.stats = SchedulerStats()
         self.version = 0
         self.suspects: set[str] = set()
+        self.silent: set[str] = set()
         self.holding: set[str] = set()
         self.slow: list[InstanceView] = []
         self.assumed: list[tuple[float, str, int]] = []
@@ -132,6 +134,7 @@ class Books:
         assert all(self.attempts.get(a.request.id) is a for a in booked), "an instance has what is not in flight"
         assert len(self.attempts) == len(booked), "one is in flight without an instance, or at two"
         assert self.suspects <= self.instances.keys(), "a suspect that is gone"
+        assert self.silent <= self.instances.keys(), "a silent one that is gone"
         assert all(attempt.state is AttemptState.OVER for attempt in self.ended), "one that ended is not over"
         due = {(request_id, number) for _, request_id, number in self.assumed}
         for request_id, attempt in self.attempts.items():

@@ -6,7 +6,7 @@ Each function for an event says whether the event was about an incarnation that 
 from dualmap.scheduler.attempt import Attempt, Ending
 from dualmap.scheduler.commands import Abort, Command
 from dualmap.scheduler.core.arrival import place, recover
-from dualmap.scheduler.core.books import Books
+from dualmap.scheduler.core.books import LOOK_INTERVAL_S, Books
 from dualmap.scheduler.core.release import release
 from dualmap.scheduler.events import FailureCause, InstanceDraining, InstanceJoined, InstanceLost
 from dualmap.scheduler.instance.view import InstanceView
@@ -74,6 +74,27 @@ def suspect(books: Books, view: InstanceView, now: float, commands: list[Command
         _replace_waiting(books, view, now, commands)
 
 
+def leave_silent(books: Books, elapsed_s: float, now: float, commands: list[Command]) -> None:
+    """An instance that has been silent at two looks, while others spoke, hangs: what waits there, and what has shown no
+    output, goes elsewhere. elapsed_s: since the last look; where all is silent, or looks come late, the silence is on
+    the way or of our own."""
+    silent = {view.instance_id for view in books.instances.values() if view.reported.stale}
+    if elapsed_s > 2 * LOOK_INTERVAL_S or not any(view.reported.speaks for view in books.instances.values()):
+        silent.clear()
+    was_silent, books.silent = books.silent, silent
+    for instance_id in sorted(silent & was_silent):
+        view = books.instances[instance_id]
+        suspect(books, view, now, commands)
+        for attempt in list(view.running.values()):
+            request = attempt.request
+            if attempt.started or request.home is not None or books.is_last(attempt):
+                continue
+            if _runs_elsewhere(books, request, view):
+                commands.append(Abort(request.id, attempt.number, instance_id))
+                books.give_back(attempt, view, Ending.SILENT, now)
+                recover(books, attempt, 0, FailureCause.STALLED, now, commands)
+
+
 def _joined_again(books: Books, view: InstanceView, event: InstanceJoined) -> bool:
     """Whether that changes anything."""
     changed = view.offers_now(event.models, event.adapters)
@@ -107,6 +128,7 @@ def _forget(books: Books, view: InstanceView) -> None:
         _not_ready(books, view)
     del books.instances[view.instance_id]
     books.suspects.discard(view.instance_id)
+    books.silent.discard(view.instance_id)
     books.version += 1
 
 

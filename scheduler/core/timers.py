@@ -6,11 +6,10 @@ from dualmap.scheduler.admission import reject_timed_out
 from dualmap.scheduler.attempt import AttemptState, Ending
 from dualmap.scheduler.commands import Abort, Command, RejectReason
 from dualmap.scheduler.core.arrival import reject
-from dualmap.scheduler.core.books import Books
+from dualmap.scheduler.core.books import LOOK_INTERVAL_S, Books
+from dualmap.scheduler.core.membership import leave_silent
 from dualmap.scheduler.core.release import release
 from dualmap.scheduler.instance.view import InstanceView
-
-LOOK_INTERVAL_S = 1.0  # how often what instances say, and how fast they are, is looked at without any event
 
 
 def tick(books: Books, now: float, commands: list[Command]) -> None:
@@ -35,6 +34,7 @@ def tick(books: Books, now: float, commands: list[Command]) -> None:
         for view in books.instances.values():
             view.look_around(elapsed_s, now)
             release(books, view, now, commands)
+        leave_silent(books, elapsed_s, now, commands)
 
 
 def _ramp_up(books: Books, now: float, commands: list[Command]) -> None:

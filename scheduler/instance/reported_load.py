@@ -34,6 +34,10 @@ class ReportedLoad:
         self.stale = False
         self._seen: deque[ForeignLoad] = deque(maxlen=REPORTS_COMPARED)
 
+    @property
+    def speaks(self) -> bool:
+        return self.reported_at is not None and not self.stale
+
     def hear(self, reported: ForeignLoad, booked_requests: int, booked_kv_tokens: int, at: float) -> None:
         """reported: all that is there, whoever sent it. booked: by this gateway and those it hears of."""
         self.reported_at = at
