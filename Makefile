@@ -36,7 +36,7 @@ demo: $(DEMO_STAMP)  ## four simulated instances, round_robin against dualmap, a
 COMPILED := build/compiled
 COMPILED_STAMP := build/.compiled
 
-compiled: $(COMPILED_STAMP)  ## what a wheel has, in build/compiled: `PYTHONPATH=$PWD/build/compiled make test` tests it
+compiled: $(COMPILED_STAMP)  ## what a wheel has, as machine code, in build/compiled
 
 $(COMPILED_STAMP): $(STAMP) setup.py $(shell find scheduler router instances loadtest src/dualmap -name '[a-z_]*.py')
 	rm -rf $(COMPILED)

@@ -1,5 +1,5 @@
 """Wheels as machine code (setup.py): what is compiled, that nothing is where it cannot be, and what mypyc is given to
-read in place of a dataclass. `make compiled` makes what CI runs most tests with."""
+read in place of a dataclass. CI runs these and the scheduler's tests once more with what `make compiled` has made."""
 
 import dataclasses
 import importlib.machinery
