@@ -24,12 +24,6 @@ COMPILED = (
 PURE = ("scheduler/cells.py", "scheduler/config_text.py", "scheduler/record.py")  # of these
 ROOT = Path(__file__).parent
 BUILD = "build/wheel"  # with build/wheel/native, the sources that mypyc has read and the C that it has written
-COMPLETE = [
-    "from typing import TYPE_CHECKING",
-    "from dualmap.scheduler.record import complete as _complete",
-    "if TYPE_CHECKING:",
-    "    from mypy_extensions import mypyc_attr",
-]
 OPTIONS = {"build": {"build_base": BUILD}}
 
 
@@ -107,7 +101,7 @@ def with_native_records(source: str) -> str:
             if ast.unparse(called) in ("record", "dataclass", "dataclasses.dataclass"):
                 ends.append(make_native(node, decorator, lines))
     if ends:
-        lines += COMPLETE + ends
+        lines += ["from dualmap.scheduler.record import complete as _complete", *ends]
     return "\n".join(lines) + "\n"
 
 
@@ -134,10 +128,7 @@ def make_native(node: ast.ClassDef, decorator: ast.expr, lines: list[str]) -> st
         lines[first.lineno - 1 : first.end_lineno] = [init, *[""] * (first.end_lineno - first.lineno)]
     else:
         lines.insert(first.lineno - 1, init)
-    lines[decorator.lineno - 2 : decorator.lineno] = [
-        "@mypyc_attr(serializable=True)",  # in place of an empty line
-        f"@{ast.unparse(called)}({decorated})",
-    ]
+    lines[decorator.lineno - 1] = f"@{ast.unparse(called)}({decorated})"
     return f"_complete({node.name}, {kinds!r}, frozen={frozen})"
 
 

@@ -15,28 +15,22 @@ def record(cls: type[T]) -> type[T]:
 
 
 def complete(cls: type, kinds: Mapping[str, str], *, frozen: bool) -> None:
-    """Give a compiled dataclass (setup.py) what it has uncompiled besides: the types of its fields, `kinds`, the form
-    in which it is pickled, and where it is frozen, that nobody changes it."""
+    """Give a compiled dataclass (setup.py) what it has uncompiled besides: the types of its fields, `kinds`, that it
+    can be pickled, and where it is frozen, that nobody changes it."""
     cls.__annotations__.update(kinds)
     hints = get_type_hints(cls)
     for field in fields(cls):
         field.type = cls.__annotations__[field.name] = hints[field.name]
     names = [field.name for field in fields(cls)]
-
-    def values(self: object) -> list[Any]:
-        return [getattr(self, name) for name in names]
-
-    def set_values(self: object, state: Any) -> None:
-        for name, value in zip(names, state, strict=True) if frozen else state[1].items():
-            object.__setattr__(self, name, value)
-
-    given: dict[str, Any] = {"__setstate__": set_values, "__getstate__": values}
+    given: dict[str, Any] = {"__reduce__": lambda self: (_made, (cls, {name: getattr(self, name) for name in names}))}
     if frozen:
         given |= {"__setattr__": _refuse, "__delattr__": _refuse}
-    else:
-        given["__getstate__"] = lambda self: (None, dict(zip(names, values(self), strict=True)))
     for name, function in given.items():
         setattr(cls, name, function)
+
+
+def _made(cls: type[T], values: dict[str, Any]) -> T:
+    return cls(**values)
 
 
 def _refuse(self: object, name: str, *value: object) -> None:

@@ -1,5 +1,5 @@
 """Wheels as machine code (setup.py): what is compiled, that nothing is where it cannot be, and what mypyc is given to
-read in place of a dataclass. CI runs these and the scheduler's tests once more with what `make compiled` has made."""
+read in place of a dataclass."""
 
 import dataclasses
 import importlib.machinery
@@ -78,7 +78,6 @@ def module(monkeypatch) -> dict:
         sys.modules, "points", importlib.util.module_from_spec(importlib.machinery.ModuleSpec("points", None))
     )
     names = vars(sys.modules["points"])
-    names["mypyc_attr"] = lambda **options: lambda cls: cls
     exec(SETUP["with_native_records"](SOURCE), names)
     return names
 
