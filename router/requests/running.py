@@ -6,6 +6,7 @@ from dualmap.router.apis.state_ids import StateSeeker
 from dualmap.router.apis.stream_event import StreamError, is_comment, read_error
 from dualmap.router.apis.stream_rules import StreamRules
 from dualmap.router.apis.token_ids import ASK_FOR_IDS, TokenIds
+from dualmap.router.apis.token_shape import TokenShape
 from dualmap.router.apis.usage import NO_USAGE, Usage, peek_usage
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.answer_sink import Upstream
@@ -85,9 +86,11 @@ class Running:
         "_ids_refused",
         "_pool",
         "_quiet",
+        "_recorded",
         "_refusal",
         "_rest",
         "_seeker",
+        "_tokens",
         "_writer",
         "body",
         "dispatch",
@@ -121,6 +124,8 @@ class Running:
         self._refusal = b""  # so much of an error's body has come
         self._seeker: StateSeeker | None = None  # while it is to be found what the instance keeps of its answer
         self._quiet = Quiet(now)
+        self._tokens: TokenShape | None = None  # what takes most of what comes from now on
+        self._recorded: Record | None = None  # where that is kept
 
     @property
     def sent_pieces(self) -> int:
@@ -192,6 +197,20 @@ class Running:
         )
 
     def relay(self, body: bytes, pieces: int, head: AnswerHead, complete: bool) -> None:
+        tokens = self._tokens
+        if tokens is not None and not complete and (shown := tokens.take(body)) is not None:
+            self.pieces += pieces
+            if self._recorded is not None:
+                self._recorded.add(shown)
+            self._writer.go_on(shown, False)
+            return
+        self._tokens = None
+        self._relay(body, pieces, head, complete)
+        answer = self._answer
+        if isinstance(answer, AnswerEvents) and self._seeker is None and self._carrier.phase is ANSWERING:
+            self._tokens, self._recorded = answer.tokens, self.record
+
+    def _relay(self, body: bytes, pieces: int, head: AnswerHead, complete: bool) -> None:
         answer = self._answer
         if answer is None:
             if head.status >= FIRST_ERROR_STATUS:  # what it says is read whole
