@@ -16,7 +16,7 @@ PEERS_STAMP := $(PEERS)/.installed
 # Servers and tests are many processes that import the same files: each is compiled once, whatever the user's default.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-slow test-simulated test-vllm test-envoy test-browser test-clients vllm clients peers reference check overhead clean
+.PHONY: setup demo test test-slow test-simulated test-vllm test-envoy test-browser test-clients vllm clients peers reference check overhead counts clean
 
 setup: $(STAMP)
 
@@ -92,8 +92,11 @@ check: $(STAMP)  ## formatting, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-overhead: $(STAMP)  ## CPU per request and per relayed chunk, nginx as the yardstick
+overhead: $(STAMP)  ## CPU per request and per relayed chunk, beside nginx and, after make peers, other routers
 	$(BIN)/python -m dualmap.loadtest.overhead $(ARGS)
+
+counts: $(STAMP)  ## instructions per request and per relayed chunk, compared with those recorded (needs valgrind)
+	$(BIN)/python -m dualmap.loadtest.overhead.counts $(ARGS)
 
 clean:
 	rm -rf .venv $(VLLM) $(CLIENTS) $(PEERS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,6 +5,7 @@ from dualmap.router.apis.replayed import DiffersError, Replayed
 from dualmap.router.apis.stream_event import ABORTED, EMPTY, ERROR, USAGE, StreamError, is_comment, whole_events
 from dualmap.router.apis.stream_rules import StreamRules
 from dualmap.router.apis.token_ids import MAX_EVENT_BYTES, TokenIds
+from dualmap.router.apis.token_shape import TokenShape
 from dualmap.router.requests.answer_events import FAILED, AnswerEvents, Notice
 
 # Of what the client has: about two thousand tokens. To make more of them again takes an instance longer than a client
@@ -50,10 +51,31 @@ class RecordedEvents(AnswerEvents):
         super().__init__(rules, hides_usage, ids)
         self.record = Record()
 
-    def feed(self, body: bytes, complete: bool) -> bytes:
-        shown = super().feed(body, complete)
+    def _read(self, body: bytes, complete: bool) -> bytes:
+        shown = super()._read(body, complete)
         if shown:
             self.record.add(shown)
+        return shown
+
+    def _learn(self, event: bytes) -> None:
+        super()._learn(event)
+        if self._shape is not None and not isinstance(self._shape, RecordedShape):
+            self._shape = RecordedShape(self._shape, self.record)
+
+
+class RecordedShape:
+    """See TokenShape."""
+
+    __slots__ = ("_record", "_shape")
+
+    def __init__(self, shape: TokenShape, record: Record) -> None:
+        self._shape = shape
+        self._record = record
+
+    def take(self, event: bytes) -> bytes | None:
+        shown = self._shape.take(event)
+        if shown is not None:
+            self._record.add(shown)
         return shown
 
 
