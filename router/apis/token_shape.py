@@ -33,15 +33,15 @@ class PlainShape:
         self._behind = behind[1:]
 
     def take(self, event: bytes) -> bytes | None:
-        start = self._start
-        if event[: len(start)] != start:
+        tail = event.removeprefix(self._start)
+        if len(tail) == len(event):
             return None
-        text, quote, behind = event[len(start) :].partition(b'"')
+        text, quote, behind = tail.partition(b'"')
         if behind == self._behind:
             return event
         if text[-1:] != b"\\":
             return None
-        text, found, rest = event[len(start) :].partition(quote + self._behind)
+        text, found, rest = tail.partition(quote + self._behind)
         return event if found and not rest and _escapes_all(text) else None
 
 
@@ -60,14 +60,15 @@ class ShapeWithIds:
 
     def take(self, event: bytes) -> bytes | None:
         start, before_ids, end = self._start, self._before_ids, self._end
-        if event[: len(start)] != start:
+        tail = event.removeprefix(start)
+        if len(tail) == len(event):
             return None
-        text, quote, behind = event[len(start) :].partition(b'"')
-        told = behind[len(before_ids) :]
-        if behind != before_ids + told:
+        text, quote, behind = tail.partition(b'"')
+        told = behind.removeprefix(before_ids)
+        if len(told) == len(behind):
             if text[-1:] != b"\\":
                 return None
-            text, _, told = event[len(start) :].partition(quote + before_ids)
+            text, _, told = tail.partition(quote + before_ids)
             if not _escapes_all(text):
                 return None
         if told.lstrip(_DIGITS) != end or told == end or not text:
