@@ -95,7 +95,7 @@ class AbortedAnswer(PassedAnswer):
     """It has come whole, and its instance aborted it."""
 
     __slots__ = ()
-    notice = FAILED
+    notice: Notice | None = FAILED
 
 
 class AnswerAsEvents(PassedAnswer):
