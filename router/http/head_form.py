@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 CONTENT_LENGTH = b"content-length"
 LONGEST_FORM_BYTES = 4096  # of a head whose form is kept
+MOST_IN_VAIN = 4  # heads of a sender whose form is noted, while it is met with none again
 _LONGEST_VALUE_BYTES = 128
 _VALUE = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
@@ -16,12 +17,23 @@ _VALUE = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 class HeadForm:
     """names: of the fields whose values may differ, in lower case, in order."""
 
-    __slots__ = ("_after", "_before", "names")
+    __slots__ = ("_after", "_before", "_lines", "_places", "names")
 
-    def __init__(self, before: Sequence[tuple[bytes, bool]], after: bytes, names: Sequence[bytes]) -> None:
-        """before: what stands before each value, and whether that is a number. after: what ends the head."""
+    def __init__(
+        self,
+        before: Sequence[tuple[bytes, bool]],
+        after: bytes,
+        names: Sequence[bytes],
+        lines: list[bytes],
+        places: Sequence[tuple[int, int, bytes]],
+    ) -> None:
+        """before: what stands before each value, and whether that is a number. after: what ends the head. lines: of the
+        head, as they are relayed. places: of the lines with such a value: which line, which value, and the name as it
+        is written."""
         self._before = tuple(before)
         self._after = after
+        self._lines = lines
+        self._places = tuple(places)
         self.names = tuple(names)
 
     def match(self, data: bytes) -> tuple[list[bytes], int] | None:
@@ -42,27 +54,44 @@ class HeadForm:
             values.append(value)
         return (values, end + len(self._after)) if data.startswith(self._after, end) else None
 
+    def lines(self, values: Sequence[bytes]) -> list[bytes]:
+        """Lines of a head with these values, as they are relayed. The list is not to be changed."""
+        if not self._places:
+            return self._lines
+        lines = self._lines.copy()
+        for line, value, name in self._places:
+            lines[line] = b"%b: %b\r\n" % (name, values[value])
+        return lines
+
 
 def form_of(
-    data: bytes, first_line: bytes, fields: Sequence[tuple[bytes, bytes]], varying: frozenset[bytes]
+    data: bytes,
+    first_line: bytes,
+    fields: Sequence[tuple[bytes, bytes]],
+    lines: list[bytes],
+    varying: frozenset[bytes],
 ) -> HeadForm | None:
     """The form of the head at the beginning of the data, as which a parser has read these fields; None where the head
-    is long or is not written plainly, so that some other program could read it otherwise. varying: names, in lower
-    case, of fields whose values may differ."""
+    is long or is not written plainly, so that some other program could read it otherwise. lines: of the head, as they
+    are relayed. varying: names, in lower case, of fields whose values may differ."""
     before: list[tuple[bytes, bool]] = []
     names: list[bytes] = []
     values: list[bytes] = []
-    lines = [first_line]
+    places: list[tuple[int, int, bytes]] = []
+    since = [first_line]
     for name, value in fields:
+        line = b"%b: %b\r\n" % (name, value)
         lower = name.lower()
-        if lower in varying:
-            before.append((b"%b%b: " % (b"".join(lines), name), lower == CONTENT_LENGTH))
-            names.append(lower)
-            values.append(value)
-            lines = [b"\r\n"]
-        else:
-            lines.append(b"%b: %b\r\n" % (name, value))
-    form = HeadForm(before, b"".join((*lines, b"\r\n")), names)
+        if lower not in varying:
+            since.append(line)
+            continue
+        if line in lines:
+            places.append((lines.index(line), len(names), name))
+        before.append((b"%b%b: " % (b"".join(since), name), lower == CONTENT_LENGTH))
+        names.append(lower)
+        values.append(value)
+        since = [b"\r\n"]
+    form = HeadForm(before, b"".join((*since, b"\r\n")), names, lines, places)
     found = form.match(data)
     plain = found is not None and found[0] == values and found[1] <= LONGEST_FORM_BYTES
     return form if plain and len(set(names)) == len(names) else None

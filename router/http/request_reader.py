@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from dualmap.router.http.head_form import MOST_IN_VAIN
 from dualmap.router.http.http_request import NO_REQUEST, NOTED, HttpRequest
 from dualmap.router.http.known_request import KnownRequest, known_request
 from dualmap.router.http.limits import HttpLimits
@@ -16,8 +17,6 @@ from dualmap.router.http.openai_errors import (
     unsupported_encoding,
 )
 from dualmap.router.http.unpacking import ENCODINGS, IDENTITY, CorruptBodyError, Unpacking, is_known
-
-MOST_IN_VAIN = 4  # heads of a connection whose form is noted, while it is met with none again
 
 
 class RequestReader:

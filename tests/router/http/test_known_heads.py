@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualmap.router.http.head_form import LONGEST_FORM_BYTES
+from dualmap.router.http.head_form import LONGEST_FORM_BYTES, MOST_IN_VAIN
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import unauthorized_key
-from dualmap.router.http.request_reader import MOST_IN_VAIN, RequestReader
+from dualmap.router.http.request_reader import RequestReader
 
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 HEAD = (
@@ -105,7 +105,6 @@ def test_what_is_not_of_the_form_is_parsed(message):
     "line",
     [
         b"Connection: close",
-        b"Connection: traceparent",
         b"Content-Encoding: gzip",
         b"Expect: 100-continue",
         b"X-Request-ID: 2",
@@ -123,6 +122,11 @@ def test_such_heads_are_parsed_each_time(line):
     assert check_alike([message, message, MESSAGE, MESSAGE]) == (once if refused_or_last else 3 * once)
     chunked = message.replace(b"Content-Length: 5", b"Transfer-Encoding: chunked")
     check_alike([chunked, chunked])
+
+
+def test_a_trace_that_concerns_the_connection_alone_is_not_forwarded():
+    message = MESSAGE.replace(b"X-One: 1", b"Connection: traceparent")
+    assert check_alike([message, message]) == 1
 
 
 @given(st.binary(max_size=20), st.integers(0, 2 * len(MESSAGE)), st.integers(0, 40))
