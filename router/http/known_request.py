@@ -13,7 +13,7 @@ _SPECIAL = frozenset({b"content-encoding", b"expect", b"transfer-encoding"})
 class KnownRequest:
     """form: of all the heads that it stands for."""
 
-    __slots__ = ("_fields", "_method", "_path", "_target", "form")
+    __slots__ = ("_fields", "_length", "_method", "_noted", "_path", "_target", "form")
 
     def __init__(self, form: HeadForm, request: HttpRequest) -> None:
         self.form = form
@@ -21,6 +21,9 @@ class KnownRequest:
         self._target = request.target
         self._path = request.path
         self._fields = request.fields
+        names = form.names
+        self._length = names.index(CONTENT_LENGTH) if CONTENT_LENGTH in names else -1
+        self._noted = tuple((name, names.index(name)) for name in names if name in NOTED and name != CONTENT_LENGTH)
 
     def request(self, values: Sequence[bytes], begun_at: float) -> HttpRequest:
         """A request with such a head. values: as the form has found them."""
@@ -31,12 +34,11 @@ class KnownRequest:
         request.path = self._path
         request.fields = self._fields
         request.forwarded = self.form.lines(values)
-        for name, value in zip(self.form.names, values, strict=True):
-            if name == CONTENT_LENGTH:
-                request.content_length = int(value)
-                request.has_body = request.content_length > 0
-            elif name in NOTED:
-                request.fields = {**request.fields, name: value}
+        if self._length >= 0:
+            request.content_length = length = int(values[self._length])
+            request.has_body = length > 0
+        if self._noted:
+            request.fields = request.fields | {name: values[place] for name, place in self._noted}
         return request
 
 

@@ -13,7 +13,7 @@ from dualmap.router.http.instance_head import InstanceHead
 from dualmap.router.http.known_answer import KnownAnswer, known_answer
 from dualmap.scheduler.events import FailureCause
 
-JOINED_BODY_BYTES = 64 * 1024  # up to here a copy is cheaper than the bookkeeping of a gathered write
+JOINED_BODY_BYTES = 16 * 1024  # up to here a copy is cheaper than the bookkeeping of a gathered write
 CONTINUE_STATUS = 100
 SWITCHING_STATUS = 101
 FIRST_FINAL_STATUS = 200
@@ -86,7 +86,6 @@ class UpstreamConnection(asyncio.Protocol):
     def run(self, sink: AnswerSink, head: bytes, body: bytes) -> None:
         """Send the request; the answer goes to the sink as it comes."""
         self._sink = sink
-        self._head = AnswerHead()
         self._answer = None
         self._received_any = False
         self._bodiless = head.startswith(b"HEAD ")
@@ -172,8 +171,8 @@ class UpstreamConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._answer is not None:  # a second answer to one request: kept apart, and dropped with the connection
             self._answer.keep_alive = False
-            self._head = AnswerHead()
             self._pieces = []
+        self._head = AnswerHead()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         head = self._head
