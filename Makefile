@@ -10,10 +10,13 @@ VLLM_STAMP := $(VLLM)/.installed
 CLIENTS := .venv-clients
 CLIENTS_STAMP := $(CLIENTS)/.installed
 
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.installed
+
 # Servers and tests are many processes that import the same files: each is compiled once, whatever the user's default.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-slow test-simulated test-vllm test-envoy test-browser test-clients vllm clients reference check overhead clean
+.PHONY: setup demo test test-slow test-simulated test-vllm test-envoy test-browser test-clients vllm clients peers reference check overhead counts clean
 
 setup: $(STAMP)
 
@@ -74,6 +77,13 @@ $(CLIENTS_STAMP): tests/clients/requirements.lock tests/clients/package.json tes
 test-clients: $(STAMP) $(CLIENTS_STAMP)  ## clients that others wrote, in front of simulated instances
 	$(BIN)/pytest tests/clients -n 3 --dist loadgroup -m clients $(ARGS)
 
+peers: $(PEERS_STAMP)  ## routers that others wrote, and AIPerf, in an environment of their own
+
+$(PEERS_STAMP): deploy/peers/requirements.lock
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r $<
+	touch $@
+
 reference: $(STAMP)  ## the generated pages of docs/reference, after a change of what they tell
 	$(BIN)/python -m tests.docs.reference
 
@@ -82,8 +92,11 @@ check: $(STAMP)  ## formatting, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-overhead: $(STAMP)  ## CPU per request and per relayed chunk, nginx as the yardstick
+overhead: $(STAMP)  ## CPU per request and per relayed chunk, beside nginx and, after make peers, other routers
 	$(BIN)/python -m dualmap.loadtest.overhead $(ARGS)
 
+counts: $(STAMP)  ## instructions per request and per relayed chunk, compared with those recorded (needs valgrind)
+	$(BIN)/python -m dualmap.loadtest.overhead.counts $(ARGS)
+
 clean:
-	rm -rf .venv $(VLLM) $(CLIENTS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv $(VLLM) $(CLIENTS) $(PEERS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,9 +1,10 @@
 """CPU that the gateway costs: `python -m dualmap.loadtest.overhead`.
 
-Microseconds of the proxy's CPU per request (plain answers, 16 kept-alive connections, every prompt different) and per
-relayed SSE chunk (64 streams, a chunk each 20 ms at random phases, less the cost of the requests themselves), for the
-gateway and, as the yardstick, for nginx as a plain reverse proxy, in turns under the same load. Backends and load
-generator are processes of their own. CPU is user and system time from the CPU clocks of the proxy's processes.
+Microseconds of the proxy's CPU per request (plain answers, 16 kept-alive connections, every prompt different; as many
+as are answered, and 200 a second) and per relayed SSE chunk (64 streams, a chunk each 20 ms at random phases, less the
+cost of the requests themselves), for the gateway, for nginx as a plain reverse proxy and for routers that others wrote,
+in turns under the same load. Backends and load generator are processes of their own. CPU is user and system time from
+the CPU clocks of the proxy's processes: microseconds differ from day to day, ratios less.
 """
 
 import argparse
@@ -32,38 +33,57 @@ from dualmap.loadtest.overhead.measured_proxy import (
     nginx,
     why_no_nginx,
 )
+from dualmap.loadtest.overhead.peer_routers import PEER_ROUTERS, peer_router, why_no_peers
+from dualmap.loadtest.overhead.send import send
 
 BACKENDS = 4
 CONNECTIONS = 16
 STREAMS = 64
-PROMPTS = {"200 B": (200, 4000), "8 KB": (8_192, 4000), "48 KB": (49_152, 1500)}  # name: (bytes, requests a round)
 STREAM_CHUNKS = 150  # 3 s
+PACED_PER_S = 200.0
 CHUNK = "SSE chunk"
-LOAD_TIMEOUT_S = 60.0
+LOADS = {
+    "200 B": Load(connections=CONNECTIONS, requests=4000, prompt_bytes=200),
+    "8 KB": Load(connections=CONNECTIONS, requests=4000, prompt_bytes=8_192),
+    "48 KB": Load(connections=CONNECTIONS, requests=1500, prompt_bytes=49_152),
+    "8 KB at 200/s": Load(connections=CONNECTIONS, requests=600, prompt_bytes=8_192, per_s=PACED_PER_S),
+    CHUNK: Load(connections=STREAMS, requests=STREAMS, prompt_bytes=200, stream_chunks=STREAM_CHUNKS),
+}
+# At their default level smg and sglang-router write two lines a request, which would count against them.
+LOG_LESS = ("--log-level", "error")
+CHEAPEST = "cheapest Rust router"
+NGINX = "nginx"
 
-Rounds = dict[str, dict[str, list[float]]]  # proxy -> column -> microseconds, one value a round
+Rounds = dict[str, dict[str, list[float]]]  # proxy -> column -> microseconds, one value a round; the gateway first
+Medians = dict[str, dict[str, float]]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dualmap.loadtest.overhead", description="CPU cost of the gateway")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="medians are of so many rounds (default 5)")
     parser.add_argument("--gateway", default=DEFAULT_GATEWAY, metavar="COMMAND", help=f"default: {DEFAULT_GATEWAY}")
-    parser.add_argument("--no-nginx", action="store_true", help="measure the gateway alone")
+    parser.add_argument("--no-nginx", action="store_true", help="measure without nginx")
+    parser.add_argument("--no-peers", action="store_true", help="measure without routers that others wrote")
     parser.add_argument("--json", metavar="FILE", help="write all rounds")
+    parser.add_argument("--history", type=Path, metavar="FILE", help="append the ratios to this page")
     args = parser.parse_args()
     try:
-        rounds = measure(args.gateway, args.rounds, with_nginx=not args.no_nginx)
+        rounds = measure(args.gateway, args.rounds, with_nginx=not args.no_nginx, with_peers=not args.no_peers)
     except ProxyError as error:
         print(f"overhead: {error}", file=sys.stderr)
         return 1
-    print(markdown(rounds))
+    medians = {name: {column: median(values) for column, values in columns.items()} for name, columns in rounds.items()}
+    print(markdown(medians, args.rounds))
     if args.json:
         machine = {"date": date.today().isoformat(), "cpu": cpu_model(), "cores": os.cpu_count()}
         Path(args.json).write_text(json.dumps({**machine, "cpu_us": rounds}, indent=1) + "\n")
+    if args.history:
+        with open(args.history, "a") as history:
+            history.write(history_line(medians) + "\n")
     return 0
 
 
-def measure(gateway_command: str, rounds: int, *, with_nginx: bool) -> Rounds:
+def measure(gateway_command: str, rounds: int, *, with_nginx: bool, with_peers: bool) -> Rounds:
     """Start everything, measure in turns, stop everything. Raises ProxyError."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dualmap-overhead-")))
@@ -75,10 +95,17 @@ def measure(gateway_command: str, rounds: int, *, with_nginx: bool) -> Rounds:
             print(f"nginx skipped: {reason}", file=sys.stderr)
         else:
             proxies.append(stack.enter_context(nginx(ports, folder)))
-        found: Rounds = {proxy.name: {column: [] for column in (*PROMPTS, CHUNK)} for proxy in proxies}
+        reason = why_no_peers() if with_peers else "not asked for"
+        if reason:
+            print(f"other routers skipped: {reason}", file=sys.stderr)
+        else:
+            for peer in PEER_ROUTERS:
+                flags = (*peer.recommended, *LOG_LESS)
+                proxies.append(stack.enter_context(peer_router(peer, ports, folder, flags)))
+        found: Rounds = {proxy.name: {column: [] for column in LOADS} for proxy in proxies}
         load_id = 0
         for number in range(rounds + 1):  # the first one warms up
-            for column in (*PROMPTS, CHUNK):
+            for column in LOADS:
                 for proxy in proxies if number % 2 else reversed(proxies):
                     load_id += 1
                     own_us = found[proxy.name]["200 B"][-1:] or [0.0]
@@ -92,55 +119,63 @@ def measure(gateway_command: str, rounds: int, *, with_nginx: bool) -> Rounds:
 
 def _one(proxy: MeasuredProxy, column: str, load_id: int, request_us: float) -> float:
     """CPU microseconds per request, or per chunk less what the requests themselves cost. Raises ProxyError."""
-    first_id = load_id << 32
-    if column == CHUNK:
-        load = Load(proxy.port, STREAMS, STREAMS, PROMPTS["200 B"][0], STREAM_CHUNKS, first_id)
-    else:
-        prompt_bytes, requests = PROMPTS[column]
-        load = Load(proxy.port, CONNECTIONS, requests, prompt_bytes, 0, first_id)
-    used_us = _cpu_us(proxy, load)
-    if column == CHUNK:
-        return (used_us - STREAMS * request_us) / (STREAMS * STREAM_CHUNKS)
+    load = msgspec.structs.replace(LOADS[column], port=proxy.port, first_id=load_id << 32)
+    before_s = proxy.cpu_s()
+    send(load, proxy.name)
+    used_us = (proxy.cpu_s() - before_s) * 1e6
+    if load.stream_chunks:
+        return (used_us - load.requests * request_us) / (load.requests * load.stream_chunks)
     return used_us / load.requests
 
 
-def _cpu_us(proxy: MeasuredProxy, load: Load) -> float:
-    before_s = proxy.cpu_s()
-    command = [sys.executable, "-m", "dualmap.loadtest.overhead.load", msgspec.json.encode(load).decode()]
-    try:
-        output = subprocess.run(command, stdout=subprocess.PIPE, timeout=LOAD_TIMEOUT_S, check=True).stdout
-    except subprocess.SubprocessError as error:
-        raise ProxyError(f"the load on {proxy.name} did not end: {error}") from error
-    used_us = (proxy.cpu_s() - before_s) * 1e6
-    result = json.loads(output)
-    if result["failed"]:
-        raise ProxyError(
-            f"{result['failed']} of {load.requests} requests to {proxy.name} failed: {result['first_failure']}"
-        )
-    return used_us
+def ratios(medians: Medians) -> dict[str, dict[str, float]]:
+    """The gateway's microseconds over those of the cheapest other router, column by column, and over nginx's; of what
+    was measured."""
+    ours, *_ = medians.values()
+    peers = {peer.name for peer in PEER_ROUTERS}
+    routers = [values for name, values in medians.items() if name.split()[0] in peers]
+    found = {}
+    if routers:
+        found[CHEAPEST] = {column: us / min(values[column] for values in routers) for column, us in ours.items()}
+    for name, values in medians.items():
+        if name.split()[0] == "nginx":
+            found[NGINX] = {column: us / values[column] for column, us in ours.items()}
+    return found
 
 
-def markdown(rounds: Rounds) -> str:
-    """The table, and the ratio of the first proxy to the second where there are two."""
-    columns = (*PROMPTS, CHUNK)
-    medians = {name: {column: median(values[column]) for column in columns} for name, values in rounds.items()}
-    count = len(next(iter(rounds.values()))[CHUNK])
+def markdown(medians: Medians, rounds: int) -> str:
+    """Ratios first, then microseconds."""
     lines = [
-        f"CPU microseconds of the proxy, medians of {count} rounds, {date.today().isoformat()}, {cpu_model()},"
-        f" {os.cpu_count()} cores, Python {platform.python_version()}",
+        f"CPU of the proxy's processes, medians of {rounds} rounds, {date.today().isoformat()}, {cpu_model()},"
+        f" {os.cpu_count()} cores, Python {platform.python_version()}, commit {commit()}",
         "",
-        "| proxy | a request: " + " | ".join(columns[:-1]) + " | a relayed SSE chunk |",
-        "|---" * (len(columns) + 1) + "|",
-        *(_line(name, [f"{values[column]:.1f}" for column in columns]) for name, values in medians.items()),
+        "| | a request: " + " | ".join(column for column in LOADS if column != CHUNK) + " | a relayed SSE chunk |",
+        "|---" * (len(LOADS) + 1) + "|",
+        *(_line(f"dualmap / {name}", values, ".2f") for name, values in ratios(medians).items()),
+        *(_line(f"{name}, µs", values, ".1f") for name, values in medians.items()),
     ]
-    if len(medians) == 2:
-        ours, yardstick = medians.values()
-        lines.append(_line("ratio", [f"{ours[column] / yardstick[column]:.2f}" for column in columns]))
     return "\n".join(lines)
 
 
-def _line(name: str, cells: list[str]) -> str:
-    return f"| {name} | " + " | ".join(cells) + " |"
+def history_line(medians: Medians) -> str:
+    """A row of docs/results/overhead-history.md; a dash for what was not measured."""
+    by = ratios(medians)
+    cells = [f"{by[name][column]:.2f}" if name in by else "-" for name in (CHEAPEST, NGINX) for column in LOADS]
+    return (
+        f"| {date.today().isoformat()} | {commit()} | {cpu_model()}, {os.cpu_count()} cores | "
+        + " | ".join(cells)
+        + " |"
+    )
+
+
+def commit() -> str:
+    """That of the source, with a + where files differ from it; "unknown" outside of a repository."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def _line(name: str, values: dict[str, float], form: str) -> str:
+    return f"| {name} | " + " | ".join(f"{values[column]:{form}}" for column in LOADS) + " |"
 
 
 if __name__ == "__main__":

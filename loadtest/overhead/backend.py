@@ -1,7 +1,8 @@
 """Cheap model servers for the overhead benchmark: `python -m dualmap.loadtest.overhead.backend PORT PORT ...`.
 
-All answers are fixed bytes. A body that ends with `"stream":true}` is answered with max_tokens events, one each CHUNK_S
-from a random phase on, each in an HTTP chunk of its own; with token ids where the body asks for them at its beginning.
+A body that says `"stream":true` is answered with max_tokens events, one each CHUNK_S from a random phase on, each in an
+HTTP chunk of its own; with token ids where the body asks for them. What routers ask beside is answered as vLLM does:
+how a prompt is rendered (a token for each four bytes), models, health and version. All is fixed bytes but those tokens.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import cast
 
 import httptools
 import uvloop
+import xxhash
 
 CHUNK_S = 0.020
 MODEL = "bench"
@@ -44,11 +46,24 @@ def _chunk(data: bytes) -> bytes:
 
 _PLAIN_ANSWER = _whole(_PLAIN)
 _HEALTH_ANSWER = _whole(b"", b"text/plain")
+_VERSION_ANSWER = _whole(b'{"version":"0.32.0"}')
+_RENDERED = b'{"request_id":"render","token_ids":[%b],"sampling_params":{},"model":"bench"}'
+_TOKENS = [b"%d" % (token * 7919 % 100_000) for token in range(32_768)]
+_STREAM = re.compile(rb'"stream": ?true')
 _MODELS_ANSWER = _whole(b'{"object":"list","data":[{"id":"%s","object":"model"}]}' % MODEL.encode())
 _STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _FIRST_CHUNKS = _chunk(_FIRST % b"null"), _chunk(_FIRST % _PROMPT_IDS)
 _TOKEN_CHUNKS = _chunk(_TOKEN % b"null"), _chunk(_TOKEN % b"[12345]")
 _LAST_CHUNK = _chunk(_LAST) + b"0\r\n\r\n"
+
+
+_ANSWERS = {b"/v1/models": _MODELS_ANSWER, b"/version": _VERSION_ANSWER}
+
+
+def _rendered(body: bytes) -> list[bytes]:
+    """Token ids of a prompt: those of the first differ from prompt to prompt."""
+    digest = xxhash.xxh3_64_intdigest(body)
+    return [b"%d" % (digest >> shift & 0xFFFF) for shift in (0, 16, 32, 48)] + _TOKENS[: len(body) // 4]
 
 
 class Backend(asyncio.Protocol):
@@ -58,8 +73,7 @@ class Backend(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
-        self._tail = b""
-        self._asks_for_ids = False
+        self._body: list[bytes] = []
         self._left = 0
         self._due = 0.0
 
@@ -70,27 +84,28 @@ class Backend(asyncio.Protocol):
         self._url = url
 
     def on_body(self, body: bytes) -> None:
-        if not self._tail:
-            self._asks_for_ids = _ASKS_FOR_IDS in body[:200]
-        self._tail = (self._tail + body)[-200:]
+        self._body.append(body)
 
     def on_message_complete(self) -> None:
-        tail, self._tail = self._tail, b""
-        if tail.endswith(b'"stream":true}'):
-            wanted = _MAX_TOKENS.search(tail)
+        body = b"".join(self._body)
+        self._body.clear()
+        if self._url.endswith(b"/render"):
+            self._transport.write(_whole(_RENDERED % b",".join(_rendered(body))))
+        elif _STREAM.search(body):
+            self._asks_for_ids = _ASKS_FOR_IDS in body
+            wanted = _MAX_TOKENS.search(body)
             self._left = int(wanted[1]) if wanted else 1
             self._transport.write(_STREAM_HEAD + _FIRST_CHUNKS[self._asks_for_ids])
             self._due = asyncio.get_running_loop().time() + random.uniform(0, CHUNK_S)
-            self._next()
-        elif self._url.endswith(b"/v1/models"):
-            self._transport.write(_MODELS_ANSWER)
+            self.later()
         else:
-            self._transport.write(_PLAIN_ANSWER if tail else _HEALTH_ANSWER)
+            self._transport.write(_ANSWERS.get(self._url, _PLAIN_ANSWER if body else _HEALTH_ANSWER))
 
-    def _next(self) -> None:
-        asyncio.get_running_loop().call_at(self._due, self._write_token)
+    def later(self) -> None:
+        """Have the next token written when it is due."""
+        asyncio.get_running_loop().call_at(self._due, self.write_token)
 
-    def _write_token(self) -> None:
+    def write_token(self) -> None:
         if self._transport.is_closing():
             return
         if self._left == 0:
@@ -99,7 +114,7 @@ class Backend(asyncio.Protocol):
         self._transport.write(_TOKEN_CHUNKS[self._asks_for_ids])
         self._left -= 1
         self._due += CHUNK_S
-        self._next()
+        self.later()
 
 
 async def serve(ports: list[int]) -> None:

@@ -16,14 +16,16 @@ from dualmap.loadtest.overhead.backend import MODEL
 
 
 class Load(msgspec.Struct, frozen=True):
-    """connections requests at a time, requests in all, prompts of prompt_bytes; stream_chunks 0: plain answers."""
+    """connections requests at a time, requests in all, prompts of prompt_bytes; stream_chunks 0: plain answers; per_s
+    0: as fast as they are answered."""
 
-    port: int
-    connections: int
-    requests: int
-    prompt_bytes: int
+    port: int = 0
+    connections: int = 1
+    requests: int = 1
+    prompt_bytes: int = 200
     stream_chunks: int = 0
     first_id: int = 0  # prompts of runs with other numbers differ
+    per_s: float = 0.0
 
 
 class Loader:
@@ -32,6 +34,7 @@ class Loader:
     def __init__(self, load: Load) -> None:
         self._load = load
         self._sent = 0
+        self._began = 0.0
         self.ok = 0
         self.first_failure = ""
         filler = ("lorem ipsum dolor sit amet " * (load.prompt_bytes // 27 + 1)).encode()
@@ -52,6 +55,13 @@ class Loader:
             return None
         self._sent += 1
         return b"%s%s%016x%s" % (self._head, self._before, self._load.first_id + self._sent, self._after)
+
+    def due(self, now: float) -> float:
+        """When the request that was dealt out last may be sent."""
+        if not self._load.per_s:
+            return now
+        self._began = self._began or now
+        return self._began + self._sent / self._load.per_s
 
 
 class LoadConnection(asyncio.Protocol):
@@ -88,7 +98,12 @@ class LoadConnection(asyncio.Protocol):
         request = self._loader.next_request()
         if request is not None:
             self._parser = httptools.HttpResponseParser(self)
-            self._transport.write(request)
+            loop = asyncio.get_running_loop()
+            due = self._loader.due(now := loop.time())
+            if due > now:
+                loop.call_at(due, self._transport.write, request)
+            else:
+                self._transport.write(request)
         elif not self.ended.done():
             self.ended.set_result(None)
             self._transport.close()

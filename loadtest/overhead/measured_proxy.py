@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import psutil
 from dualmap.instances.server.start import free_ports
 
 DEFAULT_GATEWAY = "{python} -m dualmap.router.cli.standalone --port {port} --admin-port {admin_port} {instances}"
-_START_S = 60.0
+START_S = 60.0
 _STOP_S = 10.0
 _ASK_AGAIN_S = 0.1
 
@@ -85,12 +85,18 @@ def backends(ports: Sequence[int], folder: Path) -> Iterator[None]:
 
 @contextmanager
 def gateway(template: str, backend_ports: Sequence[int], folder: Path) -> Iterator[MeasuredProxy]:
-    """The gateway. template: a command with {python}, {port}, {admin_port} and {instances} (--instance URL each)."""
+    """The gateway. template: a command as `gateway_command` takes it."""
     port, admin_port = free_ports("127.0.0.1", 2)
-    instances = " ".join(f"--instance http://127.0.0.1:{backend}" for backend in backend_ports)
-    command = template.format(python=shlex.quote(sys.executable), port=port, admin_port=admin_port, instances=instances)
-    with running(shlex.split(command), [port], folder / "gateway.log") as pid:
+    command = gateway_command(template, port, admin_port, backend_ports)
+    with running(command, [port], folder / "gateway.log") as pid:
         yield MeasuredProxy("dualmap gateway", port, pid)
+
+
+def gateway_command(template: str, port: int, admin_port: int, backend_ports: Sequence[int]) -> list[str]:
+    """template: a command with {python}, {port}, {admin_port} and {instances} (--instance URL each)."""
+    instances = " ".join(f"--instance http://127.0.0.1:{backend}" for backend in backend_ports)
+    python = shlex.quote(sys.executable)
+    return shlex.split(template.format(python=python, port=port, admin_port=admin_port, instances=instances))
 
 
 def why_no_nginx() -> str | None:
@@ -114,12 +120,22 @@ def nginx(backend_ports: Sequence[int], folder: Path) -> Iterator[MeasuredProxy]
 
 
 @contextmanager
-def running(command: Sequence[str], ports: Sequence[int], log: Path) -> Iterator[int]:
-    """A process, from when its ports answer GET /v1/models with 200; gives its pid. Raises ProxyError."""
-    with open(log, "wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
+def running(
+    command: Sequence[str],
+    ports: Sequence[int],
+    log: Path,
+    start_s: float = START_S,
+    environment: Mapping[str, str] | None = None,
+    path: str = "/v1/models",
+) -> Iterator[int]:
+    """A process, from when its ports answer GET `path` with 200; gives its pid. Raises ProxyError."""
+    with (
+        open(log, "wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process,
+    ):
         try:
-            give_up_at = time.monotonic() + _START_S
-            while not all(_answers(port) for port in ports):
+            give_up_at = time.monotonic() + start_s
+            while not all(_answers(port, path) for port in ports):
                 if process.poll() is not None or time.monotonic() > give_up_at:
                     said = log.read_text(errors="replace")[-2000:]
                     raise ProxyError(f"{shlex.join(command)} does not answer on {list(ports)}\n{said}")
@@ -133,10 +149,10 @@ def running(command: Sequence[str], ports: Sequence[int], log: Path) -> Iterator
                 process.kill()
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, path: str) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
-        connection.request("GET", "/v1/models")
+        connection.request("GET", path)
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False
