@@ -56,23 +56,22 @@ class AnswerWriter:
             return
         http = self._http
         self._begun = True
-        pieces = [head.status_line[self._sent_ahead :], *head.lines]
         if head.content_length is not None:
-            pieces.append(b"content-length: %d\r\n" % head.content_length)
+            framing = b"content-length: %d\r\n" % head.content_length
         elif head.has_body and not http.http10:
             self._chunked = True
-            pieces.append(b"transfer-encoding: chunked\r\n")
-        self._takes_events = head.event_stream and not head.encoded and (self._chunked or http.http10)
-        pieces.append(self._end_of_head(lines))
-        if not self._chunked:
-            pieces.append(body)
+            framing = b"transfer-encoding: chunked\r\n"
         else:
-            if body:
-                pieces.append(framed(body))
-            if complete:
-                pieces.append(LAST_CHUNK)
+            framing = b""
+        if head.event_stream:
+            self._takes_events = not head.encoded and (self._chunked or http.http10)
         self._last = body
-        self._write(b"".join(pieces))
+        if self._chunked:
+            body = framed(body) if body else b""
+            if complete:
+                body += LAST_CHUNK
+        status_line = head.status_line[self._sent_ahead :] if self._sent_ahead else head.status_line
+        self._write(b"".join((status_line, *head.lines, framing, self._end_of_head(lines), body)))
 
     def keep_open(self, lines: bytes) -> None:
         """Write a comment to a client who waits for a stream, and before the first one the head. lines: as in begin."""

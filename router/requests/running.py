@@ -203,9 +203,12 @@ class Running:
             no_rest = self._rest is not None and (head.encoded or not head.event_stream)
             if (head.status != OK_STATUS or head.html or no_rest) and not self._accepts(head, body, complete):
                 return
-            answer = self._answer = self._read_as(head)
-            if head.status < FIRST_REDIRECT_STATUS:
-                self._note_state(self._carrier.asked, head.event_stream)
+            answer = self._answer = self._read_as(head, body if complete else None)
+            carrier = self._carrier
+            if head.status < FIRST_REDIRECT_STATUS and (
+                carrier.arrived.api.makes_state or carrier.asked.request.stateful
+            ):
+                self._note_state(carrier.asked, head.event_stream)
         self.pieces += pieces
         if complete and self.ids is not None and self.ids.tells and not has_end(self._writer.tail + body):
             if body := answer.feed(body, False):
@@ -298,7 +301,8 @@ class Running:
         self.drop()
         self._carrier.attempt_failed(self, cause)
 
-    def _read_as(self, head: AnswerHead) -> Answer:
+    def _read_as(self, head: AnswerHead, whole: bytes | None) -> Answer:
+        """whole: the body, where it has come at once."""
         rules = self._carrier.rules
         if self._rest is not None:
             self.event_stream = True
@@ -320,7 +324,7 @@ class Running:
             return (RecordedEvents if prompt.may_replay or prompt.by_text else AnswerEvents)(
                 rules, prompt.hides_usage, self.ids
             )
-        return plain_answer(head, rules, self._carrier.spool_room)
+        return plain_answer(head, rules, self._carrier.spool_room, whole)
 
     def _note_state(self, asked: Asked, event_stream: bool) -> None:
         """What the instance keeps: what it was asked to go on from, and what it makes."""

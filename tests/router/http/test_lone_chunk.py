@@ -40,7 +40,7 @@ def fetched(reads: list[bytes]) -> tuple[list[bytes], list[object]]:
     transport = SimpleNamespace(
         write=nothing, abort=nothing, resume_reading=nothing, is_closing=lambda: False, get_write_buffer_size=lambda: 0
     )
-    connection = UpstreamConnection(SimpleNamespace(head=None, keep=nothing), lambda: 0.0)
+    connection = UpstreamConnection(SimpleNamespace(head=None, keep=nothing, known=None, noted_in_vain=0), lambda: 0.0)
     connection.connection_made(transport)
     sink = Sink()
     connection.run(sink, b"POST / HTTP/1.1\r\n\r\n", b"")
