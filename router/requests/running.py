@@ -138,8 +138,7 @@ class Running:
 
     def usage(self) -> Usage:
         """What the answer's last bytes say of `usage`."""
-        hidden = b"" if self._answer is None else self._answer.usage_event
-        return peek_usage(hidden or self._writer.tail)
+        return peek_usage((b"" if self._answer is None else self._answer.usage_event) or self._writer.tail)
 
     def own_usage(self) -> Usage:
         """What the instance says of its own part of the answer."""
