@@ -21,6 +21,7 @@ from statistics import median
 
 import msgspec
 
+from dualmap import is_compiled
 from dualmap.instances.calibrate.cpu_model import cpu_model
 from dualmap.instances.server.start import free_ports
 from dualmap.loadtest.overhead.load import Load
@@ -145,7 +146,8 @@ def markdown(medians: Medians, rounds: int) -> str:
     """Ratios first, then microseconds."""
     lines = [
         f"CPU of the proxy's processes, medians of {rounds} rounds, {date.today().isoformat()}, {cpu_model()},"
-        f" {os.cpu_count()} cores, Python {platform.python_version()}, commit {commit()}",
+        f" {os.cpu_count()} cores, Python {platform.python_version()}, commit {commit()},"
+        f" {'compiled' if is_compiled() else 'pure Python'}",
         "",
         "| | a request: " + " | ".join(column for column in LOADS if column != CHUNK) + " | a relayed SSE chunk |",
         "|---" * (len(LOADS) + 1) + "|",
