@@ -87,12 +87,13 @@ class Bench:
         return Objectives(work.ttft_slo_s / self.faster, work.tpot_slo_s / self.faster)
 
     def requests(self, run: Run) -> list[TraceRequest]:
-        """Due at the run's rate. Raises TraceError."""
+        """Due at the run's rate; AIPerf takes an answer of one token for none. Raises TraceError."""
         found = requests_of(run.work, self.traces)
         found = found[: max(1, round(len(found) * self.share))]
+        least = 2 if run.client == AIPERF else 1
         due_s = due_times(found, speed_for_qps(found, run.rate * self.faster))
         return [
-            TraceRequest(round(at_s * 1000), r.input_length, r.output_length, r.hash_ids)
+            TraceRequest(round(at_s * 1000), r.input_length, max(least, r.output_length), r.hash_ids)
             for at_s, r in zip(due_s, found, strict=True)
         ]
 
