@@ -93,7 +93,7 @@ check: $(STAMP)  ## formatting, lint, types
 	$(BIN)/mypy
 
 overhead: $(STAMP)  ## CPU per request and per relayed chunk, beside nginx and, after make peers, other routers
-	$(BIN)/python -m dualmap.loadtest.overhead $(if $(wildcard $(PEERS_STAMP)),--peers $(PEERS)) $(ARGS)
+	$(BIN)/python -m dualmap.loadtest.overhead $(ARGS)
 
 counts: $(STAMP)  ## instructions per request and per relayed chunk, compared with those recorded (needs valgrind)
 	$(BIN)/python -m dualmap.loadtest.overhead.counts $(ARGS)

@@ -33,7 +33,8 @@ from dualmap.loadtest.overhead.measured_proxy import (
     nginx,
     why_no_nginx,
 )
-from dualmap.loadtest.overhead.peers import PEERS, peer
+from dualmap.loadtest.overhead.peer_routers import PEER_ROUTERS, peer_router, why_no_peers
+from dualmap.loadtest.overhead.send import send
 
 BACKENDS = 4
 CONNECTIONS = 16
@@ -48,7 +49,8 @@ LOADS = {
     "8 KB at 200/s": Load(connections=CONNECTIONS, requests=600, prompt_bytes=8_192, per_s=PACED_PER_S),
     CHUNK: Load(connections=STREAMS, requests=STREAMS, prompt_bytes=200, stream_chunks=STREAM_CHUNKS),
 }
-LOAD_TIMEOUT_S = 60.0
+# At their default level smg and sglang-router write two lines a request, which would count against them.
+LOG_LESS = ("--log-level", "error")
 CHEAPEST = "cheapest Rust router"
 NGINX = "nginx"
 
@@ -61,14 +63,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="medians are of so many rounds (default 5)")
     parser.add_argument("--gateway", default=DEFAULT_GATEWAY, metavar="COMMAND", help=f"default: {DEFAULT_GATEWAY}")
     parser.add_argument("--no-nginx", action="store_true", help="measure without nginx")
-    parser.add_argument(
-        "--peers", type=Path, metavar="FOLDER", help="with the routers of this environment (make peers)"
-    )
+    parser.add_argument("--no-peers", action="store_true", help="measure without routers that others wrote")
     parser.add_argument("--json", metavar="FILE", help="write all rounds")
     parser.add_argument("--history", type=Path, metavar="FILE", help="append the ratios to this page")
     args = parser.parse_args()
     try:
-        rounds = measure(args.gateway, args.rounds, with_nginx=not args.no_nginx, peers_in=args.peers)
+        rounds = measure(args.gateway, args.rounds, with_nginx=not args.no_nginx, with_peers=not args.no_peers)
     except ProxyError as error:
         print(f"overhead: {error}", file=sys.stderr)
         return 1
@@ -83,8 +83,8 @@ def main() -> int:
     return 0
 
 
-def measure(gateway_command: str, rounds: int, *, with_nginx: bool, peers_in: Path | None) -> Rounds:
-    """Start everything, measure in turns, stop everything. peers_in: the environment of PEERS. Raises ProxyError."""
+def measure(gateway_command: str, rounds: int, *, with_nginx: bool, with_peers: bool) -> Rounds:
+    """Start everything, measure in turns, stop everything. Raises ProxyError."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dualmap-overhead-")))
         ports = free_ports("127.0.0.1", BACKENDS)
@@ -95,8 +95,13 @@ def measure(gateway_command: str, rounds: int, *, with_nginx: bool, peers_in: Pa
             print(f"nginx skipped: {reason}", file=sys.stderr)
         else:
             proxies.append(stack.enter_context(nginx(ports, folder)))
-        if peers_in:
-            proxies += [stack.enter_context(peer(name, peers_in, ports, folder)) for name in PEERS]
+        reason = why_no_peers() if with_peers else "not asked for"
+        if reason:
+            print(f"other routers skipped: {reason}", file=sys.stderr)
+        else:
+            for peer in PEER_ROUTERS:
+                flags = (*peer.recommended, *LOG_LESS)
+                proxies.append(stack.enter_context(peer_router(peer, ports, folder, flags)))
         found: Rounds = {proxy.name: {column: [] for column in LOADS} for proxy in proxies}
         load_id = 0
         for number in range(rounds + 1):  # the first one warms up
@@ -115,33 +120,20 @@ def measure(gateway_command: str, rounds: int, *, with_nginx: bool, peers_in: Pa
 def _one(proxy: MeasuredProxy, column: str, load_id: int, request_us: float) -> float:
     """CPU microseconds per request, or per chunk less what the requests themselves cost. Raises ProxyError."""
     load = msgspec.structs.replace(LOADS[column], port=proxy.port, first_id=load_id << 32)
-    used_us = _cpu_us(proxy, load)
+    before_s = proxy.cpu_s()
+    send(load, proxy.name)
+    used_us = (proxy.cpu_s() - before_s) * 1e6
     if load.stream_chunks:
         return (used_us - load.requests * request_us) / (load.requests * load.stream_chunks)
     return used_us / load.requests
 
 
-def _cpu_us(proxy: MeasuredProxy, load: Load) -> float:
-    before_s = proxy.cpu_s()
-    command = [sys.executable, "-m", "dualmap.loadtest.overhead.load", msgspec.json.encode(load).decode()]
-    try:
-        output = subprocess.run(command, stdout=subprocess.PIPE, timeout=LOAD_TIMEOUT_S, check=True).stdout
-    except subprocess.SubprocessError as error:
-        raise ProxyError(f"the load on {proxy.name} did not end: {error}") from error
-    used_us = (proxy.cpu_s() - before_s) * 1e6
-    result = json.loads(output)
-    if result["failed"]:
-        raise ProxyError(
-            f"{result['failed']} of {load.requests} requests to {proxy.name} failed: {result['first_failure']}"
-        )
-    return used_us
-
-
 def ratios(medians: Medians) -> dict[str, dict[str, float]]:
-    """The gateway's microseconds over those of the cheapest of PEERS, column by column, and over nginx's, where these
-    were measured."""
+    """The gateway's microseconds over those of the cheapest other router, column by column, and over nginx's; of what
+    was measured."""
     ours, *_ = medians.values()
-    routers = [values for name, values in medians.items() if name.split()[0] in PEERS]
+    peers = {peer.name for peer in PEER_ROUTERS}
+    routers = [values for name, values in medians.items() if name.split()[0] in peers]
     found = {}
     if routers:
         found[CHEAPEST] = {column: us / min(values[column] for values in routers) for column, us in ours.items()}

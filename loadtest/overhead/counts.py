@@ -18,10 +18,16 @@ from statistics import median
 import msgspec
 
 from dualmap.instances.server.start import free_ports
-from dualmap.loadtest.overhead.instructions import CountedProcess, counted, instructions_of, why_no_counts
+from dualmap.loadtest.overhead.instructions import (
+    UNTIMED_GATEWAY,
+    CountedProcess,
+    counted,
+    instructions_of,
+    why_no_counts,
+)
 from dualmap.loadtest.overhead.load import Load
 from dualmap.loadtest.overhead.lockstep import Lockstep
-from dualmap.loadtest.overhead.measured_proxy import DEFAULT_GATEWAY, ProxyError, gateway_command
+from dualmap.loadtest.overhead.measured_proxy import ProxyError, gateway_command
 
 RECORDED = Path(__file__).with_name("counts.json")
 TOO_MANY = 1.10
@@ -62,7 +68,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dualmap.loadtest.overhead.counts", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="medians are of so many rounds (default 3)")
     parser.add_argument("--only", choices=COLUMNS, metavar="COLUMN", help=f"one of {', '.join(COLUMNS)}")
-    parser.add_argument("--gateway", default=DEFAULT_GATEWAY, metavar="COMMAND", help=f"default: {DEFAULT_GATEWAY}")
+    parser.add_argument("--gateway", default=UNTIMED_GATEWAY, metavar="COMMAND", help=f"default: {UNTIMED_GATEWAY}")
     parser.add_argument("--recorded", type=Path, default=RECORDED, metavar="FILE", help=f"default: {RECORDED}")
     parser.add_argument("--record", action="store_true", help="write the file instead of comparing with it")
     args = parser.parse_args()
@@ -138,7 +144,7 @@ class Asked:
 def yardstick(folder: Path) -> float:
     """Instructions for a turn of a fixed Python program."""
     once, twice = (
-        instructions_of([sys.executable, "-I", "-S", "-c", _YARDSTICK, str(turns)], folder)
+        instructions_of([sys.executable, "-S", "-c", _YARDSTICK, str(turns)], folder)
         for turns in (_YARDSTICK_TURNS, 2 * _YARDSTICK_TURNS)
     )
     return (twice - once) / _YARDSTICK_TURNS

@@ -8,16 +8,15 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from dualmap.loadtest.overhead.measured_proxy import ProxyError, running
+from dualmap.loadtest.overhead.measured_proxy import DEFAULT_GATEWAY, ProxyError, running
 
+UNTIMED_GATEWAY = DEFAULT_GATEWAY.replace("router.cli.standalone", "loadtest.overhead.untimed_gateway")
 START_S = 900.0  # a process under Callgrind starts ten times as slowly as alone, and the machine may be busy
 _COMMAND_S = 300.0
-_IDLE_S = 1.0
 _ENVIRONMENT = {**os.environ, "PYTHONHASHSEED": "0"}  # else dicts and sets differ from run to run
 _TOTALS = re.compile(r"^totals: (\d+)$", re.MULTILINE)
 
@@ -34,24 +33,16 @@ class CountedProcess:
         self._pid = pid
         self._out = out
         self._dumps = 0
-        self._idle_per_s = 0.0
 
     def start_counting(self) -> None:
         """From here on the process is some thirty times slower: warm it up before. Raises ProxyError."""
         self._tell("instrumentation on")
-        idle_s = time.monotonic()
-        self._tell("zero")
-        time.sleep(_IDLE_S)
-        idle = self._dump()
-        self._idle_per_s = idle / (time.monotonic() - idle_s)
 
-    def count(self, work: Callable[[], None]) -> float:
-        """Instructions while `work` runs, less what an idle process spends in that time. Raises ProxyError."""
-        began_s = time.monotonic()
+    def count(self, work: Callable[[], None]) -> int:
+        """Instructions while `work` runs. Raises ProxyError."""
         self._tell("zero")
         work()
-        spent = self._dump()
-        return spent - self._idle_per_s * (time.monotonic() - began_s)
+        return self._dump()
 
     def _dump(self) -> int:
         self._tell("dump")
@@ -90,9 +81,12 @@ def _totals(dump: Path) -> int:
 
 
 @contextmanager
-def counted(command: Sequence[str], ports: Sequence[int], folder: Path, name: str) -> Iterator[CountedProcess]:
-    """The process of `command` under Callgrind, once its ports answer; its files in `folder`. Raises ProxyError."""
+def counted(
+    command: Sequence[str], ports: Sequence[int], folder: Path, name: str, path: str = "/v1/models"
+) -> Iterator[CountedProcess]:
+    """The process of `command` under Callgrind, once its ports answer GET `path`; its files in `folder`. Raises
+    ProxyError."""
     out = folder / f"{name}.callgrind"
     valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"]
-    with running([*valgrind, *command], ports, folder / f"{name}.log", START_S, _ENVIRONMENT) as pid:
+    with running([*valgrind, *command], ports, folder / f"{name}.log", START_S, _ENVIRONMENT, path) as pid:
         yield CountedProcess(pid, out)

@@ -45,13 +45,15 @@ class Lockstep:
 
     async def _run(self, load: Load) -> Loader:
         loader = Loader(load)
-        _, client = await asyncio.get_running_loop().create_connection(
-            lambda: SteppedClient(loader, self), "127.0.0.1", load.port
-        )
         try:
+            _, client = await asyncio.get_running_loop().create_connection(
+                lambda: SteppedClient(loader, self), "127.0.0.1", load.port
+            )
             await asyncio.wait_for(client.ended, _ENDS_S)
         except TimeoutError:
             raise ProxyError(f"the proxy stands still: {loader.ok} of {load.requests} requests are answered") from None
+        except OSError as error:
+            raise ProxyError(f"the proxy cannot be reached: {error}") from None
         return loader
 
     def wait(self, backend: "SteppedBackend") -> None:

@@ -126,15 +126,16 @@ def running(
     log: Path,
     start_s: float = START_S,
     environment: Mapping[str, str] | None = None,
+    path: str = "/v1/models",
 ) -> Iterator[int]:
-    """A process, from when its ports answer GET /v1/models with 200; gives its pid. Raises ProxyError."""
+    """A process, from when its ports answer GET `path` with 200; gives its pid. Raises ProxyError."""
     with (
         open(log, "wb") as output,
         subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process,
     ):
         try:
             give_up_at = time.monotonic() + start_s
-            while not all(_answers(port) for port in ports):
+            while not all(_answers(port, path) for port in ports):
                 if process.poll() is not None or time.monotonic() > give_up_at:
                     said = log.read_text(errors="replace")[-2000:]
                     raise ProxyError(f"{shlex.join(command)} does not answer on {list(ports)}\n{said}")
@@ -148,10 +149,10 @@ def running(
                 process.kill()
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, path: str) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
-        connection.request("GET", "/v1/models")
+        connection.request("GET", path)
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

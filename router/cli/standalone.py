@@ -56,6 +56,8 @@ async def serve(config: DualMapConfig) -> None:
     )
     gateway.service.cors = settings.cors_policy()
     gateway.admission.set_aliases(config.model_aliases)
+    if settings.picker is not None:
+        gateway.serve_proxies()
     gateway.apply_membership(Membership(1, tuple([await _member(config, instance) for instance in config.instances])))
     await gateway.start(settings.host, settings.port, admin_host=settings.admin_host, admin_port=settings.admin_port)
     collect_less()

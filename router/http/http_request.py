@@ -52,12 +52,13 @@ class HttpRequest:
     """Filled by RequestReader while bytes arrive.
 
     target: as it came until the head is complete, then as instances get it. path: see RequestTarget; empty before.
-    fields: the noted header fields by lower-case name. forwarded: header lines for the instance, in order.
-    content_length: None where the body is chunked or there is none. joined_pieces: so many of the first
-    pieces are joined from others. unparsed_bytes: received of a head that is not
-    complete. unpacking: of a body that comes compressed, until it is whole. refusal: it will be answered with this
-    error. error_shape: of its errors. answer_lines: more lines of its answer's head, whoever gives it, each with its
-    end. close: the connection ends after its answer. api: what the service took its head for, and it alone knows.
+    fields: the noted header fields by lower-case name, but for the content_length. forwarded: header lines for the
+    instance, in order. Neither is changed once the head is complete: requests with like heads share them.
+    content_length: None where the body is chunked or there is none. joined_pieces: so many of the first pieces are
+    joined from others. unparsed_bytes: received of a head that is not complete. unpacking: of a body that comes
+    compressed, until it is whole. refusal: it will be answered with this error. error_shape: of its errors.
+    answer_lines: more lines of its answer's head, whoever gives it, each with its end. close: the connection ends after
+    its answer. api: what the service took its head for, and it alone knows.
     """
 
     __slots__ = (
@@ -176,7 +177,7 @@ class HttpRequest:
         if host and host.translate(None, _OF_HOSTS):
             return bad_request("The Host header is no host with or without a port.")
         if b"content-length" in fields:
-            self.content_length = int(fields[b"content-length"])
+            self.content_length = int(fields.pop(b"content-length"))
             self.has_body = self.content_length > 0
         if b"transfer-encoding" in fields:
             self.has_body = True
@@ -197,6 +198,8 @@ class HttpRequest:
         lines += [b"%b: %b\r\n" % field for field in self.fields.items() if field[0] not in skipped]
         if self.close:
             lines.append(b"connection: close\r\n")
+        if self.content_length is not None:
+            lines.append(b"content-length: %d\r\n" % self.content_length)
         return b"".join([*lines, *self.forwarded, b"\r\n"])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from dualmap.router.http.http_request import NO_REQUEST, NOTED, HttpRequest
+from dualmap.router.http.known_request import KnownRequest, known_request
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import (
     HttpError,
@@ -15,6 +16,8 @@ from dualmap.router.http.openai_errors import (
     unsupported_encoding,
 )
 from dualmap.router.http.unpacking import ENCODINGS, IDENTITY, CorruptBodyError, Unpacking, is_known
+
+MOST_IN_VAIN = 4  # heads of a connection whose form is noted, while it is met with none again
 
 
 class RequestReader:
@@ -31,15 +34,58 @@ class RequestReader:
         self._limits = limits
         self._check_head = check_head
         self._clock = clock
-        self._current = NO_REQUEST  # what the parser is filling
+        self._current = NO_REQUEST  # what is being filled
         self._fed_bytes = 0  # in the read at hand
+        self._begun_with = b""  # the read with which the head begins that is being parsed
+        self._header: list[tuple[bytes, bytes]] = []  # of that head
+        self._known: KnownRequest | None = None  # the last head, where others like it can be told by their bytes
+        self.noted_in_vain = 0  # heads that no other was like
+        self._left_bytes = 0  # of a body that the parser does not see
         self._replayed_head = b""
         self._parser = HttpRequestParser(self)
 
     def feed(self, data: bytes) -> None:
         """Read what has arrived."""
+        if self._left_bytes:
+            data = self._take_body(data)
+        known = self._known
+        if known is not None and self._current is NO_REQUEST and (found := known.form.match(data)) is not None:
+            data = self._begin_known(known, *found, data)
+        if data:
+            self._parse(data)
+
+    def _begin_known(self, known: KnownRequest, values: list[bytes], head_bytes: int, data: bytes) -> bytes:
+        """Do as the parser does with a head that is known. Returns what is left of the data."""
+        limits = self._limits
+        request = known.request(values, self._clock())
+        length = request.content_length or 0
+        if head_bytes > limits.max_head_bytes or length > limits.max_body_bytes:
+            return data
+        self.noted_in_vain = 0
+        self._current = self.request = request
+        request.refusal = self._check_head(request)
+        if length:
+            self._left_bytes = length
+            return self._take_body(data[head_bytes:])
+        self.on_message_complete()
+        return data[head_bytes:]
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Do as the parser does with a body whose length is known. Returns what stands behind it."""
+        left_bytes = self._left_bytes
+        piece = data[:left_bytes]
+        self._left_bytes -= len(piece)
+        if piece:
+            self.on_body(piece)
+        if not self._left_bytes:
+            self.on_message_complete()
+        return data[left_bytes:]
+
+    def _parse(self, data: bytes) -> None:
         if self.stopped:
             return
+        self._begun_with = data if self._current is NO_REQUEST else b""
+        self._header = []
         self._fed_bytes = len(data)
         request_before = self.request
         ready_before = len(self.ready)
@@ -79,6 +125,8 @@ class RequestReader:
         self.stopped = True
         self.request = None
         self._current = NO_REQUEST
+        self._known = None
+        self._left_bytes = 0
 
     def stop(self) -> None:
         """Drop what has been read, and what still comes."""
@@ -103,6 +151,8 @@ class RequestReader:
         request = self._current
         if request.head_complete:  # trailers mean nothing here
             return
+        if self._begun_with:
+            self._header.append((name, value))
         lower = name.lower()
         if lower in NOTED:
             request.note(lower, value)
@@ -116,6 +166,7 @@ class RequestReader:
         parser = self._parser
         limits = self._limits
         method = parser.get_method().decode()
+        target = request.target
         error = request.complete_head(method, parser.get_http_version(), parser.should_keep_alive())
         received_bytes = (
             request.unparsed_bytes + self._fed_bytes
@@ -126,6 +177,7 @@ class RequestReader:
             if parser.should_upgrade() and method != "CONNECT":
                 self._replayed_head = request.head_without_upgrade()
                 return
+            self._note_form(request, target)
             request.refusal = self._check_head(request)
             if (request.content_length or 0) > limits.max_body_bytes:
                 error = body_too_large(limits.max_body_bytes)
@@ -164,6 +216,16 @@ class RequestReader:
         self.ready.append(request)
         self.request = None
         self._current = NO_REQUEST  # an idle connection must not keep its last body
+
+    def _note_form(self, request: HttpRequest, target: bytes) -> None:
+        """Know heads like that of the request, which has this target, by their form."""
+        if request.close:
+            self._known = None
+        elif self._begun_with and self.noted_in_vain < MOST_IN_VAIN:
+            self.noted_in_vain += 1
+            self._known = known_request(request, self._begun_with, target, self._header)
+        self._begun_with = b""
+        self._header = []
 
     def _begin_unpacking(self, request: HttpRequest) -> HttpError | None:
         named = map(bytes.strip, request.fields[b"content-encoding"].lower().split(b","))

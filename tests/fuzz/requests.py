@@ -3,7 +3,7 @@
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, wrong_method
-from dualmap.router.http.request_reader import RequestReader
+from dualmap.router.http.request_reader import MOST_IN_VAIN, RequestReader
 from tests.fuzz.target import Target, cut
 
 LIMITS = HttpLimits(max_body_bytes=600)
@@ -14,8 +14,10 @@ def _check_head(request: HttpRequest) -> HttpError | None:
     return wrong_method("CONNECT", request.path, "GET, POST") if request.method == "CONNECT" else None
 
 
-def _read(pieces: list[bytes]) -> list[tuple[object, ...]]:
+def _read(pieces: list[bytes], *, knows_heads: bool = True) -> list[tuple[object, ...]]:
     reader = RequestReader(LIMITS, _check_head, lambda: 0.0)
+    if not knows_heads:
+        reader.noted_in_vain = MOST_IN_VAIN
     for piece in pieces:
         reader.feed(piece)
     refusals = [request for request in reader.ready if request.refusal is not None and request.close]
@@ -47,6 +49,8 @@ def _told(request: HttpRequest) -> tuple[object, ...]:
 def check(data: bytes) -> None:
     whole = _read([data])
     assert _read(cut(data)) == whole, "another cut, another request"
+    again = [data, data, *cut(data)]
+    assert _read(again) == _read(again, knows_heads=False), "a head is known for another"
 
 
 REQUESTS = Target("requests", check)

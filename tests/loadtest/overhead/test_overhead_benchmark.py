@@ -3,15 +3,19 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from dualmap.instances.server.start import free_ports
 from dualmap.loadtest.overhead import __main__ as overhead
-from dualmap.loadtest.overhead.load import Load
+from dualmap.loadtest.overhead.load import Load, Loader
 from dualmap.loadtest.overhead.measured_proxy import MeasuredProxy, ProxyError, backends, gateway, nginx, why_no_nginx
+from dualmap.loadtest.overhead.peer_routers import PEER_ROUTERS, peer_router, why_no_peers
 from tests.conftest import WAIT_S
+
+ROOT = Path(__file__).parents[3]
 
 
 def run_load(load: Load) -> dict:
@@ -59,21 +63,56 @@ def test_a_gateway_that_does_not_start_is_named_with_what_it_said(tmp_path):
         pass
 
 
-def test_the_table_shows_medians_and_their_ratio():
-    columns = (*overhead.PROMPTS, overhead.CHUNK)
-    rounds = {
-        "dualmap gateway": {column: [30.0, 10.0, 20.0] for column in columns},
-        "nginx 1.0": {column: [5.0, 5.0, 100.0] for column in columns},
-    }
-    lines = overhead.markdown(rounds).splitlines()
-    assert lines[-3:] == [
-        "| dualmap gateway | 20.0 | 20.0 | 20.0 | 20.0 |",
-        "| nginx 1.0 | 5.0 | 5.0 | 5.0 | 5.0 |",
-        "| ratio | 4.00 | 4.00 | 4.00 | 4.00 |",
-    ]
+NAMES = ("dualmap gateway", "nginx 1.22", "vllm-router 0.1", "smg 1.13")
+
+
+def medians(*us: float, names: tuple[str, ...] = NAMES) -> dict[str, dict[str, float]]:
+    """Of as many proxies as there are values, each the same in all columns."""
+    return {name: dict.fromkeys(overhead.LOADS, value) for name, value in zip(names, us, strict=False)}
+
+
+def test_the_table_begins_with_the_ratios_to_the_cheapest_router_of_each_column_and_to_nginx():
+    found = medians(20.0, 5.0, 50.0, 100.0)
+    found["smg 1.13"]["8 KB"] = 40.0
+    lines = overhead.markdown(found, 3).splitlines()
     assert "medians of 3 rounds" in lines[0]
+    assert lines[-6:] == [
+        "| dualmap / cheapest Rust router | 0.40 | 0.50 | 0.40 | 0.40 | 0.40 |",
+        "| dualmap / nginx | 4.00 | 4.00 | 4.00 | 4.00 | 4.00 |",
+        "| dualmap gateway, µs | 20.0 | 20.0 | 20.0 | 20.0 | 20.0 |",
+        "| nginx 1.22, µs | 5.0 | 5.0 | 5.0 | 5.0 | 5.0 |",
+        "| vllm-router 0.1, µs | 50.0 | 50.0 | 50.0 | 50.0 | 50.0 |",
+        "| smg 1.13, µs | 100.0 | 40.0 | 100.0 | 100.0 | 100.0 |",
+    ]
 
 
-def test_without_nginx_there_is_no_ratio():
-    rounds = {"dualmap gateway": {column: [1.0] for column in (*overhead.PROMPTS, overhead.CHUNK)}}
-    assert "ratio" not in overhead.markdown(rounds)
+def test_there_are_ratios_only_to_what_was_measured():
+    assert overhead.ratios(medians(1.0)) == {}
+    assert "dualmap /" not in overhead.markdown(medians(1.0), 1)
+
+
+def test_a_line_of_the_history_has_the_columns_of_its_page():
+    page = (ROOT / "docs" / "results" / "overhead-history.md").read_text().splitlines()
+    (heading,) = [line for line in page if line.startswith("| date")]
+    line = overhead.history_line(medians(20.0, 5.0))
+    assert line.count("|") == heading.count("|")
+    assert line.endswith("| - | - | - | - | - | 4.00 | 4.00 | 4.00 | 4.00 | 4.00 |")
+
+
+def test_requests_are_sent_at_the_rate_that_was_asked_for():
+    loader = Loader(Load(requests=4, per_s=200.0))
+    dues = [loader.due(100.0) for _ in range(3) if loader.next_request()]
+    assert [due - dues[0] for due in dues] == pytest.approx([0, 0.005, 0.010])
+
+
+@pytest.mark.parametrize("peer", PEER_ROUTERS, ids=lambda peer: peer.name)
+def test_routers_that_others_wrote_pass_the_load_on(tmp_path, peer):
+    environment = ROOT / ".venv-peers"
+    if reason := why_no_peers(environment):
+        pytest.skip(reason)
+    ports = free_ports("127.0.0.1", 2)
+    flags = (*peer.recommended, *overhead.LOG_LESS)
+    with backends(ports, tmp_path), peer_router(peer, ports, tmp_path, flags, environment) as proxy:
+        assert proxy.name.startswith(f"{peer.name} ")
+        assert run_load(Load(proxy.port, 2, 20, 8192))["ok"] == 20
+        assert run_load(Load(proxy.port, 2, 4, 200, 3))["ok"] == 4
