@@ -145,6 +145,11 @@ def measure(run: Run, bench: Bench) -> Measured:
         )
 
 
+def expected_s(run: Run, bench: Bench) -> float:
+    """Of a run on a machine that does nothing else: arrivals, the last answers, and what starts. Raises TraceError."""
+    return bench.requests(run)[-1].timestamp_ms / 1000 + 20 / bench.faster + (20 if run.client == AIPERF else 6)
+
+
 def longest_s(run: Run, bench: Bench) -> float:
     """After which a client is stopped. Raises TraceError."""
     return bench.requests(run)[-1].timestamp_ms / 1000 + AFTER_S + (AIPERF_START_S if run.client == AIPERF else 0.0)
