@@ -30,7 +30,7 @@ class CountedProcess:
     """A process that runs under Callgrind, and what it spends while something is asked of it."""
 
     def __init__(self, pid: int, out: Path) -> None:
-        self._pid = pid
+        self.pid = pid
         self._out = out
         self._dumps = 0
 
@@ -40,18 +40,25 @@ class CountedProcess:
 
     def count(self, work: Callable[[], None]) -> int:
         """Instructions while `work` runs. Raises ProxyError."""
-        self._tell("zero")
+        self.zero()
         work()
-        return self._dump()
+        return self.spent()
 
-    def _dump(self) -> int:
+    def zero(self) -> None:
+        """Raises ProxyError."""
+        self._tell("zero")
+
+    def spent(self) -> int:
+        """Instructions since `zero`. Raises ProxyError."""
         self._tell("dump")
         self._dumps += 1
         dump = self._out.with_name(f"{self._out.name}.{self._dumps}")
-        return _totals(dump)
+        totals = _totals(dump)
+        dump.unlink()
+        return totals
 
     def _tell(self, order: str) -> None:
-        command = ["vgdb", f"--pid={self._pid}", *order.split()]
+        command = ["vgdb", f"--pid={self.pid}", *order.split()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_S, check=False)
         if done.returncode:
             raise ProxyError(f"Callgrind does not take {order!r}: {done.stderr.strip()[-500:]}")

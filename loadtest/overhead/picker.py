@@ -16,6 +16,7 @@ from dualmap.instances.server.start import free_ports
 from dualmap.loadtest.overhead.instructions import START_S, UNTIMED_GATEWAY, counted, why_no_counts
 from dualmap.loadtest.overhead.load import Load
 from dualmap.loadtest.overhead.measured_proxy import (
+    DEFAULT_GATEWAY,
     MeasuredProxy,
     ProxyError,
     backends,

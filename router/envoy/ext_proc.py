@@ -1,7 +1,8 @@
 """Envoy's external processing messages, as the endpoint-picker protocol of the Gateway API Inference Extension uses
 them (its proposal 004): what they say of a request, and the answers to them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache, lru_cache
 from math import ceil
 
 from envoy.config.core.v3 import base_pb2
@@ -20,6 +21,7 @@ DESTINATION_NAMESPACE = "envoy.lb"
 SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 ATTRIBUTES = "envoy.filters.http.ext_proc"
 UPSTREAM_ADDRESS = "upstream.address"  # where `response_attributes` of the filter asks for it
+MOST_KEPT = 4096  # answers to proxies, of each kind
 PIECE_BYTES = 62 * 1024  # Envoy takes bodies back in pieces below 64 KB
 
 Mode = processing_mode_pb2.ProcessingMode
@@ -79,9 +81,10 @@ def _metadata(message: pb.ProcessingRequest, namespace: str) -> Mapping[str, str
     return namespaces[namespace].fields if namespace in namespaces else {}
 
 
-# The answers.
+# The answers. What proxies are told again and again is made once: nobody changes it.
 
 
+@cache
 def nothing_to_do(kind: str) -> pb.ProcessingResponse:
     """Goes on as it is. kind: that of the request's message, such as "response_headers"."""
     if kind.endswith("headers"):
@@ -91,6 +94,7 @@ def nothing_to_do(kind: str) -> pb.ProcessingResponse:
     return pb.ProcessingResponse(**{kind: pb.BodyResponse()})
 
 
+@lru_cache(maxsize=MOST_KEPT)
 def destination(kind: str, endpoints: tuple[str, ...]) -> pb.ProcessingResponse:
     """Goes to the first of these that takes it. kind: "request_headers" or "request_body"."""
     value = ",".join(endpoints)
@@ -102,16 +106,21 @@ def destination(kind: str, endpoints: tuple[str, ...]) -> pb.ProcessingResponse:
     return pb.ProcessingResponse(request_body=pb.BodyResponse(response=common), dynamic_metadata=picked)
 
 
-def echo(kind: str, body: bytes, end_of_stream: bool) -> Iterator[pb.ProcessingResponse]:
+def echo(kind: str, body: bytes, end_of_stream: bool) -> list[pb.ProcessingResponse]:
     """The body goes on as it came, in full-duplex mode. kind: "request_body" or "response_body"."""
-    for start in range(0, max(1, len(body)), PIECE_BYTES):
-        piece = body[start : start + PIECE_BYTES]
-        last = end_of_stream and start + PIECE_BYTES >= len(body)
-        streamed = pb.StreamedBodyResponse(body=piece, end_of_stream=last)
-        common = pb.CommonResponse(body_mutation=pb.BodyMutation(streamed_response=streamed))
-        yield pb.ProcessingResponse(**{kind: pb.BodyResponse(response=common)})
+    starts = range(0, max(1, len(body)), PIECE_BYTES)
+    return [_piece(kind, body[start : start + PIECE_BYTES], end_of_stream and start == starts[-1]) for start in starts]
 
 
+def _piece(kind: str, piece: bytes, last: bool) -> pb.ProcessingResponse:
+    response = pb.ProcessingResponse()
+    streamed = getattr(response, kind).response.body_mutation.streamed_response
+    streamed.body = piece
+    streamed.end_of_stream = last
+    return response
+
+
+@lru_cache(maxsize=MOST_KEPT)
 def answer_headers(instance_id: str) -> pb.ProcessingResponse:
     common = pb.CommonResponse(header_mutation=_set_headers({"x-dualmap-instance": instance_id}))
     return pb.ProcessingResponse(response_headers=pb.HeadersResponse(response=common))

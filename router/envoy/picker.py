@@ -3,7 +3,7 @@
 A proxy's message is held until the core dispatches the request, so that what waits can still move to another instance.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
@@ -62,7 +62,7 @@ class Picker:
         carried = _Carried(self)
         try:
             async for message in request_iterator:
-                async for response in carried.take(message):
+                for response in await carried.take(message):
                     yield response
             carried.end()
         finally:
@@ -130,38 +130,29 @@ class _Carried:
         self._modes = (ext_proc.DUPLEX, ext_proc.DUPLEX)
         self._answered = False
 
-    async def take(self, message: pb.ProcessingRequest) -> AsyncIterator[pb.ProcessingResponse]:
+    async def take(self, message: pb.ProcessingRequest) -> Sequence[pb.ProcessingResponse]:
         """The answers to a message, in order."""
         kind = message.WhichOneof("request")
         if kind in (HEADLESS if self._request is None else ("request_headers",)):
-            yield ext_proc.refusal(bad_gateway(OUT_OF_ORDER), error_body)
-            return
+            return [ext_proc.refusal(bad_gateway(OUT_OF_ORDER), error_body)]
         match kind:
             case "request_headers":
-                self._modes = ext_proc.body_modes(message)
-                self._subset = ext_proc.subset_hint(message)
-                self._request = self._picker.request(ext_proc.read_headers(message.request_headers.headers))
-                ends = message.request_headers.end_of_stream
-                if self._modes[0] in ext_proc.HOLDS_BODY and not ends:
-                    yield ext_proc.nothing_to_do("request_headers")
-                elif self._modes[0] != ext_proc.DUPLEX or ends:
-                    yield await self._choose("request_headers", read=False)
+                return await self._request_headers(message)
             case "request_body":
-                async for response in self._request_body(message.request_body):
-                    yield response
+                return await self._request_body(message.request_body)
             case "request_trailers":
+                rest = [ext_proc.nothing_to_do("request_trailers")]
                 if self._pick is None and self._modes[0] == ext_proc.DUPLEX:  # they end the body in place of its flag
-                    async for response in self._go_on(ends=False):
-                        yield response
-                yield ext_proc.nothing_to_do("request_trailers")
+                    return [*await self._go_on(ends=False), *rest]
+                return rest
             case "response_headers":
-                yield self._response_headers(message)
+                return [self._response_headers(message)]
             case "response_body":
-                for response in self._response_body(message.response_body):
-                    yield response
+                return self._response_body(message.response_body)
             case "response_trailers":
                 self.end()
-                yield ext_proc.nothing_to_do("response_trailers")
+                return [ext_proc.nothing_to_do("response_trailers")]
+        return ()
 
     @property
     def _shape(self) -> ErrorShape:
@@ -177,28 +168,36 @@ class _Carried:
         if self._pick is not None:
             self._pick.left()
 
-    async def _request_body(self, part: pb.HttpBody) -> AsyncIterator[pb.ProcessingResponse]:
+    async def _request_headers(self, message: pb.ProcessingRequest) -> Sequence[pb.ProcessingResponse]:
+        self._modes = ext_proc.body_modes(message)
+        self._subset = ext_proc.subset_hint(message)
+        self._request = self._picker.request(ext_proc.read_headers(message.request_headers.headers))
+        ends = message.request_headers.end_of_stream
+        if self._modes[0] in ext_proc.HOLDS_BODY and not ends:
+            return [ext_proc.nothing_to_do("request_headers")]
+        if self._modes[0] != ext_proc.DUPLEX or ends:
+            return [await self._choose("request_headers", read=False)]
+        return ()
+
+    async def _request_body(self, part: pb.HttpBody) -> Sequence[pb.ProcessingResponse]:
         if self._pick is not None:  # it was picked by its headers
-            yield ext_proc.nothing_to_do("request_body")
-            return
+            return [ext_proc.nothing_to_do("request_body")]
         self._body.append(part.body)
         self._body_bytes += len(part.body)
         if (error := self._picker.body_error(self._body_bytes)) is not None:
-            yield ext_proc.refusal(error, self._shape)
-        elif self._modes[0] in ext_proc.HOLDS_BODY:
-            yield await self._choose("request_body", read=True)
-        elif part.end_of_stream:
-            async for response in self._go_on(ends=True):
-                yield response
+            return [ext_proc.refusal(error, self._shape)]
+        if self._modes[0] in ext_proc.HOLDS_BODY:
+            return [await self._choose("request_body", read=True)]
+        return await self._go_on(ends=True) if part.end_of_stream else ()
 
-    async def _go_on(self, ends: bool) -> AsyncIterator[pb.ProcessingResponse]:
+    async def _go_on(self, ends: bool) -> Sequence[pb.ProcessingResponse]:
         """In full-duplex mode headers and body have been held. ends: with the body, not with trailers."""
         response = await self._choose("request_headers", read=True)
-        yield response
-        if not response.HasField("immediate_response"):
-            for piece in ext_proc.echo("request_body", b"".join(self._body), ends):
-                yield piece
+        body = b"".join(self._body)
         self._body.clear()
+        if response.HasField("immediate_response"):
+            return [response]
+        return [response, *ext_proc.echo("request_body", body, ends)]
 
     async def _choose(self, kind: str, read: bool) -> pb.ProcessingResponse:
         assert self._request is not None, "headers come first"
@@ -226,11 +225,11 @@ class _Carried:
             pick.end()
         return ext_proc.answer_headers(instance_id)
 
-    def _response_body(self, part: pb.HttpBody) -> Iterable[pb.ProcessingResponse]:
+    def _response_body(self, part: pb.HttpBody) -> Sequence[pb.ProcessingResponse]:
         if self._pick is not None:
             self._pick.take(part.body)
             if part.end_of_stream:
                 self.end()
         if self._modes[1] == ext_proc.DUPLEX:
             return ext_proc.echo("response_body", part.body, part.end_of_stream)
-        return (ext_proc.nothing_to_do("response_body"),)
+        return [ext_proc.nothing_to_do("response_body")]

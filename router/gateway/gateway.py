@@ -28,6 +28,7 @@ from dualmap.router.observe.recent_decisions import RecentDecisions
 from dualmap.router.observe.signal_ages import SignalAges
 from dualmap.router.requests.adapter_changes import AdapterChanges
 from dualmap.router.requests.admission import Admission
+from dualmap.router.requests.driven import Driven
 from dualmap.router.requests.driver import RequestDriver
 from dualmap.router.requests.instance_connections import InstanceConnections
 from dualmap.router.requests.service import RequestService
@@ -293,15 +294,15 @@ class Gateway:
     def _alternatives(self, dispatch: Dispatch) -> list[str]:
         return pool.alternatives(dispatch) if (pool := self._pool_of.get(dispatch.instance_id)) is not None else []
 
-    def _note_dispatch(self, dispatch: Dispatch) -> None:
+    def _note_dispatch(self, dispatch: Dispatch, driven: Driven) -> None:
         pool = self._pool_of.get(dispatch.instance_id)
         attempt = None if pool is None else pool.attempt_of(dispatch)
         if pool is None or attempt is None:
             return
         self.timelines[pool.name].note_choice(dispatch.reason)
-        driven = self.driver.exchanges[dispatch.request_id]
         self.decisions.note(pool.name, driven.arrived.request_id, driven.asked.prompt.model, dispatch, attempt)
-        self.sent.note(dispatch.instance_id, attempt.request)
+        if self.sent.wanted:
+            self.sent.note(dispatch.instance_id, attempt.request)
 
     def _note_first_token(self, dispatch: Dispatch, ttft_s: float) -> None:
         if (name := self.pool_name_of(dispatch.instance_id)) is not None:

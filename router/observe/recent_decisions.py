@@ -3,8 +3,10 @@
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
+
+import msgspec
 
 from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.commands import Dispatch
@@ -13,8 +15,7 @@ MOST = 4096  # of about 1 KB each
 MOST_MOVES = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """at: seconds since 1970. request_id: what the client calls it."""
 
     at: float

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
+from msgspec.structs import replace
+
 from dualmap.router.access.access import Grant
 from dualmap.router.apis.api import PREFIX, STATE, Scope
 from dualmap.router.apis.model_list import ModelList
@@ -14,7 +16,14 @@ from dualmap.router.http.openai_errors import (
 )
 from dualmap.router.requests.asked import Arrived, Asked, Prompt
 from dualmap.router.requests.core import Core
-from dualmap.router.requests.intake import read_prompt, read_session, read_tenant, read_times, session_tenant
+from dualmap.router.requests.intake import (
+    READ_HEADERS,
+    read_prompt,
+    read_session,
+    read_tenant,
+    read_times,
+    session_tenant,
+)
 from dualmap.router.tokens.token_ratio import TokenRatio
 from dualmap.scheduler.fleet.member import Membership, MemberState
 from dualmap.scheduler.request import Request
@@ -62,6 +71,7 @@ class Admission:
         self._isolate_tenants = isolate_tenants
         self._ask_for_ids = ask_for_ids
         self.by_text = False
+        self._scope = Scope(block_tokens)  # of whom nobody is kept apart from
 
     def change_no_body(self) -> None:
         """A proxy sends the bodies, as they came: nothing can be asked for in them."""
@@ -75,18 +85,24 @@ class Admission:
     def apply_membership(self, membership: Membership) -> None:
         self._membership = membership
         self.models = ModelList(membership, next(iter(self.cores)), self._aliases)
+        self._scope = Scope(self._block_tokens, "", self.models.only_model, self.models.same)
         self.ready = any(member.state is MemberState.READY for member in membership.members)
 
     def admit(self, arrived: Arrived) -> Asked:
         """Raises NotAdmittedError with what the client is told."""
         prompt = None
         try:
-            grant, placement = arrived.grant, arrived.api.placement
-            ttft_slo_s, tpot_slo_s, timeout_s = read_times(arrived.http)
-            tenant = read_tenant(arrived)
-            apart = tenant if self._isolate_tenants else ""
-            models = self.models
-            scope = Scope(self._block_tokens, apart, models.only_model, models.same)
+            http, grant, placement = arrived.http, arrived.grant, arrived.api.placement
+            ttft_slo_s = tpot_slo_s = timeout_s = None
+            tenant = ""
+            says_nothing = READ_HEADERS.isdisjoint(http.fields)  # of the headers that are read here
+            if not says_nothing:
+                ttft_slo_s, tpot_slo_s, timeout_s = read_times(http)
+            if grant is not None or not says_nothing:
+                tenant = read_tenant(arrived)
+            models, scope = self.models, self._scope
+            if self._isolate_tenants and tenant:
+                scope = replace(scope, apart=tenant)
             prompt = read_prompt(
                 arrived,
                 scope,
@@ -96,15 +112,14 @@ class Admission:
                 ask_for_ids=self._ask_for_ids,
                 by_text=self.by_text,
             )
-            model = prompt.model
+            read, model = prompt.read, prompt.model
             if grant is not None and placement is not STATE:
                 self._check_model(grant, prompt)
-            core = self._core_of(prompt, placement is PREFIX and prompt.read.legible)
+            core = self._core_of(prompt, placement is PREFIX and read.legible)
             answer_lines = b"" if grant is None else grant.admit(prompt.tokens, self._clock())
         except RequestRefusedError as refusal:
             raise NotAdmittedError(refusal.error, prompt) from None
-        read = prompt.read
-        session = read_session(arrived, read.session)
+        session = 0 if says_nothing and not read.session else read_session(arrived, read.session)
         length_tokens = 0  # of what is not read: it may be many short texts
         if read.understood:
             exact = read.prompt_tokens > 0
@@ -117,7 +132,7 @@ class Admission:
             max_output_tokens=read.max_output_tokens,
             ttft_slo_s=ttft_slo_s,
             priority=prompt.priority,
-            tenant=tenant or session_tenant(session),
+            tenant=tenant or (session_tenant(session) if session else ""),
             streams=read.stream,
             block_tokens=prompt.block_tokens,
             adapter=models.lora_name(model),

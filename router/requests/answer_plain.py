@@ -126,6 +126,6 @@ ENCODED = EncodedAnswer()
 def plain_answer(head: AnswerHead, rules: StreamRules, room: SpoolRoom) -> HeldAnswer | PassedAnswer:
     """Held, whatever its length, where it is JSON; what is played or shown as it comes only where it is short."""
     length = head.content_length
-    is_short = length is not None and length <= MAX_HELD_BYTES
-    may_be_long = head.json and (length is None or room.has(length))
-    return HeldAnswer(rules, room, length or 0) if is_short or may_be_long else PASSED
+    if length is not None and length <= MAX_HELD_BYTES:
+        return HeldAnswer(rules, room, length)
+    return HeldAnswer(rules, room, length or 0) if head.json and (length is None or room.has(length)) else PASSED

@@ -37,6 +37,7 @@ from dualmap.scheduler.fleet.membership_events import MembershipEvent
 OK_STATUS = 200
 FIRST_ERROR_STATUS = 400
 FIRST_SERVER_ERROR_STATUS = 500
+OK = Outcome.OK  # a name is found five times as fast as the attribute of an enum
 
 
 class RequestDriver:
@@ -59,7 +60,7 @@ class RequestDriver:
         self.exchanges: dict[str, Driven] = {}
         self.spool_room = SpoolRoom(lambda: connections.limits.max_spooled_bytes)
         self.carried = Carried(self.exchanges, clock)
-        self.dispatched: Callable[[Dispatch], None] = lambda dispatch: None
+        self.dispatched: Callable[[Dispatch, Driven], None] = lambda dispatch, driven: None
         self.first_token_came: Callable[[Dispatch, float], None] = lambda dispatch, ttft_s: None
         self.tell_others: Callable[[], None] = lambda: None
         self.watchers: tuple[RequestWatcher, ...] = ()
@@ -159,11 +160,11 @@ class RequestDriver:
         self.stateful.made(driven, state_id, run.dispatch.instance_id)
 
     def finished(self, driven: Driven, run: Run, status: int) -> None:
-        arrived, asked = driven.arrived, driven.asked
-        del self.exchanges[arrived.id]
+        request_id, rest = driven.arrived.id, driven.rest
+        del self.exchanges[request_id]
         metrics = self._metrics
         metrics.relayed_pieces += run.pieces
-        outcome = Outcome.OK
+        outcome = OK
         output_tokens = 0
         prompt_tokens = cached_tokens = None
         if status < FIRST_ERROR_STATUS:
@@ -173,13 +174,13 @@ class RequestDriver:
             outcome = Outcome.CLIENT_ERROR if status < FIRST_SERVER_ERROR_STATUS else Outcome.INSTANCE_ERROR
         metrics.outcomes[outcome] += 1
         self._ended(driven, outcome, status)
-        if driven.rest is not None:
+        if rest is not None:
             own = run.own_usage()
             prompt_tokens, cached_tokens = own.prompt_tokens, own.cached_tokens
         done = RequestFinished(
-            arrived.id, run.dispatch.attempt, output_tokens, cached_tokens=cached_tokens, prompt_tokens=prompt_tokens
+            request_id, run.dispatch.attempt, output_tokens, cached_tokens=cached_tokens, prompt_tokens=prompt_tokens
         )
-        self.handle(done, asked.core)
+        self.handle(done, driven.asked.core)
 
     def _note_answer(self, driven: Driven, run: Run) -> tuple[int, Usage]:
         """Count an answer that its client has whole, and its tokens to its API key; returns how many it has, and what
@@ -228,7 +229,7 @@ class RequestDriver:
         metrics.queue_s.observe(command.queued_s)
         metrics.believed_prompt_tokens += driven.asked.request.prompt_tokens
         metrics.believed_cached_tokens += command.cached_tokens
-        self.dispatched(command)
+        self.dispatched(command, driven)
         driven.start_attempt(command, self._connections.to(command.instance_id), self._clock())
 
     def _reject(self, command: Reject) -> None:

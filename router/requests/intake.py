@@ -14,7 +14,7 @@ from dualmap.router.apis.named_model import hides_model, read_model
 from dualmap.router.apis.rename_model import rename_model
 from dualmap.router.apis.spelling import BYTES_PER_BLOCK_TOKEN
 from dualmap.router.apis.token_ids import ASK_FOR_IDS
-from dualmap.router.http.credentials import credentials
+from dualmap.router.http.credentials import CREDENTIAL_FIELDS, credentials
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import RequestRefusedError, bad_request
 from dualmap.router.requests.asked import Arrived, Prompt
@@ -38,6 +38,7 @@ SESSION_HEADERS = (
 )
 WIDER_HEADERS = (b"x-correlation-id", b"x-user-id")  # of sessions to some clients; they count after what the body says
 _SESSION_HEADERS = frozenset(SESSION_HEADERS + WIDER_HEADERS)
+READ_HEADERS = _TIME_HEADERS | _SESSION_HEADERS | {PRIORITY_HEADER, TENANT_HEADER} | CREDENTIAL_FIELDS
 NO_ALIASES: Mapping[str, str] = {}
 MAX_TENANT_BYTES = 128
 MAX_PRIORITY = 100  # either way: beyond, all are alike, since each level costs those behind it time
@@ -59,10 +60,10 @@ def read_prompt(
 ) -> Prompt:
     """Read what the core needs of the body. aliases: names of clients', and what instances call the model. ask_for_ids:
     instances are asked for the token ids of streams. by_text: see Admission. Raises RequestRefusedError (400)."""
-    api, body = arrived.api, arrived.body
-    read = api.read(arrived.http, body, scope)
+    api, body, http = arrived.api, arrived.body, arrived.http
+    read = api.read(http, body, scope)
     if not (read.understood or read.model or read.media):
-        named = read_model(arrived.http, body, scope)
+        named = read_model(http, body, scope)
         read = replace(read, legible=named.legible, model=named.model, media=named.media, text_bytes=named.text_bytes)
     model = read.model
     if not model and body and arrived.grant is not None and arrived.grant.key.models is not None and hides_model(body):
@@ -71,11 +72,11 @@ def read_prompt(
     asked_for = model or scope.default_model
     model = aliases.get(asked_for, asked_for)
     if model != asked_for and body:
-        body = rename_model(arrived.http, body, model)
+        body = rename_model(http, body, model)
     priority = read.priority
-    if priority is None and (header := arrived.http.fields.get(PRIORITY_HEADER)) is not None:
-        priority = _whole_number(header)
-    priority = max(-MAX_PRIORITY, min(MAX_PRIORITY, priority or 0))
+    if priority is None and PRIORITY_HEADER in http.fields:
+        priority = _whole_number(http.fields[PRIORITY_HEADER])
+    priority = max(-MAX_PRIORITY, min(MAX_PRIORITY, priority)) if priority else 0
     if not read.understood:
         # Where vLLM finds no JSON, it says in its error where: the body has to be the one that the client knows.
         if scope.apart and api.takes_salt and (not is_reread(body) or may_be_object(body)):
@@ -85,30 +86,36 @@ def read_prompt(
             tokens = ratio.prompt_tokens(model, read.text_bytes, read.media)
         tokens = max(1, min(tokens, MAX_UNREAD_TOKENS))
         return Prompt(body=body, tokens=tokens, read=read, model=model, named=asked_for, priority=priority)
-    hides_usage = ask_for_usage and api.asks_usage and read.stream and not read.stream_options
     if scope.apart and api.takes_salt:
         body = _with_salt(body, read.cache_salt)
-    records_ids = ask_for_ids and api.rest is not None and read.ids is not UNWANTED and not read.media
-    hides_ids = records_ids and read.ids is UNASKED
-    if hides_ids:
-        body = _asking_for(USAGE_OPTION + ASK_FOR_IDS if hides_usage else ASK_FOR_IDS, body)
-    elif hides_usage:
-        body = _asking_for(USAGE_OPTION, body)
+    hides_usage = records_ids = hides_ids = may_replay = may_go_by_text = False
+    if read.stream:
+        hides_usage = ask_for_usage and api.asks_usage and not read.stream_options
+        records_ids = ask_for_ids and api.rest is not None and read.ids is not UNWANTED and not read.media
+        hides_ids = records_ids and read.ids is UNASKED
+        if hides_ids:
+            body = _asking_for(USAGE_OPTION + ASK_FOR_IDS if hides_usage else ASK_FOR_IDS, body)
+        elif hides_usage:
+            body = _asking_for(USAGE_OPTION, body)
+        may_replay = ask_for_ids and read.repeats and _may_replay(api, read, body)
+        may_go_by_text = by_text and api.by_text is not None and not read.media
     tokens = read.prompt_tokens or ratio.prompt_tokens(model, read.text_bytes, read.media)
-    block_bytes = scope.block_tokens * BYTES_PER_BLOCK_TOKEN
+    block_tokens = 0
+    if hashed_bytes := read.hashed_bytes:
+        block_tokens = round(tokens * scope.block_tokens * BYTES_PER_BLOCK_TOKEN / hashed_bytes) or 1
     return Prompt(
         body=body,
         tokens=tokens,
         read=read,
         model=model,
         named=asked_for,
-        block_tokens=round(tokens * block_bytes / read.hashed_bytes) or 1 if read.hashed_bytes else 0,
+        block_tokens=block_tokens,
         priority=priority,
         hides_usage=hides_usage,
         records_ids=records_ids,
         hides_ids=hides_ids,
-        may_replay=ask_for_ids and read.repeats and _may_replay(api, read, body),
-        by_text=by_text and api.by_text is not None and read.stream and not read.media,
+        may_replay=may_replay,
+        by_text=may_go_by_text,
     )
 
 
@@ -209,5 +216,5 @@ def read_tenant(arrived: Arrived) -> str:
 
 
 def session_tenant(session: int) -> str:
-    """Where nobody says whose requests these are, sessions share the queue fairly. Empty where there is none."""
-    return f"session-{session:016x}" if session else ""
+    """Where nobody says whose requests these are, sessions share the queue fairly. session: not 0."""
+    return f"session-{session:016x}"

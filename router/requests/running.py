@@ -81,6 +81,7 @@ class Running:
 
     __slots__ = (
         "_answer",
+        "_began_at",
         "_carrier",
         "_ids_refused",
         "_pool",
@@ -120,7 +121,8 @@ class Running:
         self._answer: Answer | None = None
         self._refusal = b""  # so much of an error's body has come
         self._seeker: StateSeeker | None = None  # while it is to be found what the instance keeps of its answer
-        self._quiet = Quiet(now)
+        self._began_at = now
+        self._quiet: Quiet | None = None  # before it is first looked at: most are over by then
 
     @property
     def sent_pieces(self) -> int:
@@ -164,12 +166,13 @@ class Running:
 
     def is_stalled(self, blocked: bool, now: float, limits: HttpLimits, work: InstanceWork) -> bool:
         """Whether the instance has sent nothing for too long; called periodically. blocked: nothing is read of it."""
+        quiet = self._quiet = self._quiet or Quiet(self._began_at)
         if self.upstream is None or blocked:
-            self._quiet.reset(now)
+            quiet.reset(now)
             return False
         may_rest = not self.event_stream or self._carrier.rules.pauses
         instance_id = self.dispatch.instance_id
-        return self._quiet.is_stalled(self.pieces, instance_id, may_rest=may_rest, now=now, limits=limits, work=work)
+        return quiet.is_stalled(self.pieces, instance_id, may_rest=may_rest, now=now, limits=limits, work=work)
 
     # What the connection to the instance calls (AnswerSink).
 
@@ -217,7 +220,8 @@ class Running:
                 return
             answer.notice = None
             self.pieces -= pieces
-            self._quiet.signs = True
+            if self._quiet is not None:
+                self._quiet.signs = True
             if not complete and self._carrier.phase is ANSWERING and is_comment(body):
                 self._writer.comment(body)
                 return
