@@ -16,7 +16,7 @@ PEERS_STAMP := $(PEERS)/.installed
 # Servers and tests are many processes that import the same files: each is compiled once, whatever the user's default.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-slow test-simulated test-vllm test-envoy test-browser test-clients vllm clients peers reference check overhead counts clean
+.PHONY: setup demo compiled test test-slow test-simulated test-vllm test-envoy test-browser test-clients vllm clients peers reference check overhead counts clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,17 @@ $(DEMO_STAMP): pyproject.toml
 
 demo: $(DEMO_STAMP)  ## four simulated instances, round_robin against dualmap, a report
 	$(BIN)/dualmap demo $(ARGS)
+
+COMPILED := build/compiled
+COMPILED_STAMP := build/.compiled
+
+compiled: $(COMPILED_STAMP)  ## what a wheel has, as machine code, in build/compiled
+
+$(COMPILED_STAMP): $(STAMP) setup.py $(shell find scheduler router instances loadtest src/dualmap -name '[a-z_]*.py')
+	rm -rf $(COMPILED)
+	DUALMAP_COMPILE=1 DUALMAP_OPT_LEVEL=$${DUALMAP_OPT_LEVEL-1} $(BIN)/python -m pip install --quiet \
+		--disable-pip-version-check --no-build-isolation --no-deps --target $(COMPILED) .
+	touch $@
 
 # One Ray cluster at a time, in one of the processes, which mostly waits; the other tests are shared out.
 PARALLEL := -n $(shell n=$$(nproc); echo $$((n < 8 ? n + 1 : 8))) --dist loadgroup

@@ -9,7 +9,6 @@ objective.
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
-from copy import copy
 from itertools import chain
 
 from dualmap.scheduler.attempt import Attempt
@@ -45,7 +44,8 @@ class DeadlineQueue:
     def __iter__(self) -> Iterator[Attempt]:
         """As they would start if nothing changed; those put aside last."""
         attempts = self._attempts
-        return (attempts[request_id] for _, request_id in chain(self._punctual, self._late))
+        for _, request_id in chain(self._punctual, self._late):
+            yield attempts[request_id]
 
     @property
     def last(self) -> Attempt:
@@ -105,7 +105,8 @@ class DeadlineQueue:
 
     def would_be_next(self, now: float, start_s: float, seconds_per_token: float) -> Attempt:
         """What `next` would say; nobody is put aside for the question."""
-        asked = copy(self)
+        asked = DeadlineQueue(self._by_deadline, self._patience_slos)
+        asked._attempts, asked._by_patience, asked._late_tokens = self._attempts, self._by_patience, self._late_tokens
         asked._punctual, asked._late, asked._orders = self._punctual.copy(), self._late.copy(), self._orders.copy()
         return asked.next(now, start_s, seconds_per_token)
 

@@ -3,7 +3,7 @@
 Bounded by the cache views it mirrors: a block that no view holds any more is forgotten.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 
 class Holders:
@@ -26,6 +26,11 @@ class Holders:
 
     def add(self, block: int, bit: int) -> None:
         self._masks[block] = self._masks.get(block, 0) | bit
+
+    def add_all(self, blocks: Iterable[int], bit: int) -> None:
+        masks = self._masks
+        for block in blocks:
+            masks[block] = masks.get(block, 0) | bit
 
     def remove(self, block: int, bit: int) -> None:
         left = self._masks[block] & ~bit

@@ -104,11 +104,13 @@ class LoadOrder(Generic[L]):
 
     def coolest(self) -> Iterator[L]:
         """Least load first."""
-        return (self._views[instance_id] for _, instance_id, _ in self._order)
+        for _, instance_id, _ in self._order:
+            yield self._views[instance_id]
 
     def hottest(self) -> Iterator[L]:
         """Most load first."""
-        return (self._views[instance_id] for _, instance_id, _ in reversed(self._order))
+        for _, instance_id, _ in reversed(self._order):
+            yield self._views[instance_id]
 
     def check(self, ready: Collection[L], waiting: int) -> None:
         """Raise AssertionError where these are not the ready instances with their loads, or so many do not wait."""

@@ -75,7 +75,8 @@ def pick_instance(
         reason = ChoiceReason.WARM
     else:
         own_s = warm.prefill_s - warm.shared_s
-        for e, cost_s in zip(estimates, costs, strict=True):
+        for position, e in enumerate(estimates):
+            cost_s = costs[position]
             if cost_s < best_s:
                 cost_s += recompute_price * max(0.0, e.prefill_s - e.shared_s - own_s)
                 if cost_s < best_s:
@@ -96,12 +97,12 @@ def _cheapest(estimates: list[TtftEstimate], costs: list[float], held_tokens: in
     """Of those that hold so much, and whose costs are equal as far as estimates can tell, the one that runs least; of
     these, the first."""
     limit_s = inf
-    for e, cost_s in zip(estimates, costs, strict=True):
-        if e.held_tokens == held_tokens and cost_s + TIE_S < limit_s:
-            limit_s = cost_s + TIE_S
-    found: tuple[TtftEstimate, float] | None = None
-    for e, cost_s in zip(estimates, costs, strict=True):
-        if e.held_tokens == held_tokens and cost_s <= limit_s and (found is None or e.running < found[0].running):
-            found = e, cost_s
-    assert found is not None
-    return found
+    for position, e in enumerate(estimates):
+        if e.held_tokens == held_tokens:
+            limit_s = min(limit_s, costs[position] + TIE_S)
+    found = -1
+    for position, e in enumerate(estimates):
+        equal = e.held_tokens == held_tokens and costs[position] <= limit_s
+        if equal and (found < 0 or e.running < estimates[found].running):
+            found = position
+    return estimates[found], costs[found]

@@ -33,16 +33,19 @@ def request_to_take(
     """Where it waits, and the request that gains most by running on `view` now; None if none gains min_gain_s.
     peers: instances that serve what `view` serves; None: all. decode_price_s: for each request that runs on `view`
     beyond those where it waits."""
-    sources = loads.hottest()
-    if peers is not None:
-        sources = (source for source in sources if source.instance_id in peers)
-    for source in islice(sources, MAX_SOURCES):
+    for source in islice(_hottest(loads, peers), MAX_SOURCES):
         if source is not view and source.waiting_count:
             more_running = max(0, view.booked_running - source.booked_running)
             attempt = _best_of(source, view, recompute_price, min_gain_s + decode_price_s * more_running)
             if attempt is not None:
                 return source, attempt
     return None
+
+
+def _hottest(loads: LoadOrder[InstanceView], peers: Container[str] | None) -> Iterator[InstanceView]:
+    for source in loads.hottest():
+        if peers is None or source.instance_id in peers:
+            yield source
 
 
 def _best_of(source: InstanceView, view: InstanceView, recompute_price: float, min_gain_s: float) -> Attempt | None:
@@ -65,8 +68,7 @@ def _best_of(source: InstanceView, view: InstanceView, recompute_price: float, m
 def overdue_to_take(view: InstanceView, own: Attempt | None, waits: LongWaits, now: float) -> Iterator[Attempt]:
     """Who waits elsewhere, has waited for too long, and comes before `own`, the next of those that wait for `view`: of
     the same tenant and priority, since their order is not one of age. own: None where nobody waits."""
-    elsewhere = (a for a in waits.overdue(now) if a.instance_id != view.instance_id and view.can_run(a.request))
-    for attempt in islice(elsewhere, MAX_OVERDUE):
+    for attempt in islice(_overdue_elsewhere(view, waits, now), MAX_OVERDUE):
         request = attempt.request
         if own is not None:
             if waits.overdue_s(attempt) >= waits.overdue_s(own):
@@ -75,4 +77,10 @@ def overdue_to_take(view: InstanceView, own: Attempt | None, waits: LongWaits, n
                 continue
         tried = view.instance_id in attempt.tried
         if not tried and view.work_there(request) <= HARDLY_MORE * attempt.work_tokens:
+            yield attempt
+
+
+def _overdue_elsewhere(view: InstanceView, waits: LongWaits, now: float) -> Iterator[Attempt]:
+    for attempt in waits.overdue(now):
+        if attempt.instance_id != view.instance_id and view.can_run(attempt.request):
             yield attempt

@@ -7,6 +7,7 @@ them, but not more often than they bear.
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Set
+from itertools import chain
 
 from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.deadline_queue import patience_ends_s
@@ -38,7 +39,7 @@ class WaitQueue:
         """As they would start if nothing changed and nobody lost patience."""
         if len(self._priorities) == 1:
             return iter(self._levels[self._priorities[0]])
-        return (attempt for priority in self._priorities for attempt in self._levels[priority])
+        return chain.from_iterable(map(self._levels.__getitem__, self._priorities))
 
     def add(self, attempt: Attempt, handicap_s: float) -> None:
         """handicap_s: how much later than it came it takes its place."""

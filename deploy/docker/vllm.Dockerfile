@@ -2,7 +2,8 @@
 # docker build -f deploy/docker/vllm.Dockerfile -t dualmap/vllm:0.1.0 .
 FROM vllm/vllm-openai:v0.32.0
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
+COPY src src
 COPY scheduler scheduler
 COPY router router
 COPY instances instances

@@ -60,7 +60,7 @@ class Lockstep:
         self._waits = backend
 
     def step(self) -> None:
-        """The client has read a chunk: the next token may be sent."""
+        """The next token may be sent, where one waits."""
         backend, self._waits = self._waits, None
         if backend:
             backend.write_token()
@@ -71,6 +71,10 @@ class SteppedBackend(Backend):
 
     def __init__(self, lockstep: Lockstep) -> None:
         self._lockstep = lockstep
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._lockstep.step()  # what lies between may keep an answer's head until its first token comes
 
     def later(self) -> None:
         self._lockstep.wait(self)

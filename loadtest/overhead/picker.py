@@ -5,10 +5,10 @@ request with 16 streams at a time; with --counts thousands of instructions a req
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -27,9 +27,9 @@ from dualmap.loadtest.overhead.send import send
 
 CLIENT = "dualmap.loadtest.overhead.picker_load"
 PROMPT_BYTES = 8_192
-_REQUESTS = 2000
-_COUNTED_REQUESTS = 100
-_CONFIG = {"gateway": {"picker": {}}}
+REQUESTS = 2000
+COUNTED_REQUESTS = 100
+_CONFIG = '{"gateway": {"picker": {}}}'
 
 
 def main() -> int:
@@ -58,12 +58,12 @@ def measure(rounds: int) -> list[float]:
         command, port, admin_port, folder = _prepared(stack, DEFAULT_GATEWAY)
         pid = stack.enter_context(running(command, [admin_port], folder / "picker.log", path="/health"))
         picker = MeasuredProxy("picker", port, pid)
-        _ask(Load(port, 16, _REQUESTS, PROMPT_BYTES))
+        _ask(Load(port, 16, REQUESTS, PROMPT_BYTES))
         spent = []
         for number in range(1, rounds + 1):
             before_s = picker.cpu_s()
-            _ask(Load(port, 16, _REQUESTS, PROMPT_BYTES, first_id=number << 32))
-            spent.append((picker.cpu_s() - before_s) * 1e6 / _REQUESTS)
+            _ask(Load(port, 16, REQUESTS, PROMPT_BYTES, first_id=number << 32))
+            spent.append((picker.cpu_s() - before_s) * 1e6 / REQUESTS)
         return spent
 
 
@@ -72,10 +72,10 @@ def count(rounds: int) -> list[float]:
     with ExitStack() as stack:
         command, port, admin_port, folder = _prepared(stack, UNTIMED_GATEWAY)
         picker = stack.enter_context(counted(command, [admin_port], folder, "picker", path="/health"))
-        _ask(Load(port, 1, _COUNTED_REQUESTS, PROMPT_BYTES))
+        _ask(Load(port, 1, COUNTED_REQUESTS, PROMPT_BYTES))
         picker.start_counting()
-        loads = [Load(port, 1, _COUNTED_REQUESTS, PROMPT_BYTES, first_id=n << 32) for n in range(1, rounds + 1)]
-        return [picker.count(lambda load=load: _ask(load)) / _COUNTED_REQUESTS / 1000 for load in loads]
+        loads = [Load(port, 1, COUNTED_REQUESTS, PROMPT_BYTES, first_id=n << 32) for n in range(1, rounds + 1)]
+        return [picker.count(partial(_ask, load)) / COUNTED_REQUESTS / 1000 for load in loads]
 
 
 def _prepared(stack: ExitStack, template: str) -> tuple[list[str], int, int, Path]:
@@ -84,7 +84,7 @@ def _prepared(stack: ExitStack, template: str) -> tuple[list[str], int, int, Pat
     port, admin_port, *backend_ports = free_ports("127.0.0.1", 6)
     stack.enter_context(backends(backend_ports, folder))
     config = folder / "picker.json"
-    config.write_text(json.dumps(_CONFIG))
+    config.write_text(_CONFIG)
     return [*gateway_command(template, port, admin_port, backend_ports), str(config)], port, admin_port, folder
 
 

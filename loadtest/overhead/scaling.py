@@ -32,8 +32,8 @@ from dualmap.loadtest.overhead.send import send
 PROMPT_BYTES = 8_192
 _BACKENDS = 4
 _CONNECTIONS = 16
-_REQUESTS = 4000
-_COUNTED_REQUESTS = 100
+REQUESTS = 4000
+COUNTED_REQUESTS = 100
 
 
 def main() -> int:
@@ -66,7 +66,7 @@ def measure(gateways: int) -> str:
             pid = stack.enter_context(running(command, [port], folder / f"{port}.log"))
             _pin(pid, number)
             proxies.append(MeasuredProxy(f"gateway {number}", port, pid))
-        requests = _REQUESTS // gateways
+        requests = REQUESTS // gateways
         _at_once(ports, requests, first_id=1 << 32)
         before_s, began_s = sum(proxy.cpu_s() for proxy in proxies), time.monotonic()
         _at_once(ports, requests, first_id=2 << 32)
@@ -81,12 +81,12 @@ def count(gateways: int) -> str:
         for number, (port, command) in enumerate(zip(ports, commands, strict=True)):
             processes.append(stack.enter_context(counted(command, [port], folder, str(port))))
             _pin(processes[-1].pid, number)
-        _at_once(ports, _COUNTED_REQUESTS, first_id=1 << 32, connections=1)
+        _at_once(ports, COUNTED_REQUESTS, first_id=1 << 32, connections=1)
         for process in processes:
             process.start_counting()
             process.zero()
-        _at_once(ports, _COUNTED_REQUESTS, first_id=2 << 32, connections=1)
-        thousands = [process.spent() / _COUNTED_REQUESTS / 1000 for process in processes]
+        _at_once(ports, COUNTED_REQUESTS, first_id=2 << 32, connections=1)
+        thousands = [process.spent() / COUNTED_REQUESTS / 1000 for process in processes]
         return f"{mean(thousands):.1f} ({min(thousands):.1f} to {max(thousands):.1f})"
 
 

@@ -9,7 +9,7 @@ import msgspec
 from dualmap.loadtest.overhead.load import Load
 from dualmap.loadtest.overhead.measured_proxy import ProxyError
 
-LOAD_TIMEOUT_S = 60.0
+LOAD_TIMEOUT_S = 300.0  # a load takes seconds, but on a busy machine
 HTTP = "dualmap.loadtest.overhead.load"
 
 

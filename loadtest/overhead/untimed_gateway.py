@@ -16,5 +16,5 @@ class UntimedGateway(Gateway):
 
 
 if __name__ == "__main__":
-    standalone.Gateway = UntimedGateway  # type: ignore[misc]
+    standalone.Gateway = UntimedGateway  # type: ignore[attr-defined]
     sys.exit(standalone.main())

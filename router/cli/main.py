@@ -11,7 +11,7 @@ import sys
 from collections.abc import Collection
 from difflib import get_close_matches
 
-from dualmap import __version__
+from dualmap import __version__, is_compiled
 from dualmap.router.cli.no_proxy import reach_this_machine_directly
 
 COMMANDS = {
@@ -48,7 +48,8 @@ COMMANDS = {
 def command_parser(complete: Collection[str]) -> argparse.ArgumentParser:
     """complete: the commands whose modules are imported, so that their arguments are known."""
     parser = argparse.ArgumentParser(prog="dualmap", description="A cluster gateway for vLLM fleets.")
-    parser.add_argument("--version", action="version", version=f"dualmap {__version__}")
+    version = f"dualmap {__version__} ({'compiled' if is_compiled() else 'pure Python'})"
+    parser.add_argument("--version", action="version", version=version)
     parser.set_defaults(parser=parser)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module_name, summary) in COMMANDS.items():

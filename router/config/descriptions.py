@@ -1,24 +1,25 @@
 """What each setting means, as the comments and docstrings beside it in the source say."""
 
 import ast
-import inspect
 import io
 import re
-import textwrap
+import sys
 import tokenize
+from pathlib import Path
 
 
 def descriptions(section: type) -> dict[str, str]:
     """By field: the comment behind it, else the lines of comment above it, else `name: meaning` in the docstring."""
-    source = textwrap.dedent(inspect.getsource(section))
+    source = _source_of(section)
     comments = {
         token.start[0]: token.string.lstrip("#").strip()
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
     lines = source.splitlines()
-    (body,) = ast.parse(source).body
-    assert isinstance(body, ast.ClassDef)
+    body = next(
+        node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == section.__name__
+    )
     fields = [node for node in body.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
     names = [node.target.id for node in fields if isinstance(node.target, ast.Name)]
     found = _in_docstring(ast.get_docstring(body) or "", names)
@@ -32,6 +33,12 @@ def descriptions(section: type) -> dict[str, str]:
         if behind or above:
             found[name] = " ".join(behind or above)
     return found
+
+
+def _source_of(section: type) -> str:
+    """Of its module, whose source lies beside it where it is compiled."""
+    file = Path(sys.modules[section.__module__].__file__ or "")
+    return file.with_name(f"{file.name.partition('.')[0]}.py").read_text()
 
 
 def _in_docstring(text: str, names: list[str]) -> dict[str, str]:

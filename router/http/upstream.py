@@ -9,6 +9,7 @@ from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrad
 from dualmap.router.http.answer_head import NOTED, AnswerHead
 from dualmap.router.http.answer_sink import AnswerSink
 from dualmap.router.http.instance_head import InstanceHead
+from dualmap.router.http.lone_chunk import END, LINE_OF_READ
 from dualmap.scheduler.events import FailureCause
 
 JOINED_BODY_BYTES = 64 * 1024  # up to here a copy is cheaper than the bookkeeping of a gathered write
@@ -43,6 +44,7 @@ class UpstreamConnection(asyncio.Protocol):
     """Fetches one answer at a time. idle_since: when the last one was complete."""
 
     __slots__ = (
+        "_amid",
         "_answer",
         "_bodiless",
         "_clock",
@@ -67,6 +69,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._answer: AnswerHead | None = None  # the head of a complete answer
         self._pieces: list[bytes] = []
         self._received_any = False
+        self._amid = True  # what the parser has read ends somewhere else than between two chunks
         self._bodiless = False  # the request at hand is HEAD
         self._reused = False
         self.idle_since = 0.0
@@ -79,6 +82,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head = AnswerHead()
         self._answer = None
         self._received_any = False
+        self._amid = True
         self._bodiless = head.startswith(b"HEAD ")
         sink.upstream = self
         if len(body) < JOINED_BODY_BYTES:
@@ -116,6 +120,11 @@ class UpstreamConnection(asyncio.Protocol):
         if sink is None:  # nobody asked for it
             self._transport.abort()
             return
+        if not self._amid:
+            line = LINE_OF_READ.get(len(data))
+            if line is not None and data[: len(line)] == line and data[-2:] == END:  # past the parser: one more chunk
+                sink.relay(data[len(line) : -2], 1, self._head, False)
+                return
         self._received_any = True
         pieces = self._pieces
         try:
@@ -127,6 +136,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._fail(sink, FailureCause.BROKEN)
                 return
             self._answer.keep_alive = False  # it sent more than the answer
+        self._amid = self._amid or data[-2:] != END
         answer = self._answer
         if pieces or answer is not None:
             self._relay(sink, pieces, answer or self._head, answer is not None)
@@ -179,6 +189,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_body(self, piece: bytes) -> None:
         self._pieces.append(piece)
+
+    def on_chunk_header(self) -> None:
+        self._amid = True
+
+    def on_chunk_complete(self) -> None:
+        self._amid = False  # unless the next one's size has begun
 
     def on_message_complete(self) -> None:
         if self._head.status < FIRST_FINAL_STATUS and self._head.status != SWITCHING_STATUS:

@@ -58,7 +58,7 @@ class StateBoard:
         if known == self._number:
             return None
         oldest = next(iter(self._homes), self._number + 1)
-        numbers = (number for number in range(max(known + 1, oldest), self._number + 1) if number in self._homes)
+        numbers = filter(self._homes.__contains__, range(max(known + 1, oldest), self._number + 1))
         told = list(islice(numbers, MAX_TOLD))
         number = told[-1] if len(told) == MAX_TOLD else self._number
         homes = tuple(self._homes[number] for number in told)

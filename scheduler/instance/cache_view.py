@@ -24,7 +24,7 @@ class CacheView:
 
     def __init__(self, max_blocks: int, holders: Holders, bit: int) -> None:
         self._size = max(1, max_blocks)
-        self._max_blocks: float = self._size
+        self._max_blocks = float(self._size)
         self._holders = holders
         self._bit = bit
         self._held: dict[int, int] = {}  # block -> number of its last use
@@ -79,10 +79,8 @@ class CacheView:
         self._use += 1
         use = self._use
         held = self._held
-        for block in blocks:
-            if block not in held and block not in self._expected:
-                self._holders.add(block, self._bit)
-            held[block] = use
+        self._holders.add_all(set(blocks).difference(held).difference(self._expected), self._bit)
+        held.update(dict.fromkeys(blocks, use))
         self._uses.append((use, blocks))
         self._listed += len(blocks)
         if len(held) > self._max_blocks:
@@ -99,14 +97,15 @@ class CacheView:
         """Whether the instance had as much of a prompt cached as was believed. If not, it forgets sooner than its size
         says: others use it, or answers take more of it than was thought."""
         if right:
-            self._max_blocks = min(self._size, self._max_blocks * GROW)
+            self._max_blocks = min(float(self._size), self._max_blocks * GROW)
         else:
             self._max_blocks = max(self._size * LEAST_SHARE, self._max_blocks * SHRINK, 1)
             self._evict()
 
     def resize(self, max_blocks: int) -> None:
         """The instance keeps so many from now on."""
-        self._max_blocks = self._size = max(1, max_blocks)
+        self._size = max(1, max_blocks)
+        self._max_blocks = float(self._size)
         self._evict()
 
     def clear(self) -> None:

@@ -1,0 +1,167 @@
+"""What pyproject.toml cannot say: which modules a wheel has as machine code, made by mypyc (docs/decisions/0027).
+
+DUALMAP_COMPILE=0 makes a wheel of pure Python, and 1 fails where compiling fails; where it is not set, what cannot be
+compiled is pure Python. An editable installation is never compiled: edits of a compiled module would not be seen.
+DUALMAP_OPT_LEVEL is the compiler's (0 to 3): at 0 it takes a third of the time.
+"""
+
+import ast
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from setuptools import Distribution, Extension, setup
+
+# Of src/dualmap: what each request takes its way through. What is not here would take longer to compile than it saves.
+COMPILED = (
+    "scheduler/[!_]*.py",
+    "scheduler/core/[!_]*.py",
+    "scheduler/instance/[!_]*.py",
+    "scheduler/policies/dualmap*.py",
+)
+PURE = ("scheduler/cells.py", "scheduler/config_text.py", "scheduler/record.py")  # of these
+ROOT = Path(__file__).parent
+BUILD = "build/wheel"  # with build/wheel/native, the sources that mypyc has read and the C that it has written
+COMPLETE = [
+    "from typing import TYPE_CHECKING",
+    "from dualmap.scheduler.record import complete as _complete",
+    "if TYPE_CHECKING:",
+    "    from mypy_extensions import mypyc_attr",
+]
+OPTIONS = {"build": {"build_base": BUILD}}
+
+
+def extensions() -> list[Extension]:
+    wanted = os.environ.get("DUALMAP_COMPILE", "")
+    if "bdist_wheel" not in sys.argv:
+        return []
+    shutil.rmtree(ROOT / BUILD, ignore_errors=True)
+    if wanted == "0":
+        return []
+    try:
+        return built_extensions()
+    except (Exception, SystemExit) as error:  # mypyc leaves the process where types are wrong
+        if wanted == "1":
+            raise
+        why = " ".join(str(error).split()) or type(error).__name__
+        print(f"dualmap: nothing could be compiled, so this wheel is pure Python: {why}", file=sys.stderr)
+        return []
+
+
+def built_extensions() -> list[Extension]:
+    """Their files are there already: either all can be compiled, or setuptools hears of none."""
+    native = ROOT / BUILD / "native"
+    shutil.copytree(ROOT / "src" / "dualmap", native / "dualmap", ignore=shutil.ignore_patterns("__pycache__"))
+    (native / "probe.c").write_text("#include <Python.h>\n")
+    build([Extension("probe", [str(native / "probe.c")])], build_lib=str(native))  # mypyc would take a minute before it
+    from mypyc.build import mypycify
+
+    paths = sorted(path.relative_to(native) for path in compiled_files(native / "dualmap"))
+    for path in paths:
+        (native / path).write_text(with_native_records((native / path).read_text()))
+    os.chdir(native)  # mypy names modules by their paths from here
+    try:
+        found = mypycify(
+            ["--config-file=", "--ignore-missing-imports", *map(str, paths)],
+            group_name="dualmap",
+            target_dir=str(native / "c"),
+            debug_level="0",
+            opt_level=os.environ.get("DUALMAP_OPT_LEVEL", "2"),
+        )
+    finally:
+        os.chdir(ROOT)
+    build(found)
+    return found
+
+
+def build(found: list[Extension], **options: str) -> None:
+    command = Distribution({"ext_modules": found, "options": OPTIONS}).get_command_obj("build_ext")
+    for name, value in options.items():
+        setattr(command, name, value)
+    command.ensure_finalized()
+    command.run()
+
+
+def compiled_files(package: Path) -> Iterator[Path]:
+    for pattern in COMPILED:
+        yield from (path for path in package.glob(pattern) if str(path.relative_to(package)) not in PURE)
+
+
+# Records.
+
+
+def with_native_records(source: str) -> str:
+    """The same module, in which each dataclass has an __init__ of its own, as the decorator would make it at run time.
+
+    mypyc makes machine code of it, by which a record is made in a tenth of the time; with the decorator's one, which
+    stays Python, it would take longer than uncompiled. It stands where the docstring stood: lines keep their numbers.
+    """
+    imported = "from dualmap.scheduler.record import record\n"
+    lines = source.replace(imported, "from dataclasses import dataclass as record\n").splitlines()
+    ends = []
+    for node in reversed(ast.parse(source).body):
+        for decorator in node.decorator_list if isinstance(node, ast.ClassDef) else ():
+            called = decorator.func if isinstance(decorator, ast.Call) else decorator
+            if ast.unparse(called) in ("record", "dataclass", "dataclasses.dataclass"):
+                ends.append(make_native(node, decorator, lines))
+    if ends:
+        lines += COMPLETE + ends
+    return "\n".join(lines) + "\n"
+
+
+def make_native(node: ast.ClassDef, decorator: ast.expr, lines: list[str]) -> str:
+    """Rewrite the dataclass in `lines`; return the line that completes it once the module is there."""
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    options = {key.arg: ast.unparse(key.value) for key in getattr(decorator, "keywords", ())}
+    frozen = options.pop("frozen", "False")
+    hashed = frozen == "True" or ast.unparse(called) == "record"
+    kept = [f"{key}={value}" for key, value in options.items() if key not in ("slots", "kw_only")]
+    parameters = ["self"] + ["*"] * ("kw_only" in options)
+    body: list[str] = []
+    kinds: dict[str, str] = {}
+    for field in node.body:
+        if isinstance(field, ast.AnnAssign):
+            kinds[ast.unparse(field.target)] = ast.unparse(field.annotation)
+            add_field(field, parameters, body)
+        elif isinstance(field, ast.FunctionDef) and field.name == "__post_init__":
+            body.append("self.__post_init__()")
+    decorated = ", ".join(["init=False", *["unsafe_hash=True"] * hashed, *kept])
+    first = node.body[0]
+    init = " " * first.col_offset + f"def __init__({', '.join(parameters)}) -> None: {'; '.join(body) or 'pass'}"
+    if isinstance(first, ast.Expr):
+        lines[first.lineno - 1 : first.end_lineno] = [init, *[""] * (first.end_lineno - first.lineno)]
+    else:
+        lines.insert(first.lineno - 1, init)
+    lines[decorator.lineno - 2 : decorator.lineno] = [
+        "@mypyc_attr(serializable=True)",  # in place of an empty line
+        f"@{ast.unparse(called)}({decorated})",
+    ]
+    return f"_complete({node.name}, {kinds!r}, frozen={frozen})"
+
+
+def add_field(field: ast.AnnAssign, parameters: list[str], body: list[str]) -> None:
+    name, kind = ast.unparse(field.target), ast.unparse(field.annotation)
+    value = field.value
+    if kind.startswith("ClassVar"):
+        return
+    if kind == "KW_ONLY":
+        parameters.append("*")
+        return
+    if isinstance(value, ast.Call) and ast.unparse(value.func) in ("field", "dataclasses.field"):
+        given = {key.arg: key.value for key in value.keywords}
+        value = given.get("default")
+        if "default_factory" in given:
+            made = f"{ast.unparse(given['default_factory'])}()"
+            if "init" not in given:
+                parameters.append(f"{name}: {kind} | None = None")
+                made += f" if {name} is None else {name}"
+            body.append(f"self.{name} = {made}")
+            return
+    parameters.append(f"{name}: {kind}" + (f" = {ast.unparse(value)}" if value is not None else ""))
+    body.append(f"self.{name} = {name}")
+
+
+if __name__ == "__main__":
+    setup(ext_modules=extensions(), options=OPTIONS)
