@@ -46,7 +46,7 @@ INSTANCES = 8
 HOST = "127.0.0.1"
 AFTER_S = 90.0  # in which the last answers may end
 AIPERF_START_S = 120.0
-EMPTY_S = 30.0  # until servers are idle, so that their caches can be emptied
+EMPTY_S = 120.0  # until servers have started and are idle, so that their caches can be emptied
 SCRAPE_S = 5.0
 
 
