@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from dualmap.loadtest.experiments.peers_run import (
     REPLAY,
     Bench,
     Run,
-    longest_s,
+    expected_s,
     measure,
     simulated_servers,
 )
@@ -47,10 +48,12 @@ EVERYONE = ((NGINX, ""), *((name, RECOMMENDED) for name in PEERS), (OURS, ""))
 
 
 def plan(works: Sequence[Work]) -> list[Run]:
-    """Every rate first, the middle one before all; then, at that one, the other client and the other settings."""
-    runs = [Run(work, work.rates[i], *who, REPLAY) for i in (1, 0, 2) for work in works for who in EVERYONE]
-    runs += [Run(work, work.rates[1], *who, AIPERF) for work in works for who in EVERYONE]
-    runs += [Run(work, work.rates[1], OURS, BOTH, client) for client in (REPLAY, AIPERF) for work in works]
+    """The rate in the middle first, with both clients; then the other rates; in the middle, other settings."""
+    runs = [Run(work, work.rates[1], *who, REPLAY) for work in works for who in EVERYONE]
+    runs += [Run(work, work.aiperf_rate, *who, AIPERF) for work in works for who in EVERYONE]
+    runs += [Run(work, rate, *who, REPLAY) for work in works for rate in work.rates[::2] for who in EVERYONE]
+    runs += [Run(work, work.rates[1], OURS, BOTH, REPLAY) for work in works]
+    runs += [Run(work, work.aiperf_rate, OURS, BOTH, AIPERF) for work in works]
     runs += [Run(work, work.rates[1], name, DEFAULT, REPLAY) for work in works for name in PEERS]
     return runs
 
@@ -63,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--share", type=positive, default=1.0, metavar="X", help="of the requests of each run (1)")
     add("--faster", type=positive, default=1.0, metavar="X", help="servers, rates and objectives, so many times (1)")
     add("--minutes", type=positive, default=600.0, metavar="M", help="no run begins after them (600)")
-    add("--list", action="store_true", help="only show the runs, and what there is of them")
+    add("--list", action="store_true", help="only show what there is")
     add("--peers", type=Path, default=Path(".venv-peers"), metavar="DIR", help="environment of others (.venv-peers)")
     add("--ports", metavar="P,P", help="servers that run here with VLLM_SERVER_DEV_MODE=1 (default: simulated ones)")
     add("--model", default="sim", metavar="NAME", help="that these serve")
@@ -72,20 +75,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 all is there; 1 a run failed, or the time was up; 2 it could not start."""
     runs = [one for one in plan(WORK) if all(part in one.name for part in args.only.split(","))]
-    if args.list:
-        print(page(args.out, runs))
-        return 0
+    bench = Bench(
+        ports=whole_numbers(args.ports, "--ports") if args.ports else (),
+        model=args.model,
+        out=args.out,
+        peers=args.peers.absolute(),
+        traces=args.traces,
+        faster=args.faster,
+        share=args.share,
+    )
     reason = why_no_peers(args.peers) or why_no_nginx()
     if not reason and ENCODINGS_VARIABLE not in os.environ and any(one.client == AIPERF for one in runs):
         reason = f"AIPerf needs {ENCODINGS_VARIABLE}, a folder with tiktoken's encodings"
-    if reason:
+    if reason and not args.list:
         print(f"error: {reason}", file=sys.stderr)
         return 2
-    servers = nullcontext(whole_numbers(args.ports, "--ports")) if args.ports else None
+    failed = 0
     try:
-        with servers or simulated_servers(args.faster, args.out / "servers") as ports:
-            bench = Bench(ports, args.model, args.out, args.peers.absolute(), args.traces, args.faster, args.share)
-            failed = _measure_all(runs, bench, time.monotonic() + args.minutes * 60)
+        missing = [one for one in runs if kept(args.out, one) is None]
+        minutes = sum(expected_s(one, bench) for one in missing) / 60
+        print(f"{len(missing)} runs are missing, about {minutes:.0f} minutes", file=sys.stderr)
+        if not args.list:
+            failed = _measure_all(missing, bench, time.monotonic() + args.minutes * 60)
     except (ProxyError, TraceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -96,21 +107,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure_all(runs: Sequence[Run], bench: Bench, until_s: float) -> int:
-    """How many there are not. until_s: on the monotonic clock. Raises TraceError."""
-    missing = [one for one in runs if kept(bench.out, one) is None]
+    """How many could not be measured. until_s: on the monotonic clock. Raises ProxyError, TraceError."""
     failed = 0
-    for number, one in enumerate(missing, start=1):
-        if time.monotonic() > until_s:
-            return failed + len(missing) - number + 1
-        note = f"{datetime.now():%H:%M:%S} {number}/{len(missing)} {one.name}, at most {longest_s(one, bench):.0f} s"
-        print(note, file=sys.stderr, flush=True)
-        try:
-            found = measure(one, bench)
-        except (ProxyError, FlushError, AiperfError, RunFileError) as error:
-            print(f"error: {one.name}: {error}", file=sys.stderr, flush=True)
-            failed += 1
-        else:
-            (bench.out / f"{one.name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+    servers = nullcontext(bench.ports) if bench.ports else simulated_servers(bench.faster, bench.out / "servers")
+    with servers as ports:
+        bench = replace(bench, ports=ports)
+        for number, one in enumerate(runs, start=1):
+            if time.monotonic() > until_s:
+                return failed + len(runs) - number + 1
+            print(f"{datetime.now():%H:%M:%S} {number}/{len(runs)} {one.name}", file=sys.stderr, flush=True)
+            try:
+                found = measure(one, bench)
+            except (ProxyError, FlushError, AiperfError, RunFileError) as error:
+                print(f"error: {one.name}: {error}", file=sys.stderr, flush=True)
+                failed += 1
+            else:
+                (bench.out / f"{one.name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
     return failed
 
 

@@ -28,7 +28,7 @@ def aiperf(
     goodput = f"time_to_first_token:{objectives.ttft_s * 1000:g} inter_token_latency:{objectives.tpot_s * 1000:g}"
     command = [
         *(str(environment / "bin/python"), "-m", "aiperf", "profile", "--model", model, "--url", url),
-        *("--endpoint-type", "chat", "--streaming", "--tokenizer", "builtin"),
+        *("--endpoint-type", "chat", "--streaming", "--use-server-token-count", "--tokenizer", "builtin"),
         *("--input-file", str(trace), "--custom-dataset-type", "mooncake_trace", "--fixed-schedule"),
         *("--fixed-schedule-auto-offset", "--extra-inputs", "ignore_eos:true", "--goodput", goodput),
         *("--workers-max", "2", "--record-processors", "1", "--no-server-metrics", "--no-gpu-telemetry"),

@@ -46,7 +46,7 @@ INSTANCES = 8
 HOST = "127.0.0.1"
 AFTER_S = 90.0  # in which the last answers may end
 AIPERF_START_S = 120.0
-EMPTY_S = 30.0  # until servers are idle, so that their caches can be emptied
+EMPTY_S = 120.0  # until servers have started and are idle, so that their caches can be emptied
 SCRAPE_S = 5.0
 
 
@@ -87,12 +87,13 @@ class Bench:
         return Objectives(work.ttft_slo_s / self.faster, work.tpot_slo_s / self.faster)
 
     def requests(self, run: Run) -> list[TraceRequest]:
-        """Due at the run's rate. Raises TraceError."""
+        """Due at the run's rate; AIPerf takes an answer of one token for none. Raises TraceError."""
         found = requests_of(run.work, self.traces)
         found = found[: max(1, round(len(found) * self.share))]
+        least = 2 if run.client == AIPERF else 1
         due_s = due_times(found, speed_for_qps(found, run.rate * self.faster))
         return [
-            TraceRequest(round(at_s * 1000), r.input_length, r.output_length, r.hash_ids)
+            TraceRequest(round(at_s * 1000), r.input_length, max(least, r.output_length), r.hash_ids)
             for at_s, r in zip(due_s, found, strict=True)
         ]
 
@@ -142,6 +143,11 @@ def measure(run: Run, bench: Bench) -> Measured:
             took_s=time.monotonic() - began_s,
             **found,
         )
+
+
+def expected_s(run: Run, bench: Bench) -> float:
+    """Of a run on a machine that does nothing else: arrivals, the last answers, and what starts. Raises TraceError."""
+    return bench.requests(run)[-1].timestamp_ms / 1000 + 20 / bench.faster + (20 if run.client == AIPERF else 6)
 
 
 def longest_s(run: Run, bench: Bench) -> float:

@@ -34,20 +34,25 @@ SYNTHETIC_AGENTS = SynthConfig(
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """rates: requests a second, from easy to past everybody's capacity, for eight instances with the profile that
-    `dualmap sim-instance` has by default. ttft_slo_s, tpot_slo_s: objectives there."""
+    """One workload, for eight instances with the profile that `dualmap sim-instance` has by default.
+
+    rates: requests a second, from easy to past everybody's capacity. aiperf_rate: for AIPerf, whose prompts have some
+        11 % more tokens than their trace says.
+    ttft_slo_s, tpot_slo_s: objectives of the first token, and of each that follows.
+    """
 
     name: str
     rates: tuple[float, float, float]
+    aiperf_rate: float
     requests: int
     ttft_slo_s: float = 5.0
     tpot_slo_s: float = 0.1
 
 
 WORK = (
-    Work("conversation", (6.0, 8.0, 10.0), 300),
-    Work("agents", (3.0, 5.0, 7.0), 250, ttft_slo_s=10.0),
-    Work("hot prompt", (8.0, 20.0, 32.0), 400),
+    Work("conversation", (6.0, 8.0, 10.0), 7.0, 210),
+    Work("agents", (3.0, 5.0, 7.0), 4.0, 170, ttft_slo_s=10.0),
+    Work("hot prompt", (8.0, 20.0, 32.0), 18.0, 280),
 )
 
 

@@ -21,6 +21,7 @@ from statistics import median
 
 import msgspec
 
+from dualmap import is_compiled
 from dualmap.instances.calibrate.cpu_model import cpu_model
 from dualmap.instances.server.start import free_ports
 from dualmap.loadtest.overhead.load import Load
@@ -33,7 +34,7 @@ from dualmap.loadtest.overhead.measured_proxy import (
     nginx,
     why_no_nginx,
 )
-from dualmap.loadtest.overhead.peer_routers import PEER_ROUTERS, peer_router, why_no_peers
+from dualmap.loadtest.overhead.peers import PEERS, RECOMMENDED, peer, why_no_peers
 from dualmap.loadtest.overhead.send import send
 
 BACKENDS = 4
@@ -49,8 +50,7 @@ LOADS = {
     "8 KB at 200/s": Load(connections=CONNECTIONS, requests=600, prompt_bytes=8_192, per_s=PACED_PER_S),
     CHUNK: Load(connections=STREAMS, requests=STREAMS, prompt_bytes=200, stream_chunks=STREAM_CHUNKS),
 }
-# At their default level smg and sglang-router write two lines a request, which would count against them.
-LOG_LESS = ("--log-level", "error")
+PEERS_ENVIRONMENT = Path(".venv-peers")
 CHEAPEST = "cheapest Rust router"
 NGINX = "nginx"
 
@@ -95,13 +95,13 @@ def measure(gateway_command: str, rounds: int, *, with_nginx: bool, with_peers: 
             print(f"nginx skipped: {reason}", file=sys.stderr)
         else:
             proxies.append(stack.enter_context(nginx(ports, folder)))
-        reason = why_no_peers() if with_peers else "not asked for"
+        reason = why_no_peers(PEERS_ENVIRONMENT) if with_peers else "not asked for"
         if reason:
             print(f"other routers skipped: {reason}", file=sys.stderr)
         else:
-            for peer in PEER_ROUTERS:
-                flags = (*peer.recommended, *LOG_LESS)
-                proxies.append(stack.enter_context(peer_router(peer, ports, folder, flags)))
+            for name in PEERS:
+                router = peer(name, PEERS_ENVIRONMENT, ports, folder, RECOMMENDED[name])
+                proxies.append(stack.enter_context(router))
         found: Rounds = {proxy.name: {column: [] for column in LOADS} for proxy in proxies}
         load_id = 0
         for number in range(rounds + 1):  # the first one warms up
@@ -132,8 +132,7 @@ def ratios(medians: Medians) -> dict[str, dict[str, float]]:
     """The gateway's microseconds over those of the cheapest other router, column by column, and over nginx's; of what
     was measured."""
     ours, *_ = medians.values()
-    peers = {peer.name for peer in PEER_ROUTERS}
-    routers = [values for name, values in medians.items() if name.split()[0] in peers]
+    routers = [values for name, values in medians.items() if name.split()[0] in PEERS]
     found = {}
     if routers:
         found[CHEAPEST] = {column: us / min(values[column] for values in routers) for column, us in ours.items()}
@@ -147,7 +146,8 @@ def markdown(medians: Medians, rounds: int) -> str:
     """Ratios first, then microseconds."""
     lines = [
         f"CPU of the proxy's processes, medians of {rounds} rounds, {date.today().isoformat()}, {cpu_model()},"
-        f" {os.cpu_count()} cores, Python {platform.python_version()}, commit {commit()}",
+        f" {os.cpu_count()} cores, Python {platform.python_version()}, commit {commit()},"
+        f" {'compiled' if is_compiled() else 'pure Python'}",
         "",
         "| | a request: " + " | ".join(column for column in LOADS if column != CHUNK) + " | a relayed SSE chunk |",
         "|---" * (len(LOADS) + 1) + "|",

@@ -17,6 +17,7 @@ from statistics import median
 
 import msgspec
 
+from dualmap import is_compiled
 from dualmap.instances.server.start import free_ports
 from dualmap.loadtest.overhead.instructions import (
     UNTIMED_GATEWAY,
@@ -34,7 +35,7 @@ TOO_MANY = 1.10
 REQUESTS = {"200 B": (200, 100), "8 KB": (8_192, 100), "48 KB": (49_152, 50)}  # column: (bytes, requests a round)
 CHUNK = "SSE chunk"
 COLUMNS = (*REQUESTS, CHUNK)
-_CHUNKS = 200
+_CHUNKS = 600  # a garbage collection among fewer would show
 _WARM_UP = 300  # requests, and chunks
 _BACKENDS = 2
 _YARDSTICK = """\
@@ -59,7 +60,7 @@ _YARDSTICK_TURNS = 2000
 class Counts(msgspec.Struct, frozen=True):
     """What was counted: instructions a turn of the yardstick, and per request or chunk of each column."""
 
-    python: str  # the version, such as 3.11
+    python: str  # the version, such as 3.11, and ", compiled" where the gateway is (setup.py)
     yardstick: float
     gateway: dict[str, float]
 
@@ -108,7 +109,7 @@ def count(gateway_template: str, rounds: int, columns: Sequence[str]) -> Counts:
         process.start_counting()
         found = {column: median(asked.cost(column) for _ in range(rounds)) for column in columns}
         version = ".".join(platform.python_version_tuple()[:2])
-        return Counts(version, yardstick(folder), found)
+        return Counts(f"{version}, compiled" if is_compiled() else version, yardstick(folder), found)
 
 
 class Asked:

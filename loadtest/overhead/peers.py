@@ -22,11 +22,12 @@ PEERS = {
     "sglang-router": "-m sglang_router.launch_router --log-level warn",
     "smg": "-m smg.launch_router --log-level warn",
 }
-# By name: what its documentation has for cache-aware routing; for smg these are its defaults.
+# By name: what its documentation has for cache-aware routing. smg's thresholds are its defaults; that it looks at loads
+# each second and not each ten is our setting, as it sends whole bursts to one backend otherwise.
 RECOMMENDED = {
     "vllm-router": "--cache-threshold 0.5 --balance-abs-threshold 32 --balance-rel-threshold 1.1",
     "sglang-router": "--cache-threshold 0.5 --balance-abs-threshold 32 --balance-rel-threshold 1.5",
-    "smg": "--cache-threshold 0.3 --balance-abs-threshold 64 --balance-rel-threshold 1.5",
+    "smg": "--cache-threshold 0.3 --balance-abs-threshold 64 --balance-rel-threshold 1.5 --load-monitor-interval 1",
 }
 _ALIKE = "--host 127.0.0.1 --policy cache_aware --worker-startup-check-interval 1 --prometheus-host 127.0.0.1"
 _ASK_AGAIN_S = 0.1

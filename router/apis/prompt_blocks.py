@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
-from dualmap.router.apis.api import ReadBody, Scope
+from dualmap.router.apis.api import UNWANTED, ReadBody, Scope
 from dualmap.router.apis.json_body import ChatBody, given, ids_of, repeats, salt_of, session_of
 from dualmap.router.apis.media import Media
 from dualmap.router.apis.prompt_text import SYSTEM_ROLES
@@ -38,7 +38,8 @@ def read_as_chat(
     A block ends with the tools, with the system prompt and with the first message of the user, so that a chat has its
     key from the first turn on and keeps it as it grows.
     """
-    model, cache_salt = fields.model or scope.default_model, salt_of(fields.cache_salt, scope)
+    model, streams = fields.model or scope.default_model, fields.stream or False
+    cache_salt = salt_of(fields.cache_salt, scope) if scope.apart else fields.cache_salt or ""
     block_bytes = scope.block_tokens * BYTES_PER_BLOCK_TOKEN
     parent = prompt_root(scope.same_models.get(model, model), cache_salt)
     blocks: tuple[int, ...] = ()
@@ -67,14 +68,14 @@ def read_as_chat(
         text_bytes=size - media.size_bytes,
         media=media.counts,
         hashed_bytes=size,
-        stream=fields.stream or False,
+        stream=streams,
         stream_options=stream_options,
-        max_output_tokens=max(0, max_output_tokens or 0),
+        max_output_tokens=max(0, max_output_tokens) if max_output_tokens else 0,
         priority=fields.priority,
         cache_salt=cache_salt,
         session=session_of(fields) or session,
-        ids=ids_of(fields),
-        repeats=repeats(fields),
+        ids=ids_of(fields) if streams else UNWANTED,
+        repeats=streams and repeats(fields),
         state=state,
         stored=stored,
     )

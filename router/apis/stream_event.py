@@ -1,5 +1,6 @@
 """One server-sent event, and what it can mean to a gateway that relays it."""
 
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
@@ -13,6 +14,7 @@ CLIENT_ERRORS = frozenset(range(400, 500)) - {429}  # not this one: an instance 
 ERRORS = range(400, 600)
 UNKNOWN_ERROR_STATUS = 500
 ERROR_NAME = b"error"  # of an event, in any API
+_EVENT_END = re.compile(rb"\r?\n\r?\n")
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -36,6 +38,15 @@ class StreamError:
     status: int
     body: bytes
     event: bytes
+
+
+def whole_events(body: bytes) -> tuple[list[bytes], bytes]:
+    """The events, and the beginning of one, possibly empty, behind them."""
+    if b"\r" in body:
+        ends = [match.end() for match in _EVENT_END.finditer(body)]
+        return [body[start:end] for start, end in zip([0, *ends], ends, strict=False)], body[ends[-1] if ends else 0 :]
+    *events, cut = body.split(b"\n\n")
+    return [event + b"\n\n" for event in events], cut
 
 
 def is_comment(event: bytes) -> bool:

@@ -7,13 +7,14 @@ text, as they came: a prompt's are sent on as they are, and most answers never n
 
 import re
 
+from dualmap.router.apis.stream_event import whole_events
+
 ASK_FOR_IDS = b'"return_token_ids":true,'  # in front of a request's fields, where the client's own wins over it
 MAX_EVENT_BYTES = 16 << 20  # the ids of a prompt of two million tokens
 
 IDS = b'"token_ids":['
 _PROMPT_IDS = b'"prompt_token_ids":['
 HIDDEN = b"null"  # what vLLM sends in their place where nobody asks for ids
-_EVENT_END = re.compile(rb"\r?\n\r?\n")
 _NO_DELTA = b'"delta":{}'  # vLLM sends such a chunk for its ids alone
 _NO_FINISH = b'"finish_reason":null'
 _REASONING = re.compile(rb'"reasoning(?:_content)?":"[^"]')
@@ -30,7 +31,7 @@ class TokenIds:
 
     text: what precedes a token's text in a chunk. hides: the client has not asked for ids. prompt: ids of the prompt,
     separated by commas; empty until they are told. first: the first event, without ids. tells: whether the server tells
-    ids; None: nothing has come yet. calls: the answer has called tools. reasons_first: ids that are not given to `add`
+    ids; None: nothing has come yet. calls: the answer has called tools. reasons: ids that are not given to `add`
     are those of reasoning. answer: ids of the answer, a "]" behind those of each chunk. seen_bytes: of these, those
     whose text the client has.
     """
@@ -45,7 +46,7 @@ class TokenIds:
         "first",
         "hides",
         "prompt",
-        "reasons_first",
+        "reasons",
         "seen_bytes",
         "tells",
         "text",
@@ -58,7 +59,7 @@ class TokenIds:
         self.calls = False
         self.answer = bytearray()
         self.seen_bytes = 0
-        self.reasons_first = False
+        self.reasons = False
         self._added_bytes = 0
         self._reasoned_bytes = -1
         self.text = text
@@ -85,6 +86,11 @@ class TokenIds:
         return self.seen_bytes == len(self.answer)
 
     @property
+    def is_amid(self) -> bool:
+        """Whether the beginning of an event is held."""
+        return bool(self._cut)
+
+    @property
     def known(self) -> bool:
         """Whether they are all there, and ids: a server may tell none with some text, or tell something else."""
         return _PROMPT.fullmatch(self.prompt) is not None and _ANSWER.fullmatch(self.answer) is not None
@@ -99,7 +105,7 @@ class TokenIds:
     @property
     def reasoning(self) -> bool:
         """Whether the last that the client has is of the model's reasoning."""
-        quick = self.reasons_first and self._added_bytes != self.seen_bytes
+        quick = self.reasons and self._added_bytes != self.seen_bytes
         return quick or self._reasoned_bytes == self.seen_bytes
 
     @property
@@ -142,18 +148,15 @@ class TokenIds:
             return b""
         body = b"".join(self._cut)
         self._cut.clear()
-        events, start = [], 0
-        for match in _EVENT_END.finditer(body):
-            events.append(self._event(body[start : match.end()]))
-            start = match.end()
-        rest = body[start:]
+        events, rest = whole_events(body)
+        shown = [self._event(event) for event in events]
         self._cut_bytes = len(rest)
         if rest and (complete or len(rest) > MAX_EVENT_BYTES):
-            events.append(rest)
+            shown.append(rest)
             self._cut_bytes = 0
         elif rest:
             self._cut.append(rest)
-        return b"".join(events)
+        return b"".join(shown)
 
     def _event(self, event: bytes) -> bytes:
         shown = event

@@ -1,27 +1,37 @@
 """The form of a head: all its bytes but the values of a few fields that differ from one message to the next.
 
 One and the same sender writes the same form again and again. What a parser has made of one message holds for all of
-that form: no other byte differs, and a value that does is a plain word or a number.
+that form: no other byte differs, and a value that does is plain text of the same length, or a number.
 """
 
-import re
 from collections.abc import Sequence
 
 CONTENT_LENGTH = b"content-length"
 LONGEST_FORM_BYTES = 4096  # of a head whose form is kept
-_LONGEST_VALUE_BYTES = 128
-_VALUE = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+MOST_IN_VAIN = 4  # heads of a sender whose form is noted, while it is met with none again
+_MOST_DIGITS = 20
 
 
 class HeadForm:
     """names: of the fields whose values may differ, in lower case, in order."""
 
-    __slots__ = ("_after", "_before", "names")
+    __slots__ = ("_after", "_before", "_lines", "_places", "names")
 
-    def __init__(self, before: Sequence[tuple[bytes, bool]], after: bytes, names: Sequence[bytes]) -> None:
-        """before: what stands before each value, and whether that is a number. after: what ends the head."""
+    def __init__(
+        self,
+        before: Sequence[tuple[bytes, int]],
+        after: bytes,
+        names: Sequence[bytes],
+        lines: list[bytes],
+        places: Sequence[tuple[int, int, bytes]],
+    ) -> None:
+        """before: what stands before each value, and how long that is; 0: it is a number of any length. after: what
+        ends the head. lines: of the head, as they are relayed. places: of the lines with such a value: which line,
+        which value, and what stands before it."""
         self._before = tuple(before)
         self._after = after
+        self._lines = lines
+        self._places = tuple(places)
         self.names = tuple(names)
 
     def match(self, data: bytes) -> tuple[list[bytes], int] | None:
@@ -29,40 +39,61 @@ class HeadForm:
         no such head."""
         values = []
         end = 0
-        for before, is_number in self._before:
-            if not data.startswith(before, end):
-                return None
+        for before, length in self._before:
             start = end + len(before)
-            end = data.find(b"\r", start, start + _LONGEST_VALUE_BYTES)
-            if end < 0:
+            if data[end:start] != before:
                 return None
+            end = start + length if length else data.find(b"\r", start, start + _MOST_DIGITS)  # -1 fits nothing
             value = data[start:end]
-            if not (value.isdigit() if is_number else _VALUE.fullmatch(value)):
+            if not (_is_word(value) if length else value.isdigit()):
                 return None
             values.append(value)
-        return (values, end + len(self._after)) if data.startswith(self._after, end) else None
+        head_bytes = end + len(self._after)
+        return (values, head_bytes) if data[end:head_bytes] == self._after else None
+
+    def lines(self, values: Sequence[bytes]) -> list[bytes]:
+        """Lines of a head with these values, as they are relayed. The list is not to be changed."""
+        if not self._places:
+            return self._lines
+        lines = self._lines.copy()
+        for line, value, before in self._places:
+            lines[line] = before + values[value] + b"\r\n"
+        return lines
+
+
+def _is_word(value: bytes) -> bool:
+    """Whether it is plain ASCII without space around it, which parsers take as it stands."""
+    return value.isascii() and value.decode().isprintable() and value[:1] != b" " != value[-1:]
 
 
 def form_of(
-    data: bytes, first_line: bytes, fields: Sequence[tuple[bytes, bytes]], varying: frozenset[bytes]
+    data: bytes,
+    first_line: bytes,
+    fields: Sequence[tuple[bytes, bytes]],
+    lines: list[bytes],
+    varying: frozenset[bytes],
 ) -> HeadForm | None:
     """The form of the head at the beginning of the data, as which a parser has read these fields; None where the head
-    is long or is not written plainly, so that some other program could read it otherwise. varying: names, in lower
-    case, of fields whose values may differ."""
-    before: list[tuple[bytes, bool]] = []
+    is long or is not written plainly, so that some other program could read it otherwise. lines: of the head, as they
+    are relayed. varying: names, in lower case, of fields whose values may differ."""
+    before: list[tuple[bytes, int]] = []
     names: list[bytes] = []
     values: list[bytes] = []
-    lines = [first_line]
+    places: list[tuple[int, int, bytes]] = []
+    since = [first_line]
     for name, value in fields:
+        line = b"%b: %b\r\n" % (name, value)
         lower = name.lower()
-        if lower in varying:
-            before.append((b"%b%b: " % (b"".join(lines), name), lower == CONTENT_LENGTH))
-            names.append(lower)
-            values.append(value)
-            lines = [b"\r\n"]
-        else:
-            lines.append(b"%b: %b\r\n" % (name, value))
-    form = HeadForm(before, b"".join((*lines, b"\r\n")), names)
+        if lower not in varying:
+            since.append(line)
+            continue
+        if line in lines:
+            places.append((lines.index(line), len(names), name + b": "))
+        before.append((b"%b%b: " % (b"".join(since), name), 0 if lower == CONTENT_LENGTH else len(value)))
+        names.append(lower)
+        values.append(value)
+        since = [b"\r\n"]
+    form = HeadForm(before, b"".join((*since, b"\r\n")), names, lines, places)
     found = form.match(data)
     plain = found is not None and found[0] == values and found[1] <= LONGEST_FORM_BYTES
     return form if plain and len(set(names)) == len(names) else None

@@ -13,17 +13,17 @@ _SPECIAL = frozenset({b"content-encoding", b"expect", b"transfer-encoding"})
 class KnownRequest:
     """form: of all the heads that it stands for."""
 
-    __slots__ = ("_fields", "_forwarded", "_method", "_path", "_places", "_target", "form")
+    __slots__ = ("_fields", "_length", "_method", "_noted", "_path", "_target", "form")
 
-    def __init__(self, form: HeadForm, request: HttpRequest, places: dict[bytes, tuple[int, bytes]]) -> None:
-        """places: of varying fields that are forwarded: which line, and how the name is written."""
+    def __init__(self, form: HeadForm, request: HttpRequest) -> None:
         self.form = form
         self._method = request.method
         self._target = request.target
         self._path = request.path
         self._fields = request.fields
-        self._forwarded = request.forwarded
-        self._places = places
+        names = form.names
+        self._length = names.index(CONTENT_LENGTH) if CONTENT_LENGTH in names else -1
+        self._noted = tuple((name, names.index(name)) for name in names if name in NOTED and name != CONTENT_LENGTH)
 
     def request(self, values: Sequence[bytes], begun_at: float) -> HttpRequest:
         """A request with such a head. values: as the form has found them."""
@@ -33,17 +33,12 @@ class KnownRequest:
         request.target = self._target
         request.path = self._path
         request.fields = self._fields
-        request.forwarded = self._forwarded
-        for name, value in zip(self.form.names, values, strict=True):
-            if name == CONTENT_LENGTH:
-                request.content_length = int(value)
-                request.has_body = request.content_length > 0
-            elif name in NOTED:
-                request.fields = {**request.fields, name: value}
-            else:
-                line, written = self._places[name]
-                request.forwarded = request.forwarded.copy()
-                request.forwarded[line] = b"%b: %b\r\n" % (written, value)
+        request.forwarded = self.form.lines(values)
+        if self._length >= 0:
+            request.content_length = length = int(values[self._length])
+            request.has_body = length > 0
+        if self._noted:
+            request.fields = request.fields | {name: values[place] for name, place in self._noted}
         return request
 
 
@@ -54,15 +49,6 @@ def known_request(
     these fields; None where another such head may mean something else."""
     if request.close or request.method == "CONNECT" or not _SPECIAL.isdisjoint(request.fields):
         return None
-    form = form_of(data, b"%b %b HTTP/1.1\r\n" % (request.method.encode(), target), fields, VARYING)
-    if form is None:
-        return None
-    places = {}
-    for name, value in fields:
-        lower = name.lower()
-        if lower in VARYING and lower not in NOTED:
-            line = b"%b: %b\r\n" % (name, value)
-            if line not in request.forwarded:
-                return None
-            places[lower] = request.forwarded.index(line), name
-    return KnownRequest(form, request, places)
+    first_line = b"%b %b HTTP/1.1\r\n" % (request.method.encode(), target)
+    form = form_of(data, first_line, fields, request.forwarded, VARYING)
+    return None if form is None else KnownRequest(form, request)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from dualmap.router.http.head_form import MOST_IN_VAIN
 from dualmap.router.http.http_request import NO_REQUEST, NOTED, HttpRequest
 from dualmap.router.http.known_request import KnownRequest, known_request
 from dualmap.router.http.limits import HttpLimits
@@ -16,8 +17,6 @@ from dualmap.router.http.openai_errors import (
     unsupported_encoding,
 )
 from dualmap.router.http.unpacking import ENCODINGS, IDENTITY, CorruptBodyError, Unpacking, is_known
-
-MOST_IN_VAIN = 4  # heads of a connection whose form is noted, while it is met with none again
 
 
 class RequestReader:
@@ -62,13 +61,17 @@ class RequestReader:
         if head_bytes > limits.max_head_bytes or length > limits.max_body_bytes:
             return data
         self.noted_in_vain = 0
-        self._current = self.request = request
         request.refusal = self._check_head(request)
-        if length:
-            self._left_bytes = length
-            return self._take_body(data[head_bytes:])
-        self.on_message_complete()
-        return data[head_bytes:]
+        rest = data[head_bytes:]
+        if len(rest) == length:  # as most come
+            if rest and request.refusal is None:
+                request.body_pieces.append(rest)
+            request.body_bytes = length
+            self.ready.append(request)
+            return b""
+        self._current = self.request = request
+        self._left_bytes = length
+        return self._take_body(rest)
 
     def _take_body(self, data: bytes) -> bytes:
         """Do as the parser does with a body whose length is known. Returns what stands behind it."""

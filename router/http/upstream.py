@@ -8,10 +8,13 @@ from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrad
 
 from dualmap.router.http.answer_head import NOTED, AnswerHead
 from dualmap.router.http.answer_sink import AnswerSink
+from dualmap.router.http.head_form import MOST_IN_VAIN
 from dualmap.router.http.instance_head import InstanceHead
+from dualmap.router.http.known_answer import KnownAnswer, known_answer
+from dualmap.router.http.lone_chunk import END, LINE_OF_READ
 from dualmap.scheduler.events import FailureCause
 
-JOINED_BODY_BYTES = 64 * 1024  # up to here a copy is cheaper than the bookkeeping of a gathered write
+JOINED_BODY_BYTES = 16 * 1024  # up to here a copy is cheaper than the bookkeeping of a gathered write
 CONTINUE_STATUS = 100
 SWITCHING_STATUS = 101
 FIRST_FINAL_STATUS = 200
@@ -22,9 +25,13 @@ class NoAnswerError(Exception):
 
 
 class ConnectionOwner(Protocol):
-    """Whose connections to one instance these are: its pool. head: what requests say of the instance."""
+    """Whose connections to one instance these are: its pool. head: what requests say of the instance. known: the last
+    head of its answers, where others like it can be told by their bytes. noted_in_vain: such heads that no other was
+    like."""
 
     head: InstanceHead
+    known: KnownAnswer | None
+    noted_in_vain: int
 
     def keep(self, connection: "UpstreamConnection") -> None:
         """Take a connection that has become idle."""
@@ -43,10 +50,13 @@ class UpstreamConnection(asyncio.Protocol):
     """Fetches one answer at a time. idle_since: when the last one was complete."""
 
     __slots__ = (
+        "_amid",
         "_answer",
+        "_begun_with",
         "_bodiless",
         "_clock",
         "_head",
+        "_header",
         "_parser",
         "_pieces",
         "_pool",
@@ -65,8 +75,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._sink: AnswerSink | None = None
         self._head = AnswerHead()  # being read
         self._answer: AnswerHead | None = None  # the head of a complete answer
+        self._begun_with = b""  # the read with which the head begins that is being parsed
+        self._header: list[tuple[bytes, bytes]] = []  # of that head
         self._pieces: list[bytes] = []
         self._received_any = False
+        self._amid = True  # what the parser has read ends somewhere else than between two chunks
         self._bodiless = False  # the request at hand is HEAD
         self._reused = False
         self.idle_since = 0.0
@@ -76,9 +89,9 @@ class UpstreamConnection(asyncio.Protocol):
     def run(self, sink: AnswerSink, head: bytes, body: bytes) -> None:
         """Send the request; the answer goes to the sink as it comes."""
         self._sink = sink
-        self._head = AnswerHead()
         self._answer = None
         self._received_any = False
+        self._amid = True
         self._bodiless = head.startswith(b"HEAD ")
         sink.upstream = self
         if len(body) < JOINED_BODY_BYTES:
@@ -116,7 +129,21 @@ class UpstreamConnection(asyncio.Protocol):
         if sink is None:  # nobody asked for it
             self._transport.abort()
             return
-        self._received_any = True
+        if not self._amid:
+            line = LINE_OF_READ.get(len(data))
+            if line is not None and data[: len(line)] == line and data[-2:] == END:  # past the parser: one more chunk
+                sink.relay(data[len(line) : -2], 1, self._head, False)
+                return
+        pool = self._pool
+        if not self._received_any:
+            self._received_any = True
+            known = pool.known
+            if known is not None and not self._bodiless and (whole := known.whole(data)) is not None:
+                pool.noted_in_vain = 0
+                self._take_whole(sink, *whole)
+                return
+            if pool.noted_in_vain < MOST_IN_VAIN:
+                self._begun_with = data
         pieces = self._pieces
         try:
             self._parser.feed_data(data)
@@ -127,6 +154,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._fail(sink, FailureCause.BROKEN)
                 return
             self._answer.keep_alive = False  # it sent more than the answer
+        self._amid = self._amid or data[-2:] != END
         answer = self._answer
         if pieces or answer is not None:
             self._relay(sink, pieces, answer or self._head, answer is not None)
@@ -153,13 +181,15 @@ class UpstreamConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._answer is not None:  # a second answer to one request: kept apart, and dropped with the connection
             self._answer.keep_alive = False
-            self._head = AnswerHead()
             self._pieces = []
+        self._head = AnswerHead()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         head = self._head
         if head.status:  # a trailer: it means nothing here
             return
+        if self._begun_with:
+            self._header.append((name, value))
         lower = name.lower()
         if lower in NOTED:
             head.note(lower, value)
@@ -176,9 +206,20 @@ class UpstreamConnection(asyncio.Protocol):
             head.bodiless, head.keep_alive = True, False  # the parser waits for a body
             self._answer = head
             self._pieces = []  # whatever comes is none of it
+        elif self._begun_with and (known := known_answer(head, self._begun_with, self._header)) is not None:
+            self._pool.known = known
+            self._pool.noted_in_vain += 1
+        self._begun_with = b""
+        self._header = []
 
     def on_body(self, piece: bytes) -> None:
         self._pieces.append(piece)
+
+    def on_chunk_header(self) -> None:
+        self._amid = True
+
+    def on_chunk_complete(self) -> None:
+        self._amid = False  # unless the next one's size has begun
 
     def on_message_complete(self) -> None:
         if self._head.status < FIRST_FINAL_STATUS and self._head.status != SWITCHING_STATUS:
@@ -187,6 +228,12 @@ class UpstreamConnection(asyncio.Protocol):
             self._answer = self._head
 
     # How an attempt goes on and ends.
+
+    def _take_whole(self, sink: AnswerSink, head: AnswerHead, body: bytes) -> None:
+        """All of an answer has come, and the parser has not seen it."""
+        sink.relay(body, 1 if body else 0, head, True)
+        if self._sink is sink:
+            self._finish(sink, head)
 
     def _relay(self, sink: AnswerSink, pieces: list[bytes], head: AnswerHead, complete: bool) -> None:
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dualmap.router.http.answer_sink import AnswerSink
 from dualmap.router.http.endpoint_connection import connect, why_unconnected
 from dualmap.router.http.instance_head import head_to
+from dualmap.router.http.known_answer import KnownAnswer
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.upstream import UpstreamConnection
 from dualmap.scheduler.events import FailureCause
@@ -20,7 +21,7 @@ WARN_AGAIN_S = 60.0
 class UpstreamPool:
     """head: what requests say of the instance. answer_lines: headers that name the instance. tells_ids: it tells the
     token ids of streams where it is asked for them, as far as is known. derenders: it turns ids into chunks of a chat,
-    as far as is known."""
+    as far as is known. known, noted_in_vain: see ConnectionOwner."""
 
     def __init__(
         self,
@@ -35,6 +36,8 @@ class UpstreamPool:
         self.head = head_to(endpoint)
         self.answer_lines = f"x-dualmap-instance: {instance_id}\r\nx-dualmap-queue-ms: ".encode()
         self.tells_ids = self.derenders = True
+        self.known: KnownAnswer | None = None
+        self.noted_in_vain = 0
         self._loop = loop
         self.limits = limits
         self._clock = clock

@@ -91,6 +91,13 @@ class PassedAnswer:
         return body
 
 
+class AbortedAnswer(PassedAnswer):
+    """It has come whole, and its instance aborted it."""
+
+    __slots__ = ()
+    notice: Notice | None = FAILED
+
+
 class AnswerAsEvents(PassedAnswer):
     """What is no stream, and yet must end one: its client has been sent the head of a stream while it waited."""
 
@@ -120,12 +127,19 @@ class EncodedAnswer(PassedAnswer):
 
 
 PASSED = PassedAnswer()
+ABORTED = AbortedAnswer()
 ENCODED = EncodedAnswer()
 
 
-def plain_answer(head: AnswerHead, rules: StreamRules, room: SpoolRoom) -> HeldAnswer | PassedAnswer:
-    """Held, whatever its length, where it is JSON; what is played or shown as it comes only where it is short."""
+def plain_answer(
+    head: AnswerHead, rules: StreamRules, room: SpoolRoom, whole: bytes | None = None
+) -> HeldAnswer | PassedAnswer:
+    """Held, whatever its length, where it is JSON; what is played or shown as it comes only where it is short. whole:
+    all of its body, where that has come at once and so need not be held."""
     length = head.content_length
-    if length is not None and length <= MAX_HELD_BYTES:
-        return HeldAnswer(rules, room, length)
-    return HeldAnswer(rules, room, length or 0) if head.json and (length is None or room.has(length)) else PASSED
+    is_short = length is not None and length <= MAX_HELD_BYTES
+    if not is_short and not (head.json and (length is None or room.has(length))):
+        return PASSED
+    if whole is not None and len(whole) <= MAX_HELD_BYTES:
+        return ABORTED if rules.aborted(whole) else PASSED
+    return HeldAnswer(rules, room, length or 0)

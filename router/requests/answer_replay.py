@@ -1,18 +1,16 @@
 """A stream that another instance makes once more, on its way to a client who has part of it; and what is kept of a
 stream, so that it can be compared."""
 
-import re
-
 from dualmap.router.apis.replayed import DiffersError, Replayed
-from dualmap.router.apis.stream_event import ABORTED, EMPTY, ERROR, USAGE, StreamError, is_comment
+from dualmap.router.apis.stream_event import ABORTED, EMPTY, ERROR, USAGE, StreamError, is_comment, whole_events
 from dualmap.router.apis.stream_rules import StreamRules
 from dualmap.router.apis.token_ids import MAX_EVENT_BYTES, TokenIds
+from dualmap.router.apis.token_shape import TokenShape
 from dualmap.router.requests.answer_events import FAILED, AnswerEvents, Notice
 
 # Of what the client has: about two thousand tokens. To make more of them again takes an instance longer than a client
 # would wait, and longer than others who wait for that instance should.
 MOST_RECORDED_BYTES = 512 * 1024
-_EVENT_END = re.compile(rb"\r?\n\r?\n")
 
 
 class Record:
@@ -37,7 +35,7 @@ class Record:
         if self.events is None:
             return False
         try:
-            for event in whole_events(b"".join(self.events)):
+            for event in whole_events(b"".join(self.events))[0]:
                 replayed.note(event)
         except (ValueError, KeyError, TypeError, AttributeError):
             return False
@@ -53,10 +51,31 @@ class RecordedEvents(AnswerEvents):
         super().__init__(rules, hides_usage, ids)
         self.record = Record()
 
-    def feed(self, body: bytes, complete: bool) -> bytes:
-        shown = super().feed(body, complete)
+    def _read(self, body: bytes, complete: bool) -> bytes:
+        shown = super()._read(body, complete)
         if shown:
             self.record.add(shown)
+        return shown
+
+    def _learn(self, event: bytes) -> None:
+        super()._learn(event)
+        if self._shape is not None and not isinstance(self._shape, RecordedShape):
+            self._shape = RecordedShape(self._shape, self.record)
+
+
+class RecordedShape:
+    """See TokenShape."""
+
+    __slots__ = ("_record", "_shape")
+
+    def __init__(self, shape: TokenShape, record: Record) -> None:
+        self._shape = shape
+        self._record = record
+
+    def take(self, event: bytes) -> bytes | None:
+        shown = self._shape.take(event)
+        if shown is not None:
+            self._record.add(shown)
         return shown
 
 
@@ -79,9 +98,7 @@ class AnswerReplay:
 
     def feed(self, body: bytes, complete: bool) -> bytes:
         """Take what has come, the last of it if complete; returns what can be relayed."""
-        body = self._held + body
-        events = whole_events(body)
-        self._held = body[sum(map(len, events)) :]
+        events, self._held = whole_events(self._held + body)
         shown = b"".join(self._shown(event) for event in events)
         if (complete and not self._replayed.is_over) or len(self._held) > MAX_EVENT_BYTES:
             self.notice = FAILED
@@ -109,11 +126,3 @@ class AnswerReplay:
             self.differs = True
             self.notice = FAILED
             return b""
-
-
-def whole_events(body: bytes) -> list[bytes]:
-    events, start = [], 0
-    for match in _EVENT_END.finditer(body):
-        events.append(body[start : match.end()])
-        start = match.end()
-    return events

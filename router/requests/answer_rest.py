@@ -1,18 +1,23 @@
 """The rest of a stream on its way to the client, from another instance than the one that began it."""
 
-import re
-
 import msgspec
 
 from dualmap.router.apis.chunk_stream import DONE, DONE_DATA
 from dualmap.router.apis.rest_chunks import RestChunks
-from dualmap.router.apis.stream_event import ABORTED, ERROR, PIECE, USAGE, StreamError, is_comment, read_event
+from dualmap.router.apis.stream_event import (
+    ABORTED,
+    ERROR,
+    PIECE,
+    USAGE,
+    StreamError,
+    is_comment,
+    read_event,
+    whole_events,
+)
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.apis.token_ids import MAX_EVENT_BYTES
 from dualmap.router.apis.usage import Usage, peek_usage
 from dualmap.router.requests.answer_events import FAILED, Notice
-
-EVENT_END = re.compile(rb"\r?\n\r?\n")
 
 
 class AnswerRest:
@@ -32,19 +37,15 @@ class AnswerRest:
 
     def feed(self, body: bytes, complete: bool) -> bytes:
         """Take what has come, the last of it if complete; returns what can be relayed."""
-        body = self._held + body
+        events, self._held = whole_events(self._held + body)
         shown: list[bytes] = []
-        start = 0
-        for match in EVENT_END.finditer(body):
-            event = body[start : match.end()]
-            start = match.end()
+        for event in events:
             if self.notice is None and not self.is_over and not is_comment(event):
                 shown.append(self._shown(event))
                 if self._chunks.is_stopped:
                     self.is_over = True
                     self.usage_event, usage = self._chunks.usage()
                     shown += (usage, DONE)
-        self._held = body[start:]
         if (complete and not self._chunks.finished) or len(self._held) > MAX_EVENT_BYTES:
             self.notice = FAILED
         return b"".join(shown)

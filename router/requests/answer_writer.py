@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.http.lone_chunk import framed
 from dualmap.router.http.openai_errors import HttpError, error_response
 
 LAST_CHUNK = b"0\r\n\r\n"
@@ -55,23 +56,22 @@ class AnswerWriter:
             return
         http = self._http
         self._begun = True
-        pieces = [head.status_line[self._sent_ahead :], *head.lines]
         if head.content_length is not None:
-            pieces.append(b"content-length: %d\r\n" % head.content_length)
+            framing = b"content-length: %d\r\n" % head.content_length
         elif head.has_body and not http.http10:
             self._chunked = True
-            pieces.append(b"transfer-encoding: chunked\r\n")
-        self._takes_events = head.event_stream and not head.encoded and (self._chunked or http.http10)
-        pieces.append(self._end_of_head(lines))
-        if not self._chunked:
-            pieces.append(body)
+            framing = b"transfer-encoding: chunked\r\n"
         else:
-            if body:
-                pieces.append(b"%x\r\n%b\r\n" % (len(body), body))
-            if complete:
-                pieces.append(LAST_CHUNK)
+            framing = b""
+        if head.event_stream:
+            self._takes_events = not head.encoded and (self._chunked or http.http10)
         self._last = body
-        self._write(b"".join(pieces))
+        if self._chunked:
+            body = framed(body) if body else b""
+            if complete:
+                body += LAST_CHUNK
+        status_line = head.status_line[self._sent_ahead :] if self._sent_ahead else head.status_line
+        self._write(b"".join((status_line, *head.lines, framing, self._end_of_head(lines), body)))
 
     def keep_open(self, lines: bytes) -> None:
         """Write a comment to a client who waits for a stream, and before the first one the head. lines: as in begin."""
@@ -83,13 +83,13 @@ class AnswerWriter:
             if self._chunked:
                 pieces.append(b"transfer-encoding: chunked\r\n")
             pieces.append(self._end_of_head(lines))
-        pieces.append(b"%x\r\n%b\r\n" % (len(COMMENT), COMMENT) if self._chunked else COMMENT)
+        pieces.append(framed(COMMENT) if self._chunked else COMMENT)
         self._write(b"".join(pieces))
 
     def comment(self, comment: bytes = COMMENT) -> None:
         """Write a comment between two events of a stream that has begun. It is none of the tail, which says how the
         answer ended."""
-        self._write(b"%x\r\n%b\r\n" % (len(comment), comment) if self._chunked else comment)
+        self._write(framed(comment) if self._chunked else comment)
 
     def _end_of_head(self, lines: bytes) -> bytes:
         close = b"connection: close\r\n" if self._http.close else b""
@@ -103,7 +103,7 @@ class AnswerWriter:
         if not self._chunked:
             self._write(body)
         elif body:
-            self._write((b"%x\r\n%b\r\n0\r\n\r\n" if complete else b"%x\r\n%b\r\n") % (len(body), body))
+            self._write(framed(body) + LAST_CHUNK if complete else framed(body))
         else:
             self._write(LAST_CHUNK)
 
@@ -130,5 +130,5 @@ class AnswerWriter:
             return False
         if self._last and not self._last.endswith(b"\n"):
             events = b"\n\n" + events  # the event that was cut off must not swallow the error
-        self._write(b"%x\r\n%b\r\n%b" % (len(events), events, LAST_CHUNK) if self._chunked else events)
+        self._write(framed(events) + LAST_CHUNK if self._chunked else events)
         return True

@@ -8,13 +8,12 @@ import msgspec
 
 from dualmap.router.apis.chunk_stream import DONE
 from dualmap.router.apis.derendered import TARGET, Derender, Piece, read_piece
-from dualmap.router.apis.stream_event import PIECE, is_comment
+from dualmap.router.apis.stream_event import PIECE, is_comment, whole_events
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.answer_sink import Upstream
 from dualmap.router.http.instance_head import InstanceHead
 from dualmap.router.http.upstream_pool import UpstreamPool
-from dualmap.router.requests.answer_rest import EVENT_END
 from dualmap.router.requests.ask_instance import NO_ANSWER, ask_instance
 from dualmap.router.requests.running import Running
 from dualmap.scheduler.events import FailureCause
@@ -59,14 +58,8 @@ class Derendering:
         if head.status != OK_STATUS or head.encoded or not head.event_stream:
             self._running.relay(body, pieces, head, complete)
             return
-        body = self._held + body
-        start = 0
-        for match in EVENT_END.finditer(body):
-            event = body[start : match.end()]
-            start = match.end()
-            if not is_comment(event):
-                self._came.append(_read(event))
-        self._held = body[start:]
+        events, self._held = whole_events(self._held + body)
+        self._came.extend(_read(event) for event in events if not is_comment(event))
         if self._head is None:
             self._head = head
             self._task = asyncio.create_task(self._pass_on(head))

@@ -5,8 +5,9 @@ from dataclasses import replace
 import msgspec
 
 from dualmap.router.apis.replayed_chunks import ReplayedChunks
+from dualmap.router.apis.stream_event import whole_events
 from dualmap.router.apis.token_ids import ASK_FOR_IDS
-from dualmap.router.requests.answer_replay import AnswerReplay, Record, whole_events
+from dualmap.router.requests.answer_replay import AnswerReplay, Record
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.rest import Course
 from dualmap.scheduler.commands import Dispatch
@@ -110,7 +111,7 @@ def replay_of(
     if not prompt.by_text or api.by_text is None:
         return None
     try:
-        found = api.by_text(msgspec.json.decode(prompt.body), whole_events(b"".join(record.events)))
+        found = api.by_text(msgspec.json.decode(prompt.body), whole_events(b"".join(record.events))[0])
     except (msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if found is None:

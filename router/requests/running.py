@@ -6,11 +6,10 @@ from dualmap.router.apis.state_ids import StateSeeker
 from dualmap.router.apis.stream_event import StreamError, is_comment, read_error
 from dualmap.router.apis.stream_rules import StreamRules
 from dualmap.router.apis.token_ids import ASK_FOR_IDS, TokenIds
+from dualmap.router.apis.token_shape import TokenShape
 from dualmap.router.apis.usage import NO_USAGE, Usage, peek_usage
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.answer_sink import Upstream
-from dualmap.router.http.credentials import CREDENTIAL_FIELDS
-from dualmap.router.http.hop_by_hop import without_fields
 from dualmap.router.http.instance_head import InstanceHead
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, instance_key_refused
@@ -36,6 +35,7 @@ from dualmap.router.requests.answer_verdict import (
 )
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
+from dualmap.router.requests.attempt_head import attempt_head
 from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import ANSWERING, Phase
 from dualmap.router.requests.quiet import Quiet
@@ -89,6 +89,7 @@ class Running:
         "_refusal",
         "_rest",
         "_seeker",
+        "_tokens",
         "_writer",
         "body",
         "dispatch",
@@ -121,6 +122,7 @@ class Running:
         self._answer: Answer | None = None
         self._refusal = b""  # so much of an error's body has come
         self._seeker: StateSeeker | None = None  # while it is to be found what the instance keeps of its answer
+        self._tokens: TokenShape | None = None  # takes most of what comes
         self._began_at = now
         self._quiet: Quiet | None = None  # before it is first looked at: most are over by then
 
@@ -136,8 +138,7 @@ class Running:
 
     def usage(self) -> Usage:
         """What the answer's last bytes say of `usage`."""
-        hidden = b"" if self._answer is None else self._answer.usage_event
-        return peek_usage(hidden or self._writer.tail)
+        return peek_usage((b"" if self._answer is None else self._answer.usage_event) or self._writer.tail)
 
     def own_usage(self) -> Usage:
         """What the instance says of its own part of the answer."""
@@ -178,23 +179,20 @@ class Running:
 
     def head_for(self, to: InstanceHead) -> bytes:
         arrived = self._carrier.arrived
-        http = arrived.http
-        forwarded = without_fields(http.forwarded, CREDENTIAL_FIELDS) if to.brings_key else http.forwarded
-        target = http.target if self._rest is None else self._rest.target
-        return b"".join(
-            (
-                http.method.encode(),
-                to.before_target,
-                target,
-                to.after_target,
-                *forwarded,
-                b"x-request-id: ",
-                arrived.request_id,
-                b"\r\ncontent-length: %d\r\n\r\n" % len(self.body),
-            )
-        )
+        target = arrived.http.target if self._rest is None else self._rest.target
+        return attempt_head(arrived, to, target, len(self.body))
 
     def relay(self, body: bytes, pieces: int, head: AnswerHead, complete: bool) -> None:
+        tokens = self._tokens
+        if tokens is not None and not complete and (shown := tokens.take(body)) is not None:
+            self.pieces += pieces
+            self._writer.go_on(shown, False)
+            return
+        self._relay(body, pieces, head, complete)
+        answer, passes_on = self._answer, self._seeker is None and self._carrier.phase is ANSWERING
+        self._tokens = answer.tokens if isinstance(answer, AnswerEvents) and passes_on else None
+
+    def _relay(self, body: bytes, pieces: int, head: AnswerHead, complete: bool) -> None:
         answer = self._answer
         if answer is None:
             if head.status >= FIRST_ERROR_STATUS:  # what it says is read whole
@@ -204,9 +202,12 @@ class Running:
             no_rest = self._rest is not None and (head.encoded or not head.event_stream)
             if (head.status != OK_STATUS or head.html or no_rest) and not self._accepts(head, body, complete):
                 return
-            answer = self._answer = self._read_as(head)
-            if head.status < FIRST_REDIRECT_STATUS:
-                self._note_state(self._carrier.asked, head.event_stream)
+            answer = self._answer = self._read_as(head, body if complete else None)
+            carrier = self._carrier
+            if head.status < FIRST_REDIRECT_STATUS and (
+                carrier.arrived.api.makes_state or carrier.asked.request.stateful
+            ):
+                self._note_state(carrier.asked, head.event_stream)
         self.pieces += pieces
         if complete and self.ids is not None and self.ids.tells and not has_end(self._writer.tail + body):
             if body := answer.feed(body, False):
@@ -244,7 +245,8 @@ class Running:
 
     def _accepts(self, head: AnswerHead, body: bytes, complete: bool) -> bool:
         """Whether this is an answer; if not, the attempt is over. body: the first of it."""
-        if head.status == UNAUTHORIZED_STATUS and self._shows_our_key():
+        shows_our_key = self._pool.head.brings_key or self._carrier.arrived.grant is not None  # or none
+        if head.status == UNAUTHORIZED_STATUS and shows_our_key:
             self._pool.warn("it does not take the gateway's key (HTTP 401): see instance_key_file and key_file")
             self._carrier.said = instance_key_refused()
             self._give_up(FailureCause.UNAUTHORIZED)
@@ -283,10 +285,6 @@ class Running:
         self.body = self.body.replace(ASK_FOR_IDS, b"", 1)
         self._pool.run(self)
 
-    def _shows_our_key(self) -> bool:
-        """Whether the instance is shown a key of the gateway's, or none, but not the client's."""
-        return self._pool.head.brings_key or self._carrier.arrived.grant is not None
-
     def _not_offered(self, status: int, body: bytes, last: bool) -> FailureCause | None:
         """Why another instance may answer what this one refuses, since it offers something else; None where not."""
         if self.dispatch.longer and says_too_long(status, body):
@@ -302,7 +300,8 @@ class Running:
         self.drop()
         self._carrier.attempt_failed(self, cause)
 
-    def _read_as(self, head: AnswerHead) -> Answer:
+    def _read_as(self, head: AnswerHead, whole: bytes | None) -> Answer:
+        """whole: the body, where it has come at once."""
         rules = self._carrier.rules
         if self._rest is not None:
             self.event_stream = True
@@ -324,7 +323,7 @@ class Running:
             return (RecordedEvents if prompt.may_replay or prompt.by_text else AnswerEvents)(
                 rules, prompt.hides_usage, self.ids
             )
-        return plain_answer(head, rules, self._carrier.spool_room)
+        return plain_answer(head, rules, self._carrier.spool_room, whole)
 
     def _note_state(self, asked: Asked, event_stream: bool) -> None:
         """What the instance keeps: what it was asked to go on from, and what it makes."""

@@ -8,6 +8,7 @@ from dualmap.router.apis.stream_event import is_comment, read_error
 from dualmap.router.apis.stream_rules import CHUNK_STREAM, MESSAGES_STREAM, OTHER_STREAM, RESPONSES_STREAM
 from dualmap.router.apis.usage import peek_usage
 from dualmap.router.http.answer_head import AnswerHead
+from dualmap.router.http.head_form import MOST_IN_VAIN
 from dualmap.router.http.instance_head import InstanceHead
 from dualmap.router.http.upstream import UpstreamConnection
 from dualmap.router.requests.answer_events import FAILED, AnswerEvents
@@ -49,8 +50,11 @@ class _Transport:
 class _Pool:
     head = InstanceHead(b" ", b" HTTP/1.1\r\n", False, b"i:1", b"/p")
 
-    def __init__(self) -> None:
+    known = None
+
+    def __init__(self, noted_in_vain: int) -> None:
         self.kept = 0
+        self.noted_in_vain = noted_in_vain
 
     def keep(self, connection: UpstreamConnection) -> None:
         self.kept += 1
@@ -85,8 +89,8 @@ class _Sink:
         self.ends.append(cause)
 
 
-def _fetch(pieces: list[bytes], method: bytes) -> tuple[object, ...]:
-    pool, sink, transport = _Pool(), _Sink(), _Transport()
+def _fetch(pieces: list[bytes], method: bytes, pool: _Pool) -> tuple[object, ...]:
+    sink, transport = _Sink(), _Transport()
     connection = UpstreamConnection(pool, lambda: 0.0)
     connection.connection_made(transport)  # type: ignore[arg-type]
     connection.run(sink, method + b" / HTTP/1.1\r\n\r\n", b"")
@@ -106,8 +110,11 @@ def _fetch(pieces: list[bytes], method: bytes) -> tuple[object, ...]:
 def check_answer(data: bytes) -> None:
     """The first byte chooses the method."""
     method = b"HEAD" if data[:1] == b"\1" else b"POST"
-    whole = _fetch([data[1:]], method)
-    assert _fetch(cut(data[1:]), method) == whole
+    pool = _Pool(0)
+    whole = _fetch([data[1:]], method, pool)
+    assert _fetch(cut(data[1:]), method, pool) == whole
+    assert _fetch([data[1:]], method, pool) == whole, "a head is known for another"
+    assert _fetch([data[1:]], method, _Pool(MOST_IN_VAIN)) == whole
 
 
 ANSWERS = Target("answers", check_answer)

@@ -1,9 +1,10 @@
 """Requests as bytes of a connection: what is read does not depend on how the bytes are cut into reads."""
 
+from dualmap.router.http.head_form import MOST_IN_VAIN
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, wrong_method
-from dualmap.router.http.request_reader import MOST_IN_VAIN, RequestReader
+from dualmap.router.http.request_reader import RequestReader
 from tests.fuzz.target import Target, cut
 
 LIMITS = HttpLimits(max_body_bytes=600)

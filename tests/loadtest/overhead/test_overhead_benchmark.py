@@ -12,7 +12,7 @@ from dualmap.instances.server.start import free_ports
 from dualmap.loadtest.overhead import __main__ as overhead
 from dualmap.loadtest.overhead.load import Load, Loader
 from dualmap.loadtest.overhead.measured_proxy import MeasuredProxy, ProxyError, backends, gateway, nginx, why_no_nginx
-from dualmap.loadtest.overhead.peer_routers import PEER_ROUTERS, peer_router, why_no_peers
+from dualmap.loadtest.overhead.peers import PEERS, RECOMMENDED, peer, why_no_peers
 from tests.conftest import WAIT_S
 
 ROOT = Path(__file__).parents[3]
@@ -105,14 +105,13 @@ def test_requests_are_sent_at_the_rate_that_was_asked_for():
     assert [due - dues[0] for due in dues] == pytest.approx([0, 0.005, 0.010])
 
 
-@pytest.mark.parametrize("peer", PEER_ROUTERS, ids=lambda peer: peer.name)
-def test_routers_that_others_wrote_pass_the_load_on(tmp_path, peer):
+@pytest.mark.parametrize("name", PEERS)
+def test_routers_that_others_wrote_pass_the_load_on(tmp_path, name):
     environment = ROOT / ".venv-peers"
     if reason := why_no_peers(environment):
         pytest.skip(reason)
     ports = free_ports("127.0.0.1", 2)
-    flags = (*peer.recommended, *overhead.LOG_LESS)
-    with backends(ports, tmp_path), peer_router(peer, ports, tmp_path, flags, environment) as proxy:
-        assert proxy.name.startswith(f"{peer.name} ")
+    with backends(ports, tmp_path), peer(name, environment, ports, tmp_path, RECOMMENDED[name]) as proxy:
+        assert proxy.name.startswith(f"{name} ")
         assert run_load(Load(proxy.port, 2, 20, 8192))["ok"] == 20
         assert run_load(Load(proxy.port, 2, 4, 200, 3))["ok"] == 4
