@@ -111,7 +111,7 @@ def make_native(node: ast.ClassDef, decorator: ast.expr, lines: list[str]) -> st
     options = {key.arg: ast.unparse(key.value) for key in getattr(decorator, "keywords", ())}
     frozen = options.pop("frozen", "False")
     hashed = frozen == "True" or ast.unparse(called) == "record"
-    kept = [f"{key}={value}" for key, value in options.items() if key not in ("slots", "kw_only")]
+    kept = [f"{key}={value}" for key, value in options.items() if key != "slots"]
     parameters = ["self"] + ["*"] * ("kw_only" in options)
     body: list[str] = []
     kinds: dict[str, str] = {}
