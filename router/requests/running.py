@@ -245,8 +245,7 @@ class Running:
 
     def _accepts(self, head: AnswerHead, body: bytes, complete: bool) -> bool:
         """Whether this is an answer; if not, the attempt is over. body: the first of it."""
-        shows_our_key = self._pool.head.brings_key or self._carrier.arrived.grant is not None  # or none
-        if head.status == UNAUTHORIZED_STATUS and shows_our_key:
+        if head.status == UNAUTHORIZED_STATUS and (self._pool.head.brings_key or self._carrier.arrived.grant):
             self._pool.warn("it does not take the gateway's key (HTTP 401): see instance_key_file and key_file")
             self._carrier.said = instance_key_refused()
             self._give_up(FailureCause.UNAUTHORIZED)
