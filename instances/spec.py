@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dualmap.scheduler.events import InstanceCapacity
 from dualmap.scheduler.fleet.endpoint import NOWHERE, Endpoint
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 
 @dataclass(frozen=True, slots=True)

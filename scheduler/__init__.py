@@ -16,7 +16,6 @@ from dualmap.scheduler.events import (
     FailureCause,
     FirstToken,
     GatewayLoads,
-    InstanceCapacity,
     InstanceDraining,
     InstanceJoined,
     InstanceLoad,
@@ -35,6 +34,7 @@ from dualmap.scheduler.events import (
     Tick,
 )
 from dualmap.scheduler.instance.view import InstanceView
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 from dualmap.scheduler.placement import Placement, Policy
 from dualmap.scheduler.policies import register_policy
 from dualmap.scheduler.rebalance import plan_rebalance

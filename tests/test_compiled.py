@@ -60,7 +60,8 @@ def test_the_version_says_whether_it_is_compiled():
     version = subprocess.run([sys.executable, "-m", "dualmap", "--version"], capture_output=True, text=True).stdout
     compiled = not (gate.__file__ or "").endswith(".py")
     assert version.endswith("(compiled)\n" if compiled else "(pure Python)\n")
-    assert compiled == (str(ROOT / "build" / "compiled") in os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    searched = map(os.path.abspath, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    assert compiled == (str(ROOT / "build" / "compiled") in searched)
 
 
 def test_every_file_that_is_listed_is_there():

@@ -10,7 +10,7 @@ from dualmap.instances.calibrate.server import CalibrateTarget
 from dualmap.instances.calibrate.stream import CalibrateError
 from dualmap.instances.simulated.engine_profile import EngineProfile, ProfileError
 from dualmap.instances.simulated.profile_file import profile_text
-from dualmap.scheduler.events import InstanceCapacity
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 VLLM_BUDGETS = (2048, 8192, 16384)  # its defaults for max_num_batched_tokens: CPU and small GPUs, large ones, newest
 VLLM_MAX_NUM_SEQS = 256

@@ -1,7 +1,7 @@
 """What a gateway is told of an instance with a profile."""
 
 from dualmap.instances.simulated.engine_profile import EngineProfile
-from dualmap.scheduler.events import InstanceCapacity
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 
 def cached_by(profile: EngineProfile) -> int:

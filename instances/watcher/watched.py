@@ -26,10 +26,10 @@ from dualmap.instances.watcher.looks import (
     ask_models,
     ask_token,
 )
-from dualmap.scheduler.events import InstanceCapacity
 from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import SERVING, Member, MemberState, ServerEnd
 from dualmap.scheduler.fleet.messages import ReportAnswer
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import yaml
 
 from dualmap.instances.server.process import ServerProcess, StartError
 from dualmap.instances.server.server_client import get_once
-from dualmap.scheduler.events import InstanceCapacity
 from dualmap.scheduler.fleet.endpoint import Endpoint
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 300.0

@@ -6,8 +6,8 @@ from typing import Literal
 
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.events import InstanceCapacity
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 
 @dataclass(frozen=True, slots=True)

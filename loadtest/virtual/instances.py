@@ -14,7 +14,7 @@ from dualmap.instances.simulated.profile_capacity import cached_by, truthful_cap
 from dualmap.loadtest.virtual.clock import VirtualClock
 from dualmap.loadtest.virtual.cluster_run import GapHistogram
 from dualmap.loadtest.virtual.cluster_settings import ClusterSettings, InstanceSpec
-from dualmap.scheduler.events import InstanceCapacity
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 
 class _Server:

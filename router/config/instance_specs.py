@@ -16,8 +16,8 @@ from dualmap.instances.server.vllm_command import (
 from dualmap.instances.spec import InstanceSpec, KvEventSource
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.pool_settings import ExternalInstance, PoolSettings
-from dualmap.scheduler.events import InstanceCapacity
 from dualmap.scheduler.fleet.endpoint import Endpoint
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from dualmap.router.config.pool_settings import (
 )
 from dualmap.router.http.limits import HttpLimits
 from dualmap.scheduler.config import POLICY_NAMES, SchedulerConfig
-from dualmap.scheduler.events import InstanceCapacity
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SECTIONS = (

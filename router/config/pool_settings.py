@@ -11,9 +11,9 @@ from pydantic import AfterValidator, BaseModel, Field, field_validator, model_va
 from dualmap.router.config.instance_url import is_host, is_ip, read_url
 from dualmap.router.config.strict import STRICT, AbsolutePath
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.events import InstanceCapacity
 from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 ZmqEndpoint = Annotated[str, Field(pattern=r"^(tcp://.+:\d+|ipc://.+)$")]
 OWN_ENGINE_ARGS = ("--host", "--port", "--tensor-parallel-size", "--kv-events-config", "--model")

@@ -7,8 +7,8 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from dualmap.router.http.limits import HttpLimits
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.events import InstanceCapacity
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
 for _settings in (SchedulerConfig, ScalingConfig, InstanceCapacity, HttpLimits):

@@ -5,8 +5,9 @@ from dataclasses import KW_ONLY, dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from dualmap.scheduler.events import InstanceCapacity, ServedModel
+from dualmap.scheduler.events import ServedModel
 from dualmap.scheduler.fleet.endpoint import Endpoint
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 
 class MemberState(StrEnum):

@@ -3,12 +3,13 @@
 from collections import deque
 from collections.abc import Collection, Sequence
 
-from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_sample import InstanceSample, ScalingSample
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 FIRST_GUESS_S = 30.0  # what an instance takes to start, before one was seen to
 LOST_S = 60.0  # or twice the time of a start: an instance lost for longer does not come back by itself

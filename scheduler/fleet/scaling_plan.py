@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY
 from math import ceil, sqrt
 
-from dualmap.scheduler.events import InstanceCapacity
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_sample import InstanceSample, ScalingSample
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 from dualmap.scheduler.record import record
 
 SURE = 3.0  # standard deviations of a count by which arrivals must grow to count as growing

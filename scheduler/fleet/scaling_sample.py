@@ -2,8 +2,9 @@
 
 from dataclasses import KW_ONLY
 
-from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 from dualmap.scheduler.record import record
 
 

@@ -4,8 +4,8 @@ from collections import Counter
 
 from dualmap.scheduler.attempt import Attempt, AttemptState
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.events import InstanceCapacity
 from dualmap.scheduler.instance.kv_booking import KvBooking
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 from dualmap.scheduler.request import Request
 from dualmap.scheduler.tenant_shares import TenantShares
 from dualmap.scheduler.wait_queues import WaitQueue

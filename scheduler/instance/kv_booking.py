@@ -20,14 +20,13 @@ class KvBooking:
     def book(self, blocks: tuple[int, ...], block_tokens: int, own_tokens: int) -> None:
         """own_tokens: what the request takes besides its blocks: the rest of its prompt, and its answer."""
         users = self._users
-        again = {block: users[block] + 1 for block in users.keys() & blocks}
-        new = dict.fromkeys(blocks, block_tokens)
-        for block in again:
-            del new[block]
-        users.update(dict.fromkeys(new, 1))
-        users.update(again)
-        self._block_tokens.update(new)
-        self.tokens += own_tokens + len(new) * block_tokens
+        self.tokens += own_tokens
+        for block in blocks:
+            count = users.get(block, 0)
+            users[block] = count + 1
+            if not count:
+                self._block_tokens[block] = block_tokens
+                self.tokens += block_tokens
 
     def give_back(self, blocks: tuple[int, ...], own_tokens: int) -> None:
         """Undoes `book` of the same values."""

@@ -4,12 +4,12 @@ from collections.abc import Set
 
 from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.events import InstanceCapacity
 from dualmap.scheduler.instance.booked import Booked
 from dualmap.scheduler.instance.others import Others
 from dualmap.scheduler.instance.reported_load import ReportedLoad
 from dualmap.scheduler.instance.service import Service
 from dualmap.scheduler.instance.token_pace import SEQUENCE_TOKENS
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 from dualmap.scheduler.request import Request
 from dualmap.scheduler.tenant_shares import SHARED_WINDOW
 

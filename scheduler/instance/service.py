@@ -3,9 +3,9 @@
 from math import exp, inf
 
 from dualmap.scheduler.attempt import Attempt
-from dualmap.scheduler.events import InstanceCapacity
 from dualmap.scheduler.instance.pace import FleetPace, PrefillSpeed
 from dualmap.scheduler.instance.token_pace import TokenPace
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 WORK_MEMORY = 16.0  # prompts over which the mean work of one is taken
 LEAST_RAMP = 0.1  # of the load of an instance in full service: what it starts with

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from dualmap.scheduler.attempt import Attempt, AttemptState
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.events import InstanceCapacity, InstanceLoad, LoadReported, ServedModel
+from dualmap.scheduler.events import InstanceLoad, LoadReported, ServedModel
 from dualmap.scheduler.holders import Holders
 from dualmap.scheduler.instance.adapters import Adapters
 from dualmap.scheduler.instance.booked import Booked
@@ -16,6 +16,7 @@ from dualmap.scheduler.instance.pace import FleetPace
 from dualmap.scheduler.instance.reported_load import ForeignLoad, ReportedLoad
 from dualmap.scheduler.instance.room import Room
 from dualmap.scheduler.instance.service import Service
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 from dualmap.scheduler.load_order import LoadOrder
 from dualmap.scheduler.offers import Offer, Offers
 from dualmap.scheduler.request import Request

@@ -17,7 +17,7 @@ from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.descriptions import descriptions
 from dualmap.router.config.pool_settings import PoolSettings
 from dualmap.router.config.reload import LIVE
-from dualmap.scheduler.events import InstanceCapacity
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 HEAD = """# Configuration
 `dualmap up FILE.yaml` reads these keys. Every key has a default unless the table says *required*; an unknown key is

@@ -8,10 +8,11 @@ from ray.exceptions import GetTimeoutError, RayError
 from dualmap.router.config.load import load_config
 from dualmap.router.deployment import external_instances, name_watch
 from dualmap.router.deployment.external_instances import ExternalInstances
-from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.endpoint import NOWHERE
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, GatewayState
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 from tests.conftest import await_that
 
 A, B = "10.0.0.1:8000", "10.0.0.2:8000"

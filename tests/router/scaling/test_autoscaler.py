@@ -7,13 +7,14 @@ import pytest
 
 from dualmap.router.scaling import autoscaler as module
 from dualmap.router.scaling.autoscaler import Autoscaler
-from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.fleet_event import FleetEvent
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, GatewayState, PoolPlan
 from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Wanted
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 READY, DRAINING = MemberState.READY, MemberState.DRAINING
 GATEWAY = GatewayState("g", 9, "", age_s=0.0)

@@ -3,10 +3,11 @@
 import asyncio
 
 from dualmap.router.scaling.rolling_restart import RollingRestart
-from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, GatewayState
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 READY, DRAINING, LOST = MemberState.READY, MemberState.DRAINING, MemberState.LOST
 

@@ -2,13 +2,14 @@
 
 import pytest
 
-from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, GatewayState, PoolPlan
 from dualmap.scheduler.fleet.scaler import RETRY_S, RefusedError, Scaled, Scaler, Wanted
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_history import LOST_S
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 STARTING, READY, DRAINING, _, _, LOST = MemberState
 GATEWAY = GatewayState("g", 9, "", age_s=0.0)

@@ -1,12 +1,13 @@
 """Samples for the scaling plan, made from what Fleet knows."""
 
-from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_history import LOST_S, ScalingHistory
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 CONFIG = ScalingConfig(1, 4, up_window_s=10, down_window_s=20)
 

@@ -7,11 +7,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dualmap.scheduler.errors import ConfigError
-from dualmap.scheduler.events import InstanceCapacity, InstanceLoad
+from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_plan import ScalingPlan, plan_scaling
 from dualmap.scheduler.fleet.scaling_sample import InstanceSample, ScalingSample
+from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 CAPACITY = InstanceCapacity(prefill_tokens_per_s=1000.0, kv_tokens=10_000, max_running=10)
 CONFIG = ScalingConfig(1, 6, up_window_s=10, down_window_s=40, cool_down_s=20)
