@@ -18,6 +18,7 @@ HIDDEN = b"null"  # what vLLM sends in their place where nobody asks for ids
 _NO_DELTA = b'"delta":{}'  # vLLM sends such a chunk for its ids alone
 _NO_FINISH = b'"finish_reason":null'
 _REASONING = re.compile(rb'"reasoning(?:_content)?":"[^"]')
+_REASONING_STARTS = (b'"reasoning":"', b'"reasoning_content":"')  # as `_REASONING` has them
 _CALLS = b'"tool_calls":[{'
 _ID = re.compile(rb"\d+")
 _PROMPT = re.compile(rb"\d+(?:,\d+)*")
@@ -31,9 +32,8 @@ class TokenIds:
 
     text: what precedes a token's text in a chunk. hides: the client has not asked for ids. prompt: ids of the prompt,
     separated by commas; empty until they are told. first: the first event, without ids. tells: whether the server tells
-    ids; None: nothing has come yet. calls: the answer has called tools. reasons: ids that are not given to `add`
-    are those of reasoning. answer: ids of the answer, a "]" behind those of each chunk. seen_bytes: of these, those
-    whose text the client has.
+    ids; None: nothing has come yet. calls: the answer has called tools. answer: ids of the answer, a "]" behind those
+    of each chunk. seen_bytes: of these, those whose text the client has.
     """
 
     __slots__ = (
@@ -41,12 +41,12 @@ class TokenIds:
         "_cut",
         "_cut_bytes",
         "_reasoned_bytes",
+        "_reasons",
         "answer",
         "calls",
         "first",
         "hides",
         "prompt",
-        "reasons",
         "seen_bytes",
         "tells",
         "text",
@@ -59,7 +59,7 @@ class TokenIds:
         self.calls = False
         self.answer = bytearray()
         self.seen_bytes = 0
-        self.reasons = False
+        self._reasons = False
         self._added_bytes = 0
         self._reasoned_bytes = -1
         self.text = text
@@ -105,7 +105,7 @@ class TokenIds:
     @property
     def reasoning(self) -> bool:
         """Whether the last that the client has is of the model's reasoning."""
-        quick = self.reasons and self._added_bytes != self.seen_bytes
+        quick = self._reasons and self._added_bytes != self.seen_bytes
         return quick or self._reasoned_bytes == self.seen_bytes
 
     @property
@@ -126,6 +126,18 @@ class TokenIds:
         if tokens:
             self.answer[:] = b"".join(b"%b]" % token for token in self.seen[:-tokens])
             self.seen_bytes = self._added_bytes = len(self.answer)
+
+    def expect(self, start: bytes) -> bool:
+        """Whether texts behind this start count as the answer's or as reasoning; if so, those whose ids are not given
+        to `add` from now on are of this kind."""
+        reasons = start.endswith(_REASONING_STARTS)
+        if not reasons and not start.endswith(self.text):
+            return False
+        if self.reasoning:
+            self._reasoned_bytes = self.seen_bytes
+        self._added_bytes = self.seen_bytes
+        self._reasons = reasons
+        return True
 
     def add(self, ids: bytes, text: bool) -> None:
         """A chunk has come with these ids. text: and with text that the client gets."""

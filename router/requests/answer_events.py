@@ -210,10 +210,8 @@ class AnswerEvents:
             start, behind = token.groups()
             ids = self._ids
             shape = token_shape(start, behind, ids)
-            if shape is not None:
+            if shape is not None and (ids is None or ids.expect(start)):
                 self._shape = shape
-                if ids is not None:
-                    ids.reasons = not start.endswith(ids.text)
 
     def _show_forced_usage(self, event: bytes) -> None:
         """An instance that tells the usage with its first chunk does so unasked: its operator wants clients to have
