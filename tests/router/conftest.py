@@ -70,6 +70,8 @@ class Conversation:
         self.writer = writer
 
     async def send(self, data: bytes) -> None:
+        if self.writer.is_closing():  # writing to it would be a RuntimeError of uvloop
+            raise ConnectionResetError("the gateway has closed the connection")
         self.writer.write(data)
         await self.writer.drain()
 
