@@ -1,7 +1,7 @@
 """Ready instances in the order of their load: the coolest and the hottest are found without looking at all."""
 
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterator
 from typing import Generic, Protocol, TypeVar
 
 RUNNING_S = 0.02  # about a step of the engine, which each request that runs may take part in
@@ -102,15 +102,17 @@ class LoadOrder(Generic[L]):
         self._total_s += new_s - old_s
         self._busy_s += min(new_s, BUSY_BACKLOG_S) - min(old_s, BUSY_BACKLOG_S)
 
-    def coolest(self) -> Iterator[L]:
-        """Least load first."""
+    def coolest(self, among: Container[str] | None = None) -> Iterator[L]:
+        """Least load first; among: of these instances, None: of all."""
         for _, instance_id, _ in self._order:
-            yield self._views[instance_id]
+            if among is None or instance_id in among:
+                yield self._views[instance_id]
 
-    def hottest(self) -> Iterator[L]:
-        """Most load first."""
+    def hottest(self, among: Container[str] | None = None) -> Iterator[L]:
+        """Most load first; among: as in coolest."""
         for _, instance_id, _ in reversed(self._order):
-            yield self._views[instance_id]
+            if among is None or instance_id in among:
+                yield self._views[instance_id]
 
     def check(self, ready: Collection[L], waiting: int) -> None:
         """Raise AssertionError where these are not the ready instances with their loads, or so many do not wait."""

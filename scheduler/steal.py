@@ -33,19 +33,13 @@ def request_to_take(
     """Where it waits, and the request that gains most by running on `view` now; None if none gains min_gain_s.
     peers: instances that serve what `view` serves; None: all. decode_price_s: for each request that runs on `view`
     beyond those where it waits."""
-    for source in islice(_hottest(loads, peers), MAX_SOURCES):
+    for source in islice(loads.hottest(peers), MAX_SOURCES):
         if source is not view and source.waiting_count:
             more_running = max(0, view.booked_running - source.booked_running)
             attempt = _best_of(source, view, recompute_price, min_gain_s + decode_price_s * more_running)
             if attempt is not None:
                 return source, attempt
     return None
-
-
-def _hottest(loads: LoadOrder[InstanceView], peers: Container[str] | None) -> Iterator[InstanceView]:
-    for source in loads.hottest():
-        if peers is None or source.instance_id in peers:
-            yield source
 
 
 def _best_of(source: InstanceView, view: InstanceView, recompute_price: float, min_gain_s: float) -> Attempt | None:

@@ -1,6 +1,6 @@
 """What background planning is shown: the hot instances with what waits for them, and where that could go."""
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from dualmap.scheduler.config import SchedulerConfig
@@ -37,7 +37,7 @@ def take_snapshot(
         peers = offers.peers(view.instance_id)
         if peers is not None:
             prices[view.instance_id] = recompute_price(loads.busy_of(peers), config)
-        coolest = list(islice(_coolest(loads, peers), THIRD_INSTANCES))
+        coolest = list(islice(loads.coolest(peers), THIRD_INSTANCES))
         shown |= {v.instance_id: v for v in coolest}
         ahead = view.prefilling_tokens
         for attempt in islice(view.waiting, MAX_WAITING_SHOWN):
@@ -69,12 +69,6 @@ def take_snapshot(
     shown_loads = (InstanceSnapshot(i, v.backlog_tokens, v.seconds_per_token) for i, v in sorted(shown.items()))
     price = recompute_price(loads.busy, config)
     return Snapshot(version, tuple(shown_loads), tuple(waiting), recompute_price=price, prices=prices)
-
-
-def _coolest(loads: LoadOrder[InstanceView], peers: Container[str] | None) -> Iterator[InstanceView]:
-    for view in loads.coolest():
-        if peers is None or view.instance_id in peers:
-            yield view
 
 
 def _hottest(loads: LoadOrder[InstanceView], offers: Offers) -> Iterator[InstanceView]:

@@ -39,7 +39,7 @@ def read_as_chat(
     key from the first turn on and keeps it as it grows.
     """
     model, streams = fields.model or scope.default_model, fields.stream or False
-    cache_salt = salt_of(fields.cache_salt, scope) if scope.apart else fields.cache_salt or ""
+    cache_salt = salt_of(fields.cache_salt, scope)
     block_bytes = scope.block_tokens * BYTES_PER_BLOCK_TOKEN
     parent = prompt_root(scope.same_models.get(model, model), cache_salt)
     blocks: tuple[int, ...] = ()

@@ -301,8 +301,7 @@ class Gateway:
             return
         self.timelines[pool.name].note_choice(dispatch.reason)
         self.decisions.note(pool.name, driven.arrived.request_id, driven.asked.prompt.model, dispatch, attempt)
-        if self.sent.wanted:
-            self.sent.note(dispatch.instance_id, attempt.request)
+        self.sent.note(dispatch.instance_id, attempt.request)
 
     def _note_first_token(self, dispatch: Dispatch, ttft_s: float) -> None:
         if (name := self.pool_name_of(dispatch.instance_id)) is not None:

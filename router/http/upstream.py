@@ -140,7 +140,8 @@ class UpstreamConnection(asyncio.Protocol):
             known = pool.known
             if known is not None and not self._bodiless and (whole := known.whole(data)) is not None:
                 pool.noted_in_vain = 0
-                self._take_whole(sink, *whole)
+                head, body = whole  # the parser has not seen it
+                self._relay(sink, [body] if body else [], head, True)
                 return
             if pool.noted_in_vain < MOST_IN_VAIN:
                 self._begun_with = data
@@ -228,12 +229,6 @@ class UpstreamConnection(asyncio.Protocol):
             self._answer = self._head
 
     # How an attempt goes on and ends.
-
-    def _take_whole(self, sink: AnswerSink, head: AnswerHead, body: bytes) -> None:
-        """All of an answer has come, and the parser has not seen it."""
-        sink.relay(body, 1 if body else 0, head, True)
-        if self._sink is sink:
-            self._finish(sink, head)
 
     def _relay(self, sink: AnswerSink, pieces: list[bytes], head: AnswerHead, complete: bool) -> None:
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)

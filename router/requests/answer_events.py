@@ -27,7 +27,6 @@ MAX_HELD_BYTES = 256 * 1024  # far above the event of a token; what grows larger
 MOST_LEARNINGS = 8  # of what tokens look like: reasoning, then content
 _USAGE = b'"prompt_tokens"'  # of a chunk with usage; those without say null, if anything
 _COLON = ord(":")
-_EVENT_END = b"\n\n"
 
 
 class Notice(Enum):

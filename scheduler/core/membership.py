@@ -90,9 +90,7 @@ def leave_silent(books: Books, elapsed_s: float, now: float, commands: list[Comm
             if attempt.started or request.home is not None or books.is_last(attempt):
                 continue
             if _runs_elsewhere(books, request, view):
-                commands.append(Abort(request.id, attempt.number, instance_id))
-                books.give_back(attempt, view, Ending.SILENT, now)
-                recover(books, attempt, 0, FailureCause.STALLED, now, commands)
+                _take_from(books, view, attempt, Ending.SILENT, FailureCause.STALLED, now, commands)
 
 
 def _joined_again(books: Books, view: InstanceView, event: InstanceJoined) -> bool:
@@ -135,11 +133,24 @@ def _forget(books: Books, view: InstanceView) -> None:
 def _evacuate(books: Books, view: InstanceView, now: float, commands: list[Command]) -> None:
     """Everything a forgotten instance had goes elsewhere, or fails where the client has part of the answer."""
     for attempt in list(view.running.values()):
-        commands.append(Abort(attempt.request.id, attempt.number, view.instance_id))
-        books.give_back(attempt, view, Ending.LOST, now)
-        recover(books, attempt, 0, FailureCause.INSTANCE_LOST, now, commands)
+        _take_from(books, view, attempt, Ending.LOST, FailureCause.INSTANCE_LOST, now, commands)
     _replace_waiting(books, view, now, commands)
     view.forget()
+
+
+def _take_from(
+    books: Books,
+    view: InstanceView,
+    attempt: Attempt,
+    ending: Ending,
+    cause: FailureCause,
+    now: float,
+    commands: list[Command],
+) -> None:
+    """What runs there goes elsewhere, or fails where the client has part of the answer."""
+    commands.append(Abort(attempt.request.id, attempt.number, view.instance_id))
+    books.give_back(attempt, view, ending, now)
+    recover(books, attempt, 0, cause, now, commands)
 
 
 def _replace_waiting(books: Books, view: InstanceView, now: float, commands: list[Command]) -> None:
