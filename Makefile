@@ -16,7 +16,7 @@ PEERS_STAMP := $(PEERS)/.installed
 # Servers and tests are many processes that import the same files: each is compiled once, whatever the user's default.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo compiled test test-slow test-simulated test-vllm test-envoy test-browser test-clients vllm clients peers reference check overhead counts clean
+.PHONY: setup demo compiled test test-slow test-simulated test-release test-vllm test-envoy test-browser test-clients vllm clients peers reference check overhead counts clean
 
 setup: $(STAMP)
 
@@ -48,13 +48,16 @@ $(COMPILED_STAMP): $(STAMP) setup.py $(shell find scheduler router instances loa
 PARALLEL := -n $(shell n=$$(nproc); echo $$((n < 8 ? n + 1 : 8))) --dist loadgroup
 
 test: $(STAMP)  ## every test on simulated instances, some with a Ray cluster included, but for slow ones
-	$(BIN)/pytest $(PARALLEL) -m 'not slow and not vllm and not envoy and not browser and not clients' $(ARGS)
+	$(BIN)/pytest $(PARALLEL) -m 'not slow and not vllm and not envoy and not browser and not clients and not release' $(ARGS)
 
 test-slow: $(STAMP)  ## whole simulations, and most tests with a Ray cluster
-	$(BIN)/pytest $(PARALLEL) -m 'slow and not vllm and not envoy and not browser and not clients' $(ARGS)
+	$(BIN)/pytest $(PARALLEL) -m 'slow and not vllm and not envoy and not browser and not clients and not release' $(ARGS)
 
 test-simulated: $(STAMP)  ## test, test-slow, test-envoy and test-browser at once, in less time than one after the other
-	$(BIN)/pytest $(PARALLEL) -m 'not vllm and not clients' $(ARGS)
+	$(BIN)/pytest $(PARALLEL) -m 'not vllm and not clients and not release' $(ARGS)
+
+test-release: $(STAMP)  ## longer searches, and other ways to what other tests show: before a release
+	$(BIN)/pytest $(PARALLEL) -m 'release and not vllm and not clients' $(ARGS)
 
 vllm: $(VLLM_STAMP)  ## vLLM's CPU build in an environment of its own, and two models made here
 

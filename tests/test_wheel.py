@@ -119,7 +119,7 @@ def test_an_installation_adds_dualmap_alone(wheel, empty):
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("other versions of Python")  # they start no cluster
-@pytest.mark.parametrize("version", ["3.12", "3.13"])
+@pytest.mark.parametrize("version", [pytest.param("3.12", marks=pytest.mark.release), "3.13"])
 def test_simulate_runs_on_other_versions_of_python(wheel, version: str, tmp_path, project):
     python = environment(interpreter(version), tmp_path / "venv")
     check(run(python, *INSTALL, "--no-deps", str(wheel), cwd=tmp_path))

@@ -147,7 +147,7 @@ def calibrate(*flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_simulated_process_is_measured_and_run_again_with_what_was_found(start_sim, tmp_path: Path) -> None:
     given, found = tmp_path / "given.yaml", tmp_path / "found.yaml"
     given.write_text(profile_text(SLOW, []))

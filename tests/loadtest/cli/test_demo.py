@@ -8,9 +8,9 @@ import pytest
 from dualmap.loadtest.replay.run_file import Outcome, read_run
 from tests.conftest import WAIT_S, ProcessFamily, await_that
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-
+@pytest.mark.ray
+@pytest.mark.release  # test_wheel.py runs a demo too
 def test_the_demo_ends_with_a_table_and_a_report_and_leaves_no_process(tmp_path):
     family = ProcessFamily()
     try:

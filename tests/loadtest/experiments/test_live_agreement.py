@@ -262,7 +262,7 @@ def test_plans_that_are_not_on_record_keep_the_period_of_those_that_are(proposed
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_command_prints_the_table_and_leaves_no_process(tmp_path):
     """Which of the two exit statuses says whether they agreed: on a busy machine they may not."""
     family = ProcessFamily()

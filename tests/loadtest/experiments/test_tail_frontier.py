@@ -18,7 +18,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tail_frontier, "PEERS", ("least_loaded",))
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_table_and_a_picture_come_of_a_measurement(few: None) -> None:
     setup = Setup("synth:low-reuse", instances=2, limit=120, warmup=20)
     with StudyLog(None) as log:

@@ -26,7 +26,7 @@ def test_without_tenants_the_quiet_one_drowns_in_the_flood() -> None:
     assert p90_ttft_s(quiet, flood, of="quiet", told_apart=False) > 10 * p90_ttft_s(quiet, of="quiet")
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("seed", [1, 2])
 def test_where_there_are_several_instances_it_waits_by_less_than_a_third_too(seed: int) -> None:
     alone_s, beside_s = added_wait(4, CHATS, seed, 120.0)

@@ -47,7 +47,13 @@ def test_the_banner_says_who_is_ready_and_why_another_is_not(deployment, nobody)
     assert not deployment.family.living("ray::InstanceActor")
 
 
-@pytest.mark.parametrize("killed", [("Watcher",), ("Watcher", "Fleet")], ids="-".join)
+@pytest.mark.parametrize(
+    "killed",
+    [
+        pytest.param(("Watcher",), id="Watcher", marks=pytest.mark.release),
+        pytest.param(("Watcher", "Fleet"), id="both"),
+    ],
+)
 def test_a_killed_watcher_cuts_off_no_answer_and_is_back(deployment, sims, killed: tuple[str, ...]):
     before = {i: member["incarnation"] for i, member in deployment.members().items() if member["state"] == "ready"}
     assert len(before) == 2

@@ -38,7 +38,8 @@ def living() -> Counter[str]:
 
 
 async def nothing_stays(fleet: Fleet, use: Callable[[], Awaitable[None]]) -> None:
-    """Once used, and once more, which finds what is kept for good there already."""
+    """Once used, and once more, which finds what is kept for good there already: of an instance, when it worked."""
+    fleet.gateway.connections.work.worked_at("i0")
 
     async def use_once() -> None:
         await use()

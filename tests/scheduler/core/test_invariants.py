@@ -196,7 +196,7 @@ AnyEvents.TestCase.settings = settings(
 )
 ManyEvents.TestCase.settings = settings(AnyEvents.TestCase.settings, max_examples=400)
 test_no_event_breaks_the_books = AnyEvents.TestCase
-test_no_event_breaks_the_books_in_many_examples = pytest.mark.slow(ManyEvents.TestCase)
+test_no_event_breaks_the_books_in_many_examples = pytest.mark.release(ManyEvents.TestCase)
 
 
 def random_event(fleet: Fleet, rng: random.Random) -> None:
@@ -259,7 +259,10 @@ def random_event(fleet: Fleet, rng: random.Random) -> None:
 @pytest.mark.parametrize("mixed", [False, True], ids=["alike", "mixed"])
 @pytest.mark.parametrize(
     "config",
-    [pytest.param(c, marks=() if c in FEW else pytest.mark.slow, id=f"{c.policy}-{i}") for i, c in enumerate(CONFIGS)],
+    [
+        pytest.param(c, marks=() if c in FEW else pytest.mark.release, id=f"{c.policy}-{i}")
+        for i, c in enumerate(CONFIGS)
+    ],
 )
 def test_the_books_stay_right_over_a_long_run(config: SchedulerConfig, mixed: bool):
     rng = random.Random(19)
