@@ -200,6 +200,15 @@ def test_rules_and_dashboards_are_those_of_prometheus_and_grafana():
 
 
 @needs_go
+def test_alerts_link_to_the_runbook_where_the_values_say():
+    url = "https://runbooks.example/dualmap"
+    rule = one(manifests({"prometheusRule": {"enabled": True, "runbook": url}}), "PrometheusRule")
+    links = [r["annotations"]["runbook_url"] for g in rule["spec"]["groups"] for r in g["rules"] if "alert" in r]
+    assert links
+    assert all(link.startswith(f"{url}#dualmap") for link in links)
+
+
+@needs_go
 @pytest.mark.parametrize("name", PLAIN)
 def test_the_plain_manifests_are_those_of_the_chart(name):
     assert (KUBERNETES / name).read_text() == plain(PLAIN[name])
