@@ -1,4 +1,4 @@
-"""Fleet's process: a Ray actor around FleetCore, which it tells the time."""
+"""Fleet: an actor around FleetCore, which it tells the time."""
 
 import time
 from collections.abc import Callable
