@@ -75,7 +75,7 @@ def measure(servers: int, hanging: int, folder: Path, source: Path | None) -> Se
     with stub_fleet(servers, hanging) as fleet:
         begun_at = time.monotonic()
         env = {} if source is None else {"PYTHONPATH": str(source.absolute())}
-        with deployed({"instances": fleet.urls}, folder, env) as deployment:
+        with deployed({"instances": fleet.urls, "runtime": "ray"}, folder, env) as deployment:
             await_answer(deployment)
             first_s = time.monotonic() - begun_at
             await_ready(deployment, servers - hanging)

@@ -11,24 +11,19 @@ from dualmap.instances.watcher.first_look import FirstLook
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.instance_specs import PlacedSpec, own_specs, scaled_prefix
 from dualmap.router.config.reload import ConfigFile
+from dualmap.router.deployment.actor_classes import AUTOSCALER_CLASS, FLEET_CLASS, REBALANCER_CLASS
 from dualmap.router.deployment.actors import START_TIMEOUT_S, ClusterError, told
 from dualmap.router.deployment.external_instances import ExternalInstances
 from dualmap.router.deployment.gateways import Gateways
 from dualmap.router.deployment.instances import Instances, NoInstances
+from dualmap.router.deployment.remembered_adapters import RememberedAdapters
 from dualmap.router.deployment.runtime import runtime_of
 from dualmap.router.deployment.scaled_pools import ScaledPools
 from dualmap.router.deployment.tell_events import TellEvents
 from dualmap.router.deployment.watched_instances import WatchedInstances
 from dualmap.router.fleet.client import TIMEOUT_S
 from dualmap.router.observe.log_setup import LogFile
-from dualmap.router.reach.names import (
-    AUTOSCALER_CLASS,
-    FLEET,
-    FLEET_CLASS,
-    REBALANCER,
-    REBALANCER_CLASS,
-    autoscaler_name,
-)
+from dualmap.router.reach.names import FLEET, REBALANCER, autoscaler_name
 from dualmap.router.reach.reach import CallError, Owned
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState
@@ -55,6 +50,7 @@ class Cluster:
         self._scaled: ScaledPools | None = None
         self._external: ExternalInstances | None = None
         self._watched = WatchedInstances(self._runtime)
+        self._adapters = RememberedAdapters()
         self.events = TellEvents(say)
 
     def start_instances(self) -> None:
@@ -76,7 +72,7 @@ class Cluster:
         logs, path = self._config.logs, self._config.log_dir.absolute() / "fleet.log"
         open_log = partial(LogFile, path, FLEET, logs.format, logs.level)
         self._fleet = self._runtime.start_actor(FLEET_CLASS, FLEET, ids, configs, open_log)
-        self._watched.fleet = self.events.fleet = self._fleet
+        self._watched.fleet = self.events.fleet = self._adapters.fleet = self._fleet
         self._rebalancer = self._runtime.start_actor(REBALANCER_CLASS, REBALANCER)
         self._start_own(specs)
         self._scaled = ScaledPools(self._config, self._instances, gpus, self._say)
@@ -121,6 +117,7 @@ class Cluster:
                 self._scaled.round()
             with suppress(CallError):
                 self._watched.note(self.events.round())
+            self._adapters.round()
 
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
         """Start all gateways. Returns port, admin port and process id of the first, once they serve.

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.reload import ConfigFile
+from dualmap.router.deployment.actor_classes import GATEWAY_CLASS
 from dualmap.router.deployment.actors import START_TIMEOUT_S, STOP_TIMEOUT_S, ClusterError, settle, told
 from dualmap.router.deployment.runtime import Runtime
 from dualmap.router.gateway.wish import Wish
 from dualmap.router.observe.prometheus_targets import write_targets
-from dualmap.router.reach.names import GATEWAY_CLASS
 from dualmap.router.reach.reach import Call, CallError, Owned
 from dualmap.scheduler.fleet.endpoint import host_port
 

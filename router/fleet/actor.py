@@ -75,6 +75,9 @@ class Fleet:
         self._core.adapters.end(pool, holder)
         return True
 
+    async def exchange_adapters(self, known: dict[str, WantedAdapters]) -> dict[str, WantedAdapters]:
+        return self._core.adapters.exchange(known)
+
     async def forget(self, instance_id: str) -> bool:
         """True, for who must know that it was heard."""
         self._core.forget(instance_id)

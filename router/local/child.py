@@ -49,6 +49,7 @@ class Child:
         self._listening.bind(self._path)
         self._listening.listen(BACKLOG)
         self._connection = Connection(self._path)
+        self._process: asyncio.subprocess.Process | None = None
         self._task = asyncio.create_task(self._keep())
 
     def make(self, actor: Made) -> None:
@@ -63,10 +64,13 @@ class Child:
         return await self._connection.call(actor, method, *arguments)
 
     async def end(self) -> None:
-        """Kill it, and start no other."""
+        """Kill it, and start no other. Returns when it is gone."""
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
+        if self._process is not None:
+            _kill(self._process)
+            await self._process.wait()
         for there in self._there.values():
             there.cancel()
         self._connection.close()
@@ -79,13 +83,12 @@ class Child:
         loop = asyncio.get_running_loop()
         while True:
             begun_at = loop.time()
-            process = await self._start(starts)
+            process = self._process = await self._start(starts)
             making = asyncio.create_task(self._make_all(process, starts))
             try:
                 code = await process.wait()
             finally:
                 making.cancel()
-                _kill(process)
             self._connection.close()
             self._there = {
                 name: _nobody_has_to_wait() if there.done() else there for name, there in self._there.items()
@@ -112,6 +115,7 @@ class Child:
         """In their order. A process that was started again and cannot make one is of no use: another may."""
         made = 0
         while True:
+            self._more.clear()
             for actor in self._actors[made:]:
                 there = self._there[actor.name]
                 made += 1
@@ -125,7 +129,6 @@ class Child:
                         return
                 else:
                     there.set_result(None)
-            self._more.clear()
             await self._more.wait()
 
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from dualmap.router.local.connection import Connection
@@ -14,7 +13,7 @@ BACKGROUND = "background"  # the process of Fleet, Rebalancer, Autoscalers and W
 
 
 def socket_path(folder: str, process: str) -> str:
-    return str(Path(folder) / process)
+    return f"{folder}/{process}"
 
 
 class LocalReach:

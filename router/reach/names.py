@@ -1,5 +1,4 @@
-"""What the actors of a deployment are called, and where their classes are: `dualmap up`, which starts them, imports
-none."""
+"""What the actors of a deployment are called."""
 
 import importlib
 
@@ -7,13 +6,6 @@ NAMESPACE = "dualmap"  # of theirs, in a Ray cluster that has others
 FLEET = "fleet"
 REBALANCER = "rebalancer"
 WATCHER = "watcher"
-
-# module:class
-FLEET_CLASS = "dualmap.router.fleet.actor:Fleet"
-REBALANCER_CLASS = "dualmap.router.fleet.rebalancer:Rebalancer"
-WATCHER_CLASS = "dualmap.instances.watcher.watcher:Watcher"
-AUTOSCALER_CLASS = "dualmap.router.scaling.autoscaler:Autoscaler"
-GATEWAY_CLASS = "dualmap.router.gateway.gateway_actor:GatewayActor"
 
 
 def autoscaler_name(pool_name: str) -> str:
