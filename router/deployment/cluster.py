@@ -102,7 +102,7 @@ class Cluster:
         """Until `stop`: start and stop instances as the Autoscalers say, follow those that run elsewhere, and take over
         what changes in the file. What happens to the fleet is said."""
         with suppress(CallError):
-            self.events.begin()
+            self._watched.note(self.events.begin())
         while not stop.wait(SCALING_INTERVAL_S):
             config = file.news()
             if config is not None and self._scaled is not None and self._external is not None:

@@ -37,11 +37,13 @@ class TellEvents:
         """How each instance is has just been said."""
         self._since = time.time()
 
-    def begin(self) -> None:
-        """That gateways have started has just been said. Raises CallError where Fleet is away."""
+    def begin(self) -> tuple[Member, ...]:
+        """That gateways have started has just been said. The members there are. Raises CallError where Fleet is away."""
         assert self.fleet is not None
-        _, news = self.fleet.call("follow", 0).result(TIMEOUT_S)
+        state: FleetState
+        state, news = self.fleet.call("follow", 0).result(TIMEOUT_S)
         self.begin_with(news)
+        return state.members
 
     def begin_with(self, news: EventNews | None) -> None:
         for event in () if news is None else news.events:

@@ -14,6 +14,8 @@ from tests.conftest import WAIT_S, await_that
 from tests.deployment import RUNTIMES, ask, deployed
 from tests.instances.conftest import SimProcess
 
+TOKENS = {"local": 500, "ray": 2000}  # of an answer that runs on until another Watcher watches
+
 
 @pytest.fixture(scope="module")
 def sims():
@@ -53,11 +55,12 @@ def test_the_banner_says_who_is_ready_and_why_another_is_not(deployment, nobody)
         pytest.param(("Watcher", "Fleet"), id="both"),
     ],
 )
-def test_a_killed_watcher_cuts_off_no_answer_and_is_back(deployment, sims, killed: tuple[str, ...]):
+def test_a_killed_watcher_cuts_off_no_answer_and_is_back(request, deployment, sims, killed: tuple[str, ...]):
     before = {i: member["incarnation"] for i, member in deployment.members().items() if member["state"] == "ready"}
     assert len(before) == 2
     pids = {pid for name in killed for pid in deployment.actor_pids(name)}
-    options = {"max_tokens": 2000, "stream": True, "extra_body": {"ignore_eos": True}}
+    tokens = TOKENS[request.node.callspec.params["deployment"]]
+    options = {"max_tokens": tokens, "stream": True, "extra_body": {"ignore_eos": True}}
     with deployment.client() as client:
         messages = [{"role": "user", "content": "A long book."}]
         stream = iter(client.chat.completions.create(model="sim", messages=messages, **options))
