@@ -14,12 +14,41 @@ from pathlib import Path
 
 from setuptools import Distribution, Extension, setup
 
-# Of src/dualmap: what each request takes its way through. What is not here would take longer to compile than it saves.
+# Of src/dualmap: what each request takes its way through. What is not here would take longer to compile than it saves,
+# or gains nothing: a subclass of asyncio.Protocol is slower compiled, and msgspec finds no fields in a compiled Struct.
 COMPILED = (
     "scheduler/[!_]*.py",
     "scheduler/core/[!_]*.py",
     "scheduler/instance/[!_]*.py",
     "scheduler/policies/dualmap*.py",
+    "router/requests/admission.py",
+    "router/requests/answer_events.py",
+    "router/requests/answer_plain.py",
+    "router/requests/answer_replay.py",
+    "router/requests/answer_verdict.py",
+    "router/requests/answer_writer.py",
+    "router/requests/attempt_head.py",
+    "router/requests/driver.py",
+    "router/requests/exchange.py",
+    "router/requests/instance_connections.py",
+    "router/requests/instance_work.py",
+    "router/requests/intake.py",
+    "router/requests/quiet.py",
+    "router/requests/running.py",
+    "router/requests/service.py",
+    "router/http/*_head.py",
+    "router/http/head_form.py",
+    "router/http/http_request.py",
+    "router/http/known_*.py",
+    "router/http/lone_chunk.py",
+    "router/http/request_target.py",
+    "router/http/upstream_pool.py",
+    "router/apis/prompt_blocks.py",
+    "router/apis/stream_event.py",
+    "router/apis/stream_rules.py",
+    "router/apis/token_*.py",
+    "router/tokens/token_blocks.py",
+    "router/tokens/token_ratio.py",
 )
 PURE = (  # of these; the last two check what users write, and say what is wrong of a value of any type
     "scheduler/cells.py",

@@ -67,9 +67,15 @@ def test_the_version_says_whether_it_is_compiled():
 def test_every_file_that_is_listed_is_there():
     package = ROOT / "src" / "dualmap"
     files = {str(path.relative_to(package)) for path in SETUP["compiled_files"](package)}
-    assert {"scheduler/core/gate.py", "scheduler/request.py", "scheduler/policies/dualmap.py"} <= files
+    assert {"scheduler/core/gate.py", "scheduler/policies/dualmap.py", "router/requests/driver.py"} <= files
     assert all((package / name).is_file() for name in SETUP["PURE"])
     assert not files & {*SETUP["PURE"]}
+
+
+def test_nothing_is_compiled_that_would_be_wrong_or_slower():
+    for path in SETUP["compiled_files"](ROOT / "src" / "dualmap"):
+        assert "(msgspec.Struct" not in path.read_text(), path
+        assert "(asyncio.Protocol" not in path.read_text(), path
 
 
 @pytest.fixture

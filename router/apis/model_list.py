@@ -69,6 +69,10 @@ class ModelList:
             return self._first_pool
         return pool
 
+    def known(self, model: str) -> str:
+        """The model, if an instance has told of it; else empty: clients may name what they like."""
+        return model if model in self._pools else ""
+
     def served_name(self, model: str) -> str:
         """What instances call what clients call so."""
         return self.aliases.get(model, model)

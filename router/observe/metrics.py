@@ -7,18 +7,18 @@ from enum import StrEnum
 from itertools import product
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from dualmap.router.observe.distribution import TOKEN_BOUNDS, Distribution
 from dualmap.router.observe.instance_states import InstanceState
+from dualmap.router.observe.latencies import LatencyTable, latency_metrics
 from dualmap.router.observe.reloads import Reloads
 from dualmap.scheduler.commands import RejectReason
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.events import FailureCause
 from dualmap.scheduler.fleet.fleet_event import EventKind
-from dualmap.scheduler.fleet.member import Membership, MemberState
+from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.fleet.messages import PoolPlan
 from dualmap.scheduler.request import ChoiceReason
 
@@ -61,12 +61,7 @@ class GatewayMetrics(Collector):
         self.choices: Counter[ChoiceReason] = Counter(dict.fromkeys(ChoiceReason, 0))
         self.failures: Counter[FailureCause] = Counter(dict.fromkeys(FailureCause, 0))
         self.continuations: Counter[tuple[FailureCause, Continuation]] = Counter()
-        self.time_to_first_token_s = Distribution()
-        self.queue_s = Distribution()
-        self.end_to_end_s = Distribution()
-        self.time_per_output_token_s = Distribution(TOKEN_BOUNDS)
-        self.estimated_ttft_s = Distribution()
-        self.estimate_error_s = Distribution()
+        self.latencies = LatencyTable()
         self.prompt_tokens = 0
         self.cached_prompt_tokens = 0
         self.believed_prompt_tokens = 0
@@ -124,32 +119,7 @@ class GatewayMetrics(Collector):
             "dualmap_failed_attempts", "Attempts that an instance failed, by cause.", "cause", self.failures.items()
         )
         yield _continuations(self.continuations)
-        yield _histogram(
-            "dualmap_time_to_first_token_seconds",
-            "Streams only: from the complete request to the first event that holds a token.",
-            self.time_to_first_token_s,
-        )
-        yield _histogram(
-            "dualmap_time_per_output_token_seconds",
-            "Streams only: from the first token of a complete answer to its last byte, for each further token.",
-            self.time_per_output_token_s,
-        )
-        yield _histogram("dualmap_queue_seconds", "Time a dispatched request waited in the gateway.", self.queue_s)
-        yield _histogram(
-            "dualmap_end_to_end_seconds",
-            "From the complete request to the last byte of a complete answer.",
-            self.end_to_end_s,
-        )
-        yield _histogram(
-            "dualmap_estimated_time_to_first_token_seconds",
-            "Time to first token as estimated when its instance was chosen, for those observed.",
-            self.estimated_ttft_s,
-        )
-        yield _histogram(
-            "dualmap_time_to_first_token_error_seconds",
-            "Distance between the estimated and the observed time to first token.",
-            self.estimate_error_s,
-        )
+        yield from latency_metrics(self.latencies.by_model)
         for name, documentation in (
             ("prompt_tokens", "Prompt tokens, as instances count them."),
             ("cached_prompt_tokens", "Prompt tokens that instances found in a prefix cache."),
@@ -186,11 +156,11 @@ class GatewayMetrics(Collector):
             for signal, age_s in signals.items():
                 ages.add_metric([instance_id, signal], age_s)
         yield ages
-        yield from _membership_metrics(self._membership())
-        yield _instance_states(self._states())
+        yield from _membership_metrics(self._membership(), self._schedulers)
+        yield _instance_states(self._states(), self._membership())
         yield _replicas(self._plans())
         yield from _pool_metrics(self._schedulers)
-        yield from _scheduler_metrics(list(self._schedulers.values()))
+        yield from _scheduler_metrics(self._schedulers)
 
 
 def _continuations(counts: Mapping[tuple[FailureCause, Continuation], int]) -> Metric:
@@ -211,27 +181,34 @@ def _counter(name: str, documentation: str, label: str, values: Iterable[tuple[S
     return family
 
 
-def _histogram(name: str, documentation: str, distribution: Distribution) -> Metric:
-    return HistogramMetricFamily(name, documentation, distribution.buckets(), distribution.total)
-
-
-def _membership_metrics(membership: Membership) -> Iterable[Metric]:
+def _membership_metrics(membership: Membership, pools: Iterable[str]) -> Iterable[Metric]:
     yield GaugeMetricFamily("dualmap_membership_epoch", "Epoch of the membership in use.", value=membership.epoch)
-    members = GaugeMetricFamily("dualmap_members", "Instances by state.", labels=["state"])
-    states = Counter(member.state for member in membership.members)
-    for state in MemberState:
-        members.add_metric([state.value], states[state])
+    members = GaugeMetricFamily(
+        "dualmap_members",
+        "Instances by state, and by the model that they serve; without a model: those that have not told of one yet.",
+        labels=["pool", "model", "state"],
+    )
+    counts = Counter((member.pool, _model_of(member), member.state) for member in membership.members)
+    seen = {(pool, model) for pool, model, _ in counts}
+    for (pool, model), state in product(sorted(seen | {(pool, "") for pool in pools}), MemberState):
+        members.add_metric([pool, model, state.value], counts[pool, model, state])
     yield members
 
 
-def _instance_states(states: Mapping[str, InstanceState]) -> Metric:
+def _model_of(member: Member) -> str:
+    """The one it serves beside its adapters; of several names the first."""
+    return member.models[0].name if member.models else ""
+
+
+def _instance_states(states: Mapping[str, InstanceState], membership: Membership) -> Metric:
     family = GaugeMetricFamily(
         "dualmap_instance_state",
         "1 for the state that the instance is in: those of dualmap_members, and of ready ones slow and suspect.",
-        labels=["instance", "state"],
+        labels=["pool", "instance", "state"],
     )
+    pools = {member.instance_id: member.pool for member in membership.members}
     for instance_id, state in states.items():
-        family.add_metric([instance_id, state.name], 1)
+        family.add_metric([pools.get(instance_id, ""), instance_id, state.name], 1)
     return family
 
 
@@ -299,8 +276,8 @@ def _pool_metrics(schedulers: Mapping[str, Scheduler]) -> Iterable[Metric]:
     yield from (objective, pace, first_tokens, answers, placed, work)
 
 
-def _scheduler_metrics(schedulers: Sequence[Scheduler]) -> Iterable[Metric]:
-    stats = [scheduler.stats for scheduler in schedulers]
+def _scheduler_metrics(schedulers: Mapping[str, Scheduler]) -> Iterable[Metric]:
+    stats = [scheduler.stats for scheduler in schedulers.values()]
     for name, documentation in (
         ("moves_applied", "Waiting requests moved to another instance."),
         ("requests_taken", "Waiting requests taken by an instance that would have idled."),
@@ -309,7 +286,8 @@ def _scheduler_metrics(schedulers: Sequence[Scheduler]) -> Iterable[Metric]:
         ("retries", "Attempts after a request's first."),
     ):
         yield CounterMetricFamily(f"dualmap_{name}", documentation, value=sum(getattr(s, name) for s in stats))
-    views = [view for scheduler in schedulers for view in scheduler.instances.values()]
+    labels = [(pool, id_) for pool, scheduler in schedulers.items() for id_ in scheduler.instances]
+    views = [view for scheduler in schedulers.values() for view in scheduler.instances.values()]
     gauges: tuple[tuple[str, str, Sequence[float]], ...] = (
         ("waiting_requests", "Requests waiting in the gateway for it.", [v.waiting_count for v in views]),
         ("running_requests", "Requests dispatched to it and not ended.", [v.running_count for v in views]),
@@ -330,7 +308,7 @@ def _scheduler_metrics(schedulers: Sequence[Scheduler]) -> Iterable[Metric]:
         ),
     )
     for name, documentation, values in gauges:
-        family = GaugeMetricFamily(f"dualmap_instance_{name}", documentation, labels=["instance"])
-        for view, gauge in zip(views, values, strict=True):
-            family.add_metric([view.instance_id], gauge)
+        family = GaugeMetricFamily(f"dualmap_instance_{name}", documentation, labels=["pool", "instance"])
+        for label, gauge in zip(labels, values, strict=True):
+            family.add_metric(label, gauge)
         yield family

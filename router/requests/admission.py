@@ -43,8 +43,8 @@ class NotAdmittedError(RequestRefusedError):
 
 class Admission:
     """models, ready: as of the membership in use. ready: some instance is. stopping: requests that still come are
-    turned away. cores: by pool, the first one first. ratio: what is learned of the bytes of a token. by_text:
-    streams may go on by their text."""
+    turned away. cores: by pool, the first one first; pool_names: the other way round. ratio: what is learned of the
+    bytes of a token. by_text: streams may go on by their text."""
 
     def __init__(
         self,
@@ -65,6 +65,7 @@ class Admission:
         self._membership = Membership()
         self._aliases: Mapping[str, str] = {}
         self.cores = cores
+        self.pool_names = {core: name for name, core in cores.items()}
         self._block_tokens = block_tokens
         self._clock = clock
         self._ask_for_usage = ask_for_usage

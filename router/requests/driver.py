@@ -10,6 +10,7 @@ from typing import Any
 from dualmap.router.apis.usage import Usage
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, failed, rejected, stopping
+from dualmap.router.observe.latencies import Latencies
 from dualmap.router.observe.metrics import REJECTIONS, Continuation, GatewayMetrics, Outcome
 from dualmap.router.requests.admission import Admission, NotAdmittedError
 from dualmap.router.requests.answer_spool import SpoolRoom
@@ -143,16 +144,16 @@ class RequestDriver:
         now = run.first_byte_at = self._clock()
         if not run.event_stream:  # a plain answer comes whole: this is not its first token
             return
-        metrics = self._metrics
         dispatch, arrived, rest = run.dispatch, driven.arrived, driven.rest
         if rest is not None:
-            metrics.continuations[rest.cause, Continuation.WENT_ON] += 1
+            self._metrics.continuations[rest.cause, Continuation.WENT_ON] += 1
             self.handle(FirstToken(arrived.id, dispatch.attempt), driven.asked.core)
             return
         ttft_s = now - arrived.at
-        metrics.time_to_first_token_s.observe(ttft_s)
-        metrics.estimated_ttft_s.observe(dispatch.estimated_ttft_s)
-        metrics.estimate_error_s.observe(abs(dispatch.estimated_ttft_s - ttft_s))
+        latencies = self._latencies(driven)
+        latencies.time_to_first_token_s.observe(ttft_s)
+        latencies.estimated_ttft_s.observe(dispatch.estimated_ttft_s)
+        latencies.estimate_error_s.observe(abs(dispatch.estimated_ttft_s - ttft_s))
         self.first_token_came(dispatch, ttft_s)
         self.handle(FirstToken(arrived.id, dispatch.attempt), driven.asked.core)
 
@@ -186,12 +187,13 @@ class RequestDriver:
         """Count an answer that its client has whole, and its tokens to its API key; returns how many it has, and what
         it says of its usage."""
         metrics, prompt, now = self._metrics, driven.asked.prompt, self._clock()
-        metrics.end_to_end_s.observe(now - driven.arrived.at)
+        latencies = self._latencies(driven)
+        latencies.end_to_end_s.observe(now - driven.arrived.at)
         usage = run.usage()
         output_tokens = run.pieces if usage.completion_tokens is None else usage.completion_tokens
         metrics.output_tokens += output_tokens
         if run.event_stream and output_tokens > 1 and driven.rest is None:
-            metrics.time_per_output_token_s.observe((now - run.first_byte_at) / (output_tokens - 1))
+            latencies.time_per_output_token_s.observe((now - run.first_byte_at) / (output_tokens - 1))
         if usage.prompt_tokens is not None:
             metrics.prompt_tokens += usage.prompt_tokens
             metrics.cached_prompt_tokens += usage.cached_tokens or 0
@@ -226,7 +228,7 @@ class RequestDriver:
             return
         metrics = self._metrics
         metrics.choices[command.reason] += 1
-        metrics.queue_s.observe(command.queued_s)
+        self._latencies(driven).queue_s.observe(command.queued_s)
         metrics.believed_prompt_tokens += driven.asked.request.prompt_tokens
         metrics.believed_cached_tokens += command.cached_tokens
         self.dispatched(command, driven)
@@ -301,6 +303,10 @@ class RequestDriver:
         self._metrics.outcomes[outcome] += 1
         driven.answer_error(error)
         self._ended(driven, outcome, error.status)
+
+    def _latencies(self, driven: Driven) -> Latencies:
+        asked, admission = driven.asked, self._admission
+        return self._metrics.latencies.of(admission.pool_names[asked.core], admission.models.known(asked.request.model))
 
     def _ended(self, driven: Driven, outcome: Outcome, status: int) -> None:
         for watcher in self.watchers:

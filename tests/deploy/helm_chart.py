@@ -44,14 +44,19 @@ def _renderer() -> str:
     return str(out)
 
 
+class ChartError(Exception):
+    """What the chart says of values that it refuses."""
+
+
 def rendered(values: dict[str, Any] | None = None) -> str:
-    """As `helm template dualmap deploy/helm/dualmap --namespace default` gives it."""
+    """As `helm template dualmap deploy/helm/dualmap --namespace default` gives it. Raises ChartError."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(values or {}, file)
         file.flush()
         command = [_renderer(), str(CHART), file.name, "dualmap", "default"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S)
-    assert done.returncode == 0, done.stderr
+    if done.returncode != 0:
+        raise ChartError(done.stderr)
     return done.stdout
 
 

@@ -5,42 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 
 from dualmap.router.config.load import load_config
-from tests.deploy.helm_chart import CHART, KUBERNETES, PLAIN, ROOT, can_render, manifests, plain
+from tests.deploy.chart_variants import EVERYTHING, SECRETS, VARIANTS, needs_go, one
+from tests.deploy.helm_chart import KUBERNETES, PLAIN, ROOT, manifests, plain
 
-needs_go = pytest.mark.skipif(not can_render(), reason="without Go and sprig (see helm_chart.py) nothing is rendered")
-
-SECRETS = {
-    "adminTokenSecret": "admin",
-    "apiKeysSecret": "keys",
-    "instanceKeySecret": "vllm-key",
-    "tlsSecret": "tls",
-}
-EVERYTHING = SECRETS | {
-    "vllm": {"enabled": True},
-    "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-    "prometheusRule": {"enabled": True},
-    "dashboards": {"enabled": True},
-    "networkPolicy": {
-        "clients": [{"namespaceSelector": {}}],
-        "monitoring": [{"namespaceSelector": {}}],
-        "egress": [{"ports": [{"port": 4318, "protocol": "TCP"}]}],
-    },
-    "podAnnotations": {"a": "b"},
-    "imagePullSecrets": [{"name": "registry"}],
-    "nodeSelector": {"disk": "ssd"},
-}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "everything": EVERYTHING,
-    "picker": {"picker": {"enabled": True}, "vllm": {"enabled": True}},
-    "bare": {"podDisruptionBudget": {"enabled": False}, "networkPolicy": {"enabled": False}, "replicas": 1},
-}
 KUBERAY = sorted((ROOT / "deploy" / "kuberay").glob("*.yaml"))
 CUSTOM = {
     "HTTPRoute",
@@ -51,7 +23,6 @@ CUSTOM = {
     "RayJob",
     "RayService",
 }  # no schema at hand
-SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
@@ -67,11 +38,6 @@ def pod_specs(value: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(value, list):
         for below in value:
             yield from pod_specs(below)
-
-
-def one(found: list[dict[str, Any]], kind: str, name: str = "dualmap") -> dict[str, Any]:
-    (manifest,) = (m for m in found if m["kind"] == kind and m["metadata"]["name"] == name)
-    return manifest
 
 
 def check(manifest: dict[str, Any]) -> None:
@@ -175,18 +141,12 @@ def test_secrets_are_mounted_where_the_configuration_looks_for_them():
     secrets = {v["secret"]["secretName"]: mounts[v["name"]] for v in spec["volumes"] if "secret" in v}
     files = [value for name, value in gateway.items() if name.endswith("_file")]
     assert len(files) == 5
+    assert Path(gateway["admin_token_file"]).name == "password"
+    assert Path(gateway["api_keys_file"]).name == "keys.yaml"
     assert {str(Path(file).parent) for file in files} == set(secrets.values())
     assert secrets.keys() == set(SECRETS.values())
     probe = spec["containers"][0]["readinessProbe"]["httpGet"]
     assert (probe["path"], probe["scheme"]) == ("/ready", "HTTPS")
-
-
-@needs_go
-@pytest.mark.parametrize("drain_s", [10, 30, 600])
-def test_a_pod_has_the_time_to_drain(drain_s):
-    spec = one(manifests({"config": {"gateway": {"drain_s": drain_s}}}), "Deployment")["spec"]["template"]["spec"]
-    sleep_s = int(spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert spec["terminationGracePeriodSeconds"] > sleep_s + drain_s
 
 
 @needs_go
@@ -197,6 +157,15 @@ def test_rules_and_dashboards_are_those_of_prometheus_and_grafana():
     for name, text in one(found, "ConfigMap", "dualmap-dashboards")["data"].items():
         path = ROOT / "deploy" / "grafana" / name.removeprefix("dualmap-")
         assert json.loads(text) == json.loads(path.read_text())
+
+
+@needs_go
+def test_alerts_link_to_the_runbook_where_the_values_say():
+    url = "https://runbooks.example/dualmap"
+    rule = one(manifests({"prometheusRule": {"enabled": True, "runbook": url}}), "PrometheusRule")
+    links = [r["annotations"]["runbook_url"] for g in rule["spec"]["groups"] for r in g["rules"] if "alert" in r]
+    assert links
+    assert all(link.startswith(f"{url}#dualmap") for link in links)
 
 
 @needs_go
@@ -243,44 +212,6 @@ def test_kuberays_configuration_is_one_that_dualmap_takes(tmp_path):
     path = tmp_path / "dualmap.yaml"
     path.write_text(documents(ROOT / "deploy" / "kuberay" / "config.yaml")[0]["data"]["dualmap.yaml"])
     assert load_config(path, {"ray_address": "auto"}).scaling is not None
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_values_schema_takes_what_the_tests_render(variant):
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
-    jsonschema.validate(values | VARIANTS[variant] | {"vllm": values["vllm"]}, SCHEMA)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"replica": 2},
-        {"replicas": 0},
-        {"picker": {"mode": "sometimes"}},
-        {"service": {"type": "Public"}},
-        {"discovery": {"labels": {}}},
-        {"image": {"tag": "latest"}},
-        {"vllm": {"enable": True}},
-        {"config": {"gateway": {"port": 9}}},
-    ],
-)
-def test_the_values_schema_refuses_what_would_do_nothing_or_harm(values):
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(values, SCHEMA)
-
-
-def test_every_value_is_described():
-    def undescribed(schema: dict[str, Any], path: str = "") -> Iterator[str]:
-        for name, below in schema.get("properties", {}).items():
-            if "description" not in below:
-                yield f"{path}{name}"
-            if name != "config" and "properties" in below:
-                assert below["additionalProperties"] is False, name
-                yield from undescribed(below, f"{path}{name}.")
-
-    assert list(undescribed(SCHEMA)) == []
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
-    assert values.keys() == SCHEMA["properties"].keys()
 
 
 def test_images_install_what_the_project_has():

@@ -1,5 +1,6 @@
 """deploy/prometheus: rules that promtool accepts, with cases in which each alert fires, on metrics that there are."""
 
+import re
 import shutil
 import subprocess
 
@@ -36,3 +37,19 @@ def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not():
 
 def test_rules_read_only_metrics_of_the_table():
     assert used(rule["expr"] for rule in rules()) <= served() | recorded()
+
+
+def test_each_alert_links_to_its_section_of_the_runbook():
+    for rule in rules():
+        if "alert" in rule:
+            path, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+            assert anchor == rule["alert"].lower()
+            assert f"\n## {rule['alert']}\n" in (ROOT / path).read_text()
+
+
+def test_rules_keep_deployments_apart():
+    """An average over the deployments of a cluster hides the one that fails."""
+    for rule in rules():
+        aggregations = re.findall(r"\b(?:sum|avg|max|min|count)\b(?: by \(([^)]*)\))?", rule["expr"])
+        for labels in aggregations:
+            assert labels.startswith("namespace, deployment"), rule

@@ -25,6 +25,7 @@ gateway has booked, their pace what it has learned. `make reference` writes this
 
 async def metrics_page() -> str:
     metrics = GatewayMetrics()
+    metrics.latencies.of("", "")
     pool = Pool("", Scheduler(SchedulerConfig()))
     tokens: Any = SimpleNamespace(exact=0, fallbacks={})
     gateway = Gateway([pool], HttpLimits(), metrics, block_tokens=512, tokens=tokens)

@@ -28,6 +28,14 @@ from tests.conftest import WAIT_S
 TEST_LIMITS = HttpLimits(sweep_interval_s=0.01)
 
 
+def replace_method(owner: object, name: str, method: Callable[..., Any]) -> None:
+    """Skips the test where the class is machine code (setup.py), whose methods cannot be replaced."""
+    try:
+        setattr(owner, name, method)
+    except AttributeError as why:
+        pytest.skip(f"compiled: {why}")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Runs a coroutine test on uvloop; an error inside a callback of the loop fails it too."""

@@ -115,8 +115,32 @@ async def test_status_and_metrics_cover_all_pools(fleet):
             "i1": ("code", True),
         }
         metrics = (await client.get("/metrics")).body.decode()
-        assert 'dualmap_instance_running_requests{instance="i0"}' in metrics
-        assert 'dualmap_instance_running_requests{instance="i1"}' in metrics
+        assert 'dualmap_instance_running_requests{instance="i0",pool=""}' in metrics
+        assert 'dualmap_instance_running_requests{instance="i1",pool="code"}' in metrics
+
+
+async def test_latencies_and_members_are_told_by_pool_and_model(fleet):
+    async with fleet(answer_hello, answer_hello, pools=POOLS) as f:
+        apply_two_pools(f, MemberState.DRAINING)
+        apply_two_pools(f)
+        client = await f.client()
+        for model in ("chat", "coder", "coder-sql", "coder-sql", "nothing"):
+            await client.post("/v1/chat/completions", ask(model))
+        metrics = (await (await f.client(f.admin_port)).get("/metrics")).body.decode()
+    for model, pool, count in (("chat", "", 1), ("coder", "code", 1), ("coder-sql", "code", 2)):
+        assert f'dualmap_end_to_end_seconds_count{{model="{model}",pool="{pool}"}} {count}.0' in metrics
+    assert 'model="nothing"' not in metrics
+    assert 'dualmap_members{model="coder",pool="code",state="ready"} 1.0' in metrics
+    assert 'dualmap_members{model="coder",pool="code",state="draining"} 0.0' in metrics
+    assert 'dualmap_members{model="",pool="code",state="ready"} 0.0' in metrics
+
+
+async def test_a_name_that_no_instance_has_told_of_makes_no_series(fleet):
+    async with fleet(answer_hello) as f:
+        client = await f.client()
+        for number in range(3):
+            assert (await client.post("/v1/chat/completions", ask(f"made up {number}"))).status == 200
+        assert list(f.gateway.metrics.latencies.by_model) == [("", "")]
 
 
 # Configuration.

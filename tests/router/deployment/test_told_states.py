@@ -125,7 +125,9 @@ def test_a_watched_server_is_told_through_all_its_states(tmp_path):
             shown_now = " ".join(status_text(deployment, "--events").split())
             assert shown_now.count(reason) == 2, "as its state, and as an event"
             assert f"{no_vllm} is starting: {reason}" in shown_now
-            assert f'dualmap_instance_state{{instance="{no_vllm}",state="starting"}} 1.0' in deployment.metrics()
+            assert (
+                f'dualmap_instance_state{{instance="{no_vllm}",pool="",state="starting"}} 1.0' in deployment.metrics()
+            )
         kinds = [line["event"] for line in logged(tmp_path, instance) if line["event"] != "instance_suspect"]
         assert kinds == ["instance_lost", "instance_starting", "instance_joined", "instance_lost", "instance_back"]
         reasons = [line.get("reason") for line in logged(tmp_path, instance)]

@@ -44,20 +44,20 @@ async def test_metrics_tell_what_happened(fleet):
         assert samples["dualmap_requests_total", "ok"] == 1
         assert samples["dualmap_requests_total", "client_error"] == 2
         assert samples["dualmap_requests_total", "rejected_no_instance"] == 0
-        assert samples["dualmap_time_to_first_token_seconds_count",] == 1
-        assert samples["dualmap_time_to_first_token_seconds_bucket", "+Inf"] == 1
-        assert samples["dualmap_time_to_first_token_error_seconds_count",] == 1
-        assert samples["dualmap_queue_seconds_count",] == 1
-        assert samples["dualmap_end_to_end_seconds_count",] == 1
+        assert samples["dualmap_time_to_first_token_seconds_count", "", ""] == 1
+        assert samples["dualmap_time_to_first_token_seconds_bucket", "", "", "+Inf"] == 1
+        assert samples["dualmap_time_to_first_token_error_seconds_count", "", ""] == 1
+        assert samples["dualmap_queue_seconds_count", "", ""] == 1
+        assert samples["dualmap_end_to_end_seconds_count", "", ""] == 1
         assert samples["dualmap_prompt_tokens_total",] == 40
         assert samples["dualmap_cached_prompt_tokens_total",] == 32
         assert samples["dualmap_output_tokens_total",] == 3
         assert samples["dualmap_relayed_pieces_total",] == 5
         assert sum(value for key, value in samples.items() if key[0] == "dualmap_choices_total") == 1
-        assert samples["dualmap_members", "ready"] == 1
-        assert samples["dualmap_members", "lost"] == 0
+        assert samples["dualmap_members", "", "", "ready"] == 1
+        assert samples["dualmap_members", "", "", "lost"] == 0
         assert samples["dualmap_membership_epoch",] == 1
-        assert samples["dualmap_instance_running_requests", "i0"] == 0
+        assert samples["dualmap_instance_running_requests", "", "i0"] == 0
         assert samples["dualmap_requests_in_flight",] == 0
         assert samples["dualmap_moves_applied_total",] == 0
 
@@ -71,8 +71,8 @@ async def test_answers_are_counted_by_the_pace_of_their_tokens(fleet):
         assert samples["dualmap_paced_answers_total", "", "kept"] == 2
         assert samples["dualmap_paced_answers_total", "", "missed"] == 1
         assert samples["dualmap_output_token_objective_seconds", ""] == 60
-        assert samples["dualmap_time_per_output_token_seconds_count",] == 3
-        assert samples["dualmap_instance_output_token_seconds", "i0"] == 0
+        assert samples["dualmap_time_per_output_token_seconds_count", "", ""] == 3
+        assert samples["dualmap_instance_output_token_seconds", "", "i0"] == 0
 
 
 async def test_the_outcome_of_an_error_of_the_instance_has_its_own_label(fleet):
@@ -84,7 +84,7 @@ async def test_the_outcome_of_an_error_of_the_instance_has_its_own_label(fleet):
         await client.post("/v1/chat/completions", CHAT)
         samples = await scrape(f)
         assert samples["dualmap_requests_total", "instance_error"] == 1
-        assert samples["dualmap_end_to_end_seconds_count",] == 0
+        assert samples["dualmap_end_to_end_seconds_count", "", ""] == 0
 
 
 async def test_status_shows_members_and_load_to_who_has_the_token(fleet):

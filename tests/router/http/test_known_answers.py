@@ -67,7 +67,8 @@ class Sink:
         self.told = []
 
     def relay(self, body, pieces, head, complete):
-        said = {name: getattr(head, name) for name in head.__slots__ if not name.startswith("_")}
+        values = ((name, getattr(head, name)) for name in dir(head) if not name.startswith("_"))
+        said = {name: value for name, value in values if not callable(value)}
         self.told.append((body, pieces, said, complete))
 
     def answer_complete(self, head):

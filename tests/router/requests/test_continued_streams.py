@@ -8,7 +8,7 @@ import pytest
 from dualmap.router.observe.metrics import Continuation
 from dualmap.router.requests import answer_rest
 from dualmap.scheduler.events import FailureCause
-from tests.router.conftest import STREAM, Conversation, post
+from tests.router.conftest import STREAM, Conversation, post, replace_method
 from tests.router.requests.numbered_stream import (
     CARDS,
     COMMENT,
@@ -305,7 +305,7 @@ async def test_a_client_who_takes_nothing_is_sent_no_comments(fleet):
             sweep(now, *others)
             looked.append(now)
 
-        driver.sweep = noted
+        replace_method(driver, "sweep", noted)
         await f.until(lambda: len(looked) > 5)
         assert not sent
         connection.resume_writing()

@@ -9,7 +9,7 @@ from dualmap.router.http.half_closed import HalfClosed
 from dualmap.router.requests.answer_writer import BEGINNING
 from dualmap.router.requests.exchange import Exchange
 from dualmap.scheduler import InstanceCapacity
-from tests.router.conftest import CHAT, STREAM, Client, Conversation, post
+from tests.router.conftest import CHAT, STREAM, Client, Conversation, post, replace_method
 
 
 class Gate:
@@ -50,9 +50,9 @@ async def sweeps(f, count: int) -> None:
         swept += 1
         real(now)
 
-    service.sweep = counted
+    replace_method(service, "sweep", counted)
     await f.until(lambda: swept >= count)
-    service.sweep = real
+    replace_method(service, "sweep", real)
 
 
 async def began(f) -> list[Exchange]:

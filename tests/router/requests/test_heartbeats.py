@@ -12,7 +12,7 @@ from dualmap.router.access.api_keys import hash_key
 from dualmap.router.observe.metrics import Outcome
 from dualmap.router.requests.phase import Phase
 from dualmap.scheduler import InstanceCapacity
-from tests.router.conftest import CHAT, STREAM, Answer, Client, Conversation, Fleet, post
+from tests.router.conftest import CHAT, STREAM, Answer, Client, Conversation, Fleet, post, replace_method
 
 BEATS = {"heartbeat_s": 0.01}
 COMMENT = b": keep-alive\n\n"
@@ -154,7 +154,7 @@ def sweeps(f: Fleet) -> Callable[[], int]:
         sweep(*args)
         done += 1
 
-    f.gateway.driver.sweep = counted
+    replace_method(f.gateway.driver, "sweep", counted)
     return lambda: done
 
 

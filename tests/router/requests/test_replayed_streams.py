@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dualmap import is_compiled
 from dualmap.router.observe.metrics import Continuation
 from dualmap.router.requests import answer_replay
 from dualmap.scheduler.events import FailureCause
@@ -227,6 +228,7 @@ async def test_usage_that_the_client_did_not_ask_for_stays_hidden(fleet):
         assert f.gateway.metrics.prompt_tokens == USAGE["prompt_tokens"]
 
 
+@pytest.mark.skipif(is_compiled(), reason="methods of machine code cannot be replaced")
 async def test_what_is_made_again_tells_nothing_of_the_pace(fleet, monkeypatch: pytest.MonkeyPatch):
     """Its first piece that is new comes after all that the client had."""
     told: list[type] = []

@@ -45,19 +45,18 @@ async def test_a_bad_objective_gets_400(fleet, header, value):
 
 
 @pytest.fixture
-def overheard(monkeypatch):
-    """Starts to collect the requests that a gateway's core is told of."""
+def overheard():
+    """Starts to collect the requests that a gateway's core sends out."""
 
     def listen(gateway):
         requests = []
-        handle = gateway.scheduler.handle
+        dispatched = gateway.driver.dispatched
 
-        def overhear(event, now):
-            if hasattr(event, "request"):
-                requests.append(event.request)
-            return handle(event, now)
+        def overhear(dispatch, driven):
+            requests.append(driven.asked.request)
+            dispatched(dispatch, driven)
 
-        monkeypatch.setattr(gateway.scheduler, "handle", overhear)
+        gateway.driver.dispatched = overhear
         return requests
 
     return listen

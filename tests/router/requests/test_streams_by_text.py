@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from dualmap import is_compiled
 from dualmap.scheduler.instance.pace import PrefillSpeed
 from tests.router.conftest import STREAM, Answer, Conversation, Fleet
 
@@ -117,6 +118,7 @@ async def test_what_a_text_does_not_say_ends_with_an_error(fleet, fields, first)
         f.check_books_are_empty()
 
 
+@pytest.mark.skipif(is_compiled(), reason="methods of machine code cannot be replaced")
 async def test_the_rest_tells_how_fast_its_instance_begins(fleet, monkeypatch: pytest.MonkeyPatch):
     told: list[int] = []
     monkeypatch.setattr(PrefillSpeed, "observe", lambda self, tokens, now: told.append(tokens))
