@@ -10,10 +10,10 @@ import pickle
 from struct import Struct
 from typing import Any, NamedTuple
 
-from dualmap import __version__
+from dualmap import __version__, is_compiled
 
 PROTOCOL = 1
-GREETING = f"dualmap {__version__}, protocol {PROTOCOL}"
+GREETING = f"dualmap {__version__} ({'compiled' if is_compiled() else 'pure Python'}), protocol {PROTOCOL}"
 MOST_GREETING_BYTES = 200
 MOST_BYTES = 256 * 1024 * 1024  # of a frame: the books of a thousand instances are a tenth of it
 
