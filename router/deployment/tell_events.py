@@ -38,7 +38,8 @@ class TellEvents:
         self._since = time.time()
 
     def begin(self) -> tuple[Member, ...]:
-        """That gateways have started has just been said. The members there are. Raises CallError where Fleet is away."""
+        """That gateways have started has just been said. The members there are. Raises CallError where Fleet is
+        away."""
         assert self.fleet is not None
         state: FleetState
         state, news = self.fleet.call("follow", 0).result(TIMEOUT_S)

@@ -83,20 +83,28 @@ class Child:
         loop = asyncio.get_running_loop()
         while True:
             begun_at = loop.time()
-            process = self._process = await self._start(starts)
-            making = asyncio.create_task(self._make_all(process, starts))
             try:
-                code = await process.wait()
-            finally:
-                making.cancel()
+                ending = await self._live(starts)
+            except OSError as error:  # no process, or no file for what it prints
+                ending = f"it cannot be started: {error}"
             self._connection.close()
             self._there = {
                 name: _nobody_has_to_wait() if there.done() else there for name, there in self._there.items()
             }
             starts += 1
             pause_s = FIRST_PAUSE_S if loop.time() - begun_at > SHORT_LIFE_S else min(LONGEST_PAUSE_S, 2 * pause_s)
-            self._say(f"{self._name} ended ({_ending(code)}) and is started again")
+            self._say(f"{self._name} ended ({ending}) and is started again")
             await asyncio.sleep(pause_s)
+
+    async def _live(self, starts: int) -> str:
+        """One process, until it ends: how. Raises OSError where it cannot be started."""
+        process = self._process = await self._start(starts)
+        making = asyncio.create_task(self._make_all(process, starts))
+        try:
+            code = await process.wait()
+        finally:
+            making.cancel()
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     async def _start(self, starts: int) -> asyncio.subprocess.Process:
         listening = self._listening.fileno()
@@ -142,7 +150,3 @@ def _nobody_has_to_wait() -> "asyncio.Future[None]":
 def _kill(process: asyncio.subprocess.Process) -> None:
     with suppress(ProcessLookupError):
         process.kill()
-
-
-def _ending(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -33,8 +33,9 @@ class Connection:
         return await stream.ask(number, sent)
 
     def close(self) -> None:
-        """What is under way fails."""
+        """What is under way fails. The next call connects at once."""
         opened, self._open = self._open, None
+        self._pause_s = self._not_before = 0.0
         if opened is not None:
             if opened.done() and _is_good(opened):
                 opened.result().close()

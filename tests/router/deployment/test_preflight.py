@@ -72,6 +72,13 @@ def test_what_is_not_needed_is_not_missed_and_nothing_is_made(file, monkeypatch,
     assert list(file.parent.iterdir()) == [file]
 
 
+def test_without_ray_nothing_of_ray_is_missed(file, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", str(file))
+    running = {"instances": ["http://127.0.0.1:1"]}
+    assert list(missing_here(load_config(None, running))) == []
+    assert len(list(missing_here(load_config(None, running | {"runtime": "ray"})))) == 1
+
+
 @pytest.mark.parametrize(
     ("values", "extra"),
     [
