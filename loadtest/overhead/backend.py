@@ -33,7 +33,7 @@ _LAST = (
     b'data: {"choices":[],' + _USAGE + b"}\n\ndata: [DONE]\n\n"
 )
 _PLAIN = b'{"choices":[{"index":0,"message":{"content":" token"},"finish_reason":"length"}],' + _USAGE + b"}"
-_MAX_TOKENS = re.compile(rb'"max_tokens":(\d+)')
+_MAX_TOKENS = re.compile(rb'"max_(?:completion_)?tokens": ?(\d+)')
 
 
 def _whole(body: bytes, content_type: bytes = b"application/json") -> bytes:

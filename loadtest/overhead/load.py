@@ -32,7 +32,7 @@ class Loader:
     """Counts what comes back and deals out requests."""
 
     def __init__(self, load: Load) -> None:
-        self._load = load
+        self.load = load
         self._sent = 0
         self._began = 0.0
         self.ok = 0
@@ -51,17 +51,17 @@ class Loader:
         )
 
     def next_request(self) -> bytes | None:
-        if self._sent == self._load.requests:
+        if self._sent == self.load.requests:
             return None
         self._sent += 1
-        return b"%s%s%016x%s" % (self._head, self._before, self._load.first_id + self._sent, self._after)
+        return b"%s%s%016x%s" % (self._head, self._before, self.load.first_id + self._sent, self._after)
 
     def due(self, now: float) -> float:
         """When the request that was dealt out last may be sent."""
-        if not self._load.per_s:
+        if not self.load.per_s:
             return now
         self._began = self._began or now
-        return self._began + self._sent / self._load.per_s
+        return self._began + self._sent / self.load.per_s
 
 
 class LoadConnection(asyncio.Protocol):
@@ -70,6 +70,7 @@ class LoadConnection(asyncio.Protocol):
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
         self._tail = b""
+        self._events = 0
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -86,12 +87,16 @@ class LoadConnection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._tail = body[-200:]
+        self._events += body.count(b"data: ")
 
     def on_message_complete(self) -> None:
-        if self._parser.get_status_code() == 200:
+        events, self._events = self._events, 0
+        if self._parser.get_status_code() == 200 and events >= self._loader.load.stream_chunks:
             self._loader.ok += 1
         elif not self._loader.first_failure:
-            self._loader.first_failure = f"{self._parser.get_status_code()} {self._tail.decode('utf-8', 'replace')}"
+            self._loader.first_failure = (
+                f"{self._parser.get_status_code()}, {events} events: {self._tail.decode('utf-8', 'replace')}"
+            )
         self._send()
 
     def _send(self) -> None:

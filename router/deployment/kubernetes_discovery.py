@@ -3,6 +3,7 @@ found last stays."""
 
 import asyncio
 import json
+import random
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -10,17 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from kr8s import ServerError
 from kr8s.asyncio import api as connect
 
 from dualmap.router.config.pool_settings import KubernetesDiscovery
-from dualmap.scheduler.fleet.endpoint import host_port
+from dualmap.router.deployment.pod_table import PodTable
 
 FIRST_RETRY_S = 1.0
 MAX_RETRY_S = 30.0
+MAX_RETRY_AFTER_S = 300.0  # which a server may ask for
 CONNECT_S = 10.0  # until the server has told its version
-WATCH_S = 240  # the server ends a watch after that, and another one begins
+PAGE_PODS = 500  # of a list
+WATCH_S = 240  # the server ends a watch after that, and another one goes on from there
+LIST_TIMEOUT = httpx.Timeout(10.0, read=90.0)  # the server itself gives up after a minute
 TIMEOUT = httpx.Timeout(10.0, read=WATCH_S + 30.0)  # a connection that is dead is noticed
-GONE = 410
+TOO_MANY_REQUESTS = 429
+GONE = 410  # what happened since the version that was asked for is not known any more
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # of the pod we run in
 
 
@@ -32,8 +38,10 @@ class PodWatch:
         self.found: Mapping[str, bool] | None = None
         self._settings = settings
         self._say = say
-        self._pods: dict[str, tuple[str, bool]] = {}  # by uid: address, and whether it leaves
+        self._pods = PodTable(settings.port)
+        self._version: str | None = None  # from which on to watch; None: they are to be listed
         self._away = False
+        self._retry_s = FIRST_RETRY_S
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, name="kubernetes-discovery", daemon=True)
@@ -53,20 +61,18 @@ class PodWatch:
         self._loop.close()
 
     async def _follow(self) -> None:
-        retry_s = FIRST_RETRY_S
         while True:
+            begun = self._loop.time()
             try:
                 async with asyncio.timeout(CONNECT_S):
                     client = await self._connect()
-                version = await self._list(client)
-                self._note_back()
-                retry_s = FIRST_RETRY_S
-                await self._watch(client, version)
-                await asyncio.sleep(FIRST_RETRY_S)  # a server that ends each watch at once is not asked without a pause
+                if self._version is None:
+                    await self._list(client)
+                await self._watch(client)
+                # A server that ends each watch at once is not asked without a pause.
+                await asyncio.sleep(begun + FIRST_RETRY_S - self._loop.time())
             except Exception as error:  # httpx and kr8s have many; pods that nobody follows would be worse than any
-                self._note_away(error)
-                await asyncio.sleep(retry_s)
-                retry_s = min(MAX_RETRY_S, retry_s * 2.0)
+                await asyncio.sleep(self._pause_after(error))
 
     async def _connect(self) -> Any:
         """With the credentials of this moment: tokens of service accounts are renewed."""
@@ -80,55 +86,74 @@ class PodWatch:
             client.auth.namespace = (SERVICE_ACCOUNT / "namespace").read_text().strip()
         return client
 
-    async def _list(self, client: Any) -> str:
-        """Returns the version from which on to watch."""
-        async with client.call_api(
-            "GET", namespace=client.namespace, url="pods", params=self._params(), timeout=TIMEOUT
-        ) as answer:
-            pods = answer.json()
-        self._pods = {}
-        for pod in pods["items"]:
-            self._put(pod)
-        self._publish()
-        return str(pods["metadata"]["resourceVersion"])
+    async def _list(self, client: Any) -> None:
+        """All pods, page by page; they are those of one moment."""
+        params = self._params() | {"limit": str(PAGE_PODS)}
+        pods: list[Mapping[str, Any]] = []
+        while True:
+            async with client.call_api(
+                "GET", namespace=client.namespace, url="pods", params=params, timeout=LIST_TIMEOUT
+            ) as answer:
+                page = answer.json()
+            pods += page["items"]
+            rest = page["metadata"].get("continue")
+            if not rest:
+                break
+            params["continue"] = rest
+        self._pods.replace(pods)
+        self.found = self._pods.found()
+        self._version = str(page["metadata"]["resourceVersion"])
 
-    async def _watch(self, client: Any, version: str) -> None:
-        """Until the server ends it; what happened in between is in the next list."""
-        params = self._params() | {"watch": "1", "resourceVersion": version, "timeoutSeconds": str(WATCH_S)}
+    async def _watch(self, client: Any) -> None:
+        """Until the server ends it, or the connection is lost: the next one goes on from there."""
+        params = self._params() | {
+            "watch": "1",
+            "allowWatchBookmarks": "true",  # without them the version of a pool that rests is soon too old
+            "resourceVersion": str(self._version),
+            "timeoutSeconds": str(WATCH_S),
+        }
         async with client.call_api(
             "GET", namespace=client.namespace, url="pods", params=params, stream=True, timeout=TIMEOUT
         ) as answer:
-            async for line in answer.aiter_lines():
-                event = json.loads(line)
-                pod = event["object"]
-                if event["type"] == "ERROR":
-                    if pod.get("code") != GONE:
-                        raise ValueError(pod.get("message", "the watch has failed"))
-                    return
-                if event["type"] == "DELETED":
-                    self._pods.pop(pod["metadata"]["uid"], None)
-                else:
-                    self._put(pod)
-                self._publish()
+            self._note_back()
+            self._retry_s = FIRST_RETRY_S
+            with suppress(httpx.TransportError):
+                async for line in answer.aiter_lines():
+                    if not self._take(json.loads(line)):
+                        return
+
+    def _take(self, event: Mapping[str, Any]) -> bool:
+        """Returns whether the watch goes on. Raises ValueError where the server says that it has failed."""
+        about = event["object"]
+        match event["type"]:
+            case "ERROR":
+                self._version = None
+                if about.get("code") != GONE:
+                    raise ValueError(about.get("message", "the watch has failed"))
+                return False
+            case "BOOKMARK":
+                pass
+            case "DELETED":
+                self._pods.remove(about)
+            case _:
+                self._pods.put(about)
+        self._version = str(about["metadata"]["resourceVersion"])
+        self.found = self._pods.found()
+        return True
 
     def _params(self) -> dict[str, str]:
         return {"labelSelector": self._settings.label_selector}
 
-    def _put(self, pod: Mapping[str, Any]) -> None:
-        """A pod is an instance while it runs at an address; whether it is well is for its watcher to find out."""
-        uid, status = pod["metadata"]["uid"], pod.get("status", {})
-        ip = status.get("podIP")
-        if not ip or status.get("phase") != "Running":
-            self._pods.pop(uid, None)
-            return
-        self._pods[uid] = (host_port(ip, self._settings.port), "deletionTimestamp" in pod["metadata"])
-
-    def _publish(self) -> None:
-        """Where two pods have one address, for a moment, the one that stays counts."""
-        found: dict[str, bool] = {}
-        for address, leaves in self._pods.values():
-            found[address] = leaves and found.get(address, True)
-        self.found = found
+    def _pause_after(self, error: Exception) -> float:
+        """Seconds: longer with each failure, as long as the server asks for, and not for all gateways the same."""
+        response = error.response if isinstance(error, ServerError) else None
+        status = None if response is None else response.status_code
+        if status is not None and status != TOO_MANY_REQUESTS:
+            self._version = None
+        if status != GONE:
+            self._note_away(error)
+        pause_s, self._retry_s = self._retry_s, min(MAX_RETRY_S, self._retry_s * 2.0)
+        return max(pause_s * random.uniform(1.0, 1.5), _retry_after_s(response))
 
     def _note_away(self, error: Exception) -> None:
         if not self._away:
@@ -139,3 +164,9 @@ class PodWatch:
         if self._away:
             self._away = False
             self._say("Kubernetes tells of its pods again")
+
+
+def _retry_after_s(response: httpx.Response | None) -> float:
+    """What the server asks for, in seconds; 0 where it asks for nothing."""
+    asked = "" if response is None else response.headers.get("retry-after", "")
+    return min(MAX_RETRY_AFTER_S, float(asked)) if asked.isdigit() else 0.0

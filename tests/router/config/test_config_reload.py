@@ -229,6 +229,12 @@ def test_instances_come_and_go_under_load_without_a_failed_request(tmp_path):
             await_that(lambda: deployment.ready_count() == 3, "the file's second and the pod are used")
             there.write(second)
             await_that(lambda: ids[0] not in deployment.members(), "the one that is named no more has left")
+            there.kubernetes.put("b", "127.0.0.3", conditions={"Ready": True})  # the file's second, as a pod
+            for ready in (True, False):
+                there.kubernetes.put("a", "127.0.0.4", conditions={"Ready": ready})
+            await_that(lambda: ids[2] not in deployment.members(), "the pod that is not ready any more has left")
+            there.kubernetes.put("a", "127.0.0.4", conditions={"Ready": True})
+            await_that(lambda: deployment.ready_count() == 2, "it is ready, and used, again")
             there.kubernetes.put("a", "127.0.0.4", leaving=True)
             await_that(lambda: ids[2] not in deployment.members(), "the pod that ends has left")
 

@@ -1,0 +1,65 @@
+"""Pods as the API server tells of them, and which of them are instances."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dualmap.scheduler.fleet.endpoint import host_port
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One that runs at an address. ends: it was told to end, or will be. ready: as Kubernetes sees it; None where it
+    does not say. was_ready: it has been so."""
+
+    address: str
+    ends: bool
+    ready: bool | None
+    was_ready: bool
+
+
+class PodTable:
+    """A pod is an instance while it runs at an address. Whether one that starts is well is for its watcher to find
+    out; one that Kubernetes calls ready no more is about to go."""
+
+    def __init__(self, port: int) -> None:
+        """port: on which the pods listen."""
+        self._port = port
+        self._pods: dict[str, Pod] = {}  # by uid
+
+    def replace(self, pods: Iterable[Mapping[str, Any]]) -> None:
+        """These are all there are."""
+        listed = {pod["metadata"]["uid"]: pod for pod in pods}
+        self._pods = {uid: pod for uid, pod in self._pods.items() if uid in listed}
+        for pod in listed.values():
+            self.put(pod)
+
+    def put(self, pod: Mapping[str, Any]) -> None:
+        """It is new, or has changed."""
+        metadata, status = pod["metadata"], pod.get("status", {})
+        uid, ip = metadata["uid"], status.get("podIP")
+        if not ip or status.get("phase") != "Running":
+            self._pods.pop(uid, None)
+            return
+        conditions = {condition["type"]: condition["status"] == "True" for condition in status.get("conditions") or ()}
+        ready, known = conditions.get("Ready"), self._pods.get(uid)
+        self._pods[uid] = Pod(
+            address=host_port(ip, self._port),
+            ends="deletionTimestamp" in metadata or conditions.get("DisruptionTarget", False),
+            ready=ready,
+            was_ready=ready is True or (known is not None and known.was_ready),
+        )
+
+    def remove(self, pod: Mapping[str, Any]) -> None:
+        self._pods.pop(pod["metadata"]["uid"], None)
+
+    def found(self) -> dict[str, bool]:
+        """Instances by IP:PORT, whether they leave. Where no pod is ready, none leaves for that: a probe that fails
+        everywhere is no reason to serve nobody. Where two pods have one address, for a moment, the one that stays
+        counts."""
+        some_ready = any(pod.ready is not False and not pod.ends for pod in self._pods.values())
+        found: dict[str, bool] = {}
+        for pod in self._pods.values():
+            unready = pod.was_ready and not pod.ready and some_ready
+            found[pod.address] = (pod.ends or unready) and found.get(pod.address, True)
+        return found
