@@ -87,7 +87,9 @@ def _has_actor(command: Sequence[str], class_name: str) -> bool:
     if LOCAL_PROCESS not in command:
         return False
     name = command[command.index(LOCAL_PROCESS) + 1]
-    return name.startswith("gateway-") if class_name == "GatewayActor" else name == BACKGROUND
+    if class_name == "GatewayActor":
+        return name.startswith("gateway-")
+    return name == BACKGROUND and class_name != "InstanceActor"
 
 
 @contextmanager

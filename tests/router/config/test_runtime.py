@@ -16,7 +16,6 @@ PODS = {"discovery": {"kubernetes": {"label_selector": "app=vllm"}}}
         (PODS, False),
         (RUNNING | {"gateway": {"count": 4}}, False),
         (RUNNING | {"gateway": {"picker": {}}}, False),
-        (RUNNING | {"scaling": {"min_replicas": 1, "max_replicas": 4}}, False),
         (RUNNING | {"runtime": "local"}, False),
         (RUNNING | {"runtime": "ray"}, True),
         (RUNNING | {"ray_address": "auto"}, True),
