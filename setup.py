@@ -101,6 +101,8 @@ def built_extensions() -> list[Extension]:
         )
     finally:
         os.chdir(ROOT)
+    for extension in found:
+        extension.extra_compile_args.append("-Wno-all")  # of C that nobody wrote: gcc takes a minute and a half for it
     build(found)
     return found
 

@@ -110,6 +110,7 @@ def nginx(backend_ports: Sequence[int], folder: Path) -> Iterator[MeasuredProxy]
     (port,) = free_ports("127.0.0.1", 1)
     servers = "\n    ".join(f"server 127.0.0.1:{backend};" for backend in backend_ports)
     user = "user root;" if os.geteuid() == 0 else ""
+    folder = folder.absolute()  # nginx takes its paths from `-p`
     config = folder / "nginx.conf"
     config.write_text(_NGINX_CONFIG.format(user=user, folder=folder, port=port, servers=servers))
     binary = shutil.which("nginx") or "nginx"

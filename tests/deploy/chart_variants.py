@@ -16,7 +16,7 @@ SECRETS = {
     "tlsSecret": "tls",
 }
 EVERYTHING = SECRETS | {
-    "vllm": {"enabled": True},
+    "vllm": {"enabled": True, "autoscaling": {"enabled": True}},
     "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "prometheusRule": {"enabled": True},
     "dashboards": {"enabled": True},

@@ -22,6 +22,7 @@ CUSTOM = {
     "RayCluster",
     "RayJob",
     "RayService",
+    "ScaledObject",
 }  # no schema at hand
 
 
@@ -181,6 +182,11 @@ def test_the_route_leads_to_the_pool_of_the_picker():
     (backend,) = route["spec"]["rules"][0]["backendRefs"]
     group, _ = pool["apiVersion"].split("/")
     assert backend == {"group": group, "kind": "InferencePool", "name": pool["metadata"]["name"]}
+
+
+def test_the_example_of_an_autoscaler_is_sound():
+    (hpa,) = documents(KUBERNETES / "hpa.yaml")
+    check(hpa)
 
 
 @pytest.mark.parametrize("path", KUBERAY, ids=lambda path: path.name)

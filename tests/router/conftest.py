@@ -6,8 +6,7 @@ import json
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -324,19 +323,6 @@ class Fleet:
         for instance in self.instances:
             instance.stop()
         await asyncio.sleep(0)
-
-
-@pytest.fixture
-def deaf_port() -> Iterator[int]:
-    """A port where connections neither come about nor are refused: its queue of connections to accept is full."""
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        port = listener.getsockname()[1]
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(("127.0.0.1", port))
-        yield port
 
 
 class FleetContext:

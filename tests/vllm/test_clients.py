@@ -208,6 +208,7 @@ def test_vllms_own_benchmark_with_repeated_prefixes(deployment, tmp_path):
     assert result["total_output_tokens"] == 24 * 8
 
 
+@pytest.mark.release
 def test_vllms_own_benchmark_with_a_timed_trace(deployment, tmp_path):
     config = SynthConfig(
         requests=24,
@@ -255,6 +256,7 @@ def test_stopping_leaves_no_process(deployment):
     assert not any(session_of(pid) for pid in servers)
 
 
+@pytest.mark.release
 def test_a_model_that_cannot_be_served_is_said_with_the_cause(tmp_path):
     deployment = up(tmp_path, "--replicas", "1", engine_args=("--max-model-len", "1000000"))
     try:

@@ -205,6 +205,7 @@ def test_a_sleeping_server_gets_no_requests_though_its_health_is_fine(fleet):
     await_that(lambda: fleet.state(server) == "ready", "it is used again")
 
 
+@pytest.mark.release
 def test_a_request_refused_by_a_full_server_runs_on_the_other(fleet):
     """Others have filled one server up to its own limit: it answers 503, without Retry-After."""
     server = next(iter(fleet.servers.values()))
@@ -246,6 +247,7 @@ def other_fleet(other_servers: list[VllmServer], tmp_path) -> Iterator[Fleet]:
         fleet.close()
 
 
+@pytest.mark.release
 def test_requests_that_preempt_each_other_all_end_and_it_is_seen(other_fleet, other_servers):
     """Strangers at the same server take the cache that the gateway counts on."""
     _, small = other_servers

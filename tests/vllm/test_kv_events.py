@@ -168,6 +168,7 @@ def test_a_reset_of_the_cache_is_told_with_the_next_request(served, follower):
     assert follower.status.resets == 0
 
 
+@pytest.mark.release
 def test_a_server_started_again_at_its_endpoints_is_empty(served, follower):
     ids, after = prompt(600, 10), prompt(600, 11)
     served.complete(ids)

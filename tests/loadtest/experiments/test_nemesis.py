@@ -78,6 +78,7 @@ def answer_one(listening: socket.socket) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.release
 def test_a_short_schedule_against_a_real_deployment_leaves_no_fault(tmp_path: Path) -> None:
     went = strike_once(18, tmp_path, seconds=12.0, qps=4.0)
     assert went.hit

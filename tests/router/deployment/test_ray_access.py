@@ -162,6 +162,7 @@ def test_all_but_the_configured_port_is_for_this_machine_and_nothing_goes_over_a
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.release
 def test_a_cluster_started_by_hand_with_a_token_is_joined(tmp_path):
     family, port = ProcessFamily(), free_port()
     (tmp_path / ".ray").mkdir()

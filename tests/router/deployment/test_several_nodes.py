@@ -35,6 +35,7 @@ def ray_address():
         cluster.shutdown()
 
 
+@pytest.mark.release
 def test_each_node_has_gateways_that_know_of_all_others(ray_address, tmp_path):
     config = CONFIG.format(address=ray_address)
     # Nodes have a machine each; here they share one, so that the ports of the admin endpoints must be free ones.

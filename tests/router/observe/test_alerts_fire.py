@@ -19,8 +19,10 @@ import yaml
 from dualmap.router.observe.reloads import Reloads
 from dualmap.scheduler.fleet.fleet_event import EventKind, FleetEvent
 from dualmap.scheduler.fleet.member import MemberState
+from dualmap.scheduler.fleet.messages import PoolPlan
 from dualmap.scheduler.fleet.signals import InstanceSignals, LoadSample, SignalNews
 from tests.conftest import POLL_S, WAIT_S
+from tests.deploy.chart_variants import one
 from tests.deploy.helm_chart import can_render, manifests
 from tests.deploy.prometheus_operator import scrape_config, target
 from tests.deploy.prometheus_queries import query
@@ -77,13 +79,21 @@ def shortened(rules: dict[str, Any]) -> str:
     return re.sub(r"(\bfor: )(\d+)([smh])($)", shorter, text, flags=re.MULTILINE)
 
 
+VALUES = {
+    "podMonitor": {"enabled": True},
+    "prometheusRule": {"enabled": True},
+    "vllm": {"enabled": True, "autoscaling": {"enabled": True}},
+}
+
+
 class Scraping:
     """A Prometheus that is set up as the operator would by the chart, and the pods it knows."""
 
     def __init__(self, folder: Path) -> None:
-        found = manifests({"podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}})
+        found = manifests(VALUES)
         kinds = {manifest["kind"]: manifest for manifest in found}
-        self._template = kinds["Deployment"]["spec"]["template"]
+        self._template = one(found, "Deployment")["spec"]["template"]
+        self.scaled_by = [trigger["metadata"]["query"] for trigger in kinds["ScaledObject"]["spec"]["triggers"]]
         self._folder = folder
         self._pods: dict[str, dict[str, Any]] = {}
         config = {
@@ -187,7 +197,7 @@ async def make_trouble(f: Fleet, held: list[Client]) -> None:
     gateway, metrics = f.gateway, f.gateway.metrics
     gateway.hear(SignalNews(1, (InstanceSignals("i2", LoadSample(1, 0, 0.5), 60.0),), ()))
     gateway.events.tell(FleetEvent(at=time.time(), kind=EventKind.INSTANCE_LOST, pool="gone", instance_id="i3"))
-    gateway.fleet.note((), (), time.monotonic() - 60.0)
+    gateway.fleet.note((), (PoolPlan("", 1, 1, most=4),), time.monotonic() - 60.0)
     gateway.scheduler.stats.moves_refused += 100
     metrics.reloads = Reloads(refused=metrics.reloads.refused + 1)
     slow = metrics.latencies.of("", "well")
@@ -220,6 +230,8 @@ async def test_each_alert_fires_with_the_labels_of_its_deployment_and_of_what_it
             await make_trouble(f, held)
         for client in held:
             client.leave()
+    for question in scraping.scaled_by:
+        assert await scraping.ask(f"last_over_time(({question})[1h:])"), question
     fired = await scraping.fired()
     for name, labels in EXPECTED.items():
         assert any(labels.items() <= alert.items() for alert in fired if alert["alertname"] == name), name

@@ -172,6 +172,7 @@ def test_load_brings_instances_and_quiet_takes_them_away(deploy):
     assert " drain sim-" in log
 
 
+@pytest.mark.release
 def test_an_instance_without_a_place_is_named_with_the_reason(deploy, tmp_path):
     (tmp_path / "vllm").write_text(SERVE.format(python=sys.executable))
     (tmp_path / "vllm").chmod(0o755)
