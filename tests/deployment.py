@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import openai
+import pytest
 
 from tests.conftest import WAIT_S, ProcessFamily
 
@@ -24,6 +25,9 @@ GIVEN_PORTS: set[int] = set()
 RAY_IS_LATE = "timed out during startup"
 RAY_STARTS = 4
 STARTED = "Ctrl-C stops everything"
+LOCAL = "dualmap.router.local.process"  # what a process without Ray runs
+RAY = (pytest.mark.ray, pytest.mark.slow)
+RUNTIMES = (pytest.param("local", id="local"), pytest.param("ray", id="ray", marks=RAY))
 
 
 def free_port(count: int = 1) -> int:
@@ -116,6 +120,11 @@ class Deployment:
 
     def ready_count(self) -> int:
         return sum(member["state"] == "ready" for member in self.members().values())
+
+    def actor_pids(self, cls: str) -> list[int]:
+        """Of the processes with an actor of that class; without Ray one process has all that are no gateways."""
+        process = "gateway-" if cls == "GatewayActor" else "background "
+        return list(self.family.living(f"ray::{cls}") or self.family.living(f"{LOCAL} {process}"))
 
     def stop(self, number: int) -> int:
         """SIGINT goes to the whole group, as a terminal's Ctrl-C; SIGTERM to the command, as a supervisor's."""

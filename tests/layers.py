@@ -33,6 +33,8 @@ LAYERS = (
     "instances/actor",
     "router/tokens",
     "router/journal",
+    "router/reach",
+    "router/local",
     "router/fleet",
     "router/access",
     "router/observe",

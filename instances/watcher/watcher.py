@@ -1,27 +1,20 @@
-"""Watcher's process: a Ray actor that watches all servers which were not started here. It keeps nothing that `dualmap
-up`, which says what is to be watched, and Fleet do not bring back."""
+"""Watcher: an actor that watches all servers which were not started here. It keeps nothing that `dualmap up`, which
+says what is to be watched, and Fleet do not bring back."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from dualmap.instances.spec import InstanceSpec
+from dualmap.instances.watcher.first_look import FirstLook
 from dualmap.instances.watcher.watched import Watched
 from dualmap.scheduler.fleet.member import SERVING, Member
 from dualmap.scheduler.fleet.messages import ALL_KNOWN, Beat, FleetState, InstanceReport, PoolPlan, ReportAnswer
 
 ROUND_S = 0.25  # between reports: each server's last load is told soon after it was seen
 HEARTBEAT_S = 1.0  # of a server of which nothing was seen: Fleet takes silence as loss
-
-
-class FirstLook(NamedTuple):
-    """What was seen of a server at first. reason: why it is not ready; empty where that is not known yet."""
-
-    url: str
-    ready: bool
-    reason: str
 
 
 class Fleet(Protocol):

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dualmap.loadtest.cli.replay import can_replay, positive, run_replay
 from dualmap.loadtest.cli.report import show_report
@@ -22,10 +21,10 @@ from dualmap.loadtest.traces.trace import TraceError, TraceRequest, read_trace, 
 from dualmap.router.cli.up import is_refused, stop_on_signal
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.load import ConfigFileError, load_config
+from dualmap.router.deployment.actors import ClusterError, told
+from dualmap.router.deployment.cluster import Cluster
 from dualmap.router.deployment.ray_access import ray_access
-
-if TYPE_CHECKING:
-    from dualmap.router.deployment.cluster import Cluster
+from dualmap.router.reach.reach import CallError
 
 POLICIES = ("round_robin", "dualmap")
 INSTANCES = 4
@@ -87,11 +86,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _play(config: DualMapConfig, trace: Path, qps: float, out: Path) -> int:
-    from ray.exceptions import RayError  # Ray takes seconds to import
-
-    from dualmap.router.deployment.actors import ClusterError, told
-    from dualmap.router.deployment.cluster import Cluster
-
     stop = stop_on_signal()
     cluster = Cluster(config, say=lambda line: print(line, flush=True))
     runs: list[Path] = []
@@ -103,7 +97,7 @@ def _play(config: DualMapConfig, trace: Path, qps: float, out: Path) -> int:
             runs.append(out / f"{policy}.jsonl")
             if code := _replay(cluster, config, policy, trace, qps, runs[-1]):
                 return code
-    except (ClusterError, FlushError, RayError) as error:
+    except (ClusterError, FlushError, CallError) as error:
         print(f"error: {told(error)}", file=sys.stderr)
         return 1
     finally:
@@ -137,7 +131,7 @@ def _qps(requests: Sequence[TraceRequest], config: DualMapConfig) -> float:
     )
 
 
-def _replay(cluster: "Cluster", config: DualMapConfig, policy: str, trace: Path, qps: float, out: Path) -> int:
+def _replay(cluster: Cluster, config: DualMapConfig, policy: str, trace: Path, qps: float, out: Path) -> int:
     print(f"\n{policy}", flush=True)
     for member in cluster.members():
         flush_cache(member.endpoint.host, member.endpoint.port)

@@ -9,13 +9,16 @@ import threading
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
+
+from dualmap.router.local.local_reach import BACKGROUND
+from dualmap.router.local.process import MODULE as LOCAL_PROCESS
 
 MARK = "DUALMAP_MEASURED"  # in the environment of every process of the deployment, however far it has moved
 START_TIMEOUT_S = 120.0
@@ -28,12 +31,15 @@ class DeploymentError(Exception):
 
 
 class Deployed:
-    """port: for clients. admin_port: of the first gateway."""
+    """port: for clients. admin_port: of the first gateway. started_s: from the command until all was started."""
 
-    def __init__(self, process: "subprocess.Popen[str]", mark: str, port: int, admin_port: int) -> None:
+    def __init__(
+        self, process: "subprocess.Popen[str]", mark: str, port: int, admin_port: int, started_s: float
+    ) -> None:
         self.process = process
         self.port = port
         self.admin_port = admin_port
+        self.started_s = started_s
         self._mark = mark
 
     @property
@@ -55,13 +61,9 @@ class Deployed:
             return {}
 
     def actor_pids(self, class_name: str) -> list[int]:
-        """Processes of the actors of that class, the oldest first."""
-        found = [p for p in self.processes() if p.info["cmdline"] and p.info["cmdline"][0].startswith("ray::")]
-        return [
-            p.info["pid"]
-            for p in sorted(found, key=lambda p: p.info["create_time"])
-            if p.info["cmdline"][0].removeprefix("ray::").split(".")[0] == class_name
-        ]
+        """Processes of the actors of that class, the oldest first. Without Ray one has all that are no gateways."""
+        found = sorted(self.processes(), key=lambda process: process.info["create_time"])
+        return [process.info["pid"] for process in found if _has_actor(process.info["cmdline"] or (), class_name)]
 
     def command_pids(self, part: str) -> list[int]:
         """Processes whose command line has that part."""
@@ -79,6 +81,17 @@ class Deployed:
         return found
 
 
+def _has_actor(command: Sequence[str], class_name: str) -> bool:
+    if command and command[0].startswith("ray::"):
+        return command[0].removeprefix("ray::").split(".")[0] == class_name
+    if LOCAL_PROCESS not in command:
+        return False
+    name = command[command.index(LOCAL_PROCESS) + 1]
+    if class_name == "GatewayActor":
+        return name.startswith("gateway-")
+    return name == BACKGROUND and class_name != "InstanceActor"
+
+
 @contextmanager
 def deployed(config: Mapping[str, Any], folder: Path, env: Mapping[str, str] | None = None) -> Iterator[Deployed]:
     """Free ports are chosen where the configuration says 0 or nothing. env: added to ours. Raises DeploymentError."""
@@ -93,6 +106,7 @@ def deployed(config: Mapping[str, Any], folder: Path, env: Mapping[str, str] | N
     path = folder / "dualmap.yaml"
     path.write_text(yaml.safe_dump({**config, "gateway": gateway, "log_dir": str(folder / "logs")}))
     mark = uuid.uuid4().hex
+    begun_at = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "dualmap", "up", str(path)],
         stdout=subprocess.PIPE,
@@ -103,7 +117,7 @@ def deployed(config: Mapping[str, Any], folder: Path, env: Mapping[str, str] | N
     )
     try:
         _await_started(process)
-        yield Deployed(process, mark, gateway["port"], gateway["admin_port"])
+        yield Deployed(process, mark, gateway["port"], gateway["admin_port"], time.monotonic() - begun_at)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)

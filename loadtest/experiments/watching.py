@@ -70,12 +70,13 @@ def cpu_s(processes: Sequence[psutil.Process]) -> float:
     return total
 
 
-def measure(servers: int, hanging: int, folder: Path, source: Path | None) -> Sequence[str]:
+def measure(servers: int, hanging: int, folder: Path, source: Path | None, runtime: str) -> Sequence[str]:
     """A row of the table. Raises DeploymentError, OSError."""
     with stub_fleet(servers, hanging) as fleet:
         begun_at = time.monotonic()
+        chosen = {"runtime": runtime} if source is None else {}  # other versions may know none
         env = {} if source is None else {"PYTHONPATH": str(source.absolute())}
-        with deployed({"instances": fleet.urls}, folder, env) as deployment:
+        with deployed({"instances": fleet.urls, **chosen}, folder, env) as deployment:
             await_answer(deployment)
             first_s = time.monotonic() - begun_at
             await_ready(deployment, servers - hanging)
@@ -92,13 +93,14 @@ def measure(servers: int, hanging: int, folder: Path, source: Path | None) -> Se
     return (
         f"{servers}" + (f", {hanging} hang" if hanging else ""),
         *(str(watching.processes), f"{watching.rss_mib:.0f} MiB", f"{watching.pss_mib:.0f} MiB", *shares[:3]),
-        *(str(whole.processes), f"{whole.pss_mib:.0f} MiB", shares[3], f"{age_s:.2f} s", f"{first_s:.1f} s"),
+        *(str(whole.processes), f"{whole.rss_mib:.0f} MiB", f"{whole.pss_mib:.0f} MiB", shares[3]),
+        *(f"{age_s:.2f} s", f"{deployment.started_s:.1f} s", f"{first_s:.1f} s"),
     )
 
 
 HEADER = (
     *("servers", "watching: processes", "RSS", "PSS", "CPU", "Fleet", "gateway"),
-    *("all: processes", "PSS", "CPU", "oldest load", "first answer"),
+    *("all: processes", "RSS", "PSS", "CPU", "oldest load", "started", "first answer"),
 )
 
 
@@ -155,6 +157,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listed = ",".join(map(str, SIZES))
     parser.add_argument("--servers", type=sizes, default=SIZES, metavar="N,N", help=f"how many, in turn ({listed})")
     parser.add_argument("--hanging", type=int, default=0, metavar="N", help="of them, that answer nothing (0)")
+    parser.add_argument("--runtime", choices=("local", "ray"), default="ray", help="of the deployment (ray)")
     parser.add_argument("--source", type=Path, metavar="DIR", help="src of another version to be measured")
     parser.add_argument("--out", type=Path, default=Path("runs/watching"), metavar="DIR", help="(runs/watching)")
 
@@ -165,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         for count in args.servers:
             print(f"{count} servers", flush=True)
-            rows.append(measure(count, args.hanging, args.out, args.source))
+            rows.append(measure(count, args.hanging, args.out, args.source, args.runtime))
     except (DeploymentError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,9 +13,13 @@ from dualmap.router.cli.deployment_flags import add_deployment_flags, overrides
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.config.reload import ConfigFile
+from dualmap.router.config.runtime import uses_ray
+from dualmap.router.deployment.actors import ClusterError, told
+from dualmap.router.deployment.cluster import Cluster
 from dualmap.router.deployment.preflight import cannot_start
 from dualmap.router.deployment.ray_access import ray_access
 from dualmap.router.journal.writer import path_for
+from dualmap.router.reach.reach import CallError
 from dualmap.scheduler.fleet.endpoint import host_port
 
 EXAMPLES = (
@@ -45,16 +50,11 @@ def deploy(path: Path | None, given: dict[str, Any]) -> int:
         return 2
     if is_refused(config):
         return 1
-    with ray_access(config.ray_address):
+    with ray_access(config.ray_address) if uses_ray(config) else nullcontext():
         return _deploy(config, path, given)
 
 
 def _deploy(config: DualMapConfig, path: Path | None, given: dict[str, Any]) -> int:
-    from ray.exceptions import RayError  # Ray takes seconds to import
-
-    from dualmap.router.deployment.actors import ClusterError, told
-    from dualmap.router.deployment.cluster import Cluster
-
     stop = stop_on_signal()
     cluster = Cluster(config, say=lambda line: print(line, flush=True))
     file = ConfigFile(path, given, config, say=lambda line: print(line, flush=True), tell=cluster.events.tell)
@@ -76,10 +76,7 @@ def _deploy(config: DualMapConfig, path: Path | None, given: dict[str, Any]) -> 
             print(f"journal      {path_for(config.gateway.journal, '*')}", flush=True)
         print("Ctrl-C stops everything", flush=True)
         cluster.look_after(stop, file)
-    except ClusterError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except RayError as error:
+    except (CallError, ClusterError) as error:
         print(f"error: {told(error)}", file=sys.stderr)
         return 1
     finally:

@@ -3,7 +3,7 @@ that works; rules.py says which of them contradict each other."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,9 @@ class DualMapConfig(PoolSettings):
     pools: dict[PoolName, PoolSettings] = Field(default={})  # of further models, each under a name of its own
     # Names that clients may use, and the name by which instances serve the model: {gpt-4o: qwen-7b}.
     model_aliases: dict[ModelName, ModelName] = Field(default={})
+    # What runs gateways and the actors behind them. auto: Ray where it starts servers or joins machines, else processes
+    # of this machine; ray: Ray in any case; local: never Ray, which is an error where it is needed.
+    runtime: Literal["auto", "ray", "local"] = "auto"
     ray_address: str | None = None  # of a running Ray cluster to join; None: one is started on this machine
     log_dir: Path = Path("runs/logs")  # log files of gateways, and of servers that are started here
     logs: LogSettings = LogSettings()

@@ -9,6 +9,7 @@ from dualmap.router.config.faults import Fault, Place, dotted
 from dualmap.router.config.gateway_settings import GatewaySettings
 from dualmap.router.config.instance_url import is_ip
 from dualmap.router.config.pool_settings import ExternalInstance, PoolSettings
+from dualmap.router.config.runtime import runtime_faults
 
 LAST_PORT = 65535
 EVERY_ADDRESS = ("0.0.0.0", "::", "")
@@ -30,6 +31,7 @@ def contradictions(config: DualMapConfig) -> Iterator[Fault]:
     for place, pool in pools.items():
         if pool.is_empty:
             yield Fault(place, f"has {NO_INSTANCES}")
+    yield from runtime_faults(config)
     yield from _same_ports(config.gateway)
     yield from _same_instances(instances)
     yield from _own_addresses(config.gateway, instances)

@@ -1,10 +1,9 @@
-"""Actors of a deployment, as `dualmap up` starts them and waits for them."""
+"""Actors of a deployment, as `dualmap up` waits for them, and what it says where they do not start."""
 
-from typing import Any
+import time
+from contextlib import suppress
 
-import ray
-
-from dualmap.router.deployment.own_instances import NO_CPU
+from dualmap.router.reach.reach import Call, CallError
 
 START_TIMEOUT_S = 120.0  # of an actor
 STOP_TIMEOUT_S = 15.0
@@ -15,25 +14,14 @@ class ClusterError(Exception):
 
 
 def told(error: Exception) -> str:
-    """What happened, in a line: Ray's messages can hold the traceback of another process."""
+    """What happened, in a line: messages can hold the traceback of another process."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1 if "Traceback" in str(error) or '  File "' in str(error) else 0].strip()
 
 
-def start_actor(cls: type, name: str, *args: Any, **needs: Any) -> Any:
-    """Restarted whenever it dies; a call that was under way is not repeated. Raises ClusterError."""
-    options = {"name": name, **NO_CPU, **needs}
-    try:
-        return ray.remote(cls).options(**options).remote(*args)
-    except ValueError as error:  # the name is taken
-        raise ClusterError(f"another deployment runs on this Ray cluster: {error}") from None
-
-
-def settle(calls: list[Any], timeout_s: float) -> None:
+def settle(calls: list[Call], timeout_s: float) -> None:
     """Wait for the calls; one that fails has nothing left to do."""
-    ray.wait(calls, num_returns=len(calls), timeout=timeout_s) if calls else None
-
-
-def is_done(call: Any) -> bool:
-    """Waits for nothing."""
-    return bool(ray.wait([call], timeout=0)[0])
+    until = time.monotonic() + timeout_s
+    for call in calls:
+        with suppress(CallError):
+            call.result(max(0.0, until - time.monotonic()))

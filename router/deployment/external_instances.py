@@ -13,7 +13,6 @@ from dualmap.router.config.instance_specs import PlacedSpec, external_spec
 from dualmap.router.config.pool_settings import ExternalInstance, KubernetesDiscovery
 from dualmap.router.deployment.name_watch import NameWatch, Resolve, resolve
 from dualmap.router.deployment.watched_instances import WatchedInstances
-from dualmap.router.fleet.client import ask_fleet
 from dualmap.scheduler.fleet.member import MemberState
 from dualmap.scheduler.fleet.messages import FleetState
 
@@ -39,15 +38,15 @@ class ExternalInstances:
         config: DualMapConfig,
         watched: WatchedInstances,
         say: Callable[[str], None],
-        fleet_state: Callable[[], FleetState] | None = None,
+        fleet_state: Callable[[], FleetState],
         resolve: Resolve = resolve,
     ) -> None:
-        """fleet_state: raises RayError; None asks Fleet. resolve: a name's addresses, raises OSError."""
+        """fleet_state: asks Fleet, raises CallError. resolve: a name's addresses, raises OSError."""
         self.config = config
         self.ids: dict[str, PlacedSpec] = {}
         self._watched = watched
         self._say = say
-        self._fleet_state = fleet_state or ask_fleet
+        self._fleet_state = fleet_state
         self._leaving: dict[str, float] = {}  # since when
         self._coming: dict[str, float] = {}  # since when, of those that are not ready yet
         self._ending: set[str] = set()  # of these ids, pods that were told to end
@@ -65,7 +64,7 @@ class ExternalInstances:
             watch.stop()
 
     def round(self) -> None:
-        """Add those that came, drain those that leave, let go of those that are gone. Raises RayError."""
+        """Add those that came, drain those that leave, let go of those that are gone. Raises CallError."""
         self._watch()
         self._watched.step()
         named, ending = self._named()
@@ -97,7 +96,7 @@ class ExternalInstances:
                 self._watched.remove(instance_id)
 
     def _waiting_pools(self) -> set[str]:
-        """Those to which instances came that are not ready yet, but may be soon. Raises RayError."""
+        """Those to which instances came that are not ready yet, but may be soon. Raises CallError."""
         begun = monotonic() - SUCCESSION_S
         self._coming = {i: since for i, since in self._coming.items() if i in self.ids and since > begun}
         if self._coming:

@@ -6,17 +6,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 from ray.util import placement_group, placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dualmap.instances.actor.instance_actor import InstanceActor
 from dualmap.router.config.instance_specs import PlacedSpec
-from dualmap.router.fleet.actor_by_name import FLEET, actor_by_name
+from dualmap.router.deployment.actors import STOP_TIMEOUT_S, settle
 from dualmap.router.fleet.client import FleetClient
+from dualmap.router.reach.names import FLEET
+from dualmap.router.reach.ray_reach import RayCall, RayHandle, RayReach, ray_errors
+from dualmap.router.reach.reach import CallError
 
-STOP_TIMEOUT_S = 15.0  # of an actor, and of the server it stops
 FORGET_TIMEOUT_S = 2.0
 NO_CPU = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 0}  # restarted; calls under way are not repeated
 
@@ -29,8 +30,8 @@ class _Instance:
     placed: PlacedSpec
     group: PlacementGroup | None
     begun_at: float = field(default_factory=time.monotonic)
-    actor: Any = None
-    stopped: Any = None
+    actor: RayHandle | None = None
+    stopped: RayCall | None = None
     stop_by: float = 0.0
 
 
@@ -44,11 +45,13 @@ class OwnInstances:
         self._instances: dict[str, _Instance] = {}
         self.failed: dict[str, str] = {}  # instances that found no place, and why
 
-    def actor(self, instance_id: str) -> Any:
-        """None before it has a place."""
-        return self._instances[instance_id].actor if instance_id in self._instances else None
+    def actor(self, instance_id: str) -> RayHandle:
+        """Of one that has a place."""
+        actor = self._instances[instance_id].actor
+        assert actor is not None
+        return actor
 
-    def actors(self) -> list[Any]:
+    def actors(self) -> list[RayHandle]:
         return [instance.actor for instance in self._instances.values() if instance.actor is not None]
 
     def add(self, placed: PlacedSpec) -> None:
@@ -61,21 +64,21 @@ class OwnInstances:
         return instance_id in self._instances
 
     def step(self, wanted: Collection[str]) -> bool:
-        """Start those that were added, stop those that are not wanted; waits for neither. Whether all is as wanted."""
-        for instance_id, instance in list(self._instances.items()):
-            if instance_id not in wanted:
-                self._stop(instance_id, instance)
-            elif instance.actor is None:
-                self._start(instance_id, instance)
+        """Start those that were added, stop those that are not wanted; waits for neither. Whether all is as wanted.
+        Raises CallError while Ray's head is away."""
+        with ray_errors():
+            for instance_id, instance in list(self._instances.items()):
+                if instance_id not in wanted:
+                    self._stop(instance_id, instance)
+                elif instance.actor is None:
+                    self._start(instance_id, instance)
         return all(i.actor is not None and i.stopped is None for i in self._instances.values())
 
     def stop(self) -> None:
         """All of them, at once."""
-        calls = [actor.stop.remote() for actor in self.actors()]
-        if calls:
-            ray.wait(calls, num_returns=len(calls), timeout=STOP_TIMEOUT_S)
+        settle([actor.call("stop") for actor in self.actors()], STOP_TIMEOUT_S)
         for actor in self.actors():
-            ray.kill(actor)
+            actor.kill()
         for instance in self._instances.values():
             if instance.group is not None:
                 remove_placement_group(instance.group)
@@ -93,8 +96,9 @@ class OwnInstances:
             strategy = PlacementGroupSchedulingStrategy(group)
             options |= {"scheduling_strategy": strategy, "num_gpus": placed.gpus, "num_cpus": placed.cpus}
         try:
-            instance.actor = (
-                ray.remote(InstanceActor).options(**options).remote(placed.spec, FleetClient().report, self._node_host)
+            report = FleetClient(RayReach()).report
+            instance.actor = RayHandle(
+                ray.remote(InstanceActor).options(**options).remote(placed.spec, report, self._node_host)
             )
         except ValueError as error:  # the name is taken: a predecessor has not gone yet
             if late:
@@ -110,15 +114,14 @@ class OwnInstances:
         """First its server, then its actor; Fleet forgets it when neither can report any more."""
         if instance.actor is not None:
             if instance.stopped is None:
-                instance.stopped = instance.actor.stop.remote()
+                instance.stopped = instance.actor.call("stop")
                 instance.stop_by = time.monotonic() + STOP_TIMEOUT_S
-            done, _ = ray.wait([instance.stopped], timeout=0)
-            if not done and time.monotonic() < instance.stop_by:
+            if not instance.stopped.done() and time.monotonic() < instance.stop_by:
                 return
-            ray.kill(instance.actor)
+            instance.actor.kill()
             try:
-                ray.get(actor_by_name(FLEET).forget.remote(instance_id), timeout=FORGET_TIMEOUT_S)
-            except RayError:
+                RayReach()(FLEET).call("forget", instance_id).result(FORGET_TIMEOUT_S)
+            except CallError:
                 return  # again at the next step
         if instance.group is not None:
             remove_placement_group(instance.group)

@@ -10,6 +10,7 @@ from tempfile import TemporaryFile, gettempdir
 import dualmap
 from dualmap.instances.server.vllm_command import NoVllmError, find_vllm
 from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.runtime import uses_ray
 from dualmap.router.tokens.load_tokenizer import TokenizerError, load_tokenizer
 from dualmap.scheduler.fleet.endpoint import host_port
 
@@ -34,7 +35,7 @@ def missing_here(config: DualMapConfig) -> Iterator[str]:
     for name, folder in folders.items():
         if folder is not None and (why := _not_writable(folder)):
             yield f"{name}: {why}"
-    if config.ray_address is None:
+    if config.ray_address is None and uses_ray(config):
         yield from _ray_folders()
 
 

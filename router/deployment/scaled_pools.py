@@ -3,15 +3,12 @@ stops them accordingly."""
 
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import Any
-
-import ray
-from ray.exceptions import RayError
 
 from dualmap.instances.server.vllm_command import NoVllmError
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.instance_specs import is_scaled, scaled_prefix, scaled_spec
-from dualmap.router.deployment.own_instances import OwnInstances
+from dualmap.router.deployment.instances import Instances
+from dualmap.router.reach.reach import Call, CallError, Owned
 from dualmap.scheduler.fleet.scaler import Wanted
 
 ANSWER_TIMEOUT_S = 2.0  # of an Autoscaler
@@ -19,22 +16,22 @@ ANSWER_TIMEOUT_S = 2.0  # of an Autoscaler
 
 class ScaledPools:
     """instances: all there are, those included that are not scaled.
-    cluster_gpus: of the whole Ray cluster. say: is told what starts."""
+    cluster_gpus: of all machines. say: is told what starts."""
 
     def __init__(
-        self, config: DualMapConfig, instances: OwnInstances, cluster_gpus: float, say: Callable[[str], None]
+        self, config: DualMapConfig, instances: Instances, cluster_gpus: float, say: Callable[[str], None]
     ) -> None:
         self.config = config
         self._instances = instances
         self._cluster_gpus = cluster_gpus
         self._say = say
         self._fixed: set[str] = set()  # instances that are not scaled
-        self._autoscalers: dict[str, Any] = {}  # by pool
+        self._autoscalers: dict[str, Owned] = {}  # by pool
         self._wanted: dict[str, Wanted] = {}  # the last answers
         self._told: dict[str, int] = {}  # how many instances the Autoscalers are to be told
-        self._telling: dict[str, Any] = {}  # the calls that tell it
+        self._telling: dict[str, Call] = {}  # the calls that tell it
 
-    def add(self, pool_name: str, ids: Collection[str], autoscaler: Any) -> None:
+    def add(self, pool_name: str, ids: Collection[str], autoscaler: Owned) -> None:
         """ids: of the instances that were started here at first."""
         pool = self.config.all_pools()[pool_name]
         prefix = scaled_prefix(pool_name, pool)
@@ -52,36 +49,36 @@ class ScaledPools:
                 self._telling.pop(pool_name, None)
         self.config = config
 
-    def actors(self) -> list[Any]:
+    def actors(self) -> list[Owned]:
         return list(self._autoscalers.values())
 
     def round(self) -> None:
         """Do what the Autoscalers say. While one is away, all it scales stays."""
         for pool_name, autoscaler in self._autoscalers.items():
-            with suppress(RayError):  # it is away: asked again in the next round
+            with suppress(CallError):  # it is away: asked again in the next round
                 self._ask(pool_name, autoscaler)
             if pool_name in self._told:
                 self._tell(pool_name, autoscaler)
-        with suppress(RayError):  # Ray's head is away
+        with suppress(CallError):  # Ray's head is away
             self._instances.step(self._fixed.union(*(wanted.ids for wanted in self._wanted.values())))
 
-    def _tell(self, pool_name: str, autoscaler: Any) -> None:
+    def _tell(self, pool_name: str, autoscaler: Owned) -> None:
         """Until it is heard; it is answered only once the Autoscaler has been asked again."""
         call = self._telling.get(pool_name)
         if call is None:
-            self._telling[pool_name] = autoscaler.scale.remote(self._told[pool_name])
-        elif ray.wait([call], timeout=0)[0]:
+            self._telling[pool_name] = autoscaler.call("scale", self._told[pool_name])
+        elif call.done():
             del self._telling[pool_name]
-            with suppress(RayError):
-                ray.get(call)
+            with suppress(CallError):
+                call.result()
                 del self._told[pool_name]
 
-    def _ask(self, pool_name: str, autoscaler: Any) -> None:
-        """Add what is missing. Raises RayError."""
+    def _ask(self, pool_name: str, autoscaler: Owned) -> None:
+        """Add what is missing. Raises CallError."""
         last = self._wanted[pool_name]
         failed = {i: why for i, why in self._instances.failed.items() if i in last.ids}
         bounds = self.config.all_pools()[pool_name].scaling
-        wanted: Wanted = ray.get(autoscaler.wanted.remote(last, failed, bounds), timeout=ANSWER_TIMEOUT_S)
+        wanted: Wanted = autoscaler.call("wanted", last, failed, bounds).result(ANSWER_TIMEOUT_S)
         self._wanted[pool_name] = wanted
         for instance_id in failed:
             del self._instances.failed[instance_id]

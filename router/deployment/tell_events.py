@@ -4,12 +4,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
 
-import ray
-
-from dualmap.router.fleet.actor_by_name import FLEET, actor_by_name
 from dualmap.router.fleet.client import TIMEOUT_S
+from dualmap.router.reach.reach import Call, Owned
 from dualmap.scheduler.fleet.event_board import MOST_EVENTS, EventNews
 from dualmap.scheduler.fleet.fleet_event import EventKind, FleetEvent
 from dualmap.scheduler.fleet.member import Member
@@ -20,7 +17,9 @@ OF_STARTING = (EventKind.GATEWAY_JOINED, EventKind.EPOCH_MOVED)
 
 
 class TellEvents:
-    """say: is told a line."""
+    """say: is told a line. fleet: to be asked; None before it has been started."""
+
+    fleet: Owned | None = None
 
     def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = monotonic) -> None:
         self._say = say
@@ -30,7 +29,7 @@ class TellEvents:
         self._number = 0  # up to which Fleet has told
         self._said: deque[FleetEvent] = deque(maxlen=2 * MOST_EVENTS)
         self._untold: deque[FleetEvent] = deque(maxlen=MOST_EVENTS)  # of our own, for Fleet to tell others
-        self._call: Any = None  # to Fleet, under way
+        self._call: Call | None = None  # to Fleet, under way
         self._telling = 0  # how many of those go with it
         self._next_look = 0.0
 
@@ -38,10 +37,14 @@ class TellEvents:
         """How each instance is has just been said."""
         self._since = time.time()
 
-    def begin(self) -> None:
-        """That gateways have started has just been said. Raises RayError where Fleet is away."""
-        _, news = ray.get(actor_by_name(FLEET).follow.remote(0), timeout=TIMEOUT_S)
+    def begin(self) -> tuple[Member, ...]:
+        """That gateways have started has just been said. The members there are. Raises CallError where Fleet is
+        away."""
+        assert self.fleet is not None
+        state: FleetState
+        state, news = self.fleet.call("follow", 0).result(TIMEOUT_S)
         self.begin_with(news)
+        return state.members
 
     def begin_with(self, news: EventNews | None) -> None:
         for event in () if news is None else news.events:
@@ -55,18 +58,19 @@ class TellEvents:
         self._say_once(event)
 
     def round(self) -> tuple[Member, ...]:
-        """Look at Fleet now and then; waits for nothing. The members that were seen now. Raises RayError where Fleet is
-        away."""
+        """Look at Fleet now and then; waits for nothing. The members that were seen now. Raises CallError where Fleet
+        is away."""
+        assert self.fleet is not None
         now = self._clock()
         if self._call is None:
             if now >= self._next_look:
                 self._next_look = now + LOOK_S
                 self._telling = len(self._untold)
-                self._call = actor_by_name(FLEET).follow.remote(self._number, tuple(self._untold))
-        elif ray.wait([self._call], timeout=0)[0]:
+                self._call = self.fleet.call("follow", self._number, tuple(self._untold))
+        elif self._call.done():
             call, self._call = self._call, None
             state: FleetState
-            state, news = ray.get(call)
+            state, news = call.result()
             for _ in range(self._telling):
                 self._untold.popleft()
             self.hear(news)

@@ -1,15 +1,15 @@
 """What the Watcher is to watch, in the process that owns it: told again whenever it does not know."""
 
 from collections.abc import Iterable
-from typing import Any
-
-import ray
 
 from dualmap.instances.spec import InstanceSpec
-from dualmap.instances.watcher.watcher import FirstLook, Watcher
-from dualmap.router.deployment.own_instances import NO_CPU
-from dualmap.router.fleet.actor_by_name import FLEET, WATCHER, actor_by_name
+from dualmap.instances.watcher.first_look import FirstLook
+from dualmap.router.deployment.actor_classes import WATCHER_CLASS
+from dualmap.router.deployment.actors import settle
+from dualmap.router.deployment.runtime import Runtime
 from dualmap.router.fleet.client import FleetClient
+from dualmap.router.reach.names import WATCHER
+from dualmap.router.reach.reach import Call, Owned
 from dualmap.scheduler.fleet.member import Member
 
 FORGET_TIMEOUT_S = 2.0
@@ -17,15 +17,18 @@ STOP_TIMEOUT_S = 5.0
 
 
 class WatchedInstances:
-    """The Watcher is made when there is something to watch."""
+    """The Watcher is made when there is something to watch. runtime: runs it. fleet: has been started by then."""
 
-    def __init__(self) -> None:
+    fleet: Owned | None = None
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._specs: dict[str, InstanceSpec] = {}
         self._number = 0  # of the list, which changes
         self._members: dict[str, Member] = {}  # as Fleet last told of them
         self._leaving: dict[str, int] = {}  # the number of the first list without it
-        self._watcher: Any = None
-        self._asked: Any = None  # the call that asks for the number known
+        self._watcher: Owned | None = None
+        self._asked: Call | None = None  # the call that asks for the number known
 
     def __contains__(self, instance_id: str) -> bool:
         """Also while it leaves."""
@@ -48,44 +51,46 @@ class WatchedInstances:
     def tell(self, instance_id: str, order: str) -> None:
         """order: drain or undrain. Not waited for."""
         if self._watcher is not None:
-            getattr(self._watcher, order).remote(instance_id)
+            self._watcher.call(order, instance_id)
 
     def step(self) -> None:
         """Have the Watcher know the list, and Fleet forget who has left; waits for no Watcher that is restarted. Raises
-        RayError."""
+        CallError."""
         if self._watcher is None:
             if not self._specs:
                 return
-            self._watcher = ray.remote(Watcher).options(name=WATCHER, **NO_CPU).remote(FleetClient())
+            self._watcher = self._runtime.start_actor(WATCHER_CLASS, WATCHER, FleetClient(self._runtime.reach))
         if self._asked is None:
-            self._asked = self._watcher.number.remote()
-        if not ray.wait([self._asked], timeout=0)[0]:
+            self._asked = self._watcher.call("number")
+        if not self._asked.done():
             return
         call, self._asked = self._asked, None
-        known = ray.get(call)
+        known = call.result()
         if known != self._number:
-            self._tell_list()
+            self._tell_list(self._watcher)
         for instance_id, number in list(self._leaving.items()):
             if known >= number:
-                ray.get(actor_by_name(FLEET).forget.remote(instance_id), timeout=FORGET_TIMEOUT_S)
+                assert self.fleet is not None
+                self.fleet.call("forget", instance_id).result(FORGET_TIMEOUT_S)
                 del self._leaving[instance_id]
 
     def first_looks(self, within_s: float, timeout_s: float) -> dict[str, FirstLook]:
         """Returns once the Watcher has looked at each, or that takes too long. timeout_s: for its start. Raises
-        RayError."""
+        CallError."""
         if not self._specs:
             return {}
         self.step()
-        ray.get(self._tell_list(), timeout=timeout_s)
-        looks: dict[str, FirstLook] = ray.get(self._watcher.first_looks.remote(within_s), timeout=timeout_s)
+        watcher = self._watcher
+        assert watcher is not None
+        self._tell_list(watcher).result(timeout_s)
+        looks: dict[str, FirstLook] = watcher.call("first_looks", within_s).result(timeout_s)
         return looks
 
-    def _tell_list(self) -> Any:
-        """The call."""
-        return self._watcher.watch.remote(self._number, tuple(self._specs.values()), tuple(self._members.values()))
+    def _tell_list(self, watcher: Owned) -> Call:
+        return watcher.call("watch", self._number, tuple(self._specs.values()), tuple(self._members.values()))
 
     def stop(self) -> None:
         if self._watcher is not None:
-            ray.wait([self._watcher.stop.remote()], timeout=STOP_TIMEOUT_S)
-            ray.kill(self._watcher)
+            settle([self._watcher.call("stop")], STOP_TIMEOUT_S)
+            self._watcher.kill()
             self._watcher = None

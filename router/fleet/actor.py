@@ -1,4 +1,4 @@
-"""Fleet's process: a Ray actor around FleetCore, which it tells the time."""
+"""Fleet: an actor around FleetCore, which it tells the time."""
 
 import time
 from collections.abc import Callable
@@ -74,6 +74,9 @@ class Fleet:
         """True, for who must know that it was heard."""
         self._core.adapters.end(pool, holder)
         return True
+
+    async def exchange_adapters(self, known: dict[str, WantedAdapters]) -> dict[str, WantedAdapters]:
+        return self._core.adapters.exchange(known)
 
     async def forget(self, instance_id: str) -> bool:
         """True, for who must know that it was heard."""

@@ -3,10 +3,8 @@
 import asyncio
 from typing import Any
 
-import ray
-from ray.exceptions import RayError
-
-from dualmap.router.fleet.actor_by_name import FLEET, actor_by_name
+from dualmap.router.reach.names import FLEET
+from dualmap.router.reach.reach import CallError, Reach
 from dualmap.scheduler.fleet.fleet_event import FleetEvent
 from dualmap.scheduler.fleet.member import Member
 from dualmap.scheduler.fleet.messages import (
@@ -25,6 +23,9 @@ TIMEOUT_S = 2.0  # a Fleet that stands still must not hold up its callers
 
 
 class FleetClient:
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+
     async def report(self, member: Member, signals: InstanceSignals | None, adapters: WantedAdapters) -> ReportAnswer:
         """While Fleet is away the report is lost: the next heartbeat says it again."""
         answer: ReportAnswer | None = await self._call("report", member, signals, adapters)
@@ -67,12 +68,6 @@ class FleetClient:
     async def _call(self, method: str, *arguments: Any) -> Any:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                return await getattr(actor_by_name(FLEET), method).remote(*arguments)
-        except (RayError, ValueError, TimeoutError):
+                return await self._reach(FLEET).call(method, *arguments)
+        except (CallError, TimeoutError):
             return None
-
-
-def ask_fleet() -> FleetState:
-    """Wait for Fleet's state, where there is no event loop. Raises RayError."""
-    state: FleetState = ray.get(actor_by_name(FLEET).state.remote(), timeout=TIMEOUT_S)
-    return state

@@ -1,4 +1,5 @@
-"""The gateway's process: a Ray actor that listens on its own sockets. Requests and tokens never pass through Ray."""
+"""The gateway's process: an actor that listens on its own sockets. No request and no token passes through what runs it,
+Ray or not."""
 
 import asyncio
 import logging
@@ -8,27 +9,25 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
-from enum import StrEnum, auto
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
-
-import ray
-from ray.exceptions import RayError
 
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.gateway_settings import GatewaySettings
 from dualmap.router.config.installed_policies import register_installed_policies
-from dualmap.router.fleet.actor_by_name import REBALANCER, actor_by_name, autoscaler_name
 from dualmap.router.fleet.client import FleetClient
 from dualmap.router.gateway.collect_less import collect_less
 from dualmap.router.gateway.gateway import Gateway
 from dualmap.router.gateway.hand_over import NO_SOCKETS, HandOver, take_over
 from dualmap.router.gateway.pool import Pool
+from dualmap.router.gateway.wish import Wish
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.journal.writer import open_journal, path_for
 from dualmap.router.observe.log_setup import LogFile
 from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.router.observe.reloads import Reloads
+from dualmap.router.reach.names import REBALANCER, autoscaler_name
+from dualmap.router.reach.reach import CallError, Reach
 from dualmap.router.requests.request_log import RequestLog
 from dualmap.router.requests.request_watcher import RequestWatcher
 from dualmap.router.scaling.endpoints import ScalingEndpoints
@@ -56,17 +55,10 @@ BIND_RETRY_S = 0.2
 BIND_TRIES = 25  # a killed predecessor's sockets may take a moment to close
 
 
-class Wish(StrEnum):
-    """Which gateways are to be replaced."""
-
-    THIS = auto()
-    ALL = auto()
-
-
 class GatewayActor:
-    """Starts listening when it is made, and so again when Ray restarts it. SIGTERM asks for it to be replaced."""
+    """Starts listening when it is made, and so again when it is restarted. SIGTERM asks for it to be replaced."""
 
-    _before: Any = None  # handler of SIGTERM that Ray has set
+    _before: Any = None  # handler of SIGTERM that the process had
     _terminated = False
 
     def __new__(cls, *_: object) -> Self:
@@ -76,16 +68,18 @@ class GatewayActor:
             actor._before = signal.signal(signal.SIGTERM, actor._on_sigterm)
         return actor
 
-    def __init__(self, gateway_id: str, config: DualMapConfig, listeners_path: str = "") -> None:
-        """listeners_path: where the gateway before this one gives what it listens with; empty: there is none."""
+    def __init__(self, gateway_id: str, config: DualMapConfig, reach: Reach, listeners_path: str = "") -> None:
+        """reach: finds Fleet and the others. listeners_path: where the gateway before this one gives what it listens
+        with; empty: there is none."""
         register_installed_policies()
         self._loop = asyncio.get_running_loop()
         self._wishes: asyncio.Queue[Wish] = asyncio.Queue()
         self._inherited = take_over(listeners_path) if listeners_path else NO_SOCKETS
         self._config = config
+        self._reach = reach
         log_path = config.log_dir.absolute() / f"{gateway_id}.log"
         self._log = LogFile(log_path, gateway_id, config.logs.format, config.logs.level)
-        self._fleet = FleetClient()
+        self._fleet = FleetClient(reach)
         settings = config.gateway
         block_tokens = next(iter(config.all_pools().values())).scheduler.block_tokens
         self._gateway = Gateway(
@@ -104,7 +98,7 @@ class GatewayActor:
             tls=settings.tls(),
             tokens=load_token_blocks(settings.tokenizer, block_tokens),
             scaling=ScalingEndpoints(
-                _call_autoscaler, tuple(config.all_pools()), self._pool_name_of, self._restart_gateways
+                self._call_autoscaler, tuple(config.all_pools()), self._pool_name_of, self._restart_gateways
             ),
         )
         self._gateway.adapters.wishes = self._fleet
@@ -122,6 +116,9 @@ class GatewayActor:
 
     def _pool_name_of(self, instance_id: str) -> str | None:
         return self._gateway.pool_name_of(instance_id)
+
+    async def _call_autoscaler(self, pool_name: str, method: str, *arguments: Any) -> Any:
+        return await self._reach(autoscaler_name(pool_name)).call(method, *arguments)
 
     async def ready(self) -> tuple[int, int, int]:
         """Port, admin port and process id, once it serves. Raises OSError if it cannot listen."""
@@ -151,7 +148,7 @@ class GatewayActor:
         return self._gateway.fleet.serving
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
-        """Once it asks to be replaced; once more it ends as any process of Ray does."""
+        """Once it asks to be replaced; once more it ends as the process would without a gateway."""
         loop: asyncio.AbstractEventLoop | None = getattr(self, "_loop", None)
         if loop is not None and not loop.is_closed() and not self._terminated:
             self._terminated = True
@@ -181,7 +178,7 @@ class GatewayActor:
 
     async def _start(self) -> None:
         settings = self._config.gateway
-        if self._inherited or was_restarted():
+        if self._inherited or self._reach.was_restarted():
             await self._inform()
         for tries_left in reversed(range(BIND_TRIES)):
             try:
@@ -285,15 +282,10 @@ class GatewayActor:
         config = self._gateway.pools[pool_name].scheduler.config
         try:
             async with asyncio.timeout(PLAN_TIMEOUT_S):
-                moves = await actor_by_name(REBALANCER).plan.remote(snapshot, config)
-        except (RayError, ValueError, TimeoutError):
+                moves = await self._reach(REBALANCER).call("plan", snapshot, config)
+        except (CallError, TimeoutError):
             return  # what waits stays where it is until the planner is back
         self._gateway.propose(pool_name, moves, snapshot.version)
-
-
-def was_restarted() -> bool:
-    """Whether Ray has started this actor in place of one that died."""
-    return ray.is_initialized() and bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
 
 def _watch_requests(gateway: Gateway, config: DualMapConfig) -> "RequestTraces | None":
@@ -314,7 +306,3 @@ def _pool(name: str, config: SchedulerConfig, settings: GatewaySettings, gateway
     about = f"{gateway_id}.{name}" if name else gateway_id
     path = settings.journal and path_for(settings.journal, about)
     return Pool(name, Scheduler(config), open_journal(path, config, settings.journal_max_bytes, about))
-
-
-async def _call_autoscaler(pool_name: str, method: str, *arguments: Any) -> Any:
-    return await getattr(actor_by_name(autoscaler_name(pool_name)), method).remote(*arguments)

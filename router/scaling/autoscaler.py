@@ -1,4 +1,4 @@
-"""Autoscaler: a Ray actor around a pool's Scaler. It says which instances there should be; `dualmap up`, which owns
+"""Autoscaler: an actor around a pool's Scaler. It says which instances there should be; `dualmap up`, which owns
 their actors, starts and stops them accordingly.
 
 It keeps nothing that Fleet and `dualmap up` do not bring back but a rolling restart, which ends with it.
@@ -10,11 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.exceptions import RayError
-
-from dualmap.router.fleet.actor_by_name import NAMESPACE, WATCHER
 from dualmap.router.fleet.client import FleetClient
+from dualmap.router.reach.names import WATCHER
+from dualmap.router.reach.reach import CallError, NoActorError, Reach
 from dualmap.router.scaling.plan_log import PlanLog
 from dualmap.router.scaling.rolling_restart import RollingRestart
 from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Scaler, Wanted
@@ -27,10 +25,11 @@ CALL_TIMEOUT_S = 5.0  # of a call to an instance's actor; it is made again
 
 
 class Autoscaler:
-    def __init__(self, scaled: Scaled, log_path: Path) -> None:
+    def __init__(self, scaled: Scaled, log_path: Path, reach: Reach) -> None:
+        self._reach = reach
         self._scaler = Scaler(scaled)
         self._log = PlanLog(log_path, scaled.pool_name)
-        self._fleet = FleetClient()
+        self._fleet = FleetClient(reach)
         self._rolling: RollingRestart | None = None
         self._looked = asyncio.Event()
         self._informed = asyncio.Event()
@@ -95,12 +94,11 @@ class Autoscaler:
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 try:
-                    actor = ray.get_actor(instance_id, namespace=NAMESPACE)
-                except ValueError:
-                    watcher = ray.get_actor(WATCHER, namespace=NAMESPACE)
-                    return bool(await getattr(watcher, method).remote(instance_id))
-                await getattr(actor, method).remote()
-        except (RayError, ValueError, TimeoutError):
+                    actor = self._reach(instance_id, anew=True)
+                except NoActorError:
+                    return bool(await self._reach(WATCHER, anew=True).call(method, instance_id))
+                await actor.call(method)
+        except (CallError, TimeoutError):
             return False
         return True
 

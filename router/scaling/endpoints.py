@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
-from ray.exceptions import RayError, RayTaskError
 
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.local_answers import json_response
 from dualmap.router.http.openai_errors import HttpError, bad_request, conflict, error_response, unavailable
+from dualmap.router.reach.reach import CallError
 from dualmap.scheduler.fleet.scaler import RefusedError
 
 METHODS = {
@@ -41,9 +41,9 @@ class _Restart(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ScalingEndpoints:
-    """call: pool, name and arguments of a method that the pool's Autoscaler carries out. Raises RayError, ValueError
-    where there is none. pool_names: the first one is meant where none is named. pool_name_of: an instance's.
-    restart_gateways: has them replaced, and says which there are; raises RefusedError."""
+    """call: pool, name and arguments of a method that the pool's Autoscaler carries out. Raises CallError.
+    pool_names: the first one is meant where none is named. pool_name_of: an instance's. restart_gateways: has them
+    replaced, and says which there are; raises RefusedError."""
 
     def __init__(
         self,
@@ -88,14 +88,18 @@ class ScalingEndpoints:
                 return await self._order(restart.pool, "restart")
         except msgspec.MsgspecError as error:
             return bad_request(f"The body is not as expected: {error}.")
-        except RayTaskError as error:  # before RefusedError, which the one of a refusal is as well
-            if isinstance(error.cause, RefusedError):
-                return conflict(str(error.cause))
-            return unavailable("The Autoscaler failed; try again.")
         except RefusedError as error:
             return conflict(str(error))
-        except (RayError, ValueError, TimeoutError):
+        except TimeoutError:
             return unavailable("The Autoscaler does not answer; try again.")
+        except CallError as error:
+            match error.cause:
+                case RefusedError():
+                    return conflict(str(error.cause))
+                case None:
+                    return unavailable("The Autoscaler does not answer; try again.")
+                case _:
+                    return unavailable("The Autoscaler failed; try again.")
 
     async def _order(self, pool_name: str | None, method: str, *arguments: Any) -> dict[str, Any] | HttpError:
         if pool_name is None:

@@ -1,6 +1,7 @@
 """LoRA adapters that were loaded while servers run: what each instance of a pool shall have, also one that joins later,
 and who may change that at the moment."""
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY
 
 from dualmap.scheduler.record import record
@@ -68,6 +69,16 @@ class AdapterBoard:
         """None where the version known is that of the pool."""
         wanted = self._wanted.get(pool)
         return None if wanted is None or wanted.version == known_version else wanted
+
+    def exchange(self, known: Mapping[str, WantedAdapters]) -> dict[str, WantedAdapters]:
+        """known: by pool, to one who remembers it for a board that comes after this one. What is wanted instead."""
+        for pool, wanted in known.items():
+            self.adopt(pool, wanted)
+        return {
+            pool: wanted
+            for pool, wanted in self._wanted.items()
+            if wanted.version != known.get(pool, NOTHING_WANTED).version
+        }
 
     def asks(self, known_version: int) -> bool:
         """Whether the version known is of another Fleet, so that an instance has to say what it knows."""

@@ -17,6 +17,14 @@ def pools(**each: dict) -> dict:
     ("values", "said"),
     [
         (ONE | {"gateway": {"port": 8081}}, "gateway.admin_port: gateway.port and gateway.admin_port must differ"),
+        (ONE | {"runtime": "local"}, "runtime: the first pool starts servers, which needs Ray: leave it out"),
+        (pools(b={"vllm": {"model": "m"}}) | {"runtime": "local"}, "runtime: pool b starts servers, which needs Ray"),
+        ({"instances": [A], "runtime": "local", "ray_address": "auto"}, "runtime: ray_address names a Ray cluster"),
+        (
+            {"instances": [A], "runtime": "local", "gateway": {"on_every_node": True}},
+            "runtime: gateway.on_every_node asks for gateways on several nodes",
+        ),
+        (ONE | {"runtime": "none"}, "runtime"),
         (ONE | {"model_aliases": {"a": "b", "b": "c"}}, "model_aliases.a: stands for another alias"),
         (ONE | {"model_aliases": {"a": "a"}}, "model_aliases.a: stands for another alias"),
         (ONE | {"model_aliases": {"a": ""}}, "model_aliases.a"),

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
-from ray.exceptions import GetTimeoutError, RayError
 
 from dualmap.router.config.load import load_config
 from dualmap.router.deployment import external_instances, name_watch
 from dualmap.router.deployment.external_instances import ExternalInstances
+from dualmap.router.reach.reach import CallError
 from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.endpoint import NOWHERE
 from dualmap.scheduler.fleet.member import Member, MemberState
@@ -60,7 +60,7 @@ class Watched:
 
     def state(self) -> FleetState:
         if self.fleet_is_away:
-            raise GetTimeoutError
+            raise CallError("no answer")
         members = tuple(
             Member(i, 1, NOWHERE, state=state, capacity=InstanceCapacity()) for i, state in self.members.items()
         )
@@ -154,7 +154,7 @@ def test_one_that_was_told_to_drain_while_fleet_is_away_is_told_when_it_may_stay
     rounds.configure(instances=named(A, B))
     rounds.configure(instances=named(A))
     rounds.watched.fleet_is_away = True
-    with pytest.raises(RayError):
+    with pytest.raises(CallError):
         rounds.round()
     rounds.configure(instances=named(A, B))
     rounds.round()

@@ -11,10 +11,8 @@ import urllib.request
 import pytest
 
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import Deployment, deployed
+from tests.deployment import RUNTIMES, Deployment, deployed
 from tests.kept_server import KeptServer
-
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 KEY = "dm-key-of-a"
 SESSIONS = 12
@@ -28,11 +26,11 @@ def servers():
         server.close()
 
 
-@pytest.fixture
-def deployment(tmp_path, servers):
+@pytest.fixture(params=RUNTIMES)
+def deployment(request, tmp_path, servers):
     sha256 = hashlib.sha256(KEY.encode()).hexdigest()
     (tmp_path / "keys.yaml").write_text(f"keys: [{{sha256: {sha256}, tenant: a}}]")
-    config = {"instances": [{"url": server.url} for server in servers]}
+    config = {"instances": [{"url": server.url} for server in servers], "runtime": request.param}
     config["gateway"] = {"count": 2, "api_keys_file": str(tmp_path / "keys.yaml")}
     with deployed(directory=tmp_path, config=json.dumps(config)) as deployment:
         yield deployment
@@ -74,7 +72,7 @@ def test_a_turn_finds_its_server_at_every_gateway_and_after_each_of_them_was_res
     kill_both(deployment, 2 * SESSIONS)
     last = [turn(deployment, before) for before in last]
     await_that(lambda: pids(deployment, 3 * SESSIONS), "both gateways know of all responses")
-    (fleet,) = deployment.family.living("ray::Fleet")
+    (fleet,) = deployment.actor_pids("Fleet")
     epoch = deployment.status()["epoch"]
     os.kill(fleet, signal.SIGKILL)
     await_that(lambda: deployment.status()["epoch"] > epoch and pids(deployment), "a Fleet that knows as much")

@@ -10,10 +10,8 @@ import urllib.request
 import pytest
 
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import Deployment, deployed
+from tests.deployment import RUNTIMES, Deployment, deployed
 from tests.kept_server import KeptServer
-
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SQL = {"lora_name": "sql", "lora_path": "/adapters/sql"}
 LOADED = {"sql": "/adapters/sql"}
@@ -41,9 +39,9 @@ def servers():
         server.close()
 
 
-@pytest.fixture
-def deployment(tmp_path, servers):
-    config = {"instances": [{"url": server.url} for server in servers.all]}
+@pytest.fixture(params=RUNTIMES)
+def deployment(request, tmp_path, servers):
+    config = {"instances": [{"url": server.url} for server in servers.all], "runtime": request.param}
     with deployed(directory=tmp_path, config=json.dumps(config)) as deployment:
         await_that(lambda: deployment.ready_count() == 2, "both servers are used")
         yield deployment
@@ -89,7 +87,7 @@ def test_an_adapter_is_on_every_server_and_on_those_that_come_later(deployment, 
 
     gateway = deployment.status()["pid"]
     epoch = deployment.status()["epoch"]
-    (fleet,) = deployment.family.living("ray::Fleet")
+    (fleet,) = deployment.actor_pids("Fleet")
     os.kill(fleet, signal.SIGKILL)
     await_that(lambda: deployment.status()["epoch"] > epoch, "another Fleet")
     os.kill(gateway, signal.SIGKILL)

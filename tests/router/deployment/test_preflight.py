@@ -8,7 +8,7 @@ import pytest
 
 from dualmap.router.cli.main import main
 from dualmap.router.config.load import load_config
-from dualmap.router.deployment import cluster, preflight
+from dualmap.router.deployment import preflight, ray_runtime
 from dualmap.router.deployment.actors import ClusterError, told
 from dualmap.router.deployment.cluster import Cluster
 from dualmap.router.deployment.preflight import cannot_start, missing_here
@@ -72,6 +72,13 @@ def test_what_is_not_needed_is_not_missed_and_nothing_is_made(file, monkeypatch,
     assert list(file.parent.iterdir()) == [file]
 
 
+def test_without_ray_nothing_of_ray_is_missed(file, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", str(file))
+    running = {"instances": ["http://127.0.0.1:1"]}
+    assert list(missing_here(load_config(None, running))) == []
+    assert len(list(missing_here(load_config(None, running | {"runtime": "ray"})))) == 1
+
+
 @pytest.mark.parametrize(
     ("values", "extra"),
     [
@@ -133,7 +140,7 @@ def test_rays_time_out_is_one_line(monkeypatch):
     def time_out(**options):
         raise Exception("The current node timed out during startup. This could happen ...\nMore of it.")
 
-    monkeypatch.setattr(cluster.ray, "init", time_out)
+    monkeypatch.setattr(ray_runtime.ray, "init", time_out)
     with pytest.raises(ClusterError, match=r"^cannot start or reach Ray: The current node timed out .*\.\.\.$"):
         Cluster(load_config(None, ONE), say=print).start_instances()
 

@@ -1,5 +1,6 @@
 """Two gateways on one port, as users start them: what they agree on, and what is lost when a part dies."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,17 +11,29 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import Deployment, ask, deployed, held, under_load
+from tests.deployment import RUNTIMES, Deployment, ask, deployed, held, under_load
+from tests.instances.conftest import SimProcess
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-CONFIG = "simulate: {count: 3}\ngateway: {count: 2}\nscheduler: {block_tokens: 64}\n"
+CONFIG = "gateway: {count: 2}\nscheduler: {block_tokens: 64}\n"
 AWAY_S = 8.0  # longer than any time-out with which gateways or instances wait for Fleet
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory):
-    with deployed(directory=tmp_path_factory.mktemp("gateways"), config=CONFIG) as deployment:
+def urls():
+    """Of servers that are there already."""
+    servers = [SimProcess() for _ in range(3)]
+    yield [f"http://127.0.0.1:{server.port}" for server in servers]
+    for server in servers:
+        server.clean_up()
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def deployment(request, tmp_path_factory):
+    if request.param == "ray":
+        config = f"{CONFIG}simulate: {{count: 3}}\n"
+    else:
+        config = f"{CONFIG}instances: {json.dumps(request.getfixturevalue('urls'))}\n"
+    with deployed(directory=tmp_path_factory.mktemp("gateways"), config=config) as deployment:
         yield deployment
 
 
@@ -116,7 +129,7 @@ def is_listening(pid: int) -> bool:
 
 def test_gateways_serve_on_while_fleet_is_away_and_agree_again_when_it_is_back(deployment):
     await_that(lambda: both_serve(deployment), "both gateways know all instances")
-    (fleet,) = deployment.family.living("ray::Fleet")
+    (fleet,) = deployment.actor_pids("Fleet")
 
     def strike() -> None:
         os.kill(fleet, signal.SIGSTOP)
@@ -134,7 +147,7 @@ def test_gateways_serve_on_while_fleet_is_away_and_agree_again_when_it_is_back(d
 def test_a_killed_fleet_is_followed_by_one_that_knows_as_much(deployment):
     await_that(lambda: both_serve(deployment), "both gateways know all instances")
     epoch = statuses(deployment)[0]["epoch"]
-    (fleet,) = deployment.family.living("ray::Fleet")
+    (fleet,) = deployment.actor_pids("Fleet")
 
     def strike() -> None:
         os.kill(fleet, signal.SIGKILL)
@@ -163,5 +176,5 @@ def test_gateways_are_replaced_while_none_of_their_answers_is_lost(deployment):
 
     with held(deployment, 4):
         assert under_load(deployment, strike) == []
-    await_that(lambda: len(deployment.family.living("ray::GatewayActor")) == 2, "those that were replaced are gone")
+    await_that(lambda: len(deployment.actor_pids("GatewayActor")) == 2, "those that were replaced are gone")
     assert ask(deployment, "Who answers?", max_tokens=4) in ("gateway-0.2", "gateway-1.1")

@@ -1,4 +1,4 @@
-"""The states of servers as people are told them: `dualmap up` with real Ray; servers that refuse, load, answer
+"""The states of servers as people are told them by `dualmap up`: servers that refuse, load, answer
 nonsense, want a key, are killed and come back."""
 
 import asyncio
@@ -19,8 +19,6 @@ import pytest
 from tests.conftest import WAIT_S, await_that
 from tests.deployment import Deployment, ask, deployed, free_port, held
 from tests.router.ui_browser import open_page
-
-pytestmark = pytest.mark.ray
 
 KILLED = ("instance_lost", "instance_restarted", "instance_back")
 
@@ -138,6 +136,7 @@ def test_a_watched_server_is_told_through_all_its_states(tmp_path):
         assert len(logged(tmp_path, no_vllm)) <= 2, "it is told, not flapped over"
 
 
+@pytest.mark.ray
 def test_a_killed_server_of_ours_is_starting_until_it_is_back_and_none_is_started_beside_it(tmp_path):
     with deployed(directory=tmp_path, config=ELASTIC) as deployment:
         await_that(lambda: deployment.ready_count() == 1, "it is ready")
@@ -154,6 +153,7 @@ def test_a_killed_server_of_ours_is_starting_until_it_is_back_and_none_is_starte
         assert not any("sim-1" in line for line in deployment.output)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.browser
 def test_a_kill_is_told_in_the_log_on_the_terminal_in_status_and_on_the_page(tmp_path):

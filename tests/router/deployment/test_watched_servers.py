@@ -1,5 +1,6 @@
 """Servers that run on their own behind a whole deployment: the banner, a killed Watcher, names and balancers."""
 
+import json
 import os
 import signal
 import socket
@@ -10,10 +11,10 @@ import pytest
 from dualmap.router.cli.main import main
 from tests.balancer import Balancer
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import ask, deployed
+from tests.deployment import RUNTIMES, ask, deployed
 from tests.instances.conftest import SimProcess
 
-pytestmark = pytest.mark.ray
+TOKENS = {"local": 500, "ray": 2000}  # of an answer that runs on until another Watcher watches
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +33,18 @@ def nobody():
         yield taken.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def deployment(sims, nobody, tmp_path_factory):
+@pytest.fixture(scope="module", params=RUNTIMES)
+def deployment(request, sims, nobody, tmp_path_factory):
     urls = [f"http://127.0.0.1:{port}" for port in (sims[0].port, sims[1].port, nobody)]
-    flags = [part for url in urls for part in ("--instance", url)]
-    with deployed(*flags, directory=tmp_path_factory.mktemp("watched")) as deployment:
+    config = json.dumps({"instances": urls, "runtime": request.param})
+    with deployed(directory=tmp_path_factory.mktemp("watched"), config=config) as deployment:
         yield deployment
 
 
 def test_the_banner_says_who_is_ready_and_why_another_is_not(deployment, nobody):
     line = next(line for line in deployment.output if "instances ready" in line)
     assert line == f"2 of 3 instances ready: http://127.0.0.1:{nobody}: connection refused\n"
-    assert len(deployment.family.living("ray::Watcher")) == 1
+    assert len(deployment.actor_pids("Watcher")) == 1
     assert not deployment.family.living("ray::InstanceActor")
 
 
@@ -54,12 +55,12 @@ def test_the_banner_says_who_is_ready_and_why_another_is_not(deployment, nobody)
         pytest.param(("Watcher", "Fleet"), id="both"),
     ],
 )
-def test_a_killed_watcher_cuts_off_no_answer_and_is_back(deployment, sims, killed: tuple[str, ...]):
+def test_a_killed_watcher_cuts_off_no_answer_and_is_back(request, deployment, sims, killed: tuple[str, ...]):
     before = {i: member["incarnation"] for i, member in deployment.members().items() if member["state"] == "ready"}
     assert len(before) == 2
-    pids = {pid for name in killed for pid in deployment.family.living(f"ray::{name}")}
-    assert len(pids) == len(killed)
-    options = {"max_tokens": 2000, "stream": True, "extra_body": {"ignore_eos": True}}
+    pids = {pid for name in killed for pid in deployment.actor_pids(name)}
+    tokens = TOKENS[request.node.callspec.params["deployment"]]
+    options = {"max_tokens": tokens, "stream": True, "extra_body": {"ignore_eos": True}}
     with deployment.client() as client:
         messages = [{"role": "user", "content": "A long book."}]
         stream = iter(client.chat.completions.create(model="sim", messages=messages, **options))
@@ -69,7 +70,7 @@ def test_a_killed_watcher_cuts_off_no_answer_and_is_back(deployment, sims, kille
         ends: list[str | None] = []
 
         def back() -> bool:
-            living = deployment.family.living("ray::Watcher")
+            living = deployment.actor_pids("Watcher")
             return bool(living) and pids.isdisjoint(living) and deployment.ready_count() == 2
 
         reader = threading.Thread(target=lambda: ends.extend(c.choices[0].finish_reason for c in stream if c.choices))

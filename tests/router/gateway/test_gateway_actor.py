@@ -10,7 +10,9 @@ import pytest
 
 from dualmap.router.config.load import load_config
 from dualmap.router.gateway import gateway_actor
-from dualmap.router.gateway.gateway_actor import GatewayActor, Wish
+from dualmap.router.gateway.gateway_actor import GatewayActor
+from dualmap.router.gateway.wish import Wish
+from dualmap.router.local.local_reach import LocalReach
 from dualmap.scheduler.events import GatewayLoads, InstanceLoad
 from dualmap.scheduler.fleet.messages import FleetNews, GatewayReport
 from tests.conftest import WAIT_S
@@ -18,7 +20,7 @@ from tests.deployment import free_port
 
 
 class Fleet:
-    def __init__(self) -> None:
+    def __init__(self, reach) -> None:
         self.calls: asyncio.Queue[GatewayReport] = asyncio.Queue()
 
     async def sync(self, report: GatewayReport) -> FleetNews:
@@ -37,7 +39,7 @@ def started(tmp_path, monkeypatch):
     @asynccontextmanager
     async def start():
         before = signal.getsignal(signal.SIGTERM)
-        actor = GatewayActor("g", config)
+        actor = GatewayActor("g", config, LocalReach(str(tmp_path)))
         try:
             async with asyncio.timeout(WAIT_S):
                 yield actor

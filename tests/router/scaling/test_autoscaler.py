@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from dualmap.router.local.local_reach import LocalReach
 from dualmap.router.scaling import autoscaler as module
 from dualmap.router.scaling.autoscaler import Autoscaler
 from dualmap.scheduler.events import InstanceLoad
@@ -72,7 +73,7 @@ def watch(monkeypatch, tmp_path):
 
     @asynccontextmanager
     async def start(fleet: FakeFleet, told: int | None = 2, ids=("sim-0", "sim-1"), prefix="sim-", **scaling):
-        monkeypatch.setattr(module, "FleetClient", lambda: fleet)
+        monkeypatch.setattr(module, "FleetClient", lambda reach: fleet)
 
         async def call(self, instance_id: str, method: str) -> bool:
             fleet.calls.append((instance_id, method))
@@ -80,7 +81,7 @@ def watch(monkeypatch, tmp_path):
 
         monkeypatch.setattr(Autoscaler, "call", call)
         scaled = Scaled("", prefix, ScalingConfig(**scaling), automatic=told is None)
-        autoscaler = Autoscaler(scaled, tmp_path / "autoscaler.log")
+        autoscaler = Autoscaler(scaled, tmp_path / "autoscaler.log", LocalReach(str(tmp_path)))
         try:
             yield Watched(autoscaler, fleet, Wanted(tuple(ids), told))
         finally:

@@ -5,10 +5,10 @@ import time
 from contextlib import asynccontextmanager
 
 import pytest
-from ray.exceptions import ActorUnavailableError, RayTaskError
 
 from dualmap.router.gateway.admin import AdminService
 from dualmap.router.http.limits import HttpLimits
+from dualmap.router.reach.reach import CallError, NoActorError
 from dualmap.router.scaling.endpoints import ScalingEndpoints
 from dualmap.scheduler.fleet.scaler import RefusedError
 from tests.router.conftest import Client, post
@@ -107,14 +107,10 @@ async def test_a_bad_body_is_refused_with_what_is_wrong(path, body, said):
 @pytest.mark.parametrize(
     ("outcome", "status", "said"),
     [
-        (
-            RayTaskError("scale", "traceback", RefusedError("there is no such instance")),
-            409,
-            "there is no such instance",
-        ),
-        (RayTaskError("scale", "traceback", KeyError("x")), 503, "The Autoscaler failed; try again."),
-        (ActorUnavailableError("gone", None), 503, "The Autoscaler does not answer; try again."),
-        (ValueError("no such actor"), 503, "The Autoscaler does not answer; try again."),
+        (CallError("scale", RefusedError("there is no such instance")), 409, "there is no such instance"),
+        (CallError("scale", KeyError("x")), 503, "The Autoscaler failed; try again."),
+        (CallError("gone"), 503, "The Autoscaler does not answer; try again."),
+        (NoActorError("no such actor"), 503, "The Autoscaler does not answer; try again."),
     ],
 )
 async def test_a_refusal_and_an_autoscaler_that_is_away_are_told_apart(outcome, status, said):

@@ -70,3 +70,20 @@ def test_what_a_fleet_before_this_one_told_is_asked_for_and_taken_over_once():
     assert not board.asks(wanted.version)
     board.adopt("", wanted)
     assert board.news("", wanted.version) is None
+
+
+def test_who_remembers_what_is_wanted_brings_it_to_the_next_board():
+    before = AdapterBoard(10)
+    assert before.exchange({}) == {}
+    before.want("", "a", b"{}")
+    before.want("other", "b", b"{}")
+    remembered = before.exchange({})
+    assert before.exchange(remembered) == {}
+    board = AdapterBoard(1000)
+    board.want("", "c", b"{}")
+    now = board.exchange(remembered)
+    assert {pool: dict(wanted.loads) for pool, wanted in now.items()} == {
+        "": {"a": b"{}", "c": b"{}"},
+        "other": {"b": b"{}"},
+    }
+    assert board.exchange(now) == {}

@@ -1,0 +1,83 @@
+"""Ray as the runtime of a deployment: it is joined, or started on this machine."""
+
+import logging
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from dualmap.router.deployment.actors import ClusterError, told
+from dualmap.router.deployment.own_instances import NO_CPU, OwnInstances, cluster_resources
+from dualmap.router.deployment.ray_access import why_not_joined
+from dualmap.router.reach.names import NAMESPACE, class_of
+from dualmap.router.reach.ray_reach import RayHandle, RayReach
+from dualmap.router.reach.reach import Reach
+
+PLACEMENT_TIMEOUT_S = 600.0  # of a placement group: a node may have to be added first
+LOCAL_PLACEMENT_TIMEOUT_S = 20.0  # nothing will be added to this machine, but a busy one takes its time
+LOCAL_HOST = "127.0.0.1"  # of what runs beside us; elsewhere a node is reached at its own address
+OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing large passes through Ray
+
+
+class RayRuntime:
+    """address: of a cluster to join; None: one is started here. say: is told each step, for a person to read."""
+
+    def __init__(self, address: str | None, say: Callable[[str], None]) -> None:
+        self.reach: Reach = RayReach()
+        self._address = address
+        self._say = say
+
+    @property
+    def runs(self) -> bool:
+        return ray.is_initialized()
+
+    def start(self) -> None:
+        self._say("starting Ray")
+        local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            ray.init(
+                address=self._address or "local",
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({} if self._address else local),
+            )
+        except Exception as error:  # a bare one where a busy machine takes longer than Ray waits
+            why = "" if self._address is None else f"; {why_not_joined(self._address)}"
+            raise ClusterError(f"cannot start or reach Ray: {told(error)}{why}") from None
+        finally:
+            for number, handler in handlers.items():  # Ray puts its own in their place
+                signal.signal(number, handler)
+
+    def start_actor(self, cls: str, name: str, *arguments: Any, node_id: str = "") -> RayHandle:
+        options: dict[str, Any] = {"name": name, **NO_CPU}
+        if node_id:
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        try:
+            return RayHandle(ray.remote(class_of(cls)).options(**options).remote(*arguments))
+        except ValueError as error:  # the name is taken
+            raise ClusterError(f"another deployment runs on this Ray cluster: {error}") from None
+
+    def prepare(self, cls: str, name: str) -> None:
+        """Ray has processes in store."""
+
+    def nodes(self, every: bool) -> list[str]:
+        own: str = ray.get_runtime_context().get_node_id()
+        if not every:
+            return [own]
+        alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        return [own, *(node_id for node_id in alive if node_id != own)]
+
+    def instances(self) -> OwnInstances:
+        if self._address is None:
+            return OwnInstances(LOCAL_HOST, LOCAL_PLACEMENT_TIMEOUT_S)
+        return OwnInstances(None, PLACEMENT_TIMEOUT_S)
+
+    def gpus(self) -> float:
+        return cluster_resources().get("GPU", 0.0)
+
+    def stop(self) -> None:
+        ray.shutdown()

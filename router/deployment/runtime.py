@@ -1,0 +1,51 @@
+"""What runs the actors of a deployment: Ray, where servers are to be started or several machines share the work, else
+processes of this machine (docs/decisions/0028-ray-where-it-has-something-to-place.md)."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from dualmap.router.config.config import DualMapConfig
+from dualmap.router.config.runtime import uses_ray
+from dualmap.router.deployment.instances import Instances
+from dualmap.router.reach.reach import Owned, Reach
+
+
+class Runtime(Protocol):
+    """reach: for actors, to find others."""
+
+    reach: Reach
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was started, and not stopped since."""
+
+    def start(self) -> None:
+        """Raises ClusterError."""
+
+    def start_actor(self, cls: str, name: str, *arguments: Any, node_id: str = "") -> Owned:
+        """Restarted whenever it dies; a call that was under way is not repeated. cls: module:class. node_id: where;
+        empty: anywhere. Raises ClusterError."""
+
+    def prepare(self, cls: str, name: str) -> None:
+        """An actor is started before long: have what takes time done by then."""
+
+    def nodes(self, every: bool) -> list[str]:
+        """Ids of the nodes for gateways, this one first."""
+
+    def instances(self) -> Instances: ...
+
+    def gpus(self) -> float:
+        """Of all machines, taken or not."""
+
+    def stop(self) -> None:
+        """Leaves no process behind."""
+
+
+def runtime_of(config: DualMapConfig, say: Callable[[str], None]) -> Runtime:
+    if uses_ray(config):
+        from dualmap.router.deployment.ray_runtime import RayRuntime  # Ray takes seconds to import
+
+        return RayRuntime(config.ray_address, say)
+    from dualmap.router.deployment.local_runtime import LocalRuntime
+
+    return LocalRuntime(config.log_dir.absolute(), say)
