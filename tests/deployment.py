@@ -28,6 +28,8 @@ STARTED = "Ctrl-C stops everything"
 LOCAL = "dualmap.router.local.process"  # what a process without Ray runs
 RAY = (pytest.mark.ray, pytest.mark.slow)
 RUNTIMES = (pytest.param("local", id="local"), pytest.param("ray", id="ray", marks=RAY))
+# Where what a test shows hardly depends on what runs the actors.
+LOCAL_BEFORE_RAY = (RUNTIMES[0], pytest.param("ray", id="ray", marks=(*RAY, pytest.mark.release)))
 
 
 def free_port(count: int = 1) -> int:

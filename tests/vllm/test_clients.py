@@ -228,6 +228,7 @@ def test_vllms_own_benchmark_with_a_timed_trace(deployment, tmp_path):
     assert (result["completed"], result["failed"]) == (24, 0)
 
 
+@pytest.mark.release
 def test_a_killed_replica_is_started_again_and_leaves_no_engine_behind(client, deployment):
     members = deployment.members()
     before = members["vllm-0"]

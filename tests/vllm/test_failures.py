@@ -147,6 +147,7 @@ def test_both_answer(fleet):
     assert {answer.instance for answer in answers} == set(fleet.servers)
 
 
+@pytest.mark.release
 def test_a_server_told_to_end_loses_no_answer_and_comes_back_as_another_incarnation(fleet):
     """SIGTERM: it ends its streams with finish_reason "abort" as if they were complete, or is gone before it can. They
     go on elsewhere, and what it had cached is not counted on when it is back at the same address."""

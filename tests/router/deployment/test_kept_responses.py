@@ -11,7 +11,7 @@ import urllib.request
 import pytest
 
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import RUNTIMES, Deployment, deployed
+from tests.deployment import LOCAL_BEFORE_RAY, Deployment, deployed
 from tests.kept_server import KeptServer
 
 KEY = "dm-key-of-a"
@@ -26,7 +26,7 @@ def servers():
         server.close()
 
 
-@pytest.fixture(params=RUNTIMES)
+@pytest.fixture(params=LOCAL_BEFORE_RAY)
 def deployment(request, tmp_path, servers):
     sha256 = hashlib.sha256(KEY.encode()).hexdigest()
     (tmp_path / "keys.yaml").write_text(f"keys: [{{sha256: {sha256}, tenant: a}}]")

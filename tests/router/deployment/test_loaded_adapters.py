@@ -10,7 +10,7 @@ import urllib.request
 import pytest
 
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import RUNTIMES, Deployment, deployed
+from tests.deployment import LOCAL_BEFORE_RAY, Deployment, deployed
 from tests.kept_server import KeptServer
 
 SQL = {"lora_name": "sql", "lora_path": "/adapters/sql"}
@@ -39,7 +39,7 @@ def servers():
         server.close()
 
 
-@pytest.fixture(params=RUNTIMES)
+@pytest.fixture(params=LOCAL_BEFORE_RAY)
 def deployment(request, tmp_path, servers):
     config = {"instances": [{"url": server.url} for server in servers.all], "runtime": request.param}
     with deployed(directory=tmp_path, config=json.dumps(config)) as deployment:

@@ -11,7 +11,7 @@ import pytest
 from dualmap.router.cli.main import main
 from tests.balancer import Balancer
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import RUNTIMES, ask, deployed
+from tests.deployment import LOCAL_BEFORE_RAY, ask, deployed
 from tests.instances.conftest import SimProcess
 
 TOKENS = {"local": 500, "ray": 2000}  # of an answer that runs on until another Watcher watches
@@ -33,7 +33,7 @@ def nobody():
         yield taken.getsockname()[1]
 
 
-@pytest.fixture(scope="module", params=RUNTIMES)
+@pytest.fixture(scope="module", params=LOCAL_BEFORE_RAY)
 def deployment(request, sims, nobody, tmp_path_factory):
     urls = [f"http://127.0.0.1:{port}" for port in (sims[0].port, sims[1].port, nobody)]
     config = json.dumps({"instances": urls, "runtime": request.param})
