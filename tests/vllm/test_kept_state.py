@@ -10,7 +10,7 @@ import pytest
 from tests.deployment import Deployment
 from tests.vllm.test_lora import write_adapter
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.release]
 
 SESSIONS = 6
 
