@@ -181,6 +181,7 @@ def test_a_killed_servers_stream_goes_on_elsewhere_with_the_text_that_it_would_h
     assert broken.text == undisturbed.text
 
 
+@pytest.mark.release
 def test_a_hung_engine_is_noticed_though_its_health_is_fine_and_is_used_again_when_it_goes_on(fleet):
     server, hung = fleet.one_that_streams()
     server.signal_engine(signal.SIGSTOP)

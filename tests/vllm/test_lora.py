@@ -14,7 +14,7 @@ from tests.conftest import await_that
 from tests.deployment import Deployment, deployed
 from tests.vllm.conftest import ENV, FLAGS, START_TIMEOUT_S, TINY, VLLM, post
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.release]
 
 RANK = 8
 BLOCK_TOKENS = 64
