@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 the two agree; 1 they do not, or it failed; 130 for a Ctrl-C."""
+    """0 the two agree; 1 they do not, or it failed."""
     with tempfile.TemporaryDirectory(prefix="dualmap-agreement-") as folder:
         out = (args.out or Path(folder)).absolute()
         out.mkdir(parents=True, exist_ok=True)
@@ -96,8 +96,6 @@ def run(args: argparse.Namespace) -> int:
         except (StartError, CalibrateError, NoVllmError, RunFileError, ValueError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-        except KeyboardInterrupt:
-            return 130
     model = Path(args.model).name
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -183,9 +183,9 @@ def sim() -> Iterator[SimProcess]:
     process.clean_up()
 
 
-@pytest.fixture
-def start_sim() -> Iterator[Callable[..., SimProcess]]:
-    """Starts a server with the given flags."""
+@contextmanager
+def starting_sims() -> Iterator[Callable[..., SimProcess]]:
+    """Starts a server with the given flags; all end with the block."""
     with ExitStack() as stack:
 
         def start(*flags: str) -> SimProcess:
@@ -193,6 +193,13 @@ def start_sim() -> Iterator[Callable[..., SimProcess]]:
             stack.callback(process.clean_up)
             return process
 
+        yield start
+
+
+@pytest.fixture
+def start_sim() -> Iterator[Callable[..., SimProcess]]:
+    """See starting_sims."""
+    with starting_sims() as start:
         yield start
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from dualmap.loadtest.experiments import cut_streams
 from dualmap.loadtest.experiments.cut_streams import Told, read_told
-from tests.instances.conftest import SimProcess
+from tests.instances.conftest import SimProcess, starting_sims
 
 CHUNK = b'data: {"id":"a","choices":[{"index":0,"text":"%b","finish_reason":%b}]}\n\n'
 USAGE = b'data: {"id":"a","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}\n\n'
@@ -16,10 +16,8 @@ WHOLE = CHUNK % (b"one ", b"null") + CHUNK % (b"two", b'"length"') + USAGE + DON
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[SimProcess]]:
-    both = [SimProcess("--prefill-tokens-per-s", "1000000") for _ in range(2)]
-    yield both
-    for server in both:
-        server.clean_up()
+    with starting_sims() as start:
+        yield [start("--prefill-tokens-per-s", "1000000") for _ in range(2)]
 
 
 @pytest.mark.slow

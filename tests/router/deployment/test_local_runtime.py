@@ -12,15 +12,13 @@ import pytest
 
 from tests.conftest import WAIT_S, await_that
 from tests.deployment import Deployment, ask, deployed
-from tests.instances.conftest import SimProcess
+from tests.instances.conftest import starting_sims
 
 
 @pytest.fixture(scope="module")
 def urls():
-    servers = [SimProcess() for _ in range(2)]
-    yield [f"http://127.0.0.1:{server.port}" for server in servers]
-    for server in servers:
-        server.clean_up()
+    with starting_sims() as start:
+        yield [f"http://127.0.0.1:{start().port}" for _ in range(2)]
 
 
 @pytest.fixture

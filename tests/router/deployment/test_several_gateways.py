@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import WAIT_S, await_that
 from tests.deployment import RUNTIMES, Deployment, ask, deployed, held, under_load
-from tests.instances.conftest import SimProcess
+from tests.instances.conftest import starting_sims
 
 CONFIG = "gateway: {count: 2}\nscheduler: {block_tokens: 64}\n"
 AWAY_S = 8.0  # longer than any time-out with which gateways or instances wait for Fleet
@@ -21,10 +21,8 @@ AWAY_S = 8.0  # longer than any time-out with which gateways or instances wait f
 @pytest.fixture(scope="module")
 def urls():
     """Of servers that are there already."""
-    servers = [SimProcess() for _ in range(3)]
-    yield [f"http://127.0.0.1:{server.port}" for server in servers]
-    for server in servers:
-        server.clean_up()
+    with starting_sims() as start:
+        yield [f"http://127.0.0.1:{start().port}" for _ in range(3)]
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
