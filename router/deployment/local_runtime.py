@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from dualmap.router.deployment.actor_classes import AUTOSCALER_CLASS, FLEET_CLASS, REBALANCER_CLASS, WATCHER_CLASS
+from dualmap.router.deployment.actor_classes import IN_BACKGROUND
 from dualmap.router.deployment.actors import ClusterError
 from dualmap.router.deployment.instances import NoInstances
 from dualmap.router.local.children import Children, LocalHandle
-from dualmap.router.local.local_reach import BACKGROUND, LocalReach
+from dualmap.router.local.local_reach import LocalReach
+from dualmap.router.reach.names import BACKGROUND
 from dualmap.router.reach.reach import Reach
 
-IN_BACKGROUND = (FLEET_CLASS, REBALANCER_CLASS, AUTOSCALER_CLASS, WATCHER_CLASS)
 LOG = "processes.log"  # what processes print, where they have no log file, or not yet
 
 

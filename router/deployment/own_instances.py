@@ -15,7 +15,7 @@ from dualmap.router.config.instance_specs import PlacedSpec
 from dualmap.router.deployment.actors import STOP_TIMEOUT_S, settle
 from dualmap.router.fleet.client import FleetClient
 from dualmap.router.reach.names import FLEET
-from dualmap.router.reach.ray_reach import RayCall, RayHandle, RayReach, ray_errors
+from dualmap.router.reach.ray_reach import RayCall, RayHandle, RayReach, in_background, ray_errors
 from dualmap.router.reach.reach import CallError
 
 FORGET_TIMEOUT_S = 2.0
@@ -120,7 +120,7 @@ class OwnInstances:
                 return
             instance.actor.kill()
             try:
-                RayReach()(FLEET).call("forget", instance_id).result(FORGET_TIMEOUT_S)
+                in_background(FLEET).call("forget", instance_id).result(FORGET_TIMEOUT_S)
             except CallError:
                 return  # again at the next step
         if instance.group is not None:

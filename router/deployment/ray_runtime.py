@@ -2,18 +2,21 @@
 
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from dualmap.router.deployment.actor_classes import IN_BACKGROUND
 from dualmap.router.deployment.actors import ClusterError, told
 from dualmap.router.deployment.own_instances import NO_CPU, OwnInstances, cluster_resources
 from dualmap.router.deployment.ray_access import why_not_joined
+from dualmap.router.deployment.ray_background import RayBackground
 from dualmap.router.reach.names import NAMESPACE, class_of
 from dualmap.router.reach.ray_reach import RayHandle, RayReach
-from dualmap.router.reach.reach import Reach
+from dualmap.router.reach.reach import Owned, Reach
 
 PLACEMENT_TIMEOUT_S = 600.0  # of a placement group: a node may have to be added first
 LOCAL_PLACEMENT_TIMEOUT_S = 20.0  # nothing will be added to this machine, but a busy one takes its time
@@ -28,6 +31,7 @@ class RayRuntime:
         self.reach: Reach = RayReach()
         self._address = address
         self._say = say
+        self._background: RayBackground | None = None
 
     @property
     def runs(self) -> bool:
@@ -51,15 +55,18 @@ class RayRuntime:
         finally:
             for number, handler in handlers.items():  # Ray puts its own in their place
                 signal.signal(number, handler)
+        with _name_taken():
+            self._background = RayBackground()
 
-    def start_actor(self, cls: str, name: str, *arguments: Any, node_id: str = "") -> RayHandle:
+    def start_actor(self, cls: str, name: str, *arguments: Any, node_id: str = "") -> Owned:
+        if cls in IN_BACKGROUND:
+            assert self._background is not None
+            return self._background.make(cls, name, arguments)
         options: dict[str, Any] = {"name": name, **NO_CPU}
         if node_id:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        try:
+        with _name_taken():
             return RayHandle(ray.remote(class_of(cls)).options(**options).remote(*arguments))
-        except ValueError as error:  # the name is taken
-            raise ClusterError(f"another deployment runs on this Ray cluster: {error}") from None
 
     def prepare(self, cls: str, name: str) -> None:
         """Ray has processes in store."""
@@ -81,3 +88,12 @@ class RayRuntime:
 
     def stop(self) -> None:
         ray.shutdown()
+
+
+@contextmanager
+def _name_taken() -> Iterator[None]:
+    """Raises ClusterError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ClusterError(f"another deployment runs on this Ray cluster: {error}") from None

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dualmap.router.local.connection import Connection
-from dualmap.router.local.host import MAKE
 from dualmap.router.local.local_reach import socket_path
 from dualmap.router.local.process import MODULE
+from dualmap.router.reach.host import MAKE
 from dualmap.router.reach.reach import CallError
 
 SHORT_LIFE_S = 5.0

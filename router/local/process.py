@@ -13,7 +13,8 @@ from types import FrameType
 
 import uvloop
 
-from dualmap.router.local.host import HERE
+from dualmap.router.local.serve import Callers
+from dualmap.router.reach.host import HERE
 
 MODULE = "dualmap.router.local.process"
 
@@ -32,7 +33,7 @@ def main(name: str, socket_fileno: int, starts: int, modules: Sequence[str]) -> 
 
 
 async def _serve(listening: socket.socket) -> None:
-    async with await asyncio.start_unix_server(HERE.serve, sock=listening):
+    async with await asyncio.start_unix_server(Callers(HERE.answer).serve, sock=listening):
         await asyncio.Event().wait()
 
 

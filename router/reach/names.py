@@ -3,6 +3,7 @@
 import importlib
 
 NAMESPACE = "dualmap"  # of theirs, in a Ray cluster that has others
+BACKGROUND = "background"  # the process of Fleet, Rebalancer, Autoscalers and Watcher
 FLEET = "fleet"
 REBALANCER = "rebalancer"
 WATCHER = "watcher"
