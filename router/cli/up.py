@@ -16,6 +16,7 @@ from dualmap.router.config.reload import ConfigFile
 from dualmap.router.config.runtime import uses_ray
 from dualmap.router.deployment.actors import ClusterError, told
 from dualmap.router.deployment.cluster import Cluster
+from dualmap.router.deployment.joined import Joined
 from dualmap.router.deployment.preflight import cannot_start
 from dualmap.router.deployment.ray_access import ray_access
 from dualmap.router.journal.writer import path_for
@@ -56,24 +57,17 @@ def deploy(path: Path | None, given: dict[str, Any]) -> int:
 
 def _deploy(config: DualMapConfig, path: Path | None, given: dict[str, Any]) -> int:
     stop = stop_on_signal()
-    cluster = Cluster(config, say=lambda line: print(line, flush=True))
+    cluster = (Joined if config.joins else Cluster)(config, say=lambda line: print(line, flush=True))
     file = ConfigFile(path, given, config, say=lambda line: print(line, flush=True), tell=cluster.events.tell)
     signal.signal(signal.SIGHUP, lambda number, frame: file.sign.set())
     try:
         cluster.start_instances()
         if stop.is_set():
             return 0
-        port, admin_port, _ = cluster.start_gateway(config)
-        host, admin_host = config.gateway.host, config.gateway.admin_host
-        if config.gateway.picker is None:
-            scheme = "http" if config.gateway.tls_cert_file is None else "https"
-            print(f"gateway      {scheme}://{host_port(host, port)}/v1   policy {config.scheduler.policy}", flush=True)
+        if config.gateway.count:
+            _start_gateways(cluster, config)
         else:
-            print(f"picker       {host_port(host, port)} (gRPC)   {config.gateway.picker.mode}", flush=True)
-        print(f"metrics      http://{host_port(admin_host, admin_port)}/metrics", flush=True)
-        print(f"page         http://{host_port(admin_host, admin_port)}/ui", flush=True)
-        if config.gateway.journal is not None:
-            print(f"journal      {path_for(config.gateway.journal, '*')}", flush=True)
+            print("gateways     none here: those of other hosts join over ray://", flush=True)
         print("Ctrl-C stops everything", flush=True)
         cluster.look_after(stop, file)
     except (CallError, ClusterError) as error:
@@ -83,6 +77,21 @@ def _deploy(config: DualMapConfig, path: Path | None, given: dict[str, Any]) -> 
         print("stopping", flush=True)
         cluster.stop()
     return 0
+
+
+def _start_gateways(cluster: Cluster | Joined, config: DualMapConfig) -> None:
+    """Raises ClusterError, CallError."""
+    port, admin_port, _ = cluster.start_gateway(config)
+    host, admin_host = config.gateway.host, config.gateway.admin_host
+    if config.gateway.picker is None:
+        scheme = "http" if config.gateway.tls_cert_file is None else "https"
+        print(f"gateway      {scheme}://{host_port(host, port)}/v1   policy {config.scheduler.policy}", flush=True)
+    else:
+        print(f"picker       {host_port(host, port)} (gRPC)   {config.gateway.picker.mode}", flush=True)
+    print(f"metrics      http://{host_port(admin_host, admin_port)}/metrics", flush=True)
+    print(f"page         http://{host_port(admin_host, admin_port)}/ui", flush=True)
+    if config.gateway.journal is not None:
+        print(f"journal      {path_for(config.gateway.journal, '*')}", flush=True)
 
 
 def is_refused(config: DualMapConfig) -> bool:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -33,6 +33,7 @@ from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 PLACE_POLL_S = 0.05
 SCALING_INTERVAL_S = 0.5
 FIRST_LOOK_S = 5.0  # what a running instance may take to answer for the first time
+HEAR_GATEWAYS_S = 20.0  # of other hosts: they join within seconds
 MISSING_SAID = 8  # instances
 
 
@@ -74,6 +75,8 @@ class Cluster:
         self._fleet = self._runtime.start_actor(FLEET_CLASS, FLEET, ids, configs, open_log)
         self._watched.fleet = self.events.fleet = self._adapters.fleet = self._fleet
         self._rebalancer = self._runtime.start_actor(REBALANCER_CLASS, REBALANCER)
+        if not self._config.gateway.count:
+            self._hear_gateways()
         self._start_own(specs)
         self._scaled = ScaledPools(self._config, self._instances, gpus, self._say)
         for name in configs:
@@ -83,6 +86,25 @@ class Cluster:
         self._await_instances(specs)
         self._await_watched()
         self.events.instances_known()
+
+    def _hear_gateways(self) -> None:
+        """Those of other hosts may have served with a Fleet before this one: servers that they know are watched from
+        where that one left off."""
+        begun = time.monotonic()
+        while not self._has_heard(time.monotonic() - begun):
+            time.sleep(PLACE_POLL_S)
+
+    def _has_heard(self, waited_s: float) -> bool:
+        """Raises ClusterError."""
+        try:
+            state = self._fleet_state()
+        except CallError as error:
+            if waited_s > START_TIMEOUT_S:
+                raise ClusterError(f"Fleet did not start: {told(error)}") from None
+            return False
+        epochs = [gateway.epoch for gateway in state.gateways]
+        knew_none = bool(epochs) and max(state.epoch, *epochs) <= 1
+        return state.settled and (knew_none or bool(state.members) or waited_s > HEAR_GATEWAYS_S)
 
     def _fleet_state(self) -> FleetState:
         """Raises CallError."""
@@ -116,8 +138,19 @@ class Cluster:
                     self._external.round()
                 self._scaled.round()
             with suppress(CallError):
-                self._watched.note(self.events.round())
+                members = self.events.round()
+                self._watched.note(members)
+                self._forget_strangers(members)
             self._adapters.round()
+
+    def _forget_strangers(self, members: Iterable[Member]) -> None:
+        """Lost ones of which gateways have told that knew another Fleet, and that are not of this deployment by now."""
+        assert self._external is not None
+        for member in members:
+            known = member.instance_id in self._instances or self._external.may_know(member)
+            if member.state is MemberState.LOST and not known:
+                assert self._fleet is not None
+                self._fleet.call("forget", member.instance_id)  # again in the next round, should it not be heard
 
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
         """Start all gateways. Returns port, admin port and process id of the first, once they serve.

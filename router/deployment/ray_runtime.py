@@ -27,6 +27,8 @@ OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing large passes through Ray
 class RayRuntime:
     """address: of a cluster to join; None: one is started here. say: is told each step, for a person to read."""
 
+    joins = False
+
     def __init__(self, address: str | None, say: Callable[[str], None]) -> None:
         self.reach: Reach = RayReach()
         self._address = address

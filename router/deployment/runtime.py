@@ -11,9 +11,10 @@ from dualmap.router.reach.reach import Owned, Reach
 
 
 class Runtime(Protocol):
-    """reach: for actors, to find others."""
+    """reach: for actors, to find others. joins: Fleet runs on another host, and may be away at the start."""
 
     reach: Reach
+    joins: bool
 
     @property
     def runs(self) -> bool:

@@ -22,10 +22,7 @@ MODULE = "dualmap.router.local.process"
 def main(name: str, socket_fileno: int, starts: int, modules: Sequence[str]) -> None:
     """socket_fileno: listens; the process that started this one keeps it, so that whoever calls while there is none
     waits. starts: how many there were before. modules: of the actors that are made next."""
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    for number in (signal.SIGINT, signal.SIGHUP):  # meant for the process that started this one
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end)
+    end_with_parent()
     for module in modules:
         importlib.import_module(module)
     HERE.name, HERE.restarted = name, starts > 0
@@ -37,7 +34,15 @@ async def _serve(listening: socket.socket) -> None:
         await asyncio.Event().wait()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """And leave signals of the terminal to it."""
+    threading.Thread(target=_await_end_of_parent, name="parent", daemon=True).start()
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _await_end_of_parent() -> None:
     """Its end of the pipe is closed by its death, whatever it died of."""
     sys.stdin.buffer.read()
     os._exit(0)

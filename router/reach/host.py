@@ -11,6 +11,7 @@ from dualmap.router.reach.packed import packed, packed_error
 from dualmap.router.reach.reach import CallError, NoActorError
 
 MAKE = "make"  # called of no actor: (module:class, name, arguments) -> an actor of this process
+HELLO = "hello"  # called of no actor: whether somebody answers
 
 
 @dataclass(slots=True)
@@ -39,7 +40,8 @@ class Host:
             actor, method, arguments = pickle.loads(pickled)  # of a process of this deployment
             if actor:
                 return packed(await self.method(actor, method)(*arguments)), False
-            self.make(*arguments)
+            if method == MAKE:
+                self.make(*arguments)
             return packed(None), False
         except Exception as error:  # the caller's to judge
             return packed_error(error), True

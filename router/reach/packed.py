@@ -4,7 +4,7 @@ what is in them."""
 import pickle
 from typing import Any
 
-from dualmap.router.reach.reach import CallError, NoActorError
+from dualmap.router.reach.reach import CallError
 
 MOST_BYTES = 256 * 1024 * 1024  # of a call: the books of a thousand instances are a tenth of it
 
@@ -47,8 +47,6 @@ def unpacked(pickled: bytes, failed: bool) -> Any:
         raise CallError(f"the answer cannot be read: {error!r}", error) from None
     if not failed:
         return found
-    if isinstance(found, NoActorError):
-        raise NoActorError(str(found))
     if isinstance(found, CallError):
-        raise CallError(str(found), found.cause)
+        raise found
     raise CallError(f"{type(found).__name__}: {found}", found)

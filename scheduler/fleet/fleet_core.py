@@ -53,6 +53,7 @@ class FleetCore:
         self._depths = AgreedDepths(configs)
         self.teller = FleetTeller(first_number)
         self._plans: dict[str, PoolPlan] = {}
+        self._asked: set[str] = set()  # gateways that knew more, for their members
         self._epoch = self._moved_to = 0
         self._changed = True
         self._counted = True  # how many members there are for each model, in the depths
@@ -206,6 +207,10 @@ class FleetCore:
                 self._members_changed()
 
     def _is_settled(self, report: GatewayReport) -> bool:
+        knows_more = report.epoch > self._epoch and not self._members and not report.members
+        if knows_more and report.gateway_id not in self._asked:
+            self._asked.add(report.gateway_id)  # what it knows of is not to vanish before it is watched again
+            return False
         if self._called_at >= self._settled_at:
             return True
         if report.epoch > self._epoch:  # we are the successor of a Fleet that knew more
