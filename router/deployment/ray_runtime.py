@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from dualmap.router.deployment.actor_classes import IN_BACKGROUND
 from dualmap.router.deployment.actors import ClusterError, told
 from dualmap.router.deployment.own_instances import NO_CPU, OwnInstances, cluster_resources
-from dualmap.router.deployment.ray_access import why_not_joined
+from dualmap.router.deployment.ray_access import await_cluster, why_not_joined
 from dualmap.router.deployment.ray_background import RayBackground
 from dualmap.router.reach.names import NAMESPACE, class_of
 from dualmap.router.reach.ray_reach import RayHandle, RayReach
@@ -25,14 +25,16 @@ OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing large passes through Ray
 
 
 class RayRuntime:
-    """address: of a cluster to join; None: one is started here. say: is told each step, for a person to read."""
+    """address: of a cluster to join; None: one is started here. say: is told each step, for a person to read.
+    patience_s: for how long the cluster may not be there yet."""
 
     joins = False
 
-    def __init__(self, address: str | None, say: Callable[[str], None]) -> None:
+    def __init__(self, address: str | None, say: Callable[[str], None], patience_s: float = 0.0) -> None:
         self.reach: Reach = RayReach()
         self._address = address
         self._say = say
+        self._patience_s = patience_s
         self._background: RayBackground | None = None
 
     @property
@@ -41,6 +43,8 @@ class RayRuntime:
 
     def start(self) -> None:
         self._say("starting Ray")
+        if self._address is not None:
+            await_cluster(self._address, self._patience_s)
         local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
