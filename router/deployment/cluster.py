@@ -15,6 +15,7 @@ from dualmap.router.deployment.actor_classes import AUTOSCALER_CLASS, FLEET_CLAS
 from dualmap.router.deployment.actors import START_TIMEOUT_S, ClusterError, told
 from dualmap.router.deployment.external_instances import ExternalInstances
 from dualmap.router.deployment.gateways import Gateways
+from dualmap.router.deployment.hear_gateways import hear_gateways
 from dualmap.router.deployment.instances import Instances, NoInstances
 from dualmap.router.deployment.remembered_adapters import RememberedAdapters
 from dualmap.router.deployment.runtime import runtime_of
@@ -33,7 +34,6 @@ from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 PLACE_POLL_S = 0.05
 SCALING_INTERVAL_S = 0.5
 FIRST_LOOK_S = 5.0  # what a running instance may take to answer for the first time
-HEAR_GATEWAYS_S = 20.0  # of other hosts: they join within seconds
 MISSING_SAID = 8  # instances
 
 
@@ -76,7 +76,7 @@ class Cluster:
         self._watched.fleet = self.events.fleet = self._adapters.fleet = self._fleet
         self._rebalancer = self._runtime.start_actor(REBALANCER_CLASS, REBALANCER)
         if not self._config.gateway.count:
-            self._hear_gateways()
+            hear_gateways(self._fleet_state)
         self._start_own(specs)
         self._scaled = ScaledPools(self._config, self._instances, gpus, self._say)
         for name in configs:
@@ -86,25 +86,6 @@ class Cluster:
         self._await_instances(specs)
         self._await_watched()
         self.events.instances_known()
-
-    def _hear_gateways(self) -> None:
-        """Those of other hosts may have served with a Fleet before this one: servers that they know are watched from
-        where that one left off."""
-        begun = time.monotonic()
-        while not self._has_heard(time.monotonic() - begun):
-            time.sleep(PLACE_POLL_S)
-
-    def _has_heard(self, waited_s: float) -> bool:
-        """Raises ClusterError."""
-        try:
-            state = self._fleet_state()
-        except CallError as error:
-            if waited_s > START_TIMEOUT_S:
-                raise ClusterError(f"Fleet did not start: {told(error)}") from None
-            return False
-        epochs = [gateway.epoch for gateway in state.gateways]
-        knew_none = bool(epochs) and max(state.epoch, *epochs) <= 1
-        return state.settled and (knew_none or bool(state.members) or waited_s > HEAR_GATEWAYS_S)
 
     def _fleet_state(self) -> FleetState:
         """Raises CallError."""

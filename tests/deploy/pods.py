@@ -85,7 +85,9 @@ class Pod:
         within the grace period."""
         for process in self.processes.values():
             process.send_signal(signal.SIGTERM)
-        return [process.wait(timeout=self.grace_s) for process in self.processes.values()]
+        codes = [process.wait(timeout=self.grace_s) for process in self.processes.values()]
+        self.family.kill()
+        return codes
 
     def _as_here(self, text: str) -> str:
         for there, here in self._here.items():
