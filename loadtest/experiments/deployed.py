@@ -117,18 +117,22 @@ def deployed(config: Mapping[str, Any], folder: Path, env: Mapping[str, str] | N
         start_new_session=True,
     )
     try:
-        _await_started(process)
+        await_started(process)
         yield Deployed(process, mark, gateway["port"], gateway["admin_port"], time.monotonic() - begun_at)
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        end(process)
 
 
-def _await_started(process: "subprocess.Popen[str]") -> None:
+def end(process: "subprocess.Popen[str]") -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def await_started(process: "subprocess.Popen[str]") -> None:
     """What it says later is read, too, so that it never waits for us."""
     said: list[str] = []
     started = threading.Event()

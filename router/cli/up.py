@@ -29,6 +29,8 @@ EXAMPLES = (
     'dualmap up --model Qwen/Qwen2.5-7B-Instruct --replicas 4 --engine-args "--max-model-len 8192"',
     "dualmap up --model /models/large --tensor-parallel-size 4 --kv-events --ray-address auto",
     "dualmap up --model /models/tiny --gpus-per-replica 0 --vllm .venv-vllm/bin/vllm",
+    "dualmap up dualmap.yaml --gateways 0 --ray-address 127.0.0.1:6379",
+    "dualmap up dualmap.yaml --gateways 2 --gateway-name rack-3 --ray-address ray://10.0.0.1:10001",
     "dualmap up --simulate 4 --policy round_robin --journal runs/journal.jsonl.gz",
     "dualmap up --simulate 4 --log-format json --log-requests",
 )

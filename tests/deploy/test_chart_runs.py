@@ -130,16 +130,24 @@ def test_gateways_outlive_the_head_and_find_the_next_one(served):
         assert {i: m["incarnation"] for i, m in after.items()} == {i: m["incarnation"] for i, m in members.items()}
 
 
-def long_answer(gateway: GatewayPod) -> str:
-    """How a stream through this one ends, which takes a while."""
-    client = openai.OpenAI(base_url=f"http://127.0.0.1:{gateway.port}/v1", api_key=KEY, max_retries=0, timeout=WAIT_S)
-    with client:
+class LongAnswer:
+    """A stream through this gateway that has begun, and is read to its end by a thread."""
+
+    def __init__(self, gateway: GatewayPod, reader: ThreadPoolExecutor) -> None:
+        url = f"http://127.0.0.1:{gateway.port}/v1"
+        self._client = openai.OpenAI(base_url=url, api_key=KEY, max_retries=0, timeout=WAIT_S)
         messages: Any = [{"role": "user", "content": "A long story."}]
         body = {"ignore_eos": True}
-        chunks = list(
-            client.chat.completions.create(model="sim", messages=messages, max_tokens=150, stream=True, extra_body=body)
+        self._chunks = self._client.chat.completions.create(
+            model="sim", messages=messages, max_tokens=200, stream=True, extra_body=body
         )
-    return str(chunks[-1].choices[0].finish_reason)
+        next(self._chunks)
+        self._rest = reader.submit(list, self._chunks)
+
+    def ending(self) -> str:
+        chunks = self._rest.result(WAIT_S)
+        self._client.close()
+        return str(chunks[-1].choices[0].finish_reason)
 
 
 def test_an_upgrade_of_gateways_and_head_cuts_no_stream(served):
@@ -151,14 +159,13 @@ def test_an_upgrade_of_gateways_and_head_cuts_no_stream(served):
         for number, old in enumerate(list(served.gateways)):
             served.gateways.append(GatewayPod(served.release, f"dualmap-new-{number}"))
             served.settle("one more is ready")
-            with ThreadPoolExecutor(1) as client:
-                ending = client.submit(long_answer, old)
-                served.release.wait(lambda old=old: sum(m["running"] for m in old.members().values()), "it streams")
+            with ThreadPoolExecutor(1) as reader:
+                answer = LongAnswer(old, reader)
                 served.gateways.remove(old)
                 served.balancer.backends = tuple(gateway.port for gateway in served.gateways)
                 served.release.gone(old.pod)
                 assert old.pod.end() == [0]
-                assert ending.result(WAIT_S) == "length"
+                assert answer.ending() == "length"
             served.settle("the others know that it is gone")
 
     assert under_load(served.service, strike) == []
