@@ -78,12 +78,12 @@ def measure(
     """A row of the table. Raises DeploymentError, OSError."""
     with stub_fleet(servers, hanging) as fleet:
         begun_at = time.monotonic()
-        chosen = {"runtime": runtime} if source is None else {}  # other versions may know none
+        chosen = {"runtime": runtime} if source is None or runtime != "ray" else {}  # older versions know none
         env = {} if source is None else {"PYTHONPATH": str(source.absolute())}
         with deployed({"instances": fleet.urls, **chosen}, folder, env) as deployment:
             await_answer(deployment)
             first_s = time.monotonic() - begun_at
-            await_ready(deployment, servers - hanging)
+            deployment.await_ready(servers - hanging)
             ready_s = time.monotonic() - begun_at
             time.sleep(SETTLE_S)
             age_s = oldest(deployment, ages_s)
@@ -127,15 +127,6 @@ def await_answer(deployment: Deployed) -> None:
             pass
         time.sleep(POLL_S)
     raise DeploymentError("no request was answered")
-
-
-def await_ready(deployment: Deployed, count: int) -> None:
-    """Raises DeploymentError."""
-    ends_at = time.monotonic() + READY_S
-    while (ready := list(deployment.member_states().values()).count("ready")) < count:
-        if time.monotonic() > ends_at:
-            raise DeploymentError(f"{ready} of {count} servers are ready after {READY_S:g} s")
-        time.sleep(POLL_S)
 
 
 def oldest(deployment: Deployed, within_s: float) -> float:
