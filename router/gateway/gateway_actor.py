@@ -24,7 +24,7 @@ from dualmap.router.gateway.unless import unless
 from dualmap.router.gateway.wish import Wish
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.journal.writer import open_journal, path_for
-from dualmap.router.observe.log_setup import LogFile
+from dualmap.router.observe.log_setup import ProcessLog
 from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.router.observe.reloads import Reloads
 from dualmap.router.reach.names import REBALANCER, autoscaler_name
@@ -79,8 +79,7 @@ class GatewayActor:
         self._inherited = take_over(listeners_path) if listeners_path else NO_SOCKETS
         self._config = config
         self._reach = reach
-        log_path = config.log_dir.absolute() / f"{gateway_id}.log"
-        self._log = LogFile(log_path, gateway_id, config.logs.format, config.logs.level)
+        self._log = ProcessLog(config.log_dir.absolute(), gateway_id, config.logs.form)
         self._fleet = FleetClient(reach)
         settings = config.gateway
         block_tokens = next(iter(config.all_pools().values())).scheduler.block_tokens

@@ -32,7 +32,7 @@ class Fleet:
 @pytest.fixture
 def started(tmp_path, monkeypatch):
     monkeypatch.setattr(gateway_actor, "FleetClient", Fleet)
-    monkeypatch.setattr(gateway_actor, "LogFile", lambda *about: NullHandler())  # of the whole process
+    monkeypatch.setattr(gateway_actor, "ProcessLog", lambda *about: NullHandler())  # of the whole process
     monkeypatch.setattr(gateway_actor, "SYNC_INTERVAL_S", 1000.0)
     gateway = {"port": free_port(), "admin_port": free_port()}
     config = load_config(None, {"simulate": {"count": 1}, "log_dir": str(tmp_path), "gateway": gateway})
