@@ -76,9 +76,9 @@ def hosts(config: Mapping[str, Any], count: int, folder: Path) -> Iterator[tuple
             process = _start([*command, *more], {**os.environ, **token, MARK: mark})
             stack.callback(end, process)
             await_started(process)
-            found.append(Deployed(process, mark, port, admin_port, 0.0))
+            found.append(Deployed(process, mark, port, admin_port, 0.0, path))
         _await_each_other(found, len(config["instances"]))
-        yield Deployed(head, head_mark, 0, 0, 0.0), found
+        yield Deployed(head, head_mark, 0, 0, 0.0, path), found
 
 
 def _start(command: list[str], environment: Mapping[str, str]) -> "subprocess.Popen[str]":

@@ -14,7 +14,8 @@ EXAMPLES = (
     "dualmap pick dualmap.yaml --gateways 1 --gateway-name picker-a --ray-address ray://10.0.0.1:10001",
     'dualmap pick --model Qwen/Qwen2.5-7B-Instruct --replicas 4 --engine-args "--max-model-len 8192" --kv-events',
     "dualmap pick --model /models/large --tensor-parallel-size 4 --gpus-per-replica 4 --vllm /opt/vllm/bin/vllm",
-    "dualmap pick --simulate 4 --journal runs/journal.jsonl.gz --log-format json --log-requests",
+    "dualmap pick --simulate 4 --journal runs/journal.jsonl.gz --deployment pick",
+    "dualmap pick --simulate 4 --log-to both --log-format json --log-requests",
 )
 
 

@@ -7,6 +7,7 @@ from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.reload import ConfigFile
 from dualmap.router.deployment.gateways import Gateways
 from dualmap.router.deployment.local_runtime import LocalRuntime
+from dualmap.router.reach.names import namespace_of
 from dualmap.router.reach.reach import Call, CallError
 from dualmap.scheduler.fleet.fleet_event import FleetEvent
 
@@ -32,7 +33,9 @@ class Joined:
         self.events = SaidEvents(say)
         self._address = config.ray_address
         self._say = say
-        self._runtime = LocalRuntime(config.log_dir.absolute(), say, joins=config.ray_address)
+        log_dir = config.log_dir.absolute() if config.logs.form.written else None
+        joins = (config.ray_address, namespace_of(config.deployment))
+        self._runtime = LocalRuntime(log_dir, say, joins)
         self._gateways = Gateways(config, self._runtime, say)
         self._hello: Call | None = None
         self._why: str | None = None  # calls are not passed on; empty: they are; None: not known yet

@@ -1,6 +1,6 @@
 """Processes of this machine as the runtime of a deployment: one for each gateway, one for all else."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,16 @@ LOG = "processes.log"  # what processes print, where they have no log file, or n
 
 
 class LocalRuntime:
-    """log_dir: gets what processes print. say: is told when one is started again; from another thread. joins: the
-    address of a Ray cluster that has the background process; empty: it is one of this machine."""
+    """log_dir: gets what processes print; None: it goes to standard error. say: is told when one is started again; from
+    another thread. joins: what the link is told of a deployment that has the background process; empty: it is one of
+    this machine."""
 
     reach: Reach
 
-    def __init__(self, log_dir: Path, say: Callable[[str], None], joins: str = "") -> None:
+    def __init__(self, log_dir: Path | None, say: Callable[[str], None], joins: Sequence[str] = ()) -> None:
         self.joins = bool(joins)
-        self._address = joins
-        self._log_path = log_dir / LOG
+        self._joined = joins
+        self._log_path = log_dir and log_dir / LOG
         self._say = say
         self._children: Children | None = None
 
@@ -38,7 +39,7 @@ class LocalRuntime:
         try:
             self._children = Children(self._log_path, self._say)
             if self.joins:
-                self._children.start_program(BACKGROUND, LINK, self._address)
+                self._children.start_program(BACKGROUND, LINK, *self._joined)
             else:
                 self._children.start(BACKGROUND, _modules(IN_BACKGROUND))
         except OSError as error:

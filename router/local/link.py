@@ -1,6 +1,7 @@
 """The background process of gateways whose Fleet is on another host: `python -m dualmap.router.local.link NAME SOCKET
-STARTS ADDRESS`. It passes calls on to the background process of the Ray cluster at ADDRESS, ray://HOST:PORT. Once that
-is lost it ends, and the one that is started in its place looks for the next: a client of Ray outlives no cluster."""
+STARTS ADDRESS NAMESPACE`. It passes calls on to the background process of a deployment, whose actors have that
+namespace, on the Ray cluster at ADDRESS, ray://HOST:PORT. Once that is lost it ends, and the one that is started in its
+place looks for the next: a client of Ray outlives no cluster."""
 
 import asyncio
 import logging
@@ -17,9 +18,9 @@ import uvloop
 from dualmap.router.local.process import end_with_parent
 from dualmap.router.local.serve import Callers
 from dualmap.router.reach.host import HELLO
-from dualmap.router.reach.names import BACKGROUND, NAMESPACE
+from dualmap.router.reach.names import BACKGROUND
 from dualmap.router.reach.packed import packed_call, packed_error, unpacked
-from dualmap.router.reach.reach import CallError, RefusedFormError
+from dualmap.router.reach.reach import CallError, NoActorError, RefusedFormError
 
 PROGRAM = "dualmap.router.local.link"
 LOOK_S = 0.5
@@ -32,10 +33,11 @@ REFUSED_THERE = "connection refused"
 
 
 class Link:
-    """address: HOST:PORT, where Ray lets clients in."""
+    """address: HOST:PORT, where Ray lets clients in. namespace: of the deployment's actors there."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, namespace: str) -> None:
         self._address = address
+        self._namespace = namespace
         self._background: Any = None  # see RayHandle
         self._why = f"nobody has answered at {address} yet"  # no call is passed on
         self._heard_at: float | None = None  # of the cluster; None: it is not joined yet
@@ -61,11 +63,11 @@ class Link:
             await asyncio.sleep(LOOK_S)
         self._why = f"the Ray cluster at {self._address} is being joined"
         async with asyncio.timeout(JOIN_S):
-            await asyncio.to_thread(_join, f"{SCHEME}{self._address}")
+            await asyncio.to_thread(_join, f"{SCHEME}{self._address}", self._namespace)
         self._heard_at = time.monotonic()
         while True:
             if self._background is None:
-                self._background = await asyncio.to_thread(_find_background)
+                self._background = await asyncio.to_thread(_find_background, self._namespace)
             if self._background is None:
                 self._why = f"no deployment runs on the Ray cluster at {self._address} yet"
                 self._heard_at = time.monotonic()
@@ -112,21 +114,19 @@ def unreachable(address: str) -> str:
     return ""
 
 
-def _join(address: str) -> None:
+def _join(address: str, namespace: str) -> None:
     """Raises whatever Ray does."""
     import ray
 
-    ray.init(address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR)
 
 
-def _find_background() -> Any:
+def _find_background(namespace: str) -> Any:
     """None where there is none."""
-    import ray
+    from dualmap.router.reach.ray_reach import named_actor
 
-    from dualmap.router.reach.ray_reach import RayHandle
-
-    with suppress(ValueError):
-        return RayHandle(ray.get_actor(BACKGROUND, namespace=NAMESPACE))
+    with suppress(NoActorError):
+        return named_actor(namespace, BACKGROUND)
     return None
 
 
@@ -135,9 +135,9 @@ async def _serve(listening: socket.socket, link: Link) -> None:
         await link.keep()
 
 
-def main(socket_fileno: int, address: str) -> None:
+def main(socket_fileno: int, address: str, namespace: str) -> None:
     end_with_parent()
-    link = Link(address.removeprefix(SCHEME))
+    link = Link(address.removeprefix(SCHEME), namespace)
     threading.Thread(target=lambda: _end(f"{address} is lost: {link.await_loss()}"), daemon=True).start()
     try:
         uvloop.run(_serve(socket.socket(fileno=socket_fileno), link))
@@ -151,4 +151,4 @@ def _end(why: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[2]), sys.argv[4])
+    main(int(sys.argv[2]), *sys.argv[4:])

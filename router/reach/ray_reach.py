@@ -11,7 +11,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from dualmap.router.reach.form import OWN_FORM, PROGRAM, why_refused
 from dualmap.router.reach.host import HERE, Here
-from dualmap.router.reach.names import BACKGROUND, NAMESPACE
+from dualmap.router.reach.names import BACKGROUND
 from dualmap.router.reach.packed import packed_call, unpacked
 from dualmap.router.reach.reach import CallError, NoActorError, Reached, RefusedFormError
 
@@ -102,19 +102,23 @@ class InBackground:
 
 
 class RayReach:
+    """namespace: of the deployment's actors."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+
     def __call__(self, name: str, anew: bool = False) -> Reached:
         """anew: it is one of a server, which comes and goes, or in this process."""
         if name in HERE.actors:
             return Here(name)
-        return _named(name) if anew else in_background(name)
+        return named_actor(self._namespace, name) if anew else self.in_background(name)
+
+    def in_background(self, name: str) -> InBackground:
+        """Raises NoActorError."""
+        return InBackground(_known(self._namespace, BACKGROUND), name)
 
     def was_restarted(self) -> bool:
         return ray.is_initialized() and bool(ray.get_runtime_context().was_current_actor_reconstructed)
-
-
-def in_background(name: str) -> InBackground:
-    """Raises NoActorError."""
-    return InBackground(_known(BACKGROUND), name)
 
 
 def begin(background: RayHandle, pickled: bytes) -> RayCall:
@@ -130,11 +134,12 @@ def _answer(told: tuple[str, bytes]) -> Any:
     return unpacked(answer, failed=outcome == FAILED)
 
 
-def _named(name: str) -> RayHandle:
+def named_actor(namespace: str, name: str) -> RayHandle:
+    """One of Ray's own. Raises NoActorError."""
     try:
-        return RayHandle(ray.get_actor(name, namespace=NAMESPACE))
+        return RayHandle(ray.get_actor(name, namespace=namespace))
     except ValueError as error:
         raise NoActorError(str(error)) from None
 
 
-_known = cache(_named)
+_known = cache(named_actor)

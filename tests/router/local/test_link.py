@@ -36,7 +36,7 @@ class Background:
 
 
 def linked(outcome: tuple[str, bytes] | Exception) -> tuple[Link, Background]:
-    link = Link("head:10001")
+    link = Link("head:10001", "dualmap")
     link._background = background = Background(outcome)
     return link, background
 
@@ -91,7 +91,7 @@ def test_without_a_head_calls_fail_at_once_and_say_where_nobody_is(children):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
-        children.start_program(BACKGROUND, PROGRAM, f"ray://{address}")
+        children.start_program(BACKGROUND, PROGRAM, f"ray://{address}", "dualmap")
 
         def hello() -> str:
             try:
