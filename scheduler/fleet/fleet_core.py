@@ -55,7 +55,6 @@ class FleetCore:
         self.teller = FleetTeller(first_number)
         self._plans: dict[str, PoolPlan] = {}
         self._first_number = first_number
-        self._asked: set[str] = set()  # gateways that know another Fleet, for their members
         self._taken_until: dict[str, float] = {}  # instances that gateways know better than who begins to watch them
         self._epoch = self._moved_to = 0
         self._changed = True
@@ -132,7 +131,7 @@ class FleetCore:
         self._take_over(report.members)
         self.teller.note_gateway(report, self._unix(now))
         if self._asks(report) or not self._is_settled(report):
-            tell_members = not report.members and (report.epoch > self._epoch or self._knows_another(report))
+            tell_members = not report.tells_members and (report.epoch > self._epoch or self._knows_another(report))
             events = self.events(report.events_heard)
             return FleetNews(tell_depths=tell_depths, tell_members=tell_members, states=states, events=events)
         self._lose_silent()
@@ -220,13 +219,11 @@ class FleetCore:
         return 0 < report.events_heard < self._first_number
 
     def _asks(self, report: GatewayReport) -> bool:
-        """Once for its members: what it knows of is not to vanish before it is watched again."""
+        """For its members: what it knows of is not to vanish before it is watched again."""
         knows_more = self._knows_another(report) or (report.epoch > self._epoch and not self._members)
-        if not knows_more or report.members or report.gateway_id in self._asked:
+        if not knows_more or report.tells_members:
             return False
-        self._asked.add(report.gateway_id)
-        if report.epoch >= self._epoch:
-            self._changed = True  # the same epoch of two Fleets is not the same
+        self._changed |= report.epoch >= self._epoch  # the same epoch of two Fleets is not the same
         return True
 
     def _is_settled(self, report: GatewayReport) -> bool:

@@ -249,7 +249,7 @@ def test_a_restarted_fleet_takes_over_servers_that_run_on_their_own_from_gateway
     news = fleet.core.sync(GatewayReport("g", 41), fleet.now)
     assert (news.tell_members, news.membership) == (True, None)
     fleet.core.forget("c")
-    report = GatewayReport("g", 41, members=(own, other, gone))
+    report = GatewayReport("g", 41, members=(own, other, gone), tells_members=True)
     news = fleet.core.sync(report, fleet.now)
     assert (news.tell_members, news.membership) == (False, None)  # "a" has to report itself
     assert fleet.core.state(fleet.now).members == (other,)
@@ -265,13 +265,16 @@ def test_a_fleet_that_expects_nobody_asks_gateways_that_know_more_before_it_says
     fleet = Told()
     news = fleet.core.sync(GatewayReport("g", 41), fleet.now)
     assert (news.tell_members, news.membership) == (True, None)
-    assert fleet.sync(41, members=(other,)).members == (other,)
+    news = fleet.core.sync(GatewayReport("g", 41), fleet.now)  # it has not heard that
+    assert (news.tell_members, news.membership) == (True, None)
+    assert fleet.sync(41, members=(other,), tells_members=True).members == (other,)
 
 
-def test_a_gateway_that_knows_none_is_asked_once():
+def test_a_gateway_that_knows_none_may_say_so():
     fleet = Told()
     assert fleet.core.sync(GatewayReport("g", 41), fleet.now).tell_members
-    assert fleet.core.sync(GatewayReport("g", 41), fleet.now).membership == Membership(42, ())
+    news = fleet.core.sync(GatewayReport("g", 41, tells_members=True), fleet.now)
+    assert news.membership == Membership(42, ())
 
 
 def test_a_gateway_of_another_fleet_that_comes_late_keeps_what_is_not_yet_watched_again():
@@ -284,7 +287,7 @@ def test_a_gateway_of_another_fleet_that_comes_late_keeps_what_is_not_yet_watche
     late = GatewayReport("late", 1, events_heard=7)
     news = fleet.core.sync(late, fleet.now)
     assert (news.tell_members, news.membership) == (True, None)
-    news = fleet.core.sync(replace(late, events_heard=1001, members=(serving,)), fleet.now)
+    news = fleet.core.sync(replace(late, events_heard=1001, members=(serving,), tells_members=True), fleet.now)
     assert news.membership == Membership(2, (serving,))
     fleet.report(begun)  # who watches has not seen it yet
     assert fleet.state().members == (serving,)
@@ -296,7 +299,7 @@ def test_what_gateways_knew_does_not_hide_for_long_that_a_server_only_starts():
     serving = replace(ready("a"), pid=0)
     begun = replace(serving, state=MemberState.STARTING, incarnation=9)
     fleet = Told()
-    fleet.core.sync(GatewayReport("g", 41, members=(serving,)), fleet.now)
+    fleet.core.sync(GatewayReport("g", 41, members=(serving,), tells_members=True), fleet.now)
     fleet.pass_time(TAKEN_S - 1.0, begun)
     assert fleet.state().members == (serving,)
     fleet.pass_time(2.0, begun)
