@@ -1,6 +1,7 @@
 """The chart's head, gateways and pickers as processes of this machine, with the arguments and the environment that it
 renders: what they share, that gateways outlive the head, and that an upgrade cuts no stream."""
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -171,7 +172,8 @@ def test_an_upgrade_of_gateways_and_head_cuts_no_stream(served):
     assert under_load(served.service, strike) == []
 
 
-async def test_pickers_join_a_head_as_well(tmp_path):
+@pytest.mark.release
+def test_pickers_join_a_head_as_well(tmp_path):
     values = {"picker": {"enabled": True}, "config": {"scheduler": {"block_tokens": 64}}}
     with ExitStack() as stack:
         release = Release(values, tmp_path, stack)
@@ -179,8 +181,13 @@ async def test_pickers_join_a_head_as_well(tmp_path):
         pickers = [GatewayPod(release, name, "--grpc-port") for name in ("dualmap-a", "dualmap-b")]
         release.wait(lambda: all_know(*pickers), "both know each other and all instances")
         for picker in pickers:
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{picker.port}") as channel:
-                stream = ProxyStream(ext_proc_grpc.ExternalProcessorStub(channel))
-                stream.ask(json.dumps({"model": "sim", "messages": [{"role": "user", "content": "hi"}]}).encode())
-                (endpoint,) = await stream.endpoints()
-                assert endpoint.partition(":")[0] in HOSTS
+            assert asyncio.run(picked_by(picker)).partition(":")[0] in HOSTS
+
+
+async def picked_by(picker: GatewayPod) -> str:
+    """The endpoint for a request."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{picker.port}") as channel:
+        stream = ProxyStream(ext_proc_grpc.ExternalProcessorStub(channel))
+        stream.ask(json.dumps({"model": "sim", "messages": [{"role": "user", "content": "hi"}]}).encode())
+        (endpoint,) = await stream.endpoints()
+        return endpoint
