@@ -10,6 +10,7 @@ from typing import Any
 
 from dualmap.router.access.access import Access
 from dualmap.router.gateway.admin import AdminService
+from dualmap.router.gateway.at_work import AtWork
 from dualmap.router.gateway.fleet_seen import FleetSeen
 from dualmap.router.gateway.front import Front, HttpFront
 from dualmap.router.gateway.hand_over import ADMIN, CLIENTS, NO_SOCKETS, Sockets
@@ -118,6 +119,7 @@ class Gateway:
         self.driver.dispatched = self._note_dispatch
         self.driver.first_token_came = self._note_first_token
         self.fleet = FleetSeen()
+        self.at_work = AtWork(self._schedulers.values(), self.driver.exchanges)
         self._next_sweep = 0.0
         self._ticking: asyncio.TimerHandle | None = None
         self.front: Front = HttpFront(self.service, limits, clock, tls)
@@ -296,8 +298,7 @@ class Gateway:
 
     def _note_dispatch(self, dispatch: Dispatch, driven: Driven) -> None:
         pool = self._pool_of.get(dispatch.instance_id)
-        attempt = None if pool is None else pool.attempt_of(dispatch)
-        if pool is None or attempt is None:
+        if pool is None or (attempt := pool.attempt_of(dispatch)) is None:
             return
         self.timelines[pool.name].note_choice(dispatch.reason)
         self.decisions.note(pool.name, driven.arrived.request_id, driven.asked.prompt.model, dispatch, attempt)
@@ -378,6 +379,7 @@ class Gateway:
             self.driver.handle(Tick(), pool.core)
         if self.admission.stopping and not self.driver.exchanges and not self.service.has_unsent:
             self._drained.set()
+        self.at_work.look()
         now = self._clock()
         for timeline in self.timelines.values():
             timeline.advance(now)
