@@ -4,7 +4,7 @@ renders: what they share, that gateways outlive the head, and that an upgrade cu
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -184,10 +184,20 @@ def test_pickers_join_a_head_as_well(tmp_path):
             assert asyncio.run(picked_by(picker)).partition(":")[0] in HOSTS
 
 
+class OverGrpc:
+    """A picker in another process."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = ext_proc_grpc.ExternalProcessorStub(channel)
+
+    def Process(self, messages: AsyncIterator[Any], context: None) -> AsyncIterator[Any]:  # noqa: N802
+        answers: AsyncIterator[Any] = aiter(self._stub.Process(messages))
+        return answers
+
+
 async def picked_by(picker: GatewayPod) -> str:
     """The endpoint for a request."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{picker.port}") as channel:
-        stream = ProxyStream(ext_proc_grpc.ExternalProcessorStub(channel))
+        stream = ProxyStream(OverGrpc(channel))
         stream.ask(json.dumps({"model": "sim", "messages": [{"role": "user", "content": "hi"}]}).encode())
-        (endpoint,) = await stream.endpoints()
-        return endpoint
+        return (await stream.endpoints())[0]  # others are for when it fails
