@@ -10,7 +10,8 @@ apart: their prompt gets more homes than the two that a key has, as many as its 
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
-from typing import NamedTuple
+
+from dualmap.scheduler.record import record
 
 HOT_SHARE = 0.5  # of one instance's fair share of the requests; a key has two instances to run on
 COOL_SHARE = 0.25  # of the hot threshold; far enough below it that keys do not flap
@@ -24,7 +25,8 @@ SAMPLE_BLOCKS = 512  # blocks compared to find where requests differ
 PAIR = 2  # homes of a key that is not spread
 
 
-class RingKey(NamedTuple):
+@record
+class RingKey:
     """key: of the prompt, formed by its first `depth` blocks. shared_blocks: so many leading blocks are those of a hot
     prefix, which many other requests have, too. homes: on so many instances the key's requests are spread."""
 
@@ -135,7 +137,8 @@ class PrefixKeys:
         if self._alike[last] > PAIR * MIN_ALIKE:
             self._spread(last)
         while len(self._window) > self._window_size:
-            self._forget(*self._window.popleft())
+            gone, its_last = self._window.popleft()
+            self._forget(gone, its_last)
 
     def _deepen(self, key: int, share: _Share) -> None:
         """A key that is deepened already splits nearer where a crowd of prompts is too short for its depth."""

@@ -82,11 +82,12 @@ class DualMap:
             fleet = self._offers.fleet(request)
             unable, keys = fleet.unable, self._keys_of(fleet)
         if chain:
-            key, key_depth, shared_blocks, homes = keys.observe(chain)
-            if homes > PAIR:
-                candidates = self._homes_in_turn(key, homes, request, avoid, fleet)
+            found = keys.observe(chain)
+            key_depth, shared_blocks = found.depth, found.shared_blocks
+            if found.homes > PAIR:
+                candidates = self._homes_in_turn(found.key, found.homes, request, avoid, fleet)
             else:
-                candidates = self.rings.candidates(key, avoid, unable)
+                candidates = self.rings.candidates(found.key, avoid, unable)
             if request.key_blocks:  # as many whole blocks of what caches hold as that is of the prompt
                 key_depth = key_depth * len(request.blocks) // len(chain)
                 shared_blocks = shared_blocks * len(request.blocks) // len(chain)
