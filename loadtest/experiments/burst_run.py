@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -15,7 +16,9 @@ from pathlib import Path
 from dualmap.loadtest.cli.demo import WORKLOAD
 from dualmap.loadtest.cli.replay import positive, run_replay
 from dualmap.loadtest.experiments.deployed import DeploymentError, StateLog, deployed
+from dualmap.loadtest.experiments.played_scaler import PlayedScaler
 from dualmap.loadtest.experiments.program import run_as_program
+from dualmap.loadtest.experiments.url_servers import add_runtime_argument, instances
 from dualmap.loadtest.replay.run_file import Outcome, read_run
 from dualmap.loadtest.reports.summary import summarise
 from dualmap.loadtest.reports.timeline_page import Served, timeline_page
@@ -33,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--after", type=positive, default=150.0, metavar="S", help="seconds after it (150)")
     parser.add_argument("--min", type=int, default=2, metavar="N", help="least instances (2)")
     parser.add_argument("--max", type=int, default=6, metavar="N", help="most instances (6)")
+    add_runtime_argument(parser)
     parser.add_argument("--fixed", type=int, metavar="N", help="so many instances throughout, for comparison")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/burst"), metavar="DIR", help="for its files (runs/burst)"
@@ -45,13 +49,21 @@ def run(args: argparse.Namespace) -> int:
     trace, run_file = args.out / "trace.jsonl", args.out / "run.jsonl"
     requests = burst_requests(args.qps, args.before, args.after)
     write_trace(trace, requests)
-    config: dict[str, object] = {"simulate": {"count": args.fixed or args.min}}
-    if args.fixed is None:
-        config["scaling"] = {"min_replicas": args.min, "max_replicas": args.max}
+    elastic = args.fixed is None
+    bounds = {"scaling": {"min_replicas": args.min, "max_replicas": args.max}}
+    scaling = bounds if elastic and args.runtime == "ray" else {}
     what = f"{args.fixed} instances" if args.fixed else f"{args.min} to {args.max} instances"
     print(f"{len(requests)} requests, {args.qps:g}/s and {FACTOR} times that for {BURST_S:g} s, {what}", flush=True)
     try:
-        with deployed(config, args.out) as deployment, StateLog(deployment) as log:
+        with (
+            instances(args.runtime, args.fixed or args.min) as (config, servers),
+            deployed(config | scaling, args.out) as deployment,
+            StateLog(deployment) as log,
+            ExitStack() as stack,
+        ):
+            deployment.await_ready(args.fixed or args.min)
+            if servers is not None and elastic:
+                stack.callback(PlayedScaler(deployment, servers, args.min, args.max).close)
             began = time.monotonic()
             code = run_replay(trace, deployment.url, out=run_file, label=what, slo_s=SLO_S)
             ended = time.monotonic()

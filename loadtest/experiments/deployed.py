@@ -23,6 +23,8 @@ from dualmap.router.local.process import MODULE as LOCAL_PROCESS
 MARK = "DUALMAP_MEASURED"  # in the environment of every process of the deployment, however far it has moved
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 120.0
+READY_POLL_S = 0.1
 STARTED = "Ctrl-C stops everything"
 
 
@@ -34,9 +36,11 @@ class Deployed:
     """port: for clients. admin_port: of the first gateway. started_s: from the command until all was started."""
 
     def __init__(
-        self, process: "subprocess.Popen[str]", mark: str, port: int, admin_port: int, started_s: float
+        self, process: "subprocess.Popen[str]", mark: str, port: int, admin_port: int, started_s: float, file: Path
     ) -> None:
+        """file: its configuration."""
         self.process = process
+        self._file = file
         self.port = port
         self.admin_port = admin_port
         self.started_s = started_s
@@ -45,6 +49,12 @@ class Deployed:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def change(self, **sections: Any) -> None:
+        """What its file says of these; the deployment reads the file again by itself."""
+        new = self._file.with_suffix(".new")
+        new.write_text(yaml.safe_dump(yaml.safe_load(self._file.read_text()) | sections))
+        new.replace(self._file)
 
     def status(self, admin_port: int | None = None) -> dict[str, Any]:
         """Raises OSError while the gateway is away."""
@@ -59,6 +69,14 @@ class Deployed:
             return {member["instance_id"]: member["state"] for member in self.status()["members"]}
         except OSError:
             return {}
+
+    def await_ready(self, count: int, within_s: float = READY_TIMEOUT_S) -> None:
+        """Raises DeploymentError."""
+        ends_at = time.monotonic() + within_s
+        while (ready := list(self.member_states().values()).count("ready")) < count:
+            if time.monotonic() > ends_at:
+                raise DeploymentError(f"{ready} of {count} servers are ready after {within_s:g} s")
+            time.sleep(READY_POLL_S)
 
     def actor_pids(self, class_name: str) -> list[int]:
         """Processes of the actors of that class, the oldest first. Without Ray one has all that are no gateways."""
@@ -93,8 +111,11 @@ def _has_actor(command: Sequence[str], class_name: str) -> bool:
 
 
 @contextmanager
-def deployed(config: Mapping[str, Any], folder: Path, env: Mapping[str, str] | None = None) -> Iterator[Deployed]:
-    """Free ports are chosen where the configuration says 0 or nothing. env: added to ours. Raises DeploymentError."""
+def deployed(
+    config: Mapping[str, Any], folder: Path, env: Mapping[str, str] | None = None, mark: str = ""
+) -> Iterator[Deployed]:
+    """Free ports are chosen where the configuration says 0 or nothing. env: added to ours. mark: of others that count
+    among its processes. Raises DeploymentError."""
     from dualmap.instances.server.start import free_ports
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +126,7 @@ def deployed(config: Mapping[str, Any], folder: Path, env: Mapping[str, str] | N
     gateway["admin_port"] = gateway.get("admin_port") or _run_of_free_ports(count)
     path = folder / "dualmap.yaml"
     path.write_text(yaml.safe_dump({**config, "gateway": gateway, "log_dir": str(folder / "logs")}))
-    mark = uuid.uuid4().hex
+    mark = mark or uuid.uuid4().hex
     begun_at = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "dualmap", "up", str(path)],
@@ -117,7 +138,7 @@ def deployed(config: Mapping[str, Any], folder: Path, env: Mapping[str, str] | N
     )
     try:
         _await_started(process)
-        yield Deployed(process, mark, gateway["port"], gateway["admin_port"], time.monotonic() - begun_at)
+        yield Deployed(process, mark, gateway["port"], gateway["admin_port"], time.monotonic() - begun_at, path)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)

@@ -19,6 +19,7 @@ from dualmap.loadtest.cli.demo import WORKLOAD
 from dualmap.loadtest.cli.replay import positive, run_replay
 from dualmap.loadtest.experiments.deployed import Deployed, DeploymentError, deployed
 from dualmap.loadtest.experiments.program import run_as_program
+from dualmap.loadtest.experiments.url_servers import add_runtime_argument, instances
 from dualmap.loadtest.option_lists import whole_numbers
 from dualmap.loadtest.replay.run_file import read_run
 from dualmap.loadtest.reports.aligned_rows import aligned
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instances", type=int, default=8, metavar="N", help="simulated ones (8)")
     parser.add_argument("--qps", type=positive, default=8.0, metavar="Q", help="requests a second (8)")
     parser.add_argument("--seconds", type=positive, default=90.0, metavar="S", help="of each run (90)")
+    add_runtime_argument(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/gateways"), metavar="DIR", help="(runs/gateways)")
 
 
@@ -50,10 +52,13 @@ def run(args: argparse.Namespace) -> int:
     ]
     failed = 0
     for count in whole_numbers(args.gateways, "--gateways"):
-        config = {"simulate": {"count": args.instances}, "gateway": {"count": count}}
         out = args.out / f"{count}.jsonl"
         try:
-            with deployed(config, args.out) as deployment:
+            with (
+                instances(args.runtime, args.instances) as (config, _),
+                deployed({**config, "gateway": {"count": count}}, args.out) as deployment,
+            ):
+                deployment.await_ready(args.instances)
                 idle = _idle_share(deployment)
                 before_s, began_s = _cpu_s(deployment), time.monotonic()
                 if code := run_replay(trace, deployment.url, out=out, label=f"{count} gateways", slo_s=SLO_S):
@@ -79,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
                 f"{idle / count:.1%}",
             )
         )
-    print(f"\n{date.today().isoformat()}, {os.cpu_count()} cores, {args.instances} simulated instances\n")
+    where = f"{date.today().isoformat()}, {os.cpu_count()} cores"
+    print(f"\n{where}, {args.instances} simulated instances, runtime {args.runtime}\n")
     print("\n".join(aligned(rows)))
     return 1 if failed else 0
 

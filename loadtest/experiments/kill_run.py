@@ -19,12 +19,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 from dualmap.loadtest.cli.demo import WORKLOAD
 from dualmap.loadtest.cli.replay import positive, run_replay
 from dualmap.loadtest.experiments.deployed import Deployed, DeploymentError, deployed
 from dualmap.loadtest.experiments.program import run_as_program
+from dualmap.loadtest.experiments.url_servers import RUNTIMES, add_runtime_argument, instances
 from dualmap.loadtest.histories.faults import Fault
 from dualmap.loadtest.histories.journals import judge, read_history
 from dualmap.loadtest.histories.rows import row_faults, row_of
@@ -38,23 +38,23 @@ STRIKE_S = 10.0  # into the run
 AFTER_S = 10.0  # in which requests count for the P90 after the blow
 STOPPED_S = 20.0
 DRAIN_DEADLINE_S = 1.0
+DRAINED_S = 10.0
 READY_TIMEOUT_S = 60.0
 QPS = 6.0
 COUNT = 4
-CONFIG: dict[str, dict[str, Any]] = {
-    "simulate": {"count": COUNT},
-    "gateway": {"count": 2},
-    "scaling": {"min_replicas": COUNT, "max_replicas": COUNT, "drain_deadline_s": DRAIN_DEADLINE_S},
-}
+SCALING = {"min_replicas": COUNT, "max_replicas": COUNT, "drain_deadline_s": DRAIN_DEADLINE_S}
+RAY_ALONE = ("ray",)
 
 
 @dataclass(frozen=True, slots=True)
 class Blow:
-    """name: what the table says. seconds: of the run. strike: does it; returns how many processes it hit."""
+    """name: what the table says. seconds: of the run. strike: does it; returns how many processes it hit. runtimes:
+    where there is such a part."""
 
     name: str
     seconds: float
     strike: Callable[[Deployed], int]
+    runtimes: Sequence[str] = RUNTIMES
 
 
 def kill(class_name: str) -> Callable[[Deployed], int]:
@@ -87,11 +87,26 @@ def stop_for_a_while(pids_of: Callable[[Deployed], list[int]]) -> Callable[[Depl
 
 def drain_one(deployment: Deployed) -> int:
     """Another one is started in its place."""
-    ready = [i for i, state in sorted(deployment.member_states().items()) if state == "ready"]
-    body = json.dumps({"instance_id": ready[0]}).encode()
+    _drain(deployment, _first_ready(deployment))
+    return 1
+
+
+def drain_and_take_back(deployment: Deployed) -> int:
+    instance_id = _first_ready(deployment)
+    _drain(deployment, instance_id)
+    time.sleep(DRAINED_S)
+    _drain(deployment, instance_id, undo=True)
+    return 1
+
+
+def _first_ready(deployment: Deployed) -> str:
+    return next(i for i, state in sorted(deployment.member_states().items()) if state == "ready")
+
+
+def _drain(deployment: Deployed, instance_id: str, undo: bool = False) -> None:
+    body = json.dumps({"instance_id": instance_id, "undo": undo}).encode()
     url = f"http://127.0.0.1:{deployment.admin_port}/admin/drain"
     urllib.request.urlopen(urllib.request.Request(url, body, method="POST"), timeout=10).close()
-    return 1
 
 
 def kill_gcs(deployment: Deployed) -> int:
@@ -122,19 +137,20 @@ def terminate_gateway(deployment: Deployed) -> int:
 
 BLOWS = (
     Blow("nothing", 30, lambda deployment: 1),
-    Blow("kill -9 Rebalancer", 25, kill("Rebalancer")),
-    Blow("kill -9 Autoscaler", 25, kill("Autoscaler")),
+    Blow("kill -9 Rebalancer", 25, kill("Rebalancer"), RAY_ALONE),
+    Blow("kill -9 Autoscaler", 25, kill("Autoscaler"), RAY_ALONE),
     Blow("kill -9 Fleet", 30, kill("Fleet")),
     Blow(f"Fleet stopped for {STOPPED_S:g} s", 40, stop_for_a_while(lambda deployment: deployment.actor_pids("Fleet"))),
     Blow("kill -9 a gateway of two", 30, kill("GatewayActor")),
     Blow("SIGTERM to a gateway of two", 30, terminate_gateway),
     Blow("dualmap restart --gateways, three times", 60, restart_gateways),
-    Blow("kill -9 an instance's actor", 30, kill("InstanceActor")),
+    Blow("kill -9 an instance's actor", 30, kill("InstanceActor"), RAY_ALONE),
     Blow("kill -9 a server of four", 30, kill_server),
     Blow("SIGTERM to a server of four", 30, end_server),
     Blow(f"a server of four hangs for {STOPPED_S:g} s", 40, stop_for_a_while(servers)),
-    Blow(f"an instance is drained, {DRAIN_DEADLINE_S:g} s at most", 30, drain_one),
-    Blow("kill -9 Ray's GCS", 40, kill_gcs),
+    Blow(f"an instance is drained, {DRAIN_DEADLINE_S:g} s at most", 30, drain_one, RAY_ALONE),
+    Blow(f"an instance is drained for {DRAINED_S:g} s", 30, drain_and_take_back, ("local",)),
+    Blow("kill -9 Ray's GCS", 40, kill_gcs, RAY_ALONE),
 )
 
 
@@ -171,18 +187,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", nargs="+", default=[""], metavar="PART", help="blows whose names have such a part (all)"
     )
+    add_runtime_argument(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/kill"), metavar="DIR", help="for its files (runs/kill)")
 
 
 def run(args: argparse.Namespace) -> int:
     """1 if it could not run, a blow hit nothing, or a history has a fault."""
-    blows = [blow for blow in BLOWS if any(part in blow.name for part in args.only) or blow is BLOWS[0]]
+    there = [blow for blow in BLOWS if args.runtime in blow.runtimes]
+    blows = [blow for blow in there if any(part in blow.name for part in args.only) or blow is BLOWS[0]]
     tallies = {blow.name: Tally() for blow in blows}
     faults: list[Fault] = []
     for seed in range(args.seeds):
         out = args.out / str(seed)
         try:
-            faults += _one_seed(blows, tallies, seed, out, args.qps)
+            faults += _one_seed(blows, tallies, seed, out, args.qps, args.runtime)
         except DeploymentError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
@@ -203,19 +221,23 @@ def _show(tallies: dict[str, Tally], seeds: int, qps: float) -> None:
     print("\n".join(aligned(table)), flush=True)
 
 
-def _one_seed(blows: Sequence[Blow], tallies: dict[str, Tally], seed: int, out: Path, qps: float) -> list[Fault]:
+def _one_seed(
+    blows: Sequence[Blow], tallies: dict[str, Tally], seed: int, out: Path, qps: float, runtime: str
+) -> list[Fault]:
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("journal*"):
         old.unlink()
-    gateway = {**CONFIG["gateway"], "journal": str(out.absolute() / "journal.jsonl")}
+    gateway = {"count": 2, "journal": str(out.absolute() / "journal.jsonl")}
     seen: list[RequestRow] = []
-    with deployed({**CONFIG, "gateway": gateway}, out) as deployment:
-        for number, blow in enumerate(blows):
-            print(f"seed {seed}, {number + 1} of {len(blows)}: {blow.name}", flush=True)
-            _await_ready(deployment)
-            rows = _strike(deployment, blow, seed * len(BLOWS) + number, out, qps)
-            tallies[blow.name].add(rows)
-            seen += rows
+    with instances(runtime, COUNT) as (config, others):
+        config |= {"gateway": gateway} | ({"scaling": SCALING} if others is None else {})
+        with deployed(config, out, mark=others.mark if others is not None else "") as deployment:
+            for number, blow in enumerate(blows):
+                print(f"seed {seed}, {number + 1} of {len(blows)}: {blow.name}", flush=True)
+                _await_ready(deployment)
+                rows = _strike(deployment, blow, seed * len(BLOWS) + number, out, qps)
+                tallies[blow.name].add(rows)
+                seen += rows
     judged = [judge(read_history(path)) for path in sorted(out.glob("journal*"))]
     faults = [fault for one in judged for fault in one.faults]
     return [*faults, *row_faults(map(row_of, seen), judged, f"clients of seed {seed}")]

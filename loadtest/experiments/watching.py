@@ -22,11 +22,13 @@ import msgspec
 import psutil
 
 from dualmap.instances.calibrate.cpu_model import cpu_model
+from dualmap.loadtest.cli.replay import positive
 from dualmap.loadtest.experiments.deployed import Deployed, DeploymentError, deployed
 from dualmap.loadtest.experiments.program import run_as_program
 from dualmap.loadtest.experiments.stub_fleet import MODEL, stub_fleet
 from dualmap.loadtest.reports.aligned_rows import aligned
 
+RUNTIMES = ("ray", "local")
 SIZES = (2, 16, 64, 256, 1024)
 READY_S = 120.0  # until all that do not hang are ready
 SETTLE_S = 10.0
@@ -70,37 +72,41 @@ def cpu_s(processes: Sequence[psutil.Process]) -> float:
     return total
 
 
-def measure(servers: int, hanging: int, folder: Path, source: Path | None, runtime: str) -> Sequence[str]:
+def measure(
+    servers: int, hanging: int, folder: Path, source: Path | None, runtime: str, idle_s: float, ages_s: float
+) -> Sequence[str]:
     """A row of the table. Raises DeploymentError, OSError."""
     with stub_fleet(servers, hanging) as fleet:
         begun_at = time.monotonic()
-        chosen = {"runtime": runtime} if source is None else {}  # other versions may know none
+        chosen = {"runtime": runtime} if source is None or runtime != "ray" else {}  # older versions know none
         env = {} if source is None else {"PYTHONPATH": str(source.absolute())}
         with deployed({"instances": fleet.urls, **chosen}, folder, env) as deployment:
             await_answer(deployment)
             first_s = time.monotonic() - begun_at
-            await_ready(deployment, servers - hanging)
+            deployment.await_ready(servers - hanging)
+            ready_s = time.monotonic() - begun_at
             time.sleep(SETTLE_S)
-            age_s = oldest(deployment)
+            age_s = oldest(deployment, ages_s)
             everything = deployment.processes()
             groups = [[psutil.Process(pid) for pid in deployment.actor_pids(name)] for name in ACTORS]
             groups = [[*groups[0], *groups[1]], *groups[2:], everything]
             before, begun_at = [cpu_s(group) for group in groups], time.monotonic()
-            time.sleep(IDLE_S)
+            time.sleep(idle_s)
             after, passed_s = [cpu_s(group) for group in groups], time.monotonic() - begun_at
             shares = [f"{(b - a) / passed_s:.1%}" for a, b in zip(before, after, strict=True)]
             watching, whole = usage(groups[0]), usage(everything)
     return (
+        runtime,
         f"{servers}" + (f", {hanging} hang" if hanging else ""),
         *(str(watching.processes), f"{watching.rss_mib:.0f} MiB", f"{watching.pss_mib:.0f} MiB", *shares[:3]),
         *(str(whole.processes), f"{whole.rss_mib:.0f} MiB", f"{whole.pss_mib:.0f} MiB", shares[3]),
-        *(f"{age_s:.2f} s", f"{deployment.started_s:.1f} s", f"{first_s:.1f} s"),
+        *(f"{age_s:.2f} s", f"{deployment.started_s:.1f} s", f"{first_s:.1f} s", f"{ready_s:.1f} s"),
     )
 
 
 HEADER = (
-    *("servers", "watching: processes", "RSS", "PSS", "CPU", "Fleet", "gateway"),
-    *("all: processes", "RSS", "PSS", "CPU", "oldest load", "started", "first answer"),
+    *("runtime", "servers", "watching: processes", "RSS", "PSS", "CPU", "Fleet", "gateway"),
+    *("all: processes", "RSS", "PSS", "CPU", "oldest load", "started", "first answer", "all ready"),
 )
 
 
@@ -123,19 +129,10 @@ def await_answer(deployment: Deployed) -> None:
     raise DeploymentError("no request was answered")
 
 
-def await_ready(deployment: Deployed, count: int) -> None:
-    """Raises DeploymentError."""
-    ends_at = time.monotonic() + READY_S
-    while (ready := list(deployment.member_states().values()).count("ready")) < count:
-        if time.monotonic() > ends_at:
-            raise DeploymentError(f"{ready} of {count} servers are ready after {READY_S:g} s")
-        time.sleep(POLL_S)
-
-
-def oldest(deployment: Deployed) -> float:
+def oldest(deployment: Deployed, within_s: float) -> float:
     """The greatest age of the last load of a ready server, of several looks at all."""
     age_s = 0.0
-    ends_at = time.monotonic() + AGES_S
+    ends_at = time.monotonic() + within_s
     while time.monotonic() < ends_at:
         members = deployment.status()["members"]
         age_s = max([age_s, *(_age_s(member) for member in members if member["state"] == "ready")])
@@ -157,7 +154,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listed = ",".join(map(str, SIZES))
     parser.add_argument("--servers", type=sizes, default=SIZES, metavar="N,N", help=f"how many, in turn ({listed})")
     parser.add_argument("--hanging", type=int, default=0, metavar="N", help="of them, that answer nothing (0)")
-    parser.add_argument("--runtime", choices=("local", "ray"), default="ray", help="of the deployment (ray)")
+    parser.add_argument(
+        "--runtime", nargs="+", choices=RUNTIMES, default=RUNTIMES, help="of the deployment, in turn (ray local)"
+    )
+    parser.add_argument("--idle", type=positive, default=IDLE_S, metavar="S", help=f"that it idles ({IDLE_S:g})")
+    parser.add_argument(
+        "--ages", type=positive, default=AGES_S, metavar="S", help=f"that ages of loads are looked at ({AGES_S:g})"
+    )
     parser.add_argument("--source", type=Path, metavar="DIR", help="src of another version to be measured")
     parser.add_argument("--out", type=Path, default=Path("runs/watching"), metavar="DIR", help="(runs/watching)")
 
@@ -168,7 +171,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         for count in args.servers:
             print(f"{count} servers", flush=True)
-            rows.append(measure(count, args.hanging, args.out, args.source, args.runtime))
+            for runtime in args.runtime:
+                row = measure(count, args.hanging, args.out, args.source, runtime, args.idle, args.ages)
+                rows.append(row)
+                print("  ".join(row), flush=True)
     except (DeploymentError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

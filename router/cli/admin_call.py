@@ -11,8 +11,10 @@ from ipaddress import ip_address
 from typing import Any
 
 from dualmap.router.config.instance_url import is_ip
+from dualmap.router.deployment.running import running
 
 TIMEOUT_S = 20.0
+DEFAULT_ADMIN = "http://127.0.0.1:8081"
 
 
 class AdminCallError(Exception):
@@ -25,9 +27,31 @@ def add_admin_argument(parser: argparse.ArgumentParser) -> None:
     )
     gateway.add_argument(
         "--admin",
-        default="http://127.0.0.1:8081",
         metavar="URL",
-        help="admin address of one of the deployment's gateways (default %(default)s)",
+        help="admin address of one of the deployment's gateways (default: of the one that runs on this machine, else"
+        f" {DEFAULT_ADMIN})",
+    )
+    gateway.add_argument(
+        "--deployment", metavar="NAME", help="where several run on this machine (default: the only one)"
+    )
+
+
+def find_admin(args: argparse.Namespace) -> str:
+    """Of the deployment that is meant. Raises AdminCallError."""
+    if args.admin:
+        return str(args.admin)
+    known = running()
+    found = [one for one in known if args.deployment in (None, one.name)]
+    if args.deployment is None and not known:
+        return DEFAULT_ADMIN
+    if len(found) == 1:
+        if not found[0].admin:
+            raise AdminCallError(f"{found[0].describe()}")
+        return found[0].admin
+    listed = "; ".join(one.describe() for one in known) or "none"
+    what = f"no deployment named {args.deployment} runs" if not found else "several deployments run"
+    raise AdminCallError(
+        f"{what} on this machine: name one with --deployment, or its --admin address. There are: {listed}"
     )
 
 

@@ -17,6 +17,11 @@ def add_deployment_flags(parser: argparse.ArgumentParser, serves_http: bool = Tr
         metavar="FILE",
         help="dualmap.yaml; flags override what it says (default: flags alone)",
     )
+    file.add_argument(
+        "--deployment",
+        metavar="NAME",
+        help="of this deployment, where several share a machine or a Ray cluster (default: no name)",
+    )
     running = parser.add_argument_group("instances that run already")
     running.add_argument(
         "--instance",
@@ -58,9 +63,10 @@ def add_deployment_flags(parser: argparse.ArgumentParser, serves_http: bool = Tr
         "--journal", type=Path, metavar="FILE", help="every event and what was decided, gzipped for .gz (default: none)"
     )
     logs.add_argument(
-        "--log-format",
-        choices=("console", "json"),
-        help="form of the lines in the gateways' log files (default console)",
+        "--log-to", choices=("file", "stdout", "both"), help="files, our standard output, or both (default file)"
+    )
+    logs.add_argument(
+        "--log-format", choices=("console", "json"), help="form of the gateways' log lines (default console)"
     )
     logs.add_argument(
         "--log-requests", action="store_true", default=None, help="a line for each request (default: none)"
@@ -109,9 +115,10 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
             executable=args.vllm,
             kv_events=args.kv_events,
         ),
-        "logs": _given(format=args.log_format, requests=args.log_requests),
+        "logs": _given(to=args.log_to, format=args.log_format, requests=args.log_requests),
         "instances": args.instance,
         "ray_address": args.ray_address,
+        "deployment": args.deployment,
     }
     return {section: value for section, value in values.items() if value}
 

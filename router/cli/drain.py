@@ -6,7 +6,7 @@ from dualmap.router.cli.follow_scaling import Scaling, add_follow_arguments, ask
 
 EXAMPLES = (
     "dualmap drain vllm-1",
-    "dualmap drain vllm-1 --undo",
+    "dualmap drain vllm-1 --undo --deployment chat",
     "dualmap drain 10.0.0.2:8000 --no-wait --admin http://10.0.0.1:8081",
 )
 

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 from urllib.parse import urlencode
 
-from dualmap.router.cli.admin_call import AdminCallError, add_admin_argument, admin_call
+from dualmap.router.cli.admin_call import AdminCallError, add_admin_argument, admin_call, find_admin
 
 REASONS = {
     "warm": "it holds more of the prompt, and that was soon enough",
@@ -20,7 +20,7 @@ REASONS = {
     "policy": "so the policy chose",
 }
 EXAMPLES = (
-    "dualmap explain gateway-0-17",
+    "dualmap explain gateway-0-17 --deployment chat",
     "dualmap explain gateway-0-17 --admin http://10.0.0.1:8081",
 )
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     try:
-        decisions = find_decisions(args.admin, args.request_id)
+        decisions = find_decisions(find_admin(args), args.request_id)
     except AdminCallError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

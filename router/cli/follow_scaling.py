@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dualmap.router.cli.admin_call import AdminCallError, add_admin_argument, admin_call
+from dualmap.router.cli.admin_call import AdminCallError, add_admin_argument, admin_call, find_admin
 
 POLL_S = 0.5
 PATIENCE_S = 10.0  # with a gateway that does not answer meanwhile
@@ -47,6 +47,7 @@ def ask_and_wait(
     """wait: is given the answer, where the user has patience for more; may raise AdminCallError. Returns the exit
     code."""
     try:
+        args.admin = find_admin(args)
         answer = admin_call(args.admin, path, body)
         print(answer["message"], flush=True)
         if not args.no_wait:

@@ -13,7 +13,8 @@ EXAMPLES = (
     "dualmap pick --instance http://10.0.0.1:8000 --host 0.0.0.0 --admin-port 8081 --ray-address auto",
     'dualmap pick --model Qwen/Qwen2.5-7B-Instruct --replicas 4 --engine-args "--max-model-len 8192" --kv-events',
     "dualmap pick --model /models/large --tensor-parallel-size 4 --gpus-per-replica 4 --vllm /opt/vllm/bin/vllm",
-    "dualmap pick --simulate 4 --journal runs/journal.jsonl.gz --log-format json --log-requests",
+    "dualmap pick --simulate 4 --journal runs/journal.jsonl.gz --deployment pick",
+    "dualmap pick --simulate 4 --log-to both --log-format json --log-requests",
 )
 
 

@@ -18,7 +18,7 @@ from dualmap.router.cli.follow_scaling import (
 EXAMPLES = (
     "dualmap restart --rolling",
     "dualmap restart --rolling --pool coder --no-wait --admin http://10.0.0.1:8081",
-    "dualmap restart --gateways",
+    "dualmap restart --gateways --deployment chat",
 )
 POLL_S = 0.5
 PATIENCE_S = 120.0  # with one gateway: its process has to start

@@ -10,6 +10,7 @@ EXAMPLES = (
     "dualmap scale 6",
     "dualmap scale auto --pool coder",
     "dualmap scale 2 --no-wait --admin http://10.0.0.1:8081",
+    "dualmap scale 6 --deployment chat",
 )
 
 

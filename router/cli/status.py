@@ -9,11 +9,11 @@ from shutil import get_terminal_size
 from textwrap import wrap
 from typing import Any
 
-from dualmap.router.cli.admin_call import AdminCallError, add_admin_argument, admin_call
+from dualmap.router.cli.admin_call import AdminCallError, add_admin_argument, admin_call, find_admin
 
 EXAMPLES = (
     "dualmap status",
-    "dualmap status --events",
+    "dualmap status --events --deployment chat",
     "dualmap status --json --admin http://10.0.0.1:8081",
 )
 
@@ -130,7 +130,8 @@ def format_signals(signals: dict[str, dict[str, Any]]) -> str:
 
 def run(args: argparse.Namespace) -> int:
     try:
-        status = admin_call(args.admin, "/admin/status")
+        admin = find_admin(args)
+        status = admin_call(admin, "/admin/status")
     except AdminCallError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -140,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
     columns = get_terminal_size((COLUMNS, 0)).columns
     print(format_status(status, columns))
     with suppress(AdminCallError):  # the Autoscaler is away, or there is none
-        pools = admin_call(args.admin, "/admin/scaling")["pools"]
+        pools = admin_call(admin, "/admin/scaling")["pools"]
         print("\n" + "\n".join(map(format_scaling, pools)))
     events = status.get("events", [])
     print("\n" + format_events(events, len(events) if args.events else EVENTS_SHOWN, columns))

@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 import threading
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,7 +18,10 @@ from dualmap.router.deployment.actors import ClusterError, told
 from dualmap.router.deployment.cluster import Cluster
 from dualmap.router.deployment.preflight import cannot_start
 from dualmap.router.deployment.ray_access import ray_access
+from dualmap.router.deployment.running import Home, home, reached_at
+from dualmap.router.deployment.start_folder import start_folder
 from dualmap.router.journal.writer import path_for
+from dualmap.router.observe.standard_output import ShowLines, speaker
 from dualmap.router.reach.reach import CallError
 from dualmap.scheduler.fleet.endpoint import host_port
 
@@ -29,7 +32,8 @@ EXAMPLES = (
     "dualmap up --model /models/large --tensor-parallel-size 4 --kv-events --ray-address auto",
     "dualmap up --model /models/tiny --gpus-per-replica 0 --vllm .venv-vllm/bin/vllm",
     "dualmap up --simulate 4 --policy round_robin --journal runs/journal.jsonl.gz",
-    "dualmap up --simulate 4 --log-format json --log-requests",
+    "dualmap up --simulate 4 --log-to stdout --log-format json --log-requests",
+    "dualmap up chat.yaml --deployment chat",
 )
 
 
@@ -50,14 +54,28 @@ def deploy(path: Path | None, given: dict[str, Any]) -> int:
         return 2
     if is_refused(config):
         return 1
-    with ray_access(config.ray_address) if uses_ray(config) else nullcontext():
-        return _deploy(config, path, given)
+    name = config.deployment or ""
+    try:
+        with ExitStack() as stack:
+            here = stack.enter_context(home(name))
+            logs = stack.enter_context(start_folder(config.log_dir, name, config.logs.max_starts))
+            here.tell(log_dir=str(logs))
+            if config.logs.form.shown:
+                stack.callback(ShowLines(logs).close)
+            if uses_ray(config):
+                stack.enter_context(ray_access(config.ray_address))
+            config = config.model_copy(update={"log_dir": logs})
+            return _deploy(config, path, {**given, "log_dir": str(logs)}, here)
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
-def _deploy(config: DualMapConfig, path: Path | None, given: dict[str, Any]) -> int:
+def _deploy(config: DualMapConfig, path: Path | None, given: dict[str, Any], here: Home) -> int:
     stop = stop_on_signal()
-    cluster = Cluster(config, say=lambda line: print(line, flush=True))
-    file = ConfigFile(path, given, config, say=lambda line: print(line, flush=True), tell=cluster.events.tell)
+    say = speaker(config.logs.form)
+    cluster = Cluster(config, say)
+    file = ConfigFile(path, given, config, say, tell=cluster.events.tell)
     signal.signal(signal.SIGHUP, lambda number, frame: file.sign.set())
     try:
         cluster.start_instances()
@@ -67,20 +85,21 @@ def _deploy(config: DualMapConfig, path: Path | None, given: dict[str, Any]) -> 
         host, admin_host = config.gateway.host, config.gateway.admin_host
         if config.gateway.picker is None:
             scheme = "http" if config.gateway.tls_cert_file is None else "https"
-            print(f"gateway      {scheme}://{host_port(host, port)}/v1   policy {config.scheduler.policy}", flush=True)
+            say(f"gateway      {scheme}://{host_port(host, port)}/v1   policy {config.scheduler.policy}")
         else:
-            print(f"picker       {host_port(host, port)} (gRPC)   {config.gateway.picker.mode}", flush=True)
-        print(f"metrics      http://{host_port(admin_host, admin_port)}/metrics", flush=True)
-        print(f"page         http://{host_port(admin_host, admin_port)}/ui", flush=True)
+            say(f"picker       {host_port(host, port)} (gRPC)   {config.gateway.picker.mode}")
+        say(f"metrics      http://{host_port(admin_host, admin_port)}/metrics")
+        say(f"page         http://{host_port(admin_host, admin_port)}/ui")
         if config.gateway.journal is not None:
-            print(f"journal      {path_for(config.gateway.journal, '*')}", flush=True)
-        print("Ctrl-C stops everything", flush=True)
+            say(f"journal      {path_for(config.gateway.journal, '*')}")
+        here.tell(admin=f"http://{host_port(reached_at(admin_host), admin_port)}")
+        say("Ctrl-C stops everything")
         cluster.look_after(stop, file)
     except (CallError, ClusterError) as error:
         print(f"error: {told(error)}", file=sys.stderr)
         return 1
     finally:
-        print("stopping", flush=True)
+        say("stopping")
         cluster.stop()
     return 0
 

@@ -12,12 +12,15 @@ from dualmap.router.config.pool_settings import PoolSettings
 from dualmap.router.http.limits import HttpLimits
 
 PoolName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
+DeploymentName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
 ModelName = Annotated[str, Field(min_length=1, max_length=512)]
 
 
 class DualMapConfig(PoolSettings):
     """Its own instances, if there are any, are the first pool; its name is empty."""
 
+    # What it is called, where several deployments share a machine or a Ray cluster: commands choose it by this name.
+    deployment: DeploymentName | None = None
     gateway: GatewaySettings = GatewaySettings()
     limits: HttpLimits = HttpLimits()  # what one client, request or instance may take of a gateway, and for how long
     pools: dict[PoolName, PoolSettings] = Field(default={})  # of further models, each under a name of its own
@@ -27,7 +30,8 @@ class DualMapConfig(PoolSettings):
     # of this machine; ray: Ray in any case; local: never Ray, which is an error where it is needed.
     runtime: Literal["auto", "ray", "local"] = "auto"
     ray_address: str | None = None  # of a running Ray cluster to join; None: one is started on this machine
-    log_dir: Path = Path("runs/logs")  # log files of gateways, and of servers that are started here
+    # Of log files, also of servers that are started here: a folder for each start. `latest` leads to the last one.
+    log_dir: Path = Path("runs/logs")
     logs: LogSettings = LogSettings()
     traces: TraceSettings | None = None  # None: no spans are made
 

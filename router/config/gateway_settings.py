@@ -12,6 +12,7 @@ from dualmap.router.config.strict import STRICT, AbsolutePath, Port
 from dualmap.router.http.cors import Cors
 from dualmap.router.http.tls import TlsFiles
 from dualmap.router.journal.writer import DEFAULT_MAX_BYTES
+from dualmap.router.observe.log_form import LogForm
 
 
 def _check_origin(origin: str) -> str:
@@ -136,13 +137,23 @@ class GatewaySettings(BaseModel):
 
 
 class LogSettings(BaseModel):
-    """Of what happens in the gateways' processes: a file for each in log_dir."""
+    """Of what happens in the processes of gateways and of Fleet."""
 
     model_config = STRICT
 
+    # Where lines go. file: one for each process, in a folder of this start in log_dir. stdout: the standard output of
+    # `dualmap up`, as containers want it. both: to both.
+    to: Literal["file", "stdout", "both"] = "file"
     format: Literal["console", "json"] = "console"  # of the lines; json for collectors of logs
     level: Literal["debug", "info", "warning", "error"] = "info"  # lines below it are not written
     requests: bool = False  # write a line for each request
+    max_bytes: int = Field(default=100_000_000, ge=0)  # of a file, before it is begun anew; 0: no limit
+    max_files: int = Field(default=5, ge=1)  # of each process that are kept besides the one that is written
+    max_starts: int = Field(default=10, ge=1)  # whose folders are kept in log_dir, this one included
+
+    @property
+    def form(self) -> LogForm:
+        return LogForm(self.format, self.level, self.to, self.max_bytes, self.max_files)
 
 
 class TraceSettings(BaseModel):

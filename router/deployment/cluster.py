@@ -22,7 +22,7 @@ from dualmap.router.deployment.scaled_pools import ScaledPools
 from dualmap.router.deployment.tell_events import TellEvents
 from dualmap.router.deployment.watched_instances import WatchedInstances
 from dualmap.router.fleet.client import TIMEOUT_S
-from dualmap.router.observe.log_setup import LogFile
+from dualmap.router.observe.log_setup import ProcessLog
 from dualmap.router.reach.names import FLEET, REBALANCER, autoscaler_name
 from dualmap.router.reach.reach import CallError, Owned
 from dualmap.scheduler.fleet.member import Member, MemberState
@@ -51,7 +51,7 @@ class Cluster:
         self._external: ExternalInstances | None = None
         self._watched = WatchedInstances(self._runtime)
         self._adapters = RememberedAdapters()
-        self.events = TellEvents(say)
+        self.events = TellEvents(say if not config.logs.form.shown else _say_nothing)
 
     def start_instances(self) -> None:
         """Start what runs actors, the background actors and the instances; returns when all that are started for us are
@@ -69,8 +69,7 @@ class Cluster:
             raise ClusterError(f"discovery needs more packages, pip install 'dualmap[kubernetes]': {error}") from None
         ids = (*(placed.spec.instance_id for placed in specs), *self._external.ids)
         configs = {name: pool.scheduler for name, pool in self._config.all_pools().items()}
-        logs, path = self._config.logs, self._config.log_dir.absolute() / "fleet.log"
-        open_log = partial(LogFile, path, FLEET, logs.format, logs.level)
+        open_log = partial(ProcessLog, self._config.log_dir.absolute(), FLEET, self._config.logs.form, True)
         self._fleet = self._runtime.start_actor(FLEET_CLASS, FLEET, ids, configs, open_log)
         self._watched.fleet = self.events.fleet = self._adapters.fleet = self._fleet
         self._rebalancer = self._runtime.start_actor(REBALANCER_CLASS, REBALANCER)
@@ -95,7 +94,7 @@ class Cluster:
         prefix = scaled_prefix(pool_name, pool)
         scaled = Scaled(pool_name, prefix, pool.scaling or ScalingConfig(), automatic=pool.scaling is not None)
         name = autoscaler_name(pool_name)
-        path = self._config.log_dir.absolute() / f"{name}.log"
+        path = self._config.log_dir.absolute() / f"{name}.log" if self._config.logs.form.written else None
         return self._runtime.start_actor(AUTOSCALER_CLASS, name, scaled, path, self._runtime.reach)
 
     def look_after(self, stop: threading.Event, file: ConfigFile) -> None:
@@ -174,6 +173,10 @@ class Cluster:
             raise ClusterError(f"the Watcher did not start: {told(error)}") from None
         if looks:
             self._say(seen_first(looks))
+
+
+def _say_nothing(line: str) -> None:
+    """Fleet's process shows it."""
 
 
 def seen_first(looks: Mapping[str, FirstLook]) -> str:

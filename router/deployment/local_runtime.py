@@ -16,12 +16,13 @@ LOG = "processes.log"  # what processes print, where they have no log file, or n
 
 
 class LocalRuntime:
-    """log_dir: gets what processes print. say: is told when one is started again; from another thread."""
+    """log_dir: gets what processes print; None: it goes to standard error. say: is told when one is started again; from
+    another thread."""
 
     reach: Reach
 
-    def __init__(self, log_dir: Path, say: Callable[[str], None]) -> None:
-        self._log_path = log_dir / LOG
+    def __init__(self, log_dir: Path | None, say: Callable[[str], None]) -> None:
+        self._log_path = log_dir and log_dir / LOG
         self._say = say
         self._children: Children | None = None
 

@@ -19,6 +19,7 @@ from dualmap.router.reach.ray_reach import RayCall, RayHandle, RayReach, ray_err
 from dualmap.router.reach.reach import CallError
 
 FORGET_TIMEOUT_S = 2.0
+NAME_TAKEN = "another deployment of this name runs on the Ray cluster: give this one another (`deployment`)"
 NO_CPU = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 0}  # restarted; calls under way are not repeated
 
 
@@ -36,10 +37,11 @@ class _Instance:
 
 
 class OwnInstances:
-    """node_host: the address at which others reach an instance's node; None: Ray knows it. placement_timeout_s: a node
-    may have to be added first."""
+    """reach: finds the deployment's actors. node_host: the address at which others reach an instance's node; None: Ray
+    knows it. placement_timeout_s: a node may have to be added first."""
 
-    def __init__(self, node_host: str | None, placement_timeout_s: float) -> None:
+    def __init__(self, reach: RayReach, node_host: str | None, placement_timeout_s: float) -> None:
+        self._reach = reach
         self._node_host = node_host
         self._placement_timeout_s = placement_timeout_s
         self._instances: dict[str, _Instance] = {}
@@ -96,13 +98,13 @@ class OwnInstances:
             strategy = PlacementGroupSchedulingStrategy(group)
             options |= {"scheduling_strategy": strategy, "num_gpus": placed.gpus, "num_cpus": placed.cpus}
         try:
-            report = FleetClient(RayReach()).report
+            report = FleetClient(self._reach).report
             instance.actor = RayHandle(
                 ray.remote(InstanceActor).options(**options).remote(placed.spec, report, self._node_host)
             )
         except ValueError as error:  # the name is taken: a predecessor has not gone yet
             if late:
-                self._give_up(instance_id, instance, f"another deployment runs on this Ray cluster: {error}")
+                self._give_up(instance_id, instance, f"{NAME_TAKEN}: {error}")
 
     def _give_up(self, instance_id: str, instance: _Instance, why: str) -> None:
         if instance.group is not None:
@@ -120,7 +122,7 @@ class OwnInstances:
                 return
             instance.actor.kill()
             try:
-                RayReach()(FLEET).call("forget", instance_id).result(FORGET_TIMEOUT_S)
+                self._reach(FLEET).call("forget", instance_id).result(FORGET_TIMEOUT_S)
             except CallError:
                 return  # again at the next step
         if instance.group is not None:

@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -11,9 +10,13 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from dualmap.router.local.owned_folder import owned_folder
+
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 # Ray's name for a node that no other machine joins: all its ports are those of 127.0.0.1, on Linux, too.
 SEVERAL_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+TMPDIR = "RAY_TMPDIR"
+LONGEST_TMPDIR = 35  # below it come 72 characters of Ray's, and the path of a socket has 107
 FOLDER_PREFIX = "dualmap-ray-"
 CONNECT_S = 2.0
 ASK_S = 15.0  # Ray takes a second or two to import
@@ -43,20 +46,41 @@ def ray_access(
         yield
         return
     environment.setdefault(SEVERAL_MACHINES, "0")
-    if MODE in environment or TOKEN in environment or TOKEN_PATH in environment:
+    parent = Path(environment.get(TMPDIR) or tempfile.gettempdir())
+    with (
+        owned_folder(parent, FOLDER_PREFIX) as folder,
+        _set(environment, **_token(environment, folder), **_sessions(folder)),
+    ):
         yield
-        return
-    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=environment.get("RAY_TMPDIR")))  # for nobody else
+
+
+def _token(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """One of its own, unless the environment says something of that."""
+    if MODE in environment or TOKEN in environment or TOKEN_PATH in environment:
+        return {}
+    path = folder / "auth_token"
+    path.touch(0o600)
+    path.write_text(secrets.token_hex(32))
+    return {MODE: "token", TOKEN_PATH: str(path)}
+
+
+def _sessions(folder: Path) -> dict[str, str]:
+    """Ray keeps logs and sockets of each start, and removes none."""
+    return {TMPDIR: str(folder)} if len(str(folder)) <= LONGEST_TMPDIR else {}
+
+
+@contextmanager
+def _set(environment: MutableMapping[str, str], **values: str) -> Iterator[None]:
+    before = {name: environment.get(name) for name in values}
+    environment.update(values)
     try:
-        path = folder / "auth_token"
-        path.touch(0o600)
-        path.write_text(secrets.token_hex(32))
-        environment.update({MODE: "token", TOKEN_PATH: str(path)})
         yield
     finally:
-        for name in (MODE, TOKEN_PATH):
-            environment.pop(name, None)
-        shutil.rmtree(folder, ignore_errors=True)
+        for name, value in before.items():
+            if value is None:
+                environment.pop(name, None)
+            else:
+                environment[name] = value
 
 
 def asks_for_token(address: str, environment: Mapping[str, str] = os.environ) -> bool:

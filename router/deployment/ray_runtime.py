@@ -9,9 +9,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dualmap.router.deployment.actors import ClusterError, told
-from dualmap.router.deployment.own_instances import NO_CPU, OwnInstances, cluster_resources
+from dualmap.router.deployment.own_instances import NAME_TAKEN, NO_CPU, OwnInstances, cluster_resources
 from dualmap.router.deployment.ray_access import why_not_joined
-from dualmap.router.reach.names import NAMESPACE, class_of
+from dualmap.router.reach.names import class_of
 from dualmap.router.reach.ray_reach import RayHandle, RayReach
 from dualmap.router.reach.reach import Reach
 
@@ -22,11 +22,14 @@ OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing large passes through Ray
 
 
 class RayRuntime:
-    """address: of a cluster to join; None: one is started here. say: is told each step, for a person to read."""
+    """address: of a cluster to join; None: one is started here. namespace: of this deployment's actors there. say: is
+    told each step, for a person to read."""
 
-    def __init__(self, address: str | None, say: Callable[[str], None]) -> None:
-        self.reach: Reach = RayReach()
+    def __init__(self, address: str | None, namespace: str, say: Callable[[str], None]) -> None:
+        self._reach = RayReach(namespace)
+        self.reach: Reach = self._reach
         self._address = address
+        self._namespace = namespace
         self._say = say
 
     @property
@@ -40,7 +43,7 @@ class RayRuntime:
         try:
             ray.init(
                 address=self._address or "local",
-                namespace=NAMESPACE,
+                namespace=self._namespace,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 **({} if self._address else local),
@@ -59,7 +62,7 @@ class RayRuntime:
         try:
             return RayHandle(ray.remote(class_of(cls)).options(**options).remote(*arguments))
         except ValueError as error:  # the name is taken
-            raise ClusterError(f"another deployment runs on this Ray cluster: {error}") from None
+            raise ClusterError(f"{NAME_TAKEN}: {error}") from None
 
     def prepare(self, cls: str, name: str) -> None:
         """Ray has processes in store."""
@@ -73,8 +76,8 @@ class RayRuntime:
 
     def instances(self) -> OwnInstances:
         if self._address is None:
-            return OwnInstances(LOCAL_HOST, LOCAL_PLACEMENT_TIMEOUT_S)
-        return OwnInstances(None, PLACEMENT_TIMEOUT_S)
+            return OwnInstances(self._reach, LOCAL_HOST, LOCAL_PLACEMENT_TIMEOUT_S)
+        return OwnInstances(self._reach, None, PLACEMENT_TIMEOUT_S)
 
     def gpus(self) -> float:
         return cluster_resources().get("GPU", 0.0)

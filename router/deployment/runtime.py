@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.runtime import uses_ray
 from dualmap.router.deployment.instances import Instances
+from dualmap.router.reach.names import namespace_of
 from dualmap.router.reach.reach import Owned, Reach
 
 
@@ -45,7 +46,7 @@ def runtime_of(config: DualMapConfig, say: Callable[[str], None]) -> Runtime:
     if uses_ray(config):
         from dualmap.router.deployment.ray_runtime import RayRuntime  # Ray takes seconds to import
 
-        return RayRuntime(config.ray_address, say)
+        return RayRuntime(config.ray_address, namespace_of(config.deployment), say)
     from dualmap.router.deployment.local_runtime import LocalRuntime
 
-    return LocalRuntime(config.log_dir.absolute(), say)
+    return LocalRuntime(config.log_dir.absolute() if config.logs.form.written else None, say)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from dualmap.router.fleet.holding import Holding
 from dualmap.router.fleet.log_events import log_events
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.fleet.event_board import EventNews
@@ -36,6 +37,7 @@ class Fleet:
         """open_log: returns what has to live as long as lines are logged."""
         self._log = open_log()
         self._core = FleetCore(expected, configs, time.monotonic(), first_number=time.time_ns(), unix_now=time.time())
+        self._holding = Holding()
 
     async def report(
         self, member: Member, signals: InstanceSignals | None = None, adapters: WantedAdapters = NOTHING_WANTED
@@ -43,6 +45,7 @@ class Fleet:
         """adapters: what the instance was told of them before; all of it where it was asked for that."""
         cache_known = self._core.report(member, signals, time.monotonic())
         self._core.adapters.adopt(member.pool, adapters)
+        self._holding.note_move()
         return self._answer(cache_known, member.pool, adapters)
 
     async def report_many(
@@ -57,6 +60,7 @@ class Fleet:
                 answers[beat.instance_id] = ReportAnswer(member_known=False)
             else:
                 answers[beat.instance_id] = self._answer(True, member.pool, WantedAdapters(beat.adapters))
+        self._holding.note_move()
         return {instance_id: answer for instance_id, answer in answers.items() if answer != ALL_KNOWN}
 
     def _answer(self, cache_known: bool, pool: str, adapters: WantedAdapters) -> ReportAnswer:
@@ -81,12 +85,18 @@ class Fleet:
     async def forget(self, instance_id: str) -> bool:
         """True, for who must know that it was heard."""
         self._core.forget(instance_id)
+        self._holding.note_move()
         return True
 
-    async def sync(self, report: GatewayReport) -> FleetNews:
-        news = self._core.sync(report, time.monotonic())
-        log_events(self._core.teller.board.take_unlogged())
-        return news
+    async def sync(self, report: GatewayReport, patience_s: float = 0.0) -> FleetNews:
+        """patience_s: for which the gateway waits for an answer while there is nothing new to it."""
+
+        def ask() -> FleetNews:
+            news = self._core.sync(report, time.monotonic())
+            log_events(self._core.teller.board.take_unlogged())
+            return news
+
+        return await self._holding.answer(report, patience_s, ask)
 
     async def state(self, plan: PoolPlan | None = None, events: tuple[FleetEvent, ...] = ()) -> FleetState:
         """events: that the caller knows of."""
@@ -98,5 +108,7 @@ class Fleet:
         """The same, and what happened since the number known."""
         state = self._core.state(time.monotonic(), plan)
         news = self._core.events(known, events)
+        if events:
+            self._holding.note_move()
         log_events(self._core.teller.board.take_unlogged())
         return state, news

@@ -38,9 +38,9 @@ class FleetClient:
         answers: dict[str, ReportAnswer] | None = await self._call("report_many", reports, beats)
         return answers
 
-    async def sync(self, report: GatewayReport) -> FleetNews | None:
-        """What is newer than is known; None while Fleet is away."""
-        news: FleetNews | None = await self._call("sync", report)
+    async def sync(self, report: GatewayReport, patience_s: float = 0.0) -> FleetNews | None:
+        """What is newer than is known; None while Fleet is away. patience_s: for which nothing new is waited for."""
+        news: FleetNews | None = await self._call("sync", report, patience_s)
         return news
 
     async def state(self, plan: PoolPlan | None, events: tuple[FleetEvent, ...] = ()) -> FleetState | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dualmap.router.access.access import Access
 from dualmap.router.gateway.admin import AdminService
+from dualmap.router.gateway.at_work import AtWork
 from dualmap.router.gateway.fleet_seen import FleetSeen
 from dualmap.router.gateway.front import Front, HttpFront
 from dualmap.router.gateway.hand_over import ADMIN, CLIENTS, NO_SOCKETS, Sockets
@@ -113,6 +114,7 @@ class Gateway:
         self.driver.dispatched = self.noted.dispatched
         self.driver.first_token_came = self.noted.first_token_came
         self.fleet = FleetSeen()
+        self.at_work = AtWork(self._schedulers.values(), self.driver.exchanges)
         self._next_sweep = 0.0
         self._ticking: asyncio.TimerHandle | None = None
         self.front: Front = HttpFront(self.service, limits, clock, tls)
@@ -361,6 +363,7 @@ class Gateway:
             self.driver.handle(Tick(), pool.core)
         if self.admission.stopping and not self.driver.exchanges and not self.service.has_unsent:
             self._drained.set()
+        self.at_work.look()
         now = self._clock()
         for timeline in self.noted.timelines.values():
             timeline.advance(now)

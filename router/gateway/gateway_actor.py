@@ -20,10 +20,11 @@ from dualmap.router.gateway.collect_less import collect_less
 from dualmap.router.gateway.gateway import Gateway
 from dualmap.router.gateway.hand_over import NO_SOCKETS, HandOver, take_over
 from dualmap.router.gateway.pool import Pool
+from dualmap.router.gateway.unless import unless
 from dualmap.router.gateway.wish import Wish
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.journal.writer import open_journal, path_for
-from dualmap.router.observe.log_setup import LogFile
+from dualmap.router.observe.log_setup import ProcessLog
 from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.router.observe.reloads import Reloads
 from dualmap.router.reach.names import REBALANCER, autoscaler_name
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SYNC_INTERVAL_S = 0.1  # membership is at most this old; a dead instance's own connections show it sooner
+PATIENCE_S = 0.5  # for which an idle gateway waits for news; it calls at once when it gets something to do
 LISTEN_INTERVAL_S = 0.03  # while requests wait: an instance that others have left idles until it is heard of
 LEAST_GAP_S = 0.005  # between an answer and the next call, however much there is to tell
 SYNC_SHARE = 0.1  # of this process's time at the most: the books of a large fleet take long to tell and to hear
@@ -77,8 +79,7 @@ class GatewayActor:
         self._inherited = take_over(listeners_path) if listeners_path else NO_SOCKETS
         self._config = config
         self._reach = reach
-        log_path = config.log_dir.absolute() / f"{gateway_id}.log"
-        self._log = LogFile(log_path, gateway_id, config.logs.format, config.logs.level)
+        self._log = ProcessLog(config.log_dir.absolute(), gateway_id, config.logs.form)
         self._fleet = FleetClient(reach)
         settings = config.gateway
         block_tokens = next(iter(config.all_pools().values())).scheduler.block_tokens
@@ -164,6 +165,7 @@ class GatewayActor:
     async def leave(self) -> None:
         """Others listen in our place: let what is here end, for as long as configured, and stop."""
         self._link.leaving = True
+        self._to_tell.set()
         await self._gateway.leave(self._config.gateway.leave_s)
         await self.stop(0.0)
 
@@ -230,11 +232,21 @@ class GatewayActor:
         self._to_tell.clear()
         report = self._report()
         asked_at = time.monotonic()
-        news = await self._fleet.sync(report)
+        news = await self._ask(report)
         heard_at = time.monotonic()
         if news is not None:  # else what was sent is told again
-            self._hear(news, told_s=heard_at - began_at)
+            self._hear(news, told_s=heard_at - began_at - news.held_s)
         return time.monotonic() - heard_at + asked_at - began_at
+
+    async def _ask(self, report: GatewayReport) -> FleetNews | None:
+        """A gateway that has nothing to do waits until there is something new, or it has."""
+        at_work = self._gateway.at_work
+        if at_work.is_set() or not self._link.is_told:
+            return await self._fleet.sync(report)
+        news = await unless(self._fleet.sync(report, PATIENCE_S), self._to_tell, at_work)
+        if at_work.is_set():
+            self._to_tell.set()
+        return news
 
     def _hear(self, news: FleetNews, told_s: float) -> None:
         """told_s: since the report was begun that this answers."""
@@ -274,6 +286,7 @@ class GatewayActor:
         """Have moves planned while an instance is hot."""
         await self._started
         while True:
+            await self._gateway.at_work.wait()
             for pool_name, snapshot in self._gateway.snapshots().items():
                 await self._rebalance(pool_name, snapshot)
             await asyncio.sleep(SYNC_INTERVAL_S)

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from dualmap.router.reach.reach import CallError
 SHORT_LIFE_S = 5.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0  # before one that lived for a short time is started again
 BACKLOG = 128
+STANDARD_ERROR = 2
 
 
 class Made(NamedTuple):
@@ -33,10 +34,10 @@ class Child:
     told when it is started again."""
 
     def __init__(
-        self, name: str, modules: Sequence[str], folder: str, log_path: Path, say: Callable[[str], None]
+        self, name: str, modules: Sequence[str], folder: str, log_path: Path | None, say: Callable[[str], None]
     ) -> None:
-        """folder: of sockets. log_path: gets what the process prints, such as a traceback. Raises OSError where there
-        can be no socket."""
+        """folder: of sockets. log_path: gets what the process prints, such as a traceback; None: standard error does.
+        Raises OSError where there can be no socket."""
         self._name = name
         self._modules = modules
         self._log_path = log_path
@@ -109,7 +110,7 @@ class Child:
     async def _start(self, starts: int) -> asyncio.subprocess.Process:
         listening = self._listening.fileno()
         command = (sys.executable, "-P", "-m", MODULE, self._name, str(listening), str(starts), *self._modules)
-        with self._log_path.open("ab") as log:
+        with nullcontext(STANDARD_ERROR) if self._log_path is None else self._log_path.open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.PIPE,  # its end is that of this process

@@ -2,19 +2,21 @@
 
 import asyncio
 import concurrent.futures
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dualmap.router.local.child import Child, Made
+from dualmap.router.local.owned_folder import owned_folder
 from dualmap.router.reach.reach import CallError
 
 T = TypeVar("T")
 
 STOP_TIMEOUT_S = 5.0
+PREFIX = "dualmap-local-"  # of the folder of sockets
 
 
 class LocalCall:
@@ -51,12 +53,15 @@ class LocalHandle:
 
 
 class Children:
-    """log_path: gets what the processes print. say: is told when one is started again; from another thread."""
+    """log_path: gets what the processes print; None: it goes where this one's errors go. say: is told when one is
+    started again; from another thread."""
 
-    def __init__(self, log_path: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, log_path: Path | None, say: Callable[[str], None]) -> None:
         """Raises OSError where no folder can be made."""
-        log_path.parent.mkdir(parents=True, exist_ok=True)
-        self.folder = tempfile.mkdtemp(prefix="dualmap-")  # for nobody else
+        if log_path is not None:
+            log_path.parent.mkdir(parents=True, exist_ok=True)
+        self._stack = ExitStack()
+        self.folder = str(self._stack.enter_context(owned_folder(Path(tempfile.gettempdir()), PREFIX)))
         self._log_path = log_path
         self._say = say
         self._children: dict[str, Child] = {}
@@ -94,7 +99,7 @@ class Children:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(STOP_TIMEOUT_S)
             self._loop.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._stack.close()
 
     async def _child(self, process: str, modules: Sequence[str]) -> Child:
         return Child(process, modules, self.folder, self._log_path, self._say)

@@ -1,58 +1,19 @@
-"""Where the log lines of a process go, and what they look like: a file, written by a thread of its own, so that no disk
-holds up a request."""
+"""Where the log lines of a process go: to files, to standard output, or both, written by a thread of its own, so that
+nothing slow holds up a request."""
 
-import json
 import logging
 import logging.handlers
 import queue
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-Format = Literal["console", "json"]
+from dualmap.router.fleet import log_events
+from dualmap.router.observe.log_form import LogForm
+from dualmap.router.observe.log_lines import formatter
+from dualmap.router.observe.standard_output import StandardOutput
 
 MAX_WAITING_LINES = 10_000  # what comes while the disk keeps up with nothing is dropped, and counted
-_OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-
-
-def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """What was given as `extra`."""
-    return {name: value for name, value in record.__dict__.items() if name not in _OWN}
-
-
-class JsonFormatter(logging.Formatter):
-    """A line is an object: ts (RFC 3339, UTC), level, logger, process, message, and the fields of the record."""
-
-    def __init__(self, process: str) -> None:
-        super().__init__()
-        self._process = process
-
-    def format(self, record: logging.LogRecord) -> str:
-        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = {
-            "ts": at,
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "process": self._process,
-            "message": record.getMessage(),
-            **fields_of(record),
-        }
-        if record.exc_info:
-            line["stack"] = self.formatException(record.exc_info)
-        elif record.exc_text:
-            line["stack"] = record.exc_text
-        return json.dumps(line, default=str)
-
-
-class ConsoleFormatter(logging.Formatter):
-    """For people: time, level, process, message, and the fields as name=value."""
-
-    def __init__(self, process: str) -> None:
-        super().__init__(f"%(asctime)s %(levelname)-7s {process} %(message)s")
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        fields = "".join(f" {name}={value}" for name, value in fields_of(record).items())
-        return super().formatMessage(record) + fields
 
 
 class _Dropping(logging.handlers.QueueHandler):
@@ -73,28 +34,30 @@ class _Dropping(logging.handlers.QueueHandler):
 
 
 class _Writer(logging.handlers.QueueListener):
-    def __init__(self, lines: queue.Queue[Any], handler: logging.Handler) -> None:
-        super().__init__(lines, handler)
+    def __init__(self, lines: queue.Queue[Any], handlers: list[logging.Handler]) -> None:
+        super().__init__(lines, *handlers)
         self._lines = lines
 
     def enqueue_sentinel(self) -> None:
         self._lines.put(None)  # waits for room: the lines before it are written
 
 
-class LogFile:
-    """All log lines of this process, from now on until `close`. Raises OSError if the file cannot be written."""
+class ProcessLog:
+    """All log lines of this process, from now on until `close`."""
 
-    def __init__(self, path: Path, process: str, style: Format, level: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = logging.FileHandler(path)
-        self._file.setFormatter(JsonFormatter(process) if style == "json" else ConsoleFormatter(process))
+    def __init__(self, folder: Path, process: str, form: LogForm, tells_events: bool = False) -> None:
+        """folder: gets PROCESS.log, and has what leads to the deployment's standard output. tells_events: what happens
+        to the fleet is shown, which only one process does. Raises OSError if the file cannot be written."""
+        self._handlers = list(_handlers(folder, process, form, tells_events))
+        for handler in self._handlers:
+            handler.setFormatter(formatter(form.style, process))
         lines: queue.Queue[logging.LogRecord] = queue.Queue(MAX_WAITING_LINES)
         self._handler = _Dropping(lines)
-        self._writer = _Writer(lines, self._file)
+        self._writer = _Writer(lines, self._handlers)
         self._root = logging.getLogger()
         self._level_before = self._root.level
         self._root.addHandler(self._handler)
-        self._root.setLevel(level.upper())
+        self._root.setLevel(form.level.upper())
         self._writer.start()
 
     @property
@@ -106,4 +69,17 @@ class LogFile:
         self._root.removeHandler(self._handler)
         self._root.setLevel(self._level_before)
         self._writer.stop()
-        self._file.close()
+        for handler in self._handlers:
+            handler.close()
+
+
+def _handlers(folder: Path, process: str, form: LogForm, tells_events: bool) -> Iterator[logging.Handler]:
+    if form.written:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{process}.log"
+        yield logging.handlers.RotatingFileHandler(path, maxBytes=form.max_bytes, backupCount=form.max_files)
+    if form.shown:
+        shown = StandardOutput(folder)
+        if not tells_events:
+            shown.addFilter(lambda record: record.name != log_events.__name__)
+        yield shown

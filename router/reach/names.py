@@ -2,7 +2,6 @@
 
 import importlib
 
-NAMESPACE = "dualmap"  # of theirs, in a Ray cluster that has others
 FLEET = "fleet"
 REBALANCER = "rebalancer"
 WATCHER = "watcher"
@@ -10,6 +9,11 @@ WATCHER = "watcher"
 
 def autoscaler_name(pool_name: str) -> str:
     return f"autoscaler-{pool_name}" if pool_name else "autoscaler"
+
+
+def namespace_of(deployment: str | None) -> str:
+    """Of its actors, in a Ray cluster that has others."""
+    return f"dualmap-{deployment}" if deployment else "dualmap"
 
 
 def class_of(path: str) -> type:

@@ -8,7 +8,6 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from dualmap.router.reach.names import NAMESPACE
 from dualmap.router.reach.reach import CallError, NoActorError
 
 
@@ -52,16 +51,21 @@ class RayHandle:
 
 
 class RayReach:
+    """namespace: of the deployment's actors."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+
     def __call__(self, name: str, anew: bool = False) -> RayHandle:
-        return _named(name) if anew else _known(name)
+        return (_named if anew else _known)(self._namespace, name)
 
     def was_restarted(self) -> bool:
         return ray.is_initialized() and bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
 
-def _named(name: str) -> RayHandle:
+def _named(namespace: str, name: str) -> RayHandle:
     try:
-        return RayHandle(ray.get_actor(name, namespace=NAMESPACE))
+        return RayHandle(ray.get_actor(name, namespace=namespace))
     except ValueError as error:
         raise NoActorError(str(error)) from None
 

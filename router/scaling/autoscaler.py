@@ -25,7 +25,7 @@ CALL_TIMEOUT_S = 5.0  # of a call to an instance's actor; it is made again
 
 
 class Autoscaler:
-    def __init__(self, scaled: Scaled, log_path: Path, reach: Reach) -> None:
+    def __init__(self, scaled: Scaled, log_path: Path | None, reach: Reach) -> None:
         self._reach = reach
         self._scaler = Scaler(scaled)
         self._log = PlanLog(log_path, scaled.pool_name)

@@ -19,7 +19,8 @@ class PlanLog:
     """plans: as plain values, the last one last. at: seconds since 1970. untold: those that acted, for Fleet to
     tell."""
 
-    def __init__(self, path: Path, pool: str = "") -> None:
+    def __init__(self, path: Path | None, pool: str = "") -> None:
+        """path: None: there is no file."""
         self._path = path
         self._pool = pool
         self.untold: deque[FleetEvent] = deque(maxlen=MOST_UNTOLD)
@@ -37,11 +38,16 @@ class PlanLog:
             only = "dry run: " if dry_run else ""
             if not dry_run:
                 self.untold.append(self._event(plan))
-            try:
-                with self._path.open("a") as log:
-                    log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {only}{what}: {plan.reason}\n")
-            except OSError:
-                logger.exception("a plan is not in %s", self._path)
+            self._write(f"{only}{what}: {plan.reason}")
+
+    def _write(self, line: str) -> None:
+        if self._path is None:
+            return
+        try:
+            with self._path.open("a") as log:
+                log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
+        except OSError:
+            logger.exception("a plan is not in %s", self._path)
 
     def _event(self, plan: ScalingPlan) -> FleetEvent:
         act = ("start", plan.start) if plan.start else ("drain", ", ".join(plan.drain))

@@ -41,6 +41,13 @@ class GatewayLink:
         self._unsent_events: deque[FleetEvent] = deque(maxlen=MOST_EVENTS)
         self._unsent_carried: deque[CarriedRequests] = deque(maxlen=MOST_EVENTS)
 
+    @property
+    def is_told(self) -> bool:
+        """Whether Fleet knows all there was to tell, and asks for nothing."""
+        unsent = self._unsent or self._unsent_states or self._unsent_events or self._unsent_carried
+        asked = self.tell_depths or self.tell_states or self.tell_events or self._tell_members
+        return self._membership.epoch > 0 and not (unsent or asked or self.behind or self.leaving)
+
     def note_sent(self, sent: Iterable[Sent]) -> None:
         """Prompts that were dispatched: told again until Fleet answers."""
         for prompt in sent:

@@ -130,7 +130,7 @@ class FleetNews:
     """What the gateway has not heard yet. others: None while it is the only one. heard: up to which prompt of others
     this is. tell_depths: Fleet does not know the agreed depths; the next report has to have them; tell_members: nor the
     members. gateways: all there are. plans: of the pools that are scaled. states: what instances keep for clients.
-    events: what happened."""
+    events: what happened. held_s: for which the answer was held back, since there was nothing new."""
 
     membership: Membership | None = None
     signals: SignalNews | None = None
@@ -144,6 +144,7 @@ class FleetNews:
     plans: tuple[PoolPlan, ...] = ()
     states: StateNews | None = None
     events: EventNews | None = None
+    held_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from dualmap.scheduler.fleet.member_events import CALM_S
 HEAD = f"""# Events of the fleet
 Every change of a fleet is told in these places, in the same words:
 
-- a line in `log_dir/fleet.log`, and in `log_dir/gateway-N.log` of each gateway that was there: with `logs.format: json`
-  an object whose `message` is for people and whose fields are those below
-- a line on the standard output of `dualmap up`
+- a line in `fleet.log`, and in `gateway-N.log` of each gateway that was there, in the folder `log_dir/latest`: with
+  `logs.format: json` an object whose `message` is for people and whose fields are those below
+- a line on the standard output of `dualmap up`; with `logs.to: stdout` or `both` it is that of Fleet's process
 - `dualmap status` (`--events` shows all that a gateway remembers, the last {MOST_EVENTS}), and `events` in its JSON,
   newest first
 - the page `/ui`

@@ -149,7 +149,7 @@ def test_stopping_leaves_no_process_behind(tmp_path, number):
         journal = JournalReader(tmp_path / "run.gateway-0.jsonl.gz")
         replayed = replay(journal)
         assert (replayed.requests, replayed.first, journal.note) == (1, None, "")
-        lines = map(json.loads, (tmp_path / "runs" / "logs" / "gateway-0.log").read_text().splitlines())
+        lines = map(json.loads, (tmp_path / "runs" / "logs" / "latest" / "gateway-0.log").read_text().splitlines())
         (line,) = (line for line in lines if line["logger"] == "dualmap.requests")
         assert (line["process"], line["outcome"], line["instance"]) == ("gateway-0", "ok", "sim-0")
 

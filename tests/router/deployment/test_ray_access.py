@@ -29,8 +29,9 @@ def test_a_cluster_of_ours_has_a_token_of_its_own_in_a_folder_for_nobody_else(tm
         assert stat.S_IMODE(token.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE(token.stat().st_mode) == 0o600
         assert len(token.read_text()) == 64
+        assert environment["RAY_TMPDIR"] in (str(token.parent), str(tmp_path))
     assert list(tmp_path.iterdir()) == []
-    assert "RAY_AUTH_TOKEN_PATH" not in environment
+    assert environment == {"RAY_TMPDIR": str(tmp_path), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,17 @@ def test_what_the_environment_says_of_tokens_holds(given, tmp_path):
     environment = {"RAY_TMPDIR": str(tmp_path), **given}
     with ray_access(None, environment, tmp_path):
         assert {name: value for name, value in environment.items() if "AUTH" in name} == given
-        assert list(tmp_path.iterdir()) == []
+        assert list(tmp_path.rglob("auth_token")) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sessions_are_in_the_folder_that_goes_where_a_sockets_path_has_room_for_it(tmp_path, monkeypatch):
+    environment = {"RAY_TMPDIR": str(tmp_path)}
+    for length, moved in ((len(str(tmp_path)) + 40, True), (10, False)):
+        monkeypatch.setattr(module, "LONGEST_TMPDIR", length)
+        with ray_access(None, environment, tmp_path):
+            assert (Path(environment["RAY_TMPDIR"]).parent == tmp_path) is moved
+        assert environment["RAY_TMPDIR"] == str(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -4,25 +4,14 @@ import json
 import urllib.request
 
 import pytest
-from ray.cluster_utils import Cluster
 
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import RAY_IS_LATE, ask, deployed
+from tests.deployment import ask, deployed
+from tests.router.deployment.first_node import NODE, first_node
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-NODE = {"include_dashboard": False, "object_store_memory": 100 * 1024 * 1024}
 CONFIG = "ray_address: '{address}'\nsimulate: {{count: 2}}\ngateway: {{count: 2, on_every_node: true}}\n"
-
-
-def first_node() -> Cluster | None:
-    """None where this machine is too busy for Ray, which gives a node 30 s to start."""
-    try:
-        return Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **NODE})
-    except Exception as error:  # Ray has no class for it
-        if RAY_IS_LATE in str(error):
-            return None
-        raise
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def await_said(deployment: Deployment, beginning: str) -> None:
 
 def logged(directory: Path, instance_id: str) -> list[dict]:
     """What happened to the instance, as Fleet has logged it."""
-    lines = map(json.loads, (directory / "runs/logs/fleet.log").read_text().splitlines())
+    lines = map(json.loads, (directory / "runs/logs/latest/fleet.log").read_text().splitlines())
     return [line for line in lines if line.get("event") and line.get("instance") == instance_id]
 
 

@@ -4,7 +4,7 @@ import json
 import logging
 
 from dualmap.router.observe.event_record import EventRecord
-from dualmap.router.observe.log_setup import ConsoleFormatter, JsonFormatter
+from dualmap.router.observe.log_lines import ConsoleFormatter, JsonFormatter
 from dualmap.scheduler.fleet.event_board import MOST_EVENTS, EventNews
 from dualmap.scheduler.fleet.fleet_event import EventKind, FleetEvent
 

@@ -167,7 +167,7 @@ def test_load_brings_instances_and_quiet_takes_them_away(deploy):
     with ThreadPoolExecutor(8) as clients:
         list(clients.map(client, range(8)))
     await_that(lambda: len(ready_ids(deployment)) == 1, "one is left when it is quiet")
-    log = (deployment.directory / "runs/logs/autoscaler.log").read_text()
+    log = (deployment.directory / "runs/logs/latest/autoscaler.log").read_text()
     assert " start " in log
     assert " drain sim-" in log
 
