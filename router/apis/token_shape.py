@@ -46,54 +46,47 @@ class PlainShape:
 
 
 class ShapeWithIds:
-    """See TokenShape. Such events tell ids, one or more."""
+    """See TokenShape. Such events tell ids, one or more. A method of bytes costs as much as four slices."""
 
-    __slots__ = ("_before_ids", "_end", "_ids", "_last_bytes", "_middle", "_shown_behind", "_start", "_start_bytes")
+    __slots__ = (
+        "_before_bytes",
+        "_before_ids",
+        "_end",
+        "_end_bytes",
+        "_ids",
+        "_shown_behind",
+        "_start",
+        "_start_bytes",
+    )
 
     def __init__(self, start: bytes, before_ids: bytes, end: bytes, ids: TokenIds) -> None:
         """before_ids: from the quote on that ends the text. end: what follows the ids' bracket."""
         self._start = start
         self._before_ids = before_ids[1:] + b"["
         self._end = b"]" + end
-        self._middle = b'"' + self._before_ids
-        self._start_bytes = len(start)
-        self._last_bytes = len(self._end)
+        self._start_bytes, self._before_bytes, self._end_bytes = len(start), len(self._before_ids), len(self._end)
         self._ids = ids
         self._shown_behind = before_ids + HIDDEN + end if ids.hides else b""
 
     def take(self, event: bytes) -> bytes | None:
-        begins = self._start_bytes
+        begins, middle, ends = self._start_bytes, self._before_bytes, self._end_bytes
         if event[:begins] != self._start:
             return None
-        middle = event.find(self._middle, begins)
-        text = event[begins:middle]
-        told = event[middle + len(self._middle) : -self._last_bytes]
-        if middle < 0 or b'"' in text or not told.isdigit() or event[-self._last_bytes :] != self._end:
-            return self._take_rare(event)
-        return self._taken(text, told, event)
-
-    def _take_rare(self, event: bytes) -> bytes | None:
-        """The same of one with quotes in its text, or several ids. It begins as they all do."""
-        before_ids, end = self._before_ids, self._end
-        tail = event[self._start_bytes :]
-        text, quote, behind = tail.partition(b'"')
-        told = behind.removeprefix(before_ids)
-        if len(told) == len(behind):
+        text, quote, behind = event[begins:].partition(b'"')
+        if behind[:middle] != self._before_ids:
             if text[-1:] != b"\\":
                 return None
-            text, _, told = tail.partition(quote + before_ids)
+            text, _, behind = event[begins:].partition(quote + self._before_ids)
             if not _escapes_all(text):
                 return None
-        if told.lstrip(_DIGITS) != end or told == end:
+            middle = 0
+        if behind[-ends:] != self._end or not text:
             return None
-        return self._taken(text, told[: -len(end)], event)
-
-    def _taken(self, text: bytes, told: bytes, event: bytes) -> bytes | None:
-        """told: the ids."""
-        if not text:
+        told = behind[middle:-ends]
+        if not (told.isdigit() or (told and not told.lstrip(_DIGITS))):
             return None
         ids = self._ids
-        ids.answer += told + b"]"
+        ids.answer += behind[middle : 1 - ends]
         ids.seen_bytes = len(ids.answer)
         return self._start + text + self._shown_behind if self._shown_behind else event
 

@@ -51,7 +51,7 @@ def _object(tail: bytes) -> bytes:
     if start < 0:
         return b""
     plain = tail[start + len(_NAME) : tail.find(b"}", start) + 1]  # as most are: an object without others in it
-    if plain[:2] == b":{" and b"{" not in plain[2:]:
+    if plain[:2] == b":{" and plain.find(b"{", 2) < 0:
         return plain[1:]
     said = _OBJECT.match(tail, start)
     return b"" if said is None else said[1]
