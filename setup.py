@@ -163,6 +163,8 @@ def with_constants(source: str) -> str:
     lines = source.splitlines()
     body = ast.parse(source).body
     for node in reversed(body):
+        if isinstance(node, ast.AnnAssign | ast.Assign) and isinstance(node.value, ast.Tuple):
+            continue  # mypyc finds some of them not set
         if isinstance(node, ast.AnnAssign) and node.value is not None and is_constant(node.target):
             insert(lines, node.annotation.end_lineno, node.annotation.end_col_offset, "]")
             insert(lines, node.annotation.lineno, node.annotation.col_offset, "_Final[")
