@@ -33,6 +33,7 @@ class RingKey:
 
     key: int
     depth: int
+    _: KW_ONLY
     shared_blocks: int
     homes: int
 
@@ -114,8 +115,8 @@ class PrefixKeys:
     def _ring_key(self, path: tuple[int, ...], depth: int, blocks: tuple[int, ...]) -> RingKey:
         homes = self._agreed_homes.get(blocks[-1]) or self.homes.get(blocks[-1])
         if homes is not None:
-            return RingKey(path[-1], depth, len(blocks), homes)
-        return RingKey(path[-1], depth, depth - 1 if len(path) > 1 else 0, PAIR)
+            return RingKey(path[-1], depth, shared_blocks=len(blocks), homes=homes)
+        return RingKey(path[-1], depth, shared_blocks=depth - 1 if len(path) > 1 else 0, homes=PAIR)
 
     def _path(self, blocks: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
         """The keys from the shallowest to the one in force, and the depth of that one. Hashes are chained, so a block's

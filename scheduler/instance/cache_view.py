@@ -131,20 +131,26 @@ class CacheView:
 
     def _evict(self) -> None:
         held, expected = self._held, self._expected
-        most = int(self._max_blocks)
-        while len(held) > most:
+        over = len(held) - int(self._max_blocks)
+        while over > 0:
             use, blocks = self._uses[0]
-            if self._passed == len(blocks):
+            passed, end = self._passed, len(blocks)
+            if passed == end:
                 self._uses.popleft()
-                self._listed -= len(blocks)
+                self._listed -= end
                 self._passed = 0
                 continue
-            self._passed += 1
-            block = blocks[-self._passed]
-            if held.get(block) == use:
-                del held[block]
-                if block not in expected:
-                    self._holders.remove(block, self._bit)
+            gone = []
+            while passed < end and over > 0:
+                passed += 1
+                block = blocks[end - passed]
+                if held.get(block, 0) == use:
+                    del held[block]
+                    over -= 1
+                    if block not in expected:
+                        gone.append(block)
+            self._passed = passed
+            self._holders.remove_all(gone, self._bit)
 
     def _forget_outdated(self) -> None:
         held = self._held
