@@ -118,6 +118,10 @@ class Attempt:
         self.estimated_ttft_s = estimate.total_s + (now - self.arrived_at)
         self.moves += 1
 
+    def shares(self, shared_blocks: int) -> None:
+        """So many leading blocks of its prompt are known to be shared by many."""
+        self.shared_blocks = shared_blocks
+
     def dispatch(self, cached_tokens: int, work_tokens: int, own_kv_tokens: int, now: float) -> None:
         """It runs from now on, with what is cached at this moment."""
         self._step(Step.DISPATCHED)

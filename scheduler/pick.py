@@ -60,7 +60,7 @@ def pick_instance(
     for e in estimates:
         cost_s = e.total_s - e.shared_s
         if decode_price_s is not None:
-            cost_s += e.running * (decode_price_s + STALL_SHARE * (e.prefill_s - e.shared_s))
+            cost_s += e.running * (decode_price_s + STALL_SHARE * (e.prefill_s - e.shared_s)) + answer_tokens * e.lag_s
             if e.tpot_slo_s and e.tpot_s > e.tpot_slo_s:
                 cost_s += answer_tokens * (e.tpot_s - e.tpot_slo_s)
         costs.append(cost_s)

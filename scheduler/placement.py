@@ -14,7 +14,7 @@ from dualmap.scheduler.ttft_estimate import TtftEstimate
 class Placement:
     """candidates: instances that the policy named by the prefix, for rebalancing. considered: the estimates that were
     compared, for explanations. shared_blocks: leading blocks of `Request.blocks` that many share, as far as
-    the prompt's key tells."""
+    the prompt's key tells. finds_hot: with it a prefix, or a prompt, has become one that many share."""
 
     estimate: TtftEstimate
     candidates: tuple[str, ...]
@@ -22,6 +22,7 @@ class Placement:
     _: KW_ONLY
     considered: Sequence[TtftEstimate] = ()
     shared_blocks: int = 0
+    finds_hot: bool = False
 
 
 class Policy(Protocol):

@@ -18,8 +18,9 @@ WINDOW_PER_INSTANCE = (
     64  # requests remembered for each instance: the hot threshold is then 32 requests, at any cluster size
 )
 MIN_WINDOW = 256  # so that a few chats on a small cluster do not come and go as crowds
-MIN_CROWD = 8  # while the window fills, so that a cold start does not wait for 32 requests on one pair of instances
-MIN_ALIKE = 4  # the same of requests that nothing tells apart: a chat ends in the same block a few times in a row
+# While the window fills, so that a cold start does not wait for 32 requests on one pair of instances; of requests that
+# nothing tells apart, too: a chat ends in the same block a few times in a row.
+MIN_CROWD = 4
 SAMPLE_BLOCKS = 512  # blocks compared to find where requests differ
 PAIR = 2  # homes of a key that is not spread
 
@@ -62,6 +63,7 @@ class PrefixKeys:
         self._shares: dict[int, _Share] = {}
         self._alike: dict[int, int] = {}  # last block of a prompt -> requests in the window whose blocks are the same
         self.depths: dict[int, int] = {}  # a deepened key -> how many blocks form the keys below it
+        self.found = 0  # hot prefixes, and prompts that many have; counted each time that one is found here
         self.homes: dict[int, int] = {}  # last block of a prompt that is spread -> on how many instances, a power of 2
         self._agreed_depths: dict[int, int] = {}
         self._agreed_homes: dict[int, int] = {}
@@ -78,7 +80,7 @@ class PrefixKeys:
 
     @property
     def hot_count(self) -> float:
-        """A key with more requests of those remembered is hot."""
+        """A key with more requests of those remembered is hot, and so many with one prompt ask for a home."""
         return max(MIN_CROWD, HOT_SHARE * len(self._window) / self._instances)
 
     def key(self, blocks: tuple[int, ...]) -> int:
@@ -90,10 +92,11 @@ class PrefixKeys:
         path, depth = self._path(blocks)
         if self._adaptive:
             self._count(path, blocks)
-        homes = self._agreed_homes.get(blocks[-1]) or self.homes.get(blocks[-1])
-        if homes is not None:
-            return RingKey(path[-1], depth, len(blocks), homes)
-        return RingKey(path[-1], depth, depth - 1 if len(path) > 1 else 0, PAIR)
+        return self._ring_key(path, depth, blocks)
+
+    def shared_blocks(self, blocks: tuple[int, ...]) -> int:
+        """RingKey.shared_blocks of such a request, without counting it."""
+        return self._ring_key(*self._path(blocks), blocks).shared_blocks
 
     def agree(self, epoch: int, depths: Iterable[tuple[int, int]], homes: Iterable[tuple[int, int]]) -> bool:
         """Use these depths and homes from now on, as all gateways do. What is found here is used until all agree on
@@ -105,6 +108,12 @@ class PrefixKeys:
         self._agreed_depths = dict(depths)
         self._agreed_homes = dict(homes)
         return True
+
+    def _ring_key(self, path: tuple[int, ...], depth: int, blocks: tuple[int, ...]) -> RingKey:
+        homes = self._agreed_homes.get(blocks[-1]) or self.homes.get(blocks[-1])
+        if homes is not None:
+            return RingKey(path[-1], depth, len(blocks), homes)
+        return RingKey(path[-1], depth, depth - 1 if len(path) > 1 else 0, PAIR)
 
     def _path(self, blocks: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
         """The keys from the shallowest to the one in force, and the depth of that one. Hashes are chained, so a block's
@@ -132,7 +141,7 @@ class PrefixKeys:
         _compare(share, blocks)
         if share.ends > self.hot_count:
             self._deepen(path[-1], share)
-        if self._alike[last] > PAIR * MIN_ALIKE:
+        if self._alike[last] > PAIR * MIN_CROWD:
             self._spread(last)
         while len(self._window) > self._window_size:
             self._forget(*self._window.popleft())
@@ -140,19 +149,18 @@ class PrefixKeys:
     def _deepen(self, key: int, share: _Share) -> None:
         """A key that is deepened already splits nearer where a crowd of prompts is too short for its depth."""
         if share.splits_at is not None and share.splits_at < self._max_key_blocks:
-            self.depths[key] = min(share.splits_at + 1, self.depths.get(key, self._max_key_blocks))
-
-    @property
-    def _alike_count(self) -> float:
-        """So many of the requests remembered ask for a home."""
-        return max(MIN_ALIKE, HOT_SHARE * len(self._window) / self._instances)
+            depth = share.splits_at + 1
+            if depth < self.depths.get(key, self._max_key_blocks + 1):
+                self.depths[key] = depth
+                self.found += 1
 
     def _spread(self, last: int) -> None:
         """A key has two homes; a prompt that asks for more of them gets twice as many, as often as that takes."""
-        needed = self._alike[last] / self._alike_count
+        needed = self._alike[last] / self.hot_count
         homes = self.homes.get(last, PAIR)
         if needed > homes:
             self.homes[last] = 2 * homes
+            self.found += 1
 
     def _gather(self, last: int) -> None:
         count = self._alike[last] - 1
@@ -161,7 +169,7 @@ class PrefixKeys:
         else:
             del self._alike[last]
         homes = self.homes.get(last)
-        if homes is not None and count < COOL_SHARE * homes * self._alike_count:
+        if homes is not None and count < COOL_SHARE * homes * self.hot_count:
             if homes > 2 * PAIR:
                 self.homes[last] = homes // 2
             else:

@@ -19,7 +19,7 @@ class TtftEstimate:
     held_tokens: cached_tokens, and not less than what is common to a hot prefix, which soon is everywhere. shared_s: of
     prefill_s, what computes such a prefix.
     tpot_s: seconds per output token there once this request decodes, too; tpot_slo_s: the strictest objective of those
-    that would; 0 where there is none.
+    that would; 0 where there is none. lag_s: so much longer than elsewhere in the fleet an output token takes there.
     """
 
     instance_id: str
@@ -34,6 +34,7 @@ class TtftEstimate:
     shared_s: float = 0.0
     tpot_s: float = 0.0
     tpot_slo_s: float = 0.0
+    lag_s: float = 0.0
 
 
 def cached_tokens(request: Request, cached_blocks: int, block_tokens: int) -> int:

@@ -9,7 +9,7 @@ from dualmap.loadtest.harm.case_cluster import cache_blocks, fleet_speed, profil
 from dualmap.loadtest.traces.workload import Workload, WorkRequest, in_order
 
 SAMPLE = 300  # sessions by which the work of a request is estimated
-MAX_STEPS = 150_000  # of all engines together: about three seconds of computing
+MAX_STEPS = 300_000  # of all engines together: about three seconds of computing
 ALONE_S_PER_TOKEN = 0.015  # about what a token of an answer takes at a busy instance
 
 Turn = tuple[int, int]  # tokens of the prompt, and of the answer

@@ -7,6 +7,7 @@ from math import exp, log
 from typing import Any
 
 from dualmap.loadtest.harm.case import DEFAULT, Case
+from dualmap.loadtest.harm.case_sessions import requests_per_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,14 @@ RANGES: Mapping[str, Range] = {
     "think_s": Range(0.5, 30, (0,), logarithmic=True),
     "turn_tokens": Range(10, 3000, logarithmic=True),
 }
+LEAST_S = 10.0  # of arrivals: prefixes are copied in the first seconds, which say nothing of those that follow
 STEP = 0.15  # of a field's range: one standard deviation of a small mutation
 
 
 def draw_case(rng: random.Random, fixed: Mapping[str, Any]) -> Case:
     """Any case, but for the fields that are fixed."""
-    return _put(DEFAULT, {"seed": rng.randrange(2**32), **{name: _drawn(rng, name) for name in RANGES}, **fixed})
+    values = {"seed": rng.randrange(2**32), **{name: _drawn(rng, name) for name in RANGES}, **fixed}
+    return _lasting(_put(DEFAULT, values), fixed)
 
 
 def mutated(rng: random.Random, case: Case, fixed: Mapping[str, Any]) -> Case:
@@ -60,7 +63,7 @@ def mutated(rng: random.Random, case: Case, fixed: Mapping[str, Any]) -> Case:
     values = {
         name: _drawn(rng, name) if rng.random() < 0.5 else _near(rng, name, getattr(case, name)) for name in names
     }
-    return _put(case, {"seed": rng.randrange(2**32), **values, **fixed})
+    return _lasting(_put(case, {"seed": rng.randrange(2**32), **values, **fixed}), fixed)
 
 
 def _put(case: Case, values: Mapping[str, Any]) -> Case:
@@ -82,6 +85,13 @@ def _put(case: Case, values: Mapping[str, Any]) -> Case:
         if case.speed == 1:
             idle.append("told")
     return replace(case, **{name: getattr(DEFAULT, name) for name in idle})
+
+
+def _lasting(case: Case, fixed: Mapping[str, Any]) -> Case:
+    """With as many requests as come in LEAST_S, unless their number is fixed."""
+    if "requests" in fixed:
+        return case
+    return replace(case, requests=max(case.requests, round(LEAST_S * requests_per_s(case))))
 
 
 def _drawn(rng: random.Random, name: str) -> float:

@@ -164,6 +164,8 @@ def place(
         shared_blocks=placement.shared_blocks,
         tpot_slo_s=config.tpot_slo_s if request.tpot_slo_s is None else request.tpot_slo_s,
     )
+    if placement.finds_hot:
+        books.tell_waiting_of_hot()
     first = goes_on or (not len(view.waiting) and not view.others.waiting)
     untold = books.untold.asks and not goes_on and attempt.work_tokens * view.seconds_per_token >= SHORT_S
     if not books.policy.holds_requests or (first and not untold and can_start(books, view, attempt, now)):

@@ -98,6 +98,13 @@ class Books:
         """As busy as those are that serve what the instance serves."""
         return recompute_price(self.loads.busy_of(self.offers.peers(view.instance_id)), self.config)
 
+    def tell_waiting_of_hot(self) -> None:
+        """What many share is known anew. Those that wait may leave where it is cached, too: a copy pays for itself."""
+        if isinstance(self.policy, DualMap):
+            for attempt in self.attempts.values():
+                if attempt.state is AttemptState.WAITING:
+                    attempt.shares(self.policy.shared_blocks(attempt.request))
+
     def mean_backlog_s(self, request: Request) -> float:
         """Of the instances that can run the request."""
         return self.loads.mean_s_of(None if self.offers.alike else self.offers.fleet(request).able)

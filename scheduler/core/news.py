@@ -85,7 +85,10 @@ def _settle(books: Books, attempt: Attempt, now: float, commands: list[Command])
 
 def prefix_depths(books: Books, event: PrefixDepths) -> bool:
     """Whether they are newer than those in use."""
-    return isinstance(books.policy, DualMap) and books.policy.agree(event)
+    newer = isinstance(books.policy, DualMap) and books.policy.agree(event)
+    if newer:
+        books.tell_waiting_of_hot()
+    return newer
 
 
 def moves_proposed(books: Books, event: MovesProposed, now: float, commands: list[Command]) -> None:

@@ -96,6 +96,12 @@ class Room:
         """Seconds per output token here if one more request with such a prompt ran; 0 where nothing is known yet."""
         return self._service.token_pace.gap_s(self.decode_load + prompt_tokens + SEQUENCE_TOKENS)
 
+    def lag_s(self, prompt_tokens: int) -> float:
+        """So much longer than elsewhere in the fleet each of its tokens would take here, in seconds; negative: less."""
+        token_pace = self._service.token_pace
+        lag = token_pace.lag
+        return lag * token_pace.fleet_gap_s(self.decode_load + prompt_tokens + SEQUENCE_TOKENS) if lag else 0.0
+
     def crowding(self) -> Set[str]:
         """Tenants of which no more may start here at present."""
         return self._booked.shares.crowding(self.all_running, self.kv_tokens)

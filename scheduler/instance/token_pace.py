@@ -9,6 +9,7 @@ MEMORY_TOKENS = 100_000.0  # of answers: a few hundred of them
 MAX_TOKENS = 256  # of one answer that count: a long one is one observation, not ten
 ENOUGH_TOKENS = 1000.0  # seen before anything is said
 PRIOR_TOKENS = 5000.0  # weight of the fleet's pace against what was seen of an instance
+LIKE_OTHERS = 1.25  # an instance that takes up to so much longer or less than the fleet is like the others
 SEQUENCE_TOKENS = 500  # of context that cost a step as much as one sequence more: 20 us against 57 KB at 1.5 TB/s
 
 
@@ -64,6 +65,16 @@ class TokenPace:
             self._expected = (self._expected + tokens) * keep
             self._ratio = (PRIOR_TOKENS + self._seen) / (PRIOR_TOKENS + self._expected)
 
+    @property
+    def lag(self) -> float:
+        """By what share of the fleet's time per token the instance takes longer, negative: less; 0: like the others."""
+        ratio = self._ratio
+        return 0.0 if 1 / LIKE_OTHERS < ratio < LIKE_OTHERS else ratio - 1.0
+
     def gap_s(self, load: float) -> float:
         """Seconds per token under that load; 0 where nothing is known yet."""
         return self._ratio * self._fleet.gap_s(load)
+
+    def fleet_gap_s(self, load: float) -> float:
+        """The same of the fleet."""
+        return self._fleet.gap_s(load)

@@ -228,6 +228,7 @@ class InstanceView:
             shared_s=shared_s,
             tpot_s=self.room.tpot_with(request.prompt_tokens) if slo_s else 0.0,
             tpot_slo_s=slo_s,
+            lag_s=self.room.lag_s(request.prompt_tokens),
         )
 
     def _cached_tokens(self, request: Request) -> int:

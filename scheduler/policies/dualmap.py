@@ -76,13 +76,16 @@ class DualMap:
 
     def place(self, request: Request, slo_s: float, avoid: Set[str], now: float) -> Placement | None:
         key_depth = shared_blocks = 0
+        finds_hot = False
         chain = request.key_blocks or request.blocks
         fleet, unable, keys = None, NOBODY, self.keys
         if not self._offers.alike:
             fleet = self._offers.fleet(request)
             unable, keys = fleet.unable, self._keys_of(fleet)
         if chain:
+            found = keys.found
             key, key_depth, shared_blocks, homes = keys.observe(chain)
+            finds_hot = keys.found > found
             if homes > PAIR:
                 candidates = self._homes_in_turn(key, homes, request, avoid, fleet)
             else:
@@ -112,7 +115,9 @@ class DualMap:
         estimate, reason = pick_instance(
             estimates, self.config.slo_aware, price, decode_price_s, self._answers.mean_tokens, session_home
         )
-        return Placement(estimate, candidates, reason, considered=estimates, shared_blocks=shared_blocks)
+        return Placement(
+            estimate, candidates, reason, considered=estimates, shared_blocks=shared_blocks, finds_hot=finds_hot
+        )
 
     def agree(self, agreed: PrefixDepths) -> bool:
         """Use these depths and homes from now on. False if they are older than those in use."""
@@ -126,6 +131,13 @@ class DualMap:
     def key_of(self, request: Request) -> int:
         """The ring key of a request whose prompt has a block, without counting it."""
         return self._keys_of(self._offers.fleet(request)).key(request.chain)
+
+    def shared_blocks(self, request: Request) -> int:
+        """Leading blocks of its prompt that many share, as far as is known by now."""
+        if not request.chain:
+            return 0
+        shared = self._keys_of(self._offers.fleet(request)).shared_blocks(request.chain)
+        return shared * len(request.blocks) // len(request.chain)
 
     def candidates_of(self, key: int, request: Request) -> tuple[str, ...]:
         """Of such a request's key, of all that can run it."""

@@ -1,5 +1,7 @@
 """The choice between a key's candidates and what else is worth a look, as tables."""
 
+from dataclasses import replace
+
 import pytest
 
 from dualmap.scheduler import SchedulerConfig
@@ -284,3 +286,11 @@ def test_what_moving_the_session_would_compute_again_is_no_excuse_for_waiting_at
         best,
         ChoiceReason.SWITCHED,
     )
+
+
+@pytest.mark.parametrize(("lag_s", "expected"), [(0.0, "first"), (0.002, "first"), (0.006, "second"), (-0.1, "first")])
+def test_a_whole_answer_counts_where_tokens_take_longer(lag_s: float, expected: str):
+    first = replace(estimate("first", 0, 1.0, 1.0), lag_s=lag_s)
+    second = estimate("second", 0, 1.5, 1.0)
+    chosen, _ = pick_instance([first, second], True, 2.0, 0.0, answer_tokens=100.0)
+    assert chosen.instance_id == expected

@@ -306,3 +306,27 @@ def test_a_burst_is_told_apart_before_all_have_agreed_on_it():
     prompts = crowd(HOT + 10, 12, length=15)
     assert observe(keys, prompts)[-1] == prompts[-1][12]
     assert keys.key(prompt(7, 1, 2, length=4)) == prompt(7, 1, 2, length=4)[2]
+
+
+def test_each_time_that_a_hot_prefix_is_found_is_counted():
+    keys = make_keys()
+    prompts = crowd(HOT + 1, 2, length=5)
+    observe(keys, prompts[:HOT])
+    assert (keys.found, keys.shared_blocks(prompts[0])) == (0, 0)
+    observe(keys, prompts[HOT:])
+    assert keys.found == 1
+    assert [keys.shared_blocks(blocks) for blocks in prompts] == [2] * len(prompts)
+    observe(keys, crowd(5, 2, length=5, start=100))
+    assert keys.found == 1
+    assert keys.shared_blocks(noise(1)[0]) == 0
+
+
+def test_a_prompt_that_many_have_is_found_with_each_doubling_of_its_homes():
+    keys = make_keys()
+    alike = prompt(7, length=3)
+    found = []
+    while keys.homes.get(alike[-1], PAIR) < 4 * PAIR:
+        found.append((keys.found, keys.shared_blocks(alike)))
+        keys.observe(alike)
+    assert found[0] == (0, 0)
+    assert (keys.found, keys.shared_blocks(alike)) == (2, 3)

@@ -35,6 +35,11 @@ FOUND = {
     "many instances, chats that share nothing": (
         '{"instances":46,"answer_tokens":41,"turns":12,"think_s":23.6}'  # 2.1, per token
     ),
+    "a long prefix of a few, in the first seconds": (
+        '{"seed":2,"requests":1000,"utilisation":0.6,"hot_share":0.15,"hot_blocks":32,"tail_tokens":2000,'
+        '"other_tokens":100,"answer_tokens":20}'
+        # 2.6, per token: who waited already stayed where the first copy was being computed
+    ),
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 from dualmap.loadtest.harm.case import DEFAULT, LONGEST_TOKENS, NAMES, Case, as_json, case_of, changed
 from dualmap.loadtest.harm.case_cluster import cluster_of, fleet_speed, request_s
 from dualmap.loadtest.harm.case_sessions import request_count, requests_per_s, workload_of
-from dualmap.loadtest.harm.draw_case import RANGES, draw_case, mutated
+from dualmap.loadtest.harm.draw_case import LEAST_S, RANGES, draw_case, mutated
 from dualmap.loadtest.harm.measure import measure
 from dualmap.loadtest.traces.workload import WorkRequest
 
@@ -141,6 +141,13 @@ def test_a_run_takes_no_more_steps_than_it_may() -> None:
     assert len(workload_of(slow).requests) == count
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_drawn_case_lasts_longer_than_its_first_copies_of_prefixes(seed: int) -> None:
+    drawn = draw_case(random.Random(seed), {})
+    for case in (drawn, mutated(random.Random(seed), drawn, {})):
+        assert case.requests >= 0.99 * LEAST_S * requests_per_s(case)
+
+
 def test_slow_instances_take_longer_and_gateways_know_if_they_are_told() -> None:
     case = Case(instances=4, slow_share=0.5, slow_factor=2.0, speed=3.0, kv_tokens=200_000, offload_tokens=300_000)
     for told, slow_tokens_per_s, fast_tokens_per_s, weights in (
@@ -167,10 +174,11 @@ def test_settings_are_the_cases() -> None:
 def test_draws_stay_within_their_ranges_and_keep_what_is_fixed() -> None:
     rng = random.Random(1)
     assert set(RANGES) | {"seed"} == set(NAMES)
-    case = draw_case(rng, {"hot_share": 0.3})
+    fixed = {"hot_share": 0.3, "requests": 600}
+    case = draw_case(rng, fixed)
     for _ in range(300):
-        for one in (draw_case(rng, {"hot_share": 0.3}), case := mutated(rng, case, {"hot_share": 0.3})):
-            assert one.hot_share == 0.3
+        for one in (draw_case(rng, fixed), case := mutated(rng, case, fixed)):
+            assert (one.hot_share, one.requests) == (0.3, 600)
             for name, span in RANGES.items():
                 value = getattr(one, name)
                 known = value in (*span.usual, getattr(DEFAULT, name), 0.3)

@@ -5,6 +5,7 @@ import pytest
 from dualmap.scheduler.attempt import AttemptState
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause, GatewayLoads, InstanceLoad
+from dualmap.scheduler.prefix_key import MIN_CROWD
 from dualmap.scheduler.request import ChoiceReason
 
 PATIENT_S = 1000.0
@@ -174,3 +175,21 @@ def test_an_instance_where_many_decode_does_not_take_what_gains_less_than_that_c
     core.now += 0.5
     core.finish("decodes0")
     assert core.core.stats.requests_taken == taken
+
+
+def test_who_waits_leaves_for_a_copy_once_the_prefix_is_known_to_be_hot(script):
+    core = script("a", "b", recompute_price_idle=8.0, recompute_price_busy=8.0)
+    shared = core.prompt("a", "b")
+    core.arrive("first", 3000, blocks=(*shared, 1001))
+    core.arrive("other", 10, blocks=core.prompt("b", "a"))
+    waiting = [f"w{n}" for n in range(MIN_CROWD)]
+    for n, request_id in enumerate(waiting[:-1]):
+        core.now += 0.001
+        core.arrive(request_id, 3000, blocks=(*shared, 2001 + n))
+        assert core.attempt(request_id).shared_blocks == 0
+        assert core.attempt(request_id).instance_id == "a"
+    core.arrive(waiting[-1], 3000, blocks=(*shared, 3001))  # one more than a crowd has
+    assert {core.attempt(request_id).shared_blocks for request_id in waiting} == {len(shared)}
+    core.now += 0.5
+    (dispatch,) = core.finish("other")
+    assert (dispatch.request_id in waiting, dispatch.instance_id) == (True, "b")

@@ -69,3 +69,16 @@ def test_a_slow_instance_is_told_from_the_others():
         usual.observe(gap_s(100_000), 100_000, 100)
     assert slow.gap_s(50_000) / usual.gap_s(50_000) == pytest.approx(2.0, rel=0.15)
     assert TokenPace(fleet).gap_s(50_000) == pytest.approx(fleet.gap_s(50_000))
+
+
+@pytest.mark.parametrize(("times", "lag"), [(1.1, 0.0), (0.9, 0.0), (3.0, 2.0), (0.5, -0.5)])
+def test_an_instance_that_takes_much_longer_or_less_than_the_fleet_lags_by_a_share(times: float, lag: float):
+    fleet = learned()
+    pace = TokenPace(fleet)
+    assert pace.lag == 0.0
+    for _ in range(2000):
+        pace.observe(times * fleet.gap_s(100_000), 100_000, 100)
+        for _ in range(20):  # the others, by which the fleet's pace stays
+            fleet.observe(gap_s(100_000), 100_000, 100)
+    assert pace.lag == pytest.approx(lag, abs=0.15 * max(times, 1.0))
+    assert pace.gap_s(100_000) == pytest.approx(times * pace.fleet_gap_s(100_000), rel=0.1)
