@@ -13,7 +13,7 @@ def add_deployment_flags(parser: argparse.ArgumentParser, serves_http: bool = Tr
     file.add_argument(
         "config",
         nargs="?",
-        type=Path,
+        type=_file,
         metavar="FILE",
         help="dualmap.yaml; flags override what it says (default: flags alone)",
     )
@@ -125,3 +125,10 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
 
 def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _file(text: str) -> Path:
+    """Raises ArgumentTypeError for an address: servers are often given without the flag that they need."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError("an address is no file: a server is given by --instance URL")
+    return Path(text)

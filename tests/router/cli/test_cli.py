@@ -67,6 +67,7 @@ def test_every_example_is_a_call_that_can_be_made(command):
         (["status", "--jsn"], "usage: dualmap status ", "(did you mean --json?)"),
         (["--jsn", "status"], "usage: dualmap status ", "unrecognized arguments: --jsn (did you mean --json?)"),
         (["demo", "--seconds", "0"], "usage: dualmap demo ", "must be above 0, found 0"),
+        (["up", "http://u:secret@a:8000"], "usage: dualmap up ", "a server is given by --instance URL"),
         (["check"], "usage: dualmap check ", "one of the arguments FILE --schema is required"),
         (["stauts"], "usage: dualmap ", "invalid choice: 'stauts'"),
         ([], "usage: dualmap ", "required: COMMAND"),
@@ -79,6 +80,7 @@ def test_a_wrong_call_shows_the_usage_of_its_command(arguments, usage, said, cap
     assert ended.value.code == 2
     assert printed.startswith(usage)
     assert said in printed
+    assert "secret" not in printed
 
 
 @pytest.mark.parametrize(
