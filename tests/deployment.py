@@ -21,7 +21,10 @@ from tests.conftest import WAIT_S, ProcessFamily
 
 LEAST_ASKED = 4
 MOST_GATEWAYS = 2
-GIVEN_PORTS: set[int] = set()
+# Above those of Ray's workers, and below those that the kernel gives to connections.
+PORT_BLOCKS = range(20_000, 32_000, 100)
+HOLDERS: list[socket.socket] = []
+_own_ports = range(0)
 RAY_IS_LATE = "timed out during startup"
 RAY_STARTS = 4
 STARTED = "Ctrl-C stops everything"
@@ -33,14 +36,29 @@ LOCAL_BEFORE_RAY = (RUNTIMES[0], pytest.param("ray", id="ray", marks=(*RAY, pyte
 
 
 def free_port(count: int = 1) -> int:
-    """The first of so many in a row, each given once. Above those of Ray's workers, and below those that the kernel
-    gives to connections, which could take them before a slow start has come to them."""
+    """The first of so many in a row, each given once."""
+    global _own_ports
     while True:
-        first = random.randrange(20_000, 32_000)
-        ports = range(first, first + count)
-        if GIVEN_PORTS.isdisjoint(ports) and all(map(_is_free, ports)):
-            GIVEN_PORTS.update(ports)
-            return first
+        if len(_own_ports) < count:
+            _own_ports = _block_of_ports()
+        ports, _own_ports = _own_ports[:count], _own_ports[count:]
+        if all(map(_is_free, ports)):
+            return ports[0]
+
+
+def _block_of_ports() -> range:
+    """No other process with tests gets one of them while this process lives, as long as a slow start may take to bind
+    what was found free: the name of a socket is taken for the block."""
+    while True:
+        first = random.choice(PORT_BLOCKS)
+        holder = socket.socket(socket.AF_UNIX)
+        try:
+            holder.bind(f"\0dualmap-tests-{first}")
+        except OSError:
+            holder.close()
+        else:
+            HOLDERS.append(holder)
+            return range(first, first + PORT_BLOCKS.step)
 
 
 def _is_free(port: int) -> bool:

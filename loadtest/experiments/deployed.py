@@ -2,7 +2,9 @@
 
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +28,8 @@ STOP_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 120.0
 READY_POLL_S = 0.1
 STARTED = "Ctrl-C stops everything"
+# Above those of Ray's workers. Those that the kernel gives to connections could be taken before a gateway binds them.
+PORTS = range(20_000, 32_000)
 
 
 class DeploymentError(Exception):
@@ -116,14 +120,11 @@ def deployed(
 ) -> Iterator[Deployed]:
     """Free ports are chosen where the configuration says 0 or nothing. env: added to ours. mark: of others that count
     among its processes. Raises DeploymentError."""
-    from dualmap.instances.server.start import free_ports
-
     folder.mkdir(parents=True, exist_ok=True)
     gateway = dict(config.get("gateway", {}))
     count = gateway.get("count", 1)
-    ports = free_ports("127.0.0.1", 1 + count)
-    gateway["port"] = gateway.get("port") or ports[0]
-    gateway["admin_port"] = gateway.get("admin_port") or _run_of_free_ports(count)
+    gateway["port"] = gateway.get("port") or run_of_free_ports(1)
+    gateway["admin_port"] = gateway.get("admin_port") or run_of_free_ports(count)
     path = folder / "dualmap.yaml"
     path.write_text(yaml.safe_dump({**config, "gateway": gateway, "log_dir": str(folder / "logs")}))
     mark = mark or uuid.uuid4().hex
@@ -166,19 +167,15 @@ def _await_started(process: "subprocess.Popen[str]") -> None:
         raise DeploymentError("dualmap up did not start:\n" + "".join(said))
 
 
-def _run_of_free_ports(count: int) -> int:
+def run_of_free_ports(count: int) -> int:
     """The first of so many that follow each other."""
-    from dualmap.instances.server.start import free_ports
-
     while True:
-        (first,) = free_ports("127.0.0.1", 1)
-        if first + count < 65_536 and all(_is_free(first + i) for i in range(1, count)):
-            return int(first)
+        first = random.choice(PORTS)
+        if all(map(_is_free, range(first, first + count))):
+            return first
 
 
 def _is_free(port: int) -> bool:
-    import socket
-
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))

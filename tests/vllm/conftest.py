@@ -8,8 +8,8 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 from dualmap.instances.server.metrics import ServerMetrics, read_metrics
 from tests.conftest import await_that, session_of
 from tests.deployment import Deployment, free_port
+from tests.router.made_tokenizers import PARTS_TEMPLATE, TEXT_TEMPLATE
 
 ROOT = Path(__file__).parents[2]
 VLLM = ROOT / ".venv-vllm" / "bin" / "vllm"
@@ -33,27 +34,39 @@ ENV = {
     "OMP_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",
     "VLLM_SERVER_DEV_MODE": "1",
+    # The engine computes in its own process, as with one GPU: a worker's would be a third of the CPU of a start.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
 SWITCHES = {"VLLM_ENABLE_RESPONSES_API_STORE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
-TOOLS = (
-    *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
-    *("--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}'),
-)
+TOOL_CALLS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+BARE_JSON = ("--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}')
+KV_TOPIC = "kv"
 ENGINE_NICENESS = 15
-# These come first, in this order: those that share the everyday server, and those that share two replicas. The last of
-# either stop what they share: it would be in the way of those that start their own.
-FIRST = (
-    *("test_agreement", "test_bodies", "test_token_blocks", "test_calibrate", "test_kept_state"),
-    *("test_cut_streams", "test_clients"),
+# In this order: those that share the everyday server and its twin, those that share servers with chat templates, and
+# those that share two replicas. The first of each find what they share as it has started, the last stop it.
+ORDER = (
+    *("test_kv_events", "test_agreement", "test_bodies", "test_token_blocks", "test_calibrate", "test_failures"),
+    *("test_api_prompts", "test_streams"),
+    *("test_exact_identity", "test_cut_streams", "test_kept_state", "test_clients"),
 )
 FLAGS = (
     *("--served-model-name", "tiny", "--enforce-eager", "--max-model-len", "8192", "--max-num-seqs", "16"),
     *("--block-size", "32", "--num-gpu-blocks-override", "2000", "--enable-prompt-tokens-details"),
 )
+EVERYDAY_POOL_BLOCKS = 520  # of 32 tokens: 16 prompts of 1,024
+SYSTEM_FIRST = (  # as Qwen's and others refuse it
+    "{%- for message in messages %}{%- if message.role == 'system' and not loop.first %}"
+    "{{- raise_exception('System message must be at the beginning.') }}{%- endif %}{%- endfor %}"
+)
+CHAT_TEMPLATES = {
+    "texts": TEXT_TEMPLATE + "{{- reasoning_effort }}",
+    "parts, system first": SYSTEM_FIRST + PARTS_TEMPLATE,
+}
+EXACT_BLOCK_TOKENS = 64  # of the gateway in front of the two replicas
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {name: place for place, name in enumerate(FIRST)}
+    places = {name: place for place, name in enumerate(ORDER)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)) if item.get_closest_marker("vllm") else -1)
 
 
@@ -70,7 +83,7 @@ def post(url: str, body: Any = None, timeout_s: float = 60.0) -> tuple[int, Any]
 
 
 class VllmServer:
-    """`vllm serve` on 127.0.0.1. flags come after FLAGS and so win. start_new: again, at the same port."""
+    """`vllm serve` on 127.0.0.1. flags come after FLAGS and so win. start again: at the same port."""
 
     def __init__(self, log_path: Path, *flags: str, env: dict[str, str] | None = None, model: Path = TINY) -> None:
         self.port = free_port()
@@ -151,67 +164,92 @@ class VllmServer:
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(timeout=STOP_TIMEOUT_S)
         await_that(lambda: not session_of(self.pid), "all of the server's processes have ended")
+        self.process = None
+
+
+class EverydayServer(VllmServer):
+    """With all the APIs that the model can serve. It takes adapters, and a chat's template with the request, publishes
+    what is in its small cache, and lets its requests end when it is told to end."""
+
+    def __init__(self, log_path: Path) -> None:
+        self.kv_endpoint, self.kv_replay_endpoint = (f"tcp://*:{free_port()}" for _ in range(2))
+        kv_events = {"enable_kv_cache_events": True, "publisher": "zmq", "topic": KV_TOPIC}
+        kv_events |= {"endpoint": self.kv_endpoint, "replay_endpoint": self.kv_replay_endpoint}
+        super().__init__(
+            log_path,
+            *("--enable-scale-out", "--enable-lora", "--trust-request-chat-template", "--shutdown-timeout", "60"),
+            *("--num-gpu-blocks-override", str(EVERYDAY_POOL_BLOCKS), "--kv-events-config", json.dumps(kv_events)),
+            env=SWITCHES,
+        )
+
+
+def need_vllm() -> None:
+    if not VLLM.exists():
+        pytest.skip(f"{VLLM} is missing: make vllm")
+
+
+@contextmanager
+def served(*servers: VllmServer) -> Iterator[None]:
+    """They start at once, are ready, and end with the block."""
+    need_vllm()
+    with ExitStack() as stack:
+        for server in servers:
+            stack.callback(server.stop)
+            server.start()
+        for server in servers:
+            server.await_ready()
+        yield
 
 
 @pytest.fixture(scope="session")
-def everyday_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
-    """One server for the files that leave it as it was, with all the APIs that the model can serve. It takes a chat's
-    template with the request."""
-    if not VLLM.exists():
-        pytest.skip(f"{VLLM} is missing: make vllm")
-    log_path = tmp_path_factory.mktemp("vllm") / "everyday.log"
-    flags = ("--enable-scale-out", "--enable-lora", "--trust-request-chat-template")
-    server = VllmServer(log_path, *flags, env=SWITCHES)
-    server.start()
-    try:
-        server.await_ready()
+def everyday_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EverydayServer]:
+    """For the files that leave it as it was, and then for those that do not."""
+    server = EverydayServer(tmp_path_factory.mktemp("vllm") / "everyday.log")
+    with served(server):
         yield server
-    finally:
-        server.stop()
+
+
+@pytest.fixture(scope="session")
+def everyday_twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EverydayServer]:
+    """Another of that kind."""
+    server = EverydayServer(tmp_path_factory.mktemp("vllm") / "twin.log")
+    with served(server):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, VllmServer]]:
+    """By the name of their template. Their operator wants clients to have `usage`, whatever they ask for."""
+    directory = tmp_path_factory.mktemp("templates")
+    servers = {}
+    for name, template in CHAT_TEMPLATES.items():
+        path = directory / f"{name}.jinja"
+        path.write_text(template)
+        flags = ("--chat-template", str(path), "--enable-scale-out", "--enable-force-include-usage", *TOOL_CALLS)
+        servers[name] = VllmServer(directory / f"{name}.log", *flags)
+    with served(*servers.values()):
+        yield servers
 
 
 def up(directory: Path, *arguments: str, engine_args: tuple[str, ...] = ()) -> Deployment:
     """`dualmap up` with two replicas of the tiny model, which keep responses and take adapters."""
-    if not VLLM.exists():
-        pytest.skip(f"{VLLM} is missing: make vllm")
+    need_vllm()
     engine = shlex.join((*FLAGS, *engine_args))
-    served = ("--model", str(TINY), "--replicas", "2", "--vllm", str(VLLM), "--engine-args", engine)
-    return Deployment(*served, *arguments, directory=directory, env=ENV | SWITCHES)
+    model = ("--model", str(TINY), "--replicas", "2", "--vllm", str(VLLM), "--engine-args", engine)
+    return Deployment(*arguments, *model, directory=directory, env=ENV | SWITCHES)
 
 
 @pytest.fixture(scope="session")
 def two_replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """Calls of tools are found, and no blanks go before the JSON that a schema wants; adapters can be loaded."""
-    deployment = up(
-        tmp_path_factory.mktemp("two_replicas"),
-        engine_args=(*TOOLS, "--enable-lora", "--max-loras", "2", "--enable-scale-out"),
-    )
+    """Behind a gateway that has the model's tokenizer and is told what they cache. Calls of tools are found, and no
+    blanks go before the JSON that a schema wants; adapters can be loaded."""
+    directory = tmp_path_factory.mktemp("two_replicas")
+    exact = {"gateway": {"tokenizer": str(TINY)}, "scheduler": {"block_tokens": EXACT_BLOCK_TOKENS}}
+    (directory / "dualmap.yaml").write_text(json.dumps(exact))
+    engine_args = (*TOOL_CALLS, *BARE_JSON, "--enable-lora", "--max-loras", "2", "--enable-scale-out")
+    deployment = up(directory, "dualmap.yaml", "--kv-events", engine_args=engine_args)
     try:
         deployment.await_started(2 * START_TIMEOUT_S)
         yield deployment
     finally:
         deployment.clean_up()
-
-
-@pytest.fixture(scope="module")
-def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., VllmServer]]:
-    """Makes servers: arguments as VllmServer's after the log, ready unless start=False. Those made together should be
-    started first and then awaited."""
-    if not VLLM.exists():
-        pytest.skip(f"{VLLM} is missing: make vllm")
-    servers: list[VllmServer] = []
-
-    def make(*flags: str, start: bool = True, **options: Any) -> VllmServer:
-        log_path = tmp_path_factory.mktemp("vllm") / f"vllm-{len(servers)}.log"
-        server = VllmServer(log_path, *flags, **options)
-        servers.append(server)
-        if start:
-            server.start()
-            server.await_ready()
-        return server
-
-    try:
-        yield make
-    finally:
-        for server in servers:
-            server.stop()

@@ -1,7 +1,7 @@
 """Prompts of messages, of responses and of token ids have the ids that a real vLLM server computes."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,20 +13,11 @@ from dualmap.router.tokens.responses_prompt import read_responses
 from dualmap.router.tokens.token_blocks import TokenBlocks
 from dualmap.scheduler.blocks import hash_tokens, token_root
 from tests.conftest import WAIT_S
-from tests.router.made_tokenizers import PARTS_TEMPLATE, TEXT_TEMPLATE
-from tests.vllm.conftest import TINY, VllmServer
+from tests.vllm.conftest import CHAT_TEMPLATES, TINY, VllmServer
 
 pytestmark = pytest.mark.vllm
 
 BLOCK_TOKENS = 8
-SYSTEM_FIRST = (  # as Qwen's and others refuse it
-    "{%- for message in messages %}{%- if message.role == 'system' and not loop.first %}"
-    "{{- raise_exception('System message must be at the beginning.') }}{%- endif %}{%- endfor %}"
-)
-TEMPLATES = {
-    "texts": TEXT_TEMPLATE + "{{- reasoning_effort }}",
-    "parts, system first": SYSTEM_FIRST + PARTS_TEMPLATE,
-}
 USER = {"role": "user", "content": "What does `f` do?\n\ndef f(x):\n    return x + 1"}
 SCHEMA = {"type": "object", "properties": {"z": {}, "a": {"type": "number"}}}
 ARGUMENTS = {"z": "ö", "a": 1.50}
@@ -202,29 +193,15 @@ RESPONSES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def servers(vllm_server: Callable[..., VllmServer], tmp_path_factory: pytest.TempPathFactory) -> dict[str, VllmServer]:
-    """By template: one each, started at once."""
-    found = {}
-    for template in TEMPLATES.values():
-        path = tmp_path_factory.mktemp("template") / "chat.jinja"
-        path.write_text(template)
-        tools = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
-        found[template] = vllm_server("--chat-template", str(path), "--enable-scale-out", *tools, start=False)
-        found[template].start()
-    for server in found.values():
-        server.await_ready()
-    return found
-
-
-@pytest.fixture(scope="module", params=TEMPLATES)
+@pytest.fixture(scope="module", params=CHAT_TEMPLATES)
 def template(request: pytest.FixtureRequest) -> str:
-    return TEMPLATES[request.param]
+    """Its name."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def server(servers: dict[str, VllmServer], template: str) -> VllmServer:
-    return servers[template]
+def server(template_servers: dict[str, VllmServer], template: str) -> VllmServer:
+    return template_servers[template]
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +211,7 @@ def blocks(template, tmp_path_factory) -> Iterator[TokenBlocks]:
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
         fields = json.loads((TINY / name).read_text())
         if name == "tokenizer_config.json":
-            fields["chat_template"] = template
+            fields["chat_template"] = CHAT_TEMPLATES[template]
         (directory / name).write_text(json.dumps(fields))
     made = TokenBlocks(str(directory), BLOCK_TOKENS)
     yield made

@@ -2,31 +2,19 @@
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
 from tests.conftest import await_that
-from tests.deployment import Deployment, deployed
-from tests.vllm.conftest import ENV, FLAGS, START_TIMEOUT_S, TINY, VLLM, post
+from tests.deployment import Deployment
+from tests.vllm.conftest import EXACT_BLOCK_TOKENS, post
 
 pytestmark = pytest.mark.vllm
 
-BLOCK_TOKENS = 64
-CONFIG = f"""
-vllm: {{model: {TINY}, replicas: 2, executable: {VLLM}, kv_events: true, engine_args: {list(FLAGS)}}}
-gateway: {{tokenizer: {TINY}}}
-scheduler: {{block_tokens: {BLOCK_TOKENS}}}
-"""
-
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory) -> Iterator[Deployment]:
-    if not VLLM.exists():
-        pytest.skip(f"{VLLM} is missing: make vllm")
-    directory = tmp_path_factory.mktemp("exact")
-    with deployed(directory=directory, config=CONFIG, within_s=2 * START_TIMEOUT_S, env=ENV) as deployment:
-        yield deployment
+def deployment(two_replicas: Deployment) -> Deployment:
+    return two_replicas
 
 
 def chat(deployment: Deployment, text: str):
@@ -55,20 +43,20 @@ def test_what_is_believed_to_be_cached_is_what_vllm_finds_cached(deployment):
     texts = [f"Number {i}: " + "one two three " * 200 for i in range(4)]
     for text in texts:
         chat(deployment, text)
-    blocks = sum(chat(deployment, text)[1] // BLOCK_TOKENS for text in texts)
+    blocks = sum(chat(deployment, text)[1] // EXACT_BLOCK_TOKENS for text in texts)
     assert counter(deployment, 'dualmap_tokenized_prompts_total{outcome="exact"}') == 8
     await_that(lambda: sum(cached_blocks(deployment).values()) == blocks, "the events tell of the same blocks")
     before = counter(deployment, "dualmap_believed_cached_tokens_total")
     found = sum(chat(deployment, text)[2] for text in texts)
     believed = counter(deployment, "dualmap_believed_cached_tokens_total") - before
-    assert 0 <= found - believed < 4 * BLOCK_TOKENS  # the engine has smaller blocks
+    assert 0 <= found - believed < 4 * EXACT_BLOCK_TOKENS  # the engine has smaller blocks
 
 
 def test_a_restarted_gateway_learns_at_once_what_is_cached(deployment):
     text = "Remember this. " * 200
     instance_id, prompt_tokens, _ = chat(deployment, text)
     known = await_that(
-        lambda: (c := cached_blocks(deployment))[instance_id] >= prompt_tokens // BLOCK_TOKENS and c, "it is told"
+        lambda: (c := cached_blocks(deployment))[instance_id] >= prompt_tokens // EXACT_BLOCK_TOKENS and c, "it is told"
     )
     os.kill(deployment.status()["pid"], signal.SIGKILL)
 
@@ -87,7 +75,7 @@ def test_a_restarted_gateway_learns_at_once_what_is_cached(deployment):
 def test_a_cache_that_was_cleared_is_forgotten(deployment):
     text = "Forget this. " * 200
     instance_id, prompt_tokens, _ = chat(deployment, text)
-    await_that(lambda: cached_blocks(deployment)[instance_id] >= prompt_tokens // BLOCK_TOKENS, "it is told")
+    await_that(lambda: cached_blocks(deployment)[instance_id] >= prompt_tokens // EXACT_BLOCK_TOKENS, "it is told")
     address = deployment.members()[instance_id]["address"]
     assert post(f"http://{address}/reset_prefix_cache")[0] == 200
     body = {"model": "tiny", "prompt": "x", "max_tokens": 1}  # the event of the clear comes with the next request

@@ -4,15 +4,17 @@ to the client."""
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import Deployment
-from tests.vllm.conftest import VllmServer
+from tests.deployment import Deployment, deployed
+from tests.vllm.conftest import VllmServer, served
 
 pytestmark = pytest.mark.vllm
 
@@ -23,7 +25,7 @@ limits: {{stall_timeout_s: 3, sweep_interval_s: 0.2}}
 QUEUE_LIMIT = 8
 OTHERS = QUEUE_LIMIT - 2  # requests that one server takes beside an answer that goes on there
 FILLING = 3000  # tokens of one that keeps a server busy for some seconds
-CONTINUED = 1500  # tokens of one that goes on elsewhere
+CONTINUED = 800  # tokens of one that goes on elsewhere
 
 
 @dataclass
@@ -47,10 +49,10 @@ def assert_complete(answers: list[Answer]) -> None:
 class Fleet:
     """Two servers and a gateway that knows them by URL."""
 
-    def __init__(self, servers: list[VllmServer], deployment: Deployment) -> None:
+    def __init__(self, servers: list[VllmServer], deployment: Deployment, pool: ThreadPoolExecutor) -> None:
         self.servers = {f"127.0.0.1:{server.port}": server for server in servers}
         self.deployment = deployment
-        self._pool = ThreadPoolExecutor(32)
+        self._pool = pool
 
     def stream(self, max_tokens: int = CONTINUED, prompt: str = "Tell me.") -> Answer:
         """Returns at once; the answer fills."""
@@ -112,27 +114,22 @@ class Fleet:
             server.await_ready()
             await_that(lambda server=server: self.state(server) == "ready", "it is in use")
 
-    def close(self) -> None:
-        self.deployment.clean_up()
-        self._pool.shutdown(cancel_futures=True)
-
 
 @pytest.fixture(scope="module")
-def whole_fleet(vllm_server: Callable[..., VllmServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    servers = [vllm_server("--max-num-queued-reqs", str(QUEUE_LIMIT), start=False) for _ in range(2)]
-    for server in servers:
-        server.start()
-    for server in servers:
-        server.await_ready()
-    directory = tmp_path_factory.mktemp("gateway")
-    config = directory / "dualmap.yaml"
-    config.write_text(CONFIG.format(urls=", ".join(server.url for server in servers)))
-    fleet = Fleet(servers, Deployment(str(config), directory=directory))
-    try:
-        fleet.deployment.await_started()
+def whole_fleet(
+    everyday_server: VllmServer, everyday_twin: VllmServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Fleet]:
+    with fleet_of([everyday_server, everyday_twin], tmp_path_factory.mktemp("gateway")) as fleet:
         yield fleet
-    finally:
-        fleet.close()
+    for server in fleet.servers.values():
+        server.stop()
+
+
+@contextmanager
+def fleet_of(servers: list[VllmServer], directory: Path) -> Iterator[Fleet]:
+    config = CONFIG.format(urls=", ".join(server.url for server in servers))
+    with ThreadPoolExecutor(32) as pool, deployed(directory=directory, config=config) as deployment:
+        yield Fleet(servers, deployment, pool)
 
 
 @pytest.fixture
@@ -145,40 +142,6 @@ def test_both_answer(fleet):
     answers = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(8)]
     assert_complete(answers)
     assert {answer.instance for answer in answers} == set(fleet.servers)
-
-
-@pytest.mark.release
-def test_a_server_told_to_end_loses_no_answer_and_comes_back_as_another_incarnation(fleet):
-    """SIGTERM: it ends its streams with finish_reason "abort" as if they were complete, or is gone before it can. They
-    go on elsewhere, and what it had cached is not counted on when it is back at the same address."""
-    server, broken = fleet.one_that_streams()
-    before = fleet.incarnation(server)
-    os.kill(server.pid, signal.SIGTERM)
-    others = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(OTHERS)]
-    assert_complete([broken, *others])
-    await_that(lambda: not server.alive, "it has ended")
-    await_that(lambda: fleet.state(server) == "lost", "its loss is noticed")
-    fleet.heal()
-    assert fleet.incarnation(server) > before
-    assert fleet.ask()[1].choices[0].finish_reason == "length"
-
-
-def test_where_the_engine_is_killed_its_stream_goes_on_elsewhere_and_nothing_fails(fleet):
-    server, broken = fleet.one_that_streams()
-    server.signal_engine(signal.SIGKILL)
-    others = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(OTHERS)]
-    assert_complete([broken, *others])
-    await_that(lambda: not server.alive, "its API process ends, too")
-
-
-def test_a_killed_servers_stream_goes_on_elsewhere_with_the_text_that_it_would_have_had(fleet):
-    """One request at a time: an engine may draw other tokens where prompts share a batch."""
-    server, broken = fleet.one_that_streams()
-    os.kill(server.pid, signal.SIGKILL)
-    assert_complete([broken])
-    undisturbed = fleet.stream(CONTINUED)
-    assert_complete([undisturbed])
-    assert broken.text == undisturbed.text
 
 
 @pytest.mark.release
@@ -207,52 +170,53 @@ def test_a_sleeping_server_gets_no_requests_though_its_health_is_fine(fleet):
     await_that(lambda: fleet.state(server) == "ready", "it is used again")
 
 
-@pytest.mark.release
-def test_a_request_refused_by_a_full_server_runs_on_the_other(fleet):
-    """Others have filled one server up to its own limit: it answers 503, without Retry-After."""
-    server = next(iter(fleet.servers.values()))
-    body = {"model": "tiny", "prompt": "x", "max_tokens": FILLING, "ignore_eos": True}
-    with ThreadPoolExecutor(QUEUE_LIMIT) as pool:
-        strangers = [pool.submit(server.post, "/v1/completions", body, 120) for _ in range(QUEUE_LIMIT)]
-        await_that(lambda: server.metrics().running + server.metrics().waiting >= QUEUE_LIMIT, "it is full")
-        assert server.post("/v1/completions", body | {"max_tokens": 1})[0] == 503
-        answers = [fleet.stream(max_tokens=5, prompt=f"{i} " * 300) for i in range(QUEUE_LIMIT)]
-        assert_complete(answers)
-        assert [stranger.result()[0] for stranger in strangers] == [200] * QUEUE_LIMIT
-    assert "dualmap_choices_total{reason=" in fleet.deployment.metrics()
+def test_where_the_engine_is_killed_its_stream_goes_on_elsewhere_and_nothing_fails(fleet):
+    server, broken = fleet.one_that_streams()
+    server.signal_engine(signal.SIGKILL)
+    others = [fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(OTHERS)]
+    assert_complete([broken, *others])
+    await_that(lambda: not server.alive, "its API process ends, too")
+
+
+def test_a_server_that_ends_its_requests_first_breaks_none_and_refuses_none(fleet):
+    """SIGTERM with --shutdown-timeout: its health stays green, and new requests are answered with an empty "abort"."""
+    running = [fleet.stream(max_tokens=600, prompt=f"{i} " * 50) for i in range(4)]
+    for answer in running:
+        assert answer.begun.wait(WAIT_S)
+    patient = fleet.servers[running[0].instance]
+    os.kill(patient.pid, signal.SIGTERM)
+    late = [fleet.stream(max_tokens=5, prompt=f"late {i} " * 50) for i in range(8)]
+    assert_complete([*running, *late])
+    await_that(lambda: not patient.alive, "it has ended")
+    await_that(lambda: fleet.state(patient) == "lost", "its loss is noticed")
+
+
+def test_a_killed_servers_stream_goes_on_elsewhere_with_the_text_that_it_would_have_had(fleet):
+    """One request at a time: an engine may draw other tokens where prompts share a batch."""
+    server, broken = fleet.one_that_streams()
+    os.kill(server.pid, signal.SIGKILL)
+    assert_complete([broken])
+    undisturbed = fleet.stream(CONTINUED)
+    assert_complete([undisturbed])
+    assert broken.text == undisturbed.text
 
 
 @pytest.fixture(scope="module")
-def other_servers(vllm_server: Callable[..., VllmServer], whole_fleet: Fleet) -> Iterator[list[VllmServer]]:
-    """One that lets its requests end when it is told to stop, and one whose cache holds few of them."""
+def other_fleet(whole_fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """One that ends at once and queues few requests, and one whose cache holds few of them."""
     for server in whole_fleet.servers.values():
         server.stop()  # three at a time are too much for a small machine
-    whole_fleet.deployment.clean_up()
-    patient = vllm_server("--shutdown-timeout", "60", start=False)
-    small = vllm_server("--num-gpu-blocks-override", "40", "--max-model-len", "1024", start=False)
-    servers = [patient, small]
-    for server in servers:
-        server.start()
-    for server in servers:
-        server.await_ready()
-    return servers
-
-
-@pytest.fixture
-def other_fleet(other_servers: list[VllmServer], tmp_path) -> Iterator[Fleet]:
-    deployment = Deployment(*(f"--instance={server.url}" for server in other_servers), directory=tmp_path)
-    fleet = Fleet(other_servers, deployment)
-    try:
-        deployment.await_started()
+    directory = tmp_path_factory.mktemp("other")
+    hasty = VllmServer(directory / "hasty.log", "--max-num-queued-reqs", str(QUEUE_LIMIT))
+    small = VllmServer(directory / "small.log", "--num-gpu-blocks-override", "40", "--max-model-len", "1024")
+    with served(hasty, small), fleet_of([hasty, small], directory) as fleet:
         yield fleet
-    finally:
-        fleet.close()
 
 
 @pytest.mark.release
-def test_requests_that_preempt_each_other_all_end_and_it_is_seen(other_fleet, other_servers):
+def test_requests_that_preempt_each_other_all_end_and_it_is_seen(other_fleet):
     """Strangers at the same server take the cache that the gateway counts on."""
-    _, small = other_servers
+    _, small = other_fleet.servers.values()
     body = {"model": "tiny", "prompt": "x " * 100, "max_tokens": 600, "ignore_eos": True}
     with ThreadPoolExecutor(16) as pool:
         strangers = [pool.submit(small.post, "/v1/completions", body, 180) for _ in range(4)]
@@ -265,15 +229,32 @@ def test_requests_that_preempt_each_other_all_end_and_it_is_seen(other_fleet, ot
     await_that(lambda: other_fleet.deployment.members()[member]["signals"]["metrics"]["preemptions"] > 0, "it is shown")
 
 
-def test_a_server_that_ends_its_requests_first_breaks_none_and_refuses_none(other_fleet, other_servers):
-    """SIGTERM with --shutdown-timeout: its health stays green, and new requests are answered with an empty "abort"."""
-    patient, _ = other_servers
-    running = [other_fleet.stream(max_tokens=600, prompt=f"{i} " * 50) for i in range(4)]
-    for answer in running:
-        assert answer.begun.wait(WAIT_S)
-    os.kill(patient.pid, signal.SIGTERM)
-    late = [other_fleet.stream(max_tokens=5, prompt=f"late {i} " * 50) for i in range(8)]
-    assert_complete([*running, *late])
-    assert f"127.0.0.1:{patient.port}" in {answer.instance for answer in running}
-    await_that(lambda: not patient.alive, "it has ended")
-    await_that(lambda: other_fleet.state(patient) == "lost", "its loss is noticed")
+@pytest.mark.release
+def test_a_request_refused_by_a_full_server_runs_on_the_other(other_fleet):
+    """Others have filled one server up to its own limit: it answers 503, without Retry-After."""
+    server = next(iter(other_fleet.servers.values()))
+    body = {"model": "tiny", "prompt": "x", "max_tokens": FILLING, "ignore_eos": True}
+    with ThreadPoolExecutor(QUEUE_LIMIT) as pool:
+        strangers = [pool.submit(server.post, "/v1/completions", body, 120) for _ in range(QUEUE_LIMIT)]
+        await_that(lambda: server.metrics().running + server.metrics().waiting >= QUEUE_LIMIT, "it is full")
+        assert server.post("/v1/completions", body | {"max_tokens": 1})[0] == 503
+        answers = [other_fleet.stream(max_tokens=5, prompt=f"{i} " * 300) for i in range(QUEUE_LIMIT)]
+        assert_complete(answers)
+        assert [stranger.result()[0] for stranger in strangers] == [200] * QUEUE_LIMIT
+    assert "dualmap_choices_total{reason=" in other_fleet.deployment.metrics()
+
+
+@pytest.mark.release
+def test_a_server_told_to_end_loses_no_answer_and_comes_back_as_another_incarnation(other_fleet):
+    """SIGTERM: it ends its streams with finish_reason "abort" as if they were complete, or is gone before it can. They
+    go on elsewhere, and what it had cached is not counted on when it is back at the same address."""
+    server, broken = other_fleet.one_that_streams(max_tokens=600)  # which either can continue
+    before = other_fleet.incarnation(server)
+    os.kill(server.pid, signal.SIGTERM)
+    others = [other_fleet.stream(max_tokens=20, prompt=f"{i} " * 300) for i in range(OTHERS)]
+    assert_complete([broken, *others])
+    await_that(lambda: not server.alive, "it has ended")
+    await_that(lambda: other_fleet.state(server) == "lost", "its loss is noticed")
+    other_fleet.heal()
+    assert other_fleet.incarnation(server) > before
+    assert other_fleet.ask()[1].choices[0].finish_reason == "length"

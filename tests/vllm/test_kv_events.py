@@ -1,10 +1,9 @@
 """A real vLLM server's KV events, held against the prompts it was sent and what it then finds cached."""
 
 import asyncio
-import json
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,13 +13,11 @@ from dualmap.instances.kv_events.stream import KvEventStream, connect_address
 from dualmap.scheduler.blocks import hash_tokens, token_root
 from dualmap.scheduler.events import BlocksRemoved, BlocksStored, CacheCleared
 from tests.conftest import await_that
-from tests.deployment import free_port
-from tests.vllm.conftest import VllmServer
+from tests.vllm.conftest import KV_TOPIC, EverydayServer
 
 pytestmark = pytest.mark.vllm
 
 BLOCK_TOKENS = 128
-POOL_BLOCKS = 520  # of 32 tokens: 16 prompts of 1,024
 TEXT = token_root("", "")
 
 
@@ -31,7 +28,7 @@ class Follower:
         self.held: set[int] = set()
         self.told: list[Any] = []
         addresses = (connect_address(bound, "127.0.0.1") for bound in (endpoint, replay_endpoint))
-        self.stream = KvEventStream("vllm-0", *addresses, "kv", BLOCK_TOKENS, True, self._believe)
+        self.stream = KvEventStream("vllm-0", *addresses, KV_TOPIC, BLOCK_TOKENS, True, self._believe)
         self.status = self.stream.status
         self._loop = asyncio.new_event_loop()
         self._task = self._loop.create_task(self.stream.run())
@@ -66,15 +63,11 @@ class Follower:
 class Served:
     """A server that publishes its events."""
 
-    def __init__(self, make: Callable[..., VllmServer]) -> None:
-        self.endpoint, self.replay_endpoint = (f"tcp://*:{free_port()}" for _ in range(2))
-        events = {"enable_kv_cache_events": True, "publisher": "zmq", "topic": "kv"}
-        events |= {"endpoint": self.endpoint, "replay_endpoint": self.replay_endpoint}
-        pool = ("--num-gpu-blocks-override", str(POOL_BLOCKS))
-        self.server = make("--kv-events-config", json.dumps(events), *pool)
+    def __init__(self, server: EverydayServer) -> None:
+        self.server = server
 
     def follow(self) -> Follower:
-        return Follower(self.endpoint, self.replay_endpoint)
+        return Follower(self.server.kv_endpoint, self.server.kv_replay_endpoint)
 
     def complete(self, ids: Sequence[int], max_tokens: int = 1, **fields: Any) -> int:
         """Tokens of the prompt that were cached."""
@@ -85,8 +78,8 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(vllm_server: Callable[..., VllmServer]) -> Served:
-    return Served(vllm_server)
+def served(everyday_server: EverydayServer) -> Served:
+    return Served(everyday_server)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 
 import json
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
@@ -28,8 +28,10 @@ STREAMS = {
 
 
 @pytest.fixture(scope="module")
-def server(vllm_server: Callable[..., VllmServer]) -> VllmServer:
-    return vllm_server("--enable-force-include-usage", "--enable-scale-out")
+def server(template_servers: dict[str, VllmServer]) -> Iterator[VllmServer]:
+    yield template_servers["texts"]
+    for server in template_servers.values():
+        server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ async def test_where_no_keys_are_asked_for_they_are_the_instances(fleet):
     ("stream", "path"), [(False, "/v1/messages"), (True, "/v1/messages"), (False, "/v1/responses")]
 )
 async def test_the_tokens_of_an_answer_count_over_every_api(keyed, path, stream):
-    usage = {"input_tokens": 10, "output_tokens": 700}
+    usage = {"input_tokens": 10, "output_tokens": 70_000}  # which refill in 42 s
 
     async def answer(conversation: Conversation) -> None:
         if not stream:
@@ -109,7 +109,7 @@ async def test_the_tokens_of_an_answer_count_over_every_api(keyed, path, stream)
         for _ in range(2):
             told = await client.post(path, {**CHAT, "input": "hi", "stream": stream}, bearing(B))
             assert told.status == 200
-        assert 99_000 < int(told.headers["x-ratelimit-remaining-tokens"]) < 99_400
+        assert 29_000 < int(told.headers["x-ratelimit-remaining-tokens"]) < 90_000
 
 
 async def test_a_picture_does_not_use_up_a_keys_tokens(keyed):

@@ -201,7 +201,10 @@ class Elsewhere:
         return f"http://{host}:{self.port}"
 
     def write(self, *urls: str, **more: object) -> None:
-        self.path.write_text(yaml.safe_dump({"instances": urls, "discovery": {"kubernetes": self.pods}, **more}))
+        """At once: a file that is half written would be refused, and counted."""
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(yaml.safe_dump({"instances": urls, "discovery": {"kubernetes": self.pods}, **more}))
+        fresh.rename(self.path)
 
 
 def _shows(deployment: Deployment, line: str) -> bool:
@@ -211,7 +214,6 @@ def _shows(deployment: Deployment, line: str) -> bool:
         return False
 
 
-@pytest.mark.ray
 @pytest.mark.slow
 def test_instances_come_and_go_under_load_without_a_failed_request(tmp_path):
     there = Elsewhere(tmp_path)

@@ -16,7 +16,7 @@ NAMED_HOSTS = Path(__file__).parents[2] / "named_hosts"
 REQUESTS = 2_000
 A_FEW = 100
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
