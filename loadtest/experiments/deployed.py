@@ -124,8 +124,8 @@ def deployed(
     folder.mkdir(parents=True, exist_ok=True)
     gateway = dict(config.get("gateway", {}))
     count = gateway.get("count", 1)
-    gateway["port"] = gateway.get("port") or _run_of_free_ports(1)
-    gateway["admin_port"] = gateway.get("admin_port") or _run_of_free_ports(count)
+    gateway["port"] = gateway.get("port") or run_of_free_ports(1)
+    gateway["admin_port"] = gateway.get("admin_port") or run_of_free_ports(count)
     path = folder / "dualmap.yaml"
     path.write_text(yaml.safe_dump({**config, "gateway": gateway, "log_dir": str(folder / "logs")}))
     mark = mark or uuid.uuid4().hex
@@ -172,7 +172,7 @@ def await_started(process: "subprocess.Popen[str]") -> None:
         raise DeploymentError("dualmap up did not start:\n" + "".join(said))
 
 
-def _run_of_free_ports(count: int) -> int:
+def run_of_free_ports(count: int) -> int:
     """The first of so many that follow each other."""
     while True:
         first = random.choice(PORTS)

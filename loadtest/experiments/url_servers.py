@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dualmap.instances.server.start import free_ports
-from dualmap.loadtest.experiments.deployed import MARK
+from dualmap.loadtest.experiments.deployed import MARK, run_of_free_ports
 from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 MODULE = "dualmap.instances.simulated.cli"
@@ -41,7 +40,8 @@ class UrlServers:
     def add(self, count: int) -> None:
         """Raises OSError."""
         with self._turn:
-            for port in free_ports(HOST, count):
+            first = run_of_free_ports(count)
+            for port in range(first, first + count):
                 self._processes[port] = self._start(port)
 
     def remove(self, url: str) -> None:

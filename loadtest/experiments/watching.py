@@ -84,7 +84,7 @@ def measure(
             await_answer(deployment)
             first_s = time.monotonic() - begun_at
             deployment.await_ready(servers - hanging)
-            ready_s = time.monotonic() - begun_at
+            ready_s, spent_s = time.monotonic() - begun_at, cpu_s(deployment.processes())
             time.sleep(SETTLE_S)
             age_s = oldest(deployment, ages_s)
             everything = deployment.processes()
@@ -101,12 +101,13 @@ def measure(
         *(str(watching.processes), f"{watching.rss_mib:.0f} MiB", f"{watching.pss_mib:.0f} MiB", *shares[:3]),
         *(str(whole.processes), f"{whole.rss_mib:.0f} MiB", f"{whole.pss_mib:.0f} MiB", shares[3]),
         *(f"{age_s:.2f} s", f"{deployment.started_s:.1f} s", f"{first_s:.1f} s", f"{ready_s:.1f} s"),
+        f"{spent_s:.1f} s",
     )
 
 
 HEADER = (
     *("runtime", "servers", "watching: processes", "RSS", "PSS", "CPU", "Fleet", "gateway"),
-    *("all: processes", "RSS", "PSS", "CPU", "oldest load", "started", "first answer", "all ready"),
+    *("all: processes", "RSS", "PSS", "CPU", "oldest load", "started", "first answer", "all ready", "CPU until then"),
 )
 
 

@@ -53,6 +53,10 @@ class ExternalInstances:
         self._watches: dict[str, tuple[KubernetesDiscovery, Watch]] = {}  # by pool
         self._names = NameWatch(resolve)
         self._split: set[str] = set()  # names that had several addresses
+        self._followed: DualMapConfig | None = None  # whose names are followed
+        self._seen: object = None  # what was found when those that are named were looked for last
+        self._seen_config: DualMapConfig | None = None
+        self._last_named: tuple[dict[str, PlacedSpec], set[str]] = ({}, set())
         self._watch()
         self.ids, _ = self._named()
         for placed in self.ids.values():
@@ -120,14 +124,25 @@ class ExternalInstances:
         for pool_name, settings in wanted.items():
             if pool_name not in self._watches:
                 self._watches[pool_name] = settings, watch_pods(settings, self._say)
-        self._names.follow({i.endpoint.host for i in self._instances() if i.follows_name})
+        if self._followed is not self.config:
+            self._followed = self.config
+            self._names.follow({i.endpoint.host for i in self._instances() if i.follows_name})
 
     def _instances(self) -> Iterator[ExternalInstance]:
         for pool in self.config.all_pools().values():
             yield from pool.instances
 
     def _named(self) -> tuple[dict[str, PlacedSpec], set[str]]:
-        """Those that shall get requests, and pods that are about to end."""
+        """Those that shall get requests, and pods that are about to end: looked for again when something has changed,
+        for there may be a thousand, and rounds are many."""
+        pods = {name: watch.found and dict(watch.found) for name, (_, watch) in self._watches.items()}
+        seen = (self._names.found, pods)
+        if self._seen != seen or self._seen_config is not self.config:
+            self._seen, self._seen_config = seen, self.config
+            self._last_named = self._look()
+        return self._last_named
+
+    def _look(self) -> tuple[dict[str, PlacedSpec], set[str]]:
         named: dict[str, PlacedSpec] = {}
         ending: set[str] = set()
         for pool_name, pool in self.config.all_pools().items():

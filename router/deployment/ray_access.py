@@ -17,7 +17,7 @@ MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PAT
 # Ray's name for a node that no other machine joins: all its ports are those of 127.0.0.1, on Linux, too.
 SEVERAL_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 TMPDIR = "RAY_TMPDIR"
-LONGEST_TMPDIR = 35  # below it come 72 characters of Ray's, and the path of a socket has 107
+LONGEST_TMPDIR = 39  # below it come 68 characters of Ray's, and the path of a socket has 107 at the most
 FOLDER_PREFIX = "dualmap-ray-"
 CONNECT_S = 2.0
 AWAIT_POLL_S = 0.5

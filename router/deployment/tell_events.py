@@ -10,7 +10,6 @@ from dualmap.router.reach.reach import Call, Owned
 from dualmap.scheduler.fleet.event_board import MOST_EVENTS, EventNews
 from dualmap.scheduler.fleet.fleet_event import EventKind, FleetEvent
 from dualmap.scheduler.fleet.member import Member
-from dualmap.scheduler.fleet.messages import FleetState
 
 LOOK_S = 0.5
 OF_STARTING = (EventKind.GATEWAY_JOINED, EventKind.EPOCH_MOVED)
@@ -27,6 +26,7 @@ class TellEvents:
         self._since: float | None = None  # from when on instances are told of, Unix seconds
         self._began = False
         self._number = 0  # up to which Fleet has told
+        self._members_number = 0  # of the members it has told of
         self._said: deque[FleetEvent] = deque(maxlen=2 * MOST_EVENTS)
         self._untold: deque[FleetEvent] = deque(maxlen=MOST_EVENTS)  # of our own, for Fleet to tell others
         self._call: Call | None = None  # to Fleet, under way
@@ -41,10 +41,9 @@ class TellEvents:
         """That gateways have started has just been said. The members there are. Raises CallError where Fleet is
         away."""
         assert self.fleet is not None
-        state: FleetState
-        state, news = self.fleet.call("follow", 0).result(TIMEOUT_S)
+        members, self._members_number, news = self.fleet.call("follow", 0).result(TIMEOUT_S)
         self.begin_with(news)
-        return state.members
+        return members or ()
 
     def begin_with(self, news: EventNews | None) -> None:
         for event in () if news is None else news.events:
@@ -58,23 +57,23 @@ class TellEvents:
         self._say_once(event)
 
     def round(self) -> tuple[Member, ...]:
-        """Look at Fleet now and then; waits for nothing. The members that were seen now. Raises CallError where Fleet
-        is away."""
+        """Look at Fleet now and then; waits for nothing. The members, where they are others than before. Raises
+        CallError where Fleet is away."""
         assert self.fleet is not None
         now = self._clock()
         if self._call is None:
             if now >= self._next_look:
                 self._next_look = now + LOOK_S
                 self._telling = len(self._untold)
-                self._call = self.fleet.call("follow", self._number, tuple(self._untold))
+                known = (self._number, tuple(self._untold), self._members_number)
+                self._call = self.fleet.call("follow", *known)
         elif self._call.done():
             call, self._call = self._call, None
-            state: FleetState
-            state, news = call.result()
+            members, self._members_number, news = call.result()
             for _ in range(self._telling):
                 self._untold.popleft()
             self.hear(news)
-            return state.members
+            return members or ()
         return ()
 
     def hear(self, news: EventNews | None) -> None:

@@ -36,7 +36,10 @@ class Fleet:
     ) -> None:
         """open_log: returns what has to live as long as lines are logged."""
         self._log = open_log()
-        self._core = FleetCore(expected, configs, time.monotonic(), first_number=time.time_ns(), unix_now=time.time())
+        first_number = time.time_ns()
+        self._core = FleetCore(expected, configs, time.monotonic(), first_number=first_number, unix_now=time.time())
+        self._followed: tuple[Member, ...] = ()  # the members of the number
+        self._followed_number = first_number
         self._holding = Holding()
 
     async def report(
@@ -100,12 +103,22 @@ class Fleet:
 
     async def state(self, plan: PoolPlan | None = None, events: tuple[FleetEvent, ...] = ()) -> FleetState:
         """events: that the caller knows of."""
-        return (await self.follow(0, events, plan))[0]
+        return self._look(0, events, plan)[0]
 
     async def follow(
-        self, known: int, events: tuple[FleetEvent, ...] = (), plan: PoolPlan | None = None
+        self, known: int, events: tuple[FleetEvent, ...] = (), members_known: int = 0
+    ) -> tuple[tuple[Member, ...] | None, int, EventNews | None]:
+        """The members, unless their number is the one known; that number; and what happened since the number known."""
+        state, news = self._look(known, events, None)
+        if state.members != self._followed:
+            self._followed = state.members
+            self._followed_number += 1
+        members = None if members_known == self._followed_number else state.members
+        return members, self._followed_number, news
+
+    def _look(
+        self, known: int, events: tuple[FleetEvent, ...], plan: PoolPlan | None
     ) -> tuple[FleetState, EventNews | None]:
-        """The same, and what happened since the number known."""
         state = self._core.state(time.monotonic(), plan)
         news = self._core.events(known, events)
         if events:

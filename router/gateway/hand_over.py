@@ -3,16 +3,18 @@ connection that waits in one of them to be accepted waits on, and none is refuse
 
 import asyncio
 import json
-import shutil
 import socket
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+
+from dualmap.router.local.owned_folder import owned_folder
 
 TIMEOUT_S = 120.0  # until the one that follows has come: its process has to start
 TAKE_TIMEOUT_S = 5.0
 MAX_SOCKETS = 64
+PREFIX = "dualmap-sockets-"  # of a folder
 
 Sockets = Mapping[str, Sequence[socket.socket]]  # by what they are for: one of these
 CLIENTS, ADMIN = "clients", "admin"
@@ -25,8 +27,9 @@ class HandOver:
 
     def __init__(self, filenos: Mapping[str, Sequence[int]]) -> None:
         self._filenos = filenos
-        self._folder = Path(tempfile.mkdtemp(prefix="dualmap-"))
-        self.path = str(self._folder / "listeners")
+        self._folder = ExitStack()
+        folder = self._folder.enter_context(owned_folder(Path(tempfile.gettempdir()), PREFIX))
+        self.path = str(folder / "listeners")
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(self.path)
         self._server.listen(1)
@@ -44,7 +47,7 @@ class HandOver:
                     socket.send_fds(taker, [json.dumps(counts).encode()], every)
         finally:
             self._server.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.close()
 
 
 def take_over(path: str) -> Sockets:

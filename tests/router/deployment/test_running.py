@@ -11,6 +11,7 @@ from dualmap.router.cli.admin_call import DEFAULT_ADMIN, AdminCallError, add_adm
 from dualmap.router.deployment import running as module
 from dualmap.router.deployment.actors import ClusterError
 from dualmap.router.deployment.running import PREFIX, home, reached_at, running
+from dualmap.router.local.owned_folder import OWNED
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +81,14 @@ def test_what_is_no_record_is_no_deployment(run, folder):
     (record,) = folder.glob(f"{PREFIX}*/deployment.json")
     record.write_text(json.dumps({"name": "chat", "of": "another version"}))
     assert running() == []
+
+
+def test_whatever_a_killed_one_left_goes_when_the_next_begins(run, folder):
+    for left in ("dualmap-ray-1", "dualmap-local-2", "dualmap-up-3"):
+        (folder / left / "below").mkdir(parents=True)
+        (folder / left / OWNED).touch()
+    run("")
+    assert len(list(folder.iterdir())) == 1
 
 
 def test_an_address_for_all_is_this_machines_own(run):

@@ -91,6 +91,20 @@ def test_what_a_killed_one_left_on_the_disk_goes_when_another_starts(isolated, t
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.release
+def test_what_rays_sessions_keep_goes_in_the_end_also_of_one_that_was_killed(isolated, tmp_path):
+    with deployed("--simulate", "1", directory=tmp_path) as killed:
+        killed.process.kill()
+        await_that(lambda: not killed.family.living(), "every process has ended")
+    (left,) = isolated.glob("dualmap-ray-*")
+    assert list(left.glob("ray/session_2*"))
+    with deployed("--simulate", "1", directory=tmp_path):
+        assert not left.exists()
+    assert list(isolated.iterdir()) == []
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_two_on_one_ray_cluster_share_no_actor(isolated, tmp_path):
     from tests.router.deployment.first_node import first_node
 
