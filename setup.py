@@ -7,6 +7,7 @@ DUALMAP_OPT_LEVEL is the compiler's (0 to 3): at 0 it takes a third of the time.
 
 import ast
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -21,12 +22,21 @@ COMPILED = (
     "scheduler/core/[!_]*.py",
     "scheduler/instance/[!_]*.py",
     "scheduler/policies/dualmap*.py",
+    "router/gateway/noted.py",
+    "router/gateway/pool.py",
+    "router/gateway/sent_prompts.py",
+    "router/observe/distribution.py",
+    "router/observe/latencies.py",
+    "router/observe/metrics.py",
+    "router/observe/pool_timeline.py",
+    "router/observe/recent_decisions.py",
     "router/requests/admission.py",
     "router/requests/answer_events.py",
     "router/requests/answer_plain.py",
     "router/requests/answer_replay.py",
     "router/requests/answer_verdict.py",
     "router/requests/answer_writer.py",
+    "router/requests/asked.py",
     "router/requests/attempt_head.py",
     "router/requests/driver.py",
     "router/requests/exchange.py",
@@ -37,16 +47,32 @@ COMPILED = (
     "router/requests/running.py",
     "router/requests/service.py",
     "router/http/*_head.py",
+    "router/http/client_connection.py",
+    "router/http/connection_phase.py",
     "router/http/head_form.py",
     "router/http/http_request.py",
     "router/http/known_*.py",
     "router/http/lone_chunk.py",
+    "router/http/request_reader.py",
     "router/http/request_target.py",
+    "router/http/upstream.py",
     "router/http/upstream_pool.py",
+    "router/apis/api.py",
+    "router/apis/body_fields.py",
+    "router/apis/chat.py",
+    "router/apis/chunk_stream.py",
+    "router/apis/json_body.py",
+    "router/apis/media.py",
+    "router/apis/model_list.py",
     "router/apis/prompt_blocks.py",
+    "router/apis/prompt_text.py",
+    "router/apis/read_body.py",
+    "router/apis/routes.py",
+    "router/apis/spelling.py",
     "router/apis/stream_event.py",
     "router/apis/stream_rules.py",
     "router/apis/token_*.py",
+    "router/apis/usage.py",
     "router/tokens/token_blocks.py",
     "router/tokens/token_ratio.py",
 )
@@ -89,7 +115,7 @@ def built_extensions() -> list[Extension]:
 
     paths = sorted(path.relative_to(native) for path in compiled_files(native / "dualmap"))
     for path in paths:
-        (native / path).write_text(with_native_records((native / path).read_text()))
+        (native / path).write_text(for_mypyc((native / path).read_text()))
     os.chdir(native)  # mypy names modules by their paths from here
     try:
         found = mypycify(
@@ -120,7 +146,50 @@ def compiled_files(package: Path) -> Iterator[Path]:
         yield from (path for path in package.glob(pattern) if str(path.relative_to(package)) not in PURE)
 
 
-# Records.
+# What mypyc is given to read.
+
+
+def for_mypyc(source: str) -> str:
+    return with_constants(with_native_records(source))
+
+
+CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]+")
+
+
+def with_constants(source: str) -> str:
+    """The same module, in which names in capitals are final: machine code has their values without looking them up, as
+    it would a hundred times a request. The import stands in the empty line behind the docstring: lines keep their
+    numbers."""
+    lines = source.splitlines()
+    body = ast.parse(source).body
+    for node in reversed(body):
+        if isinstance(node, ast.AnnAssign | ast.Assign) and isinstance(node.value, ast.Tuple):
+            continue  # mypyc finds some of them not set
+        if isinstance(node, ast.AnnAssign) and node.value is not None and is_constant(node.target):
+            insert(lines, node.annotation.end_lineno, node.annotation.end_col_offset, "]")
+            insert(lines, node.annotation.lineno, node.annotation.col_offset, "_Final[")
+        elif isinstance(node, ast.Assign):
+            target = node.targets[0]
+            if is_constant(target):
+                insert(lines, node.lineno, target.end_col_offset, ": _Final")
+            elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Name):  # the members of an enum
+                members = [f"list({node.value.id})[{place}]" for place in range(len(target.elts))]
+                named = zip(map(ast.unparse, target.elts), members, strict=True)
+                lines[node.lineno - 1] = "; ".join(f"{name}: _Final = {member}" for name, member in named)
+    assert not lines[body[0].end_lineno or 0], "a docstring, then an empty line"
+    lines[body[0].end_lineno or 0] = "from typing import Final as _Final"
+    return "\n".join(lines) + "\n"
+
+
+def is_constant(target: ast.expr) -> bool:
+    return isinstance(target, ast.Name) and CONSTANT.fullmatch(target.id) is not None
+
+
+def insert(lines: list[str], number: int | None, column: int | None, text: str) -> None:
+    """number: from 1."""
+    assert number is not None
+    line = lines[number - 1].encode()
+    lines[number - 1] = (line[:column] + text.encode() + line[column:]).decode()
 
 
 def with_native_records(source: str) -> str:
@@ -147,7 +216,7 @@ def make_native(node: ast.ClassDef, decorator: ast.expr, lines: list[str]) -> st
     called = decorator.func if isinstance(decorator, ast.Call) else decorator
     options = {key.arg: ast.unparse(key.value) for key in getattr(decorator, "keywords", ())}
     frozen = options.pop("frozen", "False")
-    hashed = frozen == "True" or ast.unparse(called) == "record"
+    hashed = (frozen == "True" or ast.unparse(called) == "record") and options.get("eq") != "False"
     kept = [f"{key}={value}" for key, value in options.items() if key != "slots"]
     parameters = ["self"] + ["*"] * ("kw_only" in options)
     body: list[str] = []

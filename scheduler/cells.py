@@ -156,8 +156,8 @@ class CellRouter:
         """The cell for the request, outside `tried`; None if there is none. What the cell is given is remembered."""
         depth = draw = 0
         if blocks:
-            key, depth, _, homes = self._keys.observe(blocks)
-            pairs = homes // PAIR
+            found = self._keys.observe(blocks)
+            key, depth, pairs = found.key, found.depth, found.homes // PAIR
             if pairs > 1:
                 draw = xxh3_64_intdigest(request_id.encode()) % pairs
         else:

@@ -33,11 +33,16 @@ class Holders:
             masks[block] = masks.get(block, 0) | bit
 
     def remove(self, block: int, bit: int) -> None:
-        left = self._masks[block] & ~bit
-        if left:
-            self._masks[block] = left
-        else:
-            del self._masks[block]
+        self.remove_all((block,), bit)
+
+    def remove_all(self, blocks: Iterable[int], bit: int) -> None:
+        masks, others = self._masks, ~bit
+        for block in blocks:
+            left = masks[block] & others
+            if left:
+                masks[block] = left
+            else:
+                del masks[block]
 
     def deepest(self, blocks: tuple[int, ...]) -> tuple[int, int]:
         """How many leading blocks some instance holds, and the mask of those that hold the last of them."""

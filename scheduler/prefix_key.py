@@ -10,7 +10,8 @@ apart: their prompt gets more homes than the two that a key has, as many as its 
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
-from typing import NamedTuple
+
+from dualmap.scheduler.record import record
 
 HOT_SHARE = 0.5  # of one instance's fair share of the requests; a key has two instances to run on
 COOL_SHARE = 0.25  # of the hot threshold; far enough below it that keys do not flap
@@ -25,12 +26,14 @@ SAMPLE_BLOCKS = 512  # blocks compared to find where requests differ
 PAIR = 2  # homes of a key that is not spread
 
 
-class RingKey(NamedTuple):
+@record
+class RingKey:
     """key: of the prompt, formed by its first `depth` blocks. shared_blocks: so many leading blocks are those of a hot
     prefix, which many other requests have, too. homes: on so many instances the key's requests are spread."""
 
     key: int
     depth: int
+    _: KW_ONLY
     shared_blocks: int
     homes: int
 
@@ -112,8 +115,8 @@ class PrefixKeys:
     def _ring_key(self, path: tuple[int, ...], depth: int, blocks: tuple[int, ...]) -> RingKey:
         homes = self._agreed_homes.get(blocks[-1]) or self.homes.get(blocks[-1])
         if homes is not None:
-            return RingKey(path[-1], depth, len(blocks), homes)
-        return RingKey(path[-1], depth, depth - 1 if len(path) > 1 else 0, PAIR)
+            return RingKey(path[-1], depth, shared_blocks=len(blocks), homes=homes)
+        return RingKey(path[-1], depth, shared_blocks=depth - 1 if len(path) > 1 else 0, homes=PAIR)
 
     def _path(self, blocks: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
         """The keys from the shallowest to the one in force, and the depth of that one. Hashes are chained, so a block's
@@ -144,7 +147,8 @@ class PrefixKeys:
         if self._alike[last] > PAIR * MIN_CROWD:
             self._spread(last)
         while len(self._window) > self._window_size:
-            self._forget(*self._window.popleft())
+            gone, its_last = self._window.popleft()
+            self._forget(gone, its_last)
 
     def _deepen(self, key: int, share: _Share) -> None:
         """A key that is deepened already splits nearer where a crowd of prompts is too short for its depth."""

@@ -7,6 +7,8 @@ from collections.abc import Set
 from xxhash import xxh3_64_intdigest
 
 SORT_ABOVE_CHANGES = 8  # changed instances at once
+ARCS = 256
+ARC_BITS = 56  # of a place, below those that number its arc
 
 
 class HashRing:
@@ -20,6 +22,7 @@ class HashRing:
         # The ring itself: points ascending, and who owns each; of instances that share a point the smaller id is first.
         self._points = array("Q")
         self._owners: list[str] = []
+        self._starts = [0] * (ARCS + 1)  # of each arc of the ring, all equally long: where its first point stands
         self._placed: dict[str, tuple[int, ...]] = {}  # the nodes as they are on the ring
         self._changed: set[str] = set()  # nodes that are on the ring and should not be, or the other way round
 
@@ -44,7 +47,9 @@ class HashRing:
         if self._changed:
             self._catch_up()
         owners = self._owners
-        position = bisect_left(self._points, xxh3_64_intdigest(key.to_bytes(8, "little"), self._seed))
+        place = xxh3_64_intdigest(key.to_bytes(8, "little"), self._seed)
+        starts, arc = self._starts, place >> ARC_BITS
+        position = bisect_left(self._points, place, starts[arc], starts[arc + 1])
         if position == len(owners):
             if not owners:
                 return None
@@ -85,6 +90,7 @@ class HashRing:
                     self._owners.insert(position, instance_id)
         self._placed = dict(self._nodes)
         self._changed.clear()
+        self._starts = [bisect_left(self._points, arc << ARC_BITS) for arc in range(ARCS + 1)]
 
     def _position(self, point: int, instance_id: str) -> int:
         """Where the instance's point is, or belongs."""

@@ -9,6 +9,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final, get_origin
 
 import pytest
 
@@ -19,8 +20,23 @@ SETUP = runpy.run_path(str(ROOT / "setup.py"))
 SOURCE = '''"""A module."""
 
 from dataclasses import KW_ONLY, dataclass, field
+from enum import Enum, auto
 
 from dualmap.scheduler.record import record
+
+ORIGIN = 0
+SIDES: dict[str, int] = {
+    "left": -1,
+}
+axes = ["x", "y"]
+
+
+class Turn(Enum):
+    LEFT = auto()
+    RIGHT = auto()
+
+
+TO_LEFT, TO_RIGHT = Turn
 
 
 @record
@@ -85,7 +101,7 @@ def module(monkeypatch) -> dict:
         sys.modules, "points", importlib.util.module_from_spec(importlib.machinery.ModuleSpec("points", None))
     )
     names = vars(sys.modules["points"])
-    exec(SETUP["with_native_records"](SOURCE), names)
+    exec(SETUP["for_mypyc"](SOURCE), names)
     return names
 
 
@@ -113,8 +129,14 @@ def test_a_record_knows_the_types_of_its_fields_and_who_is_frozen(module):
     assert named == module["Named"](name="b")
 
 
+def test_what_is_written_in_capitals_is_final_and_as_before(module):
+    assert (module["ORIGIN"], module["SIDES"], module["TO_RIGHT"]) == (0, {"left": -1}, module["Turn"].RIGHT)
+    final = {name for name, kind in module["__annotations__"].items() if Final in (kind, get_origin(kind))}
+    assert final == {"ORIGIN", "SIDES", "TO_LEFT", "TO_RIGHT"}
+
+
 def test_lines_keep_their_numbers():
-    lines = SETUP["with_native_records"](SOURCE).splitlines()
+    lines = SETUP["for_mypyc"](SOURCE).splitlines()
     assert lines.index("    def sum(self) -> int:") == SOURCE.splitlines().index("    def sum(self) -> int:")
 
 

@@ -84,14 +84,15 @@ class ServerClient:
 
     async def _exchange(self, request: bytes) -> Answer:
         """A server may close a connection that idles at the very moment at which it is used again: then once more."""
-        connection = self._connection
-        if connection is not None and connection.is_open:
+        used = self._connection
+        if used is not None and used.is_open:
             try:
-                return await connection.exchange(request)
+                return await used.exchange(request)
             except UnusedError:
                 pass
-        _, self._connection = await connect(self.endpoint, _Connection)
-        return await self._connection.exchange(request)
+        _, connection = await connect(self.endpoint, _Connection)
+        self._connection = connection
+        return await connection.exchange(request)
 
 
 async def get_once(endpoint: Endpoint, path: str, timeout_s: float) -> bytes | None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -107,7 +108,8 @@ class SimServer:
         """Returns the port, 0 of a Unix socket. Raises OSError if it is taken."""
         sock = listener.bind()
         port: int = 0 if listener.uds else sock.getsockname()[1]
-        create = self._loop.create_unix_server if listener.uds else self._loop.create_server
+        loop: Any = self._loop  # its stubs ask for a subclass of Protocol
+        create = loop.create_unix_server if listener.uds else loop.create_server
         self._server = await create(
             lambda: ClientConnection(self, self._limits, time.monotonic), sock=sock, ssl=listener.tls, backlog=BACKLOG
         )

@@ -8,15 +8,13 @@ from dataclasses import KW_ONLY, dataclass
 from enum import Enum, auto
 from typing import Any
 
-import msgspec
-
+from dualmap.router.apis.read_body import NOT_UNDERSTOOD, ReadBody, Scope
 from dualmap.router.apis.replayed import Replayed
 from dualmap.router.apis.rest_by_ids import RestByIds
 from dualmap.router.apis.stream_rules import OTHER_STREAM, StreamRules
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import ErrorShape, error_body
 from dualmap.router.tokens.prompt_reader import PromptReader
-from dualmap.router.tokens.token_ratio import NO_MEDIA
 
 
 class Placement(Enum):
@@ -32,79 +30,6 @@ class Placement(Enum):
 PREFIX, STATE, LOAD, ALL, HERE = Placement  # a name is found five times as fast as the attribute of an enum
 
 
-class WishForIds(Enum):
-    """Of a stream's client: for the ids of its answer's tokens."""
-
-    UNASKED = auto()  # it does not say, and ids would change nothing that it sees but for themselves
-    ASKED = auto()  # it gets them
-    UNWANTED = auto()  # it does not want them, or they would change its answer
-
-
-UNASKED, ASKED, UNWANTED = WishForIds
-
-
-class Scope(msgspec.Struct, frozen=True, gc=False):
-    """What a body is read for.
-
-    block_tokens: see SchedulerConfig.
-    apart: the tenant who shares no cached prefix with any other; empty: with all who have none.
-    default_model: what a body that names no model is for; empty: that is not known.
-    same_models: what models are called in the hashes of prompts, where that is not as the body calls them.
-    """
-
-    block_tokens: int
-    apart: str = ""
-    default_model: str = ""
-    same_models: Mapping[str, str] = {}
-
-
-class ReadBody(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a body says of its request, as far as the gateway has to know.
-
-    understood: the body is what the API takes. What is not understood goes to an instance all the same: it takes more
-    than the gateway reads, or says what is wrong.
-    legible: what model the body names, if any, can be told; else whoever gets it refuses it.
-    model: empty where none is named.
-    blocks: see scheduler.blocks.
-    text_bytes: UTF-8 bytes of the prompt's texts, tools included; not of pictures and other media.
-    media: how many of each kind.
-    hashed_bytes: length of what the blocks are made of.
-    prompt_tokens: exact length where the prompt is token ids, else 0.
-    cached: the prompt's blocks are in the instance's cache afterwards.
-    stream_options: the client said something of them.
-    max_output_tokens: 0 where the client did not say.
-    priority: None where the client did not say.
-    cache_salt: the client's, or one of the tenant's own.
-    session: what the client names its session; empty where it does not.
-    state: id of what an instance has kept, on which the request goes on; empty: of nothing.
-    stored: the instance keeps what it answers, where it is one that does.
-    ids: see WishForIds; of a stream.
-    repeats: the answer, a stream, is the same whenever it is made.
-    """
-
-    understood: bool = True
-    legible: bool = True
-    model: str = ""
-    blocks: tuple[int, ...] = ()
-    text_bytes: int = 0
-    media: Mapping[str, int] = NO_MEDIA
-    hashed_bytes: int = 0
-    prompt_tokens: int = 0
-    cached: bool = True
-    stream: bool = False
-    stream_options: bool = False
-    max_output_tokens: int = 0
-    priority: int | None = None
-    cache_salt: str = ""
-    session: str = ""
-    state: str = ""
-    stored: bool = True
-    ids: WishForIds = UNWANTED
-    repeats: bool = False
-
-
-NOT_UNDERSTOOD = ReadBody(understood=False)
-
 Reader = Callable[[HttpRequest, bytes, Scope], ReadBody]
 
 
@@ -113,7 +38,7 @@ def read_nothing(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     return NOT_UNDERSTOOD
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Api:
     """One API.
 
@@ -145,5 +70,3 @@ class Api:
     rest: RestByIds | None = None
     replayed: Callable[[], Replayed] | None = None
     by_text: Callable[[Mapping[str, Any], Sequence[bytes]], tuple[dict[str, Any], int] | None] | None = None
-
-    __hash__ = object.__hash__

@@ -1,14 +1,14 @@
 """/v1/chat/completions: OpenAI's chats."""
 
-from typing import Any
-
 import msgspec
 
-from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
-from dualmap.router.apis.json_body import MAX_MESSAGES, ChatBody, decode
+from dualmap.router.apis.api import Api, Placement
+from dualmap.router.apis.chat_body import ChatMessage, decoder
+from dualmap.router.apis.json_body import MAX_MESSAGES, decode
 from dualmap.router.apis.media import Media
 from dualmap.router.apis.prompt_blocks import read_as_chat
 from dualmap.router.apis.prompt_text import ROLES, SYSTEM_ROLES, content_text, other_text
+from dualmap.router.apis.read_body import NOT_UNDERSTOOD, ReadBody, Scope
 from dualmap.router.apis.replayed_chunks import ReplayedChunks
 from dualmap.router.apis.rest_by_ids import CHAT_REST
 from dualmap.router.apis.rest_by_text import chat_by_text
@@ -18,30 +18,9 @@ from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.chat_prompt import read_chat as read_tokens
 
 
-class _Message(msgspec.Struct, gc=False):
-    role: str
-    content: Any = None
-    name: Any = None
-    reasoning: Any = None
-    reasoning_content: Any = None
-    tool_calls: Any = None
-    tool_call_id: Any = None
-
-
-class _Body(ChatBody, gc=False):
-    messages: list[_Message] | None = None
-    documents: Any = None
-    stream_options: Any = msgspec.UNSET
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-
-
-_decoder = msgspec.json.Decoder(_Body, strict=False)
-
-
 def read_chat(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     """See Reader."""
-    fields = decode(_decoder, body)
+    fields = decode(decoder, body)
     if fields is None or not fields.messages or len(fields.messages) > MAX_MESSAGES:
         return NOT_UNDERSTOOD
     media = Media()
@@ -61,7 +40,7 @@ def read_chat(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     return read_as_chat(fields, messages, media, most, scope, stream_options=says_options)
 
 
-def _beside(message: _Message, media: Media) -> str:
+def _beside(message: ChatMessage, media: Media) -> str:
     """What a message has beside its content, as far as templates print it."""
     texts = []
     reasoning = message.reasoning or message.reasoning_content

@@ -5,9 +5,12 @@ from typing import Any
 
 import msgspec
 
-from dualmap.router.apis.api import NOT_UNDERSTOOD, UNWANTED, Api, Placement, ReadBody, Scope
-from dualmap.router.apis.json_body import CommonBody, decode, ids_of, repeats, salt_of, session_of
+from dualmap.router.apis.api import Api, Placement
+from dualmap.router.apis.body_fields import ids_of, repeats, salt_of, session_of
+from dualmap.router.apis.common_body import CommonBody
+from dualmap.router.apis.json_body import decode
 from dualmap.router.apis.prompt_blocks import prompt_root
+from dualmap.router.apis.read_body import NOT_UNDERSTOOD, UNWANTED, ReadBody, Scope
 from dualmap.router.apis.replayed_chunks import ReplayedChunks
 from dualmap.router.apis.rest_by_ids import COMPLETION_REST
 from dualmap.router.apis.spelling import BYTES_PER_BLOCK_TOKEN

@@ -2,9 +2,10 @@
 
 import msgspec
 
-from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
+from dualmap.router.apis.api import Api, Placement
 from dualmap.router.apis.completions import PackedBody, pack_ids, read_packed
 from dualmap.router.apis.json_body import decode
+from dualmap.router.apis.read_body import NOT_UNDERSTOOD, ReadBody, Scope
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.generate_prompt import read_generate as read_tokens

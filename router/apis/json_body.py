@@ -5,31 +5,11 @@ another type is one that vLLM refuses, and so it is not understood here.
 """
 
 import json
-from hashlib import sha256
 from math import isfinite
 from random import randrange
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
-from msgspec import Raw
-
-from dualmap.router.apis.api import ASKED, UNASKED, UNWANTED, Scope, WishForIds
-
-
-class CommonBody(msgspec.Struct, gc=False):
-    model: str | None = None
-    stream: bool | None = None
-    priority: int | None = None
-    cache_salt: str | None = None
-    prompt_cache_key: Any = None
-    session_id: Any = None
-    n: Any = None
-    echo: Any = None
-    use_beam_search: Any = None
-    return_token_ids: Any = msgspec.UNSET
-    temperature: Any = None
-    seed: Any = None
-
 
 # What is read of a body may hold up all others for some 50 ms. Bodies up to the first size are never that dear; larger
 # ones with more values than any prompt has reason to have are not read: an instance gets them all the same.
@@ -40,12 +20,6 @@ MAX_REREAD_BYTES = 4 << 20
 MAX_REREAD_VALUES = 200_000  # Python takes ten times as long
 MAX_MESSAGES = 50_000
 SAMPLES, LONG_NUMBER = 100, 300
-
-
-class ChatBody(CommonBody, gc=False):
-    """Of an API that vLLM turns into a chat."""
-
-    tools: Raw = Raw(b"")
 
 
 B = TypeVar("B", bound=msgspec.Struct)
@@ -109,37 +83,3 @@ def may_be_object(body: bytes) -> bool:
         return False
     except (ValueError, RecursionError):  # a number too long, nested too deep: its limits may be others
         return True
-
-
-def salt_of(cache_salt: str | None, scope: Scope) -> str:
-    """What two tenants who are kept apart cannot have in common, whatever salts they choose."""
-    if not scope.apart:
-        return cache_salt or ""
-    return sha256(f"{len(scope.apart)} {scope.apart} {cache_salt or ''}".encode()).hexdigest()
-
-
-def ids_of(fields: CommonBody) -> WishForIds:
-    """What the client says of the token ids of its answer."""
-    if not fields.stream:
-        return UNWANTED
-    if not (fields.n is None or fields.n == 1) or fields.echo or fields.use_beam_search:
-        return UNWANTED  # not one answer after the prompt
-    if fields.return_token_ids is msgspec.UNSET:
-        return UNASKED
-    return ASKED if fields.return_token_ids is True else UNWANTED
-
-
-def repeats(fields: CommonBody) -> bool:
-    """Whether the answer is a stream that is the same whenever it is made."""
-    return bool(fields.stream) and (fields.temperature == 0 or fields.seed is not None)
-
-
-def session_of(fields: CommonBody) -> str:
-    """What the client names its session; empty where it does not."""
-    named = fields.prompt_cache_key or fields.session_id
-    return named if isinstance(named, str) else ""
-
-
-def given(raw: Raw) -> bytes:
-    """A field's JSON; empty where it is absent or null."""
-    return b"" if raw == b"null" else bytes(raw)

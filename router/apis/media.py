@@ -4,7 +4,6 @@ content, written as long as such a part weighs in a prompt, so that blocks stay 
 from collections.abc import Sized
 from typing import Any
 
-import msgspec
 from xxhash import xxh3_128_hexdigest
 
 from dualmap.router.apis.spelling import BYTES_PER_BLOCK_TOKEN, FIELD, PART, in_order
@@ -39,13 +38,16 @@ MAX_PARTS = 10_000  # a body could hold millions
 MAX_STANDING_BYTES = 2 << 20
 
 
-class Media(msgspec.Struct, gc=False):
+class Media:
     """Counts the parts of a prompt that are no text. counts: by kind. size_bytes: of what stands for them. parts_left:
     how many parts of the whole prompt are still looked at one by one."""
 
-    counts: dict[str, int] = {}
-    size_bytes: int = 0
-    parts_left: int = MAX_PARTS
+    __slots__ = ("counts", "parts_left", "size_bytes")
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.size_bytes = 0
+        self.parts_left = MAX_PARTS
 
     def takes(self, parts: Sized) -> bool:
         """Whether all of these are looked at one by one."""

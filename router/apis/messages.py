@@ -1,16 +1,19 @@
 """/v1/messages and /v1/messages/count_tokens: Anthropic's chats, which vLLM turns into those of OpenAI."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from dualmap.router.apis.anthropic_error import anthropic_error
-from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
-from dualmap.router.apis.json_body import MAX_MESSAGES, ChatBody, decode
+from dualmap.router.apis.api import Api, Placement
+from dualmap.router.apis.common_body import ChatBody
+from dualmap.router.apis.json_body import MAX_MESSAGES, decode
 from dualmap.router.apis.media import Media
 from dualmap.router.apis.named_model import read_model
 from dualmap.router.apis.prompt_blocks import read_as_chat
 from dualmap.router.apis.prompt_text import BILLING_HEADER, content_text, part_text
+from dualmap.router.apis.read_body import NOT_UNDERSTOOD, ReadBody, Scope
 from dualmap.router.apis.replayed_messages import ReplayedMessage
 from dualmap.router.apis.spelling import Spelled, call_text, field_text, in_order, spell
 from dualmap.router.apis.stream_rules import MESSAGES_STREAM
@@ -88,7 +91,7 @@ def _user_of(metadata: Any) -> str:
 def read_count(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     """See Reader: the instance counts the prompt and does not run it."""
     read = read_messages(http, body, scope)
-    return msgspec.structs.replace(read, prompt_tokens=1, cached=False, stream=False) if read.understood else read
+    return replace(read, prompt_tokens=1, cached=False, stream=False) if read.understood else read
 
 
 MESSAGES = Api(

@@ -13,9 +13,9 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import Raw
 
-from dualmap.router.apis.api import NOT_UNDERSTOOD, ReadBody, Scope
 from dualmap.router.apis.json_body import decode, is_reread, may_be_object
 from dualmap.router.apis.media import MAX_PARTS
+from dualmap.router.apis.read_body import NOT_UNDERSTOOD, ReadBody, Scope
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.token_ratio import MEDIA_TOKENS
 

@@ -6,10 +6,11 @@ from typing import Any
 import msgspec
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
-from dualmap.router.apis.api import UNWANTED, ReadBody, Scope
-from dualmap.router.apis.json_body import ChatBody, given, ids_of, repeats, salt_of, session_of
+from dualmap.router.apis.body_fields import given, ids_of, repeats, salt_of, session_of
+from dualmap.router.apis.common_body import ChatBody
 from dualmap.router.apis.media import Media
 from dualmap.router.apis.prompt_text import SYSTEM_ROLES
+from dualmap.router.apis.read_body import UNWANTED, ReadBody, Scope
 from dualmap.router.apis.spelling import BYTES_PER_BLOCK_TOKEN, FIELD, Spelled
 from dualmap.scheduler.blocks import hash_text, root_hash
 

@@ -5,11 +5,13 @@ from typing import Any
 
 import msgspec
 
-from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Placement, ReadBody, Scope
-from dualmap.router.apis.json_body import MAX_MESSAGES, ChatBody, decode
+from dualmap.router.apis.api import Api, Placement
+from dualmap.router.apis.common_body import ChatBody
+from dualmap.router.apis.json_body import MAX_MESSAGES, decode
 from dualmap.router.apis.media import Media
 from dualmap.router.apis.prompt_blocks import read_as_chat
 from dualmap.router.apis.prompt_text import ROLES, SYSTEM_ROLES, content_text, part_text
+from dualmap.router.apis.read_body import NOT_UNDERSTOOD, ReadBody, Scope
 from dualmap.router.apis.replayed_responses import ReplayedResponse
 from dualmap.router.apis.spelling import Spelled, call_text, field_text, spell
 from dualmap.router.apis.state_ids import path_state_id

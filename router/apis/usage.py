@@ -1,33 +1,18 @@
 """A peek at `usage` in the last bytes of an answer, streamed or plain: nothing else of them is decoded."""
 
 import re
-from typing import Annotated
 
 import msgspec
 
+from dualmap.router.apis.usage_body import UsageDetails, decode_usage
+from dualmap.scheduler.record import record
+
+_NAME = b'"usage"'
 _OBJECT = re.compile(rb'"usage"\s*+:\s*+(\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\})')  # its strings have no braces
-_Tokens = Annotated[int, msgspec.Meta(ge=0, lt=10**12)] | None
 
 
-class _Details(msgspec.Struct, gc=False):
-    cached_tokens: _Tokens = None
-
-
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: _Tokens = None
-    completion_tokens: _Tokens = None
-    prompt_tokens_details: _Details | None = None
-    input_tokens: _Tokens = None
-    output_tokens: _Tokens = None
-    input_tokens_details: _Details | None = None
-    cache_read_input_tokens: _Tokens = None
-    cache_creation_input_tokens: _Tokens = None
-
-
-_decode = msgspec.json.Decoder(_Usage).decode
-
-
-class Usage(msgspec.Struct, frozen=True, gc=False):
+@record
+class Usage:
     """Tokens as the instance counted them; None where it did not say. cached_tokens is part of prompt_tokens."""
 
     prompt_tokens: int | None = None
@@ -41,12 +26,11 @@ NO_USAGE = Usage()
 def peek_usage(tail: bytes) -> Usage:
     """Reads the last `"usage"` in the tail, in the names of any API. Text of an answer cannot pass for it: its quotes
     are escaped."""
-    start = tail.rfind(b'"usage"')
-    said = _OBJECT.match(tail, start) if start >= 0 else None
-    if said is None:
+    said = _object(tail)
+    if not said:
         return NO_USAGE
     try:
-        usage = _decode(said[1])
+        usage = decode_usage(said)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return NO_USAGE
     if usage.prompt_tokens is not None:
@@ -61,5 +45,17 @@ def peek_usage(tail: bytes) -> Usage:
     return Usage(prompt, usage.output_tokens, cached)
 
 
-def _cached(details: _Details | None) -> int | None:
+def _object(tail: bytes) -> bytes:
+    """The last one's JSON; empty where there is none."""
+    start = tail.rfind(_NAME)
+    if start < 0:
+        return b""
+    plain = tail[start + len(_NAME) : tail.find(b"}", start) + 1]  # as most are: an object without others in it
+    if plain[:2] == b":{" and plain.find(b"{", 2) < 0:
+        return plain[1:]
+    said = _OBJECT.match(tail, start)
+    return b"" if said is None else said[1]
+
+
+def _cached(details: UsageDetails | None) -> int | None:
     return None if details is None else details.cached_tokens

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from dualmap.router.gateway.noted import Noted
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.credentials import bearer_token
 from dualmap.router.http.http_request import HttpRequest
@@ -25,7 +26,6 @@ from dualmap.router.http.openai_errors import (
     wrong_method,
 )
 from dualmap.router.observe.metrics import GatewayMetrics
-from dualmap.router.observe.recent_decisions import RecentDecisions
 from dualmap.router.observe.ui_files import UI_PATHS, live_response, ui_response
 from dualmap.router.scaling.endpoints import METHODS as SCALING_METHODS
 from dualmap.router.scaling.endpoints import ScalingEndpoints
@@ -39,7 +39,7 @@ class Observed(Protocol):
 
     metrics: GatewayMetrics
 
-    decisions: RecentDecisions
+    noted: Noted
 
     def status(self) -> dict[str, Any]: ...
 
@@ -132,7 +132,7 @@ class AdminService:
         found = parse_qs(request.target.partition(b"?")[2].decode("latin-1")).get("request_id")
         if not found:
             return error_response(bad_request("`request_id` is missing in the query."), close=request.close)
-        decisions = self._observed.decisions.find(found[0])
+        decisions = self._observed.noted.decisions.find(found[0])
         return json_response(msgspec.json.encode({"decisions": decisions}), close=request.close)
 
     def _live(self, request: HttpRequest) -> bytes:

@@ -15,8 +15,8 @@ from dualmap.router.gateway.fleet_seen import FleetSeen
 from dualmap.router.gateway.front import Front, HttpFront
 from dualmap.router.gateway.hand_over import ADMIN, CLIENTS, NO_SOCKETS, Sockets
 from dualmap.router.gateway.leaving import all_left
+from dualmap.router.gateway.noted import Noted
 from dualmap.router.gateway.pool import Pool
-from dualmap.router.gateway.sent_prompts import SentPrompts
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.tls import TlsFiles
 from dualmap.router.observe.event_record import EventRecord
@@ -24,12 +24,9 @@ from dualmap.router.observe.instance_states import InstanceStates
 from dualmap.router.observe.live_view import live_view
 from dualmap.router.observe.member_row import status_rows
 from dualmap.router.observe.metrics import GatewayMetrics, Gauges
-from dualmap.router.observe.pool_timeline import PoolTimeline
-from dualmap.router.observe.recent_decisions import RecentDecisions
 from dualmap.router.observe.signal_ages import SignalAges
 from dualmap.router.requests.adapter_changes import AdapterChanges
 from dualmap.router.requests.admission import Admission
-from dualmap.router.requests.driven import Driven
 from dualmap.router.requests.driver import RequestDriver
 from dualmap.router.requests.instance_connections import InstanceConnections
 from dualmap.router.requests.service import RequestService
@@ -113,11 +110,9 @@ class Gateway:
         self._started_at = clock()
         self._drained = asyncio.Event()
         self._pool_of: dict[str, Pool] = {}  # by instance
-        self.decisions = RecentDecisions()
-        self.sent = SentPrompts()
-        self.timelines = {pool.name: PoolTimeline(pool.scheduler.stats, self._started_at) for pool in pools}
-        self.driver.dispatched = self._note_dispatch
-        self.driver.first_token_came = self._note_first_token
+        self.noted = Noted(pools, self._started_at)
+        self.driver.dispatched = self.noted.dispatched
+        self.driver.first_token_came = self.noted.first_token_came
         self.fleet = FleetSeen()
         self.at_work = AtWork(self._schedulers.values(), self.driver.exchanges)
         self._next_sweep = 0.0
@@ -218,6 +213,7 @@ class Gateway:
         old, self.membership = self.membership, membership
         self.admission.apply_membership(membership)
         self._pool_of = {m.instance_id: self.pools[m.pool] for m in membership.members if m.pool in self.pools}
+        self.noted.pool_of = self._pool_of
         self.front.apply_membership(membership)
         self.adapters.apply_membership(membership)
         serving = {m.instance_id: m.endpoint for m in membership.members if m.state in SERVING}
@@ -296,18 +292,6 @@ class Gateway:
     def _alternatives(self, dispatch: Dispatch) -> list[str]:
         return pool.alternatives(dispatch) if (pool := self._pool_of.get(dispatch.instance_id)) is not None else []
 
-    def _note_dispatch(self, dispatch: Dispatch, driven: Driven) -> None:
-        pool = self._pool_of.get(dispatch.instance_id)
-        if pool is None or (attempt := pool.attempt_of(dispatch)) is None:
-            return
-        self.timelines[pool.name].note_choice(dispatch.reason)
-        self.decisions.note(pool.name, driven.arrived.request_id, driven.asked.prompt.model, dispatch, attempt)
-        self.sent.note(dispatch.instance_id, attempt.request)
-
-    def _note_first_token(self, dispatch: Dispatch, ttft_s: float) -> None:
-        if (name := self.pool_name_of(dispatch.instance_id)) is not None:
-            self.timelines[name].note_first_token(ttft_s)
-
     def reconfigure(self, configs: Mapping[str, SchedulerConfig], limits: HttpLimits) -> None:
         """Settings that hold from now on. configs: by pool. limits: clients' open connections keep those they have."""
         self._limits = self.front.limits = limits
@@ -352,8 +336,8 @@ class Gateway:
             name,
             self.pools[name].scheduler,
             self.membership.of_pool(name).members,
-            timeline=self.timelines[name],
-            decisions=self.decisions,
+            timeline=self.noted.timelines[name],
+            decisions=self.noted.decisions,
             signals=self.signals,
             states=self.states.describe(),
             rings_known=rings_known,
@@ -381,7 +365,7 @@ class Gateway:
             self._drained.set()
         self.at_work.look()
         now = self._clock()
-        for timeline in self.timelines.values():
+        for timeline in self.noted.timelines.values():
             timeline.advance(now)
         if now >= self._next_sweep:
             self._next_sweep = now + self._limits.sweep_interval_s

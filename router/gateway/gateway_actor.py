@@ -260,7 +260,7 @@ class GatewayActor:
         if news.events is not None:
             gateway.events.hear(news.events)
         gateway.note_fleet(news.gateways, news.plans)
-        gateway.sent.wanted = news.others is not None
+        gateway.noted.sent.wanted = news.others is not None
         if news.others is not None:
             gateway.hear_others(replace(news.others, told_s=told_s))
         if news.depths:
@@ -274,7 +274,7 @@ class GatewayActor:
 
     def _report(self) -> GatewayReport:
         gateway = self._gateway
-        self._link.note_sent(gateway.sent.take())
+        self._link.note_sent(gateway.noted.sent.take())
         self._link.note_states(gateway.driver.stateful.homes.take_news())
         self._link.note_events(gateway.events.take_news(), gateway.driver.carried.take_lost())
         told_before = gateway.events.all() if self._link.tell_events else ()

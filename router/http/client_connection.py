@@ -48,8 +48,9 @@ class HttpService(Protocol):
         """A request was answered with this error by the connection itself."""
 
 
-class ClientConnection(asyncio.Protocol):
-    """answering: who answers the current request over time; None where nobody does."""
+class ClientConnection:
+    """An asyncio.Protocol by its methods alone, see connect. answering: who answers the current request over time; None
+    where nobody does."""
 
     def __init__(self, service: HttpService, limits: HttpLimits, clock: Callable[[], float]) -> None:
         self.answering: Answering | None = None

@@ -8,12 +8,12 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dualmap.router.http.name_addresses import addresses_of
 from dualmap.scheduler.fleet.endpoint import Endpoint
 
-_ProtocolT = TypeVar("_ProtocolT", bound=asyncio.BaseProtocol)
+_ProtocolT = TypeVar("_ProtocolT")
 
 _BY_ERRNO = {
     errno.ECONNREFUSED: "connection refused",
@@ -33,17 +33,22 @@ _OTHER_NAME = (62, 64)
 
 
 async def connect(endpoint: Endpoint, factory: Callable[[], _ProtocolT]) -> tuple[asyncio.Transport, _ProtocolT]:
-    """Raises OSError, see why_unconnected. No time-out."""
-    loop = asyncio.get_running_loop()
+    """Raises OSError, see why_unconnected. No time-out. factory: of what has the methods of an asyncio.Protocol, which
+    loops find by name: it need not be a subclass, which cannot be compiled well."""
+    loop: Any = asyncio.get_running_loop()  # its stubs ask for a subclass
+    opened: tuple[asyncio.Transport, _ProtocolT]
     if endpoint.socket:
-        return await loop.create_unix_connection(factory, endpoint.socket)
+        opened = await loop.create_unix_connection(factory, endpoint.socket)
+        return opened
     context = tls_context(endpoint.ca_file) if endpoint.tls else None
     name = (endpoint.server_name or endpoint.host) if endpoint.tls else None
     *others, last = await addresses_of(endpoint.host)
     for address in others:
         with suppress(OSError):
-            return await loop.create_connection(factory, address, endpoint.port, ssl=context, server_hostname=name)
-    return await loop.create_connection(factory, last, endpoint.port, ssl=context, server_hostname=name)
+            opened = await loop.create_connection(factory, address, endpoint.port, ssl=context, server_hostname=name)
+            return opened
+    opened = await loop.create_connection(factory, last, endpoint.port, ssl=context, server_hostname=name)
+    return opened
 
 
 def tls_context(ca_file: str) -> ssl.SSLContext:

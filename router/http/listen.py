@@ -4,28 +4,41 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from typing import cast
 
 BACKLOG = 1024  # a burst of new connections while a step of the loop runs
 ANY_FAMILY = "::"
 
 
 async def listen(
-    factory: Callable[[], asyncio.Protocol],
+    factory: Callable[[], object],
     host: str,
     port: int,
     *,
     reuse_port: bool = False,
     tls: ssl.SSLContext | None = None,
 ) -> asyncio.Server:
-    """Port 0 takes a free one. At `::` IPv4 is served as well, which asyncio alone would not do. Raises OSError."""
-    loop = asyncio.get_running_loop()
+    """Port 0 takes a free one. At `::` IPv4 is served as well, which asyncio alone would not do. Raises OSError.
+    factory: see connect."""
     if host != ANY_FAMILY or not socket.has_dualstack_ipv6():
-        return await loop.create_server(factory, host, port, reuse_port=reuse_port, backlog=BACKLOG, ssl=tls)
+        loop, made = asyncio.get_running_loop(), _as_protocols(factory)
+        return await loop.create_server(made, host, port, reuse_port=reuse_port, backlog=BACKLOG, ssl=tls)
     sock = socket.create_server(
         (host, port), family=socket.AF_INET6, backlog=BACKLOG, reuse_port=reuse_port, dualstack_ipv6=True
     )
+    return await listen_on(sock, factory, tls)
+
+
+async def listen_on(sock: socket.socket, factory: Callable[[], object], tls: ssl.SSLContext | None) -> asyncio.Server:
+    """sock: bound, or listening already."""
     sock.setblocking(False)
-    return await loop.create_server(factory, sock=sock, backlog=BACKLOG, ssl=tls)
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(_as_protocols(factory), sock=sock, backlog=BACKLOG, ssl=tls)
+
+
+def _as_protocols(factory: Callable[[], object]) -> Callable[[], asyncio.Protocol]:
+    """The stubs of loops ask for a subclass."""
+    return cast("Callable[[], asyncio.Protocol]", factory)
 
 
 class Listeners:
@@ -37,7 +50,7 @@ class Listeners:
 
     async def open(
         self,
-        factory: Callable[[], asyncio.Protocol],
+        factory: Callable[[], object],
         host: str,
         port: int,
         *,
@@ -48,10 +61,8 @@ class Listeners:
         """inherited: of a process before this one, which listen already; host and port are theirs. Raises OSError."""
         if not inherited:
             self._servers = [await listen(factory, host, port, reuse_port=reuse_port, tls=tls)]
-        loop = asyncio.get_running_loop()
         for sock in inherited:
-            sock.setblocking(False)
-            self._servers.append(await loop.create_server(factory, sock=sock, backlog=BACKLOG, ssl=tls))
+            self._servers.append(await listen_on(sock, factory, tls))
         self._port = listening_port(self._servers[0])
 
     @property

@@ -23,6 +23,8 @@ class RequestReader:
     """ready: requests read whole, in order. request: the one being read, None between two. stopped: after a refusal
     that closes the connection nothing more is read, since what follows cannot be told apart from an attack."""
 
+    __deletable__ = ("_parser",)  # for mypyc
+
     def __init__(
         self, limits: HttpLimits, check_head: Callable[[HttpRequest], HttpError | None], clock: Callable[[], float]
     ) -> None:
@@ -49,7 +51,8 @@ class RequestReader:
             data = self._take_body(data)
         known = self._known
         if known is not None and self._current is NO_REQUEST and (found := known.form.match(data)) is not None:
-            data = self._begin_known(known, *found, data)
+            values, head_bytes = found
+            data = self._begin_known(known, values, head_bytes, data)
         if data:
             self._parse(data)
 

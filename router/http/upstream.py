@@ -46,8 +46,11 @@ class ConnectionOwner(Protocol):
         ...
 
 
-class UpstreamConnection(asyncio.Protocol):
-    """Fetches one answer at a time. idle_since: when the last one was complete."""
+class UpstreamConnection:
+    """Fetches one answer at a time. An asyncio.Protocol by its methods alone, see connect. idle_since: when the last
+    answer was complete."""
+
+    __deletable__ = ("_parser",)  # for mypyc
 
     __slots__ = (
         "_amid",
@@ -164,6 +167,12 @@ class UpstreamConnection(asyncio.Protocol):
         sink = self._sink
         if sink is not None and self._head.until_close and self._received_any:
             self._relay(sink, [], self._head, True)
+
+    def pause_writing(self) -> None:
+        """The request is whole, and waits in the transport's buffer."""
+
+    def resume_writing(self) -> None:
+        """See pause_writing."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)

@@ -38,8 +38,6 @@ _FAMILIES = {  # by attribute of Latencies: name and documentation
 class Latencies:
     """Of the requests for one model of one pool."""
 
-    __slots__ = tuple(_FAMILIES)
-
     def __init__(self) -> None:
         self.time_to_first_token_s = Distribution()
         self.time_per_output_token_s = Distribution(TOKEN_BOUNDS)

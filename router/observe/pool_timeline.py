@@ -22,7 +22,7 @@ class _Bucket:
     tpot_missed: as in SchedulerStats."""
 
     began_at: float
-    choices: Counter[ChoiceReason]
+    choices: dict[ChoiceReason, int]
     ttft_counts: list[int]
     kept: int
     missed: int
@@ -83,7 +83,7 @@ class PoolTimeline:
 
     def _open(self, now: float) -> None:
         self._began_at = now
-        self._choices: Counter[ChoiceReason] = Counter(dict.fromkeys(ChoiceReason, 0))
+        self._choices = dict.fromkeys(ChoiceReason, 0)
         self._ttft_counts = [0] * (len(BOUNDS_S) + 1)
         self._before = replace(self._stats)
 

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-import msgspec
-
 from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.commands import Dispatch
+from dualmap.scheduler.record import record
 
 MOST = 4096  # of about 1 KB each
 MOST_MOVES = 50
 
 
-class Decision(msgspec.Struct, frozen=True, gc=False):
+@record
+class Decision:
     """at: seconds since 1970. request_id: what the client calls it."""
 
     at: float

@@ -1,12 +1,12 @@
 """Which requests come in: what a request says is read and checked, and what it asks for is made of it."""
 
 from collections.abc import Callable, Mapping
-
-from msgspec.structs import replace
+from dataclasses import replace
 
 from dualmap.router.access.access import Grant
-from dualmap.router.apis.api import PREFIX, STATE, Scope
+from dualmap.router.apis.api import PREFIX, STATE
 from dualmap.router.apis.model_list import ModelList
+from dualmap.router.apis.read_body import Scope
 from dualmap.router.http.openai_errors import (
     HttpError,
     RequestRefusedError,

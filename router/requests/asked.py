@@ -1,15 +1,18 @@
 """What a client asks: as it came, and as the core and an instance get it. Neither is changed once it is there."""
 
-import msgspec
+from dataclasses import KW_ONLY
 
 from dualmap.router.access.access import Grant
-from dualmap.router.apis.api import Api, ReadBody
+from dualmap.router.apis.api import Api
+from dualmap.router.apis.read_body import ReadBody
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.requests.core import Core
+from dualmap.scheduler.record import record
 from dualmap.scheduler.request import Request
 
 
-class Arrived(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+@record
+class Arrived:
     """A request as it came.
 
     id: unique in this process, and the core's name for the request.
@@ -20,6 +23,7 @@ class Arrived(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     only: ids of the instances that it may run on; empty: any.
     """
 
+    _: KW_ONLY
     id: str
     request_id: bytes
     http: HttpRequest
@@ -30,7 +34,8 @@ class Arrived(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     only: tuple[str, ...] = ()
 
 
-class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+@record
+class Prompt:
     """What was read of a request's body.
 
     body: as the instance gets it.
@@ -44,6 +49,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     for by the gateway alone.
     """
 
+    _: KW_ONLY
     body: bytes
     tokens: int
     read: ReadBody
@@ -58,7 +64,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     by_text: bool = False
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+@record
+class Asked:
     """A request that was admitted.
 
     request: what the core is told.
@@ -67,6 +74,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     answer_lines: what the head of its answer says of its API key.
     """
 
+    _: KW_ONLY
     prompt: Prompt
     request: Request
     core: Core

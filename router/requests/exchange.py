@@ -1,9 +1,8 @@
 """One request that this gateway carries itself: between a client's connection, the driver, and an attempt at a time."""
 
 from asyncio import create_task
+from dataclasses import replace
 from http import HTTPStatus
-
-from msgspec.structs import replace
 
 from dualmap.router.apis.rest_by_ids import without_prompt
 from dualmap.router.apis.stream_rules import StreamRules

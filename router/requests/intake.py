@@ -1,16 +1,18 @@
 """What a request's head and body say of it: whose it is, how long its client waits, and its prompt."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import blake2b
 from math import isfinite
 from secrets import token_bytes
 
-from msgspec.structs import replace
 from xxhash import xxh3_64_intdigest
 
-from dualmap.router.apis.api import UNASKED, UNWANTED, Api, ReadBody, Scope
-from dualmap.router.apis.json_body import is_reread, may_be_object, salt_of
+from dualmap.router.apis.api import Api
+from dualmap.router.apis.body_fields import salt_of
+from dualmap.router.apis.json_body import is_reread, may_be_object
 from dualmap.router.apis.named_model import hides_model, read_model
+from dualmap.router.apis.read_body import UNASKED, UNWANTED, ReadBody, Scope
 from dualmap.router.apis.rename_model import rename_model
 from dualmap.router.apis.spelling import BYTES_PER_BLOCK_TOKEN
 from dualmap.router.apis.token_ids import ASK_FOR_IDS

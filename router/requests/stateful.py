@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import blake2b
 
-from msgspec.structs import replace as replace_field
-
 from dualmap.router.apis.state_ids import MAX_STATE_ID
 from dualmap.router.http.openai_errors import HttpError, bad_request, state_gone, unavailable, unknown_state
 from dualmap.router.requests.asked import Arrived
@@ -60,7 +58,7 @@ class Stateful:
         elif arrived.grant is None:
             others = () if asked.prompt.read.model else tuple(core for core in self._pools if core is not asked.core)
             request = replace(asked.request, stateful=True)
-            driven.admitted(replace_field(asked, request=request, other_cores=others))
+            driven.admitted(replace(asked, request=request, other_cores=others))
             self._arrive(driven)
         elif self.others and len(self._held) < MAX_HELD:
             task = asyncio.get_running_loop().create_task(self._hold(driven, owner))
@@ -74,7 +72,7 @@ class Stateful:
         asked = driven.asked
         if not asked.other_cores or reason not in SEARCH_GOES_ON:
             return False
-        driven.admitted(replace_field(asked, core=asked.other_cores[0], other_cores=asked.other_cores[1:]))
+        driven.admitted(replace(asked, core=asked.other_cores[0], other_cores=asked.other_cores[1:]))
         self._arrive(driven)
         return True
 
@@ -104,7 +102,7 @@ class Stateful:
             self._refuse(driven, state_gone(asked.prompt.read.state, home))
             return
         request = replace(asked.request, only=(home,), stateful=True)
-        driven.admitted(replace_field(asked, request=request, core=core))
+        driven.admitted(replace(asked, request=request, core=core))
         self._arrive(driven)
 
     async def _hold(self, driven: Driven, owner: str) -> None:

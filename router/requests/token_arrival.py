@@ -6,8 +6,6 @@ from asyncio import wrap_future
 from collections.abc import Callable
 from dataclasses import replace
 
-from msgspec.structs import replace as replace_field
-
 from dualmap.router.apis.api import Api
 from dualmap.router.requests.admission import Admission
 from dualmap.router.requests.asked import Asked, Prompt
@@ -70,5 +68,5 @@ class TokenArrival:
                 prompt_tokens=known.prompt_tokens,
                 block_tokens=self._block_tokens,
             )
-            driven.admitted(replace_field(asked, request=request))
+            driven.admitted(replace(asked, request=request))
         self._arrive(driven)

@@ -77,10 +77,16 @@ class CacheView:
         if not blocks:
             return
         self._use += 1
-        use = self._use
-        held = self._held
-        self._holders.add_all(set(blocks).difference(held).difference(self._expected), self._bit)
-        held.update(dict.fromkeys(blocks, use))
+        use, held, expected = self._use, self._held, self._expected
+        brought = []
+        count = len(held)
+        for block in blocks:
+            held[block] = use
+            if len(held) > count:  # it was not held
+                count += 1
+                if block not in expected:
+                    brought.append(block)
+        self._holders.add_all(brought, self._bit)
         self._uses.append((use, blocks))
         self._listed += len(blocks)
         if len(held) > self._max_blocks:
@@ -124,20 +130,27 @@ class CacheView:
         assert all(last_uses[block] == use for block, use in self._held.items()), "a use of what is held is forgotten"
 
     def _evict(self) -> None:
-        held = self._held
-        while len(held) > self._max_blocks:
+        held, expected = self._held, self._expected
+        over = len(held) - int(self._max_blocks)
+        while over > 0:
             use, blocks = self._uses[0]
-            if self._passed == len(blocks):
+            passed, end = self._passed, len(blocks)
+            if passed == end:
                 self._uses.popleft()
-                self._listed -= len(blocks)
+                self._listed -= end
                 self._passed = 0
                 continue
-            self._passed += 1
-            block = blocks[-self._passed]
-            if held.get(block) == use:
-                del held[block]
-                if block not in self._expected:
-                    self._holders.remove(block, self._bit)
+            gone = []
+            while passed < end and over > 0:
+                passed += 1
+                block = blocks[end - passed]
+                if held.get(block, 0) == use:
+                    del held[block]
+                    over -= 1
+                    if block not in expected:
+                        gone.append(block)
+            self._passed = passed
+            self._holders.remove_all(gone, self._bit)
 
     def _forget_outdated(self) -> None:
         held = self._held

@@ -9,41 +9,43 @@ class KvBooking:
 
     def __init__(self) -> None:
         self.tokens = 0
-        self._users: dict[int, int] = {}  # block -> running requests that use it
-        self._block_tokens: dict[int, int] = {}  # as booked by the first of them: others may estimate otherwise
+        self._block_tokens: dict[int, int] = {}  # as booked by the first who uses it: others may estimate otherwise
+        self._others: dict[int, int] = {}  # block -> running requests that use it besides one
 
     def missing_tokens(self, blocks: tuple[int, ...], block_tokens: int) -> int:
         """What booking these blocks would add."""
-        users = self._users
-        return sum(block not in users for block in blocks) * block_tokens
+        booked = self._block_tokens
+        return sum(block not in booked for block in blocks) * block_tokens
 
     def book(self, blocks: tuple[int, ...], block_tokens: int, own_tokens: int) -> None:
         """own_tokens: what the request takes besides its blocks: the rest of its prompt, and its answer."""
-        users = self._users
+        booked, others = self._block_tokens, self._others
         self.tokens += own_tokens
         for block in blocks:
-            count = users.get(block, 0)
-            users[block] = count + 1
-            if not count:
-                self._block_tokens[block] = block_tokens
+            if block in booked:
+                others[block] = others.get(block, 0) + 1
+            else:
+                booked[block] = block_tokens
                 self.tokens += block_tokens
 
     def give_back(self, blocks: tuple[int, ...], own_tokens: int) -> None:
         """Undoes `book` of the same values."""
-        users = self._users
+        booked, others = self._block_tokens, self._others
         self.tokens -= own_tokens
         for block in blocks:
-            count = users[block] - 1
-            if count:
-                users[block] = count
+            if block not in others:
+                self.tokens -= booked[block]
+                del booked[block]
+            elif others[block] > 1:
+                others[block] -= 1
             else:
-                del users[block]
-                self.tokens -= self._block_tokens.pop(block)
+                del others[block]
 
     def check(self, booked: Sequence[tuple[tuple[int, ...], int]]) -> None:
         """Raise AssertionError where these are not the blocks and own tokens that are booked."""
-        assert self._users == Counter(block for blocks, _ in booked for block in blocks), "users of blocks"
-        assert self._block_tokens.keys() == self._users.keys(), "sizes of blocks"
+        users = {block: 1 + self._others.get(block, 0) for block in self._block_tokens}
+        assert users == Counter(block for blocks, _ in booked for block in blocks), "users of blocks"
+        assert self._others.keys() <= users.keys(), "others who use what nobody does"
         assert all(own_tokens >= 0 for _, own_tokens in booked), "a request takes less than its blocks"
         own_tokens = sum(own_tokens for _, own_tokens in booked)
         assert self.tokens == own_tokens + sum(self._block_tokens.values()), "KV cache booked"

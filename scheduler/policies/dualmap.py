@@ -83,13 +83,14 @@ class DualMap:
             fleet = self._offers.fleet(request)
             unable, keys = fleet.unable, self._keys_of(fleet)
         if chain:
-            found = keys.found
-            key, key_depth, shared_blocks, homes = keys.observe(chain)
-            finds_hot = keys.found > found
-            if homes > PAIR:
-                candidates = self._homes_in_turn(key, homes, request, avoid, fleet)
+            known = keys.found
+            ring_key = keys.observe(chain)
+            finds_hot = keys.found > known
+            key_depth, shared_blocks = ring_key.depth, ring_key.shared_blocks
+            if ring_key.homes > PAIR:
+                candidates = self._homes_in_turn(ring_key.key, ring_key.homes, request, avoid, fleet)
             else:
-                candidates = self.rings.candidates(key, avoid, unable)
+                candidates = self.rings.candidates(ring_key.key, avoid, unable)
             if request.key_blocks:  # as many whole blocks of what caches hold as that is of the prompt
                 key_depth = key_depth * len(request.blocks) // len(chain)
                 shared_blocks = shared_blocks * len(request.blocks) // len(chain)

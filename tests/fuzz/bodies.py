@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from dualmap.router.apis.api import NOT_UNDERSTOOD, Api, Scope
+from dualmap.router.apis.api import Api
+from dualmap.router.apis.read_body import NOT_UNDERSTOOD, Scope
 from dualmap.router.apis.routes import find_api
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.json_text import in_utf8

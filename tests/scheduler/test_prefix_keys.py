@@ -45,7 +45,7 @@ def noise(count: int, start: int = 0) -> list[tuple[int, ...]]:
 
 
 def observe(keys: PrefixKeys, prompts: list[tuple[int, ...]]) -> list[int]:
-    return [keys.observe(blocks)[0] for blocks in prompts]
+    return [keys.observe(blocks).key for blocks in prompts]
 
 
 @pytest.mark.parametrize("shared", [1, 2, 10, 40, 63, 300])
@@ -159,7 +159,8 @@ def test_deepening_stops_at_the_configured_depth(max_key_blocks: int):
 @pytest.mark.parametrize(("length", "depth"), [(1, 1), (2, 2), (3, 3), (9, 3)])
 def test_the_key_starts_with_the_configured_number_of_blocks(length: int, depth: int):
     blocks = prompt(1, length=length)
-    assert make_keys(key_blocks=3).observe(blocks)[:2] == (blocks[depth - 1], depth)
+    found = make_keys(key_blocks=3).observe(blocks)
+    assert (found.key, found.depth) == (blocks[depth - 1], depth)
 
 
 def test_with_adaptation_off_the_depth_is_fixed_and_nothing_is_remembered():

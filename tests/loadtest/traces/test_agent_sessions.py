@@ -6,9 +6,10 @@ from itertools import pairwise
 import pytest
 
 from dualmap.loadtest.traces.agent_sessions import AGENT_APIS, AgentShape, agent_sessions
-from dualmap.router.apis.api import Api, Scope
+from dualmap.router.apis.api import Api
 from dualmap.router.apis.chat import CHAT
 from dualmap.router.apis.messages import MESSAGES
+from dualmap.router.apis.read_body import Scope
 from dualmap.router.apis.responses import RESPONSES
 from dualmap.router.http.http_request import HttpRequest
 

@@ -1,7 +1,7 @@
 """LoRA adapters through the gateway: whose requests go where, and under which key."""
 
-from dualmap.router.apis.api import Scope
 from dualmap.router.apis.chat import CHAT as CHAT_API
+from dualmap.router.apis.read_body import Scope
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.scheduler import InstanceCapacity
 from dualmap.scheduler.events import InstanceJoined, ServedModel

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from dualmap.router.apis.api import ReadBody, Scope
 from dualmap.router.apis.media import MAX_PARTS
 from dualmap.router.apis.messages import MESSAGES
 from dualmap.router.apis.named_model import read_model
+from dualmap.router.apis.read_body import ReadBody, Scope
 from dualmap.router.apis.responses import RESPONSES
 from dualmap.router.http.http_request import HttpRequest
 from tests.router.apis.test_prompt_text import chat, read, said

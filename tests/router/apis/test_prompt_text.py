@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualmap.router.apis.api import Api, ReadBody, Scope
+from dualmap.router.apis.api import Api
 from dualmap.router.apis.chat import CHAT
 from dualmap.router.apis.completions import COMPLETIONS
 from dualmap.router.apis.generate import GENERATE
 from dualmap.router.apis.messages import COUNT_TOKENS, MESSAGES
+from dualmap.router.apis.read_body import ReadBody, Scope
 from dualmap.router.apis.responses import RESPONSES
 from dualmap.router.apis.spelling import BYTES_PER_BLOCK_TOKEN
 from dualmap.router.http.http_request import HttpRequest

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dualmap.router.http.instance_head import InstanceHead
 from dualmap.router.http.lone_chunk import framed
 from dualmap.router.http.upstream import UpstreamConnection
 from dualmap.scheduler.events import FailureCause
 
+TO = InstanceHead(b" ", b" HTTP/1.1\r\n", False, b"i:1", b"")
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 LAST = b"0\r\n\r\n"
 BODIES = st.binary(min_size=1, max_size=40) | st.sampled_from([b"\r\n", b"5\r\nhello\r\n", b"0\r\n\r\n", b"a" * 5000])
@@ -40,7 +42,7 @@ def fetched(reads: list[bytes]) -> tuple[list[bytes], list[object]]:
     transport = SimpleNamespace(
         write=nothing, abort=nothing, resume_reading=nothing, is_closing=lambda: False, get_write_buffer_size=lambda: 0
     )
-    connection = UpstreamConnection(SimpleNamespace(head=None, keep=nothing, known=None, noted_in_vain=0), lambda: 0.0)
+    connection = UpstreamConnection(SimpleNamespace(head=TO, keep=nothing, known=None, noted_in_vain=0), lambda: 0.0)
     connection.connection_made(transport)
     sink = Sink()
     connection.run(sink, b"POST / HTTP/1.1\r\n\r\n", b"")

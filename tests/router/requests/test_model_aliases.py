@@ -55,8 +55,8 @@ async def test_an_alias_has_the_prompts_of_its_model(fleet, aliased):
         client = await f.client()
         for model in ("gpt-4o", "qwen"):
             assert (await client.post(CHAT_PATH, ask(model))).status == 200
-        assert len({decision.attempt.request.blocks for decision in f.gateway.decisions.latest()}) == 1
-        assert {decision.model for decision in f.gateway.decisions.latest()} == {"qwen"}
+        assert len({decision.attempt.request.blocks for decision in f.gateway.noted.decisions.latest()}) == 1
+        assert {decision.model for decision in f.gateway.noted.decisions.latest()} == {"qwen"}
 
 
 async def test_an_alias_is_listed_with_the_model_that_it_stands_for(fleet, aliased):

@@ -217,7 +217,7 @@ async def test_names_of_one_model_share_what_is_cached(fleet):
                 == model
             )
         assert len(ran_on) == 1
-        chains = {decision.attempt.request.blocks for decision in f.gateway.decisions.latest()}
+        chains = {decision.attempt.request.blocks for decision in f.gateway.noted.decisions.latest()}
         assert len(chains) == 1
 
 

@@ -82,14 +82,14 @@ async def test_a_request_has_the_same_home_whether_its_tokens_come_in_time_or_no
 
 async def test_the_others_are_told_what_the_instance_holds_and_what_names_the_prompt(fleet, tokens):
     async with fleet(tokens=tokens) as f:
-        f.gateway.sent.wanted = True
+        f.gateway.noted.sent.wanted = True
         client = await f.client()
         for number, known in enumerate((TokenizedPrompt((1, 2, 3), 1700), TokenizedPrompt((), 20), None)):
             await client.send(post("/v1/chat/completions", CHAT))
             await f.until(lambda number=number: len(tokens.futures) > number)
             tokens.futures[number].set_result(known)
             assert (await client.answer()).status == 200
-        long, short, untold = f.gateway.sent.take()
+        long, short, untold = f.gateway.noted.sent.take()
         assert (long.instance_id, long.blocks, long.key_blocks) == ("i0", (1, 2, 3), untold.blocks)
         assert (short.blocks, short.key_blocks) == ((), untold.blocks)
         assert untold.key_blocks == ()

@@ -83,7 +83,7 @@ def test_gateways_form_the_same_keys_of_what_they_agreed_on_whatever_each_has_se
     for ids in ([0, 1], [0, 2], [5]):
         prompt = tuple(hash_trace_ids(ids))
         assert saw_nothing.observe(prompt) == saw_others.observe(prompt)
-    assert saw_nothing.observe(tuple(hash_trace_ids([0, 1])))[1] == 2
+    assert saw_nothing.observe(tuple(hash_trace_ids([0, 1]))).depth == 2
     assert not saw_nothing.agree(news.epoch, (), ())
 
 

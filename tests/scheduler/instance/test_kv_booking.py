@@ -1,7 +1,6 @@
 """KV cache of running requests: what several share is booked once. Blocks hold 512 tokens, answers are of 256."""
 
 import random
-from collections import Counter
 
 import pytest
 
@@ -50,8 +49,7 @@ def test_what_is_booked_is_the_union_of_the_blocks_and_what_each_has_alone(seed:
             running.append((blocks, own))
         union = {block for blocks, _ in running for block in blocks}
         assert kv.tokens == 512 * len(union) + sum(own for _, own in running)
-        assert kv._users == Counter(block for blocks, _ in running for block in blocks)
-        assert kv._block_tokens.keys() == union
+        kv.check(running)
         asked = tuple(rng.randrange(3) * 100 + i for i in range(6))
         assert kv.missing_tokens(asked, 100) == 100 * len(set(asked) - union)
 

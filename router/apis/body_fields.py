@@ -1,0 +1,43 @@
+"""What the fields say that bodies have in common, see json_body.py."""
+
+from hashlib import sha256
+
+import msgspec
+from msgspec import Raw
+
+from dualmap.router.apis.common_body import CommonBody
+from dualmap.router.apis.read_body import ASKED, UNASKED, UNWANTED, Scope, WishForIds
+
+
+def salt_of(cache_salt: str | None, scope: Scope) -> str:
+    """What two tenants who are kept apart cannot have in common, whatever salts they choose."""
+    if not scope.apart:
+        return cache_salt or ""
+    return sha256(f"{len(scope.apart)} {scope.apart} {cache_salt or ''}".encode()).hexdigest()
+
+
+def ids_of(fields: CommonBody) -> WishForIds:
+    """What the client says of the token ids of its answer."""
+    if not fields.stream:
+        return UNWANTED
+    if not (fields.n is None or fields.n == 1) or fields.echo or fields.use_beam_search:
+        return UNWANTED  # not one answer after the prompt
+    if fields.return_token_ids is msgspec.UNSET:
+        return UNASKED
+    return ASKED if fields.return_token_ids is True else UNWANTED
+
+
+def repeats(fields: CommonBody) -> bool:
+    """Whether the answer is a stream that is the same whenever it is made."""
+    return bool(fields.stream) and (fields.temperature == 0 or fields.seed is not None)
+
+
+def session_of(fields: CommonBody) -> str:
+    """What the client names its session; empty where it does not."""
+    named = fields.prompt_cache_key or fields.session_id
+    return named if isinstance(named, str) else ""
+
+
+def given(raw: Raw) -> bytes:
+    """A field's JSON; empty where it is absent or null."""
+    return b"" if raw == b"null" else bytes(raw)
