@@ -20,7 +20,7 @@ class PlanLog:
     tell."""
 
     def __init__(self, path: Path | None, pool: str = "") -> None:
-        """path: None: there is no file."""
+        """path: None: there is no file, all goes to this process's log."""
         self._path = path
         self._pool = pool
         self.untold: deque[FleetEvent] = deque(maxlen=MOST_UNTOLD)
@@ -35,10 +35,11 @@ class PlanLog:
         self.plans.append({"at": time.time(), **done, "reason": plan.reason})
         if plan.start or plan.drain:
             what = f"start {plan.start}" if plan.start else f"drain {', '.join(plan.drain)}"
-            only = "dry run: " if dry_run else ""
             if not dry_run:
                 self.untold.append(self._event(plan))
-            self._write(f"{only}{what}: {plan.reason}")
+            elif self._path is None:  # what acts is told as an event
+                logger.info("dry run: %s: %s", what, plan.reason)
+            self._write(f"{'dry run: ' if dry_run else ''}{what}: {plan.reason}")
 
     def _write(self, line: str) -> None:
         if self._path is None:
