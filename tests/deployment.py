@@ -142,9 +142,10 @@ class Deployment:
         return sum(member["state"] == "ready" for member in self.members().values())
 
     def actor_pids(self, cls: str) -> list[int]:
-        """Of the processes with an actor of that class; without Ray one process has all that are no gateways."""
+        """Of the processes with an actor of that class; all but gateways and servers' actors are in one process."""
         process = "gateway-" if cls == "GatewayActor" else "background "
-        return list(self.family.living(f"ray::{cls}") or self.family.living(f"{LOCAL} {process}"))
+        over_ray = cls if cls in ("GatewayActor", "InstanceActor") else "Background"
+        return list(self.family.living(f"ray::{over_ray}") or self.family.living(f"{LOCAL} {process}"))
 
     def stop(self, number: int) -> int:
         """SIGINT goes to the whole group, as a terminal's Ctrl-C; SIGTERM to the command, as a supervisor's."""

@@ -19,9 +19,10 @@ from typing import Any
 import psutil
 import yaml
 
-from dualmap.router.local.local_reach import BACKGROUND
 from dualmap.router.local.process import MODULE as LOCAL_PROCESS
+from dualmap.router.reach.names import BACKGROUND
 
+OWN = ("GatewayActor", "InstanceActor")  # Ray's own actors; all others are in the background process
 MARK = "DUALMAP_MEASURED"  # in the environment of every process of the deployment, however far it has moved
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
@@ -105,7 +106,7 @@ class Deployed:
 
 def _has_actor(command: Sequence[str], class_name: str) -> bool:
     if command and command[0].startswith("ray::"):
-        return command[0].removeprefix("ray::").split(".")[0] == class_name
+        return command[0].removeprefix("ray::").split(".")[0] == (class_name if class_name in OWN else "Background")
     if LOCAL_PROCESS not in command:
         return False
     name = command[command.index(LOCAL_PROCESS) + 1]
@@ -138,18 +139,22 @@ def deployed(
         start_new_session=True,
     )
     try:
-        _await_started(process)
+        await_started(process)
         yield Deployed(process, mark, gateway["port"], gateway["admin_port"], time.monotonic() - begun_at, path)
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        end(process)
 
 
-def _await_started(process: "subprocess.Popen[str]") -> None:
+def end(process: "subprocess.Popen[str]") -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def await_started(process: "subprocess.Popen[str]") -> None:
     """What it says later is read, too, so that it never waits for us."""
     said: list[str] = []
     started = threading.Event()

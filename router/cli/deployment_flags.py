@@ -48,6 +48,15 @@ def add_deployment_flags(parser: argparse.ArgumentParser, serves_http: bool = Tr
     gateway.add_argument(
         "--admin-port", type=int, metavar="PORT", help="port of /metrics, /admin and /ui; 0: a free one (default 8081)"
     )
+    gateway.add_argument(
+        "--gateways",
+        type=int,
+        metavar="N",
+        help="processes that share the port; 0: those of other hosts join (default 1)",
+    )
+    gateway.add_argument(
+        "--gateway-name", metavar="NAME", help="their ids are NAME-0, NAME-1 (default gateway, or this host's name)"
+    )
     objectives = parser.add_argument_group("placement")
     objectives.add_argument(
         "--policy", metavar="NAME", help=f"{', '.join(POLICY_NAMES)}, or an installed package's (default dualmap)"
@@ -73,7 +82,10 @@ def add_deployment_flags(parser: argparse.ArgumentParser, serves_http: bool = Tr
     )
     cluster = parser.add_argument_group("Ray")
     cluster.add_argument(
-        "--ray-address", metavar="ADDRESS", help="a running Ray cluster to join (default: one is started here)"
+        "--ray-address",
+        metavar="ADDRESS",
+        help="a running Ray cluster to join; ray://HOST:PORT: gateways only, which join the deployment there (default:"
+        " one is started here)",
     )
 
 
@@ -102,7 +114,12 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
     """The sections of the configuration that flags set."""
     values: dict[str, Any] = {
         "gateway": _given(
-            host=args.host, port=getattr(args, "port", None), admin_port=args.admin_port, journal=args.journal
+            host=args.host,
+            port=getattr(args, "port", None),
+            admin_port=args.admin_port,
+            journal=args.journal,
+            count=args.gateways,
+            name=args.gateway_name,
         ),
         "scheduler": _given(policy=args.policy, ttft_slo_s=args.slo, tpot_slo_s=args.tpot),
         "simulate": _given(count=args.simulate),

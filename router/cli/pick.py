@@ -11,6 +11,7 @@ EXAMPLES = (
     "dualmap pick dualmap.yaml --grpc-port 9002 --mode immediate",
     "dualmap pick --simulate 4 --policy dualmap --slo 5 --tpot 0.05",
     "dualmap pick --instance http://10.0.0.1:8000 --host 0.0.0.0 --admin-port 8081 --ray-address auto",
+    "dualmap pick dualmap.yaml --gateways 1 --gateway-name picker-a --ray-address ray://10.0.0.1:10001",
     'dualmap pick --model Qwen/Qwen2.5-7B-Instruct --replicas 4 --engine-args "--max-model-len 8192" --kv-events',
     "dualmap pick --model /models/large --tensor-parallel-size 4 --gpus-per-replica 4 --vllm /opt/vllm/bin/vllm",
     "dualmap pick --simulate 4 --journal runs/journal.jsonl.gz --deployment pick",

@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -16,6 +17,7 @@ from dualmap.router.config.reload import ConfigFile
 from dualmap.router.config.runtime import uses_ray
 from dualmap.router.deployment.actors import ClusterError, told
 from dualmap.router.deployment.cluster import Cluster
+from dualmap.router.deployment.joined import Joined
 from dualmap.router.deployment.preflight import cannot_start
 from dualmap.router.deployment.ray_access import ray_access
 from dualmap.router.deployment.running import Home, home, reached_at
@@ -31,6 +33,8 @@ EXAMPLES = (
     'dualmap up --model Qwen/Qwen2.5-7B-Instruct --replicas 4 --engine-args "--max-model-len 8192"',
     "dualmap up --model /models/large --tensor-parallel-size 4 --kv-events --ray-address auto",
     "dualmap up --model /models/tiny --gpus-per-replica 0 --vllm .venv-vllm/bin/vllm",
+    "dualmap up dualmap.yaml --gateways 0 --ray-address 127.0.0.1:6379",
+    "dualmap up dualmap.yaml --gateways 2 --gateway-name rack-3 --ray-address ray://10.0.0.1:10001",
     "dualmap up --simulate 4 --policy round_robin --journal runs/journal.jsonl.gz",
     "dualmap up --simulate 4 --log-to stdout --log-format json --log-requests",
     "dualmap up chat.yaml --deployment chat",
@@ -74,25 +78,17 @@ def deploy(path: Path | None, given: dict[str, Any]) -> int:
 def _deploy(config: DualMapConfig, path: Path | None, given: dict[str, Any], here: Home) -> int:
     stop = stop_on_signal()
     say = speaker(config.logs.form)
-    cluster = Cluster(config, say)
+    cluster = (Joined if config.joins else Cluster)(config, say)
     file = ConfigFile(path, given, config, say, tell=cluster.events.tell)
     signal.signal(signal.SIGHUP, lambda number, frame: file.sign.set())
     try:
         cluster.start_instances()
         if stop.is_set():
             return 0
-        port, admin_port, _ = cluster.start_gateway(config)
-        host, admin_host = config.gateway.host, config.gateway.admin_host
-        if config.gateway.picker is None:
-            scheme = "http" if config.gateway.tls_cert_file is None else "https"
-            say(f"gateway      {scheme}://{host_port(host, port)}/v1   policy {config.scheduler.policy}")
+        if config.gateway.count:
+            _start_gateways(cluster, config, say, here)
         else:
-            say(f"picker       {host_port(host, port)} (gRPC)   {config.gateway.picker.mode}")
-        say(f"metrics      http://{host_port(admin_host, admin_port)}/metrics")
-        say(f"page         http://{host_port(admin_host, admin_port)}/ui")
-        if config.gateway.journal is not None:
-            say(f"journal      {path_for(config.gateway.journal, '*')}")
-        here.tell(admin=f"http://{host_port(reached_at(admin_host), admin_port)}")
+            say("gateways     none here: those of other hosts join over ray://")
         say("Ctrl-C stops everything")
         cluster.look_after(stop, file)
     except (CallError, ClusterError) as error:
@@ -102,6 +98,22 @@ def _deploy(config: DualMapConfig, path: Path | None, given: dict[str, Any], her
         say("stopping")
         cluster.stop()
     return 0
+
+
+def _start_gateways(cluster: Cluster | Joined, config: DualMapConfig, say: Callable[[str], None], here: Home) -> None:
+    """Raises ClusterError, CallError."""
+    port, admin_port, _ = cluster.start_gateway(config)
+    host, admin_host = config.gateway.host, config.gateway.admin_host
+    if config.gateway.picker is None:
+        scheme = "http" if config.gateway.tls_cert_file is None else "https"
+        say(f"gateway      {scheme}://{host_port(host, port)}/v1   policy {config.scheduler.policy}")
+    else:
+        say(f"picker       {host_port(host, port)} (gRPC)   {config.gateway.picker.mode}")
+    say(f"metrics      http://{host_port(admin_host, admin_port)}/metrics")
+    say(f"page         http://{host_port(admin_host, admin_port)}/ui")
+    if config.gateway.journal is not None:
+        say(f"journal      {path_for(config.gateway.journal, '*')}")
+    here.tell(admin=f"http://{host_port(reached_at(admin_host), admin_port)}")
 
 
 def is_refused(config: DualMapConfig) -> bool:

@@ -29,11 +29,18 @@ class DualMapConfig(PoolSettings):
     # What runs gateways and the actors behind them. auto: Ray where it starts servers or joins machines, else processes
     # of this machine; ray: Ray in any case; local: never Ray, which is an error where it is needed.
     runtime: Literal["auto", "ray", "local"] = "auto"
-    ray_address: str | None = None  # of a running Ray cluster to join; None: one is started on this machine
+    # Of a running Ray cluster to join; None: one is started on this machine. ray://HOST:PORT: only gateways run here,
+    # and join a deployment without any (gateway.count: 0) on that cluster, over the port where Ray lets clients in.
+    ray_address: str | None = None
     # Of log files, also of servers that are started here: a folder for each start. `latest` leads to the last one.
     log_dir: Path = Path("runs/logs")
     logs: LogSettings = LogSettings()
     traces: TraceSettings | None = None  # None: no spans are made
+
+    @property
+    def joins(self) -> bool:
+        """Whether all but the gateways is on another host."""
+        return self.ray_address is not None and self.ray_address.startswith("ray://")
 
     def all_pools(self) -> dict[str, PoolSettings]:
         """By name, the first one first; one or more."""

@@ -58,7 +58,11 @@ class GatewaySettings(BaseModel):
 
     host: str = "127.0.0.1"  # address that clients reach; 0.0.0.0 to serve other machines, :: over IPv6, too
     port: Port = 8080  # that clients reach; 0 takes a free one
-    count: int = Field(default=1, ge=1, le=64)  # gateway processes that share the port, on each node that has some
+    # Gateway processes that share the port, on each node that has some. 0: none here; those of other hosts join.
+    count: int = Field(default=1, ge=0, le=64)
+    # Their ids are NAME-0, NAME-1, in request ids, logs and status. None: `gateway`, or this host's name where gateways
+    # of several hosts join a Ray cluster.
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$", max_length=100)
     picker: PickerSettings | None = None  # `dualmap pick` sets it; None: the port serves OpenAI's API
     on_every_node: bool = False  # on each node of the Ray cluster, not only on that of `dualmap up`
     admin_host: str = "127.0.0.1"  # address of /metrics, /admin and /ui

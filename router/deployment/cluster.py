@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -15,6 +15,7 @@ from dualmap.router.deployment.actor_classes import AUTOSCALER_CLASS, FLEET_CLAS
 from dualmap.router.deployment.actors import START_TIMEOUT_S, ClusterError, told
 from dualmap.router.deployment.external_instances import ExternalInstances
 from dualmap.router.deployment.gateways import Gateways
+from dualmap.router.deployment.hear_gateways import hear_gateways
 from dualmap.router.deployment.instances import Instances, NoInstances
 from dualmap.router.deployment.remembered_adapters import RememberedAdapters
 from dualmap.router.deployment.runtime import runtime_of
@@ -73,6 +74,8 @@ class Cluster:
         self._fleet = self._runtime.start_actor(FLEET_CLASS, FLEET, ids, configs, open_log)
         self._watched.fleet = self.events.fleet = self._adapters.fleet = self._fleet
         self._rebalancer = self._runtime.start_actor(REBALANCER_CLASS, REBALANCER)
+        if not self._config.gateway.count:
+            hear_gateways(self._fleet_state)
         self._start_own(specs)
         self._scaled = ScaledPools(self._config, self._instances, gpus, self._say)
         for name in configs:
@@ -115,8 +118,19 @@ class Cluster:
                     self._external.round()
                 self._scaled.round()
             with suppress(CallError):
-                self._watched.note(self.events.round())
+                members = self.events.round()
+                self._watched.note(members)
+                self._forget_strangers(members)
             self._adapters.round()
+
+    def _forget_strangers(self, members: Iterable[Member]) -> None:
+        """Lost ones of which gateways have told that knew another Fleet, and that are not of this deployment by now."""
+        assert self._external is not None
+        for member in members:
+            known = member.instance_id in self._instances or self._external.may_know(member)
+            if member.state is MemberState.LOST and not known:
+                assert self._fleet is not None
+                self._fleet.call("forget", member.instance_id)  # again in the next round, should it not be heard
 
     def start_gateway(self, config: DualMapConfig) -> tuple[int, int, int]:
         """Start all gateways. Returns port, admin port and process id of the first, once they serve.

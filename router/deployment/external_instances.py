@@ -13,7 +13,7 @@ from dualmap.router.config.instance_specs import PlacedSpec, external_spec
 from dualmap.router.config.pool_settings import ExternalInstance, KubernetesDiscovery
 from dualmap.router.deployment.name_watch import NameWatch, Resolve, resolve
 from dualmap.router.deployment.watched_instances import WatchedInstances
-from dualmap.scheduler.fleet.member import MemberState
+from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState
 
 DRAIN_DEADLINE_S = 600.0  # of one that is named no more but runs on
@@ -98,6 +98,11 @@ class ExternalInstances:
             if gone or drained or monotonic() - self._leaving[instance_id] > DRAIN_DEADLINE_S:
                 del self.ids[instance_id], self._leaving[instance_id]
                 self._watched.remove(instance_id)
+
+    def may_know(self, member: Member) -> bool:
+        """Whether it is named, or leaves, or whoever names its pool's instances has not been heard yet."""
+        unheard = any(watch.found is None for _, watch in self._watches.values())
+        return unheard or member.instance_id in self.ids or member.instance_id in self._watched
 
     def _waiting_pools(self) -> set[str]:
         """Those to which instances came that are not ready yet, but may be soon. Raises CallError."""

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from socket import gethostname
 
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.reload import ConfigFile
@@ -15,6 +16,8 @@ from dualmap.router.gateway.wish import Wish
 from dualmap.router.observe.prometheus_targets import write_targets
 from dualmap.router.reach.reach import Call, CallError, Owned
 from dualmap.scheduler.fleet.endpoint import host_port
+
+GATEWAY = "gateway"
 
 
 @dataclass(eq=False)
@@ -100,14 +103,15 @@ class Gateways:
     def prepare(self) -> None:
         """The first ones are started before long."""
         for place in range(self._config.gateway.count):
-            self._runtime.prepare(GATEWAY_CLASS, _name(place))
+            self._runtime.prepare(GATEWAY_CLASS, self._name(place))
 
     def _start_one(self, config: DualMapConfig, node_id: str) -> tuple[int, int, int]:
-        name = _name(len(self._places))
+        name = self._name(len(self._places))
         actor = self._start_gateway(name, config, node_id)
         self._places.append(Place(name, node_id, config, actor))
         try:
-            ready: tuple[int, int, int] = actor.call("ready").result(START_TIMEOUT_S)
+            first_call = "listening" if self._runtime.joins else "ready"
+            ready: tuple[int, int, int] = actor.call(first_call).result(START_TIMEOUT_S)
         except CallError as error:
             if error.cause is None:
                 raise ClusterError(f"the gateway did not start: {told(error)}") from None
@@ -204,6 +208,5 @@ class Gateways:
             except OSError as error:
                 raise ClusterError(f"gateway.prometheus_targets: {path} cannot be written: {error.strerror}") from None
 
-
-def _name(place: int) -> str:
-    return f"gateway-{place}"
+    def _name(self, place: int) -> str:
+        return f"{self._config.gateway.name or (gethostname() if self._runtime.joins else GATEWAY)}-{place}"

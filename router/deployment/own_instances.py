@@ -122,7 +122,7 @@ class OwnInstances:
                 return
             instance.actor.kill()
             try:
-                self._reach(FLEET).call("forget", instance_id).result(FORGET_TIMEOUT_S)
+                self._reach.in_background(FLEET).call("forget", instance_id).result(FORGET_TIMEOUT_S)
             except CallError:
                 return  # again at the next step
         if instance.group is not None:

@@ -47,7 +47,8 @@ def cannot_start(config: DualMapConfig) -> Iterator[str]:
             yield f"{path.absolute()} hides this program from its processes: start it in another folder"
     gateway = config.gateway
     admin_ports = range(gateway.admin_port, gateway.admin_port + gateway.count) if gateway.admin_port else ()
-    for host, port in ((gateway.host, gateway.port), *((gateway.admin_host, port) for port in admin_ports)):
+    ports = [(gateway.host, gateway.port)] if gateway.count else []
+    for host, port in (*ports, *((gateway.admin_host, port) for port in admin_ports)):
         if why := _not_free(host, port):
             yield why
     if gateway.tokenizer is not None:
@@ -63,6 +64,7 @@ def _packages(config: DualMapConfig) -> Iterator[str]:
         ("traces", "otel", ("opentelemetry.exporter.otlp.json.http",), config.traces is not None),
         ("discovery", "kubernetes", ("kr8s",), any(pool.discovery for pool in pools)),
         ("the endpoint picker", "picker", PICKER_MODULES, config.gateway.picker is not None),
+        ("a deployment of several hosts", "hosts", ("grpc",), config.joins or not config.gateway.count),
         ("gateway.tokenizer", "tokenizer", ("transformers", "jinja2"), config.gateway.tokenizer is not None),
     )
     for what, extra, modules, is_wanted in needed:

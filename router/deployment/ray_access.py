@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ TMPDIR = "RAY_TMPDIR"
 LONGEST_TMPDIR = 39  # below it come 68 characters of Ray's, and the path of a socket has 107 at the most
 FOLDER_PREFIX = "dualmap-ray-"
 CONNECT_S = 2.0
+AWAIT_POLL_S = 0.5
 ASK_S = 15.0  # Ray takes a second or two to import
 REFUSED = 3
 # In a process of its own: how a process that has imported Ray shows itself stays as it is.
@@ -94,9 +96,28 @@ def asks_for_token(address: str, environment: Mapping[str, str] = os.environ) ->
     return done.returncode == REFUSED
 
 
+def await_cluster(address: str, within_s: float) -> None:
+    """Returns once something listens there, or it takes too long: joining says why."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until and not _listens(address):
+        time.sleep(AWAIT_POLL_S)
+
+
+def _listens(address: str) -> bool:
+    """True also where the address is none of HOST:PORT, such as auto."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError:
+        return False
+    except (ValueError, OverflowError):
+        pass
+    return True
+
+
 def why_not_joined(address: str, environment: MutableMapping[str, str] = os.environ) -> str:
     """What may be wrong, where Ray says only that it did not connect."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
     except (OSError, ValueError, OverflowError):

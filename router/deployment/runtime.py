@@ -10,11 +10,14 @@ from dualmap.router.deployment.instances import Instances
 from dualmap.router.reach.names import namespace_of
 from dualmap.router.reach.reach import Owned, Reach
 
+HEAD_PATIENCE_S = 120.0  # for the Ray that starts beside a deployment for gateways of other hosts
+
 
 class Runtime(Protocol):
-    """reach: for actors, to find others."""
+    """reach: for actors, to find others. joins: Fleet runs on another host, and may be away at the start."""
 
     reach: Reach
+    joins: bool
 
     @property
     def runs(self) -> bool:
@@ -46,7 +49,8 @@ def runtime_of(config: DualMapConfig, say: Callable[[str], None]) -> Runtime:
     if uses_ray(config):
         from dualmap.router.deployment.ray_runtime import RayRuntime  # Ray takes seconds to import
 
-        return RayRuntime(config.ray_address, namespace_of(config.deployment), say)
+        patience_s = 0.0 if config.gateway.count else HEAD_PATIENCE_S
+        return RayRuntime(config.ray_address, namespace_of(config.deployment), say, patience_s)
     from dualmap.router.deployment.local_runtime import LocalRuntime
 
     return LocalRuntime(config.log_dir.absolute() if config.logs.form.written else None, say)

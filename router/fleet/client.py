@@ -1,10 +1,11 @@
 """How instances and gateways reach Fleet. While it is away they go on with what they know."""
 
 import asyncio
+import logging
 from typing import Any
 
 from dualmap.router.reach.names import FLEET
-from dualmap.router.reach.reach import CallError, Reach
+from dualmap.router.reach.reach import CallError, Reach, RefusedFormError
 from dualmap.scheduler.fleet.fleet_event import FleetEvent
 from dualmap.scheduler.fleet.member import Member
 from dualmap.scheduler.fleet.messages import (
@@ -19,11 +20,16 @@ from dualmap.scheduler.fleet.messages import (
 from dualmap.scheduler.fleet.signals import InstanceSignals
 from dualmap.scheduler.fleet.wanted_adapters import WantedAdapters
 
+logger = logging.getLogger(__name__)
+
 TIMEOUT_S = 2.0  # a Fleet that stands still must not hold up its callers
 
 
 class FleetClient:
+    """refused: why Fleet does not understand this process, which is of another version; empty: it does, or is away."""
+
     def __init__(self, reach: Reach) -> None:
+        self.refused = ""
         self._reach = reach
 
     async def report(self, member: Member, signals: InstanceSignals | None, adapters: WantedAdapters) -> ReportAnswer:
@@ -68,6 +74,13 @@ class FleetClient:
     async def _call(self, method: str, *arguments: Any) -> Any:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                return await self._reach(FLEET).call(method, *arguments)
+                answer = await self._reach(FLEET).call(method, *arguments)
+        except RefusedFormError as error:
+            if self.refused != str(error):
+                logger.error("Fleet is of another version: %s", error)
+            self.refused = str(error)
+            return None
         except (CallError, TimeoutError):
             return None
+        self.refused = ""
+        return answer

@@ -2,19 +2,29 @@
 
 from dualmap.scheduler.fleet.messages import GatewayState, PoolPlan
 
+FEWER_S = 10.0  # the first calls of a Fleet that has been started again are not yet of all gateways
+
 
 class FleetSeen:
-    """peers: all gateways. plans: what the Autoscalers plan. heard_at: None: there is no Fleet."""
+    """peers: all gateways. plans: what the Autoscalers plan. heard_at: None: there is no Fleet. sharing: so many share
+    what is granted once for all; fewer only once there have been fewer for a while."""
 
     def __init__(self) -> None:
+        self.sharing = 1
+        self._fewer_from = 0.0
         self.peers: tuple[GatewayState, ...] = ()
         self.plans: tuple[PoolPlan, ...] = ()
         self.heard_at: float | None = None
 
     def note(self, peers: tuple[GatewayState, ...], plans: tuple[PoolPlan, ...], now: float) -> None:
+        self.heard_at = now
+        if not peers:  # a Fleet that has just been started says nothing yet
+            return
         self.peers = peers
         self.plans = plans
-        self.heard_at = now
+        if len(self.serving) >= self.sharing or now >= self._fewer_from:
+            self.sharing = max(1, len(self.serving))
+            self._fewer_from = now + FEWER_S
 
     @property
     def serving(self) -> tuple[str, ...]:

@@ -254,9 +254,9 @@ class Gateway:
     def note_fleet(self, peers: tuple[GatewayState, ...], plans: tuple[PoolPlan, ...] = ()) -> None:
         """Fleet has answered; all gateways that it knows, and what its Autoscalers plan."""
         self.fleet.note(peers, plans, self._clock())
-        self.driver.stateful.others = len(peers) > 1
+        self.driver.stateful.others = len(self.fleet.peers) > 1
         if self.service.access is not None:
-            self.service.access.set_gateways(max(1, len(self.fleet.serving)))
+            self.service.access.set_gateways(self.fleet.sharing)
 
     # What gateways tell each other, over Fleet.
 

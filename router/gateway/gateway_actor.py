@@ -28,7 +28,7 @@ from dualmap.router.observe.log_setup import ProcessLog
 from dualmap.router.observe.metrics import GatewayMetrics
 from dualmap.router.observe.reloads import Reloads
 from dualmap.router.reach.names import REBALANCER, autoscaler_name
-from dualmap.router.reach.reach import CallError, Reach
+from dualmap.router.reach.reach import CallError, Reach, RefusedFormError
 from dualmap.router.requests.request_log import RequestLog
 from dualmap.router.requests.request_watcher import RequestWatcher
 from dualmap.router.scaling.endpoints import ScalingEndpoints
@@ -122,9 +122,20 @@ class GatewayActor:
         return await self._reach(autoscaler_name(pool_name)).call(method, *arguments)
 
     async def ready(self) -> tuple[int, int, int]:
-        """Port, admin port and process id, once it serves. Raises OSError if it cannot listen."""
+        """Port, admin port and process id, once it serves. Raises OSError if it cannot listen, RefusedFormError where
+        Fleet is of another version."""
+        ports = await self.listening()
+        while not self._informed.is_set():
+            if self._fleet.refused:
+                raise RefusedFormError(self._fleet.refused)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(INFORM_RETRY_S):
+                    await self._informed.wait()
+        return ports
+
+    async def listening(self) -> tuple[int, int, int]:
+        """The same, whether it knows any instance or not."""
         await self._started
-        await self._informed.wait()
         return self._gateway.port, self._gateway.admin_port, os.getpid()
 
     async def reconfigure(

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dualmap.router.local.connection import Connection
-from dualmap.router.local.host import MAKE
 from dualmap.router.local.local_reach import socket_path
 from dualmap.router.local.process import MODULE
+from dualmap.router.reach.host import MAKE
 from dualmap.router.reach.reach import CallError
 
 SHORT_LIFE_S = 5.0
@@ -30,16 +30,23 @@ class Made(NamedTuple):
 
 
 class Child:
-    """All its methods are called in one event loop. name: of the process. modules: that it imports at once. say: is
-    told when it is started again."""
+    """All its methods are called in one event loop. name: of the process. program: the module that it runs. arguments:
+    of that; of a process for actors the modules that it imports at once. say: is told when it is started again."""
 
     def __init__(
-        self, name: str, modules: Sequence[str], folder: str, log_path: Path | None, say: Callable[[str], None]
+        self,
+        name: str,
+        arguments: Sequence[str],
+        folder: str,
+        log_path: Path | None,
+        say: Callable[[str], None],
+        program: str = MODULE,
     ) -> None:
         """folder: of sockets. log_path: gets what the process prints, such as a traceback; None: standard error does.
         Raises OSError where there can be no socket."""
         self._name = name
-        self._modules = modules
+        self._arguments = arguments
+        self._program = program
         self._log_path = log_path
         self._say = say
         self._actors: list[Made] = []
@@ -60,8 +67,10 @@ class Child:
         self._more.set()
 
     async def call(self, actor: str, method: str, *arguments: Any) -> Any:
-        """Once the process has made the actor, also after it was started again. Raises CallError."""
-        await asyncio.shield(self._there[actor])
+        """Once the process has made the actor, also after it was started again; of no actor (host.py) at once. Raises
+        CallError."""
+        if actor:
+            await asyncio.shield(self._there[actor])
         return await self._connection.call(actor, method, *arguments)
 
     async def end(self) -> None:
@@ -109,7 +118,7 @@ class Child:
 
     async def _start(self, starts: int) -> asyncio.subprocess.Process:
         listening = self._listening.fileno()
-        command = (sys.executable, "-P", "-m", MODULE, self._name, str(listening), str(starts), *self._modules)
+        command = (sys.executable, "-P", "-m", self._program, self._name, str(listening), str(starts), *self._arguments)
         with nullcontext(STANDARD_ERROR) if self._log_path is None else self._log_path.open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 *command,

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from dualmap.router.local.child import Child, Made
 from dualmap.router.local.owned_folder import owned_folder
+from dualmap.router.local.process import MODULE
 from dualmap.router.reach.reach import CallError
 
 T = TypeVar("T")
@@ -72,7 +73,11 @@ class Children:
     def start(self, process: str, modules: Sequence[str]) -> None:
         """Unless it is there. modules: that it imports at once. Raises OSError."""
         if process not in self._children:
-            self._children[process] = self._do(self._child(process, modules))
+            self._children[process] = self._do(self._child(process, modules, self._say))
+
+    def start_program(self, process: str, program: str, *arguments: str) -> None:
+        """One that is no process for actors: it says itself in its log why it ends. Raises OSError."""
+        self._children[process] = self._do(self._child(process, arguments, lambda line: None, program))
 
     def make(self, process: str, cls: str, actor: str, arguments: tuple[Any, ...]) -> None:
         """Have an actor of a class, module:class, made now and whenever the process is started again. Waits for
@@ -101,8 +106,10 @@ class Children:
             self._loop.close()
         self._stack.close()
 
-    async def _child(self, process: str, modules: Sequence[str]) -> Child:
-        return Child(process, modules, self.folder, self._log_path, self._say)
+    async def _child(
+        self, process: str, arguments: Sequence[str], say: Callable[[str], None], program: str = MODULE
+    ) -> Child:
+        return Child(process, arguments, self.folder, self._log_path, say, program)
 
     def _do(self, what: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(what, self._loop).result()

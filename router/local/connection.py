@@ -1,12 +1,12 @@
 """A connection to another process's actors, opened when it is needed, and again when it has ended."""
 
 import asyncio
-from contextlib import suppress
 from itertools import count
 from typing import Any
 
-from dualmap.router.local.frames import FrameError, frame, greet, read_frame
-from dualmap.router.reach.reach import CallError, NoActorError
+from dualmap.router.local.frames import Frame, FrameError, frame, greet, read_frame
+from dualmap.router.reach.packed import packed_call, unpacked
+from dualmap.router.reach.reach import CallError
 
 MOST_UNSENT_BYTES = 64 * 1024 * 1024  # to a process that stands still: calls fail then, and what is kept stays bounded
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0  # between connections that fail, each twice as long as the one before
@@ -26,11 +26,7 @@ class Connection:
         """Raises CallError. Who is cancelled, as by a time-out, hears no more of it."""
         stream = await self._stream()
         number = next(self._numbers)
-        try:
-            sent = frame(number, (actor, method, arguments))
-        except FrameError as error:
-            raise CallError(f"{method}: {error}", error) from None
-        return await stream.ask(number, sent)
+        return await stream.ask(number, frame(number, packed_call(actor, method, arguments)))
 
     def close(self) -> None:
         """What is under way fails. The next call connects at once."""
@@ -107,7 +103,7 @@ class _Stream:
             while (told := await read_frame(reader)) is not None:
                 answer = self._waiting.get(told.number)
                 if answer is not None and not answer.done():
-                    _settle(answer, told.failed, told.value)
+                    _settle(answer, told)
         except FrameError as error:
             why = str(error)
         finally:
@@ -122,16 +118,8 @@ def _is_good(opened: "asyncio.Task[_Stream]") -> bool:
     return not opened.cancelled() and opened.exception() is None and not opened.result().ended
 
 
-def _settle(answer: "asyncio.Future[Any]", failed: bool, value: Any) -> None:
+def _settle(answer: "asyncio.Future[Any]", told: Frame) -> None:
     try:
-        found = value()
-    except Exception as error:  # an object that cannot be made here
-        answer.set_exception(CallError(f"the answer cannot be read: {error!r}", error))
-        return
-    if not failed:
-        answer.set_result(found)
-    elif isinstance(found, NoActorError):
-        answer.set_exception(NoActorError(str(found)))
-    else:
-        with suppress(asyncio.InvalidStateError):
-            answer.set_exception(CallError(f"{type(found).__name__}: {found}", found))
+        answer.set_result(unpacked(told.pickled, told.failed))
+    except CallError as error:
+        answer.set_exception(error)

@@ -2,20 +2,19 @@
 
 Each side first sends a greeting, a line of text, and hears the other's before anything else: pickled objects are only
 read from a process of the same protocol and program. Then come frames: the length of what follows, the number of the
-call, whether it failed, and a pickled object: (actor, method, arguments), or what came of that.
+call, whether it failed, and a pickled object: a call, or what came of it (router/reach/packed.py).
 """
 
 import asyncio
-import pickle
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dualmap import __version__, is_compiled
+from dualmap.router.reach.packed import MOST_BYTES
 
 PROTOCOL = 1
 GREETING = f"dualmap {__version__} ({'compiled' if is_compiled() else 'pure Python'}), protocol {PROTOCOL}"
 MOST_GREETING_BYTES = 200
-MOST_BYTES = 256 * 1024 * 1024  # of a frame: the books of a thousand instances are a tenth of it
 
 _HEAD = Struct(">IQ?")  # length of the object, number of the call, whether it failed
 
@@ -29,19 +28,8 @@ class Frame(NamedTuple):
     failed: bool
     pickled: bytes
 
-    def value(self) -> Any:
-        """Raises what unpickling does: anything."""
-        return pickle.loads(self.pickled)  # of a process of this user, in a folder of this user's
 
-
-def frame(number: int, value: object, failed: bool = False) -> bytes:
-    """Raises FrameError where the value is too large, or cannot be pickled."""
-    try:
-        pickled = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    except Exception as error:  # whatever the object's own methods raise
-        raise FrameError(f"cannot be sent to another process: {error!r}") from None
-    if len(pickled) > MOST_BYTES:
-        raise FrameError(f"{len(pickled)} bytes are more than the {MOST_BYTES} that another process takes at once")
+def frame(number: int, pickled: bytes, failed: bool = False) -> bytes:
     return _HEAD.pack(len(pickled), number, failed) + pickled
 
 

@@ -13,7 +13,8 @@ from types import FrameType
 
 import uvloop
 
-from dualmap.router.local.host import HERE
+from dualmap.router.local.serve import Callers
+from dualmap.router.reach.host import HERE
 
 MODULE = "dualmap.router.local.process"
 
@@ -21,10 +22,7 @@ MODULE = "dualmap.router.local.process"
 def main(name: str, socket_fileno: int, starts: int, modules: Sequence[str]) -> None:
     """socket_fileno: listens; the process that started this one keeps it, so that whoever calls while there is none
     waits. starts: how many there were before. modules: of the actors that are made next."""
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    for number in (signal.SIGINT, signal.SIGHUP):  # meant for the process that started this one
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end)
+    end_with_parent()
     for module in modules:
         importlib.import_module(module)
     HERE.name, HERE.restarted = name, starts > 0
@@ -32,11 +30,19 @@ def main(name: str, socket_fileno: int, starts: int, modules: Sequence[str]) -> 
 
 
 async def _serve(listening: socket.socket) -> None:
-    async with await asyncio.start_unix_server(HERE.serve, sock=listening):
+    async with await asyncio.start_unix_server(Callers(HERE.answer).serve, sock=listening):
         await asyncio.Event().wait()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """And leave signals of the terminal to it."""
+    threading.Thread(target=_await_end_of_parent, name="parent", daemon=True).start()
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _await_end_of_parent() -> None:
     """Its end of the pipe is closed by its death, whatever it died of."""
     sys.stdin.buffer.read()
     os._exit(0)

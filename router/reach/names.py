@@ -2,6 +2,7 @@
 
 import importlib
 
+BACKGROUND = "background"  # the process of Fleet, Rebalancer, Autoscalers and Watcher
 FLEET = "fleet"
 REBALANCER = "rebalancer"
 WATCHER = "watcher"

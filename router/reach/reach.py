@@ -20,6 +20,10 @@ class NoActorError(CallError):
     """There is no actor of that name, or not yet."""
 
 
+class RefusedFormError(CallError):
+    """What was called is of another version, and does not understand the caller; the message says so."""
+
+
 class Reached(Protocol):
     """An actor, to one that has an event loop."""
 

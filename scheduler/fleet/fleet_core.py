@@ -21,6 +21,7 @@ from dualmap.scheduler.fleet.wanted_adapters import AdapterBoard
 SILENCE_S = 5.0  # without a report an instance that was started here counts as lost; five heartbeats
 WATCHER_SILENCE_S = 30.0  # of others: what is away is the one process that watches them all, and they serve on
 SETTLE_S = 5.0  # a restarted Fleet publishes nothing until every instance has reported, or for this long
+TAKEN_S = 10.0  # for so long a server that runs may be said to start by those who begin to watch it
 RETELL_S = 1.0  # what gateways only show, such as the reason of a state, is published at most this often
 AWAY_S = 1.0  # nobody called for so long: it was Fleet's process that stood still, not the instances
 
@@ -53,6 +54,8 @@ class FleetCore:
         self._depths = AgreedDepths(configs)
         self.teller = FleetTeller(first_number)
         self._plans: dict[str, PoolPlan] = {}
+        self._first_number = first_number
+        self._taken_until: dict[str, float] = {}  # instances that gateways know better than who begins to watch them
         self._epoch = self._moved_to = 0
         self._changed = True
         self._counted = True  # how many members there are for each model, in the depths
@@ -68,6 +71,9 @@ class FleetCore:
         instance_id = member.instance_id
         self._note_call(now)
         known = self._members.get(instance_id)
+        if member.state is MemberState.STARTING and now < self._taken_until.get(instance_id, now):
+            self._reported_at[instance_id] = now
+            return True
         oldest = self._removed.get(instance_id, -1) + 1 if known is None else known.incarnation
         if member.incarnation < oldest:
             return True
@@ -124,8 +130,8 @@ class FleetCore:
         states = self._states.news(report.states_heard)
         self._take_over(report.members)
         self.teller.note_gateway(report, self._unix(now))
-        if not self._is_settled(report):
-            tell_members = report.epoch > self._epoch and not report.members
+        if self._asks(report) or not self._is_settled(report):
+            tell_members = not report.tells_members and (report.epoch > self._epoch or self._knows_another(report))
             events = self.events(report.events_heard)
             return FleetNews(tell_depths=tell_depths, tell_members=tell_members, states=states, events=events)
         self._lose_silent()
@@ -199,11 +205,26 @@ class FleetCore:
         for member in members:
             instance_id = member.instance_id
             watched = not member.pid and member.state in SERVING
-            if watched and instance_id not in self._members and instance_id not in self._removed:
+            known = self._members.get(instance_id)
+            begins = known is None or (known.state is MemberState.STARTING and known.endpoint == member.endpoint)
+            if watched and begins and instance_id not in self._removed:
                 self._silent.discard(instance_id)
                 self._members[instance_id] = member
                 self._reported_at[instance_id] = self._called_at
+                self._taken_until[instance_id] = self._called_at + TAKEN_S
                 self._members_changed()
+
+    def _knows_another(self, report: GatewayReport) -> bool:
+        """Whether it has heard of a Fleet before this one, and has not been heard since."""
+        return 0 < report.events_heard < self._first_number
+
+    def _asks(self, report: GatewayReport) -> bool:
+        """For its members: what it knows of is not to vanish before it is watched again."""
+        knows_more = self._knows_another(report) or (report.epoch > self._epoch and not self._members)
+        if not knows_more or report.tells_members:
+            return False
+        self._changed |= report.epoch >= self._epoch  # the same epoch of two Fleets is not the same
+        return True
 
     def _is_settled(self, report: GatewayReport) -> bool:
         if self._called_at >= self._settled_at:

@@ -86,6 +86,7 @@ class GatewayLink:
             states=states,
             states_heard=self._states_heard,
             members=self._membership.members if self._tell_members else (),
+            tells_members=self._tell_members,
             events=tuple(self._unsent_events),
             carried=tuple(self._unsent_carried),
             events_heard=self._events_heard,

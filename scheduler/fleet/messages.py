@@ -41,9 +41,10 @@ class GatewayReport:
     others sent. sent: prompts dispatched since the last report. depths: the agreed depths in use, by pool; None unless
     Fleet asked for them. admin: HOST:PORT of its admin endpoints. states: what instances keep for clients, learned
     since the last report; states_heard: up to what was heard of it. members: those in use, where Fleet asked for
-    them. events: what this gateway has seen happen, and carried: what became of requests of lost instances, since the
-    last report; events_heard: up to what was heard of events; told_before: all that were heard, where Fleet asked for
-    them. leaving: another gateway has taken its place; it lets its answers end."""
+    them, which tells_members says: there may be none. events: what this gateway has seen happen, and carried: what
+    became of requests of lost instances, since the last report; events_heard: up to what was heard of events;
+    told_before: all that were heard, where Fleet asked for them. leaving: another gateway has taken its place; it
+    lets its answers end."""
 
     gateway_id: str
     epoch: int = 0
@@ -59,6 +60,7 @@ class GatewayReport:
     states: tuple[StateHome, ...] = ()
     states_heard: int = 0
     members: tuple[Member, ...] = ()
+    tells_members: bool = False
     events: tuple[FleetEvent, ...] = ()
     carried: tuple[CarriedRequests, ...] = ()
     events_heard: int = 0

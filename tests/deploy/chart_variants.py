@@ -58,6 +58,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "vllm": {"enabled": True},
         "httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}]},
     },
+    "kuberay": {"head": {"kuberay": True, "tokenSecret": "ray"}, "replicas": 3, "secretKeys": {"clusterToken": "ray"}},
     "bare": {
         "podDisruptionBudget": {"enabled": False},
         "networkPolicy": {"enabled": False},

@@ -19,9 +19,11 @@ CHART = ROOT / "deploy" / "helm" / "dualmap"
 GO_PATH = Path("/usr/share/gocode")
 SPRIG = GO_PATH / "src" / "github.com" / "Masterminds" / "sprig"
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-PLAIN = {"gateway.yaml": {}, "picker.yaml": {"picker": {"enabled": True}}}  # by file: values
+TOKEN = {"head": {"tokenSecret": "dualmap-head"}}
+PLAIN = {"gateway.yaml": TOKEN, "picker.yaml": TOKEN | {"picker": {"enabled": True}}}  # by file: values
 HEAD = (
     "# Made of deploy/helm/dualmap by `python -m tests.deploy.helm_chart`, for those without Helm. Values: {values}\n"
+    "# First: kubectl create secret generic dualmap-head --from-literal=token=$(openssl rand -hex 32)\n"
 )
 
 
@@ -65,7 +67,7 @@ def manifests(values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
 
 
 def plain(values: dict[str, Any]) -> str:
-    head = HEAD.format(values=json.dumps(values) if values else "the defaults")
+    head = HEAD.format(values=json.dumps(values))
     return head + "".join(f"---\n{yaml.safe_dump(manifest, sort_keys=False)}" for manifest in manifests(values))
 
 

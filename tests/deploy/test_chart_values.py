@@ -1,5 +1,6 @@
 """What each value of the Helm chart changes, and which values it refuses."""
 
+import base64
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_what_is_given_besides_reaches_the_pods():
     template = one(found, "Deployment")["spec"]["template"]
     spec = template["spec"]
     (container,) = spec["containers"]
-    assert container["args"] == ["up", "/etc/dualmap/dualmap.yaml", "--log-format", "json"]
+    assert container["args"][-3:] == ["/etc/dualmap/dualmap.yaml", "--log-format", "json"]
     assert EVERYTHING["extraEnv"][0] in container["env"]
     assert container["envFrom"] == EVERYTHING["extraEnvFrom"]
     assert EVERYTHING["extraVolumes"][0] in spec["volumes"]
@@ -66,6 +67,71 @@ def test_what_is_given_besides_reaches_the_pods():
     assert [constraint["maxSkew"] for constraint in spread] == [1, 2]
     labels = template["metadata"]["labels"].items()
     assert all(constraint["labelSelector"]["matchLabels"].items() <= labels for constraint in spread)
+
+
+@needs_go
+def test_one_gateway_needs_no_ray():
+    found = manifests({"replicas": 1})
+    assert {m["metadata"]["name"] for m in found} == {"dualmap"}
+    template = one(found, "Deployment")["spec"]["template"]["spec"]
+    (container,) = template["containers"]
+    assert container["args"] == ["up", "/etc/dualmap/dualmap.yaml"]
+    assert not [entry for entry in container["env"] if entry["name"].startswith("RAY_AUTH")]
+    assert template.get("automountServiceAccountToken", True)  # it looks for pods itself
+
+
+@needs_go
+@pytest.mark.parametrize("variant", ["default", "everything", "picker", "kuberay"])
+def test_gateways_join_the_head_at_its_service_with_its_token(variant):
+    found = manifests(VARIANTS[variant])
+    spec = one(found, "Deployment")["spec"]["template"]["spec"]
+    (gateway,) = spec["containers"]
+    address = gateway["args"][gateway["args"].index("--ray-address") + 1]
+    service = one(found, "Service", "dualmap-head")
+    (port,) = service["spec"]["ports"]
+    assert address == f"ray://{service['metadata']['name']}:{port['port']}"
+    if VARIANTS[variant].get("head", {}).get("kuberay"):
+        head = one(found, "RayCluster")["spec"]["headGroupSpec"]["template"]
+    else:
+        deployment = one(found, "Deployment", "dualmap-head")["spec"]
+        assert (deployment["replicas"], deployment["strategy"]) == (1, {"type": "Recreate"})
+        head = deployment["template"]
+    ray, dualmap = head["spec"]["containers"]
+    assert port["targetPort"] in {p["name"] for p in ray["ports"] if p["containerPort"] == port["port"]}
+    assert service["spec"]["selector"].items() <= head["metadata"]["labels"].items()
+    assert dualmap["args"][0] == gateway["args"][0]
+    tokens = [
+        entry["valueFrom"]["secretKeyRef"]
+        for container in (gateway, ray, dualmap)
+        for entry in container["env"]
+        if entry["name"] == "RAY_AUTH_TOKEN"
+    ]
+    assert tokens == [tokens[0]] * 3
+    made = [m for m in found if m["kind"] == "Secret"]
+    if made:
+        assert tokens[0]["name"] == made[0]["metadata"]["name"]
+        assert len(base64.b64decode(made[0]["data"][tokens[0]["key"]])) == 64
+    for policy in (m for m in found if m["kind"] == "NetworkPolicy"):
+        if policy["metadata"]["name"] == "dualmap-head":
+            (rule,) = policy["spec"]["ingress"]
+            (peer,) = rule["from"]
+            labels = one(found, "Deployment")["spec"]["template"]["metadata"]["labels"]
+            assert peer["podSelector"]["matchLabels"].items() <= labels.items()
+            assert rule["ports"] == [{"port": port["port"], "protocol": "TCP"}]
+        if policy["metadata"]["name"] == "dualmap":
+            (rule,) = (r for r in policy["spec"]["egress"] if r["ports"][0]["port"] == port["port"])
+            (peer,) = rule["to"]
+            assert peer["podSelector"]["matchLabels"].items() <= head["metadata"]["labels"].items()
+
+
+@needs_go
+def test_each_release_has_a_token_of_its_own_unless_one_is_named():
+    def tokens(values: dict) -> list[dict]:
+        return [m["data"] for m in manifests(values) if m["kind"] == "Secret"]
+
+    first, second = tokens({}), tokens({})
+    assert first != second
+    assert tokens({"head": {"tokenSecret": "ray"}}) == []
 
 
 @needs_go
@@ -104,6 +170,7 @@ def test_the_values_schema_takes_what_the_tests_render(variant):
     [
         {"replica": 2},
         {"replicas": 0},
+        {"head": {"tokensecret": "a"}},
         {"picker": {"mode": "sometimes"}},
         {"service": {"type": "Public"}},
         {"discovery": {"labels": {}}},

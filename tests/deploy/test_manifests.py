@@ -91,7 +91,8 @@ def test_ports_and_labels_agree(variant):
     assert ports[port["targetPort"]] == config["gateway"]["port"]
     selectors = [service["spec"]["selector"], deployment["spec"]["selector"]["matchLabels"]]
     for kind in ("PodDisruptionBudget", "PodMonitor"):
-        selectors += [m["spec"]["selector"]["matchLabels"] for m in found if m["kind"] == kind]
+        ours = [m for m in found if (m["kind"], m["metadata"]["name"]) == (kind, "dualmap")]
+        selectors += [m["spec"]["selector"]["matchLabels"] for m in ours]
     for policy in (m for m in found if m["kind"] == "NetworkPolicy" and m["metadata"]["name"] == "dualmap"):
         selectors.append(policy["spec"]["podSelector"]["matchLabels"])
         allowed = {p["port"] for rule in policy["spec"]["ingress"] for p in rule["ports"]}

@@ -28,6 +28,7 @@ USES = {
     "loadtest": "`dualmap demo`, `dualmap replay`",
     "picker": "`dualmap pick`",
     "kubernetes": "`discovery.kubernetes`",
+    "hosts": "gateways of several hosts (`ray://`)",
     "otel": "`traces`",
     "tokenizer": "`gateway.tokenizer`",
     "dev": "tests and checks",

@@ -7,6 +7,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io/ioutil"
 	"os"
@@ -75,6 +76,13 @@ func main() {
 	functions["toYaml"] = func(value interface{}) (string, error) {
 		content, err := yaml.Marshal(value)
 		return strings.TrimSuffix(string(content), "\n"), err
+	}
+	// As `helm template` has it: no cluster is asked.
+	functions["lookup"] = func(string, string, string, string) map[string]interface{} { return map[string]interface{}{} }
+	functions["fromJsonArray"] = func(text string) ([]interface{}, error) {
+		var value []interface{}
+		err := json.Unmarshal([]byte(text), &value)
+		return value, err
 	}
 	all.Funcs(functions)
 	paths, err := filepath.Glob(filepath.Join(chart, "templates", "*"))

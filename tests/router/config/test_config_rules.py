@@ -25,6 +25,17 @@ def pools(**each: dict) -> dict:
             "runtime: gateway.on_every_node asks for gateways on several nodes",
         ),
         (ONE | {"runtime": "none"}, "runtime"),
+        (ONE | {"gateway": {"count": 0}}, "gateway.count: without gateways here, others have to join"),
+        (
+            {"instances": [A], "ray_address": "ray://head:10001", "gateway": {"count": 0}},
+            "gateway.count: gateways only run where ray_address is ray://",
+        ),
+        (
+            {"instances": [A], "ray_address": "ray://head:10001", "gateway": {"on_every_node": True}},
+            "ray_address: gateways that join over ray:// are processes of this machine",
+        ),
+        ({"instances": [A], "ray_address": "ray://head"}, "ray_address: is ray://HOST:PORT"),
+        ({"instances": [A], "gateway": {"name": "a/b"}}, "gateway.name"),
         (ONE | {"model_aliases": {"a": "b", "b": "c"}}, "model_aliases.a: stands for another alias"),
         (ONE | {"model_aliases": {"a": "a"}}, "model_aliases.a: stands for another alias"),
         (ONE | {"model_aliases": {"a": ""}}, "model_aliases.a"),

@@ -22,6 +22,9 @@ PODS = {"discovery": {"kubernetes": {"label_selector": "app=vllm"}}}
         (RUNNING | {"gateway": {"on_every_node": True}}, True),
         (RUNNING | {"simulate": {"count": 1}}, True),
         ({"vllm": {"model": "m"}}, True),
+        (RUNNING | {"ray_address": "ray://head:10001"}, False),
+        (RUNNING | {"ray_address": "head:6379", "gateway": {"count": 0}}, True),
+        ({"vllm": {"model": "m"}, "ray_address": "ray://head:10001"}, False),
         ({"pools": {"a": RUNNING, "b": {"simulate": {"count": 1}}}}, True),
     ],
 )

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dualmap.router.local.children import Children
-from dualmap.router.local.local_reach import BACKGROUND, LocalReach
+from dualmap.router.local.local_reach import LocalReach
+from dualmap.router.reach.names import BACKGROUND
 from dualmap.router.reach.reach import CallError
 from tests.conftest import WAIT_S, await_that
 

@@ -11,7 +11,10 @@ from dualmap.router.local import connection as module
 from dualmap.router.local import frames
 from dualmap.router.local.connection import Connection
 from dualmap.router.local.frames import GREETING
-from dualmap.router.local.host import MAKE, Host
+from dualmap.router.local.serve import Callers
+from dualmap.router.reach import packed
+from dualmap.router.reach.host import MAKE, Host
+from dualmap.router.reach.packed import packed_call
 from dualmap.router.reach.reach import CallError, NoActorError
 from tests.conftest import WAIT_S
 
@@ -47,7 +50,7 @@ async def hosted(path: str) -> AsyncIterator[tuple[Connection, Actor]]:
     actor = Actor()
     connection = Connection(path)
     async with asyncio.timeout(WAIT_S):
-        async with await asyncio.start_unix_server(Host("other", actors={"a": actor}).serve, path):
+        async with await asyncio.start_unix_server(Callers(Host("other", actors={"a": actor}).answer).serve, path):
             yield connection, actor
             connection.close()
 
@@ -95,7 +98,7 @@ async def test_an_argument_that_cannot_be_sent_is_the_callers_fault(path):
 
 async def test_a_value_that_is_too_large_is_refused_and_the_next_call_goes_on(path, monkeypatch):
     async with hosted(path) as (connection, _):
-        monkeypatch.setattr(frames, "MOST_BYTES", 1000)
+        monkeypatch.setattr(packed, "MOST_BYTES", 1000)
         with pytest.raises(CallError, match="more than the 1000 that another process takes at once"):
             await connection.call("a", "echo", b"x" * 2000)
         assert await connection.call("a", "echo", 1) == 1
@@ -134,7 +137,7 @@ async def test_a_program_of_another_version_is_refused_in_words(path):
 async def test_a_caller_of_another_version_is_heard_no_further(path):
     async with hosted(path) as (connection, _):
         reader, writer = await asyncio.open_unix_connection(path)
-        writer.write(b"dualmap 99.0, protocol 7\n" + frames.frame(1, ("a", "echo", (1,))))
+        writer.write(b"dualmap 99.0, protocol 7\n" + frames.frame(1, packed_call("a", "echo", (1,))))
         assert await reader.read() == f"{GREETING}\n".encode()
         writer.close()
         assert await connection.call("a", "echo", 1) == 1
@@ -165,7 +168,7 @@ async def test_a_call_under_way_fails_when_the_process_ends_and_the_next_one_con
         await frames.greet(reader, writer)
         asked = await frames.read_frame(reader)
         if ended.is_set():
-            writer.write(frames.frame(asked.number, "back"))
+            writer.write(frames.frame(asked.number, packed.packed("back")))
         else:
             ended.set()
             writer.close()
@@ -213,7 +216,7 @@ async def test_where_nobody_listens_is_not_asked_all_the_time(path):
 
 async def test_an_actor_is_made_once_however_often_it_is_asked_for(path):
     host = Host("other")
-    async with answering(path, host.serve) as connection:
+    async with answering(path, Callers(host.answer).serve) as connection:
         made = ("dualmap.router.fleet.rebalancer:Rebalancer", "r", ())
         await connection.call("", MAKE, *made)
         first = host.actors["r"]

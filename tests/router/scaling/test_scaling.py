@@ -139,7 +139,7 @@ def test_a_killed_autoscaler_goes_on_with_a_drain_and_with_what_it_was_told(pair
     assert dualmap(deployment, "scale", "3").returncode == 0
     with held(deployment, 9), streams(deployment, 9, 150):
         assert dualmap(deployment, "drain", leaving, "--no-wait").returncode == 0
-        (autoscaler,) = deployment.family.living("ray::Autoscaler")
+        (autoscaler,) = deployment.actor_pids("Autoscaler")
         os.kill(autoscaler, signal.SIGKILL)
     await_that(lambda: leaving not in deployment.members(), "the drained one has left")
     await_that(lambda: _described(deployment).get("max_replicas") == 2, "two are wanted")

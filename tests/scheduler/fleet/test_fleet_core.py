@@ -8,7 +8,14 @@ from dualmap.scheduler import InstanceCapacity, SchedulerConfig
 from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.agreed_depths import AgreedDepths
 from dualmap.scheduler.fleet.endpoint import Endpoint
-from dualmap.scheduler.fleet.fleet_core import RETELL_S, SETTLE_S, SILENCE_S, WATCHER_SILENCE_S, FleetCore
+from dualmap.scheduler.fleet.fleet_core import (
+    RETELL_S,
+    SETTLE_S,
+    SILENCE_S,
+    TAKEN_S,
+    WATCHER_SILENCE_S,
+    FleetCore,
+)
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.fleet.messages import Beat, FleetState, GatewayReport, PoolPlan
 from dualmap.scheduler.fleet.signals import InstanceSignals, LoadSample
@@ -19,9 +26,10 @@ UNIX_S = 1_000_000.0  # what Unix seconds are ahead of the clock of these tests
 class Told:
     """A Fleet that is told the time."""
 
-    def __init__(self, *expected: str) -> None:
+    def __init__(self, *expected: str, first_number: int = 1) -> None:
         self.now = 100.0
-        self.core = FleetCore(expected, {"": SchedulerConfig()}, self.now, unix_now=self.now + UNIX_S)
+        config = {"": SchedulerConfig()}
+        self.core = FleetCore(expected, config, self.now, first_number, unix_now=self.now + UNIX_S)
 
     def report(self, member: Member, signals: InstanceSignals | None = None) -> None:
         self.core.report(member, signals, self.now)
@@ -241,7 +249,7 @@ def test_a_restarted_fleet_takes_over_servers_that_run_on_their_own_from_gateway
     news = fleet.core.sync(GatewayReport("g", 41), fleet.now)
     assert (news.tell_members, news.membership) == (True, None)
     fleet.core.forget("c")
-    report = GatewayReport("g", 41, members=(own, other, gone))
+    report = GatewayReport("g", 41, members=(own, other, gone), tells_members=True)
     news = fleet.core.sync(report, fleet.now)
     assert (news.tell_members, news.membership) == (False, None)  # "a" has to report itself
     assert fleet.core.state(fleet.now).members == (other,)
@@ -249,6 +257,53 @@ def test_a_restarted_fleet_takes_over_servers_that_run_on_their_own_from_gateway
     assert fleet.sync(41).members == (own, other)
     fleet.pass_time(WATCHER_SILENCE_S + 1.0, own)
     assert [m.state for m in fleet.sync(41).members] == [MemberState.READY, MemberState.LOST]
+
+
+def test_a_fleet_that_expects_nobody_asks_gateways_that_know_more_before_it_says_that_nobody_is_there():
+    """Which servers there are is found out later, as where pods are looked for."""
+    other = replace(ready("b"), pid=0)
+    fleet = Told()
+    news = fleet.core.sync(GatewayReport("g", 41), fleet.now)
+    assert (news.tell_members, news.membership) == (True, None)
+    news = fleet.core.sync(GatewayReport("g", 41), fleet.now)  # it has not heard that
+    assert (news.tell_members, news.membership) == (True, None)
+    assert fleet.sync(41, members=(other,), tells_members=True).members == (other,)
+
+
+def test_a_gateway_that_knows_none_may_say_so():
+    fleet = Told()
+    assert fleet.core.sync(GatewayReport("g", 41), fleet.now).tell_members
+    news = fleet.core.sync(GatewayReport("g", 41, tells_members=True), fleet.now)
+    assert news.membership == Membership(42, ())
+
+
+def test_a_gateway_of_another_fleet_that_comes_late_keeps_what_is_not_yet_watched_again():
+    """Whatever its epoch: the new Fleet may have counted as far."""
+    serving = replace(ready("a"), pid=0)
+    begun = replace(serving, state=MemberState.STARTING, incarnation=9)
+    fleet = Told(first_number=1000)
+    fleet.report(begun)
+    assert fleet.sync(members=()).members == (begun,)  # to one that knows no other
+    late = GatewayReport("late", 1, events_heard=7)
+    news = fleet.core.sync(late, fleet.now)
+    assert (news.tell_members, news.membership) == (True, None)
+    news = fleet.core.sync(replace(late, events_heard=1001, members=(serving,), tells_members=True), fleet.now)
+    assert news.membership == Membership(2, (serving,))
+    fleet.report(begun)  # who watches has not seen it yet
+    assert fleet.state().members == (serving,)
+    fleet.report(replace(begun, state=MemberState.READY))
+    assert fleet.sync(2).members == (replace(begun, state=MemberState.READY),)
+
+
+def test_what_gateways_knew_does_not_hide_for_long_that_a_server_only_starts():
+    serving = replace(ready("a"), pid=0)
+    begun = replace(serving, state=MemberState.STARTING, incarnation=9)
+    fleet = Told()
+    fleet.core.sync(GatewayReport("g", 41, members=(serving,), tells_members=True), fleet.now)
+    fleet.pass_time(TAKEN_S - 1.0, begun)
+    assert fleet.state().members == (serving,)
+    fleet.pass_time(2.0, begun)
+    assert fleet.state().members == (begun,)
 
 
 def test_what_an_instance_reports_counts_more_than_what_gateways_knew():

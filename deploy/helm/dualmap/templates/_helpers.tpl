@@ -8,11 +8,137 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: {{ ternary "picker" "gateway" .Values.picker.enabled }}
 {{- end -}}
 
-{{- define "dualmap.labels" -}}
-{{ include "dualmap.selector" . }}
+{{- define "dualmap.headSelector" -}}
+app.kubernetes.io/name: dualmap
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: head
+{{- end -}}
+
+{{- define "dualmap.release" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end -}}
+
+{{- define "dualmap.labels" -}}
+{{ include "dualmap.selector" . }}
+{{ include "dualmap.release" . }}
+{{- end -}}
+
+{{- define "dualmap.headLabels" -}}
+{{ include "dualmap.headSelector" . }}
+{{ include "dualmap.release" . }}
+{{- end -}}
+
+{{/* Not empty where several gateways make one Ray cluster. */}}
+{{- define "dualmap.joins" -}}
+{{- if gt (int .Values.replicas) 1 }}yes{{ end -}}
+{{- end -}}
+
+{{- define "dualmap.headName" -}}
+{{ include "dualmap.name" . }}-head
+{{- end -}}
+
+{{- define "dualmap.tokenSecret" -}}
+{{ default (include "dualmap.headName" .) .Values.head.tokenSecret }}
+{{- end -}}
+
+{{/* Of `dualmap`, wherever it runs. */}}
+{{- define "dualmap.command" -}}
+{{- if .Values.picker.enabled -}}
+{{ list "pick" "--grpc-port" "9002" "--mode" .Values.picker.mode | toJson }}
+{{- else -}}
+{{ list "up" | toJson }}
+{{- end -}}
+{{- end -}}
+
+{{- define "dualmap.env" -}}
+- {name: HOME, value: /tmp}
+- {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+{{- if include "dualmap.joins" . }}
+- {name: RAY_AUTH_MODE, value: token}
+- name: RAY_AUTH_TOKEN
+  valueFrom:
+    secretKeyRef: {name: {{ include "dualmap.tokenSecret" . }}, key: {{ .Values.secretKeys.clusterToken }}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef: {fieldPath: metadata.name}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "dualmap.mounts" -}}
+- {name: config, mountPath: /etc/dualmap, readOnly: true}
+- {name: tmp, mountPath: /tmp}
+{{- if .Values.adminTokenSecret }}
+- {name: admin-token, mountPath: /etc/dualmap-admin, readOnly: true}
+{{- end }}
+{{- if .Values.apiKeysSecret }}
+- {name: api-keys, mountPath: /etc/dualmap-keys, readOnly: true}
+{{- end }}
+{{- if .Values.instanceKeySecret }}
+- {name: instance-key, mountPath: /etc/dualmap-instance-key, readOnly: true}
+{{- end }}
+{{- if .Values.tlsSecret }}
+- {name: tls, mountPath: /etc/dualmap-tls, readOnly: true}
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "dualmap.volumes" -}}
+- name: config
+  configMap: {name: {{ include "dualmap.name" . }}}
+- name: tmp
+  emptyDir: {}
+{{- with .Values.adminTokenSecret }}
+- name: admin-token
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
+{{- with .Values.apiKeysSecret }}
+- name: api-keys
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
+{{- with .Values.instanceKeySecret }}
+- name: instance-key
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
+{{- with .Values.tlsSecret }}
+- name: tls
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Where a pod of ours may run. */}}
+{{- define "dualmap.scheduling" -}}
+serviceAccountName: {{ include "dualmap.account" . }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- include "dualmap.podSecurity" . | nindent 2 }}
 {{- end -}}
 
 {{- define "dualmap.port" -}}
@@ -72,4 +198,23 @@ seccompProfile:
 {{- $pods := dict "namespace" .Release.Namespace "label_selector" (join "," $labels) "port" .Values.discovery.port -}}
 {{- $fixed := dict "gateway" $gateway "log_dir" "/tmp/dualmap" "discovery" (dict "kubernetes" $pods) -}}
 {{- toYaml (mergeOverwrite $given $fixed) -}}
+{{- end -}}
+
+{{- define "dualmap.egress" -}}
+# the instances
+- ports:
+    - {port: {{ .Values.discovery.port }}, protocol: TCP}
+  to:
+    - podSelector:
+        matchLabels:
+          {{- toYaml .Values.discovery.labels | nindent 10 }}
+# names, and Kubernetes' API
+- ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+    - {port: 443, protocol: TCP}
+    - {port: 6443, protocol: TCP}
+{{- with .Values.networkPolicy.egress }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
