@@ -1,5 +1,6 @@
 """The actors of one deployment: starts them in order, and stops every one of them."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -106,6 +107,9 @@ class Cluster:
         with suppress(CallError):
             self._watched.note(self.events.begin())
         while not stop.wait(SCALING_INTERVAL_S):
+            if self._runtime.is_lost:
+                self._say("Ray has ended, and with it all that this command has started")
+                os._exit(1)
             config = file.news()
             if config is not None and self._scaled is not None and self._external is not None:
                 self._scaled.take_over(config)

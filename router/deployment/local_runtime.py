@@ -35,6 +35,10 @@ class LocalRuntime:
     def runs(self) -> bool:
         return self._children is not None
 
+    @property
+    def is_lost(self) -> bool:
+        return False
+
     def start(self) -> None:
         try:
             self._children = Children(self._log_path, self._say)

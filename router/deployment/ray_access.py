@@ -99,11 +99,11 @@ def asks_for_token(address: str, environment: Mapping[str, str] = os.environ) ->
 def await_cluster(address: str, within_s: float) -> None:
     """Returns once something listens there, or it takes too long: joining says why."""
     until = time.monotonic() + within_s
-    while time.monotonic() < until and not _listens(address):
+    while time.monotonic() < until and not listens(address):
         time.sleep(AWAIT_POLL_S)
 
 
-def _listens(address: str) -> bool:
+def listens(address: str) -> bool:
     """True also where the address is none of HOST:PORT, such as auto."""
     host, _, port = address.rpartition(":")
     try:

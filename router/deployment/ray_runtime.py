@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from dualmap.router.deployment.actor_classes import IN_BACKGROUND
 from dualmap.router.deployment.actors import ClusterError, told
 from dualmap.router.deployment.own_instances import NAME_TAKEN, NO_CPU, OwnInstances, cluster_resources
-from dualmap.router.deployment.ray_access import await_cluster, why_not_joined
+from dualmap.router.deployment.ray_access import await_cluster, listens, why_not_joined
 from dualmap.router.deployment.ray_background import RayBackground
 from dualmap.router.reach.names import class_of
 from dualmap.router.reach.ray_reach import RayHandle, RayReach
@@ -44,6 +44,11 @@ class RayRuntime:
     @property
     def runs(self) -> bool:
         return ray.is_initialized()
+
+    @property
+    def is_lost(self) -> bool:
+        """Of a Ray that runs beside us and is started again by itself: it would keep us waiting for a minute."""
+        return bool(self._patience_s and self._address) and not listens(self._address or "")
 
     def start(self) -> None:
         self._say("starting Ray")

@@ -23,6 +23,10 @@ class Runtime(Protocol):
     def runs(self) -> bool:
         """Whether it was started, and not stopped since."""
 
+    @property
+    def is_lost(self) -> bool:
+        """What it runs on has ended, and it can stop nothing any more."""
+
     def start(self) -> None:
         """Raises ClusterError."""
 

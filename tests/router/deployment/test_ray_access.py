@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dualmap.router.deployment import ray_access as module
-from dualmap.router.deployment.ray_access import FOLDER_PREFIX, TOKEN_PATH, ray_access, why_not_joined
+from dualmap.router.deployment.ray_access import FOLDER_PREFIX, TOKEN_PATH, listens, ray_access, why_not_joined
 from tests.conftest import WAIT_S, ProcessFamily, await_that
 from tests.deployment import Deployment, ask, deployed, free_port
 
@@ -192,3 +192,13 @@ def test_a_cluster_started_by_hand_with_a_token_is_joined(tmp_path):
         head.terminate()
         head.wait(WAIT_S)
         family.kill()
+
+
+def test_a_ray_that_has_ended_is_told_from_one_that_runs():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        assert not listens(address)
+        listening.listen()
+        assert listens(address)
+    assert listens("auto")  # which says nothing of it
