@@ -21,6 +21,9 @@ def test_each_line_is_an_object_of_a_request_or_an_event_also_after_a_gateways_d
         flags = ("--instance", f"http://127.0.0.1:{start().port}", *SHOWN)
         with deployed(*flags, directory=tmp_path, config=config) as deployment:
             await_that(lambda: deployment.ready_count() == 1, "it serves")
+            await_that(
+                lambda: sum("gateway_joined" in line for line in deployment.output) == 2, "Fleet knows both gateways"
+            )
             before = set(deployment.actor_pids("GatewayActor"))
             os.kill(min(before), signal.SIGKILL)
             await_that(lambda: len(set(deployment.actor_pids("GatewayActor")) - {min(before)}) == 2, "another is there")

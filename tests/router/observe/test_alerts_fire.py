@@ -19,7 +19,7 @@ import yaml
 from dualmap.router.observe.reloads import Reloads
 from dualmap.scheduler.fleet.fleet_event import EventKind, FleetEvent
 from dualmap.scheduler.fleet.member import MemberState
-from dualmap.scheduler.fleet.messages import PoolPlan
+from dualmap.scheduler.fleet.messages import GatewayState, PoolPlan
 from dualmap.scheduler.fleet.signals import InstanceSignals, LoadSample, SignalNews
 from tests.conftest import POLL_S, WAIT_S
 from tests.deploy.chart_variants import one
@@ -38,6 +38,7 @@ pytestmark = [
 
 FASTER = 120  # a span of 5 minutes becomes 2.5 s
 UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000}
+GATEWAY = GatewayState("gateway-0", 1, "", age_s=0.1)
 POOLS = {"": "well", "flaky": "flaky", "held": "held", "gone": "gone"}  # and the model of each
 NAMESPACE = {"namespace": "default"}
 OURS = {**NAMESPACE, "deployment": "dualmap"}  # in the alerts of the release
@@ -197,7 +198,7 @@ async def make_trouble(f: Fleet, held: list[Client]) -> None:
     gateway, metrics = f.gateway, f.gateway.metrics
     gateway.hear(SignalNews(1, (InstanceSignals("i2", LoadSample(1, 0, 0.5), 60.0),), ()))
     gateway.events.tell(FleetEvent(at=time.time(), kind=EventKind.INSTANCE_LOST, pool="gone", instance_id="i3"))
-    gateway.fleet.note((), (PoolPlan("", 1, 1, most=4),), time.monotonic() - 60.0)
+    gateway.fleet.note((GATEWAY,), (PoolPlan("", 1, 1, most=4),), time.monotonic() - 60.0)
     gateway.scheduler.stats.moves_refused += 100
     metrics.reloads = Reloads(refused=metrics.reloads.refused + 1)
     slow = metrics.latencies.of("", "well")

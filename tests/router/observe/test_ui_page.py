@@ -95,7 +95,7 @@ def test_the_page_fills_with_the_fleet_and_its_work(fleet, tmp_path):
     async def scenario() -> None:
         async with simulated(fleet, 3) as shown, open_page(shown.url, WIDE, token=TOKEN) as seen:
             page = seen.page
-            await shown.ask(21)  # no prefix is hot enough to be deepened
+            await shown.ask(12)  # no prefix is hot enough to be deepened
             for number in range(3):
                 await expect(page.locator("#instances")).to_contain_text(f"sim-{number}")
             await expect(page.locator("#rings .arc")).to_have_count(6)
@@ -104,7 +104,7 @@ def test_the_page_fills_with_the_fleet_and_its_work(fleet, tmp_path):
             for row in await page.locator("#prefixes .candidates").all_text_contents():
                 assert re.fullmatch(r"(sim-\d) or (?!\1)sim-\d", row)
             await expect(page.locator("#choices")).to_contain_text("held more of the prompt")
-            await expect(page.locator("#objective-hint")).to_contain_text("100 % of 21 requests")
+            await expect(page.locator("#objective-hint")).to_contain_text("100 % of 12 requests")
             assert await page.locator("#ttft path.p90").count() > 0
             await expect(page.locator("#summary")).to_contain_text("3 of 3")
             await expect(page.locator("#moves")).to_contain_text("No request has moved yet")
