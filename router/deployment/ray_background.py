@@ -1,6 +1,8 @@
 """The background process over Ray, to its owner: whenever it has died and Ray has started it again, its actors are made
 anew."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -34,6 +36,10 @@ class RayBackground:
     def _make(self, name: str) -> None:
         self._making[name] = BackgroundCall(begin(self._process, self._makes[name]))
 
+    def await_made(self, name: str, timeout_s: float | None) -> None:
+        """Raises CallError."""
+        self._making[name].result(timeout_s)
+
     def made_anew(self, name: str, error: CallError) -> CallError:
         """An actor was not there: have all made that are not. What to say of the call that has found that."""
         making = self._making[name]
@@ -56,7 +62,7 @@ class OwnActor:
         self._name = name
 
     def call(self, method: str, *arguments: Any) -> "OwnCall":
-        return OwnCall(self._actor.call(method, *arguments), self._owner, self._name)
+        return OwnCall(lambda: self._actor.call(method, *arguments), self._owner, self._name)
 
     def kill(self) -> None:
         """The process has other actors, and ends with this one."""
@@ -65,8 +71,9 @@ class OwnActor:
 class OwnCall:
     """See Call."""
 
-    def __init__(self, call: BackgroundCall, owner: RayBackground, name: str) -> None:
-        self._call = call
+    def __init__(self, begin: Callable[[], BackgroundCall], owner: RayBackground, name: str) -> None:
+        self._begin = begin
+        self._call = begin()
         self._owner = owner
         self._name = name
 
@@ -74,6 +81,12 @@ class OwnCall:
         return self._call.done()
 
     def result(self, timeout_s: float | None = None) -> Any:
+        try:
+            return self._call.result(timeout_s)
+        except NoActorError:  # Ray may have run this call before the one that makes the actor
+            with suppress(CallError):
+                self._owner.await_made(self._name, timeout_s)
+            self._call = self._begin()
         try:
             return self._call.result(timeout_s)
         except NoActorError as error:
