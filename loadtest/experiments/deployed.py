@@ -130,19 +130,24 @@ def deployed(
     path.write_text(yaml.safe_dump({**config, "gateway": gateway, "log_dir": str(folder / "logs")}))
     mark = mark or uuid.uuid4().hex
     begun_at = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dualmap", "up", str(path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, **(env or {}), MARK: mark},
-        start_new_session=True,
-    )
+    process = begin([sys.executable, "-m", "dualmap", "up", str(path)], {**os.environ, **(env or {}), MARK: mark})
     try:
         await_started(process)
         yield Deployed(process, mark, gateway["port"], gateway["admin_port"], time.monotonic() - begun_at, path)
     finally:
         end(process)
+
+
+def begin(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
+    """It hears no Ctrl-C of ours. What it says is to be read."""
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
 
 
 def end(process: "subprocess.Popen[str]") -> None:

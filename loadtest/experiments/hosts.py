@@ -1,13 +1,11 @@
-"""Several hosts on this machine: servers, a head with Ray, and gateways that join it, each a command of its own."""
+"""Several hosts on this machine: a head with Ray, and gateways that join it, each a command of its own."""
 
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,37 +20,22 @@ from dualmap.loadtest.experiments.deployed import (
     Deployed,
     DeploymentError,
     await_started,
+    begin,
     end,
+    run_of_free_ports,
 )
 
 POLL_S = 0.2
 
 
 @contextmanager
-def servers(count: int) -> Iterator[list[str]]:
-    """URLs of simulated ones. Raises DeploymentError."""
-    from dualmap.instances.server.start import free_ports
-
-    with ExitStack() as stack:
-        urls = []
-        for port in free_ports("127.0.0.1", count):
-            command = [sys.executable, "-m", "dualmap", "sim-instance", "--port", str(port)]
-            stack.callback(end, subprocess.Popen(command, stdout=subprocess.DEVNULL, text=True, start_new_session=True))
-            urls.append(f"http://127.0.0.1:{port}")
-        for url in urls:
-            _await_answer(url)
-        yield urls
-
-
-@contextmanager
 def hosts(config: Mapping[str, Any], count: int, folder: Path) -> Iterator[tuple[Deployed, Sequence[Deployed]]]:
     """The head, and so many hosts with a gateway each, which know each other. Raises DeploymentError."""
-    from dualmap.instances.server.start import free_ports
-
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "dualmap.yaml"
     path.write_text(yaml.safe_dump({**config, "log_dir": str(folder / "logs")}))
-    gcs, client, *ports = free_ports("127.0.0.1", 2 + 2 * count)
+    gcs = run_of_free_ports(2 + 2 * count)
+    client, *ports = range(gcs + 1, gcs + 2 + 2 * count)
     ray_folder = tempfile.mkdtemp(prefix="dm-")  # a short path, in which sockets fit
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": ray_folder}
     with ExitStack() as stack:
@@ -61,10 +44,10 @@ def hosts(config: Mapping[str, Any], count: int, folder: Path) -> Iterator[tuple
         ray = ["--head", "--block", f"--port={gcs}", f"--ray-client-server-port={client}", "--num-cpus=0"]
         ray += ["--include-dashboard=false", "--object-store-memory=100000000", "--disable-usage-stats"]
         environment = {**os.environ, **token, MARK: head_mark}
-        started = _start([str(Path(sys.executable).parent / "ray"), "start", *ray], environment)
+        started = begin([str(Path(sys.executable).parent / "ray"), "start", *ray], environment)
         stack.callback(end, started)
         command = [sys.executable, "-m", "dualmap", "up", str(path)]
-        head = _start([*command, "--gateways=0", f"--ray-address=127.0.0.1:{gcs}"], environment)
+        head = begin([*command, "--gateways=0", f"--ray-address=127.0.0.1:{gcs}"], environment)
         stack.callback(end, head)
         await_started(head)
         found = []
@@ -73,34 +56,12 @@ def hosts(config: Mapping[str, Any], count: int, folder: Path) -> Iterator[tuple
             mark = uuid.uuid4().hex
             more = [f"--ray-address=ray://127.0.0.1:{client}", f"--gateway-name=host{number}"]
             more += [f"--port={port}", f"--admin-port={admin_port}"]
-            process = _start([*command, *more], {**os.environ, **token, MARK: mark})
+            process = begin([*command, *more], {**os.environ, **token, MARK: mark})
             stack.callback(end, process)
             await_started(process)
             found.append(Deployed(process, mark, port, admin_port, 0.0, path))
         _await_each_other(found, len(config["instances"]))
         yield Deployed(head, head_mark, 0, 0, 0.0, path), found
-
-
-def _start(command: list[str], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
-
-
-def _await_answer(url: str) -> None:
-    until = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < until:
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=5).close()
-            return
-        except OSError:
-            time.sleep(POLL_S)
-    raise DeploymentError(f"{url} does not answer")
 
 
 def _await_each_other(gateways: Sequence[Deployed], instances: int) -> None:

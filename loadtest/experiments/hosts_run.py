@@ -22,8 +22,9 @@ from dualmap.instances.calibrate.cpu_model import cpu_model
 from dualmap.loadtest.cli.demo import WORKLOAD
 from dualmap.loadtest.cli.replay import positive, run_replay
 from dualmap.loadtest.experiments.deployed import Deployed, DeploymentError, deployed
-from dualmap.loadtest.experiments.hosts import hosts, servers
+from dualmap.loadtest.experiments.hosts import hosts
 from dualmap.loadtest.experiments.program import run_as_program
+from dualmap.loadtest.experiments.url_servers import instances
 from dualmap.loadtest.experiments.watching import Usage, cpu_s, usage
 from dualmap.loadtest.replay.run_file import read_run
 from dualmap.loadtest.reports.aligned_rows import aligned
@@ -55,9 +56,13 @@ def run(args: argparse.Namespace) -> int:
         write_trace(trace, part)
     costs: list[Sequence[str]] = [COSTS]
     try:
-        with servers(args.instances) as urls, deployed({"instances": urls}, args.out / "one") as deployment:
+        with instances("local", args.instances) as (config, _), deployed(config, args.out / "one") as deployment:
+            deployment.await_ready(args.instances)
             one = replayed(traces[:1], [deployment], args.out / "one")
-        with servers(args.instances) as urls, hosts({"instances": urls}, 2, args.out / "two") as (head, gateways):
+        with (
+            instances("local", args.instances) as (config, _),
+            hosts({"instances": config["instances"]}, 2, args.out / "two") as (head, gateways),
+        ):
             links = [psutil.Process(pid) for gateway in gateways for pid in gateway.command_pids(LINK)]
             groups = {"the head": head.processes(), "both links": links}
             time.sleep(SETTLE_S)
