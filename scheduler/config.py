@@ -136,8 +136,8 @@ class SchedulerConfig:
     max_waiting: int = 4096  # requests waiting in the gateway for one instance
     max_in_flight: int = 65_536  # requests known to the core
     queue_timeout_s: float = 120.0  # nobody waits longer in the gateway whose client names no time-out of its own
-    # A request that no instance can run, since none is there or ready, waits so long for one that can; 0: it is refused at
-    # once. None: 300 where scaling.min_replicas is 0, else 0.
+    # A request that no instance can run, since none is there or ready, waits so long for one that can; 0: it is refused
+    # at once. None: 300 where scaling.min_replicas is 0, else 0.
     cold_start_timeout_s: float | None = None
     max_attempts: int = 3  # instances tried before the first token
     # An instance that joins others at work is given load by and by: its caches are empty, its first steps may be slow.

@@ -13,8 +13,8 @@ MIN_KEPT = 1024  # entries from which those of requests that are over are looked
 
 class TimeOuts:
     """The client's own time-out holds until the first token, seen or assumed, or until a proxy tells where the answer
-    comes from; the configured one only while the request waits in the gateway for an instance that is there, where nothing else
-    would end it."""
+    comes from; the configured one only while the request waits in the gateway for an instance that is there, where
+    nothing else would end it."""
 
     def __init__(self, queue_timeout_s: float, attempts: Mapping[str, Attempt]) -> None:
         """attempts: by request id, every request in flight."""

@@ -237,9 +237,8 @@ class PoolSettings(BaseModel):
     def _check_instances(self) -> Self:
         if self.vllm.model_fields_set and not self.vllm.model:
             raise ValueError("vllm.model is missing: what are its replicas to serve?")
-        both = bool(self.simulate.count) == bool(self.vllm.model)
-        others = bool(self.instances or self.discovery)
-        if self.scaling is not None and (both and not others or (self.simulate.count or self.vllm.model) and others):
+        kinds = bool(self.simulate.count) + bool(self.vllm.model) + bool(self.instances or self.discovery)
+        if self.scaling is not None and kinds != 1:
             raise ValueError("scaling is for instances of one kind: vllm, simulate with a count, or those others start")
         if self.vllm.model and not self.vllm.replicas and (self.scaling is None or self.scaling.min_replicas):
             raise ValueError("vllm.replicas: 0 is for pools that scale from zero: scaling.min_replicas must be 0, too")

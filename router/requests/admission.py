@@ -43,9 +43,9 @@ class NotAdmittedError(RequestRefusedError):
 
 
 class Admission:
-    """models, ready: as of the membership in use. ready: some instance is, or requests are held until one is. stopping: requests that still come are
-    turned away. cores: by pool, the first one first; pool_names: the other way round. ratio: what is learned of the
-    bytes of a token. by_text: streams may go on by their text."""
+    """models, ready: as of the membership in use. ready: some instance is, or requests are held until one is.
+    stopping: requests that still come are turned away. cores: by pool, the first one first; pool_names: the other way
+    round. ratio: what is learned of the bytes of a token. by_text: streams may go on by their text."""
 
     def __init__(
         self,

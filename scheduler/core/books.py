@@ -29,13 +29,14 @@ LOOK_INTERVAL_S = 1.0  # how often what instances say, and how fast they are, is
 
 class Books:
     """config: LIVE_SETTINGS of it may change. version: counts changes of membership.
-    loads: of ready instances. attempts: by request id, every request in flight. ended: the last that are over.
+    loads: of ready instances. attempts: by request id, every request in flight but those that are held, which no
+    instance can run. ended: the last that are over.
     long_ended: of those since the last tick, the ones with long prompts, which their next attempts still may need.
     paces: by the models that instances serve. offers: what ready instances serve. suspects: instances that are left
     alone for a while. silent: those that had fallen silent at the last look, while others spoke.
     holding: instances where one waits so that others have their tokens in time. slow: those that have joined others at
     work. assumed: heap of (time, request id, attempt number): first tokens that will not be seen.
-    held: requests that no instance can run. hears_others: whether other gateways have said what they booked. looked_at: when instances were last looked at
+    hears_others: whether other gateways have said what they booked. looked_at: when instances were last looked at
     without any event.
     """
 

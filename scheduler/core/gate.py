@@ -2,7 +2,8 @@
 
 A request is known from its arrival until Reject, FailStream, RequestFinished or RequestCancelled. In between it has
 exactly one attempt, which waits in one instance's queue or runs on one instance, or it is held since no instance can
-run it; what it has booked is given back when it leaves, on every path. Events for an attempt that is over are counted and dropped.
+run it; what it has booked is given back when it leaves, on every path. Events for an attempt that is over are counted
+and dropped.
 """
 
 from typing import assert_never

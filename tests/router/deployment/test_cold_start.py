@@ -48,6 +48,7 @@ def test_requests_for_a_server_that_is_started_by_others_wait_until_it_is_there(
         "gateway": {"heartbeat_s": 0.5, "count": 2},
     }
     with deployed(directory=tmp_path, config=json.dumps(config)) as deployment, ThreadPoolExecutor(2) as clients:
+        await_that(lambda: wanted(deployment) == 0, "nothing is asked for")
         stream = clients.submit(streamed, deployment)
         plain = clients.submit(ask, deployment, "And who is there?", max_tokens=2)
         await_that(lambda: wanted(deployment) == 1, "the plan wants a server")
@@ -67,7 +68,7 @@ def test_requests_for_a_server_that_is_started_by_others_wait_until_it_is_there(
 
 
 @pytest.mark.parametrize("runtime", [pytest.param("ray", marks=RAY)])
-def test_own_instances_come_from_zero_and_go_back(tmp_path, runtime):
+def test_own_instances_come_from_zero_and_go_back(tmp_path, runtime: str):
     config = {
         "simulate": {"count": 1},
         "scaling": SCALING,

@@ -61,7 +61,7 @@ async def test_a_stream_that_no_instance_came_for_ends_with_an_error(fleet):
         await client.chunk()
         f.gateway.reconfigure(settings(0.001), f.gateway.front.limits)
         error = error_of(await rest(client))
-        assert error["error"]["code"] == 503
+        assert error["code"] == 503
         assert f.gateway.metrics.outcomes[Outcome.REJECTED_NO_INSTANCE] == 1
 
 
