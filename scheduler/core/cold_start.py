@@ -24,8 +24,6 @@ def release_held(books: Books, now: float, commands: list[Command]) -> None:
             tried=held.tried,
             held_s=held_s,
         )
-        if held.number == 1 and (attempt := books.attempts.get(request.id)) is not None:
-            books.stats.arrived_work_tokens += attempt.work_tokens
 
 
 def end_overdue(books: Books, now: float, commands: list[Command]) -> None:
