@@ -301,7 +301,7 @@ def test_requests_that_are_refused_since_none_are_held_start_an_instance_too():
 
 @pytest.mark.parametrize(("since_s", "started"), [(9.0, 0), (10.0, 1)])
 def test_those_that_waited_for_the_first_one_were_not_late_for_want_of_another(since_s: float, started: int):
-    here = (instance("i0", since_s=since_s, waiting_tokens=2000), instance("i1", since_s=1.0))
+    here = (instance("i0", since_s=since_s, waiting_tokens=3000), instance("i1", since_s=1.0))
     assert plan(steady(here, 1000, slo_missed=1)).start == started
 
 
