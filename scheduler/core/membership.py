@@ -7,6 +7,7 @@ from dualmap.scheduler.attempt import Attempt, Ending
 from dualmap.scheduler.commands import Abort, Command
 from dualmap.scheduler.core.arrival import place, recover
 from dualmap.scheduler.core.books import LOOK_INTERVAL_S, Books
+from dualmap.scheduler.core.cold_start import release_held
 from dualmap.scheduler.core.release import release
 from dualmap.scheduler.events import FailureCause, InstanceDraining, InstanceJoined, InstanceLost
 from dualmap.scheduler.instance.view import InstanceView
@@ -18,6 +19,7 @@ def instance_joined(books: Books, event: InstanceJoined, now: float, commands: l
     if known is not None:
         if event.incarnation == known.incarnation and _joined_again(books, known, event):
             _replace_unable(books, known, now, commands)
+            release_held(books, now, commands)
             release(books, known, now, commands)
             return True
         if event.incarnation <= known.incarnation:
@@ -43,6 +45,7 @@ def instance_joined(books: Books, event: InstanceJoined, now: float, commands: l
     books.version += 1
     if known is not None:
         _evacuate(books, known, now, commands)
+    release_held(books, now, commands)
     return True
 
 
@@ -173,7 +176,8 @@ def _place_again(
         books.give_back(attempt, view, Ending.LEFT, now)
     for attempt in attempts:
         number, arrived_at = attempt.number, attempt.arrived_at
-        place(books, attempt.request, now, commands, number=number, arrived_at=arrived_at, tried=attempt.tried)
+        tried, held_s = attempt.tried, attempt.held_s
+        place(books, attempt.request, now, commands, number=number, arrived_at=arrived_at, tried=tried, held_s=held_s)
 
 
 def _runs_elsewhere(books: Books, request: Request, view: InstanceView) -> bool:
