@@ -30,6 +30,18 @@ def add_deployment_flags(parser: argparse.ArgumentParser, serves_http: bool = Tr
         help="a vLLM server: http://HOST:PORT, https://HOST:PORT, either with a path's prefix, or unix:///PATH;"
         " repeatable (default: none)",
     )
+    running.add_argument(
+        "--prefill",
+        action="append",
+        metavar="URL",
+        help="the same, of a server that computes prompts for those of --decode; repeatable (default: none)",
+    )
+    running.add_argument(
+        "--decode",
+        action="append",
+        metavar="URL",
+        help="the same, of a server that answers, and has prompts computed by those of --prefill (default: none)",
+    )
     _add_vllm(parser.add_argument_group("vLLM servers to start"))
     simulated = parser.add_argument_group("simulated instances to start")
     simulated.add_argument(
@@ -133,7 +145,10 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
             kv_events=args.kv_events,
         ),
         "logs": _given(to=args.log_to, format=args.log_format, requests=args.log_requests),
-        "instances": args.instance,
+        "instances": [
+            *(args.instance or ()),
+            *({"url": url, "role": role} for role in ("prefill", "decode") for url in getattr(args, role) or ()),
+        ],
         "ray_address": args.ray_address,
         "deployment": args.deployment,
     }

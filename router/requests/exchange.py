@@ -11,6 +11,7 @@ from dualmap.router.http.connection_phase import BLOCKED
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, failed
 from dualmap.router.http.upstream_pool import OpeningConnection, UpstreamPool
+from dualmap.router.legs.handoff import Handoff
 from dualmap.router.requests.answer_spool import SpoolFeed, SpoolRoom
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
@@ -28,11 +29,13 @@ from dualmap.router.requests.phase import (
     STOPPED,
     WAITING,
 )
+from dualmap.router.requests.prefill_run import PrefillRun
 from dualmap.router.requests.replay import Replay, replay_of
 from dualmap.router.requests.rest import ParsedRest, Rest, ending_of, rest_of
 from dualmap.router.requests.running import Running
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause, StreamContinued
+from dualmap.scheduler.role import DECODE, PREFILL
 
 NOT_OFFERED = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND)
 LARGE_BODY_BYTES = 64 * 1024  # from here it is let go as soon as it can be: a picture may be answered for minutes
@@ -48,6 +51,7 @@ class Exchange:
         "_writer",
         "arrived",
         "asked",
+        "handoff",
         "phase",
         "rest",
         "running",
@@ -61,6 +65,7 @@ class Exchange:
         self.running: Running | None = None
         self.said: HttpError | None = None
         self.rest: Rest | Replay | None = None
+        self.handoff: Handoff | None = None
         self.why_cut = ""
         self.phase = WAITING
         self._owner = owner
@@ -90,7 +95,10 @@ class Exchange:
         self.phase = DISPATCHED[self.phase]
         if self.said is not None and self.said.status in NOT_OFFERED:
             self.said = None  # what another instance does not offer says nothing of this one
-        running = self.running = Running(self, self._writer, dispatch, pool, now)
+        if dispatch.leg is not DECODE:
+            self.handoff = None
+        run = PrefillRun if dispatch.leg is PREFILL else Running
+        running = self.running = run(self, self._writer, dispatch, pool, now)
         if self.rest is None or isinstance(self.rest, Replay) or self.rest.is_joined:
             pool.run(running)
         else:
@@ -241,6 +249,11 @@ class Exchange:
 
     def state_made(self, run: Running, state_id: str) -> None:
         self._owner.state_made(self, run, state_id)
+
+    def prefilled(self, run: Running, handoff: Handoff) -> None:
+        self.phase = DROPPED[self.phase]
+        self.handoff = handoff
+        self._owner.prefilled(self, run, handoff)
 
     def finished(self, run: Running, status: int) -> None:
         self.phase = ENDED[self.phase]

@@ -41,7 +41,7 @@ What the driver has to do, in the order given.
 | command | what |
 |---|---|
 """
-FILES = ("gate", "arrival", "answers", "membership", "release", "timers", "news", "books")
+FILES = ("gate", "arrival", "legs", "answers", "membership", "release", "timers", "news", "books")
 
 
 def core_page() -> str:

@@ -7,7 +7,6 @@ import pytest
 from dualmap.scheduler import InstanceCapacity, Request
 from dualmap.scheduler.blocks import hash_trace_ids
 from dualmap.scheduler.commands import Reject, RejectReason
-from dualmap.scheduler.core.arrival import BEFORE_ALL
 from dualmap.scheduler.errors import ContractError
 from dualmap.scheduler.events import (
     BlocksRemoved,
