@@ -44,7 +44,7 @@ COMPILED = (
     "router/requests/instance_connections.py",
     "router/requests/instance_work.py",
     "router/requests/intake.py",
-    "router/requests/prefill_run.py",
+    "router/requests/leg_runs.py",
     "router/requests/quiet.py",
     "router/requests/running.py",
     "router/requests/service.py",

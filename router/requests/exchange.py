@@ -18,6 +18,7 @@ from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.derendering import Derendering
 from dualmap.router.requests.driven import DrivenOwner
 from dualmap.router.requests.instance_work import InstanceWork
+from dualmap.router.requests.leg_runs import DecodeRun, PrefillRun
 from dualmap.router.requests.phase import (
     ANSWERING,
     BEGUN,
@@ -29,13 +30,12 @@ from dualmap.router.requests.phase import (
     STOPPED,
     WAITING,
 )
-from dualmap.router.requests.prefill_run import PrefillRun
 from dualmap.router.requests.replay import Replay, replay_of
 from dualmap.router.requests.rest import ParsedRest, Rest, ending_of, rest_of
 from dualmap.router.requests.running import Running
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause, StreamContinued
-from dualmap.scheduler.role import DECODE, PREFILL
+from dualmap.scheduler.role import PREFILL, WHOLE
 
 NOT_OFFERED = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND)
 LARGE_BODY_BYTES = 64 * 1024  # from here it is let go as soon as it can be: a picture may be answered for minutes
@@ -95,14 +95,22 @@ class Exchange:
         self.phase = DISPATCHED[self.phase]
         if self.said is not None and self.said.status in NOT_OFFERED:
             self.said = None  # what another instance does not offer says nothing of this one
-        if dispatch.leg is not DECODE:
+        if dispatch.leg is WHOLE:
             self.handoff = None
-        run = PrefillRun if dispatch.leg is PREFILL else Running
-        running = self.running = run(self, self._writer, dispatch, pool, now)
+            running = self.running = Running(self, self._writer, dispatch, pool, now)
+        else:
+            running = self.running = self._leg(dispatch, pool, now)
         if self.rest is None or isinstance(self.rest, Replay) or self.rest.is_joined:
             pool.run(running)
         else:
             running.upstream = OpeningConnection(create_task(self._join(self.rest, pool, running)))
+
+    def _leg(self, dispatch: Dispatch, pool: UpstreamPool, now: float) -> Running:
+        if dispatch.leg is PREFILL:
+            self.handoff = None
+            return PrefillRun(self, self._writer, dispatch, pool, now)
+        assert self.handoff is not None, "a decode leg comes after a prefill leg"
+        return DecodeRun(self, self._writer, dispatch, pool, now, self.handoff)
 
     async def _join(self, rest: Rest, pool: UpstreamPool, running: Running) -> None:
         """Find out where the answer was cut before it goes on."""

@@ -7,15 +7,13 @@ from dualmap.router.apis.stream_event import StreamError, is_comment, read_error
 from dualmap.router.apis.stream_rules import StreamRules
 from dualmap.router.apis.token_ids import ASK_FOR_IDS, TokenIds
 from dualmap.router.apis.token_shape import TokenShape
-from dualmap.router.apis.usage import NO_USAGE, Usage, peek_usage, with_cached
+from dualmap.router.apis.usage import NO_USAGE, Usage, peek_usage
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.answer_sink import Upstream
 from dualmap.router.http.instance_head import InstanceHead
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, instance_key_refused
 from dualmap.router.http.upstream_pool import UpstreamPool
-from dualmap.router.legs.handoff import Handoff
-from dualmap.router.legs.nixl import decode_body
 from dualmap.router.requests.answer_events import FAILED, Answer, AnswerEvents
 from dualmap.router.requests.answer_plain import ENCODED, NO_STREAM, AnswerAsEvents, HeldAnswer, plain_answer
 from dualmap.router.requests.answer_replay import AnswerReplay, Record, RecordedEvents
@@ -45,7 +43,6 @@ from dualmap.router.requests.replay import DIFFERS, Replay
 from dualmap.router.requests.rest import Rest
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
-from dualmap.scheduler.role import DECODE
 
 OK_STATUS = 200
 FIRST_REDIRECT_STATUS = 300
@@ -55,15 +52,13 @@ MOST_READ_BYTES = 64 * 1024  # of what an error says
 
 class Carrier(Protocol):
     """Whose attempt it is, and who is told what becomes of it: its exchange. said: see Driven. rest: what the attempt
-    is about, where the client has part of the answer. handoff: what the prefill leg has left for it, if there was
-    one."""
+    is about, where the client has part of the answer."""
 
     phase: Phase
     arrived: Arrived
     asked: Asked
     said: HttpError | None
     rest: Rest | Replay | None
-    handoff: Handoff | None
     why_cut: str
 
     @property
@@ -76,8 +71,6 @@ class Carrier(Protocol):
 
     def state_made(self, run: "Running", state_id: str) -> None: ...
 
-    def prefilled(self, run: "Running", handoff: Handoff) -> None: ...
-
     def finished(self, run: "Running", status: int) -> None: ...
 
     def attempt_failed(self, run: "Running", cause: FailureCause) -> None: ...
@@ -89,7 +82,6 @@ class Running:
     __slots__ = (
         "_answer",
         "_began_at",
-        "_cached",
         "_carrier",
         "_ids_refused",
         "_pool",
@@ -117,11 +109,6 @@ class Running:
         self.body = prompt.body if rest is None else rest.body
         if prompt.hides_ids and rest is None and not pool.tells_ids:
             self.body = self.body.replace(ASK_FOR_IDS, b"", 1)
-        self._cached: int | None = None  # tokens of the prompt, where the prefill leg knows
-        if dispatch.leg is DECODE and (handoff := carrier.handoff) is not None:
-            self._cached = handoff.cached_at(dispatch.instance_id)
-            if handoff.params and dispatch.instance_id != handoff.dispatch.instance_id:
-                self.body = decode_body(self.body, handoff.params)
         self.upstream: Upstream | None = None
         self.pieces = 0
         self.event_stream = False
@@ -151,10 +138,7 @@ class Running:
 
     def usage(self) -> Usage:
         """What the answer's last bytes say of `usage`."""
-        usage = peek_usage((b"" if self._answer is None else self._answer.usage_event) or self._writer.tail)
-        if self._cached is not None and usage.prompt_tokens is not None:
-            return Usage(usage.prompt_tokens, usage.completion_tokens, self._cached)
-        return usage
+        return peek_usage((b"" if self._answer is None else self._answer.usage_event) or self._writer.tail)
 
     def own_usage(self) -> Usage:
         """What the instance says of its own part of the answer."""
@@ -254,8 +238,6 @@ class Running:
             self.pieces -= pieces
 
     def _pass_on(self, head: AnswerHead, body: bytes, complete: bool) -> None:
-        if self._cached is not None:
-            body = with_cached(body, self._cached)
         if self._carrier.phase is ANSWERING:
             self._writer.go_on(body, complete)
         else:
@@ -413,7 +395,5 @@ class Running:
             self.ids = None
             self._pool.tells_ids = False
         lines = b"%b%d\r\n%b" % (self._pool.answer_lines, queue_ms, carrier.asked.answer_lines)
-        if carrier.handoff is not None:
-            lines += b"x-dualmap-prefill-instance: %b\r\n" % carrier.handoff.dispatch.instance_id.encode()
         self._writer.begin(head, lines, body, complete)
         carrier.answer_begun(self, bool(body))

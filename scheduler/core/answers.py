@@ -37,7 +37,7 @@ NEVER_RAN = (
 
 def first_token(books: Books, event: FirstToken, now: float, commands: list[Command]) -> bool:
     attempt = books.running(event.request_id, event.attempt)
-    if attempt is None or attempt.started:
+    if attempt is None or attempt.started or attempt.request.leg is PREFILL:
         return False
     if attempt.request.goes_on_after:
         pass  # its client's first token was counted
@@ -93,6 +93,8 @@ def served_elsewhere(books: Books, event: ServedElsewhere, now: float, commands:
     attempt = books.running(event.request_id, event.attempt)
     view = books.instances.get(event.instance_id)
     if attempt is None or view is None or attempt.started or attempt.instance_id == event.instance_id:
+        return False
+    if attempt.whole is not None:  # a proxy sends requests whole
         return False
     unreached = books.instances[attempt.instance_id]
     suspect(books, unreached, now, commands)

@@ -130,8 +130,8 @@ def test_what_the_configuration_names_comes_at_once_and_leaves_when_it_is_draine
 
 def test_instances_are_watched_with_the_role_that_the_configuration_or_a_label_names(rounds):
     rounds.configure(instances=named(A, role="prefill"), discovery=PODS)
-    rounds.watch.roles = {B: Role.DECODE}
-    rounds.watch.found = {B: False}
+    (watch,) = rounds.watches
+    watch.roles, watch.found = {B: Role.DECODE}, {B: False}
     rounds.round()
     assert {i: spec.role for i, spec in rounds.watched.specs.items()} == {A: Role.PREFILL, B: Role.DECODE}
 
