@@ -128,8 +128,8 @@ class SchedulerConfig:
     # prompts it has, and all of them wait for its end: one after the other, each has its first token sooner. But each
     # step of its own delays all who decode there, so short prompts go together.
     release_window_s: float = 0.4
-    # Where some instances prefill and others decode: so much of a prompt has to be computed, at the least, for that to be
-    # done by another instance than the one that answers. Below, a second hop costs more than the decoders' delay.
+    # Where some instances prefill and others decode: so many tokens of a prompt have to be computed, at the least, for
+    # another instance to do that than the one that answers. Below, a second hop costs more than it spares who decodes.
     min_prefill_leg_tokens: int = 512
     # To fetch a token of a computed prompt takes this share of the time to compute it: 128 KB at 25 GB/s, against 6250
     # tokens a second.

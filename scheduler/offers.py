@@ -1,8 +1,8 @@
 """What the ready instances offer, and so which of them can run a request: those that serve its model, take so long a
 prompt and answer, and do that leg.
 
-In most fleets all offer the same. Where they do not, each model's instances are a fleet of their own, and of these those
-that prefill for others: what is counted and compared for its requests is counted and compared among these.
+In most fleets all offer the same. Where they do not, each model's instances are a fleet of their own, and of these
+those that prefill for others: what is counted and compared for its requests is counted and compared among these.
 """
 
 from collections.abc import Iterable, Mapping
@@ -109,14 +109,18 @@ class Offers:
             return None
         peers = self._peers.get(instance_id)
         if peers is None:
-            peers = self._peers[instance_id] = {i: other for i, other in self._offers.items() if _are_peers(offer, other)}
+            peers = self._peers[instance_id] = {
+                i: other for i, other in self._offers.items() if _are_peers(offer, other)
+            }
         return peers
 
     def check(self, offers: Mapping[str, Offer]) -> None:
         """Raise AssertionError where these are not the offers of the instances that are ready."""
         assert self._offers == offers, "what ready instances offer"
         models = [offer.models for offer in offers.values()]
-        assert self.has_roles == any(offer.role is not Role.BOTH for offer in offers.values()), "whether some have roles"
+        assert self.has_roles == any(offer.role is not Role.BOTH for offer in offers.values()), (
+            "whether some have roles"
+        )
         assert self.alike == (models == models[:1] * len(models) and not self.has_roles), "whether all offer the same"
         for known, is_adapter in ((self._of_models, False), (self._of_adapters, True)):
             for (leg, model), fleets in known.items():
@@ -152,7 +156,8 @@ class Offers:
     def _fleets_of(self, model: str, leg: Leg, *, is_adapter: bool) -> tuple[Fleet, ...]:
         """By length, ascending; none where nobody serves the model."""
         takes = {
-            i: offer.takes_tokens(model, is_adapter) if offer.role.takes(leg) else 0 for i, offer in self._offers.items()
+            i: offer.takes_tokens(model, is_adapter) if offer.role.takes(leg) else 0
+            for i, offer in self._offers.items()
         }
         serving = tuple(i for i, tokens in takes.items() if tokens)
         fleets = []

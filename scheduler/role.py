@@ -1,5 +1,5 @@
-"""Which part of a request an attempt is, and which parts an instance takes: where prompts are computed by some instances
-for others that answer."""
+"""Which part of a request an attempt is, and which parts an instance takes: where some instances compute prompts for
+others that answer."""
 
 from enum import StrEnum
 

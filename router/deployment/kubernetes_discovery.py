@@ -32,9 +32,9 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # of th
 
 
 class PodWatch:
-    """found: instances by IP:PORT, whether they leave; None until the first list has come. roles: of those that have one,
-    at least as new as `found`. say: is told when the API
-    server goes away, and when it is back. No fault of the server, or of ours with what it says, ends the watch."""
+    """found: instances by IP:PORT, whether they leave; None until the first list has come. roles: of those that have
+    one, at least as new as `found`. say: is told when the API server goes away, and when it is back. No fault of the
+    server, or of ours with what it says, ends the watch."""
 
     def __init__(self, settings: KubernetesDiscovery, say: Callable[[str], None]) -> None:
         self.found: Mapping[str, bool] | None = None

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from dualmap.router.apis.usage import NO_USAGE, Usage, peek_usage, with_cached
+from dualmap.router.apis.usage import Usage, peek_usage, with_cached
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.legs.handoff import Handoff

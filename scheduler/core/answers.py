@@ -129,7 +129,7 @@ def request_failed(books: Books, event: RequestFailed, now: float, commands: lis
     if attempt is None:
         return False
     view = books.instances[attempt.instance_id]
-    if event.cause in NEVER_RAN:
+    if event.cause in NEVER_RAN or (attempt.lease is not None and not attempt.started):  # it has fetched nothing
         view.never_ran(attempt)
     if event.cause in SUSPICIOUS:
         suspect(books, view, now, commands)

@@ -32,8 +32,9 @@ class Books:
     """config: LIVE_SETTINGS of it may change. version: counts changes of membership.
     loads: of ready instances. attempts: by request id, every request in flight. ended: the last that are over.
     long_ended: of those since the last tick, the ones with long prompts, which their next attempts still may need.
-    paces: by what instances are there for, and the models that they serve. offers: what ready instances serve. suspects: instances that are left
-    alone for a while. silent: those that had fallen silent at the last look, while others spoke.
+    paces: by what instances are there for, and the models that they serve. offers: what ready instances serve.
+    suspects: instances that are left alone for a while. silent: those that had fallen silent at the last
+    look, while others spoke.
     holding: instances where one waits so that others have their tokens in time. slow: those that have joined others at
     work. assumed: heap of (time, request id, attempt number): first tokens that will not be seen.
     hears_others: whether other gateways have said what they booked. looked_at: when instances were last looked at
@@ -66,7 +67,7 @@ class Books:
         self.hears_others = False
         self.looked_at: float | None = None
 
-    def pace_of(self, models: Iterable[ServedModel], role: Role) -> FleetPace:
+    def pace_of(self, models: Iterable[ServedModel], role: Role = Role.BOTH) -> FleetPace:
         """Of the instances that serve these models: how fast an instance is says something of its like alone."""
         return self.paces.setdefault((role, frozenset(model.name for model in models)), FleetPace())
 

@@ -372,8 +372,8 @@ class InstanceView:
             assert attempt.cached_tokens + attempt.uncached_tokens == attempt.request.prompt_tokens, (
                 f"tokens of {name!r}"
             )
-            least = 0 if attempt.request.leg is DECODE else attempt.uncached_tokens
-            assert attempt.work_tokens >= least and attempt.uncached_tokens >= 0, f"work of {name!r}"
+            computed = 0 if attempt.request.leg is DECODE else attempt.uncached_tokens
+            assert attempt.work_tokens >= computed >= 0, f"work of {name!r}"
         assert self.others.prefilling_tokens >= 0, "what others have booked"
 
 

@@ -77,9 +77,7 @@ class Script:
     def prefill_done(
         self, request_id: str, attempt: int = 1, cached_tokens: int | None = None, prompt_tokens: int | None = None
     ) -> list[Command]:
-        return self.send(
-            PrefillDone(request_id, attempt, cached_tokens=cached_tokens, prompt_tokens=prompt_tokens)
-        )
+        return self.send(PrefillDone(request_id, attempt, cached_tokens=cached_tokens, prompt_tokens=prompt_tokens))
 
     def finish(self, request_id: str, attempt: int = 1, output_tokens: int = 256) -> list[Command]:
         return self.send(RequestFinished(request_id, attempt, output_tokens))

@@ -33,6 +33,7 @@ from dualmap.scheduler.events import (
     Tick,
 )
 from dualmap.scheduler.rebalance import plan_rebalance
+from dualmap.scheduler.request import BEFORE_ALL
 from dualmap.scheduler.snapshot import Move
 from tests.scheduler.core.checked_core import ADAPTERS, MAX_OUTPUT_TOKENS, CheckedCore
 

@@ -30,7 +30,14 @@ from dualmap.scheduler.events import (
 from dualmap.scheduler.rebalance import plan_rebalance
 from dualmap.scheduler.role import Leg, Role
 
-ROLES = {"p1": Role.PREFILL, "p2": Role.PREFILL, "d1": Role.DECODE, "d2": Role.DECODE, "d3": Role.DECODE, "b": Role.BOTH}
+ROLES = {
+    "p1": Role.PREFILL,
+    "p2": Role.PREFILL,
+    "d1": Role.DECODE,
+    "d2": Role.DECODE,
+    "d3": Role.DECODE,
+    "b": Role.BOTH,
+}
 SMALL = InstanceCapacity(prefill_tokens_per_s=2000.0, kv_tokens=12_000, max_running=3)
 CONFIG = SchedulerConfig(ttft_slo_s=2.0, max_waiting=6, max_in_flight=30, queue_timeout_s=15.0)
 EVENTS = 3000
