@@ -74,6 +74,7 @@ class Attempt:
     considered: the estimates by which it was placed. shared_blocks: leading blocks of its prompt that many share.
     tpot_slo_s: its objective; 0: it has none.
     brought_from: see first_block_brought; None: from where its prompt was not cached.
+    held_s: for how long no instance could run the request before it was placed.
     began_at, began_load: when output was first seen, None until then, and how much its instance had to read for each
     token at that moment (Room.decode_load).
     whole: what the client asks, of which `request` is one leg; None: it is all of it. lease: of a decode leg: where its
@@ -95,6 +96,7 @@ class Attempt:
     considered: Sequence[TtftEstimate] = ()
     shared_blocks: int = 0
     tpot_slo_s: float = 0.0
+    held_s: float = 0.0
     state: AttemptState = AttemptState.WAITING
     moves: int = 0
     moved_from: str = ""
@@ -204,6 +206,8 @@ class Attempt:
         ]
         if request.goes_on_after:
             lines.append(f"goes on with an answer of which its client has {request.sent_tokens} tokens")
+        if self.held_s:
+            lines.append(f"held for {self.held_s:.3f} s, until there was an instance that could run it")
         if request.leg is PREFILL:
             lines.append("computes the prompt for another instance")
         if self.lease is not None:

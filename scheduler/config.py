@@ -74,6 +74,7 @@ LIVE_SETTINGS = (
     "min_prefill_leg_tokens",
     "max_waiting",
     "max_in_flight",
+    "cold_start_timeout_s",
     "max_attempts",
     "suspect_s",
 )
@@ -142,6 +143,9 @@ class SchedulerConfig:
     max_waiting: int = 4096  # requests waiting in the gateway for one instance
     max_in_flight: int = 65_536  # requests known to the core
     queue_timeout_s: float = 120.0  # nobody waits longer in the gateway whose client names no time-out of its own
+    # A request that no instance can run, since none is there or ready, waits so long for one that can; 0: it is refused
+    # at once. None: 300 where scaling.min_replicas is 0, else 0.
+    cold_start_timeout_s: float | None = None
     max_attempts: int = 3  # instances tried before the first token
     # An instance that joins others at work is given load by and by: its caches are empty, its first steps may be slow.
     slow_start_s: float = 10.0
@@ -173,6 +177,8 @@ class SchedulerConfig:
         ):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)!r}")
+        if self.cold_start_timeout_s is not None and not self.cold_start_timeout_s >= 0:
+            raise ConfigError(f"cold_start_timeout_s must be at least 0, not {self.cold_start_timeout_s!r}")
         for name in ("hot_slo_fraction", "escape_slo_fraction"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be greater than 0 and at most 1, not {getattr(self, name)!r}")

@@ -23,11 +23,11 @@ LAYERS = (
     "router/http",
     "instances",
     "instances/kv_events",
+    "instances/server",
     "instances/simulated",
     "instances/simulated/apis",
     "instances/simulated/server",  # its table names all APIs
     "instances/simulated/cli",
-    "instances/server",
     "instances/watcher",
     "instances/calibrate",
     "instances/actor",

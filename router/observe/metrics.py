@@ -273,6 +273,9 @@ def _pool_metrics(schedulers: Mapping[str, Scheduler]) -> Iterable[Metric]:
         "Streams by whether their tokens came within their objective, of those that have one and ended.",
         labels=["pool", "objective"],
     )
+    held = GaugeMetricFamily(
+        "dualmap_held_requests", "Requests that wait for an instance that can run them to come.", labels=["pool"]
+    )
     placed = CounterMetricFamily("dualmap_placed_requests", "Requests placed for the first time.", labels=["pool"])
     work = CounterMetricFamily(
         "dualmap_placed_work_tokens",
@@ -287,9 +290,10 @@ def _pool_metrics(schedulers: Mapping[str, Scheduler]) -> Iterable[Metric]:
         first_tokens.add_metric([pool, "missed"], stats.slo_missed)
         answers.add_metric([pool, "kept"], stats.tpot_kept)
         answers.add_metric([pool, "missed"], stats.tpot_missed)
+        held.add_metric([pool], len(scheduler.held))
         placed.add_metric([pool], stats.arrived)
         work.add_metric([pool], stats.arrived_work_tokens)
-    yield from (objective, pace, first_tokens, answers, placed, work)
+    yield from (objective, pace, first_tokens, answers, held, placed, work)
 
 
 def _scheduler_metrics(schedulers: Mapping[str, Scheduler]) -> Iterable[Metric]:

@@ -1,6 +1,6 @@
 """Which requests come in: what a request says is read and checked, and what it asks for is made of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from dualmap.router.access.access import Grant
@@ -16,6 +16,7 @@ from dualmap.router.http.openai_errors import (
 )
 from dualmap.router.legs.may_split import may_split
 from dualmap.router.requests.asked import Arrived, Asked, Prompt
+from dualmap.router.requests.cold_models import ColdModels
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.intake import (
     READ_HEADERS,
@@ -45,9 +46,9 @@ class NotAdmittedError(RequestRefusedError):
 
 
 class Admission:
-    """models, ready: as of the membership in use. ready: some instance is. stopping: requests that still come are
-    turned away. cores: by pool, the first one first; pool_names: the other way round. ratio: what is learned of the
-    bytes of a token. by_text: streams may go on by their text."""
+    """models, ready: as of the membership in use. ready: some instance is, or requests are held until one is.
+    stopping: requests that still come are turned away. cores: by pool, the first one first; pool_names: the other way
+    round. ratio: what is learned of the bytes of a token. by_text: streams may go on by their text."""
 
     def __init__(
         self,
@@ -57,15 +58,17 @@ class Admission:
         ask_for_usage: bool = True,
         isolate_tenants: bool = False,
         ask_for_ids: bool = False,
+        named: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         """cores: by pool, the first one first. ask_for_usage: streams whose client says nothing of `stream_options`
         report it to the gateway alone. isolate_tenants: no two of them share a cached prefix. ask_for_ids: see
-        read_prompt."""
+        read_prompt. named: see ColdModels."""
         self.models = ModelList(Membership(), next(iter(cores)))
         self.ready = False
         self.stopping = False
         self.ratio = TokenRatio()
         self._membership = Membership()
+        self._cold = ColdModels(named or {})
         self._aliases: Mapping[str, str] = {}
         self.cores = cores
         self.pool_names = {core: name for name, core in cores.items()}
@@ -83,6 +86,11 @@ class Admission:
         """A proxy sends the bodies, as they came: nothing can be asked for in them."""
         self._ask_for_usage = self._ask_for_ids = self.by_text = self._changes_bodies = False
 
+    def set_holding(self, pools: Iterable[str]) -> None:
+        """Pools, by name, whose requests are held from now on while no instance can run them."""
+        self._cold.holding = frozenset(pools)
+        self.apply_membership(self._membership)
+
     def set_aliases(self, aliases: Mapping[str, str]) -> None:
         """Names that clients use from now on, and what instances call the models."""
         self._aliases = aliases
@@ -90,9 +98,11 @@ class Admission:
 
     def apply_membership(self, membership: Membership) -> None:
         self._membership = membership
-        self.models = ModelList(membership, next(iter(self.cores)), self._aliases)
+        known, unknown_pool = self._cold.with_stand_ins(membership)
+        self.models = ModelList(known, next(iter(self.cores)), self._aliases, unknown_pool)
         self._scope = Scope(self._block_tokens, "", self.models.only_model, self.models.same)
-        self.ready = any(member.state is MemberState.READY for member in membership.members)
+        ready = any(member.state is MemberState.READY for member in membership.members)
+        self.ready = ready or bool(self._cold.holding)
         self._has_roles = self._changes_bodies and any(m.role is not Role.BOTH for m in membership.members)
 
     def admit(self, arrived: Arrived) -> Asked:
@@ -165,11 +175,16 @@ class Admission:
         return self.models.length_to_ask(model, prompt_tokens + max(1, max_output_tokens), margin)
 
     def gone(self, asked: Asked) -> HttpError | None:
-        """What the client is told where nobody serves the model any more, or nobody who answers; None where there is
-        no such reason."""
-        pool = self.models.pool_of(asked.request.model)
-        if pool is None and not self.models.silent:
+        """What the client is told where nobody serves the model any more; None where somebody does."""
+        if self.models.pool_of(asked.request.model) is None and not self.models.silent:
             return unknown_model(asked.prompt.named)
+        return None
+
+    def why_nobody(self, asked: Asked) -> HttpError | None:
+        """The same, and where those who are ready answer nobody; None where there is no such reason."""
+        if (gone := self.gone(asked)) is not None:
+            return gone
+        pool = self.models.pool_of(asked.request.model)
         ready = [m for m in self._membership.members if m.pool == pool and m.state is MemberState.READY]
         if ready and all(member.role is Role.PREFILL for member in ready):
             return unavailable(ONLY_PREFILL)

@@ -4,7 +4,7 @@ Everything between an event and its commands is synchronous; nothing on a reques
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from dualmap.router.apis.usage import Usage
@@ -271,7 +271,7 @@ class RequestDriver:
         if told is None and command.reason is RejectReason.ATTEMPTS_EXHAUSTED:
             told = driven.said
         elif told is None and command.reason is RejectReason.NO_INSTANCE:
-            told = self._admission.gone(driven.asked)
+            told = self._admission.why_nobody(driven.asked)
         if told is not None and told.status < FIRST_SERVER_ERROR_STATUS:
             outcome = Outcome.CLIENT_ERROR
         self._answer_error(driven, outcome, told or rejected(command))
@@ -353,6 +353,17 @@ class RequestDriver:
                 request_id = driven.arrived.id
                 del self.exchanges[request_id]
                 self._answer_error(driven, Outcome.FAILED, stopping())
+                self.handle(RequestCancelled(request_id), driven.asked.core)
+
+    def refuse_unknown(self, request_ids: Iterable[str]) -> None:
+        """Answer those requests, which are held, whose model nobody serves, as is known by now."""
+        for request_id in request_ids:
+            driven = self.exchanges.get(request_id)
+            if driven is None or driven.phase is not WAITING:
+                continue
+            if (error := self._admission.gone(driven.asked)) is not None:
+                del self.exchanges[request_id]
+                self._answer_error(driven, Outcome.CLIENT_ERROR, error)
                 self.handle(RequestCancelled(request_id), driven.asked.core)
 
     def close_when_answered(self) -> None:

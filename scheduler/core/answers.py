@@ -141,6 +141,6 @@ def request_failed(books: Books, event: RequestFailed, now: float, commands: lis
 def request_cancelled(books: Books, event: RequestCancelled, now: float, commands: list[Command]) -> bool:
     attempt = books.attempts.get(event.request_id)
     if attempt is None:
-        return False
+        return books.held.remove(event.request_id)
     end(books, attempt, Ending.CANCELLED, now, commands)
     return True

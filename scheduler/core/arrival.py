@@ -19,6 +19,7 @@ from dualmap.scheduler.core.legs import choose_decoder, decode_leg, first_leg
 from dualmap.scheduler.core.release import can_start, dispatch, end, release
 from dualmap.scheduler.errors import ContractError
 from dualmap.scheduler.events import FailureCause, RequestArrived, StreamContinued
+from dualmap.scheduler.held_requests import Held
 from dualmap.scheduler.lease import Lease
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.recovery import Fate, decide_fate
@@ -30,15 +31,15 @@ NOBODY: frozenset[str] = frozenset()
 
 def request_arrived(books: Books, event: RequestArrived, now: float, commands: list[Command]) -> None:
     request = event.request
-    if request.id in books.attempts:
-        raise ContractError(f"request id {request.id!r} is in flight already")
+    _must_be_new(books, request)
     books.stats.arrived += 1
-    if len(books.attempts) >= books.config.max_in_flight:
+    if books.in_flight >= books.config.max_in_flight:
         shed = least_important(request, books.instances.values())
-        if shed is None:
+        if shed is not None:
+            _shed(books, shed, now, commands)
+        elif not _shed_held(books, request, commands):
             reject(books, request, reject_too_many(request.id, books.mean_backlog_s(request)), commands)
             return
-        _shed(books, shed, now, commands)
     place(books, request, now, commands, number=1, arrived_at=now)
     if (attempt := books.attempts.get(request.id)) is not None:
         books.stats.arrived_work_tokens += attempt.work_tokens
@@ -48,9 +49,8 @@ def stream_continued(books: Books, event: StreamContinued, now: float, commands:
     """The rest of an answer goes before all that waits, since its client sits in the middle of the answer; but nobody
     has to leave for it. It is no new request: neither its arrival nor its first token counts."""
     request = event.request
-    if request.id in books.attempts:
-        raise ContractError(f"request id {request.id!r} is in flight already")
-    if len(books.attempts) >= books.config.max_in_flight:
+    _must_be_new(books, request)
+    if books.in_flight >= books.config.max_in_flight:
         reject(books, request, reject_too_many(request.id, books.mean_backlog_s(request)), commands)
         return
     # The client's time-out is for the first token. What is left of an answer is one leg, whatever its request was.
@@ -88,6 +88,7 @@ def recover(
                 number=number,
                 arrived_at=arrived_at,
                 tried=tried,
+                held_s=attempt.held_s,
                 legs_done=attempt.legs_done,
             )
 
@@ -134,11 +135,13 @@ def place(
     number: int,
     arrived_at: float,
     tried: frozenset[str] = frozenset(),
+    held_s: float = 0.0,
     legs_done: int = 0,
     lease: Lease | None = None,
 ) -> None:
-    """Give the request its attempt of that number, or reject it. tried: instances on which earlier ones failed.
-    legs_done, lease: see Attempt; what has gone meanwhile is no lease."""
+    """Give the request its attempt of that number, hold it, or reject it. tried: instances on which earlier ones
+    failed. held_s: for how long no instance could run it before. legs_done, lease: see Attempt; what has gone meanwhile
+    is no lease."""
     config = books.config
     goes_on = request.goes_on_after > 0
     asked = request
@@ -152,7 +155,8 @@ def place(
             request = first_leg(books, asked, tried)
         placement = choose(books, request, tried, now)
     if placement is None:
-        reject(books, request, reject_no_instance(request.id), commands)
+        held = Held(asked, number, arrived_at, since=now, held_s=held_s, tried=tried, legs_done=legs_done)
+        _hold(books, held, commands)
         return
     estimate, reason = placement.estimate, placement.reason
     deadline_s = arrived_at + (request.ttft_slo_s or config.ttft_slo_s)
@@ -189,6 +193,7 @@ def place(
         whole=None if request is asked else asked,
         lease=lease,
         legs_done=legs_done,
+        held_s=held_s,
     )
     if lease is not None:
         books.begin_lease(lease)
@@ -207,6 +212,32 @@ def place(
     if untold:
         books.untold.tell_of(attempt, now, commands)
     release(books, view, now, commands)
+
+
+def _must_be_new(books: Books, request: Request) -> None:
+    if request.id in books.attempts or request.id in books.held:
+        raise ContractError(f"request id {request.id!r} is in flight already")
+
+
+def _hold(books: Books, held: Held, commands: list[Command]) -> None:
+    """No instance can run it: it waits for one that can, where it may. What it goes on from would not come back."""
+    request, config = held.request, books.config
+    if request.stateful or held.held_s >= (config.cold_start_timeout_s or 0.0):
+        reject(books, request, reject_no_instance(request.id), commands)
+    elif len(books.held) < config.max_waiting or _shed_held(books, request, commands):
+        books.held.add(held)
+    else:
+        reject(books, request, reject_too_many(request.id, 0.0), commands)
+
+
+def _shed_held(books: Books, request: Request, commands: list[Command]) -> bool:
+    """Whether one that is held makes room for the request."""
+    shed = None if request.goes_on_after else books.held.least_important(request)
+    if shed is None:
+        return False
+    books.held.remove(shed.request.id)
+    reject(books, shed.request, reject_too_many(shed.request.id, 0.0), commands)
+    return True
 
 
 def _shed(books: Books, attempt: Attempt, now: float, commands: list[Command]) -> None:

@@ -7,6 +7,7 @@ from dualmap.scheduler.answer_lengths import AnswerLengths
 from dualmap.scheduler.attempt import LEADING_BLOCKS, Attempt, AttemptState, Ending
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import ServedModel
+from dualmap.scheduler.held_requests import HeldRequests
 from dualmap.scheduler.holders import Holders
 from dualmap.scheduler.instance.pace import FleetPace
 from dualmap.scheduler.instance.view import InstanceView
@@ -30,7 +31,8 @@ LOOK_INTERVAL_S = 1.0  # how often what instances say, and how fast they are, is
 
 class Books:
     """config: LIVE_SETTINGS of it may change. version: counts changes of membership.
-    loads: of ready instances. attempts: by request id, every request in flight. ended: the last that are over.
+    loads: of ready instances. attempts: by request id, every request in flight but those that are held, which no
+    instance can run. ended: the last that are over.
     long_ended: of those since the last tick, the ones with long prompts, which their next attempts still may need.
     paces: by what instances are there for, and the models that they serve. offers: what ready instances serve.
     suspects: instances that are left alone for a while. silent: those that had fallen silent at the last
@@ -64,12 +66,23 @@ class Books:
         self.time_outs = TimeOuts(config.queue_timeout_s, self.attempts)
         self.untold = Untold(config.ttft_slo_s)
         self.long_waits = LongWaits(config.patience_slos, self.attempts)
+        self.held = HeldRequests()
         self.hears_others = False
         self.looked_at: float | None = None
 
     def pace_of(self, models: Iterable[ServedModel], role: Role = Role.BOTH) -> FleetPace:
         """Of the instances that serve these models: how fast an instance is says something of its like alone."""
         return self.paces.setdefault((role, frozenset(model.name for model in models)), FleetPace())
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are known."""
+        return len(self.attempts) + len(self.held)
+
+    def is_runnable(self, request: Request) -> bool:
+        """Whether there is an instance for it that takes requests."""
+        able = self.offers.fleet(request).able
+        return any(i in request.only for i in able) if request.only else bool(able)
 
     def running(self, request_id: str, number: int) -> Attempt | None:
         """The attempt, if it is the request's current one and has been dispatched."""
@@ -160,6 +173,9 @@ class Books:
         booked = [attempt for view in views for attempt in (*view.waiting, *view.running.values())]
         assert all(self.attempts.get(a.request.id) is a for a in booked), "an instance has what is not in flight"
         assert len(self.attempts) == len(booked), "one is in flight without an instance, or at two"
+        for held in self.held:
+            assert held.request.id not in self.attempts, "a request that is held is in flight"
+            assert not self.is_runnable(held.request), f"{held.request.id!r} is held, and an instance could run it"
         assert self.suspects <= self.instances.keys(), "a suspect that is gone"
         assert self.silent <= self.instances.keys(), "a silent one that is gone"
         assert all(attempt.state is AttemptState.OVER for attempt in self.ended), "one that ended is not over"

@@ -7,6 +7,7 @@ from dualmap.scheduler.attempt import Attempt, Ending
 from dualmap.scheduler.commands import Abort, Command
 from dualmap.scheduler.core.arrival import place, recover
 from dualmap.scheduler.core.books import LOOK_INTERVAL_S, Books
+from dualmap.scheduler.core.cold_start import release_held
 from dualmap.scheduler.core.release import release
 from dualmap.scheduler.events import FailureCause, InstanceDraining, InstanceJoined, InstanceLost
 from dualmap.scheduler.instance.view import InstanceView
@@ -18,6 +19,7 @@ def instance_joined(books: Books, event: InstanceJoined, now: float, commands: l
     if known is not None:
         if event.incarnation == known.incarnation and _joined_again(books, known, event):
             _replace_unable(books, known, now, commands)
+            release_held(books, now, commands)
             release(books, known, now, commands)
             return True
         if event.incarnation <= known.incarnation:
@@ -44,6 +46,7 @@ def instance_joined(books: Books, event: InstanceJoined, now: float, commands: l
     books.version += 1
     if known is not None:
         _evacuate(books, known, now, commands)
+    release_held(books, now, commands)
     return True
 
 
@@ -188,6 +191,7 @@ def _place_again(
             number=attempt.number,
             arrived_at=attempt.arrived_at,
             tried=attempt.tried,
+            held_s=attempt.held_s,
             legs_done=attempt.legs_done,
             lease=attempt.lease,
         )

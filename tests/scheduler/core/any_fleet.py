@@ -300,6 +300,7 @@ class Fleet(CheckedCore):
                 self.cancel(turn)
         self.tick(1e6)
         assert not self.core.attempts
+        assert not len(self.core.held)
         assert not self.core.books.assumed
         assert not len(self.core.books.time_outs)
         assert not self.core.books.suspects
