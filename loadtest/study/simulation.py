@@ -112,7 +112,9 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
     if split and (min(setup.prefill, setup.decode) < 1 or split > setup.instances):
         raise ValueError(f"each role needs an instance: not {setup.prefill} for prefill and {setup.decode} for decode")
     if split and (bound or setup.scale or setup.cells > 1):
-        raise ValueError("instances with roles are in one cell and do not scale; the bound has none: leave them out here")
+        raise ValueError(
+            "instances with roles are in one cell and do not scale; the bound has none: leave them out here"
+        )
     config = SchedulerConfig(
         **{
             "policy": SchedulerConfig().policy if bound else contender.policy,
@@ -153,9 +155,7 @@ def _role(setup: Setup, place: int) -> Role:
     return Role.DECODE if place < setup.prefill + setup.decode else Role.BOTH
 
 
-def _instance(
-    name: str, profile: EngineProfile, disturbance: Disturbance, *, fast: bool, role: Role
-) -> InstanceSpec:
+def _instance(name: str, profile: EngineProfile, disturbance: Disturbance, *, fast: bool, role: Role) -> InstanceSpec:
     weight = 1.0
     if fast:
         weight = disturbance.fast_factor

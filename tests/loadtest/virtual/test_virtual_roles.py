@@ -1,5 +1,5 @@
-"""The cluster in virtual time with instances that prefill for others: against times worked out by hand, and against what
-must hold for every run."""
+"""The cluster in virtual time with instances that prefill for others: against times worked out by hand, and against
+what must hold for every run."""
 
 import random
 from dataclasses import replace
