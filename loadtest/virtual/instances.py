@@ -46,8 +46,8 @@ class _Server:
 
 class VirtualInstances:
     """first_token(request_id, attempt, cached_tokens), finished(request_id, attempt) and, where a prompt cannot be
-    read, unread(request_id, attempt) are told the gateways' side. token_gaps, computed_tokens, preemptions, instance_s: as in
-    ClusterRun, of what has stopped or been `counted`; instance_s is without the time that a start takes."""
+    read, unread(request_id, attempt) are told the gateways' side. token_gaps, computed_tokens, preemptions, instance_s:
+    as in ClusterRun, of what has stopped or been `counted`; instance_s is without the time that a start takes."""
 
     def __init__(
         self,
