@@ -71,6 +71,7 @@ LIVE_SETTINGS = (
     "min_move_gain_s",
     "decode_s_per_request",
     "release_window_s",
+    "min_prefill_leg_tokens",
     "max_waiting",
     "max_in_flight",
     "cold_start_timeout_s",
@@ -128,6 +129,12 @@ class SchedulerConfig:
     # prompts it has, and all of them wait for its end: one after the other, each has its first token sooner. But each
     # step of its own delays all who decode there, so short prompts go together.
     release_window_s: float = 0.4
+    # Where some instances prefill and others decode: so many tokens of a prompt have to be computed, at the least, for
+    # another instance to do that than the one that answers. Below, a second hop costs more than it spares who decodes.
+    min_prefill_leg_tokens: int = 512
+    # To fetch a token of a computed prompt takes this share of the time to compute it: 128 KB at 25 GB/s, against 6250
+    # tokens a second.
+    transfer_share: float = 0.03
     # How much later than it came a prompt takes its place in the queue, in units of its own prefill time.
     length_handicap: float = 2.0
     # Who cannot meet the objective any more is served behind the others, but starts after so many objectives at the
@@ -165,6 +172,8 @@ class SchedulerConfig:
             "adapter_load_s",
             "length_handicap",
             "decode_s_per_request",
+            "min_prefill_leg_tokens",
+            "transfer_share",
         ):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)!r}")

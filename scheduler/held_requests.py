@@ -24,7 +24,7 @@ class HeldWork:
 class Held:
     """A request that waits for an instance that can run it. number: of the attempt that it will have. since: when
     it began to wait so. held_s: for how long it had waited so before. tried: instances on which earlier attempts
-    failed."""
+    failed. legs_done: see Attempt."""
 
     request: Request
     number: int
@@ -33,6 +33,7 @@ class Held:
     since: float
     held_s: float = 0.0
     tried: frozenset[str] = frozenset()
+    legs_done: int = 0
 
     @property
     def client_due_s(self) -> float:

@@ -40,6 +40,7 @@ LAYERS = (
     "router/observe",
     "router/scaling",
     "router/apis",
+    "router/legs",
     "router/requests",
     "router/config",
     "router/envoy",

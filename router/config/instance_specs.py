@@ -167,6 +167,7 @@ def external_spec(config: DualMapConfig, pool_name: str, instance: ExternalInsta
         pool=pool_name,
         probe=instance.probe,
         behind_balancer=instance.behind_balancer,
+        role=instance.role,
     )
     return PlacedSpec("external", spec)
 

@@ -14,6 +14,7 @@ from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.instance_capacity import InstanceCapacity
+from dualmap.scheduler.role import Role
 
 ZmqEndpoint = Annotated[str, Field(pattern=r"^(tcp://.+:\d+|ipc://.+)$")]
 COLD_START_TIMEOUT_S = 300.0  # loading a large model takes minutes
@@ -112,6 +113,9 @@ class ExternalInstance(BaseModel):
     # unix:///PATH of a socket on this machine.
     url: Annotated[str, AfterValidator(_check_url)]
     capacity: InstanceCapacity = InstanceCapacity()  # what the server can do
+    # prefill: it computes prompts for others, and answers nobody; decode: it answers, and computes what others do not;
+    # both: as one or the other, or all of a request.
+    role: Role = Role.BOTH
     # Its content is the bearer token that this server wants (--api-key); None: that of gateway.instance_key_file.
     key_file: AbsolutePath | None = None
     # PEM: the authority that has signed the server's certificate, or that certificate itself; None: the system's.
@@ -191,6 +195,8 @@ class KubernetesDiscovery(BaseModel):
     namespace: str | None = None  # None: that of the pod we run in, or of the kubeconfig's context
     port: int = Field(default=8000, ge=1, le=65535)  # on which the pods listen
     capacity: InstanceCapacity = InstanceCapacity()  # of each
+    # Label of pods that says their role: prefill, decode, or both (also prefill-decode), as of one without the label.
+    role_label: str = "llm-d.ai/role"
     probe: bool = True  # as of an instance that is named by its URL
     kubeconfig: Path | None = None  # None: the pod's service account, else $KUBECONFIG or ~/.kube/config
 

@@ -51,6 +51,13 @@ class Continuation(StrEnum):
     NOT_EXACT = "not_exact"  # no other instance can go on with it, as the client was told
 
 
+class Told(StrEnum):
+    """What an instance tells of a prompt that it has computed for another. Values are metric labels."""
+
+    WHERE = "where"  # where it is to be fetched
+    NOTHING = "nothing"  # the other one computes it again
+
+
 REJECTIONS = {reason: Outcome(f"rejected_{reason}") for reason in RejectReason}
 
 
@@ -63,6 +70,7 @@ class GatewayMetrics:
         self.choices = dict.fromkeys(ChoiceReason, 0)
         self.failures = dict.fromkeys(FailureCause, 0)
         self.continuations: Counter[tuple[FailureCause, Continuation]] = Counter()
+        self.handoffs = dict.fromkeys(Told, 0)
         self.latencies = LatencyTable()
         self.prompt_tokens = 0
         self.cached_prompt_tokens = 0
@@ -121,6 +129,12 @@ class GatewayMetrics:
             "dualmap_failed_attempts", "Attempts that an instance failed, by cause.", "cause", self.failures.items()
         )
         yield _continuations(self.continuations)
+        yield _counter(
+            "dualmap_prefill_handoffs",
+            "Prompts that an instance computed for another, by what it told of where they are to be fetched.",
+            "told",
+            self.handoffs.items(),
+        )
         yield from latency_metrics(self.latencies.by_model)
         for name, documentation in (
             ("prompt_tokens", "Prompt tokens, as instances count them."),

@@ -14,6 +14,7 @@ from dualmap.router.http.openai_errors import (
     unavailable,
     unknown_model,
 )
+from dualmap.router.legs.may_split import may_split
 from dualmap.router.requests.asked import Arrived, Asked, Prompt
 from dualmap.router.requests.cold_models import ColdModels
 from dualmap.router.requests.core import Core
@@ -28,7 +29,9 @@ from dualmap.router.requests.intake import (
 from dualmap.router.tokens.token_ratio import TokenRatio
 from dualmap.scheduler.fleet.member import Membership, MemberState
 from dualmap.scheduler.request import Request
+from dualmap.scheduler.role import Role
 
+ONLY_PREFILL = "The instances that are ready only compute prompts: none that answers is ready."
 NOT_KNOWN_YET = "No instance is known to serve the model yet."
 LENGTH_MARGIN = 1.1  # a prompt may have so many more tokens than its bytes let expect
 SPARSE_BYTES_PER_TOKEN = 5.0  # few texts have more, whatever servers have reported of others
@@ -75,11 +78,13 @@ class Admission:
         self._isolate_tenants = isolate_tenants
         self._ask_for_ids = ask_for_ids
         self.by_text = False
+        self._changes_bodies = True
+        self._has_roles = False
         self._scope = Scope(block_tokens)  # of whom nobody is kept apart from
 
     def change_no_body(self) -> None:
         """A proxy sends the bodies, as they came: nothing can be asked for in them."""
-        self._ask_for_usage = self._ask_for_ids = self.by_text = False
+        self._ask_for_usage = self._ask_for_ids = self.by_text = self._changes_bodies = False
 
     def set_holding(self, pools: Iterable[str]) -> None:
         """Pools, by name, whose requests are held from now on while no instance can run them."""
@@ -98,6 +103,7 @@ class Admission:
         self._scope = Scope(self._block_tokens, "", self.models.only_model, self.models.same)
         ready = any(member.state is MemberState.READY for member in membership.members)
         self.ready = ready or bool(self._cold.holding)
+        self._has_roles = self._changes_bodies and any(m.role is not Role.BOTH for m in membership.members)
 
     def admit(self, arrived: Arrived) -> Asked:
         """Raises NotAdmittedError with what the client is told."""
@@ -154,8 +160,14 @@ class Admission:
             session=session if placement is PREFIX else 0,  # others reuse nothing
             model=model,
             length_tokens=length_tokens,
+            may_split=self._has_roles and self._may_split(arrived, prompt),
         )
         return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines)
+
+    def _may_split(self, arrived: Arrived, prompt: Prompt) -> bool:
+        """See Request."""
+        read = prompt.read
+        return arrived.api.splits and read.understood and not read.media and may_split(prompt.body)
 
     def length_to_ask(self, model: str, prompt_tokens: int, max_output_tokens: int, *, exact: bool) -> int:
         """See Request.length_tokens."""
@@ -166,6 +178,16 @@ class Admission:
         """What the client is told where nobody serves the model any more; None where somebody does."""
         if self.models.pool_of(asked.request.model) is None and not self.models.silent:
             return unknown_model(asked.prompt.named)
+        return None
+
+    def why_nobody(self, asked: Asked) -> HttpError | None:
+        """The same, and where those who are ready answer nobody; None where there is no such reason."""
+        if (gone := self.gone(asked)) is not None:
+            return gone
+        pool = self.models.pool_of(asked.request.model)
+        ready = [m for m in self._membership.members if m.pool == pool and m.state is MemberState.READY]
+        if ready and all(member.role is Role.PREFILL for member in ready):
+            return unavailable(ONLY_PREFILL)
         return None
 
     @property

@@ -7,6 +7,7 @@ from dualmap.router.apis.usage import Usage
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.http.upstream_pool import UpstreamPool
+from dualmap.router.legs.handoff import Handoff
 from dualmap.router.requests.answer_spool import SpoolRoom
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.instance_work import InstanceWork
@@ -46,7 +47,7 @@ class Driven(Protocol):
     """asked: once it is admitted. running: the last attempt; None before the first. said: what the last instance that
     failed at it said went wrong; None where none said anything. rest: what the attempt is about, where the client has
     part of an answer that another instance began. why_cut: why no other instance goes on with an answer that was
-    cut."""
+    cut. handoff: what its prefill leg has left, if the attempt is a decode leg."""
 
     arrived: Arrived
     asked: Asked
@@ -57,6 +58,9 @@ class Driven(Protocol):
 
     @property
     def rest(self) -> Rest | Replay | None: ...
+
+    @property
+    def handoff(self) -> Handoff | None: ...
 
     @property
     def said(self) -> HttpError | None: ...
@@ -112,6 +116,8 @@ class DrivenOwner(Protocol):
     def first_byte(self, driven: Driven, run: Run) -> None: ...
 
     def state_made(self, driven: Driven, run: Run, state_id: str) -> None: ...
+
+    def prefilled(self, driven: Driven, run: Run, handoff: Handoff) -> None: ...
 
     def finished(self, driven: Driven, run: Run, status: int) -> None: ...
 

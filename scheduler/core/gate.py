@@ -25,6 +25,7 @@ from dualmap.scheduler.events import (
     InstanceLost,
     LoadReported,
     MovesProposed,
+    PrefillDone,
     PrefixDepths,
     RequestArrived,
     RequestCancelled,
@@ -82,6 +83,8 @@ class Scheduler:
                 arrival.stream_continued(books, event, now, commands)
             case FirstToken():
                 in_time = answers.first_token(books, event, now, commands)
+            case PrefillDone():
+                in_time = answers.prefill_done(books, event, now, commands)
             case RequestFinished():
                 in_time = answers.request_finished(books, event, now, commands)
             case RequestFailed():

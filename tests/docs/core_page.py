@@ -42,7 +42,7 @@ What the driver has to do, in the order given.
 | command | what |
 |---|---|
 """
-FILES = ("gate", "arrival", "cold_start", "answers", "membership", "release", "timers", "news", "books")
+FILES = ("gate", "arrival", "legs", "cold_start", "answers", "membership", "release", "timers", "news", "books")
 
 
 def core_page() -> str:

@@ -20,6 +20,7 @@ POSITIVE += ["max_moves_per_request", "release_window_s", "max_waiting", "max_in
 POSITIVE += ["max_attempts", "patience_slos"]
 NOT_NEGATIVE = ["min_move_gain_s", "recompute_price_idle", "recompute_price_busy", "suspect_s", "length_handicap"]
 NOT_NEGATIVE += ["decode_s_per_request", "slow_start_s", "adapter_load_s", "tpot_slo_s", "cold_start_timeout_s"]
+NOT_NEGATIVE += ["min_prefill_leg_tokens", "transfer_share"]
 FRACTIONS = ["hot_slo_fraction", "escape_slo_fraction"]
 SWITCHES = ["dual_mapping", "adaptive_key", "slo_aware", "gateway_queue", "rebalancing"]
 SWITCHES += ["find_holders", "escape", "deadline_order", "taking"]

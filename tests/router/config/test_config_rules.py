@@ -47,6 +47,15 @@ def pools(**each: dict) -> dict:
         (ONE | {"model_aliases": {"a": "a"}}, "model_aliases.a: stands for another alias"),
         (ONE | {"model_aliases": {"a": ""}}, "model_aliases.a"),
         (
+            {"instances": [{"url": A, "role": "prefill"}], "pools": {"b": {"simulate": {"count": 1}}}},
+            "instances: all of them only prefill, and none answers",
+        ),
+        (
+            {"instances": [A, {"url": "http://10.0.0.2:1", "role": "prefill"}], "gateway": {"picker": {}}},
+            "instances: gateway.picker: a proxy sends each request once",
+        ),
+        ({"instances": [{"url": A, "role": "encode"}]}, "instances.0.role"),
+        (
             {"instances": [A], "model_aliases": {"a": "b"}, "gateway": {"picker": {}}},
             "model_aliases: gateway.picker: a proxy sends bodies as they came",
         ),
