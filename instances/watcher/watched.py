@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from xxhash import xxh32_intdigest
 
 from dualmap.instances.server.metrics import MetricsReader, ServerMetrics
-from dualmap.instances.server.reasons import ANOTHER_PROCESS, BALANCED
+from dualmap.instances.server.reasons import ANOTHER_PROCESS, BALANCED, SEVERAL_ENGINES, no_rank
 from dualmap.instances.server.server_client import NoAnswerError, ServerClient
 from dualmap.instances.spec import InstanceSpec, KvEventSource
 from dualmap.instances.watcher.adapter_keeper import AdapterKeeper
@@ -54,8 +54,15 @@ class Watched:
     """spec: may bear a command, whose server another starts. send: sends what is new to Fleet; returns when it has been
     heard. member: as it is to be reported. decided: set once it has come up, or was seen not to."""
 
-    def __init__(self, spec: InstanceSpec, send: Callable[[], Awaitable[None]], known: Member | None = None) -> None:
-        """known: what Fleet knows of it from who watched it before: while it is the same process, it goes on."""
+    def __init__(
+        self,
+        spec: InstanceSpec,
+        send: Callable[[], Awaitable[None]],
+        known: Member | None = None,
+        shared: ServerClient | None = None,
+    ) -> None:
+        """known: what Fleet knows of it from who watched it before: while it is the same process, it goes on. shared:
+        of all ranks of its server; whoever gives it closes it."""
         self.spec = spec
         self.member = known or Member(
             spec.instance_id,
@@ -73,16 +80,18 @@ class Watched:
         self.decided = asyncio.Event()
         self._send = send
         self._draining = self.member.state is MemberState.DRAINING
-        self._server = ServerClient(spec.endpoint)
+        self._server = shared or ServerClient(spec.endpoint)
+        self._is_shared = shared is not None
         self._kv_events = spec.kv_events
         self._balanced = spec.behind_balancer
         self._remark = BALANCED if spec.behind_balancer else ""  # while it serves
         self._hung = False  # its engine stood still: metrics alone do not make it ready
-        self._metrics = MetricsReader()
+        self._metrics = MetricsReader(spec.endpoint.rank)
         self._has_metrics = False
         self._asked_metrics_at = 0.0
         self._goes_on = known is not None and known.state in SERVING
-        self._turn = xxh32_intdigest(spec.instance_id.encode()) / 2**32
+        name = spec.instance_id if spec.endpoint.rank is None else spec.endpoint.server.instance_id
+        self._turn = xxh32_intdigest(name.encode()) / 2**32  # the ranks of a server look at the same time
 
     def reach(self, endpoint: Endpoint, pid: int, kv_events: KvEventSource | None) -> None:
         """A server was started there."""
@@ -104,7 +113,8 @@ class Watched:
 
     def close(self) -> None:
         """It is watched no more."""
-        self._server.close()
+        if not self._is_shared:
+            self._server.close()
 
     # What people and scaling want.
 
@@ -157,14 +167,20 @@ class Watched:
             raise NotReadyError(MemberState.LOST, ASLEEP)
         if self.spec.probe and (metrics is None or self._hung):
             try:
-                await ask_token(self._server, str(cards[0]["id"]))
+                await self._ask_token(str(cards[0]["id"]))
             except NotReadyError:
                 if self._hung:
                     raise NotReadyError(MemberState.LOST, HUNG) from None
                 raise
         self._hung = False
+        rank = self.spec.endpoint.rank
+        if rank is not None and metrics is not None and rank >= metrics.engines:
+            raise NotReadyError(MemberState.STARTING, no_rank(rank, metrics.engines))
         metrics = metrics or ServerMetrics()
         await self._look_behind(metrics)
+        if rank is None and metrics.engines > 1 and not self.spec.command and not self._remark:
+            count = metrics.engines
+            self._remark = SEVERAL_ENGINES.format(count=count, url=self.member.endpoint, last=count - 1)
         started_at = 0.0 if self._balanced else metrics.started_at
         before = self.member.started_at
         self._goes_on &= not (started_at and before and started_at != before)
@@ -326,13 +342,17 @@ class Watched:
             await asyncio.sleep(STILL_S)
             if seen is not None and seen == self.signals.busy_steps and self.spec.probe:
                 try:
-                    with closing(ServerClient(self._server.endpoint)) as other:
-                        await ask_token(other, str(self.member.model_cards[0]["id"]))
+                    await self._ask_token(str(self.member.model_cards[0]["id"]))
                 except NotReadyError:
                     if self.signals.busy_steps == seen:
                         self._hung = True
                         return NotReadyError(MemberState.LOST, HUNG)
             seen = self.signals.busy_steps
+
+    async def _ask_token(self, model: str) -> None:
+        """Of its own rank, over a connection of its own: that may take its time. Raises NotReadyError."""
+        with closing(ServerClient(self.member.endpoint)) as other:
+            await ask_token(other, model)
 
     async def _follow_models(self) -> NotReadyError:
         """Adapters may be loaded and unloaded at any time. A server that runs on its own and refuses the key, which may
@@ -362,9 +382,14 @@ class Watched:
                 await self._send()
 
     async def _change_adapters(self, change: Callable[[ServerClient, Collection[str]], Awaitable[bool]]) -> bool:
-        """Over a connection of its own: that takes its time."""
+        """Over a connection of its own: that takes its time. Adapters are those of a server: another of its ranks may
+        have changed them."""
         with closing(ServerClient(self._server.endpoint)) as other:
-            return await change(other, self.member.adapters)
+            async with self._server.changing:
+                if self._is_shared:
+                    with suppress(NotReadyError):
+                        self._take_cards(await ask_models(other))
+                return await change(other, self.member.adapters)
 
     async def _ask_models(self) -> bool:
         """Whether the server has others than before."""
