@@ -111,7 +111,7 @@ async def test_a_rank_is_named_to_its_server_whatever_a_client_says(fleet):
         client = await f.client()
         for number in range(8):
             body = {**CHAT, "messages": [{"role": "user", "content": str(number)}]}
-            assert (await client.post("/v1/chat/completions", body, {"X-Data-Parallel-Rank": "9"})).status == 200
+            assert (await client.post("/v1/chat/completions", body, "X-Data-Parallel-Rank: 9\r\n")).status == 200
         ranked, other = f.instances
         assert ranked.received
         assert other.received
