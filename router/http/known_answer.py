@@ -27,8 +27,8 @@ class KnownAnswer:
         if found is None:
             return None
         values, head_bytes = found
-        length = int(values[self._length])
-        if len(data) != head_bytes + length:
+        length = len(data) - head_bytes
+        if values[self._length] != b"%d" % length:  # which takes a third of reading the number
             return None
         head = AnswerHead()
         head.status = self._status
