@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dualmap.scheduler.fleet.endpoint import NOWHERE, Endpoint
 from dualmap.scheduler.instance_capacity import InstanceCapacity
+from dualmap.scheduler.role import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class InstanceSpec:
     is the address of the node it is started on.
     start_timeout_s: from its start until it answers. stop_grace_s: from SIGTERM to SIGKILL.
     pool: which instances it serves the same models with. probe: whether it may be asked for a token, where nothing else
-    tells that it is alive. behind_balancer: several servers answer at the address.
+    tells that it is alive. behind_balancer: several servers answer at the address. role: which parts of requests it is
+    given.
     """
 
     instance_id: str
@@ -44,3 +46,4 @@ class InstanceSpec:
     pool: str = ""
     probe: bool = True
     behind_balancer: bool = False
+    role: Role = Role.BOTH

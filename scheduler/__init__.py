@@ -22,6 +22,7 @@ from dualmap.scheduler.events import (
     InstanceLost,
     LoadReported,
     MovesProposed,
+    PrefillDone,
     PrefixDepths,
     RequestArrived,
     RequestCancelled,
@@ -39,6 +40,7 @@ from dualmap.scheduler.placement import Placement, Policy
 from dualmap.scheduler.policies import register_policy
 from dualmap.scheduler.rebalance import plan_rebalance
 from dualmap.scheduler.request import ChoiceReason, Request
+from dualmap.scheduler.role import Leg, Role
 from dualmap.scheduler.snapshot import Move, Snapshot
 from dualmap.scheduler.ttft_estimate import TtftEstimate
 
@@ -63,11 +65,13 @@ __all__ = [
     "InstanceLoad",
     "InstanceLost",
     "InstanceView",
+    "Leg",
     "LoadReported",
     "Move",
     "MovesProposed",
     "Placement",
     "Policy",
+    "PrefillDone",
     "PrefixDepths",
     "Reject",
     "RejectReason",
@@ -76,6 +80,7 @@ __all__ = [
     "RequestCancelled",
     "RequestFailed",
     "RequestFinished",
+    "Role",
     "Scheduler",
     "SchedulerConfig",
     "SchedulerError",

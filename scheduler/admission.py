@@ -17,6 +17,11 @@ def reject_no_instance(request_id: str) -> Reject:
     return Reject(request_id, RejectReason.NO_INSTANCE, NO_INSTANCE_RETRY_S)
 
 
+def reject_held_too_long(request_id: str) -> Reject:
+    """For a request that waited for an instance to come until its client's time-out."""
+    return Reject(request_id, RejectReason.QUEUE_TIMEOUT, NO_INSTANCE_RETRY_S)
+
+
 def reject_exhausted(request_id: str) -> Reject:
     return Reject(request_id, RejectReason.ATTEMPTS_EXHAUSTED, NO_INSTANCE_RETRY_S)
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from dualmap.scheduler.errors import ContractError
+from dualmap.scheduler.lease import Lease
 from dualmap.scheduler.request import ChoiceReason, Request
+from dualmap.scheduler.role import PREFILL
 from dualmap.scheduler.ttft_estimate import TtftEstimate
 
 LEADING_BLOCKS = 64  # of a prompt that are kept of an attempt that is over, each some 40 bytes: they tell its prefix
@@ -59,6 +61,7 @@ class Ending(StrEnum):
     SILENT = "its instance has fallen silent"
     LEFT = "its instance drains, is left alone or serves its model no more: it is placed again"
     REDIRECTED = "the proxy went on to another instance"
+    PREFILLED = "its prompt is computed, and another attempt answers"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,8 +78,11 @@ class Attempt:
     considered: the estimates by which it was placed. shared_blocks: leading blocks of its prompt that many share.
     tpot_slo_s: its objective; 0: it has none.
     brought_from: see first_block_brought; None: from where its prompt was not cached.
+    held_s: for how long no instance could run the request before it was placed.
     began_at, began_load: when output was first seen, None until then, and how much its instance had to read for each
     token at that moment (Room.decode_load).
+    whole: what the client asks, of which `request` is one leg; None: it is all of it. lease: of a decode leg: where its
+    prompt is. legs_done: prefill legs of the request that have been completed.
     """
 
     request: Request
@@ -94,6 +100,7 @@ class Attempt:
     considered: Sequence[TtftEstimate] = ()
     shared_blocks: int = 0
     tpot_slo_s: float = 0.0
+    held_s: float = 0.0
     state: AttemptState = AttemptState.WAITING
     moves: int = 0
     moved_from: str = ""
@@ -104,6 +111,14 @@ class Attempt:
     began_load: float = 0.0
     ending: Ending | None = None
     ended_at: float = 0.0
+    whole: Request | None = None
+    lease: Lease | None = None
+    legs_done: int = 0
+
+    @property
+    def asked(self) -> Request:
+        """What the client asks."""
+        return self.request if self.whole is None else self.whole
 
     @property
     def started(self) -> bool:
@@ -163,6 +178,7 @@ class Attempt:
         self.request = replace(
             request, blocks=request.blocks[:LEADING_BLOCKS], key_blocks=request.key_blocks[:LEADING_BLOCKS]
         )
+        self.whole = None
 
     def followed(self) -> "Attempt":
         """The request's next attempt, as if it waited where this one ran: the proxy that carries it chose another
@@ -194,6 +210,12 @@ class Attempt:
         ]
         if request.goes_on_after:
             lines.append(f"goes on with an answer of which its client has {request.sent_tokens} tokens")
+        if self.held_s:
+            lines.append(f"held for {self.held_s:.3f} s, until there was an instance that could run it")
+        if request.leg is PREFILL:
+            lines.append("computes the prompt for another instance")
+        if self.lease is not None:
+            lines.append(f"fetches the prompt from {self.lease.instance_id}, computed in {self.lease.ran_s:.3f} s")
         if self.tried:
             lines.append(f"had failed on {', '.join(sorted(self.tried))}")
         if self.moves:

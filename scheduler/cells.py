@@ -230,5 +230,5 @@ def load_of(core: Scheduler) -> CellLoad:
     )
     arrived = core.stats.arrived
     request_s = core.stats.arrived_work_tokens / arrived * ready[0].seconds_per_token if arrived and ready else 0.0
-    full = not ready or len(core.attempts) >= core.config.max_in_flight
+    full = not ready or core.books.in_flight >= core.config.max_in_flight
     return CellLoad(len(ready), core.loads.mean_s, min(1.0, used), request_s=request_s, full=full)

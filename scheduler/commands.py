@@ -6,6 +6,7 @@ from enum import StrEnum
 from dualmap.scheduler.events import FailureCause
 from dualmap.scheduler.record import record
 from dualmap.scheduler.request import ChoiceReason
+from dualmap.scheduler.role import Leg
 
 
 class RejectReason(StrEnum):
@@ -18,8 +19,9 @@ class RejectReason(StrEnum):
 
 @record
 class Dispatch:
-    """Send the request to the instance. last: if this attempt fails, none will follow. longer: another instance takes
-    longer prompts and answers. The rest says why, for metrics and headers; the driver decides nothing by it.
+    """Send the request to the instance, or so much of it as the leg is. last: if this attempt fails, none will follow.
+    longer: another instance takes longer prompts and answers. The rest says why, for metrics and headers; the driver
+    decides nothing by it.
 
     queued_s: time spent waiting in the gateway. estimated_ttft_s: from arrival, as estimated when it was placed.
     cached_tokens: tokens of the prompt believed to be cached there.
@@ -35,6 +37,7 @@ class Dispatch:
     cached_tokens: int
     last: bool = False
     longer: bool = False
+    leg: Leg = Leg.WHOLE
 
 
 @record

@@ -71,8 +71,10 @@ LIVE_SETTINGS = (
     "min_move_gain_s",
     "decode_s_per_request",
     "release_window_s",
+    "min_prefill_leg_tokens",
     "max_waiting",
     "max_in_flight",
+    "cold_start_timeout_s",
     "max_attempts",
     "suspect_s",
 )
@@ -127,6 +129,12 @@ class SchedulerConfig:
     # prompts it has, and all of them wait for its end: one after the other, each has its first token sooner. But each
     # step of its own delays all who decode there, so short prompts go together.
     release_window_s: float = 0.4
+    # Where some instances prefill and others decode: so many tokens of a prompt have to be computed, at the least, for
+    # another instance to do that than the one that answers. Below, a second hop costs more than it spares who decodes.
+    min_prefill_leg_tokens: int = 512
+    # To fetch a token of a computed prompt takes this share of the time to compute it: 128 KB at 25 GB/s, against 6250
+    # tokens a second.
+    transfer_share: float = 0.03
     # How much later than it came a prompt takes its place in the queue, in units of its own prefill time.
     length_handicap: float = 2.0
     # Who cannot meet the objective any more is served behind the others, but starts after so many objectives at the
@@ -135,6 +143,9 @@ class SchedulerConfig:
     max_waiting: int = 4096  # requests waiting in the gateway for one instance
     max_in_flight: int = 65_536  # requests known to the core
     queue_timeout_s: float = 120.0  # nobody waits longer in the gateway whose client names no time-out of its own
+    # A request that no instance can run, since none is there or ready, waits so long for one that can; 0: it is refused
+    # at once. None: 300 where scaling.min_replicas is 0, else 0.
+    cold_start_timeout_s: float | None = None
     max_attempts: int = 3  # instances tried before the first token
     # An instance that joins others at work is given load by and by: its caches are empty, its first steps may be slow.
     slow_start_s: float = 10.0
@@ -161,9 +172,13 @@ class SchedulerConfig:
             "adapter_load_s",
             "length_handicap",
             "decode_s_per_request",
+            "min_prefill_leg_tokens",
+            "transfer_share",
         ):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)!r}")
+        if self.cold_start_timeout_s is not None and not self.cold_start_timeout_s >= 0:
+            raise ConfigError(f"cold_start_timeout_s must be at least 0, not {self.cold_start_timeout_s!r}")
         for name in ("hot_slo_fraction", "escape_slo_fraction"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be greater than 0 and at most 1, not {getattr(self, name)!r}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args
 
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.errors import ConfigError
@@ -23,6 +23,7 @@ def read_settings(texts: Iterable[str], fixed: Collection[str] = ()) -> dict[str
 
 
 def _typed(name: str, wanted: Any, value: str) -> Any:
+    wanted = next(iter(get_args(wanted)), wanted)  # of one that may be None
     try:
         return _SWITCHES[value.lower()] if wanted is bool else wanted(value)
     except (KeyError, ValueError):

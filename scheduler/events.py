@@ -7,6 +7,7 @@ from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.instance_capacity import InstanceCapacity
 from dualmap.scheduler.record import record
 from dualmap.scheduler.request import Request
+from dualmap.scheduler.role import Role
 from dualmap.scheduler.snapshot import Move
 
 
@@ -39,7 +40,8 @@ class InstanceJoined:
     """The instance is ready. A higher incarnation replaces a lower one: another process, with an empty cache. The same
     one again: it drains no more, offers other models, or keeps
     another amount of prefixes than it seemed to. adapters: LoRA adapters it can run, by the names that requests
-    give them. models: what else it serves, by each name; empty: it may serve any."""
+    give them. models: what else it serves, by each name; empty: it may serve any. role: which parts of requests it
+    takes."""
 
     instance_id: str
     incarnation: int = 0
@@ -47,6 +49,7 @@ class InstanceJoined:
     _: KW_ONLY
     adapters: tuple[str, ...] = ()
     models: tuple[ServedModel, ...] = ()
+    role: Role = Role.BOTH
 
 
 @record
@@ -75,10 +78,22 @@ class RequestArrived:
 
 @record
 class FirstToken:
-    """The driver saw the first output of the attempt."""
+    """The driver saw the first output of the attempt, which is no prefill leg."""
 
     request_id: str
     attempt: int
+
+
+@record
+class PrefillDone:
+    """The prefill leg is complete: what it has computed waits to be fetched. cached_tokens and prompt_tokens are the
+    instance's own count (`usage`), where it gave one."""
+
+    request_id: str
+    attempt: int
+    _: KW_ONLY
+    cached_tokens: int | None = None
+    prompt_tokens: int | None = None
 
 
 @record
@@ -237,6 +252,7 @@ Event = (
     | InstanceLost
     | RequestArrived
     | FirstToken
+    | PrefillDone
     | ServedElsewhere
     | RequestFinished
     | RequestFailed

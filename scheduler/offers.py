@@ -1,32 +1,39 @@
-"""What the ready instances offer, and so which of them can run a request: those that serve its model, and take so long
-a prompt and answer.
+"""What the ready instances offer, and so which of them can run a request: those that serve its model, take so long a
+prompt and answer, and do that leg.
 
-In most fleets all offer the same. Where they do not, each model's instances are a fleet of their own: what is counted
-and compared for its requests is counted and compared among these.
+In most fleets all offer the same. Where they do not, each model's instances are a fleet of their own, and of these
+those that prefill for others: what is counted and compared for its requests is counted and compared among these.
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import product
 from math import inf
 from typing import NamedTuple
 
 from dualmap.scheduler.events import ServedModel
 from dualmap.scheduler.request import Request
+from dualmap.scheduler.role import PREFILL, WHOLE, Leg, Role
 
 
 class Offer:
     """Of one instance. models: the longest prompt and answer together, by name, of LoRA adapters, too; empty: it has
-    not told, and may serve any. adapters: which of the names are adapters."""
+    not told, and may serve any. adapters: which of the names are adapters. role: which legs it takes."""
 
-    __slots__ = ("adapters", "models")
+    __slots__ = ("adapters", "models", "role")
 
-    def __init__(self, models: Iterable[ServedModel] = (), adapters: Iterable[str] = ()) -> None:
+    def __init__(
+        self, models: Iterable[ServedModel] = (), adapters: Iterable[str] = (), role: Role = Role.BOTH
+    ) -> None:
+        self.role = role
         self.models = {model.name: model.max_tokens or inf for model in models}
         self.adapters = frozenset(adapters)
         if self.models:
             self.models |= dict.fromkeys(self.adapters, max(self.models.values()))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Offer) and (self.models, self.adapters) == (other.models, other.adapters)
+        if not isinstance(other, Offer):
+            return False
+        return (self.models, self.adapters, self.role) == (other.models, other.adapters, other.role)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -44,7 +51,7 @@ class Fleet(NamedTuple):
     able: in the order in which they joined. unable: all others that are ready.
     bits: under which the blocks of the able ones are noted in Holders.
     name: of the instances that serve the model, whatever their lengths: the same for all models that they serve. Empty:
-    all serve it. serving: how many do.
+    all serve it. serving: how many do, of those that do the leg.
     """
 
     max_tokens: float
@@ -56,11 +63,12 @@ class Fleet(NamedTuple):
 
 
 class Offers:
-    """alike: all instances offer the same models at the same lengths. all_take: by model, the length that then all of
-    them take."""
+    """alike: all instances offer the same models at the same lengths, and do all of a request. all_take: by model, the
+    length that then all of them take. has_roles: some do one leg only."""
 
     def __init__(self) -> None:
         self.alike = True
+        self.has_roles = False
         self.all_take: dict[str, float] = {}
         self._offers: dict[str, Offer] = {}
         self._bits: dict[str, int] = {}
@@ -70,7 +78,7 @@ class Offers:
     def put(self, instance_id: str, bit: int, offer: Offer) -> None:
         """The instance is ready, or offers something else."""
         first = next(iter(self._offers.values()), offer)
-        goes_on = instance_id not in self._offers and offer.models == first.models
+        goes_on = instance_id not in self._offers and _are_alike(offer, first)
         self._offers[instance_id] = offer
         self._bits[instance_id] = bit
         self._forget(alike=self.alike and goes_on)
@@ -95,15 +103,14 @@ class Offers:
         return fleets[-1].max_tokens if fleets else 0
 
     def peers(self, instance_id: str) -> Mapping[str, Offer] | None:
-        """Those that serve a model which the instance serves, itself among them; None: all do."""
+        """Those that serve a model and do a leg which the instance does, itself among them; None: all do."""
         offer = self._offers.get(instance_id)
-        if self.alike or offer is None or not offer.models:
+        if self.alike or offer is None or not (offer.models or self.has_roles):
             return None
         peers = self._peers.get(instance_id)
         if peers is None:
-            models = offer.models.keys()
             peers = self._peers[instance_id] = {
-                i: other for i, other in self._offers.items() if not other.models or not models.isdisjoint(other.models)
+                i: other for i, other in self._offers.items() if _are_peers(offer, other)
             }
         return peers
 
@@ -111,21 +118,25 @@ class Offers:
         """Raise AssertionError where these are not the offers of the instances that are ready."""
         assert self._offers == offers, "what ready instances offer"
         models = [offer.models for offer in offers.values()]
-        assert self.alike == (models == models[:1] * len(models)), "whether all offer the same"
+        assert self.has_roles == any(offer.role is not Role.BOTH for offer in offers.values()), (
+            "whether some have roles"
+        )
+        assert self.alike == (models == models[:1] * len(models) and not self.has_roles), "whether all offer the same"
         for known, is_adapter in ((self._of_models, False), (self._of_adapters, True)):
-            for model, fleets in known.items():
-                assert fleets == self._fleets_of(model, is_adapter=is_adapter), f"instances that serve {model!r}"
+            for (leg, model), fleets in known.items():
+                assert fleets == self._fleets_of(model, leg, is_adapter=is_adapter), f"instances that serve {model!r}"
 
     def _forget(self, *, alike: bool = False) -> None:
         """What was made of the offers before. alike: it is known that all of them are, without a look at each."""
         offers = iter(self._offers.values())
         first = next(offers, None)
-        self.alike = alike or first is None or all(offer.models == first.models for offer in offers)
+        self.alike = alike or first is None or (_are_alike(first, first) and all(_are_alike(o, first) for o in offers))
+        self.has_roles = not self.alike and any(offer.role is not Role.BOTH for offer in self._offers.values())
         self.all_take = {}
         if self.alike and first is not None:
             self.all_take = first.models | {"": first.takes_tokens("", False)}
-        self._of_models: dict[str, tuple[Fleet, ...]] = {}
-        self._of_adapters: dict[str, tuple[Fleet, ...]] = {}
+        self._of_models: dict[tuple[Leg, str], tuple[Fleet, ...]] = {}
+        self._of_adapters: dict[tuple[Leg, str], tuple[Fleet, ...]] = {}
         self._peers: dict[str, Mapping[str, Offer]] = {}
         self._names: dict[tuple[str, ...], str] | None = None
         self._nobody = None
@@ -134,16 +145,20 @@ class Offers:
         """By length, ascending. Models that nobody serves are not kept: their names are made up by clients."""
         known = self._of_adapters if request.adapter else self._of_models
         model = request.adapter or request.model
-        fleets = known.get(model)
+        leg = PREFILL if request.leg is PREFILL else WHOLE  # who decodes takes whole requests, too
+        fleets = known.get((leg, model))
         if fleets is None:
-            fleets = self._fleets_of(model, is_adapter=bool(request.adapter))
+            fleets = self._fleets_of(model, leg, is_adapter=bool(request.adapter))
             if fleets:
-                known[model] = fleets
+                known[leg, model] = fleets
         return fleets
 
-    def _fleets_of(self, model: str, *, is_adapter: bool) -> tuple[Fleet, ...]:
+    def _fleets_of(self, model: str, leg: Leg, *, is_adapter: bool) -> tuple[Fleet, ...]:
         """By length, ascending; none where nobody serves the model."""
-        takes = {i: offer.takes_tokens(model, is_adapter) for i, offer in self._offers.items()}
+        takes = {
+            i: offer.takes_tokens(model, is_adapter) if offer.role.takes(leg) else 0
+            for i, offer in self._offers.items()
+        }
         serving = tuple(i for i, tokens in takes.items() if tokens)
         fleets = []
         for most in sorted({takes[i] for i in serving}):
@@ -160,6 +175,25 @@ class Offers:
             models = {model for offer in self._offers.values() for model in offer.models}
             self._names = {}
             for model in sorted(models):
-                served_by = tuple(i for i, o in self._offers.items() if not o.models or model in o.models)
-                self._names.setdefault(served_by, model)
+                self._names.setdefault(self._serving(model, WHOLE), model)
+            if self.has_roles:
+                for model, leg in product(("", *sorted(models)), (WHOLE, PREFILL)):
+                    self._names.setdefault(self._serving(model, leg), f"{leg} {model}")
         return self._names.get(serving, "")
+
+    def _serving(self, model: str, leg: Leg) -> tuple[str, ...]:
+        """model: empty: whichever they serve."""
+        offers = self._offers.items()
+        return tuple(i for i, o in offers if (not model or not o.models or model in o.models) and o.role.takes(leg))
+
+
+def _are_alike(one: Offer, other: Offer) -> bool:
+    """Whether both do all of a request for the same models."""
+    return one.models == other.models and one.role is Role.BOTH and other.role is Role.BOTH
+
+
+def _are_peers(one: Offer, other: Offer) -> bool:
+    """Whether there is a request, or a leg of one, that both can run."""
+    if one.role is not other.role and Role.BOTH not in (one.role, other.role):
+        return False
+    return not one.models or not other.models or not one.models.keys().isdisjoint(other.models)

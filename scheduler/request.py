@@ -4,6 +4,9 @@ from dataclasses import KW_ONLY
 from enum import StrEnum
 
 from dualmap.scheduler.record import record
+from dualmap.scheduler.role import Leg
+
+BEFORE_ALL = -(2**31)  # a priority that no request has of itself
 
 
 @record
@@ -34,6 +37,7 @@ class Request:
         drains; else each is asked in turn until one has it.
     goes_on_after: number of the attempt whose answer the client has part of, which this is the rest of; 0: the client
         has nothing. sent_tokens: how many tokens of the answer the client has; they are the last ones of the prompt.
+    may_split: another instance than the one that answers may compute its prompt. leg: what of it is to be done.
     """
 
     id: str
@@ -57,6 +61,8 @@ class Request:
     length_tokens: int = 0
     goes_on_after: int = 0
     sent_tokens: int = 0
+    may_split: bool = False
+    leg: Leg = Leg.WHOLE
 
     @property
     def chain(self) -> tuple[int, ...]:

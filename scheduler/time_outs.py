@@ -13,7 +13,8 @@ MIN_KEPT = 1024  # entries from which those of requests that are over are looked
 
 class TimeOuts:
     """The client's own time-out holds until the first token, seen or assumed, or until a proxy tells where the answer
-    comes from; the configured one only while the request waits in the gateway, where nothing else would end it."""
+    comes from; the configured one only while the request waits in the gateway for an instance that is there, where
+    nothing else would end it."""
 
     def __init__(self, queue_timeout_s: float, attempts: Mapping[str, Attempt]) -> None:
         """attempts: by request id, every request in flight."""
@@ -56,7 +57,9 @@ class TimeOuts:
         timeout_s = attempt.request.timeout_s
         if timeout_s is not None:
             return attempt.arrived_at + timeout_s
-        return attempt.arrived_at + self._queue_timeout_s if attempt.state is AttemptState.WAITING else inf
+        if attempt.state is not AttemptState.WAITING:
+            return inf
+        return attempt.arrived_at + attempt.held_s + self._queue_timeout_s
 
     def _holds(self, due_s: float, request_id: str) -> bool:
         """Its request is in flight, without a first token, and this is its time-out: ids may come again."""

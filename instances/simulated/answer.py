@@ -7,6 +7,7 @@ from dualmap.instances.simulated.generation import Generation
 from dualmap.instances.simulated.words import text_of_token
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.local_answers import ok_response
+from dualmap.router.http.openai_errors import HttpError, error_events, error_response
 
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
@@ -73,8 +74,11 @@ class PlainAnswer:
 
     def first_token(self, index: int, cached_tokens: int) -> None:
         """The choice is about to get its first token."""
-        if index % self.generation.n == 0:  # the others find the blocks of the first
-            self.generation.cached_tokens += cached_tokens
+        generation = self.generation
+        if index == 0 and generation.remote_cached_tokens is not None:
+            generation.cached_tokens += generation.remote_cached_tokens
+        elif index % generation.n == 0:  # the others find the blocks of the first
+            generation.cached_tokens += cached_tokens
 
     def token(self, index: int) -> None:
         """The choice got a token that is not its last."""
@@ -94,6 +98,12 @@ class PlainAnswer:
                 self._forget(engine_id)
                 self._end_choice(index, ABORTED)
 
+    def fail(self, error: HttpError) -> None:
+        """The engine cannot make the answer."""
+        for engine_id in self.engine_ids:
+            self._forget(engine_id)
+        self._end_failed(error)
+
     def _end_choice(self, index: int, reason: str) -> None:
         self._reasons[index] = reason
         reasons = [each for each in self._reasons if each is not None]
@@ -105,6 +115,10 @@ class PlainAnswer:
         if self._client is not None:
             response = ok_response(body, self._shape.content_type, close=self._close)
             self._client.answer(response, close=self._close)
+
+    def _end_failed(self, error: HttpError) -> None:
+        if self._client is not None:
+            self._client.answer(error_response(error, close=self._close), close=self._close)
 
     # What becomes of the client.
 
@@ -157,4 +171,8 @@ class StreamedAnswer(PlainAnswer):
 
     def _end(self, reasons: Sequence[str]) -> None:
         self._write(self._shape.ending(self._produced, reasons) + LAST_CHUNK)
+        self._stream_to.answered(close=self._close)
+
+    def _end_failed(self, error: HttpError) -> None:
+        self._write(chunked(error_events(error)) + LAST_CHUNK)
         self._stream_to.answered(close=self._close)

@@ -11,6 +11,7 @@ import uvloop
 
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.front import Front
+from dualmap.instances.simulated.kv_transfer import BOTH, ROLES, KvSide
 from dualmap.instances.simulated.listener import Listener, add_listen_arguments, listener_of
 from dualmap.instances.simulated.media import MediaTokens
 from dualmap.instances.simulated.profile_file import read_profile
@@ -29,6 +30,8 @@ EXAMPLES = (
     "dualmap sim-instance --uds /run/sim.sock --root-path /llm --load-s 20",
     "dualmap sim-instance --port 0 --max-num-batched-tokens 4096 --block-size 16 --max-model-len 32768",
     "dualmap sim-instance --port 8001 --model /models/qwen-7b --served-model-name qwen qwen-7b",
+    "dualmap sim-instance --port 8001 --role prefill --kv-host 10.0.0.7",
+    "dualmap sim-instance --port 8002 --role decode --transfer-tokens-per-s 200000 --transfer-latency-s 0.01",
 )
 
 
@@ -68,6 +71,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep no responses, as vLLM without VLLM_ENABLE_RESPONSES_API_STORE (default: they are kept)",
     )
+    server.add_argument(
+        "--role",
+        choices=ROLES,
+        default=BOTH,
+        help="as vLLM with NixlConnector: prefill lends the KV of prompts (kv_transfer_params of a request with"
+        " do_remote_decode), decode reads it from there (do_remote_prefill) (default %(default)s)",
+    )
+    server.add_argument(
+        "--kv-host",
+        metavar="ADDRESS",
+        help="where instances that decode reach this one, without TLS (default: --host)",
+    )
     engine = parser.add_argument_group("engine")
     engine.add_argument(
         "--profile",
@@ -80,6 +95,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_above_zero,
         metavar="TOKENS",
         help=f"prompt tokens computed per second (default {1 / DEFAULTS.prefill_s_per_token:g})",
+    )
+    engine.add_argument(
+        "--transfer-tokens-per-s",
+        type=_above_zero,
+        metavar="TOKENS",
+        help=f"KV read from another instance per second (default {1 / DEFAULTS.transfer_s_per_token:.0f})",
+    )
+    engine.add_argument(
+        "--transfer-latency-s",
+        type=_seconds,
+        metavar="SECONDS",
+        help=f"of reading a prompt's KV, whatever its length (default {DEFAULTS.transfer_latency_s:g})",
     )
     for flag, unit, default, what in (
         ("--kv-tokens", "TOKENS", DEFAULTS.kv_tokens, "size of the KV cache"),
@@ -130,10 +157,12 @@ def run(args: argparse.Namespace) -> int:
 def _profile(args: argparse.Namespace) -> EngineProfile:
     """Raises ValueError."""
     base = DEFAULTS if args.profile is None else read_profile(args.profile, DEFAULTS)
-    names = ("block_size", "kv_tokens", "max_num_batched_tokens", "max_num_seqs", "max_model_len")
+    names = ("block_size", "kv_tokens", "max_num_batched_tokens", "max_num_seqs", "max_model_len", "transfer_latency_s")
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.prefill_tokens_per_s is not None:
         given["prefill_s_per_token"] = 1 / args.prefill_tokens_per_s
+    if args.transfer_tokens_per_s is not None:
+        given["transfer_s_per_token"] = 1 / args.transfer_tokens_per_s
     if args.max_model_len is None:
         size = given.get("block_size", base.block_size)
         held = given.get("kv_tokens", base.kv_tokens) // size * size
@@ -177,6 +206,7 @@ async def _serve(args: argparse.Namespace, profile: EngineProfile, listener: Lis
         media=media,
         keep_responses=keep_responses,
         front=Front(tuple(filter(None, args.api_key)), args.root_path, args.load_s),
+        side=KvSide(args.role, args.kv_host or args.host),
     )
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -7,6 +7,10 @@ request, the one that arrived last is preempted: it loses its blocks and is comp
 
 Decoding costs no work per token: all decoding requests move by one token a step, so their positions follow from the
 step number, and only those that reach a block boundary or their end are looked at.
+
+A request whose prompt another instance has computed gets blocks for all of it, and loads; the driver knows how long
+that takes. What is loaded goes before all that waits, since it holds its blocks. A request whose blocks another one is
+to read leaves them to `leases` when it ends.
 """
 
 from bisect import bisect_left, insort
@@ -21,6 +25,7 @@ from dualmap.instances.simulated.engine_types import (
     FirstToken,
     StepOutput,
 )
+from dualmap.instances.simulated.leases import Leases
 from dualmap.instances.simulated.tracked_request import Phase, TrackedRequest, order_of
 
 
@@ -31,9 +36,13 @@ class Engine:
     def __init__(self, profile: EngineProfile, offloaded: OrderedDict[int, None] | None = None) -> None:
         self.profile = profile
         self.pool = BlockPool(profile.pool_blocks, profile.offload_tokens // profile.block_size, offloaded)
+        self.leases = Leases(self.pool)
         self.counters = EngineCounters()
         self._requests: dict[str, TrackedRequest] = {}
         self._waiting: list[TrackedRequest] = []  # sorted by order
+        self._loads: list[tuple[str, int]] = []  # that begin: the request, and the tokens it has to read
+        self._loading = 0
+        self._loaded: list[TrackedRequest] = []  # sorted by order; they wait for their first step
         self._prefilling: list[TrackedRequest] = []  # in the order they started
         self._decoding: dict[str, TrackedRequest] = {}
         self._decode_context = 0  # computed tokens of all decoding requests
@@ -51,11 +60,11 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + self._loading + len(self._loaded)
 
     @property
     def kv_usage(self) -> float:
-        """Share of the pool that requests hold, 0 to 1; what is only cached does not count."""
+        """Share of the pool that requests hold, or that is lent, 0 to 1; what is only cached does not count."""
         return (self.pool.capacity - self.pool.free_blocks) / self.pool.capacity
 
     def generated(self, request_id: str) -> int:
@@ -82,10 +91,31 @@ class Engine:
         if tracked is None:
             return False
         if tracked.phase is Phase.WAITING:
-            del self._waiting[bisect_left(self._waiting, tracked.order, key=order_of)]
+            queue = self._loaded if tracked.table else self._waiting
+            del queue[bisect_left(queue, tracked.order, key=order_of)]
+        elif tracked.phase is Phase.LOADING:
+            self._loading -= 1
         else:
             self._stop_running(tracked)
         self._drop(tracked)
+        return True
+
+    def take_loads(self) -> list[tuple[str, int]]:
+        """Of requests that have begun to load since the last call: the id, and the tokens to read. The driver tells
+        each by `loaded` or `abort`."""
+        loads, self._loads = self._loads, []
+        return loads
+
+    def loaded(self, request_id: str) -> bool:
+        """The prompt has been read, all but the last token's work. False if there is no such request any more."""
+        tracked = self._requests.get(request_id)
+        if tracked is None or tracked.phase is not Phase.LOADING:
+            return False
+        self._loading -= 1
+        self._store_computed(tracked, tracked.request.prompt_tokens)
+        tracked.computed = tracked.request.prompt_tokens - 1
+        tracked.phase = Phase.WAITING
+        insort(self._loaded, tracked, key=order_of)
         return True
 
     def start_step(self, now: float) -> float | None:
@@ -104,11 +134,13 @@ class Engine:
             if tracked.phase is Phase.PREFILL and budget > 0:
                 budget -= self._prefill_chunk(tracked, budget, chunks)
         # A step that had to take blocks away starts nothing.
-        if self._waiting and self.counters.preemptions == preempted:
-            while self._waiting and budget > 0 and self.running < self.profile.max_num_seqs:
-                if not self._admit(self._waiting[0], now):
+        if (self._waiting or self._loaded) and self.counters.preemptions == preempted:
+            while (self._waiting or self._loaded) and budget > 0 and self.running < self.profile.max_num_seqs:
+                tracked = self._loaded.pop(0) if self._loaded else self._waiting[0]
+                if not self._admit(tracked, now):
                     break
-                budget -= self._prefill_chunk(self._prefilling[-1], budget, chunks)
+                if tracked.phase is Phase.PREFILL:
+                    budget -= self._prefill_chunk(tracked, budget, chunks)
         if not chunks and not self._decoding:
             return None
         self._chunks = chunks
@@ -132,8 +164,7 @@ class Engine:
         finished: list[FinishedRequest] = []
         for tracked in self._ends_due.pop(self._step, ()):
             self._stop_running(tracked)
-            self._drop(tracked)
-            finished.append(tracked.finished(now))
+            finished.append(self._end(tracked, now))
         first_tokens: list[FirstToken] = []
         tokens = decoded
         for tracked, computed in chunks:
@@ -152,15 +183,17 @@ class Engine:
             tracked.generated += 1
             self._prefilling.remove(tracked)
             if tracked.generated == tracked.request.output_tokens:
-                self._drop(tracked)
-                finished.append(tracked.finished(now))
+                finished.append(self._end(tracked, now))
             else:
                 self._start_decoding(tracked)
         self.counters.generation_tokens += tokens
         return StepOutput(self._decoding.keys(), finished, first_tokens, gaps)
 
     def _admit(self, tracked: TrackedRequest, now: float) -> bool:
-        """Start the head of the queue, with what the cache has of it; False if its blocks would not fit."""
+        """Start the head of a queue, with what the cache has of it; False if its blocks would not fit."""
+        if tracked.table:
+            self._run(tracked)
+            return True
         request = tracked.request
         size = self.profile.block_size
         total = request.prompt_tokens + tracked.generated
@@ -178,14 +211,32 @@ class Engine:
             tracked.table += self.pool.allocate(read_back) or []
             tracked.computed += read_back * size
             self._store_computed(tracked, tracked.computed)
-        tracked.phase = Phase.PREFILL
-        self._prefilling.append(tracked)
-        if tracked.started_s is None:
+        first = tracked.started_s is None
+        if first:
             tracked.started_s = now
             tracked.cached = tracked.computed
             self.counters.prefix_cache_queries += request.prompt_tokens
             self.counters.prefix_cache_hits += tracked.computed
+        if first and request.loads:
+            self._load(tracked)
+        else:
+            self._run(tracked)
         return True
+
+    def _run(self, tracked: TrackedRequest) -> None:
+        tracked.phase = Phase.PREFILL
+        self._prefilling.append(tracked)
+
+    def _load(self, tracked: TrackedRequest) -> None:
+        """If it is preempted later, its prompt is computed here."""
+        request = tracked.request
+        missing = -(-request.prompt_tokens // self.profile.block_size) - len(tracked.table)
+        tracked.table += self.pool.allocate(missing) or []
+        tracked.phase = Phase.LOADING
+        tracked.cached = request.prompt_tokens
+        self.counters.external_prefix_cache_hits += request.prompt_tokens - tracked.computed
+        self._loading += 1
+        self._loads.append((request.request_id, request.prompt_tokens - tracked.computed))
 
     def _prefill_chunk(self, tracked: TrackedRequest, budget: int, chunks: list[tuple[TrackedRequest, int]]) -> int:
         """Tokens of the budget that its next piece takes."""
@@ -242,6 +293,14 @@ class Engine:
         for i in range(tracked.stored, full):
             self.pool.store(tracked.table[i], tracked.request.blocks[i])
         tracked.stored = max(tracked.stored, full)
+
+    def _end(self, tracked: TrackedRequest, now: float) -> FinishedRequest:
+        finished = tracked.finished(now)
+        if finished.lent_blocks:
+            self.leases.lend(finished.request_id, tracked.table, now)
+            tracked.table = []
+        self._drop(tracked)
+        return finished
 
     def _drop(self, tracked: TrackedRequest) -> None:
         tracked.phase = Phase.GONE

@@ -2,23 +2,31 @@
 
 import asyncio
 from dataclasses import replace
+from http import HTTPStatus
 
 from dualmap.instances.simulated.answer import PlainAnswer
 from dualmap.instances.simulated.engine import Engine
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.engine_types import EngineRequest
 from dualmap.instances.simulated.generation import Generation
+from dualmap.instances.simulated.kv_transfer import KvSide, LeaseCall
 from dualmap.instances.simulated.metrics import SimMetrics
-from dualmap.router.http.openai_errors import RequestRefusedError, unavailable
+from dualmap.instances.simulated.remote_reads import RemoteReads
+from dualmap.router.http.openai_errors import HttpError, RequestRefusedError, unavailable
 
+# vLLM's where it cannot read a prompt's KV (kv_load_failure_policy "fail", its default).
+LOAD_FAILED = HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError", "Internal server error")
 MAX_LAG_S = 0.005  # a step that ends no later than this is taken to have ended on time, or timers would add up
 
 
 class EngineLoop:
-    """max_queued: requests that may be in the engine, waiting or running. Each answer counts."""
+    """max_queued: requests that may be in the engine, waiting or running. Each answer counts. side: of the transfers
+    of KV from and to other servers."""
 
-    def __init__(self, profile: EngineProfile, model: str, max_queued: int | None) -> None:
+    def __init__(self, profile: EngineProfile, model: str, max_queued: int | None, side: KvSide) -> None:
         self.engine = Engine(profile)
+        self._side = side
+        self._reads = RemoteReads(self.engine, self._read, self._load_failed)
         self.metrics = SimMetrics(self.engine, model)
         self._max_queued = max_queued
         self._loop = asyncio.get_running_loop()
@@ -30,24 +38,35 @@ class EngineLoop:
     def in_flight(self) -> int:
         return len(self._answers)
 
-    def check_queue(self, generation: Generation) -> None:
+    def check(self, generation: Generation) -> None:
         """Raises RequestRefusedError. vLLM sends no Retry-After."""
+        source = self._side.source(generation.kv_transfer_params)
         if self._max_queued is not None and self.in_flight + len(generation.choices) > self._max_queued:
+            if source is not None:
+                self._reads.refuse(source)
             message = f"Too many requests in flight: {self.in_flight}, of at most {self._max_queued}."
             raise RequestRefusedError(replace(unavailable(message), retry_after_s=None))
 
     def submit(self, answer: PlainAnswer) -> None:
-        """Answers to the same prompt begin when the first of them has its first token: its blocks are there then."""
+        """Answers to the same prompt begin when the first of them has its first token: its blocks are there then. Of
+        several answers, the first one's blocks are read from another server, or lent."""
         generation = answer.generation
+        source = self._side.source(generation.kv_transfer_params)
+        lends = self._side.lends(generation.kv_transfer_params)
         requests: list[EngineRequest] = []
         for index, (engine_id, choice) in enumerate(zip(answer.engine_ids, generation.choices, strict=True)):
             self._answers[engine_id] = answer, index
             tokens = choice.prompt_tokens, choice.output_tokens
             request = EngineRequest(engine_id, choice.blocks, *tokens, generation.priority)
+            if index == 0:
+                request = replace(request, loads=source is not None, lends=lends)
             if index % generation.n:
                 self._siblings.setdefault(requests[-1].request_id, []).append(request)
             else:
                 requests.append(request)
+        if source is not None:
+            generation.remote_cached_tokens = source.remote_prefill_cached_tokens
+            self._reads.expect(answer.engine_ids[0], source)
         if api_s := self.engine.profile.api_s:
             self._loop.call_later(api_s, self._enter, requests)
         else:
@@ -57,8 +76,25 @@ class EngineLoop:
         """Abort the request, at once, if it has not ended."""
         self._siblings.pop(engine_id, None)
         if self._answers.pop(engine_id, None) is not None:
+            self._reads.forget(engine_id)
             self.engine.abort(engine_id)
             self.metrics.aborted()
+            if self.engine.waiting:  # for the blocks that are free now, perhaps
+                self._wake()
+
+    def hold(self, call: LeaseCall) -> bool:
+        """Another server is about to read what is lent. False if it is lent no more."""
+        return call.engine_id == self._side.engine_id and self.engine.leases.extend(call.request_id, self._loop.time())
+
+    def release(self, call: LeaseCall) -> bool:
+        """Another server has read what was lent, or will not. False if it is lent no more."""
+        released = call.engine_id == self._side.engine_id and self.engine.leases.give_back(call.request_id)
+        self._wake()
+        return released
+
+    def expire_leases(self) -> None:
+        if self.engine.leases.expire(self._loop.time()):
+            self._wake()
 
     def abort_all(self) -> None:
         for answer in dict.fromkeys(answer for answer, _ in self._answers.values()):
@@ -69,12 +105,29 @@ class EngineLoop:
         for request in requests:
             if request.request_id in self._answers:  # its client has not left meanwhile
                 self.engine.add(request, now)
+        self._wake()
+
+    def _read(self, engine_id: str) -> None:
+        """The prompt of the request has come from another server."""
+        if self.engine.loaded(engine_id):
+            self._wake()
+
+    def _load_failed(self, engine_id: str) -> None:
+        if failed := self._answers.pop(engine_id, None):
+            self.engine.abort(engine_id)
+            self.metrics.failed()
+            failed[0].fail(LOAD_FAILED)
+            self._wake()
+
+    def _wake(self) -> None:
+        """There may be something to do."""
         if not self._stepping:
-            self._start_step(now)
+            self._start_step(self._loop.time())
 
     def _start_step(self, now: float) -> None:
         ends_at = self.engine.start_step(now)
         self._stepping = ends_at is not None
+        self._reads.begin()
         if ends_at is not None:
             self._loop.call_at(ends_at, self._finish_step, ends_at)
 
@@ -92,6 +145,9 @@ class EngineLoop:
             answer.token(index)
         for request in output.finished:
             answer, index = answers.pop(request.request_id)
+            if request.lent_blocks:
+                tokens = request.prompt_tokens, request.cached_tokens
+                answer.generation.lent = self._side.lent(request.request_id, request.lent_blocks, *tokens)
             self.metrics.finished(request, answer.finish(index))
         now = self._loop.time()
         self._start_step(ends_at if now - ends_at < MAX_LAG_S else now)

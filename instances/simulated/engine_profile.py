@@ -31,6 +31,8 @@ class EngineProfile:
     attention_s_per_token_pair: float = 0.0  # quadratic prefill attention; 0: prefill_s_per_token has it, on average
     step_overhead_s: float = 0.0  # of any step, on top of the rest: scheduling, launching, sampling
     api_s: float = 0.0  # of a request outside the engine: reading it, handing it over; holds up no other request
+    transfer_s_per_token: float = 4.6e-6  # of KV read from another instance: 57 KB at 100 Gbit/s
+    transfer_latency_s: float = 0.005  # of such a prompt, whatever its length
 
     def __post_init__(self) -> None:
         for field in fields(self):

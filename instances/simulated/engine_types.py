@@ -8,19 +8,22 @@ from dataclasses import dataclass
 class EngineRequest:
     """blocks: chained hashes of the full blocks of the prompt and, where known, of the answer that follows it; fewer
     than there are tokens for is allowed: the rest is never hit. output_tokens: how many the model will produce.
-    priority: lower runs sooner."""
+    priority: lower runs sooner. loads: another instance has computed its prompt, which is read from there. lends: its
+    blocks are kept when it has ended, for another instance to read."""
 
     request_id: str
     blocks: tuple[int, ...]
     prompt_tokens: int
     output_tokens: int
     priority: int = 0
+    loads: bool = False
+    lends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedRequest:
     """Times in seconds on the caller's clock. cached_tokens: part of prompt_tokens, found in the cache at the first
-    start."""
+    start, or all of it where it was read from another instance. lent_blocks: kept for another one."""
 
     request_id: str
     prompt_tokens: int
@@ -30,6 +33,7 @@ class FinishedRequest:
     started_s: float
     first_token_s: float
     finished_s: float
+    lent_blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,4 +69,5 @@ class EngineCounters:
     generation_tokens: int = 0
     prefix_cache_queries: int = 0
     prefix_cache_hits: int = 0
+    external_prefix_cache_hits: int = 0  # read from other instances
     preemptions: int = 0  # times a request was

@@ -7,6 +7,7 @@ finds the blocks that were computed while it was generated.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from xxhash import xxh3_64_intdigest
@@ -78,7 +79,9 @@ class Choice(msgspec.Struct):
 
 class Generation(msgspec.Struct, kw_only=True):
     """choices: n for each prompt, those of a prompt side by side. cached_tokens: of the prompts, once they have
-    started. most_tokens: of one answer."""
+    started. most_tokens: of one answer. kv_transfer_params: of the request. remote_cached_tokens: of a prompt that was
+    read from another server, what was cached there. lent: what the answer says of blocks that are kept for such a
+    server."""
 
     model: str
     choices: list[Choice]
@@ -89,6 +92,9 @@ class Generation(msgspec.Struct, kw_only=True):
     media_tokens: dict[str, int]
     most_tokens: int = 0
     cached_tokens: int = 0
+    kv_transfer_params: dict[str, Any] | None = None
+    remote_cached_tokens: int | None = None
+    lent: dict[str, Any] | None = None
 
     @property
     def prompt_tokens(self) -> int:
@@ -111,6 +117,7 @@ def generation_of(
     profile: EngineProfile,
     stream: bool = False,
     priority: int = 0,
+    kv_transfer_params: dict[str, Any] | None = None,
 ) -> Generation:
     """root: parent of the first blocks: what an adapter computes is found by that adapter only. Raises
     RequestRefusedError as vLLM would answer."""
@@ -136,6 +143,7 @@ def generation_of(
         block_size=profile.block_size,
         media_tokens=dict(prompts[0].media_tokens),
         most_tokens=most,
+        kv_transfer_params=kv_transfer_params,
     )
 
 

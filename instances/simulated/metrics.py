@@ -14,7 +14,7 @@ from dualmap.instances.simulated.engine_types import FinishedRequest, StepOutput
 
 LABELS = ("model_name", "engine")
 ENGINE = "0"
-FINISH_REASONS = ("stop", "length", "abort")
+FINISH_REASONS = ("stop", "length", "abort", "error")
 
 # Upper bounds in seconds.
 TTFT_BUCKETS = (
@@ -94,6 +94,9 @@ class SimMetrics:
     def aborted(self) -> None:
         self._ended["abort"] += 1
 
+    def failed(self) -> None:
+        self._ended["error"] += 1
+
     def scrape(self) -> bytes:
         return generate_latest(self._registry)
 
@@ -108,6 +111,8 @@ class SimMetrics:
         yield self._gauge("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1", engine.kv_usage)
         yield self._counter("vllm:prefix_cache_queries", "Prompt tokens looked up", counters.prefix_cache_queries)
         yield self._counter("vllm:prefix_cache_hits", "Prompt tokens found", counters.prefix_cache_hits)
+        external = counters.external_prefix_cache_hits
+        yield self._counter("vllm:external_prefix_cache_hits", "Prompt tokens read from other servers", external)
         yield self._counter("vllm:prompt_tokens", "Prompt tokens processed", counters.prompt_tokens)
         yield self._counter("vllm:generation_tokens", "Tokens generated", counters.generation_tokens)
         yield self._counter("vllm:num_preemptions", "Times a request lost its blocks", counters.preemptions)

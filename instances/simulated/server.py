@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -22,6 +23,8 @@ from dualmap.instances.simulated.apis.tokens import detokenize, tokenize
 from dualmap.instances.simulated.engine_loop import EngineLoop
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.front import Front, unauthorized_response
+from dualmap.instances.simulated.kv_transfer import HOLD_PATH, RELEASE_PATH, KvSide, LeaseCall
+from dualmap.instances.simulated.lenient_body import read_body
 from dualmap.instances.simulated.listener import BACKLOG, Listener
 from dualmap.instances.simulated.media import MediaTokens
 from dualmap.instances.simulated.response_store import ResponseStore
@@ -67,7 +70,8 @@ REPLIES: dict[str, Callable[[Call, Served], Reply]] = {  # by POST
     "/v1/unload_lora_adapter": unload_adapter,
 }
 GETS = ("/v1/models", "/health", "/ping", "/load", "/version", "/metrics")
-PATHS = dict.fromkeys((*JOBS, *FORM_JOBS, *REPLIES, "/reset_prefix_cache"), "POST") | dict.fromkeys(GETS, "GET")
+POSTS = (*JOBS, *FORM_JOBS, *REPLIES, "/reset_prefix_cache", HOLD_PATH, RELEASE_PATH)
+PATHS = dict.fromkeys(POSTS, "POST") | dict.fromkeys(GETS, "GET")
 
 
 class SimServer:
@@ -75,7 +79,7 @@ class SimServer:
     --max-num-queued-reqs, vllm-project/vllm#49445). Each answer counts. adapters: LoRA adapters, each with a cache of
     its own; that their weights have to be loaded is not simulated. names: as clients call the model; empty: as it is
     called itself. keep_responses: as vLLM does with VLLM_ENABLE_RESPONSES_API_STORE=1. front: what stands before the
-    APIs."""
+    APIs. side: of transfers of KV from and to other servers; its port is set here."""
 
     def __init__(
         self,
@@ -88,6 +92,7 @@ class SimServer:
         media: MediaTokens | None = None,
         keep_responses: bool = True,
         front: Front | None = None,
+        side: KvSide | None = None,
     ) -> None:
         self.clients: set[ClientConnection] = set()
         self.models = Models(model, adapters, names)
@@ -95,7 +100,8 @@ class SimServer:
         self._served = Served(profile, self.models, media or MediaTokens(), store)
         self._front = front or Front()
         self._loaded_at = 0.0
-        self._engine = EngineLoop(profile, self.models.base, max_queued)
+        self._side = side or KvSide()
+        self._engine = EngineLoop(profile, self.models.base, max_queued, self._side)
         self._limits = HttpLimits(max_body_bytes=MAX_BODY_BYTES, idle_timeout_s=5.0)  # uvicorn's keep-alive
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
@@ -108,6 +114,7 @@ class SimServer:
         """Returns the port, 0 of a Unix socket. Raises OSError if it is taken."""
         sock = listener.bind()
         port: int = 0 if listener.uds else sock.getsockname()[1]
+        self._side.port = port
         loop: Any = self._loop  # its stubs ask for a subclass of Protocol
         create = loop.create_unix_server if listener.uds else loop.create_server
         self._server = await create(
@@ -175,7 +182,7 @@ class SimServer:
             job = FORM_JOBS[request.path](call, self._served)
         generation, shape, plain_now = job
         engine = self._engine
-        engine.check_queue(generation)
+        engine.check(generation)
         close = request.close
         answer: PlainAnswer
         if generation.stream:
@@ -194,6 +201,8 @@ class SimServer:
             call = call_of(request)
             call.check_json()
             return REPLIES[path](call, self._served)
+        if path in (HOLD_PATH, RELEASE_PATH):
+            return self._lease(path, request.body)
         match path:
             case "/metrics":
                 return Reply(self._engine.metrics.scrape(), CONTENT_TYPE_LATEST.encode())
@@ -212,6 +221,14 @@ class SimServer:
             return self._cancel(response_id.removesuffix(CANCEL))
         return get_response(Call(b"", item=response_id), self._served)
 
+    def _lease(self, path: str, body: bytes) -> Reply:
+        """Raises RequestRefusedError where there is no such lease."""
+        call = read_body(LeaseCall, body)
+        if not (self._engine.hold(call) if path == HOLD_PATH else self._engine.release(call)):
+            what = f"Nothing is lent for request {call.request_id}."
+            raise RequestRefusedError(HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", what))
+        return Reply(b"{}")
+
     def _cancel(self, response_id: str) -> Reply:
         """Raises RequestRefusedError."""
         stored = find_response(response_id, self._served)
@@ -223,6 +240,7 @@ class SimServer:
 
     def _sweep(self) -> None:
         self._loop.call_later(SWEEP_S, self._sweep)
+        self._engine.expire_leases()
         for client in list(self.clients):
             client.sweep(time.monotonic())
 

@@ -8,6 +8,7 @@ from dualmap.instances.simulated.engine_types import EngineRequest, FinishedRequ
 
 class Phase(StrEnum):
     WAITING = "waiting"
+    LOADING = "loading"  # its prompt is read from another instance, into blocks that it holds
     PREFILL = "prefill"  # running, with prompt tokens still to compute
     DECODE = "decode"
     GONE = "gone"  # finished or aborted
@@ -83,6 +84,7 @@ class TrackedRequest:
             self.started_s,
             self.first_token_s,
             now,
+            len(self.table) if request.lends else 0,
         )
 
 

@@ -66,6 +66,8 @@ class Watched:
             pool=spec.pool,
             since=time.time(),
         )
+        if self.member.role is not spec.role:
+            self.member = replace(self.member, role=spec.role)
         self.signals = SignalCollector(spec.instance_id)
         self.adapters = AdapterKeeper(spec.instance_id)
         self.decided = asyncio.Event()

@@ -57,4 +57,4 @@ def book_faults(core: Scheduler, about: str = "", where: str = "") -> list[Fault
 
 def open_faults(core: Scheduler, where: str = "") -> list[Fault]:
     """Requests that are in flight still, at the end of a history that was closed."""
-    return [Fault(Rule.ENDS_ONCE, i, "is in flight at the end", where) for i in core.attempts]
+    return [Fault(Rule.ENDS_ONCE, i, "is in flight at the end", where) for i in (*core.attempts, *core.held.ids())]

@@ -174,7 +174,8 @@ class VirtualFleet:
         """What Fleet answers; a call that follows before the answer has come does not ask for the same again."""
         now, gateway = self._clock.now, self._gateways[number]
         totals = {"": PoolTotals.of(gateway.core.stats)}
-        news = self._core.sync(gateway.link.report(gateway.core.own_loads(now), totals), now)
+        held = {"": gateway.core.held.work()}
+        news = self._core.sync(gateway.link.report(gateway.core.own_loads(now), totals, held=held), now)
         gateway.link.hear(news)
         return news
 

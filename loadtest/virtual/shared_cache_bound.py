@@ -10,6 +10,7 @@ from collections import deque
 from dualmap.scheduler.commands import Command, Dispatch
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import Event, FirstToken, InstanceJoined, InstanceLoad, RequestArrived, RequestFinished
+from dualmap.scheduler.held_requests import HeldRequests
 from dualmap.scheduler.holders import Holders
 from dualmap.scheduler.instance.cache_view import CacheView
 from dualmap.scheduler.request import ChoiceReason, Request
@@ -44,6 +45,7 @@ class SharedCacheQueue:
         self._cache = CacheView(1, Holders(), 1)
         self._blocks = 0
         self.stats = SchedulerStats()
+        self.held = HeldRequests()  # nothing ever is
 
     def handle(self, event: Event, now: float) -> list[Command]:
         match event:

@@ -53,6 +53,7 @@ class Api:
     tokens: how its prompts are known by their tokens; None: they are not.
     rest: how another instance goes on with a stream; None: none can.
     by_text: how another instance goes on with a stream by its text, see rest_by_text.py; None: it does not.
+    splits: bodies may have `kv_transfer_params`.
     replayed: how a stream is compared that another instance makes again; None: it is not.
     """
 
@@ -66,6 +67,7 @@ class Api:
     asks_usage: bool = False
     takes_salt: bool = False
     makes_state: bool = False
+    splits: bool = False
     tokens: PromptReader | None = None
     rest: RestByIds | None = None
     replayed: Callable[[], Replayed] | None = None

@@ -71,6 +71,7 @@ CHAT = Api(
     operation="chat",
     asks_usage=True,
     takes_salt=True,
+    splits=True,
     tokens=read_tokens,
     rest=CHAT_REST,
     replayed=ReplayedChunks,

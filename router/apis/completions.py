@@ -114,6 +114,7 @@ COMPLETIONS = Api(
     operation="text_completion",
     asks_usage=True,
     takes_salt=True,
+    splits=True,
     tokens=read_tokens,
     rest=COMPLETION_REST,
     replayed=ReplayedChunks,

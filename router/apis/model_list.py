@@ -15,7 +15,14 @@ class ModelList:
     differently. mixed_pools: in which they do. aliases: names of clients', and what instances call the model. same:
     names of models, and under which the model's prompts are hashed where that is another of its names."""
 
-    def __init__(self, membership: Membership, first_pool: str, aliases: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        membership: Membership,
+        first_pool: str,
+        aliases: Mapping[str, str] | None = None,
+        unknown_pool: str | None = None,
+    ) -> None:
+        """unknown_pool: nobody knows what it serves; it may be what others do not."""
         self.aliases: Mapping[str, str] = aliases or {}
         self._cards: dict[str, dict[str, Any]] = {}
         self._pools: dict[str, str] = {}
@@ -36,6 +43,7 @@ class ModelList:
             self._note_lengths(member)
         self.twice = sorted(twice)
         self._first_pool = first_pool
+        self._unknown_pool = unknown_pool
         self.silent = bool({member.pool for member in members} - set(self._pools.values()))
         bases_of: dict[str, set[str]] = {}
         for member in members:
@@ -62,12 +70,12 @@ class ModelList:
         return None if card is None else msgspec.json.encode(card)
 
     def pool_of(self, model: str) -> str | None:
-        """The pool that serves the model, also while none of its instances is ready; None where nobody does. The first
-        one where no model is named, or none is known yet."""
+        """The pool that serves the model, also while none of its instances is ready, or that may do so; None where
+        nobody does. The first one where no model is named, or none is known yet."""
         pool = self._pools.get(model)
         if pool is None and (not model or not self._pools):
             return self._first_pool
-        return pool
+        return self._unknown_pool if pool is None else pool
 
     def known(self, model: str) -> str:
         """The model, if an instance has told of it; else empty: clients may name what they like."""

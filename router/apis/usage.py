@@ -9,6 +9,7 @@ from dualmap.scheduler.record import record
 
 _NAME = b'"usage"'
 _OBJECT = re.compile(rb'"usage"\s*+:\s*+(\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\})')  # its strings have no braces
+_CACHED = re.compile(rb'("cached_tokens"\s*+:)(\s*+\d++)')  # in a text its quotes would be escaped
 
 
 @record
@@ -43,6 +44,18 @@ def peek_usage(tail: bytes) -> Usage:
     if cached is None and (cached := usage.cache_read_input_tokens) is not None:
         prompt += cached + (usage.cache_creation_input_tokens or 0)
     return Usage(prompt, usage.output_tokens, cached)
+
+
+def with_cached(body: bytes, cached_tokens: int) -> bytes:
+    """The same piece of an answer, as long, with another count of cached tokens: another instance knows better."""
+    if b'"cached_tokens"' not in body:
+        return body
+    return _CACHED.sub(lambda said: _in_place_of(said, cached_tokens), body)
+
+
+def _in_place_of(said: re.Match[bytes], count: int) -> bytes:
+    digits = b"%d" % count
+    return said[1] + digits.rjust(len(said[2])) if len(digits) <= len(said[2]) else said[0]
 
 
 def _object(tail: bytes) -> bytes:

@@ -30,6 +30,8 @@ def add_deployment_flags(parser: argparse.ArgumentParser, serves_http: bool = Tr
         help="a vLLM server: http://HOST:PORT, https://HOST:PORT, either with a path's prefix, or unix:///PATH;"
         " repeatable (default: none)",
     )
+    if serves_http:
+        _add_roles(running)
     _add_vllm(parser.add_argument_group("vLLM servers to start"))
     simulated = parser.add_argument_group("simulated instances to start")
     simulated.add_argument(
@@ -89,6 +91,21 @@ def add_deployment_flags(parser: argparse.ArgumentParser, serves_http: bool = Tr
     )
 
 
+def _add_roles(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--prefill",
+        action="append",
+        metavar="URL",
+        help="the same, of a server that computes prompts for those of --decode; repeatable (default: none)",
+    )
+    group.add_argument(
+        "--decode",
+        action="append",
+        metavar="URL",
+        help="the same, of a server that answers, and has prompts computed by those of --prefill (default: none)",
+    )
+
+
 def _add_vllm(group: "argparse._ArgumentGroup") -> None:
     add = group.add_argument
     add("--model", metavar="PATH_OR_NAME", help="what they serve, as for `vllm serve` (default: no server is started)")
@@ -133,7 +150,10 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
             kv_events=args.kv_events,
         ),
         "logs": _given(to=args.log_to, format=args.log_format, requests=args.log_requests),
-        "instances": args.instance,
+        "instances": [
+            *(args.instance or ()),
+            *({"url": url, "role": role} for role in ("prefill", "decode") for url in getattr(args, role, None) or ()),
+        ],
         "ray_address": args.ray_address,
         "deployment": args.deployment,
     }

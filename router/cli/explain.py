@@ -33,27 +33,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     try:
-        decisions = find_decisions(find_admin(args), args.request_id)
+        told = find_told(find_admin(args), args.request_id)
     except AdminCallError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if not decisions:
+    if not told:
         print(f"error: no gateway remembers that it sent {args.request_id} anywhere", file=sys.stderr)
         return 1
-    print("\n\n".join(map(explained, decisions)))
+    print("\n\n".join(told))
     return 0
 
 
-def find_decisions(admin: str, request_id: str) -> list[dict[str, Any]]:
-    """Of all gateways, oldest first. Raises AdminCallError if the first one does not answer."""
+def find_told(admin: str, request_id: str) -> list[str]:
+    """What all gateways tell of it, oldest first. Raises AdminCallError if the first one does not answer."""
     query = f"/admin/decisions?{urlencode({'request_id': request_id})}"
-    found: list[dict[str, Any]] = admin_call(admin, query)["decisions"]
+    found = _told(request_id, admin_call(admin, query))
     for gateway in admin_call(admin, "/admin/status")["gateways"] if not found else ():
         try:
-            found += admin_call(f"http://{gateway['admin']}", query)["decisions"]
+            found += _told(request_id, admin_call(f"http://{gateway['admin']}", query))
         except AdminCallError:
             continue  # it may have been the one that has died
     return found
+
+
+def _told(request_id: str, answer: dict[str, Any]) -> list[str]:
+    held = ["\n".join((f"{request_id} waits for an instance to come", *story)) for story in answer["held"]]
+    return [*map(explained, answer["decisions"]), *held]
 
 
 def explained(decision: dict[str, Any]) -> str:

@@ -85,6 +85,7 @@ async def _member(config: DualMapConfig, instance: ExternalInstance) -> Member:
         state=MemberState.READY,
         capacity=instance.capacity,
         model_cards=model_cards(models),
+        role=instance.role,
     )
 
 

@@ -37,7 +37,7 @@ def format_status(status: dict[str, Any], columns: int = COLUMNS) -> str:
     """A line for the gateway and a row for each member, below it the reason of its state. columns: of the terminal."""
     head = (
         f"{status['gateway_id']}  policy {status['policy']}  epoch {status['epoch']}  up {status['uptime_s']:.0f} s"
-        f"  in flight {status['in_flight']}  client connections {status['client_connections']}"
+        f"  in flight {status['in_flight']}{_held(status)}  client connections {status['client_connections']}"
     )
     several = len(status["pools"]) > 1
     counted = ("RUNNING", "WAITING", "BACKLOG", "PER TOKEN", "KV TOKENS", "MODELS", "SIGNALS")
@@ -99,15 +99,21 @@ def format_age(seconds: float) -> str:
     return f"{seconds / 86_400:.0f} d"
 
 
+def _held(status: dict[str, Any]) -> str:
+    return f" ({status['held']} wait for an instance to come)" if status.get("held") else ""
+
+
 def format_scaling(scaling: dict[str, Any]) -> str:
     """Bounds and the last plan."""
     scales = f"scaling  {scaling['pool']}  " if scaling["pool"] else "scaling  "
-    if not scaling["scaled"]:
+    if not (scaling["scaled"] or scaling["planned"]):
         return scales + "none: the instances run on their own"
     bounds = f"{scaling['min_replicas']} to {scaling['max_replicas']} instances"
     how = "by load" if scaling["automatic"] else "as told by hand"
     if scaling["automatic"] and scaling["dry_run"]:
         how += ", dry run"
+    if not scaling["scaled"]:
+        how += f", started by others: {scaling['wanted']} wanted"
     plans = [scaling["plans"][-1]["reason"]] if scaling["plans"] else []
     return "; ".join((f"{scales}{bounds}, {how}", *plans, *([scaling["note"]] if scaling["note"] else [])))
 

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,13 +24,14 @@ from dualmap.router.deployment.ray_access import ray_access
 from dualmap.router.deployment.running import Home, home, reached_at
 from dualmap.router.deployment.start_folder import start_folder
 from dualmap.router.journal.writer import path_for
-from dualmap.router.observe.standard_output import ShowLines, speaker
+from dualmap.router.observe.standard_output import ShowLines, as_shown
 from dualmap.router.reach.reach import CallError
 from dualmap.scheduler.fleet.endpoint import host_port
 
 EXAMPLES = (
     "dualmap up dualmap.yaml --host 0.0.0.0 --port 8080 --admin-port 8081",
     "dualmap up --instance http://10.0.0.1:8000 --instance http://10.0.0.2:8000 --slo 5 --tpot 0.05",
+    "dualmap up --prefill http://10.0.0.1:8000 --decode http://10.0.0.2:8000",
     'dualmap up --model Qwen/Qwen2.5-7B-Instruct --replicas 4 --engine-args "--max-model-len 8192"',
     "dualmap up --model /models/large --tensor-parallel-size 4 --kv-events --ray-address auto",
     "dualmap up --model /models/tiny --gpus-per-replica 0 --vllm .venv-vllm/bin/vllm",
@@ -66,6 +68,7 @@ def deploy(path: Path | None, given: dict[str, Any]) -> int:
             here.tell(log_dir=str(logs))
             if config.logs.form.shown:
                 stack.callback(ShowLines(logs).close)
+            stack.enter_context(as_shown(config.logs.form))
             if uses_ray(config):
                 stack.enter_context(ray_access(config.ray_address))
             config = config.model_copy(update={"log_dir": logs})
@@ -77,7 +80,7 @@ def deploy(path: Path | None, given: dict[str, Any]) -> int:
 
 def _deploy(config: DualMapConfig, path: Path | None, given: dict[str, Any], here: Home) -> int:
     stop = stop_on_signal()
-    say = speaker(config.logs.form)
+    say = partial(print, flush=True)
     cluster = (Joined if config.joins else Cluster)(config, say)
     file = ConfigFile(path, given, config, say, tell=cluster.events.tell)
     signal.signal(signal.SIGHUP, lambda number, frame: file.sign.set())

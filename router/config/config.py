@@ -44,7 +44,8 @@ class DualMapConfig(PoolSettings):
 
     def all_pools(self) -> dict[str, PoolSettings]:
         """By name, the first one first; one or more."""
-        pools: dict[str, PoolSettings] = ({} if self.is_empty else {"": self}) | self.pools
+        named: dict[str, PoolSettings] = ({} if self.is_empty else {"": self}) | self.pools
+        pools = {name: pool.with_cold_start for name, pool in named.items()}
         if self.gateway.picker is None or self.gateway.picker.mode == "queued":
             return pools
         return {

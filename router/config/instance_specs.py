@@ -88,7 +88,7 @@ def _weighed(capacity: InstanceCapacity, pool: PoolSettings) -> InstanceCapacity
     other instances. Those that scaling starts change nothing: they are as the configured ones."""
     if capacity.weight is not None:
         return capacity
-    replicas = pool.vllm.replicas if pool.vllm.model else 0
+    replicas = max(1, pool.vllm.replicas) if pool.vllm.model else 0
     counts = [(pool.simulate.capacity, pool.simulate.count), (pool.vllm.capacity, replicas)]
     counts += [(instance.capacity, 1) for instance in pool.instances]
     mean = sum(c.prefill_tokens_per_s * count for c, count in counts) / sum(count for _, count in counts)
@@ -167,6 +167,7 @@ def external_spec(config: DualMapConfig, pool_name: str, instance: ExternalInsta
         pool=pool_name,
         probe=instance.probe,
         behind_balancer=instance.behind_balancer,
+        role=instance.role,
     )
     return PlacedSpec("external", spec)
 

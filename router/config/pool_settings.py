@@ -14,8 +14,10 @@ from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.instance_capacity import InstanceCapacity
+from dualmap.scheduler.role import Role
 
 ZmqEndpoint = Annotated[str, Field(pattern=r"^(tcp://.+:\d+|ipc://.+)$")]
+COLD_START_TIMEOUT_S = 300.0  # loading a large model takes minutes
 OWN_ENGINE_ARGS = ("--host", "--port", "--tensor-parallel-size", "--kv-events-config", "--model")
 
 
@@ -48,7 +50,7 @@ class VllmInstances(BaseModel):
     model_config = STRICT
 
     model: str | None = None  # a directory or a name, as for `vllm serve`
-    replicas: int = Field(default=1, ge=1, le=1024)  # servers, at first
+    replicas: int = Field(default=1, ge=0, le=1024)  # servers, at first; 0 only where scaling.min_replicas is 0
     engine_args: tuple[str, ...] = ()  # further arguments of `vllm serve`; also one string, split as a shell does
     tensor_parallel_size: int = Field(default=1, ge=1)  # GPUs that share a model
     # Reserved on Ray. None: tensor_parallel_size where the Ray cluster has GPUs, else 0, which is for vLLM's CPU build.
@@ -111,6 +113,9 @@ class ExternalInstance(BaseModel):
     # unix:///PATH of a socket on this machine.
     url: Annotated[str, AfterValidator(_check_url)]
     capacity: InstanceCapacity = InstanceCapacity()  # what the server can do
+    # prefill: it computes prompts for others, and answers nobody; decode: it answers, and computes what others do not;
+    # both: as one or the other, or all of a request.
+    role: Role = Role.BOTH
     # Its content is the bearer token that this server wants (--api-key); None: that of gateway.instance_key_file.
     key_file: AbsolutePath | None = None
     # PEM: the authority that has signed the server's certificate, or that certificate itself; None: the system's.
@@ -190,6 +195,8 @@ class KubernetesDiscovery(BaseModel):
     namespace: str | None = None  # None: that of the pod we run in, or of the kubeconfig's context
     port: int = Field(default=8000, ge=1, le=65535)  # on which the pods listen
     capacity: InstanceCapacity = InstanceCapacity()  # of each
+    # Label of pods that says their role: prefill, decode, or both (also prefill-decode), as of one without the label.
+    role_label: str = "llm-d.ai/role"
     probe: bool = True  # as of an instance that is named by its URL
     kubeconfig: Path | None = None  # None: the pod's service account, else $KUBECONFIG or ~/.kube/config
 
@@ -213,7 +220,8 @@ class PoolSettings(BaseModel):
     instances: tuple[ExternalInstance, ...] = ()  # servers that run already: a URL, or one with what it can do
     discovery: Discovery | None = None  # None: no instances are looked for
     # The number of instances follows the load. None: as many as are named, until `dualmap scale` says another number.
-    # simulate.count or vllm.replicas is how many there are at first.
+    # simulate.count or vllm.replicas is how many there are at first. Of instances that others start, the number is only
+    # told: dualmap_replicas{bound="wanted"}.
     scaling: ScalingConfig | None = None
 
     @property
@@ -235,9 +243,17 @@ class PoolSettings(BaseModel):
     def _check_instances(self) -> Self:
         if self.vllm.model_fields_set and not self.vllm.model:
             raise ValueError("vllm.model is missing: what are its replicas to serve?")
-        both = bool(self.simulate.count) == bool(self.vllm.model)
-        if self.scaling is not None and (self.instances or self.discovery or both):
-            raise ValueError(
-                "scaling is for instances of one kind that are started here: vllm, or simulate with a count"
-            )
+        kinds = bool(self.simulate.count) + bool(self.vllm.model) + bool(self.instances or self.discovery)
+        if self.scaling is not None and kinds != 1:
+            raise ValueError("scaling is for instances of one kind: vllm, simulate with a count, or those others start")
+        if self.vllm.model and not self.vllm.replicas and (self.scaling is None or self.scaling.min_replicas):
+            raise ValueError("vllm.replicas: 0 is for pools that scale from zero: scaling.min_replicas must be 0, too")
         return self
+
+    @property
+    def with_cold_start(self) -> Self:
+        """With a time for which requests wait for the first instance, where none is set and none may be there."""
+        scheduler = self.scheduler
+        if scheduler.cold_start_timeout_s is not None or self.scaling is None or self.scaling.min_replicas:
+            return self
+        return self.model_copy(update={"scheduler": replace(scheduler, cold_start_timeout_s=COLD_START_TIMEOUT_S)})

@@ -10,6 +10,7 @@ from dualmap.router.config.gateway_settings import GatewaySettings
 from dualmap.router.config.instance_url import is_ip
 from dualmap.router.config.pool_settings import ExternalInstance, PoolSettings
 from dualmap.router.config.runtime import runtime_faults
+from dualmap.scheduler.role import Role
 
 LAST_PORT = 65535
 EVERY_ADDRESS = ("0.0.0.0", "::", "")
@@ -36,6 +37,7 @@ def contradictions(config: DualMapConfig) -> Iterator[Fault]:
     yield from _same_instances(instances)
     yield from _own_addresses(config.gateway, instances)
     yield from _same_kv_events(instances)
+    yield from _roles(config, pools)
     yield from _same_models(pools)
     yield from _aliases(config)
     if config.gateway.picker is not None:
@@ -107,6 +109,16 @@ def _same_kv_events(instances: Instances) -> Iterator[Fault]:
                 first = seen.setdefault(endpoint.replace("*", _host(instance.endpoint.host)), here)
                 if first != here:
                     yield Fault(here, f"is the same as {dotted(first)}", repr(endpoint))
+
+
+def _roles(config: DualMapConfig, pools: dict[Place, PoolSettings]) -> Iterator[Fault]:
+    for place, pool in pools.items():
+        roles = {instance.role for instance in pool.instances}
+        if config.gateway.picker is not None and Role.PREFILL in roles:
+            rule = "gateway.picker: a proxy sends each request once, so that an instance that only prefills gets none"
+            yield Fault((*place, "instances"), rule)
+        if roles == {Role.PREFILL} and not (pool.discovery or pool.replicas):
+            yield Fault((*place, "instances"), "all of them only prefill, and none answers: name one with role: decode")
 
 
 def _same_models(pools: dict[Place, PoolSettings]) -> Iterator[Fault]:

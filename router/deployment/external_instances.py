@@ -15,6 +15,7 @@ from dualmap.router.deployment.name_watch import NameWatch, Resolve, resolve
 from dualmap.router.deployment.watched_instances import WatchedInstances
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState
+from dualmap.scheduler.role import Role
 
 DRAIN_DEADLINE_S = 600.0  # of one that is named no more but runs on
 SUCCESSION_S = 10.0  # for which one that is named no more still serves while those that came instead are not ready
@@ -25,6 +26,9 @@ class Watch(Protocol):
 
     @property
     def found(self) -> Mapping[str, bool] | None: ...
+
+    @property
+    def roles(self) -> Mapping[str, Role]: ...
 
     def stop(self) -> None: ...
 
@@ -135,7 +139,7 @@ class ExternalInstances:
     def _named(self) -> tuple[dict[str, PlacedSpec], set[str]]:
         """Those that shall get requests, and pods that are about to end: looked for again when something has changed,
         for there may be a thousand, and rounds are many."""
-        pods = {name: watch.found and dict(watch.found) for name, (_, watch) in self._watches.items()}
+        pods = {name: (watch.found and dict(watch.found), watch.roles) for name, (_, watch) in self._watches.items()}
         seen = (self._names.found, pods)
         if self._seen != seen or self._seen_config is not self.config:
             self._seen, self._seen_config = seen, self.config
@@ -152,7 +156,8 @@ class ExternalInstances:
             capacity = settings.capacity
             capacity = replace(capacity, weight=1.0 if capacity.weight is None else capacity.weight)
             for address, leaves in (watch.found or {}).items():
-                pod = ExternalInstance(url=f"http://{address}", capacity=capacity, probe=settings.probe)
+                role = watch.roles.get(address, Role.BOTH)
+                pod = ExternalInstance(url=f"http://{address}", capacity=capacity, probe=settings.probe, role=role)
                 if leaves:
                     ending.add(pod.id)
                 else:

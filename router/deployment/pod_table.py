@@ -5,26 +5,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualmap.scheduler.fleet.endpoint import host_port
+from dualmap.scheduler.role import Role
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
     """One that runs at an address. ends: it was told to end, or will be. ready: as Kubernetes sees it; None where it
-    does not say. was_ready: it has been so."""
+    does not say. was_ready: it has been so. role: as its label says."""
 
     address: str
     ends: bool
     ready: bool | None
     was_ready: bool
+    role: Role = Role.BOTH
 
 
 class PodTable:
     """A pod is an instance while it runs at an address. Whether one that starts is well is for its watcher to find
     out; one that Kubernetes calls ready no more is about to go."""
 
-    def __init__(self, port: int) -> None:
-        """port: on which the pods listen."""
+    def __init__(self, port: int, role_label: str = "") -> None:
+        """port: on which the pods listen. role_label: says what they are there for."""
         self._port = port
+        self._role_label = role_label
         self._pods: dict[str, Pod] = {}  # by uid
 
     def replace(self, pods: Iterable[Mapping[str, Any]]) -> None:
@@ -48,6 +51,7 @@ class PodTable:
             ends="deletionTimestamp" in metadata or conditions.get("DisruptionTarget", False),
             ready=ready,
             was_ready=ready is True or (known is not None and known.was_ready),
+            role=_role((metadata.get("labels") or {}).get(self._role_label)),
         )
 
     def remove(self, pod: Mapping[str, Any]) -> None:
@@ -63,3 +67,11 @@ class PodTable:
             unready = pod.was_ready and not pod.ready and some_ready
             found[pod.address] = (pod.ends or unready) and found.get(pod.address, True)
         return found
+
+    def roles(self) -> dict[str, Role]:
+        """Of those that do one leg of requests only, by IP:PORT."""
+        return {pod.address: pod.role for pod in self._pods.values() if pod.role is not Role.BOTH and not pod.ends}
+
+
+def _role(label: str | None) -> Role:
+    return Role(label) if label in (Role.PREFILL, Role.DECODE) else Role.BOTH

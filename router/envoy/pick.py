@@ -9,6 +9,7 @@ from dualmap.router.apis.usage import Usage, peek_usage
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, failed
 from dualmap.router.http.upstream_pool import UpstreamPool
+from dualmap.router.legs.handoff import Handoff
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.driven import Driven, DrivenOwner
 from dualmap.router.requests.instance_work import InstanceWork
@@ -51,7 +52,7 @@ class PickedRun:
 class Pick(Driven):
     """See Driven. chosen: resolves to the instances in the order in which the proxy shall try them, as IP:PORT, or to
     the error that it shall answer with. running: None as well once the attempt is off the books. said: proxies do not
-    tell. rest: what is left of an answer would be the proxy's to ask for."""
+    tell. rest: what is left of an answer would be the proxy's to ask for. handoff: a proxy sends a request once."""
 
     running: PickedRun | None = None
 
@@ -63,6 +64,7 @@ class Pick(Driven):
         self.phase = WAITING
         self.said: HttpError | None = None
         self.rest: Rest | None = None
+        self.handoff: Handoff | None = None
         self.why_cut = ""
         self.chosen: asyncio.Future[tuple[str, ...] | HttpError] = asyncio.get_running_loop().create_future()
         self._owner = owner

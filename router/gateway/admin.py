@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from dualmap.router.gateway.held import HeldHere
 from dualmap.router.gateway.noted import Noted
 from dualmap.router.http.client_connection import ClientConnection
 from dualmap.router.http.credentials import bearer_token
@@ -40,6 +41,8 @@ class Observed(Protocol):
     metrics: GatewayMetrics
 
     noted: Noted
+
+    held: HeldHere
 
     def status(self) -> dict[str, Any]: ...
 
@@ -128,12 +131,13 @@ class AdminService:
         client.answer(response, close=close)
 
     def _decisions(self, request: HttpRequest) -> bytes:
-        """Where a request was sent, and why: ?request_id=ID."""
+        """Where a request was sent, and why, or why it is held: ?request_id=ID."""
         found = parse_qs(request.target.partition(b"?")[2].decode("latin-1")).get("request_id")
         if not found:
             return error_response(bad_request("`request_id` is missing in the query."), close=request.close)
         decisions = self._observed.noted.decisions.find(found[0])
-        return json_response(msgspec.json.encode({"decisions": decisions}), close=request.close)
+        held = self._observed.held.stories(found[0])
+        return json_response(msgspec.json.encode({"decisions": decisions, "held": held}), close=request.close)
 
     def _live(self, request: HttpRequest) -> bytes:
         """What the page shows: ?pool=NAME&rings=VERSION&events=VERSION."""

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ from dualmap.router.gateway.at_work import AtWork
 from dualmap.router.gateway.fleet_seen import FleetSeen
 from dualmap.router.gateway.front import Front, HttpFront
 from dualmap.router.gateway.hand_over import ADMIN, CLIENTS, NO_SOCKETS, Sockets
+from dualmap.router.gateway.held import HeldHere
 from dualmap.router.gateway.leaving import all_left
 from dualmap.router.gateway.noted import Noted
 from dualmap.router.gateway.pool import Pool
@@ -74,13 +75,14 @@ class Gateway:
         isolate_tenants: bool = False,
         heartbeat_s: float = 0.0,
         max_continuations: int = 0,
+        named: Mapping[str, Collection[str]] | None = None,
         continue_by_text: bool = False,
         tls: TlsFiles | None = None,
     ) -> None:
         """pools: one or more; `stop` closes their journals. block_tokens: as in the config of every scheduler.
         admin_token, scaling: see AdminService. ask_for_usage, isolate_tenants: see Admission. tokens: names the first
-        pool's prompts by their tokens. heartbeat_s, max_continuations, access, tls: see RequestDriver, RequestService,
-        HttpFront."""
+        pool's prompts by their tokens. heartbeat_s, max_continuations, access, tls, named: see RequestDriver,
+        RequestService, HttpFront, ColdModels."""
         self.gateway_id = gateway_id
         self.pools = {pool.name: pool for pool in pools}
         self.scheduler = pools[0].scheduler
@@ -92,11 +94,13 @@ class Gateway:
         self.states = InstanceStates(self._schedulers, clock, gateway_id, self.events.tell)
         cores = {pool.name: pool.core for pool in pools}
         self.admission = Admission(
-            cores, block_tokens, clock, ask_for_usage, isolate_tenants, ask_for_ids=max_continuations > 0
+            cores, block_tokens, clock, ask_for_usage, isolate_tenants, ask_for_ids=max_continuations > 0, named=named
         )
         self.connections = InstanceConnections(limits, clock)
         self.driver = RequestDriver(self.admission, self.connections, metrics, clock, gateway_id)
         self.driver.max_continuations = max_continuations
+        self.held = HeldHere(self._schedulers, self.driver.exchanges)
+        self.admission.set_holding(self.held.holding())
         self.admission.by_text = continue_by_text and max_continuations > 0
         if tokens is not None:
             arrival = TokenArrival(tokens, block_tokens, pools[0].core, self.driver.arrive, self.admission)
@@ -223,6 +227,7 @@ class Gateway:
             for event in membership_events(old.of_pool(pool.name), membership.of_pool(pool.name)):
                 self.connections.note_membership(event)
                 self.driver.change_members(event, pool.core, pool.scheduler)
+            self.driver.refuse_unknown(pool.scheduler.held.ids())
         self.connections.forget(serving.keys())
         self.states.apply_membership(membership)
 
@@ -298,6 +303,7 @@ class Gateway:
         self.connections.limit(limits)
         for name, config in configs.items():
             self.driver.handle(SettingsChanged(config), self.pools[name].core)
+        self.admission.set_holding(self.held.holding())
 
     # Planning, by pool.
 
@@ -318,6 +324,7 @@ class Gateway:
             "policy": ", ".join(dict.fromkeys(pool.scheduler.config.policy for pool in self.pools.values())),
             "models_served_twice": self.admission.models.twice,
             "in_flight": len(self.driver.exchanges),
+            "held": sum(work.requests for work in self.held.work().values()),
             "client_connections": len(self.service.clients),
             "kept_states": len(self.driver.stateful.homes),
             "journal": "; ".join(pool.journal.state for pool in self.pools.values() if pool.journal) or None,

@@ -94,6 +94,7 @@ class GatewayActor:
             heartbeat_s=settings.heartbeat_s,
             max_continuations=settings.max_continuations,
             continue_by_text=settings.continue_by_text,
+            named={name: pool.models for name, pool in config.all_pools().items()},
             access=settings.access(time.monotonic),
             isolate_tenants=settings.isolates_tenants,
             tls=settings.tls(),
@@ -291,7 +292,7 @@ class GatewayActor:
         told_before = gateway.events.all() if self._link.tell_events else ()
         depths = gateway.depths() if self._link.tell_depths else None
         admin = host_port(self._config.gateway.admin_host, gateway.admin_port)
-        return self._link.report(gateway.own_loads(), gateway.totals(), depths, admin, told_before)
+        return self._link.report(gateway.own_loads(), gateway.totals(), depths, admin, told_before, gateway.held.work())
 
     async def _plan_moves(self) -> None:
         """Have moves planned while an instance is hot."""

@@ -21,6 +21,7 @@ NOTED = HOP_BY_HOP | {
     b"content-type",
     b"location",
     b"x-dualmap-instance",
+    b"x-dualmap-prefill-instance",
     b"x-dualmap-queue-ms",
     b"x-request-id",
 }

@@ -11,6 +11,7 @@ _ALWAYS_ALLOWED = ("accept", "accept-language", "content-language", "content-typ
 _READABLE = (
     "retry-after",
     "x-dualmap-instance",
+    "x-dualmap-prefill-instance",
     "x-dualmap-queue-ms",
     "x-request-id",
     *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),

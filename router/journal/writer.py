@@ -133,7 +133,7 @@ class JournaledScheduler:
     """In place of the scheduler it wraps, where events are handled; all else is asked of that one. It must be fresh."""
 
     def __init__(self, scheduler: Scheduler, journal: JournalWriter) -> None:
-        if scheduler.version or scheduler.attempts:
+        if scheduler.version or scheduler.books.in_flight:
             raise ValueError("a journal begins with a scheduler that has been told nothing")
         self._handle = scheduler.handle
         self._journal = journal

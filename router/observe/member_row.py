@@ -18,6 +18,7 @@ def member_row(member: Member, view: InstanceView | None, state: Mapping[str, An
         "incarnation": member.incarnation,
         "address": str(member.endpoint).removeprefix("http://"),
         "pool": member.pool,
+        "role": member.role.value,
         **state,
     }
     if view is None:

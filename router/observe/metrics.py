@@ -51,6 +51,13 @@ class Continuation(StrEnum):
     NOT_EXACT = "not_exact"  # no other instance can go on with it, as the client was told
 
 
+class Told(StrEnum):
+    """What an instance tells of a prompt that it has computed for another. Values are metric labels."""
+
+    WHERE = "where"  # where it is to be fetched
+    NOTHING = "nothing"  # the other one computes it again
+
+
 REJECTIONS = {reason: Outcome(f"rejected_{reason}") for reason in RejectReason}
 
 
@@ -63,6 +70,7 @@ class GatewayMetrics:
         self.choices = dict.fromkeys(ChoiceReason, 0)
         self.failures = dict.fromkeys(FailureCause, 0)
         self.continuations: Counter[tuple[FailureCause, Continuation]] = Counter()
+        self.handoffs = dict.fromkeys(Told, 0)
         self.latencies = LatencyTable()
         self.prompt_tokens = 0
         self.cached_prompt_tokens = 0
@@ -121,6 +129,12 @@ class GatewayMetrics:
             "dualmap_failed_attempts", "Attempts that an instance failed, by cause.", "cause", self.failures.items()
         )
         yield _continuations(self.continuations)
+        yield _counter(
+            "dualmap_prefill_handoffs",
+            "Prompts that an instance computed for another, by what it told of where they are to be fetched.",
+            "told",
+            self.handoffs.items(),
+        )
         yield from latency_metrics(self.latencies.by_model)
         for name, documentation in (
             ("prompt_tokens", "Prompt tokens, as instances count them."),
@@ -259,6 +273,9 @@ def _pool_metrics(schedulers: Mapping[str, Scheduler]) -> Iterable[Metric]:
         "Streams by whether their tokens came within their objective, of those that have one and ended.",
         labels=["pool", "objective"],
     )
+    held = GaugeMetricFamily(
+        "dualmap_held_requests", "Requests that wait for an instance that can run them to come.", labels=["pool"]
+    )
     placed = CounterMetricFamily("dualmap_placed_requests", "Requests placed for the first time.", labels=["pool"])
     work = CounterMetricFamily(
         "dualmap_placed_work_tokens",
@@ -273,9 +290,10 @@ def _pool_metrics(schedulers: Mapping[str, Scheduler]) -> Iterable[Metric]:
         first_tokens.add_metric([pool, "missed"], stats.slo_missed)
         answers.add_metric([pool, "kept"], stats.tpot_kept)
         answers.add_metric([pool, "missed"], stats.tpot_missed)
+        held.add_metric([pool], len(scheduler.held))
         placed.add_metric([pool], stats.arrived)
         work.add_metric([pool], stats.arrived_work_tokens)
-    yield from (objective, pace, first_tokens, answers, placed, work)
+    yield from (objective, pace, first_tokens, answers, held, placed, work)
 
 
 def _scheduler_metrics(schedulers: Mapping[str, Scheduler]) -> Iterable[Metric]:

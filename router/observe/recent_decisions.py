@@ -70,6 +70,7 @@ def _described(decision: Decision) -> dict[str, Any]:
         "priority": request.priority,
         "prompt_tokens": request.prompt_tokens,
         "attempt": dispatch.attempt,
+        "leg": dispatch.leg.value,
         "instance_id": dispatch.instance_id,
         "reason": dispatch.reason.value,
         "queued_s": dispatch.queued_s,

@@ -2,16 +2,18 @@
 reads. Whole lines pass through it, whatever runs the processes: Ray, say, keeps what its workers print to itself."""
 
 import fcntl
+import io
 import logging
 import os
+import re
 import select
 import stat
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from dualmap.router.observe.log_form import LogForm
 from dualmap.router.observe.log_lines import formatter
@@ -19,6 +21,7 @@ from dualmap.router.observe.log_lines import formatter
 NAME = ".stdout"  # hidden: who reads all files of the folder would wait at this one
 READ_BYTES = 65_536
 END = b""
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class StandardOutput(logging.Handler):
@@ -63,16 +66,33 @@ def _write_line(fileno: int, line: bytes) -> None:
         fcntl.flock(fileno, fcntl.LOCK_UN)
 
 
-def speaker(form: LogForm) -> Callable[[str], None]:
-    """For what `dualmap up` says itself: lines as those of its processes, where these are JSON and go the same way."""
-    json_lines = formatter("json", "up") if form.shown and form.style == "json" else None
+@contextmanager
+def as_shown(form: LogForm) -> Iterator[None]:
+    """What this process prints meanwhile are lines as those of the others, where these are JSON and go the same way:
+    what `dualmap up` says, and what Ray prints of its own accord when a process dies."""
+    if not (form.shown and form.style == "json"):
+        yield
+        return
+    with redirect_stdout(_JsonLines(sys.stdout)):
+        yield
 
-    def say(line: str) -> None:
-        if json_lines is not None:
-            line = json_lines.format(logging.LogRecord("dualmap.up", logging.INFO, "", 0, line, None, None))
-        print(line, flush=True)
 
-    return say
+class _JsonLines(io.TextIOBase):
+    """Each line that is written is an object of a line, without colours."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._line = formatter("json", "up")
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        *whole, self._begun = (self._begun + text).split("\n")
+        for line in filter(None, whole):
+            record = logging.LogRecord("dualmap.up", logging.INFO, "", 0, COLOUR.sub("", line), None, None)
+            self._out.write(self._line.format(record) + "\n")
+        if whole:
+            self._out.flush()
+        return len(text)
 
 
 class ShowLines:

@@ -1,6 +1,6 @@
 """Which requests come in: what a request says is read and checked, and what it asks for is made of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from dualmap.router.access.access import Grant
@@ -14,7 +14,9 @@ from dualmap.router.http.openai_errors import (
     unavailable,
     unknown_model,
 )
+from dualmap.router.legs.may_split import may_split
 from dualmap.router.requests.asked import Arrived, Asked, Prompt
+from dualmap.router.requests.cold_models import ColdModels
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.intake import (
     READ_HEADERS,
@@ -27,7 +29,9 @@ from dualmap.router.requests.intake import (
 from dualmap.router.tokens.token_ratio import TokenRatio
 from dualmap.scheduler.fleet.member import Membership, MemberState
 from dualmap.scheduler.request import Request
+from dualmap.scheduler.role import Role
 
+ONLY_PREFILL = "The instances that are ready only compute prompts: none that answers is ready."
 NOT_KNOWN_YET = "No instance is known to serve the model yet."
 LENGTH_MARGIN = 1.1  # a prompt may have so many more tokens than its bytes let expect
 SPARSE_BYTES_PER_TOKEN = 5.0  # few texts have more, whatever servers have reported of others
@@ -42,9 +46,9 @@ class NotAdmittedError(RequestRefusedError):
 
 
 class Admission:
-    """models, ready: as of the membership in use. ready: some instance is. stopping: requests that still come are
-    turned away. cores: by pool, the first one first; pool_names: the other way round. ratio: what is learned of the
-    bytes of a token. by_text: streams may go on by their text."""
+    """models, ready: as of the membership in use. ready: some instance is, or requests are held until one is.
+    stopping: requests that still come are turned away. cores: by pool, the first one first; pool_names: the other way
+    round. ratio: what is learned of the bytes of a token. by_text: streams may go on by their text."""
 
     def __init__(
         self,
@@ -54,15 +58,17 @@ class Admission:
         ask_for_usage: bool = True,
         isolate_tenants: bool = False,
         ask_for_ids: bool = False,
+        named: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         """cores: by pool, the first one first. ask_for_usage: streams whose client says nothing of `stream_options`
         report it to the gateway alone. isolate_tenants: no two of them share a cached prefix. ask_for_ids: see
-        read_prompt."""
+        read_prompt. named: see ColdModels."""
         self.models = ModelList(Membership(), next(iter(cores)))
         self.ready = False
         self.stopping = False
         self.ratio = TokenRatio()
         self._membership = Membership()
+        self._cold = ColdModels(named or {})
         self._aliases: Mapping[str, str] = {}
         self.cores = cores
         self.pool_names = {core: name for name, core in cores.items()}
@@ -72,11 +78,18 @@ class Admission:
         self._isolate_tenants = isolate_tenants
         self._ask_for_ids = ask_for_ids
         self.by_text = False
+        self._changes_bodies = True
+        self._has_roles = False
         self._scope = Scope(block_tokens)  # of whom nobody is kept apart from
 
     def change_no_body(self) -> None:
         """A proxy sends the bodies, as they came: nothing can be asked for in them."""
-        self._ask_for_usage = self._ask_for_ids = self.by_text = False
+        self._ask_for_usage = self._ask_for_ids = self.by_text = self._changes_bodies = False
+
+    def set_holding(self, pools: Iterable[str]) -> None:
+        """Pools, by name, whose requests are held from now on while no instance can run them."""
+        self._cold.holding = frozenset(pools)
+        self.apply_membership(self._membership)
 
     def set_aliases(self, aliases: Mapping[str, str]) -> None:
         """Names that clients use from now on, and what instances call the models."""
@@ -85,9 +98,12 @@ class Admission:
 
     def apply_membership(self, membership: Membership) -> None:
         self._membership = membership
-        self.models = ModelList(membership, next(iter(self.cores)), self._aliases)
+        known, unknown_pool = self._cold.with_stand_ins(membership)
+        self.models = ModelList(known, next(iter(self.cores)), self._aliases, unknown_pool)
         self._scope = Scope(self._block_tokens, "", self.models.only_model, self.models.same)
-        self.ready = any(member.state is MemberState.READY for member in membership.members)
+        ready = any(member.state is MemberState.READY for member in membership.members)
+        self.ready = ready or bool(self._cold.holding)
+        self._has_roles = self._changes_bodies and any(m.role is not Role.BOTH for m in membership.members)
 
     def admit(self, arrived: Arrived) -> Asked:
         """Raises NotAdmittedError with what the client is told."""
@@ -144,8 +160,14 @@ class Admission:
             session=session if placement is PREFIX else 0,  # others reuse nothing
             model=model,
             length_tokens=length_tokens,
+            may_split=self._has_roles and self._may_split(arrived, prompt),
         )
         return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines)
+
+    def _may_split(self, arrived: Arrived, prompt: Prompt) -> bool:
+        """See Request."""
+        read = prompt.read
+        return arrived.api.splits and read.understood and not read.media and may_split(prompt.body)
 
     def length_to_ask(self, model: str, prompt_tokens: int, max_output_tokens: int, *, exact: bool) -> int:
         """See Request.length_tokens."""
@@ -156,6 +178,16 @@ class Admission:
         """What the client is told where nobody serves the model any more; None where somebody does."""
         if self.models.pool_of(asked.request.model) is None and not self.models.silent:
             return unknown_model(asked.prompt.named)
+        return None
+
+    def why_nobody(self, asked: Asked) -> HttpError | None:
+        """The same, and where those who are ready answer nobody; None where there is no such reason."""
+        if (gone := self.gone(asked)) is not None:
+            return gone
+        pool = self.models.pool_of(asked.request.model)
+        ready = [m for m in self._membership.members if m.pool == pool and m.state is MemberState.READY]
+        if ready and all(member.role is Role.PREFILL for member in ready):
+            return unavailable(ONLY_PREFILL)
         return None
 
     @property

@@ -7,6 +7,7 @@ from dualmap.router.apis.usage import Usage
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.http.upstream_pool import UpstreamPool
+from dualmap.router.legs.handoff import Handoff
 from dualmap.router.requests.answer_spool import SpoolRoom
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.instance_work import InstanceWork
@@ -47,14 +48,16 @@ class Run(Protocol):
 class Driven:
     """asked: once it is admitted. said: what the last instance that failed at it said went wrong; None where none said
     anything. rest: what the attempt is about, where the client has part of an answer that another instance began.
-    why_cut: why no other instance goes on with an answer that was cut."""
+    why_cut: why no other instance goes on with an answer that was cut. handoff: what its prefill leg has left, if the
+    attempt is a decode leg."""
 
-    __slots__ = ("arrived", "asked", "phase", "rest", "said", "why_cut")
+    __slots__ = ("arrived", "asked", "handoff", "phase", "rest", "said", "why_cut")
     arrived: Arrived
     asked: Asked
     phase: Phase
     why_cut: str
     rest: Rest | Replay | None
+    handoff: Handoff | None
     said: HttpError | None
 
     @property
@@ -113,6 +116,9 @@ class DrivenOwner:
         raise NotImplementedError
 
     def state_made(self, driven: Driven, run: Run, state_id: str) -> None:
+        raise NotImplementedError
+
+    def prefilled(self, driven: Driven, run: Run, handoff: Handoff) -> None:
         raise NotImplementedError
 
     def finished(self, driven: Driven, run: Run, status: int) -> None:

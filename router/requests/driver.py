@@ -4,14 +4,15 @@ Everything between an event and its commands is synchronous; nothing on a reques
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from dualmap.router.apis.usage import Usage
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, failed, rejected, stopping
+from dualmap.router.legs.handoff import Handoff
 from dualmap.router.observe.latencies import Latencies
-from dualmap.router.observe.metrics import REJECTIONS, Continuation, GatewayMetrics, Outcome
+from dualmap.router.observe.metrics import REJECTIONS, Continuation, GatewayMetrics, Outcome, Told
 from dualmap.router.requests.admission import Admission, NotAdmittedError
 from dualmap.router.requests.answer_spool import SpoolRoom
 from dualmap.router.requests.carried import NOT_ITS_END, Carried
@@ -28,12 +29,14 @@ from dualmap.scheduler.events import (
     Event,
     FailureCause,
     FirstToken,
+    PrefillDone,
     RequestArrived,
     RequestCancelled,
     RequestFailed,
     RequestFinished,
 )
 from dualmap.scheduler.fleet.membership_events import MembershipEvent
+from dualmap.scheduler.role import DECODE, PREFILL
 
 OK_STATUS = 200
 FIRST_ERROR_STATUS = 400
@@ -167,6 +170,17 @@ class RequestDriver(DrivenOwner):
     def state_made(self, driven: Driven, run: Run, state_id: str) -> None:
         self.stateful.made(driven, state_id, run.dispatch.instance_id)
 
+    def prefilled(self, driven: Driven, run: Run, handoff: Handoff) -> None:
+        self._metrics.handoffs[Told.WHERE if handoff.params else Told.NOTHING] += 1
+        usage = handoff.usage
+        done = PrefillDone(
+            driven.arrived.id,
+            run.dispatch.attempt,
+            cached_tokens=usage.cached_tokens,
+            prompt_tokens=usage.prompt_tokens,
+        )
+        self.handle(done, driven.asked.core)
+
     def finished(self, driven: Driven, run: Run, status: int) -> None:
         request_id, rest = driven.arrived.id, driven.rest
         del self.exchanges[request_id]
@@ -185,6 +199,8 @@ class RequestDriver(DrivenOwner):
         if rest is not None:
             own = run.own_usage()
             prompt_tokens, cached_tokens = own.prompt_tokens, own.cached_tokens
+        if run.dispatch.leg is DECODE:  # the prefill leg's count is known, and was of another instance
+            cached_tokens = None
         done = RequestFinished(
             request_id, run.dispatch.attempt, output_tokens, cached_tokens=cached_tokens, prompt_tokens=prompt_tokens
         )
@@ -235,9 +251,11 @@ class RequestDriver(DrivenOwner):
             return
         metrics = self._metrics
         metrics.choices[command.reason] += 1
-        self._latencies(driven).queue_s.observe(command.queued_s)
-        metrics.believed_prompt_tokens += driven.asked.request.prompt_tokens
-        metrics.believed_cached_tokens += command.cached_tokens
+        if command.leg is not PREFILL:
+            self._latencies(driven).queue_s.observe(command.queued_s)
+        if command.leg is not DECODE:
+            metrics.believed_prompt_tokens += driven.asked.request.prompt_tokens
+            metrics.believed_cached_tokens += command.cached_tokens
         self.dispatched(command, driven)
         driven.start_attempt(command, self._connections.to(command.instance_id), self._clock())
 
@@ -260,7 +278,7 @@ class RequestDriver(DrivenOwner):
         if told is None and command.reason is RejectReason.ATTEMPTS_EXHAUSTED:
             told = driven.said
         elif told is None and command.reason is RejectReason.NO_INSTANCE:
-            told = self._admission.gone(driven.asked)
+            told = self._admission.why_nobody(driven.asked)
         if told is not None and told.status < FIRST_SERVER_ERROR_STATUS:
             outcome = Outcome.CLIENT_ERROR
         self._answer_error(driven, outcome, told or rejected(command))
@@ -342,6 +360,17 @@ class RequestDriver(DrivenOwner):
                 request_id = driven.arrived.id
                 del self.exchanges[request_id]
                 self._answer_error(driven, Outcome.FAILED, stopping())
+                self.handle(RequestCancelled(request_id), driven.asked.core)
+
+    def refuse_unknown(self, request_ids: Iterable[str]) -> None:
+        """Answer those requests, which are held, whose model nobody serves, as is known by now."""
+        for request_id in request_ids:
+            driven = self.exchanges.get(request_id)
+            if driven is None or driven.phase is not WAITING:
+                continue
+            if (error := self._admission.gone(driven.asked)) is not None:
+                del self.exchanges[request_id]
+                self._answer_error(driven, Outcome.CLIENT_ERROR, error)
                 self.handle(RequestCancelled(request_id), driven.asked.core)
 
     def close_when_answered(self) -> None:

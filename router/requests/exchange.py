@@ -11,12 +11,14 @@ from dualmap.router.http.connection_phase import BLOCKED
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, failed
 from dualmap.router.http.upstream_pool import OpeningConnection, UpstreamPool
+from dualmap.router.legs.handoff import Handoff
 from dualmap.router.requests.answer_spool import SpoolFeed, SpoolRoom
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.asked import Arrived, Asked
 from dualmap.router.requests.derendering import Derendering
 from dualmap.router.requests.driven import DrivenOwner
 from dualmap.router.requests.instance_work import InstanceWork
+from dualmap.router.requests.leg_runs import DecodeRun, PrefillRun
 from dualmap.router.requests.phase import (
     ANSWERING,
     BEGUN,
@@ -33,6 +35,7 @@ from dualmap.router.requests.rest import ParsedRest, Rest, ending_of, rest_of
 from dualmap.router.requests.running import Carrier, Running
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause, StreamContinued
+from dualmap.scheduler.role import PREFILL, WHOLE
 
 NOT_OFFERED = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND)
 LARGE_BODY_BYTES = 64 * 1024  # from here it is let go as soon as it can be: a picture may be answered for minutes
@@ -49,6 +52,7 @@ class Exchange(Carrier):
         self._running: Running | None = None
         self.said: HttpError | None = None
         self.rest: Rest | Replay | None = None
+        self.handoff: Handoff | None = None
         self.why_cut = ""
         self.phase = WAITING
         self._owner = owner
@@ -82,11 +86,22 @@ class Exchange(Carrier):
         self.phase = DISPATCHED[self.phase]
         if self.said is not None and self.said.status in NOT_OFFERED:
             self.said = None  # what another instance does not offer says nothing of this one
-        running = self._running = Running(self, self._writer, dispatch, pool, now)
+        if dispatch.leg is WHOLE:
+            self.handoff = None
+            running = self._running = Running(self, self._writer, dispatch, pool, now)
+        else:
+            running = self._running = self._leg(dispatch, pool, now)
         if self.rest is None or isinstance(self.rest, Replay) or self.rest.is_joined:
             pool.run(running)
         else:
             running.upstream = OpeningConnection(create_task(self._join(self.rest, pool, running)))
+
+    def _leg(self, dispatch: Dispatch, pool: UpstreamPool, now: float) -> Running:
+        if dispatch.leg is PREFILL:
+            self.handoff = None
+            return PrefillRun(self, self._writer, dispatch, pool, now)
+        assert self.handoff is not None, "a decode leg comes after a prefill leg"
+        return DecodeRun(self, self._writer, dispatch, pool, now, self.handoff)
 
     async def _join(self, rest: Rest, pool: UpstreamPool, running: Running) -> None:
         """Find out where the answer was cut before it goes on."""
@@ -233,6 +248,11 @@ class Exchange(Carrier):
 
     def state_made(self, run: Running, state_id: str) -> None:
         self._owner.state_made(self, run, state_id)
+
+    def prefilled(self, run: Running, handoff: Handoff) -> None:
+        self.phase = DROPPED[self.phase]
+        self.handoff = handoff
+        self._owner.prefilled(self, run, handoff)
 
     def finished(self, run: Running, status: int) -> None:
         self.phase = ENDED[self.phase]

@@ -91,6 +91,8 @@ class RequestTraces:
                 span.set_attribute("dualmap.tenant", driven.asked.request.tenant)
             if run is not None:
                 self._describe_run(span, run)
+            if driven.handoff is not None:
+                span.set_attribute("dualmap.prefill_instance", driven.handoff.dispatch.instance_id)
             if driven.rest is not None:
                 span.set_attribute("dualmap.continued", driven.rest.number)
             self._add_phases(span, arrived, run, end, driven.rest)

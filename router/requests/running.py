@@ -12,6 +12,7 @@ from dualmap.router.http.instance_head import InstanceHead
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, instance_key_refused
 from dualmap.router.http.upstream_pool import UpstreamPool
+from dualmap.router.legs.handoff import Handoff
 from dualmap.router.requests.answer_events import FAILED, Answer, AnswerEvents
 from dualmap.router.requests.answer_plain import ENCODED, NO_STREAM, AnswerAsEvents, HeldAnswer, plain_answer
 from dualmap.router.requests.answer_replay import AnswerReplay, Record, RecordedEvents
@@ -65,6 +66,9 @@ class Carrier(Driven):
         raise NotImplementedError
 
     def state_made(self, run: "Running", state_id: str) -> None:
+        raise NotImplementedError
+
+    def prefilled(self, run: "Running", handoff: Handoff) -> None:
         raise NotImplementedError
 
     def finished(self, run: "Running", status: int) -> None:

@@ -5,19 +5,22 @@ Each function says whether the event was about an attempt that is not over; if n
 
 from dualmap.scheduler.attempt import AttemptState, Ending
 from dualmap.scheduler.commands import Command
-from dualmap.scheduler.core.arrival import recover
+from dualmap.scheduler.core.arrival import place, recover
 from dualmap.scheduler.core.books import Books
 from dualmap.scheduler.core.membership import suspect
 from dualmap.scheduler.core.release import dispatch, end, release
 from dualmap.scheduler.events import (
     FailureCause,
     FirstToken,
+    PrefillDone,
     RequestCancelled,
     RequestFailed,
     RequestFinished,
     ServedElsewhere,
 )
+from dualmap.scheduler.lease import Lease
 from dualmap.scheduler.request import ChoiceReason
+from dualmap.scheduler.role import PREFILL
 
 # An instance that shuts down aborts each new request at once, one that wants another key refuses each: it would look
 # idle and attract more. Not ERROR, which a request may bring about wherever it runs.
@@ -34,7 +37,7 @@ NEVER_RAN = (
 
 def first_token(books: Books, event: FirstToken, now: float, commands: list[Command]) -> bool:
     attempt = books.running(event.request_id, event.attempt)
-    if attempt is None or attempt.started:
+    if attempt is None or attempt.started or attempt.request.leg is PREFILL:
         return False
     if attempt.request.goes_on_after:
         pass  # its client's first token was counted
@@ -43,11 +46,13 @@ def first_token(books: Books, event: FirstToken, now: float, commands: list[Comm
     else:
         books.stats.slo_missed += 1
     view = books.instances[attempt.instance_id]
+    if attempt.lease is not None:
+        books.end_lease(attempt.lease)
     if attempt.state is AttemptState.PREFILLING:
-        if attempt.request.streams:
+        if attempt.request.streams and attempt.lease is None:
             view.speed.observe(view.work_done_with(attempt), now)
         else:
-            view.speed.starts(now)  # what is seen is the end of its answer, not that of its prefill
+            view.speed.starts(now)  # what is seen is the end of its answer, or of a transfer, not that of its prefill
         view.began(attempt, now)
         if view.others.waiting:
             books.untold.tell(commands)
@@ -57,10 +62,39 @@ def first_token(books: Books, event: FirstToken, now: float, commands: list[Comm
     return True
 
 
+def prefill_done(books: Books, event: PrefillDone, now: float, commands: list[Command]) -> bool:
+    attempt = books.running(event.request_id, event.attempt)
+    if attempt is None or attempt.request.leg is not PREFILL:
+        return False
+    view = books.instances[attempt.instance_id]
+    view.speed.observe(view.work_done_with(attempt), now)
+    view.began(attempt, now)
+    if event.cached_tokens is not None and event.prompt_tokens is not None:
+        view.learn_from_usage(attempt, event.prompt_tokens, event.cached_tokens, now)
+    books.give_back(attempt, view, Ending.PREFILLED, now)
+    place(
+        books,
+        attempt.asked,
+        now,
+        commands,
+        number=attempt.number + 1,
+        arrived_at=attempt.arrived_at,
+        tried=attempt.tried,
+        legs_done=attempt.legs_done + 1,
+        lease=Lease(view.instance_id, view.incarnation, now - attempt.dispatched_at),
+    )
+    if view.others.waiting:
+        books.untold.tell(commands)
+    release(books, view, now, commands)
+    return True
+
+
 def served_elsewhere(books: Books, event: ServedElsewhere, now: float, commands: list[Command]) -> bool:
     attempt = books.running(event.request_id, event.attempt)
     view = books.instances.get(event.instance_id)
     if attempt is None or view is None or attempt.started or attempt.instance_id == event.instance_id:
+        return False
+    if attempt.whole is not None:  # a proxy sends requests whole
         return False
     unreached = books.instances[attempt.instance_id]
     suspect(books, unreached, now, commands)
@@ -95,7 +129,7 @@ def request_failed(books: Books, event: RequestFailed, now: float, commands: lis
     if attempt is None:
         return False
     view = books.instances[attempt.instance_id]
-    if event.cause in NEVER_RAN:
+    if event.cause in NEVER_RAN or (attempt.lease is not None and not attempt.started):  # it has fetched nothing
         view.never_ran(attempt)
     if event.cause in SUSPICIOUS:
         suspect(books, view, now, commands)
@@ -107,6 +141,6 @@ def request_failed(books: Books, event: RequestFailed, now: float, commands: lis
 def request_cancelled(books: Books, event: RequestCancelled, now: float, commands: list[Command]) -> bool:
     attempt = books.attempts.get(event.request_id)
     if attempt is None:
-        return False
+        return books.held.remove(event.request_id)
     end(books, attempt, Ending.CANCELLED, now, commands)
     return True

@@ -15,29 +15,31 @@ from dualmap.scheduler.admission import (
 from dualmap.scheduler.attempt import Attempt, Ending
 from dualmap.scheduler.commands import Command, FailStream, Reject
 from dualmap.scheduler.core.books import Books
+from dualmap.scheduler.core.legs import choose_decoder, decode_leg, first_leg
 from dualmap.scheduler.core.release import can_start, dispatch, end, release
 from dualmap.scheduler.errors import ContractError
 from dualmap.scheduler.events import FailureCause, RequestArrived, StreamContinued
+from dualmap.scheduler.held_requests import Held
+from dualmap.scheduler.lease import Lease
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.recovery import Fate, decide_fate
-from dualmap.scheduler.request import ChoiceReason, Request
+from dualmap.scheduler.request import BEFORE_ALL, ChoiceReason, Request
 from dualmap.scheduler.untold import SHORT_S
 
 NOBODY: frozenset[str] = frozenset()
-BEFORE_ALL = -(2**31)  # a priority that no request has of itself
 
 
 def request_arrived(books: Books, event: RequestArrived, now: float, commands: list[Command]) -> None:
     request = event.request
-    if request.id in books.attempts:
-        raise ContractError(f"request id {request.id!r} is in flight already")
+    _must_be_new(books, request)
     books.stats.arrived += 1
-    if len(books.attempts) >= books.config.max_in_flight:
+    if books.in_flight >= books.config.max_in_flight:
         shed = least_important(request, books.instances.values())
-        if shed is None:
+        if shed is not None:
+            _shed(books, shed, now, commands)
+        elif not _shed_held(books, request, commands):
             reject(books, request, reject_too_many(request.id, books.mean_backlog_s(request)), commands)
             return
-        _shed(books, shed, now, commands)
     place(books, request, now, commands, number=1, arrived_at=now)
     if (attempt := books.attempts.get(request.id)) is not None:
         books.stats.arrived_work_tokens += attempt.work_tokens
@@ -47,12 +49,12 @@ def stream_continued(books: Books, event: StreamContinued, now: float, commands:
     """The rest of an answer goes before all that waits, since its client sits in the middle of the answer; but nobody
     has to leave for it. It is no new request: neither its arrival nor its first token counts."""
     request = event.request
-    if request.id in books.attempts:
-        raise ContractError(f"request id {request.id!r} is in flight already")
-    if len(books.attempts) >= books.config.max_in_flight:
+    _must_be_new(books, request)
+    if books.in_flight >= books.config.max_in_flight:
         reject(books, request, reject_too_many(request.id, books.mean_backlog_s(request)), commands)
         return
-    request = replace(request, priority=BEFORE_ALL, timeout_s=None)  # the client's time-out is for the first token
+    # The client's time-out is for the first token. What is left of an answer is one leg, whatever its request was.
+    request = replace(request, priority=BEFORE_ALL, timeout_s=None, may_split=False)
     number = request.goes_on_after + 1
     place(books, request, now, commands, number=number, arrived_at=now, tried=frozenset(event.tried))
 
@@ -74,11 +76,21 @@ def recover(
             books.stats.retries += 1
             tried = attempt.tried | {attempt.instance_id}
             number, arrived_at = attempt.number + 1, attempt.arrived_at
-            request = attempt.request
+            request = attempt.asked
             if too_long:
                 taken = books.instances[attempt.instance_id].takes_tokens(request)
                 request = replace(request, length_tokens=max(request.length_tokens, int(taken) + 1))
-            place(books, request, now, commands, number=number, arrived_at=arrived_at, tried=tried)
+            place(
+                books,
+                request,
+                now,
+                commands,
+                number=number,
+                arrived_at=arrived_at,
+                tried=tried,
+                held_s=attempt.held_s,
+                legs_done=attempt.legs_done,
+            )
 
 
 def reject(books: Books, request: Request, rejected: Reject, commands: list[Command]) -> None:
@@ -123,13 +135,28 @@ def place(
     number: int,
     arrived_at: float,
     tried: frozenset[str] = frozenset(),
+    held_s: float = 0.0,
+    legs_done: int = 0,
+    lease: Lease | None = None,
 ) -> None:
-    """Give the request its attempt of that number, or reject it. tried: instances on which earlier ones failed."""
+    """Give the request its attempt of that number, hold it, or reject it. tried: instances on which earlier ones
+    failed. held_s: for how long no instance could run it before. legs_done, lease: see Attempt; what has gone meanwhile
+    is no lease."""
     config = books.config
     goes_on = request.goes_on_after > 0
-    placement = choose(books, request, tried, now)
+    asked = request
+    if lease is not None and books.leasing(lease) is None:
+        lease = None
+    if lease is not None:
+        request = decode_leg(asked)
+        placement = choose_decoder(books, request, tried)
+    else:
+        if books.offers.has_roles:
+            request = first_leg(books, asked, tried)
+        placement = choose(books, request, tried, now)
     if placement is None:
-        reject(books, request, reject_no_instance(request.id), commands)
+        held = Held(asked, number, arrived_at, since=now, held_s=held_s, tried=tried, legs_done=legs_done)
+        _hold(books, held, commands)
         return
     estimate, reason = placement.estimate, placement.reason
     deadline_s = arrived_at + (request.ttft_slo_s or config.ttft_slo_s)
@@ -163,7 +190,13 @@ def place(
         considered=placement.considered,
         shared_blocks=placement.shared_blocks,
         tpot_slo_s=config.tpot_slo_s if request.tpot_slo_s is None else request.tpot_slo_s,
+        whole=None if request is asked else asked,
+        lease=lease,
+        legs_done=legs_done,
+        held_s=held_s,
     )
+    if lease is not None:
+        books.begin_lease(lease)
     if placement.finds_hot:
         books.tell_waiting_of_hot()
     first = goes_on or (not len(view.waiting) and not view.others.waiting)
@@ -179,6 +212,32 @@ def place(
     if untold:
         books.untold.tell_of(attempt, now, commands)
     release(books, view, now, commands)
+
+
+def _must_be_new(books: Books, request: Request) -> None:
+    if request.id in books.attempts or request.id in books.held:
+        raise ContractError(f"request id {request.id!r} is in flight already")
+
+
+def _hold(books: Books, held: Held, commands: list[Command]) -> None:
+    """No instance can run it: it waits for one that can, where it may. What it goes on from would not come back."""
+    request, config = held.request, books.config
+    if request.stateful or held.held_s >= (config.cold_start_timeout_s or 0.0):
+        reject(books, request, reject_no_instance(request.id), commands)
+    elif len(books.held) < config.max_waiting or _shed_held(books, request, commands):
+        books.held.add(held)
+    else:
+        reject(books, request, reject_too_many(request.id, 0.0), commands)
+
+
+def _shed_held(books: Books, request: Request, commands: list[Command]) -> bool:
+    """Whether one that is held makes room for the request."""
+    shed = None if request.goes_on_after else books.held.least_important(request)
+    if shed is None:
+        return False
+    books.held.remove(shed.request.id)
+    reject(books, shed.request, reject_too_many(shed.request.id, 0.0), commands)
+    return True
 
 
 def _shed(books: Books, attempt: Attempt, now: float, commands: list[Command]) -> None:

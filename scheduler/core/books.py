@@ -7,9 +7,11 @@ from dualmap.scheduler.answer_lengths import AnswerLengths
 from dualmap.scheduler.attempt import LEADING_BLOCKS, Attempt, AttemptState, Ending
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import ServedModel
+from dualmap.scheduler.held_requests import HeldRequests
 from dualmap.scheduler.holders import Holders
 from dualmap.scheduler.instance.pace import FleetPace
 from dualmap.scheduler.instance.view import InstanceView
+from dualmap.scheduler.lease import Lease
 from dualmap.scheduler.load_order import LoadOrder
 from dualmap.scheduler.long_waits import LongWaits
 from dualmap.scheduler.offers import Offers
@@ -17,6 +19,7 @@ from dualmap.scheduler.pick import recompute_price
 from dualmap.scheduler.policies import configured_for, make_policy
 from dualmap.scheduler.policies.dualmap import DualMap
 from dualmap.scheduler.request import Request
+from dualmap.scheduler.role import Leg, Role
 from dualmap.scheduler.sessions import Sessions
 from dualmap.scheduler.stats import SchedulerStats
 from dualmap.scheduler.time_outs import TimeOuts
@@ -28,10 +31,12 @@ LOOK_INTERVAL_S = 1.0  # how often what instances say, and how fast they are, is
 
 class Books:
     """config: LIVE_SETTINGS of it may change. version: counts changes of membership.
-    loads: of ready instances. attempts: by request id, every request in flight. ended: the last that are over.
+    loads: of ready instances. attempts: by request id, every request in flight but those that are held, which no
+    instance can run. ended: the last that are over.
     long_ended: of those since the last tick, the ones with long prompts, which their next attempts still may need.
-    paces: by the models that instances serve. offers: what ready instances serve. suspects: instances that are left
-    alone for a while. silent: those that had fallen silent at the last look, while others spoke.
+    paces: by what instances are there for, and the models that they serve. offers: what ready instances serve.
+    suspects: instances that are left alone for a while. silent: those that had fallen silent at the last
+    look, while others spoke.
     holding: instances where one waits so that others have their tokens in time. slow: those that have joined others at
     work. assumed: heap of (time, request id, attempt number): first tokens that will not be seen.
     hears_others: whether other gateways have said what they booked. looked_at: when instances were last looked at
@@ -42,7 +47,7 @@ class Books:
         self.config = config = configured_for(config)
         self.holders = Holders()
         self.loads: LoadOrder[InstanceView] = LoadOrder()
-        self.paces: dict[frozenset[str], FleetPace] = {}
+        self.paces: dict[tuple[Role, frozenset[str]], FleetPace] = {}
         self.answers = AnswerLengths()
         self.sessions = Sessions()
         self.offers = Offers()
@@ -61,12 +66,23 @@ class Books:
         self.time_outs = TimeOuts(config.queue_timeout_s, self.attempts)
         self.untold = Untold(config.ttft_slo_s)
         self.long_waits = LongWaits(config.patience_slos, self.attempts)
+        self.held = HeldRequests()
         self.hears_others = False
         self.looked_at: float | None = None
 
-    def pace_of(self, models: Iterable[ServedModel]) -> FleetPace:
+    def pace_of(self, models: Iterable[ServedModel], role: Role = Role.BOTH) -> FleetPace:
         """Of the instances that serve these models: how fast an instance is says something of its like alone."""
-        return self.paces.setdefault(frozenset(model.name for model in models), FleetPace())
+        return self.paces.setdefault((role, frozenset(model.name for model in models)), FleetPace())
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are known."""
+        return len(self.attempts) + len(self.held)
+
+    def is_runnable(self, request: Request) -> bool:
+        """Whether there is an instance for it that takes requests."""
+        able = self.offers.fleet(request).able
+        return any(i in request.only for i in able) if request.only else bool(able)
 
     def running(self, request_id: str, number: int) -> Attempt | None:
         """The attempt, if it is the request's current one and has been dispatched."""
@@ -91,8 +107,9 @@ class Books:
         return self.offers.longest_tokens(request) > self.instances[attempt.instance_id].takes_tokens(request)
 
     def _tries(self, attempt: Attempt) -> int:
-        """Attempts at what its request asks for; those before that gave the client part of an answer do not count."""
-        return attempt.number - attempt.request.goes_on_after
+        """Attempts at what its request asks for; those before that gave the client part of an answer do not count, nor
+        do prefill legs that were completed."""
+        return attempt.number - attempt.request.goes_on_after - attempt.legs_done
 
     def recompute_price(self, view: InstanceView) -> float:
         """As busy as those are that serve what the instance serves."""
@@ -109,9 +126,25 @@ class Books:
         """Of the instances that can run the request."""
         return self.loads.mean_s_of(None if self.offers.alike else self.offers.fleet(request).able)
 
+    def leasing(self, lease: Lease) -> InstanceView | None:
+        """Who keeps the computed prompt; None where its server is gone."""
+        view = self.instances.get(lease.instance_id)
+        return view if view is not None and view.incarnation == lease.incarnation else None
+
+    def begin_lease(self, lease: Lease) -> None:
+        """An attempt is to fetch the prompt."""
+        self.instances[lease.instance_id].leased += 1
+
+    def end_lease(self, lease: Lease) -> None:
+        """The prompt is fetched, or nobody will fetch it."""
+        if (view := self.leasing(lease)) is not None:
+            view.leased -= 1
+
     def give_back(self, attempt: Attempt, view: InstanceView, ending: Ending, now: float) -> None:
         """The request is over, or its next attempt comes: the books are as without this one."""
         del self.attempts[attempt.request.id]
+        if attempt.lease is not None and not attempt.started:
+            self.end_lease(attempt.lease)
         if attempt.state is AttemptState.WAITING:
             view.take_out(attempt)
         else:
@@ -140,6 +173,9 @@ class Books:
         booked = [attempt for view in views for attempt in (*view.waiting, *view.running.values())]
         assert all(self.attempts.get(a.request.id) is a for a in booked), "an instance has what is not in flight"
         assert len(self.attempts) == len(booked), "one is in flight without an instance, or at two"
+        for held in self.held:
+            assert held.request.id not in self.attempts, "a request that is held is in flight"
+            assert not self.is_runnable(held.request), f"{held.request.id!r} is held, and an instance could run it"
         assert self.suspects <= self.instances.keys(), "a suspect that is gone"
         assert self.silent <= self.instances.keys(), "a silent one that is gone"
         assert all(attempt.state is AttemptState.OVER for attempt in self.ended), "one that ended is not over"
@@ -147,6 +183,11 @@ class Books:
         for request_id, attempt in self.attempts.items():
             unseen = attempt.state is AttemptState.PREFILLING and not attempt.request.streams
             assert not unseen or (request_id, attempt.number) in due, f"the prefill of {request_id!r} never ends"
+        leases = [a.lease for a in self.attempts.values() if a.lease is not None and not a.started]
+        assert all((a.lease is not None) is (a.request.leg is Leg.DECODE) for a in booked), "leases of decode legs"
+        for view in views:
+            leased = sum(self.leasing(lease) is view for lease in leases)
+            assert view.leased == leased, f"prompts that {view.instance_id!r} keeps for others"
         ready = [v for v in views if not v.draining]
         self.loads.check(ready, sum(len(v.waiting) for v in views))
         self.offers.check({v.instance_id: v.offer for v in ready})

@@ -1,8 +1,9 @@
 """Scheduler.handle: events in, commands out. The only way to the core's mutable state.
 
 A request is known from its arrival until Reject, FailStream, RequestFinished or RequestCancelled. In between it has
-exactly one attempt, which waits in one instance's queue or runs on one instance; what it has booked there is given
-back when it leaves, on every path. Events for an attempt that is over are counted and dropped.
+exactly one attempt, which waits in one instance's queue or runs on one instance, or it is held since no instance can
+run it; what it has booked is given back when it leaves, on every path. Events for an attempt that is over are counted
+and dropped.
 """
 
 from typing import assert_never
@@ -24,6 +25,7 @@ from dualmap.scheduler.events import (
     InstanceLost,
     LoadReported,
     MovesProposed,
+    PrefillDone,
     PrefixDepths,
     RequestArrived,
     RequestCancelled,
@@ -50,6 +52,7 @@ class Scheduler:
         self.policy = books.policy
         self.instances = books.instances
         self.attempts = books.attempts
+        self.held = books.held
         self.stats = books.stats
 
     @property
@@ -80,6 +83,8 @@ class Scheduler:
                 arrival.stream_continued(books, event, now, commands)
             case FirstToken():
                 in_time = answers.first_token(books, event, now, commands)
+            case PrefillDone():
+                in_time = answers.prefill_done(books, event, now, commands)
             case RequestFinished():
                 in_time = answers.request_finished(books, event, now, commands)
             case RequestFailed():
@@ -134,4 +139,8 @@ class Scheduler:
         """How the request came to its state, attempt by attempt: one in flight, or one of the last that are over."""
         attempts = [attempt for attempt in self.books.ended if attempt.request.id == request_id]
         attempts += filter(None, [self.attempts.get(request_id)])
-        return tuple(line for attempt in attempts for line in attempt.story())
+        lines = [line for attempt in attempts for line in attempt.story()]
+        if (held := self.held.find(request_id)) is not None:
+            after_s = held.since - held.arrived_at
+            lines.append(f"held since {after_s:.3f} s after its arrival: no instance can run it")
+        return tuple(lines)

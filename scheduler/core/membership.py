@@ -7,6 +7,7 @@ from dualmap.scheduler.attempt import Attempt, Ending
 from dualmap.scheduler.commands import Abort, Command
 from dualmap.scheduler.core.arrival import place, recover
 from dualmap.scheduler.core.books import LOOK_INTERVAL_S, Books
+from dualmap.scheduler.core.cold_start import release_held
 from dualmap.scheduler.core.release import release
 from dualmap.scheduler.events import FailureCause, InstanceDraining, InstanceJoined, InstanceLost
 from dualmap.scheduler.instance.view import InstanceView
@@ -18,6 +19,7 @@ def instance_joined(books: Books, event: InstanceJoined, now: float, commands: l
     if known is not None:
         if event.incarnation == known.incarnation and _joined_again(books, known, event):
             _replace_unable(books, known, now, commands)
+            release_held(books, now, commands)
             release(books, known, now, commands)
             return True
         if event.incarnation <= known.incarnation:
@@ -30,10 +32,11 @@ def instance_joined(books: Books, event: InstanceJoined, now: float, commands: l
         config=books.config,
         holders=books.holders,
         loads=books.loads,
-        pace=books.pace_of(event.models),
+        pace=books.pace_of(event.models, event.role),
         offers=books.offers,
         models=event.models,
         adapters=event.adapters,
+        role=event.role,
     )
     if any(other.service.has_answered for other in books.instances.values()):
         view.service.start_slowly(now)
@@ -43,6 +46,7 @@ def instance_joined(books: Books, event: InstanceJoined, now: float, commands: l
     books.version += 1
     if known is not None:
         _evacuate(books, known, now, commands)
+    release_held(books, now, commands)
     return True
 
 
@@ -86,7 +90,7 @@ def leave_silent(books: Books, elapsed_s: float, now: float, commands: list[Comm
         view = books.instances[instance_id]
         suspect(books, view, now, commands)
         for attempt in list(view.running.values()):
-            request = attempt.request
+            request = attempt.asked
             if attempt.started or request.home is not None or books.is_last(attempt):
                 continue
             if _runs_elsewhere(books, request, view):
@@ -95,7 +99,7 @@ def leave_silent(books: Books, elapsed_s: float, now: float, commands: list[Comm
 
 def _joined_again(books: Books, view: InstanceView, event: InstanceJoined) -> bool:
     """Whether that changes anything."""
-    changed = view.offers_now(event.models, event.adapters)
+    changed = view.offers_now(event.models, event.adapters, event.role)
     if changed and not view.draining:
         books.offers.put(view.instance_id, view.bit, view.offer)
     changed |= view.keeps_now(event.capacity.cache_tokens)
@@ -135,6 +139,9 @@ def _evacuate(books: Books, view: InstanceView, now: float, commands: list[Comma
     for attempt in list(view.running.values()):
         _take_from(books, view, attempt, Ending.LOST, FailureCause.INSTANCE_LOST, now, commands)
     _replace_waiting(books, view, now, commands)
+    if view.leased:
+        for other in list(books.instances.values()):
+            _place_again(books, other, [a for a in other.waiting if _waits_to_fetch(a, view)], now, commands)
     view.forget()
 
 
@@ -155,9 +162,7 @@ def _take_from(
 
 def _replace_waiting(books: Books, view: InstanceView, now: float, commands: list[Command]) -> None:
     gone = books.instances.get(view.instance_id) is not view
-    _place_again(
-        books, view, [a for a in view.waiting if gone or _runs_elsewhere(books, a.request, view)], now, commands
-    )
+    _place_again(books, view, [a for a in view.waiting if gone or _runs_elsewhere(books, a.asked, view)], now, commands)
 
 
 def _replace_unable(books: Books, view: InstanceView, now: float, commands: list[Command]) -> None:
@@ -166,14 +171,30 @@ def _replace_unable(books: Books, view: InstanceView, now: float, commands: list
     _place_again(books, view, unable, now, commands)
 
 
+def _waits_to_fetch(attempt: Attempt, view: InstanceView) -> bool:
+    """Whether the prompt that it is to fetch is there."""
+    lease = attempt.lease
+    return lease is not None and (lease.instance_id, lease.incarnation) == (view.instance_id, view.incarnation)
+
+
 def _place_again(
     books: Books, view: InstanceView, attempts: list[Attempt], now: float, commands: list[Command]
 ) -> None:
     for attempt in attempts:  # all of them first: placing one lets instances take others
         books.give_back(attempt, view, Ending.LEFT, now)
     for attempt in attempts:
-        number, arrived_at = attempt.number, attempt.arrived_at
-        place(books, attempt.request, now, commands, number=number, arrived_at=arrived_at, tried=attempt.tried)
+        place(
+            books,
+            attempt.asked,
+            now,
+            commands,
+            number=attempt.number,
+            arrived_at=attempt.arrived_at,
+            tried=attempt.tried,
+            held_s=attempt.held_s,
+            legs_done=attempt.legs_done,
+            lease=attempt.lease,
+        )
 
 
 def _runs_elsewhere(books: Books, request: Request, view: InstanceView) -> bool:

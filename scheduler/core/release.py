@@ -8,6 +8,7 @@ from dualmap.scheduler.commands import Command, Dispatch
 from dualmap.scheduler.core.books import Books
 from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.request import ChoiceReason
+from dualmap.scheduler.role import DECODE
 from dualmap.scheduler.steal import overdue_to_take, request_to_take
 from dualmap.scheduler.untold import SHORT_S
 
@@ -48,7 +49,7 @@ def can_start(books: Books, view: InstanceView, attempt: Attempt, now: float) ->
 def dispatch(books: Books, view: InstanceView, attempt: Attempt, now: float, commands: list[Command]) -> None:
     request = attempt.request
     view.dispatch(attempt, books.answers.expected(request), now)
-    if request.session:
+    if request.session and request.leg is not DECODE:  # its next turn is computed where this one was
         books.sessions.note(request.session, view.instance_id)
     if not request.streams:
         heappush(books.assumed, (now + view.prefilling_s, request.id, attempt.number))
@@ -58,11 +59,12 @@ def dispatch(books: Books, view: InstanceView, attempt: Attempt, now: float, com
             attempt.number,
             view.instance_id,
             reason=attempt.reason,
-            queued_s=now - attempt.arrived_at,
+            queued_s=now - attempt.arrived_at - (0.0 if attempt.lease is None else attempt.lease.ran_s),
             estimated_ttft_s=attempt.estimated_ttft_s,
             cached_tokens=attempt.cached_tokens,
             last=books.is_last(attempt),
             longer=not books.offers.alike and books.takes_longer(attempt),
+            leg=request.leg,
         )
     )
     if attempt.work_tokens * view.seconds_per_token >= SHORT_S:

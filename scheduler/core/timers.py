@@ -7,12 +7,15 @@ from dualmap.scheduler.attempt import AttemptState, Ending
 from dualmap.scheduler.commands import Abort, Command, RejectReason
 from dualmap.scheduler.core.arrival import reject
 from dualmap.scheduler.core.books import LOOK_INTERVAL_S, Books
+from dualmap.scheduler.core.cold_start import end_overdue
 from dualmap.scheduler.core.membership import leave_silent
 from dualmap.scheduler.core.release import release
 from dualmap.scheduler.instance.view import InstanceView
 
 
 def tick(books: Books, now: float, commands: list[Command]) -> None:
+    if len(books.held):
+        end_overdue(books, now, commands)
     _end_timed_out(books, now, commands)  # before anything starts: none of these shall
     _assume_first_tokens(books, now, commands)
     books.shorten_ended()

@@ -180,6 +180,7 @@ class FleetCore:
             gateways=self._loads.gateways(now),
             loads=self._loads.loads(),
             totals=self._loads.totals(),
+            held=self._loads.held(),
         )
 
     # What these share.

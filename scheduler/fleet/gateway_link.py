@@ -12,6 +12,7 @@ from dualmap.scheduler.fleet.messages import CarriedRequests, FleetNews, Gateway
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.prompt_log import PromptLog
 from dualmap.scheduler.fleet.state_board import MAX_STATES, MAX_TOLD, StateHome
+from dualmap.scheduler.held_requests import HeldWork
 
 MAX_UNSENT_BLOCKS = 250_000  # of prompts of about ten busy seconds, 10 MB
 
@@ -69,7 +70,9 @@ class GatewayLink:
         depths: dict[str, PrefixDepths] | None = None,
         admin: str = "",
         told_before: tuple[FleetEvent, ...] = (),
+        held: Mapping[str, HeldWork] | None = None,
     ) -> GatewayReport:
+        """held: by pool."""
         states = tuple(islice(self._unsent_states, MAX_TOLD))
         self._told_states = len(states)
         return GatewayReport(
@@ -92,6 +95,7 @@ class GatewayLink:
             events_heard=self._events_heard,
             told_before=told_before,
             leaving=self.leaving,
+            held=dict(held or {}),
         )
 
     def hear(self, news: FleetNews) -> None:

@@ -8,6 +8,7 @@ from dualmap.scheduler.fleet.messages import GatewayReport, GatewayState
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.prompt_log import PromptLog
 from dualmap.scheduler.gateway_loads import summed
+from dualmap.scheduler.held_requests import HeldWork
 
 SILENT_S = 3.0  # a gateway that has not been heard of for so long is gone, and what it carried with it
 MAX_BLOCKS_KEPT = (
@@ -73,6 +74,14 @@ class LoadBoard:
         """Of all gateways together, by instance."""
         reports = [report for _, report in self._reports.values()]
         return {load.instance_id: load for load in summed(load for report in reports for load in report.loads)}
+
+    def held(self) -> dict[str, HeldWork]:
+        """Of all gateways together, by pool."""
+        held: dict[str, HeldWork] = {}
+        for _, report in self._reports.values():
+            for pool, work in report.held.items():
+                held[pool] = held.get(pool, HeldWork()) + work
+        return held
 
     def gateways(self, now: float) -> tuple[GatewayState, ...]:
         return tuple(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from dualmap.scheduler.events import ServedModel
 from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.instance_capacity import InstanceCapacity
+from dualmap.scheduler.role import Role
 
 
 class MemberState(StrEnum):
@@ -36,7 +37,8 @@ class Member:
     """One instance. model_cards: the `data` entries of its GET /v1/models. pid: of its server, 0 if not ours. pool:
     which instances it serves the same model with; empty is the first one. reason: why it is in its state, for people;
     empty where there is nothing to say. since: when it came into it, in Unix seconds. started_at: when its server's
-    process began, in Unix seconds; 0 where unknown. last_end: how its last server ended; None: none has."""
+    process began, in Unix seconds; 0 where unknown. last_end: how its last server ended; None: none has. role: which
+    parts of requests it is given."""
 
     instance_id: str
     incarnation: int
@@ -51,6 +53,7 @@ class Member:
     since: float = 0.0
     started_at: float = 0.0
     last_end: ServerEnd | None = None
+    role: Role = Role.BOTH
 
     def is_same_to_gateways(self, other: "Member") -> bool:
         """Whether the other, of the same instance, differs in nothing that requests depend on."""

@@ -30,6 +30,7 @@ def membership_events(old: Membership, new: Membership) -> list[MembershipEvent]
                     member.capacity,
                     adapters=member.adapters,
                     models=member.models,
+                    role=member.role,
                 )
             )
         elif member.state is MemberState.DRAINING and known is not None and known.state is MemberState.READY:
@@ -43,6 +44,8 @@ def membership_events(old: Membership, new: Membership) -> list[MembershipEvent]
 
 def _offers_another(known: Member, now: Member) -> bool:
     """Cards are compared first: they rarely differ, and all members are looked at in each epoch."""
+    if known.role is not now.role:
+        return True
     return known.model_cards != now.model_cards and (known.adapters, known.models) != (now.adapters, now.models)
 
 

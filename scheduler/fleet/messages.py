@@ -11,6 +11,7 @@ from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.signals import InstanceSignals, SignalNews
 from dualmap.scheduler.fleet.state_board import StateHome, StateNews
 from dualmap.scheduler.fleet.wanted_adapters import WantedAdapters
+from dualmap.scheduler.held_requests import HeldWork
 
 
 class Sent(NamedTuple):
@@ -44,7 +45,7 @@ class GatewayReport:
     them, which tells_members says: there may be none. events: what this gateway has seen happen, and carried: what
     became of requests of lost instances, since the last report; events_heard: up to what was heard of events;
     told_before: all that were heard, where Fleet asked for them. leaving: another gateway has taken its place; it
-    lets its answers end."""
+    lets its answers end. held: by pool, what waits for an instance to come."""
 
     gateway_id: str
     epoch: int = 0
@@ -66,6 +67,7 @@ class GatewayReport:
     events_heard: int = 0
     told_before: tuple[FleetEvent, ...] = ()
     leaving: bool = False
+    held: dict[str, HeldWork] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +153,8 @@ class FleetNews:
 
 @dataclass(frozen=True, slots=True)
 class FleetState:
-    """loads: of all gateways together, by instance. totals: by pool. settled: every instance and every gateway has
-    had the time to report."""
+    """loads: of all gateways together, by instance. totals, held: by pool, of all gateways. settled: every instance and
+    every gateway has had the time to report."""
 
     epoch: int
     settled: bool
@@ -161,6 +163,7 @@ class FleetState:
     gateways: tuple[GatewayState, ...]
     loads: dict[str, InstanceLoad]
     totals: dict[str, PoolTotals]
+    held: dict[str, HeldWork] = field(default_factory=dict)
 
     def is_drained(self, instance_id: str) -> bool:
         """Whether every gateway knows that the instance drains (or is gone), and none has a request there. Ask once a

@@ -12,6 +12,7 @@ from dualmap.scheduler.fleet.messages import FleetState, PoolPlan
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_history import ScalingHistory
 from dualmap.scheduler.fleet.scaling_plan import ScalingPlan, plan_scaling
+from dualmap.scheduler.held_requests import HeldWork
 
 RETRY_S = 30.0  # after a start that failed
 MOST_REPLICAS = 1024
@@ -23,8 +24,8 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """The pool that is scaled. prefix: of the instances' ids, a number follows; empty where all are external.
-    automatic: plans decide, not only people."""
+    """The pool that is scaled. prefix: of the instances' ids, a number follows; empty where all are external: others
+    follow the plans then. automatic: plans decide, not only people."""
 
     pool_name: str
     prefix: str
@@ -99,12 +100,16 @@ class Scaler:
         if state is None or not self._begun:
             return ()
         draining = self._go_on_draining(state, now, restarting)
-        if not state.settled or not self._scaled.prefix:
+        ours = bool(self._scaled.prefix)
+        if not state.settled or not (ours or self._scaled.automatic):
             return tuple(draining)
-        counted = sorted(self.ids - {standing_in})
+        counted = sorted(self.ids - {standing_in}) if ours else sorted(self.members())
         self._history.add(now, state, counted, self._leaving.keys(), restarting)
         bounds = self._bounds()
-        plan = self.plan = plan_scaling(self._history.samples(), bounds, self._history.start_s)
+        plan = plan_scaling(self._history.samples(), bounds, self._history.start_s)
+        if not ours:
+            plan = replace(plan, start=0, drain=())
+        self.plan = plan
         self.pool_plan = PoolPlan(self._scaled.pool_name, plan.replicas, bounds.min_replicas, most=bounds.max_replicas)
         if self.dry_run:
             return tuple(draining)
@@ -230,9 +235,13 @@ class Scaler:
         """All there is to know, as plain values."""
         bounds = self._bounds()
         members = self.members()
+        held = self.state.held if self.state else {}
         return {
             "pool": self._scaled.pool_name,
             "scaled": bool(self._scaled.prefix),
+            "planned": self._scaled.automatic,
+            "wanted": None if self.pool_plan is None else self.pool_plan.wanted,
+            "held": held.get(self._scaled.pool_name, HeldWork()).requests,
             "automatic": self._scaled.automatic and self.told is None,
             "dry_run": self._scaled.config.dry_run,
             "min_replicas": bounds.min_replicas,

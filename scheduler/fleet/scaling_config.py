@@ -17,10 +17,11 @@ class ScalingConfig:
     up_window_s: over which the load must call for more. down_window_s: over which the load must call for fewer.
     cool_down_s: after any change, until the next one downwards. max_step: instances started at once.
     clear_backlog_s: a backlog is to be worked off within this time, besides what arrives.
-    drain_deadline_s: what still runs on an instance that leaves is aborted then. dry_run: plans are only told.
+    scale_to_zero_after_s: nothing may have been asked for so long before the last instance goes, where min_replicas is
+    0. drain_deadline_s: what still runs on an instance that leaves is aborted then. dry_run: plans are only told.
     """
 
-    min_replicas: int = 1  # instances that always run
+    min_replicas: int = 1  # instances that always run; 0: none does while nothing is asked for
     max_replicas: int = 1  # instances that run at the most
     target_load: float = 0.8
     _: KW_ONLY
@@ -32,6 +33,7 @@ class ScalingConfig:
     cool_down_s: float = 60.0
     max_step: int = 2
     clear_backlog_s: float = 20.0
+    scale_to_zero_after_s: float = 300.0
     drain_deadline_s: float = 120.0
     dry_run: bool = False
 

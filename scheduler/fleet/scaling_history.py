@@ -9,9 +9,11 @@ from dualmap.scheduler.fleet.messages import FleetState
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_sample import InstanceSample, ScalingSample
+from dualmap.scheduler.held_requests import HeldWork
 from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 FIRST_GUESS_S = 30.0  # what an instance takes to start, before one was seen to
+UNSEEN_S = 5.0  # after a longer gap between two samples it is not known that nothing was asked for
 LOST_S = 60.0  # or twice the time of a start: an instance lost for longer does not come back by itself
 
 
@@ -22,6 +24,7 @@ class ScalingHistory:
         self._pool_name = pool_name
         self._samples: deque[ScalingSample] = deque()
         self._totals = PoolTotals()
+        self._busy_at: float | None = None  # when something came, ran or waited last
         self._since: dict[str, tuple[str, float]] = {}  # instance -> state, since when
         self.start_s = FIRST_GUESS_S
         self.lost: set[str] = set()
@@ -56,7 +59,13 @@ class ScalingHistory:
         totals = state.totals.get(self._pool_name, PoolTotals())
         before = self._totals if totals.arrived >= self._totals.arrived else PoolTotals()  # Fleet was restarted
         self._totals = totals
-        self._samples.append(ScalingSample(now, tuple(found), totals - before))
+        counted, held = totals - before, state.held.get(self._pool_name, HeldWork())
+        loads = [state.loads[i] for i, m in members.items() if m.pool == self._pool_name and i in state.loads]
+        busy = counted.arrived or held.requests or any(load.running or load.waiting for load in loads)
+        if busy or self._busy_at is None or now - self._samples[-1].at_s > UNSEEN_S:
+            self._busy_at = now
+        quiet_s = now - self._busy_at
+        self._samples.append(ScalingSample(now, tuple(found), counted, held=held, quiet_s=quiet_s))
         while self._samples[0].at_s < now - self._kept_s:
             self._samples.popleft()
 

@@ -49,11 +49,25 @@ def plan_scaling(history: Sequence[ScalingSample], config: ScalingConfig, start_
         return ScalingPlan(
             config.min_replicas, missing, (), reason=f"{count} instances, at least {config.min_replicas} wanted"
         )
+    if count and not config.min_replicas and now.quiet_s >= config.scale_to_zero_after_s:
+        why = f"nothing was asked for in the last {config.scale_to_zero_after_s:g} s"
+        return ScalingPlan(0, 0, tuple(sorted(i.instance_id for i in here)), reason=why)
     need = _need_now(history, config, start_s)
+    if not count and (why := _why_from_zero(history)):
+        wanted = min(max(1, need.replicas), config.max_replicas)
+        return ScalingPlan(wanted, min(wanted, config.max_step), (), reason=why)
     wanted = min(need.replicas, config.max_replicas)
     if wanted > count:
         return _grow(history, config, start_s, wanted, count, need.reason)
     return _shrink(history, config, count, here)
+
+
+def _why_from_zero(history: Sequence[ScalingSample]) -> str:
+    """Why an instance is needed at once where there is none; empty where nobody asks for one."""
+    now = history[-1]
+    if now.held.requests:
+        return f"{now.held.requests} requests wait for an instance to come"
+    return "requests come, and there is no instance" if now.counted.arrived and len(history) > 1 else ""
 
 
 def _grow(
@@ -82,6 +96,9 @@ def _shrink(
         return ScalingPlan(config.max_replicas, 0, _cheapest(ready, min(leaving, len(ready) - 1)), reason=why)
     if count == config.min_replicas:
         return hold(f"{count} instances, no fewer allowed")
+    if count == 1:
+        quiet_s, after_s = history[-1].quiet_s, config.scale_to_zero_after_s
+        return hold(f"the last one goes when nothing was asked for in {after_s:g} s, and that is {quiet_s:.0f} s")
     if len(ready) < count:
         return hold("an instance is starting")
     seen_s = _seen_s(history)
@@ -91,7 +108,7 @@ def _shrink(
     if quiet_s < config.cool_down_s:
         return hold(f"the last change was {quiet_s:.0f} s ago, cool-down {config.cool_down_s:g} s")
     need = _most_needed(history, config)
-    wanted = max(need.replicas, config.min_replicas)
+    wanted = max(1, need.replicas, config.min_replicas)
     if wanted >= count:
         return hold(f"{need.reason} in the last {config.down_window_s:g} s")
     return ScalingPlan(
@@ -115,7 +132,8 @@ def _need_now(history: Sequence[ScalingSample], config: ScalingConfig, start_s: 
     pace = _pace(now)
     load, coming = (rate / pace for rate in _work_rates(window, start_s))
     ready = sum(i.state == "ready" for i in now.instances)
-    backlog_s = sum(i.load.prefilling_tokens + i.load.waiting_tokens for i in now.instances) / pace
+    backlog_tokens = sum(i.load.prefilling_tokens + i.load.waiting_tokens for i in now.instances)
+    backlog_s = (backlog_tokens + now.held.prompt_tokens) / pace
     left_s = max(0.0, backlog_s - max(0.0, ready - load) * start_s)  # when one that is started now is ready
     needs = [
         _need(coming, config.target_load, f"prefill load {load:.2f} instances, {coming:.2f} coming"),

@@ -4,6 +4,7 @@ from dataclasses import KW_ONLY
 
 from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
+from dualmap.scheduler.held_requests import HeldWork
 from dualmap.scheduler.instance_capacity import InstanceCapacity
 from dualmap.scheduler.record import record
 
@@ -26,8 +27,12 @@ class InstanceSample:
 
 @record
 class ScalingSample:
-    """at_s: on any monotonic clock. counted: since the sample before."""
+    """at_s: on any monotonic clock. counted: since the sample before. held: what waits for an instance to come.
+    quiet_s: for how long nothing has come, run or waited."""
 
     at_s: float
     instances: tuple[InstanceSample, ...]
     counted: PoolTotals = PoolTotals()
+    _: KW_ONLY
+    held: HeldWork = HeldWork()
+    quiet_s: float = 0.0

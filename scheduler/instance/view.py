@@ -20,13 +20,14 @@ from dualmap.scheduler.instance_capacity import InstanceCapacity
 from dualmap.scheduler.load_order import LoadOrder, load_of
 from dualmap.scheduler.offers import Offer, Offers
 from dualmap.scheduler.request import Request
+from dualmap.scheduler.role import DECODE, Role
 from dualmap.scheduler.ttft_estimate import TtftEstimate, cached_tokens
 
 
 class InstanceView:
     """load_s: by which instances are compared before any estimate is made (load_of).
     bit: under which its blocks are noted in Holders. suspect_until: until when it is left alone, in seconds.
-    offer: what it serves."""
+    offer: what it serves. leased: prompts that it has computed and that wait to be fetched."""
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class InstanceView:
         offers: Offers,
         models: Sequence[ServedModel] = (),
         adapters: Sequence[str] = (),
+        role: Role = Role.BOTH,
     ) -> None:
         self.instance_id = instance_id
         self.incarnation = incarnation
@@ -48,6 +50,7 @@ class InstanceView:
         self.draining = False
         self.suspect_until = 0.0
         self.load_s = 0.0
+        self.leased = 0
         self.bit = holders.join(instance_id)
         self.booked = Booked(capacity, config)
         self.others = Others()
@@ -57,13 +60,14 @@ class InstanceView:
             capacity, config, booked=self.booked, others=self.others, reported=self.reported, service=self.service
         )
         self.cache = CacheView(_cache_blocks(capacity, config.block_tokens), holders, self.bit)
-        self.offer = Offer(models, adapters)
+        self.offer = Offer(models, adapters, role)
         self.adapters = Adapters(adapters, capacity.max_adapters)
         self.waiting = self.booked.waiting
         self.running = self.booked.running
         self.speed = self.service.speed
         self._block_tokens = config.block_tokens
         self._adapter_load_s = config.adapter_load_s
+        self._transfer_share = config.transfer_share
         self._holders = holders
         self._loads = loads
         self._offers = offers
@@ -143,7 +147,7 @@ class InstanceView:
         """What this gateway has booked, for the others."""
         return InstanceLoad(
             self.instance_id,
-            len(self.running),
+            len(self.running) + self.leased,
             self.booked.prefill_tokens,
             waiting_tokens=self.booked.waiting_tokens,
             kv_tokens=self.booked.kv.tokens,
@@ -153,9 +157,9 @@ class InstanceView:
             head_age_s=self.room.head_age_s(now),
         )
 
-    def offers_now(self, models: Sequence[ServedModel], adapters: Sequence[str]) -> bool:
+    def offers_now(self, models: Sequence[ServedModel], adapters: Sequence[str], role: Role) -> bool:
         """It serves these from now on. Whether that is something new."""
-        before, self.offer = self.offer, Offer(models, adapters)
+        before, self.offer = self.offer, Offer(models, adapters, role)
         self.adapters.set_able(adapters)
         return before != self.offer
 
@@ -183,7 +187,13 @@ class InstanceView:
 
     def work_there(self, request: Request) -> int:
         """Prefill work of the request if it ran here after all that waits."""
-        return self.service.work_tokens(request.prompt_tokens, self._cached_tokens(request))
+        return self._work(request, self._cached_tokens(request))
+
+    def _work(self, request: Request, cached: int) -> int:
+        """What has been computed elsewhere is fetched, as far as it is not cached."""
+        if request.leg is DECODE:
+            return max(1, int((request.prompt_tokens - cached) * self._transfer_share))
+        return self.service.work_tokens(request.prompt_tokens, cached)
 
     def shared_s(self, attempt: Attempt, work_tokens: int) -> float:
         """Seconds of the attempt's work here that compute a prefix which many share."""
@@ -205,7 +215,7 @@ class InstanceView:
         """For the request if it were placed here now. shared_blocks: leading blocks that many share. tpot_slo_s: its
         objective; 0: it has none."""
         cached = self._cached_tokens(request)
-        work = self.service.work_tokens(request.prompt_tokens, cached)
+        work = self._work(request, cached)
         seconds_per_token = self.speed.seconds_per_token
         prefill_s = work * seconds_per_token
         wait_s = self.ahead_s(request)
@@ -260,7 +270,7 @@ class InstanceView:
         cached = cached_tokens(request, self.cache.held_blocks(request.blocks), self._block_tokens)
         if not self.booked.prefill_tokens:
             self.speed.starts(now)
-        work = self.service.work_tokens(request.prompt_tokens, cached)
+        work = self._work(request, cached)
         self.booked.dispatch(attempt, cached, work, answer_tokens, now)
         self.service.given(attempt)
         self.cache.use(request.blocks)
@@ -368,7 +378,8 @@ class InstanceView:
             assert attempt.cached_tokens + attempt.uncached_tokens == attempt.request.prompt_tokens, (
                 f"tokens of {name!r}"
             )
-            assert attempt.work_tokens >= attempt.uncached_tokens >= 0, f"work of {name!r}"
+            computed = 0 if attempt.request.leg is DECODE else attempt.uncached_tokens
+            assert attempt.work_tokens >= computed >= 0, f"work of {name!r}"
         assert self.others.prefilling_tokens >= 0, "what others have booked"
 
 

@@ -20,6 +20,7 @@ from dualmap.scheduler.pick import SESSION_SHARE, SessionHome, pick_instance, re
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.prefix_key import PAIR, PrefixKeys
 from dualmap.scheduler.request import Request
+from dualmap.scheduler.role import PREFILL
 from dualmap.scheduler.sessions import Sessions
 from dualmap.scheduler.ttft_estimate import TtftEstimate
 
@@ -113,7 +114,8 @@ class DualMap:
         busy = self._loads.busy if fleet is None else self._loads.busy_of(fleet.able)
         price = recompute_price(busy, self.config)
         # Where it goes ahead of a crowd, how many of the crowd run at which instance is chance.
-        decode_price_s = None if goes_ahead else self.config.decode_s_per_request * self._answers.mean_tokens
+        counts_decoding = not goes_ahead and (fleet is None or request.leg is not PREFILL)
+        decode_price_s = self.config.decode_s_per_request * self._answers.mean_tokens if counts_decoding else None
         estimate, reason = pick_instance(
             estimates, self.config.slo_aware, price, decode_price_s, self._answers.mean_tokens, session_home
         )

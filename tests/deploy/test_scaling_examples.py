@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from dualmap.router.config.load import load_config
 from tests.deploy.chart_variants import needs_go, one
 from tests.deploy.helm_chart import KUBERNETES, ChartError, manifests
 from tests.deploy.metric_names import recorded, served, used
@@ -21,6 +22,21 @@ def test_the_scaled_object_scales_the_servers_of_the_chart_by_what_is_there():
     assert all('namespace="default",deployment="dualmap"' in query for query in queries)
     assert [trigger["metadata"]["threshold"] for trigger in spec["triggers"]] == ["1", "0.7", "32"]
     assert {trigger["metricType"] for trigger in spec["triggers"]} == {"AverageValue"}
+
+
+@needs_go
+def test_the_gateways_plan_within_the_bounds_of_the_scaled_object_down_to_zero():
+    values = {"vllm": {"enabled": True, "autoscaling": {"enabled": True, "minReplicas": 0, "maxReplicas": 3}}}
+    found = manifests(values | {"config": {"scaling": {"target_load": 0.6}}})
+    spec = one(found, "ScaledObject", "dualmap-vllm")["spec"]
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (0, 3)
+    asked = [trigger["metadata"] for trigger in spec["triggers"] if "activationThreshold" in trigger["metadata"]]
+    assert "dualmap_replicas" in asked[0]["query"]
+    assert {trigger["activationThreshold"] for trigger in asked} == {"0"}
+    config = yaml.safe_load(one(found, "ConfigMap", "dualmap")["data"]["dualmap.yaml"])
+    scaling = {"min_replicas": 0, "max_replicas": 3, "scale_to_zero_after_s": 300, "target_load": 0.6}
+    assert config["scaling"] == scaling
+    assert load_config(None, config).all_pools()[""].scheduler.cold_start_timeout_s == 300.0
 
 
 @needs_go

@@ -22,8 +22,9 @@ no IO, no clock, no thread. `Scheduler.check()` raises AssertionError if the boo
 """
 STATES = """
 ## An attempt
-A request has one attempt at a time: it waits for one instance or runs there. `scheduler/attempt.py` has the table, and
-nothing else writes an attempt. A step that is not in the table is a broken contract.
+A request has one attempt at a time: it waits for one instance or runs there. It has none while no instance can run it,
+and it is held until one can. `scheduler/attempt.py` has the table, and nothing else writes an attempt. A step that is
+not in the table is a broken contract.
 
 """
 EVENTS = """
@@ -41,7 +42,7 @@ What the driver has to do, in the order given.
 | command | what |
 |---|---|
 """
-FILES = ("gate", "arrival", "answers", "membership", "release", "timers", "news", "books")
+FILES = ("gate", "arrival", "legs", "cold_start", "answers", "membership", "release", "timers", "news", "books")
 
 
 def core_page() -> str:

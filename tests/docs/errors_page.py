@@ -26,6 +26,7 @@ from dualmap.router.http.openai_errors import (
     wrong_method,
 )
 from dualmap.router.http.unpacking import ENCODINGS
+from dualmap.router.requests.admission import ONLY_PREFILL
 from dualmap.router.requests.answer_plain import NO_STREAM
 from dualmap.scheduler.commands import Reject, RejectReason
 from dualmap.scheduler.events import FailureCause
@@ -155,6 +156,11 @@ OTHERS: tuple[tuple[HttpError, str, str], ...] = (
     (stopping(), "the gateway is told to stop", "send to another gateway"),
     (unavailable("Too many connections."), "`limits.max_connections` clients are connected", "use fewer connections"),
     (unavailable("No instance is known to serve the model yet."), "instances have not told their models yet", "wait"),
+    (
+        unavailable(ONLY_PREFILL),
+        "all ready instances of the pool have `role: prefill`",
+        "start one with `role: decode` or `both`",
+    ),
 )
 
 

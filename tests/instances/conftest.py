@@ -42,11 +42,14 @@ class SteppedEngine:
         self.first: dict[str, FirstToken] = {}
         self.finished: dict[str, FinishedRequest] = {}
 
-    def add(self, request_id: str, prompt: int, output: int = 1, *, blocks: Any = (), priority: int = 0) -> None:
-        """blocks: hashes of the leading blocks; those left out are of this request alone."""
+    def add(
+        self, request_id: str, prompt: int, output: int = 1, *, blocks: Any = (), priority: int = 0, **legs: bool
+    ) -> None:
+        """blocks: hashes of the leading blocks; those left out are of this request alone. legs: loads, lends."""
         total = (prompt + output) // self.engine.profile.block_size
         own = [hash_of(request_id, i) for i in range(len(blocks), total)]
-        self.engine.add(EngineRequest(request_id, (*blocks, *own)[:total], prompt, output, priority), self.now)
+        request = EngineRequest(request_id, (*blocks, *own)[:total], prompt, output, priority, **legs)
+        self.engine.add(request, self.now)
 
     def step(self) -> float:
         """One whole step; its duration in seconds."""

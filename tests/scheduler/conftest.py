@@ -20,6 +20,7 @@ from dualmap.scheduler.events import (
     InstanceJoined,
     InstanceLost,
     MovesProposed,
+    PrefillDone,
     RequestArrived,
     RequestCancelled,
     RequestFailed,
@@ -28,6 +29,7 @@ from dualmap.scheduler.events import (
     Tick,
 )
 from dualmap.scheduler.instance.view import InstanceView
+from dualmap.scheduler.role import Role
 from dualmap.scheduler.snapshot import Move
 
 
@@ -52,10 +54,11 @@ class Script:
         incarnation: int = 1,
         adapters: tuple[str, ...] = (),
         models: tuple[ServedModel, ...] = (),
+        role: Role = Role.BOTH,
         **capacity: float,
     ) -> list[Command]:
         there = InstanceCapacity(**(self._capacity | capacity))
-        return self.send(InstanceJoined(instance_id, incarnation, there, adapters=adapters, models=models))
+        return self.send(InstanceJoined(instance_id, incarnation, there, adapters=adapters, models=models, role=role))
 
     def drain(self, instance_id: str, incarnation: int = 1) -> list[Command]:
         return self.send(InstanceDraining(instance_id, incarnation))
@@ -70,6 +73,11 @@ class Script:
 
     def first_token(self, request_id: str, attempt: int = 1) -> list[Command]:
         return self.send(FirstToken(request_id, attempt))
+
+    def prefill_done(
+        self, request_id: str, attempt: int = 1, cached_tokens: int | None = None, prompt_tokens: int | None = None
+    ) -> list[Command]:
+        return self.send(PrefillDone(request_id, attempt, cached_tokens=cached_tokens, prompt_tokens=prompt_tokens))
 
     def finish(self, request_id: str, attempt: int = 1, output_tokens: int = 256) -> list[Command]:
         return self.send(RequestFinished(request_id, attempt, output_tokens))

@@ -26,6 +26,7 @@ from dualmap.scheduler.events import (
     InstanceLost,
     LoadReported,
     MovesProposed,
+    PrefillDone,
     PrefixDepths,
     RequestArrived,
     RequestCancelled,
@@ -38,6 +39,7 @@ from dualmap.scheduler.events import (
     Tick,
 )
 from dualmap.scheduler.rebalance import plan_rebalance
+from dualmap.scheduler.role import Leg, Role
 from dualmap.scheduler.snapshot import Move
 
 IDS = ("a", "b", "c", "d")
@@ -55,6 +57,7 @@ class RandomRun:
         self._random = random.Random(seed)
         self._arrived = 0
         self._running: dict[str, int] = {}  # request id -> attempt
+        self._prefills: dict[str, int] = {}  # those of them that are prefill legs
         self._cut: dict[str, Request] = {}  # failed in mid-answer
         self._requests: dict[str, Request] = {}
         self._incarnations: dict[str, int] = {}
@@ -66,6 +69,7 @@ class RandomRun:
             self._arrive: 40,
             self._first_token: 20,
             self._finish: 20,
+            self._prefill_done: 10,
             self._fail: 4,
             self._go_on: 2,
             self._cancel: 4,
@@ -89,6 +93,8 @@ class RandomRun:
             match command:
                 case Dispatch():
                     self._running[command.request_id] = command.attempt
+                    if command.leg is Leg.PREFILL:
+                        self._prefills[command.request_id] = command.attempt
                 case Abort() | Reject():
                     self._running.pop(command.request_id, None)
                 case FailStream():
@@ -118,6 +124,7 @@ class RandomRun:
             session=rng.choice((0, 1, 2, 2**64 - 1)),
             model=rng.choice(("", "", "chat", "code")),
             length_tokens=rng.choice((0, 1000, 5000)),
+            may_split=rng.random() < 0.5,
         )
         self._requests[request.id] = request
         self._send(RequestArrived(request))
@@ -135,6 +142,15 @@ class RandomRun:
         cached, prompt = self._random.choice(((None, None), (512, 1000)))
         tokens = self._random.randrange(300)
         self._send(RequestFinished(request_id, attempt, tokens, cached_tokens=cached, prompt_tokens=prompt))
+
+    def _prefill_done(self) -> None:
+        """Of one that may be over by now."""
+        request_id = self._random.choice(sorted(self._prefills) or ["never"])
+        number = self._prefills.pop(request_id, 1)
+        if self._running.get(request_id) == number:
+            del self._running[request_id]
+        cached, prompt = self._random.choice(((None, None), (512, 1000)))
+        self._send(PrefillDone(request_id, number, cached_tokens=cached, prompt_tokens=prompt))
 
     def _fail(self) -> None:
         request_id = self._pick()
@@ -184,7 +200,9 @@ class RandomRun:
         adapters = rng.choice((("sql", "poems"), ("sql",), ()))
         models = rng.choice(((), (ServedModel("chat", 2000),), (ServedModel("chat", 8000), ServedModel("code"))))
         incarnation = self._incarnations[instance_id]
-        self._send(InstanceJoined(instance_id, incarnation, capacity, adapters=adapters, models=models))
+        role = rng.choice((Role.BOTH, Role.BOTH, Role.PREFILL, Role.DECODE))
+        joined = InstanceJoined(instance_id, incarnation, capacity, adapters=adapters, models=models, role=role)
+        self._send(joined)
 
     def _member(self) -> None:
         instance_id = self._random.choice(IDS)

@@ -15,6 +15,7 @@ from dualmap.scheduler.errors import ConfigError
         ("max_moves=4", {"max_moves": 4}),
         ("patience_slos=3", {"patience_slos": 3.0}),
         ("queue_timeout_s=inf", {"queue_timeout_s": float("inf")}),
+        ("cold_start_timeout_s=5", {"cold_start_timeout_s": 5.0}),
         ("policy=llm_d", {"policy": "llm_d"}),
     ],
 )

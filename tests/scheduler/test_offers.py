@@ -12,6 +12,7 @@ from dualmap.scheduler.dual_ring import DualRing
 from dualmap.scheduler.events import FailureCause, ServedModel
 from dualmap.scheduler.offers import Offer, Offers
 from dualmap.scheduler.rebalance import plan_rebalance
+from dualmap.scheduler.role import Leg, Role
 
 A, B = ServedModel("a"), ServedModel("b")
 SHORT, LONG = ServedModel("chat", 2000), ServedModel("chat", 8000)
@@ -55,6 +56,33 @@ def test_who_can_run_a_request(model, tokens, able):
     assert "".join(fleet.able) == able
     assert fleet.unable == set("0123") - set(able)
     assert fleet.bits == sum(1 << int(i) for i in able)
+
+
+@pytest.mark.parametrize(("leg", "able"), [(Leg.WHOLE, "12"), (Leg.DECODE, "12"), (Leg.PREFILL, "02")])
+@pytest.mark.parametrize("models", [(), (A,), (A, B)])
+def test_who_can_run_a_leg(leg, able, models):
+    offers = Offers()
+    for number, role in enumerate((Role.PREFILL, Role.DECODE, Role.BOTH)):
+        offers.put(str(number), 1 << number, Offer(models, (), role))
+    fleet = offers.fleet(Request("r", (), 10, model="a", leg=leg))
+    assert "".join(fleet.able) == able
+    assert fleet.serving == 2
+    assert fleet.name == offers.fleet(Request("q", (), 10, model="a", leg=leg)).name != ""
+    assert not offers.alike
+    assert not offers.all_take
+    assert {i: set(offers.peers(i) or ()) for i in "012"} == {"0": {"0", "2"}, "1": {"1", "2"}, "2": {"0", "1", "2"}}
+
+
+def test_roles_make_fleets_with_names_of_their_own():
+    offers = Offers()
+    for number, role in enumerate((Role.PREFILL, Role.DECODE)):
+        offers.put(str(number), 1 << number, Offer((A, B), (), role))
+    names = {leg: offers.fleet(Request("r", (), 10, model="b", leg=leg)).name for leg in Leg}
+    assert names[Leg.WHOLE] == names[Leg.DECODE] != names[Leg.PREFILL]
+    offers.remove("0")
+    offers.put("1", 2, Offer((A, B)))
+    assert offers.alike
+    assert not offers.has_roles
 
 
 def test_an_instance_that_has_not_told_may_serve_any_model():

@@ -37,6 +37,7 @@ class GenerateBody(msgspec.Struct):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     priority: int = 0
+    kv_transfer_params: dict[str, Any] | None = None
 
 
 def generate(call: Call, served: Served) -> Job:
@@ -65,6 +66,7 @@ def generate(call: Call, served: Served) -> Job:
         profile=served.profile,
         stream=bool(body.stream),
         priority=body.priority,
+        kv_transfer_params=body.kv_transfer_params,
     )
     return Job(generation, _GenerateShape(generation, body))
 
@@ -101,7 +103,7 @@ class _GenerateShape:
 
     def plain(self, produced: Sequence[int], reasons: Sequence[str]) -> bytes:
         choices = self._generation.choices
-        unused = ("prompt_logprobs", "prompt_token_id_logprobs", "mm_placeholders", "metrics")
+        unused = ("ec_transfer_params", "prompt_logprobs", "prompt_token_id_logprobs", "mm_placeholders", "metrics")
         return msgspec.json.encode(
             {
                 "request_id": self._request_id,
@@ -109,7 +111,8 @@ class _GenerateShape:
                 "created": int(time.time()),
                 "usage": usage_of(self._generation, sum(produced)),
                 "prompt_token_ids": self._prompt_ids,
-                **dict.fromkeys((*unused, "kv_transfer_params", "ec_transfer_params")),
+                **dict.fromkeys(unused),
+                "kv_transfer_params": self._generation.lent,
                 "output_mode": "text" if self._text else "tokens",
                 "choices": [
                     self._choice(i, 0, tokens, choice.text(tokens), reason)

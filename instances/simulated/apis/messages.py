@@ -53,6 +53,7 @@ class MessagesBody(CountBody, kw_only=True):
     temperature: float | None = None
     stop_sequences: list[str] | None = None
     metadata: dict[str, Any] | None = None
+    kv_transfer_params: dict[str, Any] | None = None
 
 
 def create_message(call: Call, served: Served) -> Job:
@@ -72,6 +73,7 @@ def create_message(call: Call, served: Served) -> Job:
             profile=served.profile,
             stream=bool(body.stream),
             priority=call.priority or 0,
+            kv_transfer_params=body.kv_transfer_params,
         )
     except RequestRefusedError as refusal:
         raise MessageRefusedError(refusal.error) from None

@@ -49,7 +49,10 @@ class MessagesShape:
         message = self._message([{"type": "text", "text": text}])
         if reasons[0] in STOP_REASONS:
             message["stop_reason"] = STOP_REASONS[reasons[0]]
-        return msgspec.json.encode(message | {"usage": self._usage(produced[0])})
+        message["usage"] = self._usage(produced[0])
+        if self._generation.lent is not None:
+            message["kv_transfer_params"] = self._generation.lent
+        return msgspec.json.encode(message)
 
     def _start(self) -> bytes:
         """What was cached is not told here: `input_tokens` are those of the whole prompt."""

@@ -89,6 +89,8 @@ class OpenAIShape:
             "choices": [self._choice(i, choice, tokens, reason) for i, (choice, tokens, reason) in enumerate(choices)],
             "usage": usage_of(self._generation, sum(produced)),
         }
+        if self._generation.lent is not None:
+            body["kv_transfer_params"] = self._generation.lent
         if self._chat and self._prompt_ids is not None:
             body["prompt_token_ids"] = self._prompt_ids[0]
         return msgspec.json.encode(body)

@@ -19,7 +19,6 @@ UNUSED = {  # fields that are always there, and of no use to a simulated server
     "top_logprobs": None,
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
-    "kv_transfer_params": None,
     "ec_transfer_params": None,
     "input_messages": None,
     "output_messages": None,
@@ -121,6 +120,7 @@ class ResponsesShape:
             "usage": usage,
             **self._echo,
             **UNUSED,
+            "kv_transfer_params": self._generation.lent,
         }
 
     def _text(self, produced: int) -> str:

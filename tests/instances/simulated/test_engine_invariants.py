@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from dualmap.instances.simulated.engine import Engine
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.engine_types import EngineRequest, StepOutput
+from dualmap.instances.simulated.leases import LEASE_S
 from dualmap.instances.simulated.tracked_request import Phase
 
 PROFILES = st.builds(
@@ -41,14 +42,22 @@ class EngineUse(RuleBasedStateMachine):
         self.requests: dict[str, EngineRequest] = {}
         self.tokens: Counter[str] = Counter()
         self.over: set[str] = set()  # finished or aborted
+        self.loads: set[str] = set()  # under way
 
-    @rule(family=st.integers(0, 2), data=st.data(), priority=st.integers(-1, 1))
-    def add(self, family: int, data: st.DataObject, priority: int) -> None:
+    @rule(
+        family=st.integers(0, 2),
+        data=st.data(),
+        priority=st.integers(-1, 1),
+        leg=st.sampled_from(("", "", "loads", "lends")),
+    )
+    def add(self, family: int, data: st.DataObject, priority: int, leg: str) -> None:
         profile = self.engine.profile
         prompt = data.draw(st.integers(1, profile.max_model_len - 1))
         output = data.draw(st.integers(1, profile.max_model_len - prompt))
         blocks = tuple(family * 100 + i for i in range((prompt + output) // profile.block_size))
-        request = EngineRequest(f"r{len(self.requests)}", blocks, prompt, output, priority)
+        request = EngineRequest(
+            f"r{len(self.requests)}", blocks, prompt, output, priority, loads=leg == "loads", lends=leg == "lends"
+        )
         self.requests[request.request_id] = request
         self.engine.add(request, self.now)
 
@@ -57,13 +66,32 @@ class EngineUse(RuleBasedStateMachine):
     def abort(self, data: st.DataObject) -> None:
         request_id = data.draw(st.sampled_from(sorted(self.alive())))
         assert self.engine.abort(request_id)
+        assert not self.engine.loaded(request_id)
         self.over.add(request_id)
+        self.loads.discard(request_id)
+
+    @precondition(lambda self: self.loads)
+    @rule(data=st.data())
+    def load(self, data: st.DataObject) -> None:
+        request_id = data.draw(st.sampled_from(sorted(self.loads)))
+        assert self.engine.loaded(request_id)
+        self.loads.remove(request_id)
+
+    @rule(seconds=st.sampled_from((0.0, LEASE_S / 2, LEASE_S)))
+    def end_leases(self, seconds: float) -> None:
+        before = len(self.engine.leases)
+        assert self.engine.leases.expire(self.now + seconds) == before - len(self.engine.leases)
 
     @precondition(lambda self: self.ends_at is None)
     @rule()
     def start(self) -> None:
         self.ends_at = self.engine.start_step(self.now)
-        assert (self.ends_at is None) == (not self.alive()), "an engine with requests always has something to compute"
+        begun = self.engine.take_loads()
+        assert all(0 < tokens <= self.requests[request_id].prompt_tokens for request_id, tokens in begun)
+        self.loads.update(request_id for request_id, _ in begun)
+        held = self.loads or len(self.engine.leases)
+        assert self.ends_at or not self.alive() or held, "an engine with requests always has something to compute"
+        assert self.ends_at is None or self.alive()
         assert self.ends_at is None or self.ends_at > self.now
         chunks = self.engine._chunks or []
         assert all(tracked.phase is Phase.PREFILL for tracked, _ in chunks), "nobody is preempted after its turn"
@@ -87,7 +115,8 @@ class EngineUse(RuleBasedStateMachine):
         for first in output.first_tokens:
             assert first.request_id in got
             assert self.tokens[first.request_id] == 0
-            assert 0 <= first.cached_tokens < first.prompt_tokens
+            loaded = self.requests[first.request_id].loads
+            assert 0 <= first.cached_tokens < first.prompt_tokens + loaded
         assert sum(count for _, count in output.token_gaps_s) == len(got) - len(output.first_tokens)
         assert all(gap_s > 0 for gap_s, _ in output.token_gaps_s)
         self.tokens.update(got)
@@ -107,12 +136,14 @@ class EngineUse(RuleBasedStateMachine):
         assert self.engine.running <= self.engine.profile.max_num_seqs
 
     @invariant()
-    def blocks_in_use_are_those_that_requests_hold(self) -> None:
+    def blocks_in_use_are_those_that_requests_hold_or_that_are_lent(self) -> None:
         if not hasattr(self, "engine"):
             return
         uses: Counter[Any] = Counter()
         for tracked in self.engine._requests.values():
             uses.update(tracked.table)
+        for lease in self.engine.leases._leases.values():
+            uses.update(lease.blocks)
         assert all(block.references == count for block, count in uses.items())
         assert self.engine.pool.free_blocks == self.engine.pool.capacity - len(uses)
 
@@ -122,8 +153,14 @@ class EngineUse(RuleBasedStateMachine):
         while self.alive():
             if self.ends_at is None:
                 self.start()
-            self.finish()
-            self.blocks_in_use_are_those_that_requests_hold()
+            if self.ends_at is None:
+                while self.loads:
+                    assert self.engine.loaded(self.loads.pop())
+                self.end_leases(LEASE_S)
+            else:
+                self.finish()
+            self.blocks_in_use_are_those_that_requests_hold_or_that_are_lent()
+        self.end_leases(LEASE_S)
         assert self.engine.kv_usage == 0
         assert self.engine._decode_context == 0
         assert not any(self.engine._ends_due.values())

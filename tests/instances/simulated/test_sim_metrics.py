@@ -7,7 +7,7 @@ from dualmap.instances.simulated.metrics import GAP_BUCKETS, Histogram
 GAUGES = {"num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "cache_config_info"}
 COUNTERS = {
     *("prefix_cache_queries", "prefix_cache_hits", "prompt_tokens", "generation_tokens", "num_preemptions"),
-    "request_success",
+    *("external_prefix_cache_hits", "request_success"),
 }
 HISTOGRAMS = {
     *("time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds"),

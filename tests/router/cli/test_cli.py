@@ -97,6 +97,7 @@ def test_a_wrong_call_shows_the_usage_of_its_command(arguments, usage, said, cap
         (["up", "--simulate", "1", "--port", "8081"], "gateway.port and gateway.admin_port must differ"),
         (["up", "--instance", "http://u:pw@127.0.0.1:8000"], "takes no user and password"),
         (["pick", "--instance", "http://localhost:8000"], "proxies know instances by IP address"),
+        (["up", "--prefill", "http://127.0.0.1:8000"], "all of them only prefill, and none answers"),
     ],
 )
 def test_a_wrong_configuration_is_one_line_and_starts_nothing(arguments, said, capsys, tmp_path, monkeypatch):

@@ -77,7 +77,7 @@ def test_a_model_in_a_directory_here_is_meant_from_here_and_a_name_stays_a_name(
         ("instances: [http://127.0.0.1:1, 'http://127.0.0.1:1']", ["named twice", "127.0.0.1:1"]),
         ("instances: [{url: 'http://127.0.0.1:1', capacity: {weight: 0}}]", ["capacity", "weight must be greater"]),
         ("{vllm: {replicas: 2}}", ["vllm.model is missing"]),
-        ("{vllm: {model: m, replicas: 0}}", ["vllm.replicas", "greater than or equal to 1"]),
+        ("{vllm: {model: m, replicas: 0}}", ["vllm.replicas: 0 is for pools", "min_replicas must be 0"]),
         ("{vllm: {model: m, engine_args: '--port 1'}}", ["vllm.engine_args", "--port is set by us"]),
         ("{vllm: {model: m, gpus: 1}}", ["vllm.gpus", "unknown key"]),
         ("instances: [{url: 'http://127.0.0.1:1', kv_events: {endpont: x}}]", ["kv_events.endpont", "unknown key"]),

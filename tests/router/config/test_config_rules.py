@@ -2,6 +2,7 @@
 
 import pytest
 
+from dualmap.router.config.instance_specs import own_specs, scaled_spec
 from dualmap.router.config.load import ConfigFileError, load_config
 
 ONE = {"simulate": {"count": 1}}
@@ -25,6 +26,12 @@ def pools(**each: dict) -> dict:
             "runtime: gateway.on_every_node asks for gateways on several nodes",
         ),
         (ONE | {"runtime": "none"}, "runtime"),
+        (
+            {"vllm": {"model": "m", "replicas": 0}, "scaling": {"min_replicas": 1}},
+            "vllm.replicas: 0 is for pools that scale from zero",
+        ),
+        ({"vllm": {"model": "m", "replicas": 0}}, "vllm.replicas: 0 is for pools that scale from zero"),
+        (ONE | {"scheduler": {"cold_start_timeout_s": -1}}, "cold_start_timeout_s must be at least 0, not -1"),
         (ONE | {"gateway": {"count": 0}}, "gateway.count: without gateways here, others have to join"),
         (
             {"instances": [A], "ray_address": "ray://head:10001", "gateway": {"count": 0}},
@@ -39,6 +46,15 @@ def pools(**each: dict) -> dict:
         (ONE | {"model_aliases": {"a": "b", "b": "c"}}, "model_aliases.a: stands for another alias"),
         (ONE | {"model_aliases": {"a": "a"}}, "model_aliases.a: stands for another alias"),
         (ONE | {"model_aliases": {"a": ""}}, "model_aliases.a"),
+        (
+            {"instances": [{"url": A, "role": "prefill"}], "pools": {"b": {"simulate": {"count": 1}}}},
+            "instances: all of them only prefill, and none answers",
+        ),
+        (
+            {"instances": [A, {"url": "http://10.0.0.2:1", "role": "prefill"}], "gateway": {"picker": {}}},
+            "instances: gateway.picker: a proxy sends each request once",
+        ),
+        ({"instances": [{"url": A, "role": "encode"}]}, "instances.0.role"),
         (
             {"instances": [A], "model_aliases": {"a": "b"}, "gateway": {"picker": {}}},
             "model_aliases: gateway.picker: a proxy sends bodies as they came",
@@ -137,3 +153,26 @@ def test_files_of_keys_are_looked_at_here_and_not_for_another_machine(tmp_path):
         "gateway.api_keys_file",
     ]
     assert load_config(None, values, elsewhere=True).gateway.admin_token_file == tmp_path / "token"
+
+
+@pytest.mark.parametrize(
+    ("scaling", "scheduler", "seconds"),
+    [
+        (None, {}, None),
+        ({"min_replicas": 1}, {}, None),
+        ({"min_replicas": 0}, {}, 300.0),
+        ({"min_replicas": 0}, {"cold_start_timeout_s": 0}, 0.0),
+        (None, {"cold_start_timeout_s": 9}, 9.0),
+    ],
+)
+def test_requests_wait_for_an_instance_where_none_may_be_there_unless_it_is_said(scaling, scheduler, seconds):
+    pool = {"instances": [A], "scaling": scaling, "scheduler": scheduler}
+    config = load_config(None, pool | pools(b=pool | {"instances": ["http://10.0.0.2:8000"]}))
+    assert [p.scheduler.cold_start_timeout_s for p in config.all_pools().values()] == [seconds, seconds]
+
+
+def test_servers_of_ours_may_all_be_started_later():
+    vllm = {"model": "m", "replicas": 0, "executable": "true"}
+    config = load_config(None, {"vllm": vllm, "scaling": {"min_replicas": 0}})
+    assert own_specs(config) == []
+    assert scaled_spec(config, "", 0.0, "vllm-0").spec.capacity.weight == 1.0

@@ -13,6 +13,7 @@ from dualmap.scheduler.fleet.endpoint import NOWHERE
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, GatewayState
 from dualmap.scheduler.instance_capacity import InstanceCapacity
+from dualmap.scheduler.role import Role
 from tests.conftest import await_that
 
 A, B = "10.0.0.1:8000", "10.0.0.2:8000"
@@ -24,6 +25,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.found: dict[str, bool] | None = None
+        self.roles = {}
         self.stopped = False
 
     def stop(self) -> None:
@@ -124,6 +126,14 @@ def test_what_the_configuration_names_comes_at_once_and_leaves_when_it_is_draine
     assert rounds.watched.told == [(A, "drain")]
     rounds.watched.busy.clear()
     assert rounds.round() == {B}
+
+
+def test_instances_are_watched_with_the_role_that_the_configuration_or_a_label_names(rounds):
+    rounds.configure(instances=named(A, role="prefill"), discovery=PODS)
+    (watch,) = rounds.watches
+    watch.roles, watch.found = {B: Role.DECODE}, {B: False}
+    rounds.round()
+    assert {i: spec.role for i, spec in rounds.watched.specs.items()} == {A: Role.PREFILL, B: Role.DECODE}
 
 
 def test_one_that_is_named_again_before_it_has_left_stays(rounds):

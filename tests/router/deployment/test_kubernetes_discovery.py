@@ -347,8 +347,9 @@ def test_what_is_to_be_discovered_is_read_strictly(discovery, complaint):
         load_config(None, {"discovery": discovery})
 
 
-def test_discovered_instances_are_not_scaled():
+def test_discovered_instances_get_a_plan_but_not_beside_own_ones():
     discovery = {"kubernetes": {"label_selector": "a=b"}}
     assert not load_config(None, {"discovery": discovery}).is_empty
-    with pytest.raises(ConfigFileError, match="scaling is for instances"):
-        load_config(None, {"discovery": discovery, "scaling": {}})
+    assert load_config(None, {"discovery": discovery, "scaling": {"min_replicas": 0}}).scaling is not None
+    with pytest.raises(ConfigFileError, match="scaling is for instances of one kind"):
+        load_config(None, {"discovery": discovery, "simulate": {"count": 1}, "scaling": {}})

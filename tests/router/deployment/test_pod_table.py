@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from dualmap.router.deployment.pod_table import PodTable
+from dualmap.scheduler.role import Role
 
 READY, NOT_READY = {"Ready": "True"}, {"Ready": "False"}
 
@@ -77,3 +78,19 @@ def test_a_new_list_forgets_who_is_not_in_it_and_remembers_who_was_ready(table):
     table.put(pod("2", READY))
     table.replace([pod("1", NOT_READY), pod("9", READY)])
     assert table.found() == {"10.0.0.9:80": False, "10.0.0.1:80": True}
+
+
+@pytest.mark.parametrize(
+    ("label", "role"),
+    [
+        ("prefill", Role.PREFILL),
+        ("decode", Role.DECODE),
+        ("both", Role.BOTH),
+        ("prefill-decode", Role.BOTH),
+        ("encode", Role.BOTH),
+    ],
+)
+def test_a_label_says_what_a_pod_is_there_for(label, role):
+    table = PodTable(80, "llm-d.ai/role")
+    table.put(pod("1", READY, labels={"llm-d.ai/role": label}))
+    assert table.roles().get("10.0.0.1:80", Role.BOTH) is role

@@ -189,7 +189,10 @@ def test_pools_can_stand_alone(tmp_path):
             "simulate: {count: 1}\npools: {a: {simulate: {count: 1, model: a}, scheduler: {block_tokens: 128}}}",
             "scheduler.block_tokens must be the same in all pools",
         ),
-        ("pools: {a: {instances: ['http://h:1'], scaling: {max_replicas: 2}}}", "pools.a: scaling is for instances"),
+        (
+            "pools: {a: {simulate: {count: 1}, instances: ['http://h:1'], scaling: {max_replicas: 2}}}",
+            "pools.a: scaling is for instances of one kind",
+        ),
     ],
 )
 def test_a_bad_pool_is_named(tmp_path, text, said):

@@ -11,7 +11,7 @@ import pytest
 from dualmap.router.fleet import log_events
 from dualmap.router.observe.log_form import LogForm
 from dualmap.router.observe.log_setup import ProcessLog
-from dualmap.router.observe.standard_output import NAME, ShowLines, speaker
+from dualmap.router.observe.standard_output import NAME, ShowLines, as_shown
 from tests.conftest import WAIT_S
 
 WRITER = """
@@ -87,7 +87,12 @@ def test_who_stops_reading_ends_no_writer(tmp_path):
 @pytest.mark.parametrize(
     ("form", "is_json"), [(LogForm("json", to="stdout"), True), (LogForm("json"), False), (LogForm(to="both"), False)]
 )
-def test_the_command_speaks_as_its_processes_do(form, is_json, capsys):
-    speaker(form)("100% ready")
-    said = capsys.readouterr().out
-    assert (json.loads(said)["message"] if is_json else said.strip()) == "100% ready"
+def test_what_the_command_prints_is_shown_as_lines_of_its_processes(form, is_json, capsys):
+    with as_shown(form):
+        print("100% ready", flush=True)
+        print("\x1b[33m(raylet)\x1b[0m A worker died.\n", end="")  # as Ray does, in a thread of its own
+    print("not ours")
+    ready, died, rest = capsys.readouterr().out.splitlines()
+    assert (json.loads(ready)["message"] if is_json else ready) == "100% ready"
+    assert not is_json or json.loads(died)["message"] == "(raylet) A worker died."
+    assert rest == "not ours"

@@ -7,7 +7,6 @@ import pytest
 from dualmap.scheduler import InstanceCapacity, Request
 from dualmap.scheduler.blocks import hash_trace_ids
 from dualmap.scheduler.commands import Reject, RejectReason
-from dualmap.scheduler.core.arrival import BEFORE_ALL
 from dualmap.scheduler.errors import ContractError
 from dualmap.scheduler.events import (
     BlocksRemoved,
@@ -34,6 +33,7 @@ from dualmap.scheduler.events import (
     Tick,
 )
 from dualmap.scheduler.rebalance import plan_rebalance
+from dualmap.scheduler.request import BEFORE_ALL
 from dualmap.scheduler.snapshot import Move
 from tests.scheduler.core.checked_core import ADAPTERS, MAX_OUTPUT_TOKENS, CheckedCore
 
@@ -300,6 +300,7 @@ class Fleet(CheckedCore):
                 self.cancel(turn)
         self.tick(1e6)
         assert not self.core.attempts
+        assert not len(self.core.held)
         assert not self.core.books.assumed
         assert not len(self.core.books.time_outs)
         assert not self.core.books.suspects

@@ -55,6 +55,7 @@ class CheckedCore:
         self.most_members = 1
         self.cut: dict[str, Request] = {}  # failed in mid-answer: another instance may go on with the answer
         self.continued = 0
+        self.held = set[str]()  # that were held at any time
         self.models: dict[str, tuple[ServedModel, ...]] = {}  # of those that have told what they serve
         self._arrived = 0
 
@@ -142,15 +143,19 @@ class CheckedCore:
     def _check_books(self) -> None:
         core = self.core
         core.check()
-        assert core.attempts.keys() == self.requests.keys()
+        assert core.attempts.keys() | set(core.held.ids()) == self.requests.keys()
         assert core.instances.keys() == self.members.keys()
         at: dict[str, list[Attempt]] = {i: [] for i in self.members}
+        for held in core.held:
+            self._check_request(held.request)
+            assert held.number == self.last_attempt.get(held.request.id, 0) + 1
+            assert held.request.id not in self.running
+            assert not held.request.stateful
+            assert not self.able(held.request)
+            self.held.add(held.request.id)
+        assert len(core.held) <= self.config.max_waiting
         for request_id, attempt in core.attempts.items():
-            known = self.requests[request_id]
-            if attempt.request is not known and attempt.request != known:  # it was too long for an instance
-                assert attempt.request.length_tokens > known.length_tokens
-                assert attempt.request == replace(known, length_tokens=attempt.request.length_tokens)
-                self.requests[request_id] = attempt.request
+            self._check_request(attempt.request)
             at[attempt.instance_id].append(attempt)
             if attempt.state is AttemptState.WAITING:
                 assert request_id not in self.running
@@ -162,6 +167,13 @@ class CheckedCore:
             assert view.draining == (instance_id in self.draining)
             self._check_view(view, at[instance_id])
 
+    def _check_request(self, request: Request) -> None:
+        known = self.requests[request.id]
+        if request is not known and request != known:  # it was too long for an instance
+            assert request.length_tokens > known.length_tokens
+            assert request == replace(known, length_tokens=request.length_tokens)
+            self.requests[request.id] = request
+
     def _due_s(self, request: Request) -> float:
         timeout_s = self.config.queue_timeout_s if request.timeout_s is None else request.timeout_s
         return self.arrived_at[request.id] + timeout_s
@@ -169,18 +181,25 @@ class CheckedCore:
     def _check_time_outs(self) -> None:
         """Right after a tick nobody waits past the time-out, nor runs without a token past the one of its client, but
         for those whose proxy has the head of the answer."""
+        for held in self.core.held:
+            assert held.due_s(self.config.cold_start_timeout_s) > self.now
         for attempt in self.core.attempts.values():
             runs = attempt.state is AttemptState.PREFILLING and attempt.reason is not ChoiceReason.REDIRECTED
             if attempt.state is AttemptState.WAITING or (runs and attempt.request.timeout_s is not None):
-                assert self._due_s(attempt.request) > self.now
+                held_s = attempt.held_s if attempt.request.timeout_s is None else 0.0
+                assert self._due_s(attempt.request) + held_s > self.now
 
     def _check_shed(self, request: Request) -> None:
         """One that came and was shed: nobody less important waits where it could have."""
         full = [view for view in self.core.instances.values() if view.waiting_count >= self.config.max_waiting]
-        if len(self.core.attempts) >= self.config.max_in_flight:
+        if self.core.books.in_flight >= self.config.max_in_flight:
+            assert all(held.request.priority <= request.priority for held in self.core.held)
             full = list(self.core.instances.values())
             assert all(a.request.priority <= request.priority for view in full for a in view.waiting)
-        assert any(self._nobody_less_important(view, request) for view in full)
+        if not self.able(request) and len(self.core.held) >= self.config.max_waiting:
+            assert all(held.request.priority <= request.priority for held in self.core.held)
+            return
+        assert not full or any(self._nobody_less_important(view, request) for view in full)
 
     def _nobody_less_important(self, view: InstanceView, request: Request) -> bool:
         work = Counter[str]({request.tenant: view.work_there(request)})
@@ -298,7 +317,7 @@ class CheckedCore:
 
     def _check_tables(self) -> None:
         core = self.core
-        assert len(core.attempts) <= self.config.max_in_flight
+        assert core.books.in_flight <= self.config.max_in_flight
         for attempt in core.attempts.values():
             forced = (ChoiceReason.TAKEN, ChoiceReason.REDIRECTED)
             taken = attempt.state is not AttemptState.WAITING and attempt.reason in forced

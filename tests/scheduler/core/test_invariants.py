@@ -22,6 +22,7 @@ TIGHT = SchedulerConfig(
     max_waiting=4, max_in_flight=30, queue_timeout_s=20.0, max_moves=4, ttft_slo_s=2.0, recompute_price_busy=2.0
 )
 PLAIN = replace(TIGHT, find_holders=False, escape=False, deadline_order=False, taking=False)
+HOLDING = replace(TIGHT, cold_start_timeout_s=10.0)
 CONFIGS = (
     TIGHT,
     SchedulerConfig(),
@@ -36,10 +37,12 @@ CONFIGS = (
     replace(TIGHT, taking=False, release_window_s=1.3),
     replace(TIGHT, patience_slos=0.25, length_handicap=0.0),
     PLAIN,
+    HOLDING,
+    replace(HOLDING, policy="least_loaded", max_in_flight=10),
     *(replace(TIGHT, policy=policy) for policy in POLICY_NAMES if policy != "dualmap"),
     replace(TIGHT, policy="least_loaded", max_attempts=2, suspect_s=0.0),
 )
-FEW = (TIGHT, SchedulerConfig(), PLAIN, CONFIGS[-1])
+FEW = (TIGHT, SchedulerConfig(), PLAIN, HOLDING, CONFIGS[-1])
 
 
 INSTANCE_IDS = st.sampled_from(IDS)
@@ -275,6 +278,7 @@ def test_the_books_stay_right_over_a_long_run(config: SchedulerConfig, mixed: bo
         if mixed and number % 40 == 0:
             fleet.offer(rng.choice(IDS), rng.choice(OFFERS))
         random_event(fleet, rng)
+    assert bool(fleet.held) is bool(config.cold_start_timeout_s)
     if mixed:
         fleet.end_all()
         return

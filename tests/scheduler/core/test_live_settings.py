@@ -10,7 +10,8 @@ from dualmap.scheduler.events import SettingsChanged
 
 def test_every_live_setting_is_taken_over_and_no_other(script):
     core = script("a").core
-    before = core.config
+    before = replace(core.config, cold_start_timeout_s=8.0)
+    core.handle(SettingsChanged(before), 100.0)
     other = replace(
         before,
         **{

@@ -6,6 +6,7 @@ from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.load_board import SILENT_S, LoadBoard
 from dualmap.scheduler.fleet.messages import GatewayReport, Sent
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
+from dualmap.scheduler.held_requests import HeldWork
 
 NOW = 100.0
 
@@ -78,3 +79,11 @@ def test_totals_go_on_over_the_restart_of_a_gateway(board):
     board.put(GatewayReport("g1", totals={"": PoolTotals(9, 90, 0, slo_missed=9, tpot_kept=5, tpot_missed=4)}), NOW)
     arrived = (8 - 5) + 3 + (9 - 7)  # what a gateway had when it was first heard of may be long ago
     assert board.totals() == {"": PoolTotals(arrived, 10 * arrived, 6, slo_missed=2, tpot_kept=1, tpot_missed=1)}
+
+
+def test_what_gateways_hold_is_summed_by_pool_until_they_say_otherwise(board):
+    board.put(GatewayReport("g0", held={"": HeldWork(1, 100)}), NOW)
+    board.put(GatewayReport("g1", held={"": HeldWork(2, 50), "b": HeldWork(1, 1)}), NOW)
+    assert board.held() == {"": HeldWork(3, 150), "b": HeldWork(1, 1)}
+    board.put(GatewayReport("g1"), NOW)
+    assert board.held() == {"": HeldWork(1, 100)}

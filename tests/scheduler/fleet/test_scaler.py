@@ -9,6 +9,7 @@ from dualmap.scheduler.fleet.messages import FleetState, GatewayState, PoolPlan
 from dualmap.scheduler.fleet.scaler import RETRY_S, RefusedError, Scaled, Scaler, Wanted
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_history import LOST_S
+from dualmap.scheduler.held_requests import HeldWork
 from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 STARTING, READY, DRAINING, _, _, LOST = MemberState
@@ -28,6 +29,7 @@ class Pool:
     ) -> None:
         self.members: dict[str, MemberState] | None = members
         self.running: dict[str, int] = {}
+        self.held = HeldWork()
         self.now = 1000.0
         self.drained: tuple[str, ...] = ()  # who was to be told to drain at the last look
         self.wanted = Wanted(ids, told)
@@ -41,7 +43,7 @@ class Pool:
             for i, state in self.members.items()
         )
         loads = {i: InstanceLoad(i, count, 0, waiting_tokens=0, kv_tokens=0) for i, count in self.running.items()}
-        return FleetState(1, True, members, gateways=(GATEWAY,), loads=loads, totals={})
+        return FleetState(1, True, members, gateways=(GATEWAY,), loads=loads, totals={}, held={"": self.held})
 
     def ask(self, failed: dict[str, str] | None = None) -> tuple[str, ...]:
         """`dualmap up` asks."""
@@ -254,3 +256,70 @@ def test_other_bounds_hold_from_now_on_with_the_history_that_they_ask_for():
     for _ in range(15):
         pool.look()
     assert pool.drained == ("sim-0",)
+
+
+def test_a_pool_at_zero_starts_one_for_what_waits_and_goes_back_when_it_is_quiet():
+    pool = Pool({}, told=None, ids=(), min_replicas=0, max_replicas=3, scale_to_zero_after_s=20.0)
+    assert pool.look() == ()
+    pool.held = HeldWork(2, 500)
+    assert pool.look() == ("sim-0",)
+    assert pool.scaler.pool_plan == PoolPlan("", 1, 0, most=3)
+    assert pool.scaler.describe()["held"] == 2
+    pool.members = {"sim-0": READY}
+    pool.held = HeldWork()
+    pool.running = {"sim-0": 1}
+    for _ in range(20):
+        assert pool.look() == ("sim-0",)
+    pool.running = {}
+    while pool.drained == ():
+        assert pool.look() == ("sim-0",)
+    assert pool.drained == ("sim-0",)
+    assert pool.now > 1060.0
+    assert pool.scaler.pool_plan == PoolPlan("", 0, 0, most=3)
+    pool.members = {"sim-0": DRAINING}
+    assert pool.look() == ()
+
+
+def test_what_comes_while_the_last_one_drains_starts_another():
+    pool = Pool({"sim-0": DRAINING}, told=None, ids=("sim-0",), min_replicas=0, max_replicas=3)
+    pool.running = {"sim-0": 1}
+    pool.held = HeldWork(1, 10)
+    assert pool.look() == ("sim-0", "sim-1")
+
+
+def test_after_a_time_in_which_nothing_could_be_seen_the_quiet_is_waited_for_anew():
+    pool = Pool({"sim-0": READY}, told=None, ids=("sim-0",), min_replicas=0, scale_to_zero_after_s=20.0)
+    pool.look()
+    pool.now += 60.0
+    pool.look()
+    assert pool.drained == ()
+
+
+def test_plans_for_instances_that_others_start_are_told_and_nothing_is_started_or_drained():
+    pool = Pool({}, told=None, ids=(), prefix="", min_replicas=0, max_replicas=4, scale_to_zero_after_s=20.0)
+    assert pool.look() == ()
+    assert pool.scaler.pool_plan == PoolPlan("", 0, 0, most=4)
+    pool.held = HeldWork(1, 10)
+    assert pool.look() == ()
+    assert pool.scaler.pool_plan == PoolPlan("", 1, 0, most=4)
+    pool.members = {"10.0.0.7:8000": READY}
+    pool.held = HeldWork()
+    pool.look()
+    assert pool.scaler.pool_plan.wanted == 1
+    for _ in range(12):
+        assert pool.look() == ()
+        assert pool.drained == ()
+    assert pool.scaler.pool_plan == PoolPlan("", 0, 0, most=4)
+    described = pool.scaler.describe()
+    assert (described["scaled"], described["planned"], described["wanted"]) == (False, True, 0)
+
+
+def test_servers_that_do_not_answer_are_not_counted_on_for_ever():
+    pool = Pool({"a:1": LOST, "b:1": LOST}, told=None, ids=(), prefix="", min_replicas=0, max_replicas=2)
+    pool.look()
+    pool.now += LOST_S
+    pool.look()
+    assert pool.scaler.pool_plan.wanted == 0
+    pool.held = HeldWork(1, 10)
+    pool.look()
+    assert pool.scaler.pool_plan.wanted == 1

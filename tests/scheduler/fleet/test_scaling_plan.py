@@ -12,6 +12,7 @@ from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_plan import ScalingPlan, plan_scaling
 from dualmap.scheduler.fleet.scaling_sample import InstanceSample, ScalingSample
+from dualmap.scheduler.held_requests import HeldWork
 from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 CAPACITY = InstanceCapacity(prefill_tokens_per_s=1000.0, kv_tokens=10_000, max_running=10)
@@ -269,6 +270,52 @@ CONFIGS = st.builds(
 )
 
 
+# From zero, and to zero.
+
+ZERO = replace(CONFIG, min_replicas=0)
+
+
+def moment(instances=(), held: HeldWork = HeldWork(), quiet_s: float = 0.0, arrived: int = 0) -> ScalingSample:  # noqa: B008
+    return ScalingSample(100.0, tuple(instances), PoolTotals(arrived), held=held, quiet_s=quiet_s)
+
+
+@pytest.mark.parametrize(
+    ("held", "replicas", "start"),
+    [(HeldWork(), 0, 0), (HeldWork(1, 10), 1, 1), (HeldWork(3, 0), 1, 1), (HeldWork(50, 30_000_000), 6, 2)],
+)
+def test_from_zero_what_waits_starts_an_instance_at_once_or_as_many_as_it_needs(held, replicas: int, start: int):
+    found = plan([moment(held=held)], ZERO)
+    assert (found.replicas, found.start, found.drain) == (replicas, start, ())
+    assert held.requests == 0 or found.reason == f"{held.requests} requests wait for an instance to come"
+
+
+def test_what_waits_counts_on_the_instance_that_starts():
+    found = plan([moment([instance("i0", "starting", 1.0)], HeldWork(3, 100))], ZERO)
+    assert (found.replicas, found.start, found.drain) == (1, 0, ())
+
+
+def test_requests_that_are_refused_since_none_are_held_start_an_instance_too():
+    assert plan([moment(arrived=5)], ZERO).start == 0  # they came before anybody looked
+    assert plan([moment(), moment(arrived=1)], ZERO).reason == "requests come, and there is no instance"
+
+
+@pytest.mark.parametrize(("quiet_s", "gone"), [(299.0, False), (300.0, True)])
+def test_all_go_when_nothing_was_asked_for_long_enough_also_one_that_starts(quiet_s: float, gone: bool):
+    here = (instance("i0"), instance("i1", "starting", 400.0))
+    found = plan([moment(here, quiet_s=quiet_s)], ZERO)
+    assert found.drain == (("i0", "i1") if gone else ())
+    assert (found.replicas == 0) is gone
+    assert plan([moment(here, quiet_s=quiet_s)], CONFIG).replicas > 0
+
+
+def test_the_last_one_stays_while_anything_is_asked_for_however_little():
+    history = [replace(s, quiet_s=5.0) for s in steady(ready(1), 0)]
+    found = plan(history, ZERO)
+    assert found.drain == ()
+    assert found.reason == "hold: the last one goes when nothing was asked for in 300 s, and that is 5 s"
+    assert plan([replace(s, quiet_s=5.0) for s in steady(ready(2), 0)], ZERO).drain == ("i0",)
+
+
 SPANS = st.lists(st.tuples(INSTANCES, COUNTERS, st.integers(1, 25)), min_size=1, max_size=4)
 
 
@@ -320,6 +367,7 @@ def test_more_work_never_asks_for_fewer(tokens: int, more: int, count: int):
         ({"attainment": 1.1}, "attainment must be greater than 0 and at most 1, not 1.1"),
         ({"up_window_s": 0}, "up_window_s must be greater than 0, not 0"),
         ({"drain_deadline_s": -1}, "drain_deadline_s must be greater than 0, not -1"),
+        ({"scale_to_zero_after_s": 0}, "scale_to_zero_after_s must be greater than 0, not 0"),
         ({"max_step": 0}, "max_step must be at least 1, not 0"),
         ({"min_replicas": -1}, "min_replicas must be at least 0, not -1"),
         ({"min_replicas": 3, "max_replicas": 2}, "max_replicas must be at least 3"),

@@ -197,6 +197,10 @@ seccompProfile:
 {{- range $name, $value := .Values.discovery.labels }}{{ $labels = append $labels (printf "%s=%s" $name $value) }}{{ end -}}
 {{- $pods := dict "namespace" .Release.Namespace "label_selector" (join "," $labels) "port" .Values.discovery.port -}}
 {{- $fixed := dict "gateway" $gateway "log_dir" "/tmp/dualmap" "discovery" (dict "kubernetes" $pods) -}}
+{{- if and .Values.vllm.enabled .Values.vllm.autoscaling.enabled -}}
+{{- $scaling := .Values.vllm.autoscaling -}}
+{{- $_ := set $fixed "scaling" (dict "min_replicas" (int $scaling.minReplicas) "max_replicas" (int $scaling.maxReplicas) "scale_to_zero_after_s" (int $scaling.scaleToZeroAfterSeconds)) -}}
+{{- end -}}
 {{- toYaml (mergeOverwrite $given $fixed) -}}
 {{- end -}}
 

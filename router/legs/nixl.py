@@ -1,0 +1,50 @@
+"""Two legs as vLLM's NixlConnector wants them, one after the other: the instance that answers pulls the computed prompt
+from the one that has computed it, which tells where it is in the field `kv_transfer_params` of its answer."""
+
+import msgspec
+from msgspec import Raw
+
+_NAME = "kv_transfer_params"
+_ASKING = Raw(
+    b'{"do_remote_decode":true,"do_remote_prefill":false,"remote_engine_id":null,"remote_block_ids":null,'
+    b'"remote_host":null,"remote_port":null}'
+)
+_ONE = Raw(b"1")
+# Of the answer that nobody sees: it has one token, and is no stream.
+_DROPPED = ("stream_options", "min_tokens", "min_completion_tokens", "return_token_ids")
+_fields = msgspec.json.Decoder(dict[str, Raw])
+
+
+class _Answer(msgspec.Struct, gc=False):
+    kv_transfer_params: Raw = Raw(b"")
+
+
+_answer = msgspec.json.Decoder(_Answer)
+
+
+def prefill_body(body: bytes) -> bytes:
+    """Of the prefill leg. body: of the request, one that may_split has seen."""
+    fields = _fields.decode(body)
+    for name in _DROPPED:
+        fields.pop(name, None)
+    fields["stream"] = Raw(b"false")
+    fields["max_tokens"] = _ONE
+    if "max_completion_tokens" in fields:
+        fields["max_completion_tokens"] = _ONE
+    fields[_NAME] = _ASKING
+    return msgspec.json.encode(fields)
+
+
+def params_of(answer: bytes) -> bytes:
+    """Where the computed prompt is, as the answer to the prefill leg says; empty where it does not."""
+    try:
+        params = bytes(_answer.decode(answer).kv_transfer_params)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return b""
+    return params if params.startswith(b"{") else b""
+
+
+def decode_body(body: bytes, params: bytes) -> bytes:
+    """Of the decode leg. body: an object with fields."""
+    brace = body.index(b"{") + 1
+    return b'%b"%b":%b,%b' % (body[:brace], _NAME.encode(), params, body[brace:])

@@ -1,0 +1,81 @@
+"""Whether a request is served in two legs, and who decodes one whose prompt another instance has computed.
+
+A request has one attempt at a time, and each leg is one. The prefill leg is placed as whole requests are, among those
+that prefill; the decode leg where there is memory and where least runs, or where most of the prompt is already.
+"""
+
+from collections.abc import Set
+from dataclasses import replace
+from itertools import islice
+
+from xxhash import xxh3_64_intdigest
+
+from dualmap.scheduler.core.books import Books
+from dualmap.scheduler.instance.view import InstanceView
+from dualmap.scheduler.offers import Fleet
+from dualmap.scheduler.pick import pick_instance, recompute_price
+from dualmap.scheduler.placement import Placement
+from dualmap.scheduler.request import BEFORE_ALL, Request
+from dualmap.scheduler.role import DECODE, PREFILL
+from dualmap.scheduler.ttft_estimate import cached_tokens
+
+FEW = 4  # of the instances with the least to do, those that are compared
+MAX_LOOKED_AT = 16  # for such as have memory
+MAX_HOLDERS = 2
+
+
+def first_leg(books: Books, request: Request, tried: Set[str]) -> Request:
+    """The request itself, or its prefill leg: where another instance computes prompts, and more of this one is to be
+    computed than any that decodes holds already."""
+    if not request.may_split or request.only or request.stateful:
+        return request
+    leg = replace(request, leg=PREFILL, streams=True, max_output_tokens=1, tpot_slo_s=0.0)
+    prefill, decode = books.offers.fleet(leg), books.offers.fleet(request)
+    if not decode.able or prefill.able == decode.able:
+        return request
+    if all(i in tried or i in books.suspects for i in prefill.able):
+        return request
+    depth, _ = books.holders.deepest_of(request.blocks, decode.bits)
+    uncached = request.prompt_tokens - cached_tokens(request, depth, books.config.block_tokens)
+    return leg if uncached >= max(1, books.config.min_prefill_leg_tokens) else request
+
+
+def decode_leg(request: Request) -> Request:
+    """Goes before all that waits: memory is kept for it at the instance that has computed its prompt."""
+    return replace(request, leg=DECODE, priority=BEFORE_ALL)
+
+
+def choose_decoder(books: Books, request: Request, tried: Set[str]) -> Placement | None:
+    """request: a decode leg. Avoids suspects and instances that failed it, as long as others are left."""
+    fleet = books.offers.fleet(request)
+    suspects = books.suspects
+    for avoid in (suspects | tried | fleet.unable, tried | fleet.unable, fleet.unable):
+        if views := _candidates(books, request, fleet, avoid):
+            break
+    else:
+        return None
+    config, mean_tokens = books.config, books.answers.mean_tokens
+    tpot_slo_s = config.tpot_slo_s if request.tpot_slo_s is None else request.tpot_slo_s
+    estimates = [view.estimate_ttft(request, 0, tpot_slo_s) for view in views]
+    price = recompute_price(books.loads.busy_of(fleet.able), config)
+    decode_price_s = config.decode_s_per_request * mean_tokens
+    estimate, reason = pick_instance(estimates, config.slo_aware, price, decode_price_s, mean_tokens)
+    return Placement(estimate, tuple(view.instance_id for view in views), reason, considered=estimates)
+
+
+def _candidates(books: Books, request: Request, fleet: Fleet, avoid: Set[str]) -> list[InstanceView]:
+    """Those with the least to do, and who holds most of the prompt: of those that have memory, unless none has."""
+    answer_tokens = books.answers.expected(request)
+    rivals = books.loads.rivals
+    most = FEW if rivals is None else 2 * FEW  # several gateways must not all find the same one
+    able = (view for view in books.loads.coolest() if view.instance_id not in avoid)
+    looked_at = list(islice(able, MAX_LOOKED_AT))
+    with_room = [view for view in looked_at if view.room.for_kv(request, answer_tokens)]
+    cool = (with_room or looked_at)[:most]
+    if rivals is not None and cool:
+        first = xxh3_64_intdigest(request.id.encode()) % len(cool)
+        cool = (cool[first:] + cool[:first])[:FEW]
+    _, mask = books.holders.deepest_of(request.blocks, fleet.bits)
+    holders = [books.instances[i] for i in books.holders.instances(mask) if i not in avoid]
+    holders = [v for v in holders if v not in cool and (not with_room or v.room.for_kv(request, answer_tokens))]
+    return cool + sorted(holders, key=lambda view: view.load_s)[:MAX_HOLDERS]

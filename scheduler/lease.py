@@ -1,0 +1,12 @@
+"""A computed prompt that waits to be fetched."""
+
+from dualmap.scheduler.record import record
+
+
+@record
+class Lease:
+    """Its instance keeps the prompt until another one has it. ran_s: how long it took to compute, in seconds."""
+
+    instance_id: str
+    incarnation: int
+    ran_s: float

@@ -1,0 +1,97 @@
+"""Servers that prefill and servers that decode behind a whole deployment, killed under load."""
+
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import openai
+import pytest
+
+from tests.conftest import WAIT_S, await_that
+from tests.deployment import Deployment, deployed
+from tests.instances.conftest import SimProcess
+
+CLIENTS = 12
+TOKENS = 120  # of an answer
+PROMPT = "A long question that nobody has asked before. " * 120
+
+
+@pytest.fixture
+def sims():
+    """Two that prefill, and two that decode."""
+    speed = ("--prefill-tokens-per-s", "20000")
+    processes = [SimProcess("--role", role, *speed) for role in ("prefill", "prefill", "decode", "decode")]
+    yield processes
+    for process in processes:
+        process.clean_up()
+
+
+@pytest.fixture
+def deployment(sims, tmp_path):
+    p1, p2, d1, d2 = (f"http://127.0.0.1:{sim.port}" for sim in sims)
+    flags = ("--prefill", p1, "--prefill", p2, "--decode", d1, "--decode", d2)
+    with deployed(*flags, directory=tmp_path) as deployment:
+        await_that(lambda: deployment.ready_count() == len(sims), "all servers are ready")
+        yield deployment
+
+
+def counted(deployment: Deployment, metric: str) -> int:
+    found = re.search(rf"^{re.escape(metric)} (\S+)$", deployment.metrics(), re.MULTILINE)
+    assert found, metric
+    return int(float(found[1]))
+
+
+def test_each_request_is_computed_by_one_server_and_answered_by_another(deployment, sims):
+    client = deployment.client()
+    prefilled, answered = set(), set()
+    for number in range(6):
+        messages = [{"role": "user", "content": f"{number}: {PROMPT}"}]
+        answer = client.chat.completions.with_raw_response.create(model="sim", messages=messages, max_tokens=4)
+        assert answer.parse().usage.prompt_tokens_details.cached_tokens == 0, "as the prefill leg found it"
+        prefilled.add(answer.headers["x-dualmap-prefill-instance"])
+        answered.add(answer.headers["x-dualmap-instance"])
+    addresses = [f"127.0.0.1:{sim.port}" for sim in sims]
+    assert prefilled <= set(addresses[:2])
+    assert answered <= set(addresses[2:])
+    assert counted(deployment, 'dualmap_prefill_handoffs_total{told="where"}') == 6
+    assert counted(deployment, 'dualmap_prefill_handoffs_total{told="nothing"}') == 0
+    assert {member["role"] for member in deployment.members().values()} == {"prefill", "decode"}
+
+
+@pytest.mark.parametrize(
+    "victim", [pytest.param(0, id="prefill", marks=pytest.mark.slow), pytest.param(2, id="decode")]
+)
+def test_no_request_is_lost_or_cut_off_when_a_server_of_either_leg_is_killed(deployment, sims, victim):
+    begun = threading.Semaphore(0)
+    stop = threading.Event()
+
+    def ask(number: int) -> list[str]:
+        """Asks again and again; says how each answer ended."""
+        ends, turn = [], 0
+        while not stop.is_set():
+            turn += 1
+            messages = [{"role": "user", "content": f"{number}, {turn}: {PROMPT}"}]
+            options = {"max_tokens": TOKENS, "stream": True, "stream_options": {"include_usage": True}}
+            options["extra_body"] = {"ignore_eos": True}
+            try:
+                chunks = list(client.chat.completions.create(model="sim", messages=messages, **options))
+            except openai.APIError as error:
+                ends.append(f"error: {error.message}")
+                continue
+            finally:
+                begun.release()
+            reasons = [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason]
+            ends.append(f"{reasons} {chunks[-1].usage.completion_tokens}")
+        return ends
+
+    with deployment.client() as client, ThreadPoolExecutor(CLIENTS) as clients:
+        asked = [clients.submit(ask, number) for number in range(CLIENTS)]
+        for _ in range(2 * CLIENTS):
+            assert begun.acquire(timeout=WAIT_S)
+        sims[victim].process.kill()
+        for _ in range(3 * CLIENTS):
+            assert begun.acquire(timeout=WAIT_S)
+        stop.set()
+        ends = [end for one in asked for end in one.result(timeout=WAIT_S)]
+    assert set(ends) == {f"['length'] {TOKENS}"}
+    assert len(ends) >= 5 * CLIENTS
