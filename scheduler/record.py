@@ -2,16 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError, dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform, get_type_hints
-
-if TYPE_CHECKING:
-    from mypy_extensions import mypyc_attr as mypyc_attr
-else:
-
-    def mypyc_attr(**options):
-        """What a compiled class may be (docs/decisions/0027): says nothing where it is not compiled."""
-        return lambda cls: cls
-
+from typing import Any, TypeVar, dataclass_transform, get_type_hints
 
 T = TypeVar("T")
 

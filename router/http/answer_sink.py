@@ -4,8 +4,8 @@ from typing import Protocol
 
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.instance_head import InstanceHead
+from dualmap.router.http.mypyc_attr import mypyc_attr
 from dualmap.scheduler.events import FailureCause
-from dualmap.scheduler.record import mypyc_attr
 
 
 class Upstream(Protocol):

@@ -12,8 +12,8 @@ from dualmap.router.http.head_form import MOST_IN_VAIN
 from dualmap.router.http.instance_head import InstanceHead
 from dualmap.router.http.known_answer import KnownAnswer, known_answer
 from dualmap.router.http.lone_chunk import END, LINE_OF_READ
+from dualmap.router.http.mypyc_attr import mypyc_attr
 from dualmap.scheduler.events import FailureCause
-from dualmap.scheduler.record import mypyc_attr
 
 JOINED_BODY_BYTES = 16 * 1024  # up to here a copy is cheaper than the bookkeeping of a gathered write
 CONTINUE_STATUS = 100

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from dualmap.router.apis.usage import Usage
 from dualmap.router.http.limits import HttpLimits
+from dualmap.router.http.mypyc_attr import mypyc_attr
 from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.legs.handoff import Handoff
@@ -16,7 +17,6 @@ from dualmap.router.requests.replay import Replay
 from dualmap.router.requests.rest import Rest
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause, StreamContinued
-from dualmap.scheduler.record import mypyc_attr
 
 
 class Run(Protocol):
