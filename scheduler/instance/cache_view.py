@@ -151,7 +151,7 @@ class CacheView:
         over = len(held) - int(self._max_blocks)
         while over > 0:
             use = self._uses[0]
-            blocks: Sequence[object] = use.blocks
+            blocks: tuple[object, ...] = use.blocks
             passed, end = self._passed, len(blocks)
             if passed == end:
                 self._uses.popleft()

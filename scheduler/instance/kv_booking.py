@@ -10,8 +10,7 @@ class KvBooking:
 
     def __init__(self) -> None:
         self.tokens = 0
-        # Block -> int, as booked by the first who uses it: others may estimate otherwise.
-        self._block_tokens: dict[object, Any] = {}
+        self._block_tokens: dict[object, int] = {}  # as booked by the first who uses it: others may estimate otherwise
         self._others: dict[object, int] = {}  # block -> running requests that use it besides one
 
     def missing_tokens(self, blocks: Sequence[object], block_tokens: int) -> int:
