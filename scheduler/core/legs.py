@@ -29,15 +29,16 @@ def first_leg(books: Books, request: Request, tried: Set[str]) -> Request:
     computed than any that decodes holds already."""
     if not request.may_split or request.only or request.stateful:
         return request
-    leg = replace(request, leg=PREFILL, streams=True, max_output_tokens=1, tpot_slo_s=0.0)
-    prefill, decode = books.offers.fleet(leg), books.offers.fleet(request)
+    prefill, decode = books.offers.fleet_for(request, PREFILL), books.offers.fleet(request)
     if not decode.able or prefill.able == decode.able:
         return request
     if all(i in tried or i in books.suspects for i in prefill.able):
         return request
     depth, _ = books.holders.deepest_of(request.blocks, decode.bits)
     uncached = request.prompt_tokens - cached_tokens(request, depth, books.config.block_tokens)
-    return leg if uncached >= max(1, books.config.min_prefill_leg_tokens) else request
+    if uncached < max(1, books.config.min_prefill_leg_tokens):
+        return request
+    return replace(request, leg=PREFILL, streams=True, max_output_tokens=1, tpot_slo_s=0.0)
 
 
 def decode_leg(request: Request) -> Request:
