@@ -65,9 +65,9 @@ class Request:
     leg: Leg = Leg.WHOLE
 
     def leg_of(self, leg: Leg) -> "Request":
-        """One leg of it. A prefill leg makes one token, which nobody waits for and which is seen when it is made; a decode
-        leg goes before all that waits, since memory is kept for it where its prompt is. `replace` would take twenty
-        times as long."""
+        """One leg of it. A prefill leg makes one token, which nobody waits for and which is seen when it is made; a
+        decode leg goes before all that waits, since memory is kept for it where its prompt is. `replace` would take
+        twenty times as long."""
         decodes = leg is DECODE
         return Request(
             self.id,

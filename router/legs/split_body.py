@@ -10,7 +10,11 @@ Fields = dict[str, Raw]
 # Of the first of several prompts.
 _SEVERAL = re.compile(rb'\[\s*["\[]')
 _LOOKED_AT = 256  # bytes of a prompt
-_AS_IF_ABSENT = {"n": (b"1", b"null"), "best_of": (b"1", b"null"), "echo": (b"false", b"null")}
+_AS_IF_ABSENT: dict[str, tuple[bytes, ...]] = {
+    "n": (b"1", b"null"),
+    "best_of": (b"1", b"null"),
+    "echo": (b"false", b"null"),
+}
 _AS_IF_ABSENT |= {"use_beam_search": (b"false", b"null"), "prompt_logprobs": (b"null",)}
 _decoder = msgspec.json.Decoder(Fields)
 

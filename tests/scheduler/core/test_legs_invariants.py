@@ -209,8 +209,8 @@ class LegsRun:
 @pytest.mark.parametrize("mixed", [False, True], ids=["one model", "several models"])
 @pytest.mark.parametrize(
     "config",
-    [CONFIG, replace(CONFIG, policy="least_loaded"), replace(CONFIG, cold_start_timeout_s=5.0)],
-    ids=["dualmap", "least_loaded", "held"],
+    [CONFIG, replace(CONFIG, policy="least_loaded"), replace(CONFIG, cold_start_timeout_s=4.0)],
+    ids=["dualmap", "least_loaded", "holding"],
 )
 def test_each_request_has_one_outcome(config: SchedulerConfig, mixed: bool):
     run = LegsRun(config, 7, mixed)
