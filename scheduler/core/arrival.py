@@ -43,6 +43,8 @@ def request_arrived(books: Books, event: RequestArrived, now: float, commands: l
     place(books, request, now, commands, number=1, arrived_at=now)
     if (attempt := books.attempts.get(request.id)) is not None:
         books.stats.arrived_work_tokens += attempt.work_tokens
+    elif request.id in books.held:
+        books.stats.arrived_work_tokens += request.prompt_tokens  # by who computes it, nothing is known to be cached
 
 
 def stream_continued(books: Books, event: StreamContinued, now: float, commands: list[Command]) -> None:
