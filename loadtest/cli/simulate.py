@@ -66,11 +66,16 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
     rates = () if args.capacity else numbers(args.qps, "--qps", 0)
     targets = numbers(args.attainment, "--attainment", 0, 1)
     jobs: list[Job] = []
-    for instances in (scale[1],) if scale else whole_numbers(args.instances, "--instances"):
+    sizes = (scale[1],) if scale else whole_numbers(args.instances, "--instances")
+    if args.prefill or args.decode:
+        sizes = (args.prefill + args.decode,)
+    for instances in sizes:
         setup = Setup(
             args.trace,
             format=args.format,
             instances=instances,
+            prefill=args.prefill,
+            decode=args.decode,
             model=args.model,
             disturbance=args.disturbance,
             gateways=args.gateways,

@@ -14,6 +14,7 @@ EXAMPLES = (
     "dualmap simulate trace.jsonl --qps 12 --objective ttft+tpot --slo 2 --tpot 0.05 --model full --network-ms 1",
     "dualmap simulate trace.jsonl --format mooncake --qps 12 --limit 4000 --warmup 500 --max-input-tokens 8192",
     "dualmap simulate synth:hot --qps 12 --scale 2-8 --start-s 60 --disturbance none --gateways 2 --cells 1",
+    "dualmap simulate trace.jsonl --capacity --prefill 2 --decode 6 --objective ttft+tpot --tpot 0.05",
     "dualmap simulate synth:hot --qps 12 --set max_moves=4 --journal runs/journal.jsonl.gz",
     "dualmap simulate synth:hot --qps 8,12 --out runs/study.jsonl --resume",
 )
@@ -77,7 +78,15 @@ def _add_cluster(group: "argparse._ArgumentGroup") -> None:
         metavar="MIN-MAX",
         help="instances as the load needs them, by the plans of `dualmap up` (default: none)",
     )
+    size.add_argument(
+        "--prefill",
+        type=int,
+        default=0,
+        metavar="N",
+        help="instances that compute prompts for those of --decode, in place of --instances (default: each does both)",
+    )
     add = group.add_argument
+    add("--decode", type=int, default=0, metavar="N", help="instances that answer, with --prefill (default: none)")
     add(
         "--start-s",
         type=float,

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from itertools import cycle
 
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.loadtest.experiments.program import run_as_program
@@ -22,11 +23,13 @@ from dualmap.loadtest.virtual.cluster_settings import ClusterSettings, InstanceS
 from dualmap.loadtest.virtual.schedule import Schedule, draw_schedule
 from dualmap.loadtest.virtual.struck import StruckCluster
 from dualmap.scheduler.config import SchedulerConfig
+from dualmap.scheduler.role import Role
 
 SECONDS = 60.0
 QPS_EACH = 1.2  # of an instance, which bears about twice that
 CHECK_EVERY = 50  # events of a core
 SHOWN = 5  # faults of a schedule
+WITH_ROLES = 4  # of so many schedules, one has instances that prefill and instances that decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +49,10 @@ def strike(seed: int, policy: str = "dualmap", seconds: float = SECONDS) -> Stru
     ids = [f"sim-{number}" for number in range(rng.choice((2, 4, 6)))]
     gateways = rng.choice((1, 2, 3))
     schedule = draw_schedule(seed, ids, gateways, seconds)
+    roles = (Role.PREFILL, Role.DECODE) if seed % WITH_ROLES == 0 else (Role.BOTH,)
     settings = ClusterSettings(
         SchedulerConfig(policy=policy, ttft_slo_s=2.0),
-        [InstanceSpec(instance_id, EngineProfile()) for instance_id in ids],
+        [InstanceSpec(instance_id, EngineProfile(), role=role) for instance_id, role in zip(ids, cycle(roles))],
         gateways=gateways,
     )
     cluster = StruckCluster(_chats(rng, seconds, QPS_EACH * len(ids)), settings, schedule, CHECK_EVERY)

@@ -16,6 +16,7 @@ from dualmap.scheduler.events import (
     InstanceDraining,
     InstanceJoined,
     InstanceLost,
+    PrefillDone,
     RequestArrived,
     RequestCancelled,
     RequestFailed,
@@ -23,6 +24,7 @@ from dualmap.scheduler.events import (
     ServedElsewhere,
     StreamContinued,
 )
+from dualmap.scheduler.role import Leg, Role
 
 
 class Ended(StrEnum):
@@ -79,6 +81,7 @@ class _Teller:
         self.lives = Lives()
         self._where = where
         self._members: dict[str, int] = {}  # instance -> incarnation
+        self._roles: dict[str, Role] = {}
         self._draining: dict[str, float] = {}  # since when
 
     def tell(self, record: Record) -> None:
@@ -102,6 +105,9 @@ class _Teller:
             case FirstToken():
                 if life := self._at(event.request_id, event.attempt):
                     life.begun = True
+            case PrefillDone():
+                if life := self._at(event.request_id, event.attempt):
+                    life.running = 0
             case RequestFinished():
                 if life := self._at(event.request_id, event.attempt):
                     life.output_tokens = event.output_tokens
@@ -121,6 +127,7 @@ class _Teller:
                     self._end(life, Ended.LEFT, now)
             case InstanceJoined() if event.incarnation >= self._members.get(event.instance_id, event.incarnation):
                 self._members[event.instance_id] = event.incarnation
+                self._roles[event.instance_id] = event.role
                 self._draining.pop(event.instance_id, None)
             case InstanceDraining() if self._members.get(event.instance_id) == event.incarnation:
                 self._draining.setdefault(event.instance_id, now)
@@ -189,6 +196,8 @@ class _Teller:
             self._fault(Rule.THERE, about, f"goes to {place}, which is not there")
         elif self._draining.get(place, life.arrived_s) < life.arrived_s and not life.bound:
             self._fault(Rule.THERE, about, f"goes to {place}, which drained before the request came")
+        elif (role := self._roles[place]) is not Role.BOTH and (role is Role.PREFILL) != (command.leg is Leg.PREFILL):
+            self._fault(Rule.THERE, about, f"goes to {place}, whose role is {role}, with its leg {command.leg}")
         life.attempts = life.running = command.attempt
         life.instances.append(place)
 

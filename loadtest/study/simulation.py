@@ -24,6 +24,7 @@ from dualmap.loadtest.virtual.simulated_workload import Setup, workload_of
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.role import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,13 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
         raise ValueError(f"cells must be at least 1 and at most instances={setup.instances}, not {setup.cells}")
     if setup.cells > 1 and (bound or setup.scale or gateways > 1):
         raise ValueError("cells have one gateway each and do not scale; the bound has none: leave them out here")
+    split = setup.prefill + setup.decode
+    if split and (min(setup.prefill, setup.decode) < 1 or split > setup.instances):
+        raise ValueError(f"each role needs an instance: not {setup.prefill} for prefill and {setup.decode} for decode")
+    if split and (bound or setup.scale or setup.cells > 1):
+        raise ValueError(
+            "instances with roles are in one cell and do not scale; the bound has none: leave them out here"
+        )
     config = SchedulerConfig(
         **{
             "policy": SchedulerConfig().policy if bound else contender.policy,
@@ -123,7 +131,10 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
         raise ValueError(f"{disturbance.name} is for instances that nothing scales: leave it out here")
     return ClusterSettings(
         config,
-        [_instance(name, profile, disturbance, fast=place < fast) for place, name in enumerate(names)],
+        [
+            _instance(name, profile, disturbance, fast=place < fast, role=_role(setup, place))
+            for place, name in enumerate(names)
+        ],
         gateways=gateways,
         network_s=setup.network_s,
         digest_s=disturbance.digest_s,
@@ -138,7 +149,13 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
     )
 
 
-def _instance(name: str, profile: EngineProfile, disturbance: Disturbance, *, fast: bool) -> InstanceSpec:
+def _role(setup: Setup, place: int) -> Role:
+    if place < setup.prefill:
+        return Role.PREFILL
+    return Role.DECODE if place < setup.prefill + setup.decode else Role.BOTH
+
+
+def _instance(name: str, profile: EngineProfile, disturbance: Disturbance, *, fast: bool, role: Role) -> InstanceSpec:
     weight = 1.0
     if fast:
         weight = disturbance.fast_factor
@@ -146,7 +163,7 @@ def _instance(name: str, profile: EngineProfile, disturbance: Disturbance, *, fa
         profile = replace(profile, **{name: getattr(profile, name) / weight for name in times})
     told = truthful_capacity(profile)
     told = replace(told, weight=weight, prefill_tokens_per_s=told.prefill_tokens_per_s / disturbance.told_s_per_token)
-    return InstanceSpec(name, profile, told)
+    return InstanceSpec(name, profile, told, role)
 
 
 def _changes(disturbance: Disturbance, names: Sequence[str], workload: Workload) -> list[Change]:

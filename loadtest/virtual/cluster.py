@@ -25,6 +25,7 @@ from dualmap.scheduler.events import (
     FailureCause,
     FirstToken,
     MovesProposed,
+    PrefillDone,
     RequestArrived,
     RequestFailed,
     RequestFinished,
@@ -36,6 +37,7 @@ from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import Sent
 from dualmap.scheduler.rebalance import plan_rebalance
 from dualmap.scheduler.request import Request
+from dualmap.scheduler.role import DECODE, PREFILL, WHOLE, Leg, Role
 
 TICK_S = 0.1  # as in the live gateway
 DETECT_S = 0.05  # a dead server's connections break, and the gateway's client notices
@@ -60,7 +62,9 @@ class VirtualCluster:
         self.cores: Sequence[Scheduler] = [make_core(settings.config) for _ in range(settings.gateways)]
         self._gateways = [wrap(core) for core in self.cores]
         self.clock = VirtualClock()
-        self._instances = VirtualInstances(self.clock, settings, self._first_token, self._finished)
+        self._instances = VirtualInstances(self.clock, settings, self._first_token, self._finished, self._unread)
+        self._has_roles = any(spec.role is not Role.BOTH for spec in settings.instances)
+        self._delivered: dict[str, Dispatch] = {}  # the last of each request
         self._left = len(workload.requests)
         self._followers: dict[int, list[int]] = {}
         self._delay = settings.network_s
@@ -164,6 +168,7 @@ class VirtualCluster:
             max_output_tokens=request.output_tokens if self.settings.told_output == "exact" else 0,
             block_tokens=self.workload.block_tokens,
             session=request.session + 1 if self.settings.named_sessions else 0,
+            may_split=self._has_roles,
         )
         self._begun.arrive(told)
         self._tell(self._gateway_of(index), RequestArrived(told))
@@ -182,6 +187,7 @@ class VirtualCluster:
         outcome = self.outcomes[index]
         outcome.ok = ok
         self._begun.end(str(index))
+        self._delivered.pop(str(index), None)
         self._left -= 1
         if self._give_up is not None and self._give_up(index, True):
             self._stopped = True
@@ -260,17 +266,40 @@ class VirtualCluster:
         if blocks is None:
             blocks = self._prompt_blocks(index) + request.answer_blocks
         sent = self._begun.sent(dispatch.request_id)
-        asked = EngineRequest(dispatch.request_id, blocks, request.prompt_tokens + sent, request.output_tokens - sent)
-        if self._instances.add(dispatch.instance_id, asked, dispatch.attempt):
+        before, leg = self._delivered.get(dispatch.request_id), dispatch.leg
+        self._delivered[dispatch.request_id] = dispatch
+        asked = EngineRequest(
+            dispatch.request_id,
+            blocks,
+            request.prompt_tokens + sent,
+            1 if leg is PREFILL else request.output_tokens - sent,
+            loads=leg is DECODE,
+            lends=leg is PREFILL,
+        )
+        source = before.instance_id if leg is DECODE and before else ""
+        if self._instances.add(dispatch.instance_id, asked, dispatch.attempt, source):
             outcome.instance_id = dispatch.instance_id
         else:
             failed = RequestFailed(dispatch.request_id, dispatch.attempt, 0, cause=FailureCause.CONNECT)
             self.clock.at(self.clock.now + self._delay, self._tell, gateway, failed)
 
+    def _leg(self, request_id: str, attempt: int) -> Leg:
+        dispatch = self._delivered.get(request_id)
+        return dispatch.leg if dispatch and dispatch.attempt == attempt else WHOLE
+
+    def _unread(self, request_id: str, attempt: int) -> None:
+        """The prompt that another instance has computed could not be read."""
+        failed = RequestFailed(request_id, attempt, 0, cause=FailureCause.ERROR)
+        self._tell(self._gateway_of(int(request_id)), failed)
+
     def _first_token(self, request_id: str, attempt: int, cached_tokens: int) -> None:
         index = int(request_id)
         outcome = self.outcomes[index]
-        outcome.cached_tokens = cached_tokens
+        leg = self._leg(request_id, attempt)
+        if leg is not DECODE:
+            outcome.cached_tokens = cached_tokens
+        if leg is PREFILL:
+            return
         if not self._begun.sent(request_id):
             outcome.first_token_s = self.clock.now
             if self._give_up is not None and self._give_up(index, False):
@@ -280,14 +309,15 @@ class VirtualCluster:
     def _finished(self, request_id: str, attempt: int) -> None:
         index = int(request_id)
         request, outcome = self.workload.requests[index], self.outcomes[index]
+        usage = {
+            "cached_tokens": outcome.cached_tokens,
+            "prompt_tokens": request.prompt_tokens + self._begun.sent(request_id),
+        }
+        if self._leg(request_id, attempt) is PREFILL:
+            self._tell(self._gateway_of(index), PrefillDone(request_id, attempt, **usage))
+            return
         outcome.finished_s = self.clock.now
-        event = RequestFinished(
-            request_id,
-            attempt,
-            request.output_tokens,
-            cached_tokens=outcome.cached_tokens,
-            prompt_tokens=request.prompt_tokens + self._begun.sent(request_id),
-        )
+        event = RequestFinished(request_id, attempt, request.output_tokens, **usage)
         self._tell(self._gateway_of(index), event)
         self._ended(index, ok=True)
 
@@ -354,4 +384,5 @@ class VirtualCluster:
         incarnation = self._instances.incarnation(instance_id)
         if incarnation is None:
             return None
-        return Member(instance_id, incarnation, NOWHERE, state=state, capacity=self._instances.capacity(instance_id))
+        capacity, role = self._instances.capacity(instance_id), self._instances.role(instance_id)
+        return Member(instance_id, incarnation, NOWHERE, state=state, capacity=capacity, role=role)

@@ -8,15 +8,18 @@ from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.instance_capacity import InstanceCapacity
+from dualmap.scheduler.role import Role
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceSpec:
-    """capacity: what the gateways are told; None: the truth, as far as one number can tell it."""
+    """capacity: what the gateways are told; None: the truth, as far as one number can tell it. role: which legs of
+    requests it takes."""
 
     instance_id: str
     profile: EngineProfile
     capacity: InstanceCapacity | None = None
+    role: Role = Role.BOTH
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ class Setup:
         have such a limit of the user's.
     cells: the instances are divided into so many, with a gateway each and one in front of all; 1: they are not.
     scale: the least and the most instances of a cluster that scales itself; a new one takes start_s.
+    prefill, decode: of the instances, so many compute prompts for others, and answer with what others have computed;
+        0: each does both.
     """
 
     trace: str
@@ -52,6 +54,8 @@ class Setup:
     warmup: int = 500
     scale: tuple[int, int] | None = None
     start_s: float = 30.0
+    prefill: int = 0
+    decode: int = 0
 
     @property
     def title(self) -> str:
@@ -73,8 +77,10 @@ class Setup:
         scaled = "" if self.scale is None else ", {} to {} instances".format(*self.scale) + f" in {self.start_s:g} s"
         pace = "" if self.tpot_s == TPOT_S else f", {self.tpot_s:g} s a token"
         cells = f", {self.cells} cells" if self.cells > 1 else ""
+        roles = f", {self.prefill} prefill and {self.decode} decode" if self.prefill else ""
         return (
             f"{self.limit * self.copies} requests, {self.warmup_requests} of them warm-up{longest}{scaled}{pace}{cells}"
+            f"{roles}"
         )
 
 

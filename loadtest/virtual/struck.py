@@ -24,6 +24,7 @@ from dualmap.scheduler.events import (
     Event,
     FailureCause,
     FirstToken,
+    PrefillDone,
     RequestFailed,
     RequestFinished,
 )
@@ -35,7 +36,7 @@ DRAIN_S = 3.0  # what a leaving instance may take for what it runs
 CONNECT_AGAIN_S = 0.2  # of a client that finds no gateway
 AFTER_S = 5.0  # the run goes on so long after the last answer: what is late comes
 FAILED_TWICE = 5  # times as often as others come twice: these are few
-LATE_EVENTS = (FirstToken, RequestFinished, RequestFailed)
+LATE_EVENTS = (FirstToken, PrefillDone, RequestFinished, RequestFailed)
 
 
 class StruckCluster(VirtualCluster):
@@ -236,6 +237,10 @@ class StruckCluster(VirtualCluster):
             self.clock.at(
                 self.clock.now + STALL_S, self._stalled, dispatch.instance_id, dispatch.request_id, dispatch.attempt
             )
+
+    def _unread(self, request_id: str, attempt: int) -> None:
+        if self._running.get(request_id) == attempt:
+            super()._unread(request_id, attempt)
 
     def _first_token(self, request_id: str, attempt: int, cached_tokens: int) -> None:
         if self._running.get(request_id) == attempt:

@@ -26,7 +26,8 @@ class PrefillRun(Running):
         self, carrier: Carrier, writer: AnswerWriter, dispatch: Dispatch, pool: UpstreamPool, now: float
     ) -> None:
         super().__init__(carrier, writer, dispatch, pool, now)
-        self.body = prefill_body(self.body)
+        assert carrier.asked.fields is not None, "the request may be split"
+        self.body = prefill_body(carrier.asked.fields)
         self._legs = carrier
         self._got = b""
 

@@ -80,6 +80,7 @@ def prefill_done(books: Books, event: PrefillDone, now: float, commands: list[Co
         number=attempt.number + 1,
         arrived_at=attempt.arrived_at,
         tried=attempt.tried,
+        held_s=attempt.held_s,
         legs_done=attempt.legs_done + 1,
         lease=Lease(view.instance_id, view.incarnation, now - attempt.dispatched_at),
     )

@@ -15,7 +15,7 @@ from dualmap.scheduler.admission import (
 from dualmap.scheduler.attempt import Attempt, Ending
 from dualmap.scheduler.commands import Command, FailStream, Reject
 from dualmap.scheduler.core.books import Books
-from dualmap.scheduler.core.legs import choose_decoder, decode_leg, first_leg
+from dualmap.scheduler.core.legs import choose_decoder, first_leg
 from dualmap.scheduler.core.release import can_start, dispatch, end, release
 from dualmap.scheduler.errors import ContractError
 from dualmap.scheduler.events import FailureCause, RequestArrived, StreamContinued
@@ -24,6 +24,7 @@ from dualmap.scheduler.lease import Lease
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.recovery import Fate, decide_fate
 from dualmap.scheduler.request import BEFORE_ALL, ChoiceReason, Request
+from dualmap.scheduler.role import DECODE
 from dualmap.scheduler.untold import SHORT_S
 
 NOBODY: frozenset[str] = frozenset()
@@ -43,6 +44,8 @@ def request_arrived(books: Books, event: RequestArrived, now: float, commands: l
     place(books, request, now, commands, number=1, arrived_at=now)
     if (attempt := books.attempts.get(request.id)) is not None:
         books.stats.arrived_work_tokens += attempt.work_tokens
+    elif request.id in books.held:
+        books.stats.arrived_work_tokens += request.prompt_tokens  # by who computes it, nothing is known to be cached
 
 
 def stream_continued(books: Books, event: StreamContinued, now: float, commands: list[Command]) -> None:
@@ -148,7 +151,7 @@ def place(
     if lease is not None and books.leasing(lease) is None:
         lease = None
     if lease is not None:
-        request = decode_leg(asked)
+        request = asked.leg_of(DECODE)
         placement = choose_decoder(books, request, tried)
     else:
         if books.offers.has_roles:

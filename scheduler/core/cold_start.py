@@ -25,8 +25,6 @@ def release_held(books: Books, now: float, commands: list[Command]) -> None:
             held_s=held_s,
             legs_done=held.legs_done,
         )
-        if held.number == 1 and (attempt := books.attempts.get(request.id)) is not None:
-            books.stats.arrived_work_tokens += attempt.work_tokens
 
 
 def end_overdue(books: Books, now: float, commands: list[Command]) -> None:

@@ -145,7 +145,8 @@ def _need_now(history: Sequence[ScalingSample], config: ScalingConfig, start_s: 
         *_pressures(now, config),
     ]
     kept, missed = sum(s.counted.slo_kept for s in window), sum(s.counted.slo_missed for s in window)
-    if kept < config.attainment * (kept + missed) and backlog_s > ready:
+    late = kept < config.attainment * (kept + missed) and backlog_s > ready
+    if late and _oldest_s(now) >= config.up_window_s:  # else they waited for the first one
         needs.append(_Need(ready + 1, f"{kept / (kept + missed):.0%} in time over {config.up_window_s:g} s"))
     at_pace = _few_at_pace(window, config.attainment)
     if at_pace is not None and _newest_s(now) >= config.up_window_s:  # else they may be from before the last one came
@@ -253,6 +254,11 @@ def _ids(sample: ScalingSample) -> frozenset[str]:
 def _newest_s(sample: ScalingSample) -> float:
     """Since the last of those that are ready became so; 0 without any."""
     return min((i.since_s for i in sample.instances if i.state == "ready"), default=0.0)
+
+
+def _oldest_s(sample: ScalingSample) -> float:
+    """Since the first of those that are ready became so; 0 without any."""
+    return max((i.since_s for i in sample.instances if i.state == "ready"), default=0.0)
 
 
 def _since_change_s(history: Sequence[ScalingSample]) -> float:

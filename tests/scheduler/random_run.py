@@ -180,7 +180,8 @@ class RandomRun:
         self._send(SettingsChanged(replace(self._scheduler.config, ttft_slo_s=slo_s)))
 
     def _cancel(self) -> None:
-        request_id = self._random.choice(sorted(self._scheduler.attempts) or ["never"])
+        known = (*self._scheduler.attempts, *self._scheduler.held.ids())
+        request_id = self._random.choice(sorted(known) or ["never"])
         self._running.pop(request_id, None)
         self._send(RequestCancelled(request_id))
 

@@ -29,6 +29,7 @@ SWITCHES = (
     {"slo_aware": False},
     {"rebalancing": False},
     {"queue_timeout_s": float("inf")},
+    {"cold_start_timeout_s": 3.0},
 )
 
 

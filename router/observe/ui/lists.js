@@ -25,7 +25,7 @@ export function showSummary(parent, live) {
       ? [["Tokens at their pace", percentKept(timeline.tpot_kept, timeline.tpot_missed), pace(live.tpot_slo_s)]] : []),
     ["First token, median", seconds(timeline.p50_s), "of streams"],
     ["First token, P90", seconds(timeline.p90_s), "of streams"],
-    ["In flight", count(live.in_flight), "requests, here"],
+    ["In flight", count(live.in_flight), live.held ? `${count(live.held)} wait for an instance` : "requests, here"],
     ["Ready", `${ready} of ${instances.length}`, "instances"],
   ];
   parent.replaceChildren(...facts.map(([name, value, unit]) =>

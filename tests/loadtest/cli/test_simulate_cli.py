@@ -49,6 +49,14 @@ def test_prints_a_line_for_each_policy_and_rate(trace: Path, capsys: pytest.Capt
     assert "within SLO" in lines[0]
 
 
+def test_instances_have_roles(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    split = ["simulate", str(trace), "--limit", "100", "--warmup", "10", "--jobs", "1", "--qps", "2"]
+    assert dualmap([*split, "--prefill", "1", "--decode", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["dualmap", "3", "2"]
+    assert dualmap([*split, "--prefill", "1"]) == 2
+    assert "each role needs an instance: not 1 for prefill and 0 for decode" in capsys.readouterr().err
+
+
 def test_a_cluster_that_scales_itself_shows_its_hours_and_plans(
     trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,6 +35,7 @@ from dualmap.scheduler.events import (
 )
 from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.recovery import Fate
+from dualmap.scheduler.role import Role
 
 CONFIG = SchedulerConfig()
 
@@ -147,6 +148,12 @@ def sent_to_nobody(given: list[Record]) -> None:
     given[index] = replace(given[index], commands=(replace(sent, instance_id="c"),))
 
 
+def sent_to_those_that_prefill(given: list[Record]) -> None:
+    for index, record in enumerate(given):
+        if isinstance(record.event, InstanceJoined):
+            given[index] = replace(record, event=replace(record.event, role=Role.PREFILL))
+
+
 def an_attempt_is_left_out(given: list[Record]) -> None:
     index = index_of(given, RequestFailed, "again")
     (sent,) = given[index].commands
@@ -183,6 +190,7 @@ TAMPERED: tuple[tuple[Callable[[list[Record]], None], Rule], ...] = (
     (sent_to_two, Rule.ONE_AT_A_TIME),
     (begun_again, Rule.ONE_ANSWER),
     (sent_to_nobody, Rule.THERE),
+    (sent_to_those_that_prefill, Rule.THERE),
     (an_attempt_is_left_out, Rule.IN_ORDER),
     (aborted_elsewhere, Rule.ONE_AT_A_TIME),
     (failed_while_it_runs, Rule.ONE_AT_A_TIME),

@@ -24,7 +24,8 @@ def requests(*spans: tuple[float, float, float], tokens: int = 500) -> Workload:
 
 def run(workload: Workload, scaling: ScalingConfig | None = SCALING, count: int = 4, **settings):
     specs = [InstanceSpec(f"i{number}", PROFILE) for number in range(count)]
-    made = ClusterSettings(SchedulerConfig(), specs, scaling=scaling, start_s=START_S, **settings)
+    config = SchedulerConfig(cold_start_timeout_s=60.0)
+    made = ClusterSettings(config, specs, scaling=scaling, start_s=START_S, **settings)
     return VirtualCluster(workload, made).run()
 
 
@@ -75,3 +76,18 @@ def test_an_instance_that_leaves_drains_first():
     assert {outcome.instance_id for outcome in done.outcomes if outcome.arrived_s < 8.0} == {"i0", "i1"}
     last_s = max(outcome.finished_s for outcome in done.outcomes if outcome.instance_id == "i0")
     assert 9.5 < last_s < done.instance_s - done.duration_s < last_s + 0.2
+
+
+@pytest.mark.parametrize("gateways", [1, 2])
+def test_a_pool_at_zero_comes_for_the_first_request_and_goes_when_nothing_was_asked_for(gateways: int):
+    scaling = replace(SCALING, min_replicas=0, scale_to_zero_after_s=15.0)
+    done = run(requests((10, 12, 2), (80, 82, 2), (120, 121, 1)), scaling=scaling, gateways=gateways)
+    assert all(outcome.ok for outcome in done.outcomes)
+    waits = [
+        outcome.first_token_s - outcome.arrived_s for outcome in done.outcomes if outcome.arrived_s in (10.0, 80.0)
+    ]
+    assert all(START_S <= wait <= START_S + 2.5 for wait in waits), waits
+    there = {round(at): all_there for at, _, all_there in done.timeline}
+    assert [there[at] for at in (5, 15, 60, 85, 115)] == [0, 1, 0, 1, 0]
+    assert max(there.values()) == 1, "that the first ones came late asks for no second instance"
+    assert done.instance_s < 0.6 * done.duration_s

@@ -29,12 +29,13 @@ def test_a_request_is_held_until_an_instance_comes_and_its_time_counts_from_its_
     core = script(**HOLDS)
     assert core.arrive("r", 700) == []
     assert core.core.held.work() == HeldWork(1, 700)
+    assert (core.core.stats.arrived, core.core.stats.arrived_work_tokens) == (1, 700)
     core.core.check()
     core.now += 20.0
     (command,) = core.join("a")
     assert (command.request_id, command.attempt, command.queued_s) == ("r", 1, 20.0)
     assert core.core.held.work() == HeldWork()
-    assert core.core.stats.arrived_work_tokens == 700
+    assert (core.core.stats.arrived, core.core.stats.arrived_work_tokens) == (1, 700)
     core.now += 1.0
     core.first_token("r")
     assert (core.core.stats.slo_kept, core.core.stats.slo_missed) == (0, 1)
@@ -100,6 +101,12 @@ def test_only_an_instance_that_can_run_it_ends_the_wait(script):
     core.core.check()
     assert dispatched(core.join("a", models=(ServedModel("chat"), ServedModel("code")))) == ["r"]
     assert dispatched(core.join("b", models=(ServedModel("chat"),))) == ["elsewhere"]
+
+
+def test_an_adapter_that_is_loaded_later_ends_the_wait(script):
+    core = script("a", **HOLDS)
+    assert core.arrive("r", adapter="sql") == []
+    assert dispatched(core.join("a", adapters=("sql",))) == ["r"]
 
 
 def test_an_instance_that_stays_after_all_takes_what_came_meanwhile(script):

@@ -67,7 +67,7 @@ class LegsRun:
         for command in self.core.handle(event, self.now):
             self._obey(command)
         self.core.check()
-        assert self.core.attempts.keys() == self._in_flight
+        assert self.core.attempts.keys() | set(self.core.held.ids()) == self._in_flight
 
     def _obey(self, command: Command) -> None:
         match command:
@@ -207,7 +207,11 @@ class LegsRun:
 
 
 @pytest.mark.parametrize("mixed", [False, True], ids=["one model", "several models"])
-@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, policy="least_loaded")], ids=lambda c: c.policy)
+@pytest.mark.parametrize(
+    "config",
+    [CONFIG, replace(CONFIG, policy="least_loaded"), replace(CONFIG, cold_start_timeout_s=4.0)],
+    ids=["dualmap", "least_loaded", "holding"],
+)
 def test_each_request_has_one_outcome(config: SchedulerConfig, mixed: bool):
     run = LegsRun(config, 7, mixed)
     for _ in range(EVENTS):

@@ -299,6 +299,12 @@ def test_requests_that_are_refused_since_none_are_held_start_an_instance_too():
     assert plan([moment(), moment(arrived=1)], ZERO).reason == "requests come, and there is no instance"
 
 
+@pytest.mark.parametrize(("since_s", "started"), [(9.0, 0), (10.0, 1)])
+def test_those_that_waited_for_the_first_one_were_not_late_for_want_of_another(since_s: float, started: int):
+    here = (instance("i0", since_s=since_s, waiting_tokens=3000), instance("i1", since_s=1.0))
+    assert plan(steady(here, 1000, slo_missed=1)).start == started
+
+
 @pytest.mark.parametrize(("quiet_s", "gone"), [(299.0, False), (300.0, True)])
 def test_all_go_when_nothing_was_asked_for_long_enough_also_one_that_starts(quiet_s: float, gone: bool):
     here = (instance("i0"), instance("i1", "starting", 400.0))
