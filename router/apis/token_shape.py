@@ -82,7 +82,7 @@ class ShapeWithIds(TokenShape):
             if not _escapes_all(text):
                 return None
             middle = 0
-        if not text:
+        if not text or len(behind) < middle + ends:
             return None
         told = behind[middle:-ends]
         if not (told.isdigit() or (told and not told.lstrip(_DIGITS))):

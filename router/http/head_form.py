@@ -51,8 +51,10 @@ class HeadForm:
                     return None
             elif data[end : end + 1] != b"\r" or not value.isdigit():
                 end = data.find(b"\r", start, start + _MOST_DIGITS)
+                if end < 0:  # a slice that ends before it begins is an error in machine code
+                    return None
                 value = data[start:end]
-                if end < 0 or not value.isdigit():
+                if not value.isdigit():
                     return None
                 self._digits = end - start
             values.append(value)
