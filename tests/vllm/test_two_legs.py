@@ -81,59 +81,50 @@ def test_a_prompt_that_cannot_be_read_is_an_error(pair) -> None:
     assert (status, json.loads(answer)) == (RECORDED["cannot be read"]["status"], RECORDED["cannot be read"]["answer"])
 
 
-@pytest.fixture(scope="module")
-def gateway(pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """In front of the two."""
-    instances = [{"url": server.url, "role": role} for server, role in zip(pair, ("prefill", "decode"), strict=True)]
-    config = {"instances": instances, "scheduler": {"min_prefill_leg_tokens": 32}}
-    with deployed(directory=tmp_path_factory.mktemp("gateway"), config=json.dumps(config)) as deployment:
+@pytest.fixture
+def deployment(pair, tmp_path) -> Iterator[Deployment]:
+    prefill, decode = pair
+    with deployed("--prefill", prefill.url, "--decode", decode.url, directory=tmp_path) as deployment:
         await_that(lambda: deployment.ready_count() == 2, "both servers are ready")
         yield deployment
 
 
-def ask(gateway: Deployment, path: str, body: dict[str, Any]) -> tuple[Any, str]:
-    """The answer's body, and the instance that prefilled; empty where there was no such leg."""
-    data = json.dumps(body | {"max_tokens": TOKENS}).encode()
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{gateway.port}{path}", data, {"content-type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return answer.read(), answer.headers["x-dualmap-prefill-instance"] or ""
-
-
-@pytest.mark.parametrize(("path", "body"), [COMPLETION, CHAT], ids=["completion", "chat"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_through_the_gateway_answers_are_those_of_one_server(pair, gateway, path, body, stream) -> None:
+def test_the_gateway_answers_in_two_legs_as_one_server_does(pair, deployment, stream: bool) -> None:
     prefill, decode = pair
-    text = f"Through the gateway, {'as a stream' if stream else 'whole'}. {PROMPT}"
-    body |= {"prompt": text} if "prompt" in body else {"messages": [{"role": "user", "content": text}]}
+    messages = [{"role": "user", "content": f"{stream}: {PROMPT * 12}"}]
     loaded = decode.loaded_tokens()
-    answer, prefilled_at = ask(gateway, path, body | ({"stream": True} if stream else {}))
-    assert prefilled_at == f"127.0.0.1:{prefill.port}"
-    assert decode.loaded_tokens() > loaded
-    (alone,) = prefill.answer(path, body, TOKENS)["choices"]
-    expected = alone["text"] if "text" in alone else alone["message"]["content"]
+    fields = {name: GREEDY[name] for name in ("ignore_eos", "repetition_penalty")}
+    raw = deployment.client().chat.completions.with_raw_response.create(
+        model="tiny", messages=messages, temperature=0, max_tokens=TOKENS, stream=stream, extra_body=fields
+    )
     if stream:
-        events = [json.loads(line[6:]) for line in answer.split(b"\n\n") if line.startswith(b"data: {")]
-        choices = [choice for event in events for choice in event["choices"]]
-        told = "".join((c["text"] if "text" in c else c["delta"].get("content")) or "" for c in choices)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in raw.parse() if chunk.choices)
     else:
-        (choice,) = json.loads(answer)["choices"]
-        told = choice["text"] if "text" in choice else choice["message"]["content"]
-    assert told == expected
-    assert 'dualmap_prefill_handoffs_total{told="nothing"} 0.0' in gateway.metrics()
-    again, prefilled_at = ask(gateway, path, body)
-    assert (prefilled_at, json.loads(again)["choices"]) == ("", [alone]), "who decodes holds it by now"
+        text = raw.parse().choices[0].message.content
+    assert decode.loaded_tokens() > loaded
+    addresses = (raw.headers["x-dualmap-prefill-instance"], raw.headers["x-dualmap-instance"])
+    assert addresses == (f"127.0.0.1:{prefill.port}", f"127.0.0.1:{decode.port}")
+    alone = prefill.answer("/v1/chat/completions", GREEDY | {"messages": messages}, TOKENS)
+    assert text == alone["choices"][0]["message"]["content"]
 
 
-def test_without_a_server_that_prefills_the_other_one_computes_prompts(pair, gateway) -> None:
+def test_without_a_server_that_prefills_the_other_one_computes_prompts(pair, deployment) -> None:
     prefill, decode = pair
-    path, body = COMPLETION
+
+    def ask(text: str) -> str:
+        """The instance that prefilled; empty where there was no such leg."""
+        messages = [{"role": "user", "content": f"{text} {PROMPT * 12}"}]
+        raw = deployment.client().chat.completions.with_raw_response.create(
+            model="tiny", messages=messages, temperature=0, max_tokens=TOKENS, extra_body={"ignore_eos": True}
+        )
+        assert raw.parse().usage.completion_tokens == TOKENS
+        return raw.headers.get("x-dualmap-prefill-instance", "")
+
+    assert ask("Before.") == f"127.0.0.1:{prefill.port}"
     prefill.stop()
     for number in range(4):
-        answer, _ = ask(gateway, path, body | {"prompt": f"{number} wolves. {PROMPT}"})
-        assert json.loads(answer)["usage"]["completion_tokens"] == TOKENS
-    await_that(lambda: gateway.ready_count() == 1, "the loss is noticed")
-    answer, prefilled_at = ask(gateway, path, body | {"prompt": f"No wolf. {PROMPT}"})
-    assert prefilled_at == ""
+        ask(f"{number} wolves.")
+    await_that(lambda: deployment.ready_count() == 1, "the loss is noticed")
+    assert ask("Afterwards.") == ""
     assert decode.alive
