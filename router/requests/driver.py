@@ -162,8 +162,9 @@ class RequestDriver(DrivenOwner):
         ttft_s = now - arrived.at
         latencies = self._latencies(driven)
         latencies.time_to_first_token_s.observe(ttft_s)
-        latencies.estimated_ttft_s.observe(dispatch.estimated_ttft_s)
-        latencies.estimate_error_s.observe(abs(dispatch.estimated_ttft_s - ttft_s))
+        estimated_s = (dispatch if driven.handoff is None else driven.handoff.dispatch).estimated_ttft_s
+        latencies.estimated_ttft_s.observe(estimated_s)
+        latencies.estimate_error_s.observe(abs(estimated_s - ttft_s))
         self.first_token_came(dispatch, ttft_s)
         self.handle(FirstToken(arrived.id, dispatch.attempt), driven.asked.core)
 

@@ -107,3 +107,24 @@ def test_the_gateway_answers_in_two_legs_as_one_server_does(pair, deployment, st
     assert addresses == (f"127.0.0.1:{prefill.port}", f"127.0.0.1:{decode.port}")
     alone = prefill.answer("/v1/chat/completions", GREEDY | {"messages": messages}, TOKENS)
     assert text == alone["choices"][0]["message"]["content"]
+
+
+def test_without_a_server_that_prefills_the_other_one_computes_prompts(pair, deployment) -> None:
+    prefill, decode = pair
+
+    def ask(text: str) -> str:
+        """The instance that prefilled; empty where there was no such leg."""
+        messages = [{"role": "user", "content": f"{text} {PROMPT * 12}"}]
+        raw = deployment.client().chat.completions.with_raw_response.create(
+            model="tiny", messages=messages, temperature=0, max_tokens=TOKENS, extra_body={"ignore_eos": True}
+        )
+        assert raw.parse().usage.completion_tokens == TOKENS
+        return raw.headers.get("x-dualmap-prefill-instance", "")
+
+    assert ask("Before.") == f"127.0.0.1:{prefill.port}"
+    prefill.stop()
+    for number in range(4):
+        ask(f"{number} wolves.")
+    await_that(lambda: deployment.ready_count() == 1, "the loss is noticed")
+    assert ask("Afterwards.") == ""
+    assert decode.alive
