@@ -45,6 +45,10 @@ TRANSITIONS = {
 }
 
 
+# The same, found without a pair being made for it.
+_NEXT = {state: {step: to for (at, step), to in TRANSITIONS.items() if at is state} for state in AttemptState}
+
+
 class Ending(StrEnum):
     """Why an attempt is over."""
 
@@ -190,7 +194,7 @@ class Attempt:
 
     def _step(self, step: Step) -> None:
         try:
-            self.state = TRANSITIONS[self.state, step]
+            self.state = _NEXT[self.state][step]
         except KeyError:
             what = f"attempt {self.number} of request {self.request.id!r} is {self.state} and cannot be {step}"
             raise ContractError("\n  ".join((what, *self.story()))) from None

@@ -5,6 +5,7 @@ Each hash covers its block and, through its parent, all before it. Hashes are ne
 
 from array import array
 from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 from xxhash import xxh3_64_intdigest
 
@@ -19,25 +20,33 @@ def root_hash(*scope: bytes) -> int:
     return parent
 
 
-def hash_text(text: bytes, block_bytes: int, parent: int = 0, *, whole: bool = False) -> tuple[int, ...]:
+def hash_text(
+    text: bytes, block_bytes: int, parent: int = 0, *, whole: bool = False, before: bytes = b""
+) -> tuple[int, ...]:
     """Hash the bytes of a prompt, or of a part of one that follows its parent.
 
     whole: its end is one of a block, too, however short: others share it, or it stays as the prompt grows. If not, a
     rest shorter than a block is left out, since the next turn would change it; a text without any block is hashed
-    whole.
+    whole. before: stands before the text, and is shorter than a block: the two need not be copied into one.
     """
     end = len(text)
-    if end <= block_bytes:
-        return (xxh3_64_intdigest(text, parent),) if end else ()
-    hashes = []
-    start, stop = 0, block_bytes
+    start, stop = 0, block_bytes - len(before)
+    if end <= stop:
+        return (xxh3_64_intdigest(before + text, parent),) if before or end else ()
+    digest = xxh3_64_intdigest
+    hashes: list[object] = []  # they need not become machine integers
+    chained: Any = parent
+    if before:
+        chained = digest(before + text[:stop], parent)
+        hashes.append(chained)
+        start, stop = stop, stop + block_bytes
     while stop <= end:
-        parent = xxh3_64_intdigest(text[start:stop], parent)
-        hashes.append(parent)
+        chained = digest(text[start:stop], chained)
+        hashes.append(chained)
         start, stop = stop, stop + block_bytes
     if whole and start < end:
-        hashes.append(xxh3_64_intdigest(text[start:], parent))
-    return tuple(hashes)
+        hashes.append(digest(text[start:], chained))
+    return cast("tuple[int, ...]", tuple(hashes))
 
 
 def token_root(lora_name: str, cache_salt: str) -> int:

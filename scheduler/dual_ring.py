@@ -36,14 +36,13 @@ class DualRing:
         name the same instance, the second candidate is the next distinct one on the second ring. Where one is
         avoided its stand-in comes last, so that at a tie the key stays with the candidate it had. unable: of those to
         avoid, who is never the key's candidate: it is as if they were not on the rings."""
-        first = self._first.lookup(key, avoid)
+        in_bytes = key.to_bytes(8, "little")
+        first = self._first.owner(in_bytes, avoid, None)
         if first is None:
             return ()
         if not self._dual:
             return (first,)
-        second = self._second.lookup(key, avoid)
-        if second == first:
-            second = self._second.lookup(key, avoid | {first})
+        second = self._second.owner(in_bytes, avoid, first)
         if second is None:
             return (first,)
         if avoid and len(avoid) > len(unable) and first not in self.candidates(key, unable, unable):

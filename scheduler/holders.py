@@ -3,12 +3,16 @@
 Bounded by the cache views it mirrors: a block that no view holds any more is forgotten.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from typing import Any
 
 
 class Holders:
+    """A bit is one object as long as its instance stays, so that a block which nobody else holds is told by that alone,
+    and takes no memory for its mask: with thousands of instances a mask has hundreds of bytes."""
+
     def __init__(self) -> None:
-        self._masks: dict[int, int] = {}  # block -> one bit for each instance that holds it
+        self._masks: dict[object, Any] = {}  # block -> int, one bit for each instance that holds it
         self._instance_ids: list[str | None] = []  # by bit; None: free for the next to join
 
     def join(self, instance_id: str) -> int:
@@ -24,47 +28,49 @@ class Holders:
         """Its blocks must have been removed."""
         self._instance_ids[bit.bit_length() - 1] = None
 
-    def add(self, block: int, bit: int) -> None:
-        self._masks[block] = self._masks.get(block, 0) | bit
+    def add(self, block: object, bit: Any) -> None:
+        self.add_all((block,), bit)
 
-    def add_all(self, blocks: Iterable[int], bit: int) -> None:
+    def add_all(self, blocks: Iterable[object], bit: Any) -> None:
         masks = self._masks
         for block in blocks:
-            masks[block] = masks.get(block, 0) | bit
+            mask = masks.setdefault(block, bit)
+            if mask is not bit:
+                masks[block] = mask | bit
 
-    def remove(self, block: int, bit: int) -> None:
+    def remove(self, block: object, bit: Any) -> None:
         self.remove_all((block,), bit)
 
-    def remove_all(self, blocks: Iterable[int], bit: int) -> None:
-        masks, others = self._masks, ~bit
+    def remove_all(self, blocks: Iterable[object], bit: Any) -> None:
+        masks = self._masks
         for block in blocks:
-            left = masks[block] & others
-            if left:
-                masks[block] = left
-            else:
+            mask = masks[block]
+            if mask is bit or mask == bit:
                 del masks[block]
+            else:
+                masks[block] = mask & ~bit
 
-    def deepest(self, blocks: tuple[int, ...]) -> tuple[int, int]:
+    def deepest(self, blocks: Sequence[object]) -> tuple[int, int]:
         """How many leading blocks some instance holds, and the mask of those that hold the last of them."""
         masks = self._masks
-        mask = 0
-        for depth, block in enumerate(blocks):
+        depth, mask = 0, 0
+        for block in blocks:
             here = masks.get(block)
             if here is None:
-                return depth, mask
-            mask = here
-        return len(blocks), mask
+                break
+            depth, mask = depth + 1, here
+        return depth, mask
 
-    def deepest_of(self, blocks: tuple[int, ...], bits: int) -> tuple[int, int]:
+    def deepest_of(self, blocks: Sequence[object], bits: int) -> tuple[int, int]:
         """The same of the instances with these bits alone."""
         masks = self._masks
-        mask = 0
-        for depth, block in enumerate(blocks):
+        depth = mask = 0
+        for block in blocks:
             here = masks.get(block, 0) & bits
             if not here:
-                return depth, mask
-            mask = here
-        return len(blocks), mask
+                break
+            depth, mask = depth + 1, here
+        return depth, mask
 
     def instances(self, mask: int) -> Iterator[str]:
         """The instances of a mask, in the order of their bits."""
@@ -75,9 +81,9 @@ class Holders:
             if instance_id is not None:
                 yield instance_id
 
-    def check(self, blocks: Mapping[int, tuple[str, Set[int]]]) -> None:
+    def check(self, blocks: Mapping[int, tuple[str, Set[object]]]) -> None:
         """Raise AssertionError where these are not, by bit, the instances there are and the blocks they hold."""
-        masks: dict[int, int] = {}
+        masks: dict[object, int] = {}
         for bit, (_, held) in blocks.items():
             for block in held:
                 masks[block] = masks.get(block, 0) | bit

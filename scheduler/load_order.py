@@ -1,6 +1,6 @@
 """Ready instances in the order of their load: the coolest and the hottest are found without looking at all."""
 
-from bisect import bisect_left, insort
+from bisect import insort
 from collections.abc import Collection, Container, Iterator
 from typing import Generic, Protocol, TypeVar
 
@@ -12,7 +12,7 @@ _Load = tuple[float, str, float]  # seconds of load, instance id, seconds of bac
 
 
 class Loaded(Protocol):
-    """load_s: written by the order alone."""
+    """load_s: as load_of says."""
 
     instance_id: str
     load_s: float
@@ -22,6 +22,11 @@ class Loaded(Protocol):
 
     @property
     def booked_running(self) -> int: ...
+
+
+def load_of(backlog_s: float, running: int) -> float:
+    """Seconds by which an instance is compared."""
+    return backlog_s + RUNNING_S * running
 
 
 L = TypeVar("L", bound=Loaded)
@@ -70,7 +75,9 @@ class LoadOrder(Generic[L]):
         return max(0.0, busy_s) / (BUSY_BACKLOG_S * max(1, len(some)))
 
     def add(self, view: L) -> None:
-        load = self._loads[view.instance_id] = _load_of(view)
+        backlog_s = view.backlog_s
+        load_s = view.load_s = load_of(backlog_s, view.booked_running)
+        load = self._loads[view.instance_id] = (load_s, view.instance_id, backlog_s)
         self._views[view.instance_id] = view
         insort(self._order, load)
         self._count(load[-1], 0.0)
@@ -78,29 +85,45 @@ class LoadOrder(Generic[L]):
     def remove(self, view: L) -> None:
         del self._views[view.instance_id]
         load = self._loads.pop(view.instance_id)
-        del self._order[bisect_left(self._order, load)]
+        del self._order[self._place(load[0], load[1])]
         self._count(0.0, load[-1])
         if not self._order:
             self._total_s = self._busy_s = 0.0  # no rounding is left over
 
-    def changed(self, view: L) -> None:
-        """Its load may be another. An instance that is not ready is none of ours."""
-        instance_id = view.instance_id
+    def changed(self, view: L, instance_id: str, load_s: float, backlog_s: float) -> None:
+        """Its load may be another: it is this now. An instance that is not ready is none of ours."""
         old = self._loads.get(instance_id)
         if old is None or self._views[instance_id] is not view:
             return
-        new = _load_of(view)
-        if new != old:
-            self._loads[instance_id] = new
-            order = self._order
-            del order[bisect_left(order, old)]
-            insort(order, new)
-            if new[-1] != old[-1]:
-                self._count(new[-1], old[-1])
+        old_s = old[2]
+        if load_s != old[0] or backlog_s != old_s:
+            new = self._loads[instance_id] = (load_s, instance_id, backlog_s)
+            del self._order[self._place(old[0], instance_id)]
+            self._order.insert(self._place(load_s, instance_id), new)
+            if backlog_s != old_s:
+                self._count(backlog_s, old_s)
+
+    def _place(self, load_s: float, instance_id: str) -> int:
+        """Where such a load stands in the order, or belongs. As bisect_left would find it, which makes objects of each
+        pair that it compares."""
+        order = self._order
+        low, high = 0, len(order)
+        while low < high:
+            middle = (low + high) >> 1
+            load = order[middle]
+            if load[0] < load_s or (load[0] == load_s and load[1] < instance_id):
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
     def _count(self, new_s: float, old_s: float) -> None:
         self._total_s += new_s - old_s
         self._busy_s += min(new_s, BUSY_BACKLOG_S) - min(old_s, BUSY_BACKLOG_S)
+
+    def at(self, place: int) -> L:
+        """The one in this place of the order, of which the first has the least load."""
+        return self._views[self._order[place][1]]
 
     def coolest(self, among: Container[str] | None = None) -> Iterator[L]:
         """Least load first; among: of these instances, None: of all."""
@@ -117,7 +140,7 @@ class LoadOrder(Generic[L]):
     def check(self, ready: Collection[L], waiting: int) -> None:
         """Raise AssertionError where these are not the ready instances with their loads, or so many do not wait."""
         assert self.waiting == waiting, "how many wait"
-        loads_s = ((v.backlog_s + RUNNING_S * v.booked_running, v.instance_id, v.backlog_s) for v in ready)
+        loads_s = ((load_of(v.backlog_s, v.booked_running), v.instance_id, v.backlog_s) for v in ready)
         loads = {load[1]: load for load in loads_s}
         assert self._views == {view.instance_id: view for view in ready}, "instances that are ready"
         assert self._loads == loads, "loads"
@@ -127,9 +150,3 @@ class LoadOrder(Generic[L]):
         assert abs(self._total_s - total_s) <= ROUNDING * (1.0 + total_s), "seconds of backlog"
         busy_s = sum(min(load[-1], BUSY_BACKLOG_S) for load in loads.values())
         assert abs(self._busy_s - busy_s) <= ROUNDING * (1.0 + busy_s), "busy instances"
-
-
-def _load_of(view: Loaded) -> _Load:
-    backlog_s = view.backlog_s
-    view.load_s = backlog_s + RUNNING_S * view.booked_running
-    return view.load_s, view.instance_id, backlog_s

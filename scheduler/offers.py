@@ -89,8 +89,12 @@ class Offers:
 
     def fleet(self, request: Request) -> Fleet:
         """Who can run the request; where `all_take` it, that need not be asked."""
+        return self.fleet_for(request, request.leg)
+
+    def fleet_for(self, request: Request, leg: Leg) -> Fleet:
+        """Who can do that leg of the request."""
         length = request.length_tokens
-        for fleet in self._fleets(request):
+        for fleet in self._fleets(request, leg):
             if length <= fleet.max_tokens:
                 return fleet
         if self._nobody is None:
@@ -99,7 +103,7 @@ class Offers:
 
     def longest_tokens(self, request: Request) -> float:
         """The longest prompt and answer together that any of them takes for the request's model."""
-        fleets = self._fleets(request)
+        fleets = self._fleets(request, request.leg)
         return fleets[-1].max_tokens if fleets else 0
 
     def peers(self, instance_id: str) -> Mapping[str, Offer] | None:
@@ -141,11 +145,12 @@ class Offers:
         self._names: dict[tuple[str, ...], str] | None = None
         self._nobody = None
 
-    def _fleets(self, request: Request) -> tuple[Fleet, ...]:
+    def _fleets(self, request: Request, leg: Leg) -> tuple[Fleet, ...]:
         """By length, ascending. Models that nobody serves are not kept: their names are made up by clients."""
         known = self._of_adapters if request.adapter else self._of_models
         model = request.adapter or request.model
-        leg = PREFILL if request.leg is PREFILL else WHOLE  # who decodes takes whole requests, too
+        if leg is not PREFILL:
+            leg = WHOLE  # who decodes takes whole requests, too
         fleets = known.get((leg, model))
         if fleets is None:
             fleets = self._fleets_of(model, leg, is_adapter=bool(request.adapter))

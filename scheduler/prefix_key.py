@@ -123,6 +123,8 @@ class PrefixKeys:
         hash stands for its prefix."""
         depth = min(self._key_blocks, len(blocks))
         key = blocks[depth - 1]
+        if not self._agreed_depths and not self.depths:  # nothing is hot
+            return (key,), depth
         path = [key]
         while (deeper := self._agreed_depths.get(key) or self.depths.get(key)) is not None and deeper <= len(blocks):
             depth = deeper
@@ -204,6 +206,8 @@ class PrefixKeys:
 def _compare(share: _Share, blocks: tuple[int, ...]) -> None:
     """Note where the request first differs from the key's sample, if that is nearer than known; a prompt that only
     continues the sample, as the next turn of a chat does, does not differ."""
+    if share.sample is blocks:
+        return
     limit = min(len(share.sample), len(blocks), share.splits_at if share.splits_at is not None else SAMPLE_BLOCKS)
     if share.sample[:limit] != blocks[:limit]:
         share.splits_at = next(i for i in range(limit) if share.sample[i] != blocks[i])

@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY
 from enum import StrEnum
 
 from dualmap.scheduler.record import record
-from dualmap.scheduler.role import Leg
+from dualmap.scheduler.role import DECODE, Leg
 
 BEFORE_ALL = -(2**31)  # a priority that no request has of itself
 
@@ -63,6 +63,36 @@ class Request:
     sent_tokens: int = 0
     may_split: bool = False
     leg: Leg = Leg.WHOLE
+
+    def leg_of(self, leg: Leg) -> "Request":
+        """One leg of it. A prefill leg makes one token, which nobody waits for and which is seen when it is made; a
+        decode leg goes before all that waits, since memory is kept for it where its prompt is. `replace` would take
+        twenty times as long."""
+        decodes = leg is DECODE
+        return Request(
+            self.id,
+            self.blocks,
+            self.prompt_tokens,
+            max_output_tokens=self.max_output_tokens if decodes else 1,
+            ttft_slo_s=self.ttft_slo_s,
+            priority=BEFORE_ALL if decodes else self.priority,
+            tenant=self.tenant,
+            streams=self.streams or not decodes,
+            block_tokens=self.block_tokens,
+            adapter=self.adapter,
+            timeout_s=self.timeout_s,
+            only=self.only,
+            tpot_slo_s=self.tpot_slo_s if decodes else 0.0,
+            key_blocks=self.key_blocks,
+            session=self.session,
+            stateful=self.stateful,
+            model=self.model,
+            length_tokens=self.length_tokens,
+            goes_on_after=self.goes_on_after,
+            sent_tokens=self.sent_tokens,
+            may_split=self.may_split,
+            leg=leg,
+        )
 
     @property
     def chain(self) -> tuple[int, ...]:

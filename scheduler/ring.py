@@ -44,10 +44,14 @@ class HashRing:
     def lookup(self, key: int, avoid: Set[str] = frozenset()) -> str | None:
         """The owner of the first point at or after the key, walking on past instances to avoid; None if all are
         avoided."""
+        return self.owner(key.to_bytes(8, "little"), avoid, None)
+
+    def owner(self, key: bytes, avoid: Set[str], other_than: str | None) -> str | None:
+        """The same of a key in 8 bytes, least first. other_than: one more to avoid."""
         if self._changed:
             self._catch_up()
         owners = self._owners
-        place = xxh3_64_intdigest(key.to_bytes(8, "little"), self._seed)
+        place = xxh3_64_intdigest(key, self._seed)
         starts, arc = self._starts, place >> ARC_BITS
         position = bisect_left(self._points, place, starts[arc], starts[arc + 1])
         if position == len(owners):
@@ -55,13 +59,15 @@ class HashRing:
                 return None
             position = 0
         owner = owners[position]
-        if owner not in avoid:
+        if owner not in avoid and owner != other_than:
             return owner
-        if self._nodes.keys() <= avoid:
+        nodes = self._nodes
+        if len(nodes) <= len(avoid) + 1 and all(node in avoid or node == other_than for node in nodes):
             return None
-        while owners[position] in avoid:
+        while owner in avoid or owner == other_than:
             position = position + 1 if position + 1 < len(owners) else 0
-        return owners[position]
+            owner = owners[position]
+        return owner
 
     def place(self, key: int) -> int:
         """Where the key is on the ring, of 2**64 places."""

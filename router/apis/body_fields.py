@@ -40,4 +40,4 @@ def session_of(fields: CommonBody) -> str:
 
 def given(raw: Raw) -> bytes:
     """A field's JSON; empty where it is absent or null."""
-    return b"" if raw == b"null" else bytes(raw)
+    return bytes(raw) if raw and raw != b"null" else b""

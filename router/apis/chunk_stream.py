@@ -82,7 +82,8 @@ class ChunkStream:
         return StreamError(_status(error), b'{"error":%b}' % error, event)
 
     def aborted(self, body: bytes) -> bool:
-        if body.find(b'"abort"') < 0 and body.find(b'"error"') < 0:  # `in` looks for a number first: twice as long
+        # Where neither is there, `find` takes twice as long, and `in`, which looks for a number first, four times.
+        if not (body.partition(b'"abort"')[1] or body.partition(b'"error"')[1]):
             return False
         try:
             choices = decode_chunk(body).choices

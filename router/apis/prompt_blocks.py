@@ -42,7 +42,8 @@ def read_as_chat(
     model, streams = fields.model or scope.default_model, fields.stream or False
     cache_salt = salt_of(fields.cache_salt, scope)
     block_bytes = scope.block_tokens * BYTES_PER_BLOCK_TOKEN
-    parent = prompt_root(scope.same_models.get(model, model), cache_salt)
+    same = scope.same_models
+    parent = prompt_root(same.get(model, model) if same else model, cache_salt)
     blocks: tuple[int, ...] = ()
     size = 0
     if tools := given(fields.tools):
@@ -54,9 +55,9 @@ def read_as_chat(
         shared, parent = _hash_shared(text, block_bytes, parent)
         blocks += shared
     if opening > system:
-        text = _joined(messages[system:opening])
-        size += len(text)
-        blocks += hash_text(text, block_bytes, parent, whole=True)
+        before, text = _apart(messages[system:opening], block_bytes)
+        size += len(before) + len(text)
+        blocks += hash_text(text, block_bytes, parent, whole=True, before=before)
         parent = blocks[-1]
     if opening < len(messages):
         text = _joined(messages[opening:])
@@ -102,7 +103,18 @@ def _boundaries(messages: Spelled) -> tuple[int, int]:
 
 
 def _joined(pieces: Spelled) -> bytes:
-    return FIELD.join(pieces).encode("utf-8", "surrogatepass")
+    text = FIELD.join(pieces)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # halves of surrogate pairs stay what they are
+        return text.encode("utf-8", "surrogatepass")
+
+
+def _apart(pieces: Spelled, block_bytes: int) -> tuple[bytes, bytes]:
+    """What stands before the last piece, where that is less than a block, and the rest: most often the role of a long
+    message, which is not copied for it."""
+    before = _joined([*pieces[:-1], ""])
+    return (before, _joined(pieces[-1:])) if len(before) < block_bytes else (b"", _joined(pieces))
 
 
 def _hash_shared(text: bytes, block_bytes: int, parent: int) -> tuple[tuple[int, ...], int]:

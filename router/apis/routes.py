@@ -1,7 +1,5 @@
 """Which paths there are, and which API each belongs to."""
 
-from collections.abc import Mapping
-
 from dualmap.router.apis.adapters import ADAPTERS
 from dualmap.router.apis.api import Api
 from dualmap.router.apis.audio import AUDIO
@@ -19,7 +17,7 @@ from dualmap.router.apis.tokenize import TOKENIZE
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.openai_errors import ErrorShape, HttpError, error_body, unknown_path, wrong_method
 
-_POSTS: Mapping[str, Api] = {
+_POSTS: dict[str, Api] = {
     "/v1/chat/completions": CHAT,
     "/v1/completions": COMPLETIONS,
     "/v1/responses": RESPONSES,
@@ -55,7 +53,7 @@ _POSTS: Mapping[str, Api] = {
     "/v1/load_lora_adapter": ADAPTERS,
     "/v1/unload_lora_adapter": ADAPTERS,
 }
-_GETS: Mapping[str, Api] = {
+_GETS: dict[str, Api] = {
     "/v1/models": MODELS,
     "/health": HEALTH,
     "/ping": HEALTH,

@@ -60,13 +60,14 @@ def _in_place_of(said: re.Match[bytes], count: int) -> bytes:
 
 def _object(tail: bytes) -> bytes:
     """The last one's JSON; empty where there is none."""
-    start = tail.rfind(_NAME)
-    if start < 0:
+    _, name, behind = tail.rpartition(_NAME)
+    if not name:
         return b""
-    plain = tail[start + len(_NAME) : tail.find(b"}", start) + 1]  # as most are: an object without others in it
-    if plain[:2] == b":{" and plain.find(b"{", 2) < 0:
-        return plain[1:]
-    said = _OBJECT.match(tail, start)
+    plain, end, _ = behind.partition(b"}")
+    before, brace, fields = plain.rpartition(b"{")
+    if before == b":":  # as most are: an object without others in it
+        return brace + fields + end
+    said = _OBJECT.match(name + behind)
     return b"" if said is None else said[1]
 
 

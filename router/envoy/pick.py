@@ -11,7 +11,7 @@ from dualmap.router.http.openai_errors import HttpError, failed
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.legs.handoff import Handoff
 from dualmap.router.requests.asked import Arrived, Asked
-from dualmap.router.requests.driven import DrivenOwner
+from dualmap.router.requests.driven import Driven, DrivenOwner
 from dualmap.router.requests.instance_work import InstanceWork
 from dualmap.router.requests.phase import ANSWERING, BEGUN, DISPATCHED, DROPPED, ENDED, OVER, RUNNING, WAITING
 from dualmap.router.requests.rest import Rest
@@ -49,15 +49,12 @@ class PickedRun:
     own_usage = usage
 
 
-class Pick:
+class Pick(Driven):
     """See Driven. chosen: resolves to the instances in the order in which the proxy shall try them, as IP:PORT, or to
     the error that it shall answer with. running: None as well once the attempt is off the books. said: proxies do not
     tell. rest: what is left of an answer would be the proxy's to ask for. handoff: a proxy sends a request once."""
 
-    said: HttpError | None = None
-    rest: Rest | None = None
-    handoff: Handoff | None = None
-    why_cut = ""
+    running: PickedRun | None = None
 
     def __init__(
         self, owner: DrivenOwner, arrived: Arrived, endpoints_of: Callable[[Dispatch], tuple[str, ...]]
@@ -65,7 +62,10 @@ class Pick:
         self.arrived = arrived
         self.asked: Asked
         self.phase = WAITING
-        self.running: PickedRun | None = None
+        self.said: HttpError | None = None
+        self.rest: Rest | None = None
+        self.handoff: Handoff | None = None
+        self.why_cut = ""
         self.chosen: asyncio.Future[tuple[str, ...] | HttpError] = asyncio.get_running_loop().create_future()
         self._owner = owner
         self._endpoints_of = endpoints_of

@@ -15,7 +15,7 @@ _MOST_DIGITS = 20
 class HeadForm:
     """names: of the fields whose values may differ, in lower case, in order."""
 
-    __slots__ = ("_after", "_before", "_lines", "_places", "names")
+    __slots__ = ("_after", "_before", "_digits", "_lines", "_places", "names")
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class HeadForm:
         which value, and what stands before it."""
         self._before = tuple(before)
         self._after = after
+        self._digits = 1  # of the last number: most have as many
         self._lines = lines
         self._places = tuple(places)
         self.names = tuple(names)
@@ -43,10 +44,19 @@ class HeadForm:
             start = end + len(before)
             if data[end:start] != before:
                 return None
-            end = start + length if length else data.find(b"\r", start, start + _MOST_DIGITS)  # -1 fits nothing
+            end = start + (length or self._digits)
             value = data[start:end]
-            if not (_is_word(value) if length else value.isdigit()):
-                return None
+            if length:
+                if not _is_word(value):
+                    return None
+            elif data[end : end + 1] != b"\r" or not value.isdigit():
+                end = data.find(b"\r", start, start + _MOST_DIGITS)
+                if end < 0:  # a slice that ends before it begins is an error in machine code
+                    return None
+                value = data[start:end]
+                if not value.isdigit():
+                    return None
+                self._digits = end - start
             values.append(value)
         head_bytes = end + len(self._after)
         return (values, head_bytes) if data[end:head_bytes] == self._after else None

@@ -25,8 +25,9 @@ class KnownRequest:
         self._length = names.index(CONTENT_LENGTH) if CONTENT_LENGTH in names else -1
         self._noted = tuple((name, names.index(name)) for name in names if name in NOTED and name != CONTENT_LENGTH)
 
-    def request(self, values: Sequence[bytes], begun_at: float) -> HttpRequest:
-        """A request with such a head. values: as the form has found them."""
+    def request(self, values: Sequence[bytes], begun_at: float, left_bytes: int) -> HttpRequest:
+        """A request with such a head. values: as the form has found them. left_bytes: that have come behind the head:
+        most often its body and nothing else."""
         request = HttpRequest(begun_at)
         request.head_complete = True
         request.method = self._method
@@ -35,7 +36,8 @@ class KnownRequest:
         request.fields = self._fields
         request.forwarded = self.form.lines(values)
         if self._length >= 0:
-            request.content_length = length = int(values[self._length])
+            said = values[self._length]
+            request.content_length = length = left_bytes if said == b"%d" % left_bytes else int(said)
             request.has_body = length > 0
         if self._noted:
             request.fields = request.fields | {name: values[place] for name, place in self._noted}

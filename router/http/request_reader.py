@@ -59,7 +59,7 @@ class RequestReader:
     def _begin_known(self, known: KnownRequest, values: list[bytes], head_bytes: int, data: bytes) -> bytes:
         """Do as the parser does with a head that is known. Returns what is left of the data."""
         limits = self._limits
-        request = known.request(values, self._clock())
+        request = known.request(values, self._clock(), len(data) - head_bytes)
         length = request.content_length or 0
         if head_bytes > limits.max_head_bytes or length > limits.max_body_bytes:
             return data

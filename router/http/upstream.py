@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import cast
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -12,6 +12,7 @@ from dualmap.router.http.head_form import MOST_IN_VAIN
 from dualmap.router.http.instance_head import InstanceHead
 from dualmap.router.http.known_answer import KnownAnswer, known_answer
 from dualmap.router.http.lone_chunk import END, LINE_OF_READ
+from dualmap.router.http.mypyc_attr import mypyc_attr
 from dualmap.scheduler.events import FailureCause
 
 JOINED_BODY_BYTES = 16 * 1024  # up to here a copy is cheaper than the bookkeeping of a gathered write
@@ -24,7 +25,8 @@ class NoAnswerError(Exception):
     """A status that is none, or an interim answer with a body (RFC 9112, section 6.3)."""
 
 
-class ConnectionOwner(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class ConnectionOwner:
     """Whose connections to one instance these are: its pool. head: what requests say of the instance. known: the last
     head of its answers, where others like it can be told by their bytes. noted_in_vain: such heads that no other was
     like."""
@@ -35,15 +37,15 @@ class ConnectionOwner(Protocol):
 
     def keep(self, connection: "UpstreamConnection") -> None:
         """Take a connection that has become idle."""
-        ...
+        raise NotImplementedError
 
     def forget(self, connection: "UpstreamConnection") -> None:
         """Drop a connection that is closed."""
-        ...
+        raise NotImplementedError
 
     def open_for(self, sink: AnswerSink) -> None:
         """Send the sink's request over a new connection."""
-        ...
+        raise NotImplementedError
 
 
 class UpstreamConnection:
@@ -134,7 +136,7 @@ class UpstreamConnection:
             return
         if not self._amid:
             line = LINE_OF_READ.get(len(data))
-            if line is not None and data[: len(line)] == line and data[-2:] == END:  # past the parser: one more chunk
+            if line is not None and data.startswith(line) and data.endswith(END):  # past the parser: one more chunk
                 sink.relay(data[len(line) : -2], 1, self._head, False)
                 return
         pool = self._pool

@@ -9,7 +9,7 @@ from dualmap.router.http.endpoint_connection import connect, why_unconnected
 from dualmap.router.http.instance_head import head_to
 from dualmap.router.http.known_answer import KnownAnswer
 from dualmap.router.http.limits import HttpLimits
-from dualmap.router.http.upstream import UpstreamConnection
+from dualmap.router.http.upstream import ConnectionOwner, UpstreamConnection
 from dualmap.scheduler.events import FailureCause
 from dualmap.scheduler.fleet.endpoint import Endpoint
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 WARN_AGAIN_S = 60.0
 
 
-class UpstreamPool:
+class UpstreamPool(ConnectionOwner):
     """head: what requests say of the instance. answer_lines: headers that name the instance. tells_ids: it tells the
     token ids of streams where it is asked for them, as far as is known. derenders: it turns ids into chunks of a chat,
     as far as is known. known, noted_in_vain: see ConnectionOwner."""

@@ -4,15 +4,16 @@ from the one that has computed it, which tells where it is in the field `kv_tran
 import msgspec
 from msgspec import Raw
 
+from dualmap.router.legs.split_body import Fields
+
 _NAME = "kv_transfer_params"
 _ASKING = Raw(
     b'{"do_remote_decode":true,"do_remote_prefill":false,"remote_engine_id":null,"remote_block_ids":null,'
     b'"remote_host":null,"remote_port":null}'
 )
-_ONE = Raw(b"1")
+_ONE, _FALSE = Raw(b"1"), Raw(b"false")
 # Of the answer that nobody sees: it has one token, and is no stream.
-_DROPPED = ("stream_options", "min_tokens", "min_completion_tokens", "return_token_ids")
-_fields = msgspec.json.Decoder(dict[str, Raw])
+_DROPPED = frozenset({"stream_options", "min_tokens", "min_completion_tokens", "return_token_ids"})
 
 
 class _Answer(msgspec.Struct, gc=False):
@@ -22,17 +23,13 @@ class _Answer(msgspec.Struct, gc=False):
 _answer = msgspec.json.Decoder(_Answer)
 
 
-def prefill_body(body: bytes) -> bytes:
-    """Of the prefill leg. body: of the request, one that may_split has seen."""
-    fields = _fields.decode(body)
-    for name in _DROPPED:
-        fields.pop(name, None)
-    fields["stream"] = Raw(b"false")
-    fields["max_tokens"] = _ONE
-    if "max_completion_tokens" in fields:
-        fields["max_completion_tokens"] = _ONE
-    fields[_NAME] = _ASKING
-    return msgspec.json.encode(fields)
+def prefill_body(fields: Fields) -> bytes:
+    """Of the prefill leg. fields: of the request."""
+    asked = {name: value for name, value in fields.items() if name not in _DROPPED}
+    asked |= {"stream": _FALSE, "max_tokens": _ONE, _NAME: _ASKING}
+    if "max_completion_tokens" in asked:
+        asked["max_completion_tokens"] = _ONE
+    return msgspec.json.encode(asked)
 
 
 def params_of(answer: bytes) -> bytes:

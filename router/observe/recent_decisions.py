@@ -1,9 +1,9 @@
 """The last requests that were sent to instances, and why there: what `dualmap explain` tells."""
 
-import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict
+from time import time
 from typing import Any
 
 from dualmap.scheduler.attempt import Attempt
@@ -36,7 +36,7 @@ class RecentDecisions:
     def note(self, pool: str, request_id: bytes, model: str, dispatch: Dispatch, attempt: Attempt) -> None:
         """request_id: what the client calls it."""
         name = request_id.decode("latin-1")
-        decision = Decision(time.time(), pool, name, model, dispatch, attempt)
+        decision = Decision(time(), pool, name, model, dispatch, attempt)
         self._decisions.append(decision)
         if attempt.moves:
             self._moved.append(decision)

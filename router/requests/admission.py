@@ -14,7 +14,7 @@ from dualmap.router.http.openai_errors import (
     unavailable,
     unknown_model,
 )
-from dualmap.router.legs.may_split import may_split
+from dualmap.router.legs.split_body import Fields, split_body
 from dualmap.router.requests.asked import Arrived, Asked, Prompt
 from dualmap.router.requests.cold_models import ColdModels
 from dualmap.router.requests.core import Core
@@ -142,6 +142,9 @@ class Admission:
             exact = read.prompt_tokens > 0
             tokens = prompt.tokens if exact else max(prompt.tokens, int(read.text_bytes / SPARSE_BYTES_PER_TOKEN))
             length_tokens = self.length_to_ask(model, tokens, read.max_output_tokens, exact=exact)
+        fields: Fields | None = None
+        if self._has_roles and arrived.api.splits and read.understood and not read.media:
+            fields = split_body(prompt.body)
         request = Request(
             arrived.id,
             read.blocks if read.cached else (),
@@ -160,14 +163,9 @@ class Admission:
             session=session if placement is PREFIX else 0,  # others reuse nothing
             model=model,
             length_tokens=length_tokens,
-            may_split=self._has_roles and self._may_split(arrived, prompt),
+            may_split=fields is not None,
         )
-        return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines)
-
-    def _may_split(self, arrived: Arrived, prompt: Prompt) -> bool:
-        """See Request."""
-        read = prompt.read
-        return arrived.api.splits and read.understood and not read.media and may_split(prompt.body)
+        return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines, fields=fields)
 
     def length_to_ask(self, model: str, prompt_tokens: int, max_output_tokens: int, *, exact: bool) -> int:
         """See Request.length_tokens."""

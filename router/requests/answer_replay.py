@@ -63,7 +63,7 @@ class RecordedEvents(AnswerEvents):
             self._shape = RecordedShape(self._shape, self.record)
 
 
-class RecordedShape:
+class RecordedShape(TokenShape):
     """See TokenShape."""
 
     __slots__ = ("_record", "_shape")

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from dualmap.router.http.answer_head import AnswerHead
-from dualmap.router.http.answer_sink import Upstream
+from dualmap.router.http.answer_sink import AnswerSink, Upstream
 from dualmap.router.http.hop_by_hop import without_fields
 from dualmap.router.http.instance_head import InstanceHead
 from dualmap.router.http.upstream_pool import UpstreamPool
@@ -41,7 +41,7 @@ async def ask_instance(
         call.give_up()
 
 
-class _Call:
+class _Call(AnswerSink):
     """See AnswerSink."""
 
     def __init__(self, instance_id: str, target: bytes, lines: Sequence[bytes], body: bytes) -> None:

@@ -11,7 +11,7 @@ from dualmap.router.apis.derendered import TARGET, Derender, Piece, read_piece
 from dualmap.router.apis.stream_event import PIECE, is_comment, whole_events
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.http.answer_head import AnswerHead
-from dualmap.router.http.answer_sink import Upstream
+from dualmap.router.http.answer_sink import AnswerSink, Upstream
 from dualmap.router.http.instance_head import InstanceHead
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.requests.ask_instance import NO_ANSWER, ask_instance
@@ -27,12 +27,13 @@ PAUSE_S = 0.05
 MOST_PIECES = 64
 
 
-class Derendering:
+class Derendering(AnswerSink):
     """See AnswerSink, and Upstream: that of the attempt that it stands before."""
 
     def __init__(self, running: Running, pool: UpstreamPool, derender: Derender, lines: list[bytes]) -> None:
         """lines: of the head of a request to the instance."""
         self.upstream: Upstream | None = None
+        self.body = running.body
         self._running = running
         self._pool = pool
         self._derender = derender
@@ -47,10 +48,6 @@ class Derendering:
 
     # What the connection to the instance calls (AnswerSink).
 
-    @property
-    def body(self) -> bytes:
-        return self._running.body
-
     def head_for(self, to: InstanceHead) -> bytes:
         return self._running.head_for(to)
 
@@ -62,6 +59,7 @@ class Derendering:
         self._came.extend(_read(event) for event in events if not is_comment(event))
         if self._head is None:
             self._head = head
+            self.body = b""  # its instance has it
             self._task = asyncio.create_task(self._pass_on(head))
         self._wake.set()
 

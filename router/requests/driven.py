@@ -1,10 +1,11 @@
 """A request as its driver sees it, whoever carries it to an instance: this gateway itself (Exchange), or a proxy that
-asks where to (Pick)."""
+asks where to (Pick). Driven is a class, not a Protocol: machine code reads its attributes ten times as fast."""
 
 from typing import Protocol
 
 from dualmap.router.apis.usage import Usage
 from dualmap.router.http.limits import HttpLimits
+from dualmap.router.http.mypyc_attr import mypyc_attr
 from dualmap.router.http.openai_errors import HttpError
 from dualmap.router.http.upstream_pool import UpstreamPool
 from dualmap.router.legs.handoff import Handoff
@@ -43,84 +44,88 @@ class Run(Protocol):
         ...
 
 
-class Driven(Protocol):
-    """asked: once it is admitted. running: the last attempt; None before the first. said: what the last instance that
-    failed at it said went wrong; None where none said anything. rest: what the attempt is about, where the client has
-    part of an answer that another instance began. why_cut: why no other instance goes on with an answer that was
-    cut. handoff: what its prefill leg has left, if the attempt is a decode leg."""
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Driven:
+    """asked: once it is admitted. said: what the last instance that failed at it said went wrong; None where none said
+    anything. rest: what the attempt is about, where the client has part of an answer that another instance began.
+    why_cut: why no other instance goes on with an answer that was cut. handoff: what its prefill leg has left, if the
+    attempt is a decode leg."""
 
+    __slots__ = ("arrived", "asked", "handoff", "phase", "rest", "said", "why_cut")
     arrived: Arrived
     asked: Asked
     phase: Phase
+    why_cut: str
+    rest: Rest | Replay | None
+    handoff: Handoff | None
+    said: HttpError | None
 
     @property
-    def why_cut(self) -> str: ...
-
-    @property
-    def rest(self) -> Rest | Replay | None: ...
-
-    @property
-    def handoff(self) -> Handoff | None: ...
-
-    @property
-    def said(self) -> HttpError | None: ...
-
-    @property
-    def running(self) -> Run | None: ...
+    def running(self) -> Run | None:
+        """The last attempt; None before the first."""
+        raise NotImplementedError
 
     def admitted(self, asked: Asked) -> None:
         """Take what is asked for; once more where more has been learned of the prompt."""
-        ...
+        raise NotImplementedError
 
-    def start_attempt(self, dispatch: Dispatch, pool: UpstreamPool, now: float) -> None: ...
+    def start_attempt(self, dispatch: Dispatch, pool: UpstreamPool, now: float) -> None:
+        raise NotImplementedError
 
     def drop_attempt(self) -> None:
         """The attempt is off the books."""
-        ...
+        raise NotImplementedError
 
-    def is_stalled(self, now: float, limits: HttpLimits, work: InstanceWork) -> bool: ...
+    def is_stalled(self, now: float, limits: HttpLimits, work: InstanceWork) -> bool:
+        raise NotImplementedError
 
     def keep_open(self, now: float, heartbeat_s: float) -> None:
         """Send a comment to a client who has waited so long for the first token of a stream; called periodically."""
-        ...
+        raise NotImplementedError
 
     def complete(self) -> bool:
         """Its attempt has failed in mid-answer: end the answer where the client has all of it but its end, and say
         whether that is so."""
-        ...
+        raise NotImplementedError
 
     def go_on_elsewhere(self, cause: FailureCause, most: int, context_tokens: int) -> StreamContinued | None:
         """Its attempt has failed in mid-answer: what is left, for another instance, or None where none can go on with
         it. most: how many times it may. context_tokens: the longest prompt and answer that instances take; 0: not
         known."""
-        ...
+        raise NotImplementedError
 
     def answer_error(self, error: HttpError) -> None:
         """End it with an error; the client has had nothing of an answer."""
-        ...
+        raise NotImplementedError
 
     def fail(self, cause: FailureCause) -> None:
         """End it with an error, however much the client has had."""
-        ...
+        raise NotImplementedError
 
     def let_go(self) -> None:
         """It is over, and all have been told: let go of its attempt."""
-        ...
+        raise NotImplementedError
 
 
-class DrivenOwner(Protocol):
+class DrivenOwner:
     """Who is told what becomes of a request, so that the books of the core follow: its driver."""
 
     spool_room: SpoolRoom
 
-    def first_byte(self, driven: Driven, run: Run) -> None: ...
+    def first_byte(self, driven: Driven, run: Run) -> None:
+        raise NotImplementedError
 
-    def state_made(self, driven: Driven, run: Run, state_id: str) -> None: ...
+    def state_made(self, driven: Driven, run: Run, state_id: str) -> None:
+        raise NotImplementedError
 
-    def prefilled(self, driven: Driven, run: Run, handoff: Handoff) -> None: ...
+    def prefilled(self, driven: Driven, run: Run, handoff: Handoff) -> None:
+        raise NotImplementedError
 
-    def finished(self, driven: Driven, run: Run, status: int) -> None: ...
+    def finished(self, driven: Driven, run: Run, status: int) -> None:
+        raise NotImplementedError
 
-    def attempt_failed(self, driven: Driven, run: Run, cause: FailureCause) -> None: ...
+    def attempt_failed(self, driven: Driven, run: Run, cause: FailureCause) -> None:
+        raise NotImplementedError
 
-    def cancelled(self, driven: Driven) -> None: ...
+    def cancelled(self, driven: Driven) -> None:
+        raise NotImplementedError

@@ -17,7 +17,7 @@ from dualmap.router.requests.admission import Admission, NotAdmittedError
 from dualmap.router.requests.answer_spool import SpoolRoom
 from dualmap.router.requests.carried import NOT_ITS_END, Carried
 from dualmap.router.requests.core import Core
-from dualmap.router.requests.driven import Driven, Run
+from dualmap.router.requests.driven import Driven, DrivenOwner, Run
 from dualmap.router.requests.instance_connections import InstanceConnections
 from dualmap.router.requests.phase import ANSWERING, HALTED, OVER, WAITING
 from dualmap.router.requests.request_watcher import RequestWatcher
@@ -44,7 +44,7 @@ FIRST_SERVER_ERROR_STATUS = 500
 OK = Outcome.OK  # a name is found five times as fast as the attribute of an enum
 
 
-class RequestDriver:
+class RequestDriver(DrivenOwner):
     """exchanges: requests that the core knows, or soon will, by id. dispatched: is told of each request that goes out.
     watchers: of each that comes and ends. first_token_came: of each stream that begins, and how many seconds after its
     request. spool_room: for plain answers that are long. tell_others: a core wants the other gateways to know of its
@@ -77,7 +77,6 @@ class RequestDriver:
         self._id_prefix = f"{gateway_id}-{time.time_ns():x}-"
         self._id_count = 0
         self._apply: dict[type[Command], Callable[[Any], None]] = {
-            Dispatch: self._dispatch,
             Reject: self._reject,
             Abort: self._abort,
             FailStream: self._fail_stream,
@@ -86,8 +85,16 @@ class RequestDriver:
 
     def handle(self, event: Event, core: Core) -> None:
         """Give the core of a pool an event, and carry out what it orders."""
-        for command in core.handle(event, self._clock()):
-            self._apply[type(command)](command)
+        now = self._clock()
+        if isinstance(core, Scheduler):  # machine code calls a method of a class that it knows without looking for it
+            commands = core.handle(event, now)
+        else:
+            commands = core.handle(event, now)
+        for command in commands:
+            if isinstance(command, Dispatch):
+                self._dispatch(command)
+            else:
+                self._apply[type(command)](command)
 
     def change_members(self, event: MembershipEvent, core: Core, scheduler: Scheduler) -> None:
         """The same with instances that come and go; what becomes of requests of one that is lost is noted."""
@@ -155,8 +162,9 @@ class RequestDriver:
         ttft_s = now - arrived.at
         latencies = self._latencies(driven)
         latencies.time_to_first_token_s.observe(ttft_s)
-        latencies.estimated_ttft_s.observe(dispatch.estimated_ttft_s)
-        latencies.estimate_error_s.observe(abs(dispatch.estimated_ttft_s - ttft_s))
+        estimated_s = (dispatch if driven.handoff is None else driven.handoff.dispatch).estimated_ttft_s
+        latencies.estimated_ttft_s.observe(estimated_s)
+        latencies.estimate_error_s.observe(abs(estimated_s - ttft_s))
         self.first_token_came(dispatch, ttft_s)
         self.handle(FirstToken(arrived.id, dispatch.attempt), driven.asked.core)
 

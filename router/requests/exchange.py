@@ -32,7 +32,7 @@ from dualmap.router.requests.phase import (
 )
 from dualmap.router.requests.replay import Replay, replay_of
 from dualmap.router.requests.rest import ParsedRest, Rest, ending_of, rest_of
-from dualmap.router.requests.running import Running
+from dualmap.router.requests.running import Carrier, Running
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause, StreamContinued
 from dualmap.scheduler.role import PREFILL, WHOLE
@@ -41,28 +41,15 @@ NOT_OFFERED = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND)
 LARGE_BODY_BYTES = 64 * 1024  # from here it is let go as soon as it can be: a picture may be answered for minutes
 
 
-class Exchange:
+class Exchange(Carrier):
     """See Driven, Carrier and Answering."""
 
-    __slots__ = (
-        "_client",
-        "_kept_at",
-        "_owner",
-        "_writer",
-        "arrived",
-        "asked",
-        "handoff",
-        "phase",
-        "rest",
-        "running",
-        "said",
-        "why_cut",
-    )
+    __slots__ = ("_client", "_kept_at", "_owner", "_running", "_writer")
 
     def __init__(self, owner: DrivenOwner, client: ClientConnection, arrived: Arrived) -> None:
         self.arrived = arrived
         self.asked: Asked
-        self.running: Running | None = None
+        self._running: Running | None = None
         self.said: HttpError | None = None
         self.rest: Rest | Replay | None = None
         self.handoff: Handoff | None = None
@@ -72,6 +59,10 @@ class Exchange:
         self._client = client
         self._kept_at = arrived.at  # when the client was last sent something, or began to wait
         self._writer = AnswerWriter(client.transport.write, arrived.http, arrived.request_id)
+
+    @property
+    def running(self) -> Running | None:
+        return self._running
 
     @property
     def rules(self) -> StreamRules:
@@ -97,9 +88,9 @@ class Exchange:
             self.said = None  # what another instance does not offer says nothing of this one
         if dispatch.leg is WHOLE:
             self.handoff = None
-            running = self.running = Running(self, self._writer, dispatch, pool, now)
+            running = self._running = Running(self, self._writer, dispatch, pool, now)
         else:
-            running = self.running = self._leg(dispatch, pool, now)
+            running = self._running = self._leg(dispatch, pool, now)
         if self.rest is None or isinstance(self.rest, Replay) or self.rest.is_joined:
             pool.run(running)
         else:
@@ -125,11 +116,11 @@ class Exchange:
 
     def drop_attempt(self) -> None:
         self.phase = DROPPED[self.phase]
-        if self.running is not None:
-            self.running.drop()
+        if self._running is not None:
+            self._running.drop()
 
     def is_stalled(self, now: float, limits: HttpLimits, work: InstanceWork) -> bool:
-        running = self.running
+        running = self._running
         return running is not None and running.is_stalled(self._client.phase is BLOCKED, now, limits, work)
 
     def keep_open(self, now: float, heartbeat_s: float) -> None:
@@ -144,7 +135,7 @@ class Exchange:
         self._writer.keep_open(self.asked.answer_lines)
 
     def complete(self) -> bool:
-        running = self.running
+        running = self._running
         if running is None or self.phase is not ANSWERING or not self.asked.prompt.records_ids:
             return False
         ids = running.ids if self.rest is None else self.rest.ids
@@ -157,7 +148,7 @@ class Exchange:
         return True
 
     def go_on_elsewhere(self, cause: FailureCause, most: int, context_tokens: int) -> StreamContinued | None:
-        running, before = self.running, self.rest
+        running, before = self._running, self.rest
         if running is None or self.why_cut:
             return None
         if before is not None and before.number >= most:
@@ -228,7 +219,7 @@ class Exchange:
             return
         self.drop_attempt()
         self.phase = ENDED[self.phase]
-        said = None if self.running is None else self.running.error
+        said = None if self._running is None else self._running.error
         rules = self.rules
         if self._writer.end_with(
             rules.error_events(error, self._writer.tail) if said is None else rules.last_events(said)
@@ -238,7 +229,7 @@ class Exchange:
             self._client.abort()  # the client sees that its answer is cut short
 
     def let_go(self) -> None:
-        self.running = None  # which refers back here: else both, and the body, would wait for the garbage collector
+        self._running = None  # which refers back here: else both, and the body, would wait for the garbage collector
 
     # What becomes of the attempt.
 
@@ -286,12 +277,12 @@ class Exchange:
             self._owner.cancelled(self)
 
     def client_paused(self) -> None:
-        if self.running is not None and self.running.upstream is not None:
-            self.running.upstream.pause_reading()
+        if self._running is not None and self._running.upstream is not None:
+            self._running.upstream.pause_reading()
 
     def client_resumed(self) -> None:
-        if self.running is not None and self.running.upstream is not None:
-            self.running.upstream.resume_reading()
+        if self._running is not None and self._running.upstream is not None:
+            self._running.upstream.resume_reading()
 
     def probe_client(self) -> bool:
         self._writer.probe()

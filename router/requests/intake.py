@@ -72,7 +72,7 @@ def read_prompt(
         message = "Which `model` the body is for cannot be read, and the API key is for some only: send plain JSON."
         raise RequestRefusedError(bad_request(message, "model"))
     asked_for = model or scope.default_model
-    model = aliases.get(asked_for, asked_for)
+    model = aliases.get(asked_for, asked_for) if aliases else asked_for
     if model != asked_for and body:
         body = rename_model(http, body, model)
     priority = read.priority

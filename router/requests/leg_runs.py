@@ -1,7 +1,5 @@
 """The two legs of a request that one instance prepares and another answers, each an attempt of its exchange."""
 
-from typing import Protocol
-
 from dualmap.router.apis.usage import Usage, peek_usage, with_cached
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.upstream_pool import UpstreamPool
@@ -19,20 +17,17 @@ NOTHING_TOLD = (
 )
 
 
-class LegCarrier(Carrier, Protocol):
-    def prefilled(self, run: Running, handoff: Handoff) -> None: ...
-
-
 class PrefillRun(Running):
     """Its answer goes to nobody but the decode leg, an error the way of any attempt's."""
 
     __slots__ = ("_got", "_legs")
 
     def __init__(
-        self, carrier: LegCarrier, writer: AnswerWriter, dispatch: Dispatch, pool: UpstreamPool, now: float
+        self, carrier: Carrier, writer: AnswerWriter, dispatch: Dispatch, pool: UpstreamPool, now: float
     ) -> None:
         super().__init__(carrier, writer, dispatch, pool, now)
-        self.body = prefill_body(self.body)
+        assert carrier.asked.fields is not None, "the request may be split"
+        self.body = prefill_body(carrier.asked.fields)
         self._legs = carrier
         self._got = b""
 
@@ -62,7 +57,7 @@ class DecodeRun(Running):
 
     def __init__(
         self,
-        carrier: LegCarrier,
+        carrier: Carrier,
         writer: AnswerWriter,
         dispatch: Dispatch,
         pool: UpstreamPool,

@@ -1,7 +1,5 @@
 """One attempt of an exchange at an instance: takes the answer, judges it, and passes it on to the client."""
 
-from typing import Protocol
-
 from dualmap.router.apis.state_ids import StateSeeker
 from dualmap.router.apis.stream_event import StreamError, is_comment, read_error
 from dualmap.router.apis.stream_rules import StreamRules
@@ -9,11 +7,12 @@ from dualmap.router.apis.token_ids import ASK_FOR_IDS, TokenIds
 from dualmap.router.apis.token_shape import TokenShape
 from dualmap.router.apis.usage import NO_USAGE, Usage, peek_usage
 from dualmap.router.http.answer_head import AnswerHead
-from dualmap.router.http.answer_sink import Upstream
+from dualmap.router.http.answer_sink import AnswerSink, Upstream
 from dualmap.router.http.instance_head import InstanceHead
 from dualmap.router.http.limits import HttpLimits
 from dualmap.router.http.openai_errors import HttpError, instance_key_refused
 from dualmap.router.http.upstream_pool import UpstreamPool
+from dualmap.router.legs.handoff import Handoff
 from dualmap.router.requests.answer_events import FAILED, Answer, AnswerEvents
 from dualmap.router.requests.answer_plain import ENCODED, NO_STREAM, AnswerAsEvents, HeldAnswer, plain_answer
 from dualmap.router.requests.answer_replay import AnswerReplay, Record, RecordedEvents
@@ -34,13 +33,13 @@ from dualmap.router.requests.answer_verdict import (
     says_too_long,
 )
 from dualmap.router.requests.answer_writer import AnswerWriter
-from dualmap.router.requests.asked import Arrived, Asked
+from dualmap.router.requests.asked import Asked
 from dualmap.router.requests.attempt_head import attempt_head
+from dualmap.router.requests.driven import Driven
 from dualmap.router.requests.instance_work import InstanceWork
-from dualmap.router.requests.phase import ANSWERING, Phase
+from dualmap.router.requests.phase import ANSWERING
 from dualmap.router.requests.quiet import Quiet
-from dualmap.router.requests.replay import DIFFERS, Replay
-from dualmap.router.requests.rest import Rest
+from dualmap.router.requests.replay import DIFFERS
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 
@@ -50,33 +49,36 @@ FIRST_ERROR_STATUS = 400
 MOST_READ_BYTES = 64 * 1024  # of what an error says
 
 
-class Carrier(Protocol):
-    """Whose attempt it is, and who is told what becomes of it: its exchange. said: see Driven. rest: what the attempt
-    is about, where the client has part of the answer."""
+class Carrier(Driven):
+    """Whose attempt it is, and who is told what becomes of it: its exchange."""
 
-    phase: Phase
-    arrived: Arrived
-    asked: Asked
-    said: HttpError | None
-    rest: Rest | Replay | None
-    why_cut: str
+    __slots__ = ()
 
     @property
-    def rules(self) -> StreamRules: ...
+    def rules(self) -> StreamRules:
+        raise NotImplementedError
 
     @property
-    def spool_room(self) -> SpoolRoom: ...
+    def spool_room(self) -> SpoolRoom:
+        raise NotImplementedError
 
-    def answer_begun(self, run: "Running", has_body: bool) -> None: ...
+    def answer_begun(self, run: "Running", has_body: bool) -> None:
+        raise NotImplementedError
 
-    def state_made(self, run: "Running", state_id: str) -> None: ...
+    def state_made(self, run: "Running", state_id: str) -> None:
+        raise NotImplementedError
 
-    def finished(self, run: "Running", status: int) -> None: ...
+    def prefilled(self, run: "Running", handoff: Handoff) -> None:
+        raise NotImplementedError
 
-    def attempt_failed(self, run: "Running", cause: FailureCause) -> None: ...
+    def finished(self, run: "Running", status: int) -> None:
+        raise NotImplementedError
+
+    def attempt_failed(self, run: "Running", cause: FailureCause) -> None:
+        raise NotImplementedError
 
 
-class Running:
+class Running(AnswerSink):
     """See Run and AnswerSink. ids: of its answer; None where they are not known."""
 
     __slots__ = (
@@ -91,13 +93,11 @@ class Running:
         "_seeker",
         "_tokens",
         "_writer",
-        "body",
         "dispatch",
         "event_stream",
         "first_byte_at",
         "ids",
         "pieces",
-        "upstream",
     )
 
     def __init__(
@@ -386,7 +386,7 @@ class Running:
 
     def _begin(self, head: AnswerHead, body: bytes, complete: bool) -> None:
         """Not before there is some of the body, so that until then another instance can try."""
-        carrier, queue_ms = self._carrier, self.dispatch.queued_s * 1000.0
+        carrier, queue_ms = self._carrier, int(self.dispatch.queued_s * 1000.0)
         if self._rest is not None:
             self._writer.go_on(body, complete)
             carrier.answer_begun(self, bool(body))

@@ -59,7 +59,7 @@ class RequestService:
             if is_preflight(request):
                 return self.cors.refusal(request)
         api = request.api = find_api(request)
-        if isinstance(api, HttpError):
+        if not isinstance(api, Api):
             request.error_shape = error_shape(request)
             return None if self._options(request) else api
         request.error_shape = api.error

@@ -15,7 +15,7 @@ from dualmap.scheduler.admission import (
 from dualmap.scheduler.attempt import Attempt, Ending
 from dualmap.scheduler.commands import Command, FailStream, Reject
 from dualmap.scheduler.core.books import Books
-from dualmap.scheduler.core.legs import choose_decoder, decode_leg, first_leg
+from dualmap.scheduler.core.legs import choose_decoder, first_leg
 from dualmap.scheduler.core.release import can_start, dispatch, end, release
 from dualmap.scheduler.errors import ContractError
 from dualmap.scheduler.events import FailureCause, RequestArrived, StreamContinued
@@ -24,6 +24,7 @@ from dualmap.scheduler.lease import Lease
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.recovery import Fate, decide_fate
 from dualmap.scheduler.request import BEFORE_ALL, ChoiceReason, Request
+from dualmap.scheduler.role import DECODE
 from dualmap.scheduler.untold import SHORT_S
 
 NOBODY: frozenset[str] = frozenset()
@@ -150,7 +151,7 @@ def place(
     if lease is not None and books.leasing(lease) is None:
         lease = None
     if lease is not None:
-        request = decode_leg(asked)
+        request = asked.leg_of(DECODE)
         placement = choose_decoder(books, request, tried)
     else:
         if books.offers.has_roles:

@@ -5,7 +5,6 @@ that prefill; the decode leg where there is memory and where least runs, or wher
 """
 
 from collections.abc import Set
-from dataclasses import replace
 from itertools import islice
 
 from xxhash import xxh3_64_intdigest
@@ -15,8 +14,8 @@ from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.offers import Fleet
 from dualmap.scheduler.pick import pick_instance, recompute_price
 from dualmap.scheduler.placement import Placement
-from dualmap.scheduler.request import BEFORE_ALL, Request
-from dualmap.scheduler.role import DECODE, PREFILL
+from dualmap.scheduler.request import Request
+from dualmap.scheduler.role import PREFILL
 from dualmap.scheduler.ttft_estimate import cached_tokens
 
 FEW = 4  # of the instances with the least to do, those that are compared
@@ -29,20 +28,16 @@ def first_leg(books: Books, request: Request, tried: Set[str]) -> Request:
     computed than any that decodes holds already."""
     if not request.may_split or request.only or request.stateful:
         return request
-    leg = replace(request, leg=PREFILL, streams=True, max_output_tokens=1, tpot_slo_s=0.0)
-    prefill, decode = books.offers.fleet(leg), books.offers.fleet(request)
+    prefill, decode = books.offers.fleet_for(request, PREFILL), books.offers.fleet(request)
     if not decode.able or prefill.able == decode.able:
         return request
     if all(i in tried or i in books.suspects for i in prefill.able):
         return request
     depth, _ = books.holders.deepest_of(request.blocks, decode.bits)
     uncached = request.prompt_tokens - cached_tokens(request, depth, books.config.block_tokens)
-    return leg if uncached >= max(1, books.config.min_prefill_leg_tokens) else request
-
-
-def decode_leg(request: Request) -> Request:
-    """Goes before all that waits: memory is kept for it at the instance that has computed its prompt."""
-    return replace(request, leg=DECODE, priority=BEFORE_ALL)
+    if uncached < max(1, books.config.min_prefill_leg_tokens):
+        return request
+    return request.leg_of(PREFILL)
 
 
 def choose_decoder(books: Books, request: Request, tried: Set[str]) -> Placement | None:

@@ -5,7 +5,8 @@ eviction, as in vLLM, takes the tail of a prefix before its root.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
+from typing import Any
 
 from dualmap.scheduler.holders import Holders
 
@@ -15,45 +16,60 @@ GROW = 1.002  # for each other one: a size at which one prompt in ten is wrong s
 USES_KEPT = 4  # times its size in blocks that a cache remembers of its past uses, before it forgets what is outdated
 
 
+class Use:
+    """One prompt that the instance ran."""
+
+    __slots__ = ("blocks",)
+
+    def __init__(self, blocks: tuple[int, ...]) -> None:
+        self.blocks = blocks
+
+
 class CacheView:
     """held: blocks of prompts sent to the instance. expected: blocks of prompts that wait for it; those that follow
     will find them cached, unless the prompt moves away first.
 
-    The order of use is kept by prompt, not by block: a block was last used by the use whose number it bears.
+    The order of use is kept by prompt, not by block: each block knows its last use. Here blocks are looked up and no
+    more: as objects they need not become machine integers each time.
     """
 
     def __init__(self, max_blocks: int, holders: Holders, bit: int) -> None:
         self._size = max(1, max_blocks)
         self._max_blocks = float(self._size)
         self._holders = holders
-        self._bit = bit
-        self._held: dict[int, int] = {}  # block -> number of its last use
-        self._uses: deque[tuple[int, tuple[int, ...]]] = deque()  # number and blocks, the oldest first
-        self._use = 0
+        self._bit: Any = bit  # one object, see Holders
+        self._held: dict[object, Use] = {}  # block -> its last use
+        self._uses: deque[Use] = deque()  # the oldest first
         self._listed = 0  # blocks in _uses
         self._passed = 0  # blocks of the oldest use, from its end, that eviction has dealt with
-        self._expected: dict[int, int] = {}  # block -> prompts that wait with it
+        self._expected: dict[object, int] = {}  # block -> prompts that wait with it
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def cached_blocks(self, blocks: tuple[int, ...]) -> int:
+    def cached_blocks(self, blocks: Sequence[object]) -> int:
         """How many leading blocks of the prompt will be cached when it runs there after all that waits."""
         held, expected = self._held, self._expected
-        for count, block in enumerate(blocks):
+        if not expected:
+            return self.held_blocks(blocks)
+        count = 0
+        for block in blocks:
             if block not in held and block not in expected:
-                return count
-        return len(blocks)
+                break
+            count += 1
+        return count
 
-    def held_blocks(self, blocks: tuple[int, ...]) -> int:
+    def held_blocks(self, blocks: Sequence[object]) -> int:
         """How many leading blocks of the prompt are cached or being computed at this moment."""
         held = self._held
-        for count, block in enumerate(blocks):
+        count = 0
+        for block in blocks:
             if block not in held:
-                return count
-        return len(blocks)
+                break
+            count += 1
+        return count
 
-    def expect(self, blocks: tuple[int, ...]) -> None:
+    def expect(self, blocks: Sequence[object]) -> None:
         expected = self._expected
         for block in blocks:
             count = expected.get(block, 0)
@@ -61,7 +77,7 @@ class CacheView:
             if not count and block not in self._held:
                 self._holders.add(block, self._bit)
 
-    def unexpect(self, blocks: tuple[int, ...]) -> None:
+    def unexpect(self, blocks: Sequence[object]) -> None:
         expected = self._expected
         for block in blocks:
             count = expected[block] - 1
@@ -76,25 +92,26 @@ class CacheView:
         """The instance runs a prompt of these blocks: they are now its most recent ones."""
         if not blocks:
             return
-        self._use += 1
-        use, held, expected = self._use, self._held, self._expected
-        brought = []
+        use, held, expected = Use(blocks), self._held, self._expected
+        objects: Sequence[object] = blocks
+        brought: list[object] = []
         count = len(held)
-        for block in blocks:
+        for block in objects:
             held[block] = use
             if len(held) > count:  # it was not held
                 count += 1
-                if block not in expected:
-                    brought.append(block)
+                brought.append(block)
+        if expected:
+            brought = [block for block in brought if block not in expected]
         self._holders.add_all(brought, self._bit)
-        self._uses.append((use, blocks))
+        self._uses.append(use)
         self._listed += len(blocks)
-        if len(held) > self._max_blocks:
+        if float(len(held)) > self._max_blocks:
             self._evict()
-        if self._listed > USES_KEPT * self._max_blocks:
+        if float(self._listed) > USES_KEPT * self._max_blocks:
             self._forget_outdated()
 
-    def drop(self, blocks: Iterable[int]) -> None:
+    def drop(self, blocks: Iterable[object]) -> None:
         for block in blocks:
             if self._held.pop(block, None) is not None and block not in self._expected:
                 self._holders.remove(block, self._bit)
@@ -117,7 +134,7 @@ class CacheView:
     def clear(self) -> None:
         self.drop(list(self._held))
 
-    def blocks(self) -> Set[int]:
+    def blocks(self) -> Set[object]:
         """Those that are held or expected."""
         return self._held.keys() | self._expected.keys()
 
@@ -125,36 +142,39 @@ class CacheView:
         """Raise AssertionError where more is held than may be, or what is expected is not what waits."""
         assert len(self._held) <= self._max_blocks <= self._size, "more blocks are held than the cache has"
         assert self._expected == Counter(block for blocks in waiting for block in blocks), "expected blocks"
-        assert self._listed == sum(len(blocks) for _, blocks in self._uses), "blocks listed"
-        last_uses = {block: use for use, blocks in self._uses for block in blocks}
-        assert all(last_uses[block] == use for block, use in self._held.items()), "a use of what is held is forgotten"
+        assert self._listed == sum(len(use.blocks) for use in self._uses), "blocks listed"
+        last_uses: dict[object, Use] = {block: use for use in self._uses for block in use.blocks}
+        assert all(last_uses[block] is use for block, use in self._held.items()), "a use of what is held is forgotten"
 
     def _evict(self) -> None:
         held, expected = self._held, self._expected
         over = len(held) - int(self._max_blocks)
         while over > 0:
-            use, blocks = self._uses[0]
+            use = self._uses[0]
+            blocks: tuple[object, ...] = use.blocks
             passed, end = self._passed, len(blocks)
             if passed == end:
                 self._uses.popleft()
                 self._listed -= end
                 self._passed = 0
                 continue
-            gone = []
+            gone: list[object] = []
             while passed < end and over > 0:
                 passed += 1
                 block = blocks[end - passed]
-                if held.get(block, 0) == use:
+                if held.get(block) is use:
                     del held[block]
                     over -= 1
-                    if block not in expected:
-                        gone.append(block)
+                    gone.append(block)
             self._passed = passed
+            if expected:
+                gone = [block for block in gone if block not in expected]
             self._holders.remove_all(gone, self._bit)
 
     def _forget_outdated(self) -> None:
         held = self._held
-        current = ((use, tuple(block for block in blocks if held.get(block) == use)) for use, blocks in self._uses)
-        self._uses = deque((use, blocks) for use, blocks in current if blocks)
-        self._listed = sum(len(blocks) for _, blocks in self._uses)
+        for use in self._uses:
+            use.blocks = tuple([block for block in use.blocks if held.get(block) is use])
+        self._uses = deque([use for use in self._uses if use.blocks])
+        self._listed = sum([len(use.blocks) for use in self._uses])
         self._passed = 0

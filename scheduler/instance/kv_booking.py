@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 
 class KvBooking:
@@ -9,37 +10,39 @@ class KvBooking:
 
     def __init__(self) -> None:
         self.tokens = 0
-        self._block_tokens: dict[int, int] = {}  # as booked by the first who uses it: others may estimate otherwise
-        self._others: dict[int, int] = {}  # block -> running requests that use it besides one
+        self._block_tokens: dict[object, int] = {}  # as booked by the first who uses it: others may estimate otherwise
+        self._others: dict[object, int] = {}  # block -> running requests that use it besides one
 
-    def missing_tokens(self, blocks: tuple[int, ...], block_tokens: int) -> int:
+    def missing_tokens(self, blocks: Sequence[object], block_tokens: int) -> int:
         """What booking these blocks would add."""
         booked = self._block_tokens
         return sum(block not in booked for block in blocks) * block_tokens
 
-    def book(self, blocks: tuple[int, ...], block_tokens: int, own_tokens: int) -> None:
+    def book(self, blocks: Sequence[object], block_tokens: Any, own_tokens: int) -> None:
         """own_tokens: what the request takes besides its blocks: the rest of its prompt, and its answer."""
         booked, others = self._block_tokens, self._others
-        self.tokens += own_tokens
+        count = before = len(booked)
         for block in blocks:
-            if block in booked:
-                others[block] = others.get(block, 0) + 1
+            booked.setdefault(block, block_tokens)
+            if len(booked) > count:  # it was not booked
+                count += 1
             else:
-                booked[block] = block_tokens
-                self.tokens += block_tokens
+                others[block] = others.get(block, 0) + 1
+        self.tokens += own_tokens + (count - before) * int(block_tokens)
 
-    def give_back(self, blocks: tuple[int, ...], own_tokens: int) -> None:
+    def give_back(self, blocks: Sequence[object], own_tokens: int) -> None:
         """Undoes `book` of the same values."""
         booked, others = self._block_tokens, self._others
-        self.tokens -= own_tokens
+        tokens = own_tokens
         for block in blocks:
-            if block not in others:
-                self.tokens -= booked[block]
+            if not others or block not in others:
+                tokens += booked[block]
                 del booked[block]
             elif others[block] > 1:
                 others[block] -= 1
             else:
                 del others[block]
+        self.tokens -= tokens
 
     def check(self, booked: Sequence[tuple[tuple[int, ...], int]]) -> None:
         """Raise AssertionError where these are not the blocks and own tokens that are booked."""

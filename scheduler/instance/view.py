@@ -17,7 +17,7 @@ from dualmap.scheduler.instance.reported_load import ForeignLoad, ReportedLoad
 from dualmap.scheduler.instance.room import Room
 from dualmap.scheduler.instance.service import Service
 from dualmap.scheduler.instance_capacity import InstanceCapacity
-from dualmap.scheduler.load_order import LoadOrder
+from dualmap.scheduler.load_order import LoadOrder, load_of
 from dualmap.scheduler.offers import Offer, Offers
 from dualmap.scheduler.request import Request
 from dualmap.scheduler.role import DECODE, Role
@@ -25,7 +25,7 @@ from dualmap.scheduler.ttft_estimate import TtftEstimate, cached_tokens
 
 
 class InstanceView:
-    """load_s: by which instances are compared before any estimate is made; LoadOrder keeps it.
+    """load_s: by which instances are compared before any estimate is made (load_of).
     bit: under which its blocks are noted in Holders. suspect_until: until when it is left alone, in seconds.
     offer: what it serves. leased: prompts that it has computed and that wait to be fetched."""
 
@@ -171,7 +171,7 @@ class InstanceView:
         self.capacity = replace(self.capacity, cache_tokens=cache_tokens)
         self.cache.resize(_cache_blocks(self.capacity, self._block_tokens))
         self.reported.forget()
-        self._loads.changed(self)
+        self._note_load()
         return True
 
     # What a request would be here.
@@ -246,18 +246,24 @@ class InstanceView:
 
     # What happens to its requests.
 
+    def _note_load(self) -> None:
+        """Something has changed of what LoadOrder compares."""
+        backlog_s = self.backlog_s
+        load_s = self.load_s = load_of(backlog_s, self.booked_running)
+        self._loads.changed(self, self.instance_id, load_s, backlog_s)
+
     def enqueue(self, attempt: Attempt) -> None:
         self.booked.enqueue(attempt, self.room.handicap * attempt.work_tokens * self.speed.seconds_per_token)
         self._loads.waiting += 1
         self.cache.expect(attempt.request.blocks)
-        self._loads.changed(self)
+        self._note_load()
 
     def take_out(self, attempt: Attempt, *, starts: bool = False) -> None:
         """The attempt no longer waits here: it starts here, moves, or is over."""
         self.booked.take_out(attempt, starts=starts)
         self._loads.waiting -= 1
         self.cache.unexpect(attempt.request.blocks)
-        self._loads.changed(self)
+        self._note_load()
 
     def dispatch(self, attempt: Attempt, answer_tokens: int, now: float) -> None:
         request = attempt.request
@@ -270,13 +276,13 @@ class InstanceView:
         self.cache.use(request.blocks)
         if request.adapter:
             self.adapters.use(request.adapter)
-        self._loads.changed(self)
+        self._note_load()
 
     def assume_prefilled(self, attempt: Attempt) -> None:
         """Its first token will not be seen: it should be there by now."""
         self.booked.prefilled(attempt)
         attempt.assume_prefilled()
-        self._loads.changed(self)
+        self._note_load()
 
     def began(self, attempt: Attempt, now: float) -> None:
         """Its first token was seen."""
@@ -286,7 +292,7 @@ class InstanceView:
             self.booked.prefilled(attempt)
         attempt.begin(self.room.decode_load, now)
         if prefills:
-            self._loads.changed(self)
+            self._note_load()
 
     def answered(self, attempt: Attempt, output_tokens: int, now: float) -> float | None:
         """See Service."""
@@ -315,7 +321,7 @@ class InstanceView:
     def release(self, attempt: Attempt) -> None:
         """The attempt runs here no more, however it ended."""
         self.booked.release(attempt)
-        self._loads.changed(self)
+        self._note_load()
 
     def work_done_with(self, attempt: Attempt) -> int:
         """What the instance has computed since the prompt before this one: its own work, and what other gateways had
@@ -335,24 +341,24 @@ class InstanceView:
         self.reported.check(self.service.answered_at, now)
         for adapter in report.adapters:
             self.adapters.use(adapter)
-        self._loads.changed(self)
+        self._note_load()
 
     def hear_of_others(self, load: InstanceLoad | None, at: float, window_s: float) -> None:
         """What other gateways had booked here at that moment, as they said. None: nothing."""
         self.others.hear(load, at)
         self.others.note_unused(self.others.waiting > 0 and len(self.waiting) > 0 and self.room.is_there(window_s))
-        self._loads.changed(self)
+        self._note_load()
 
     def age_others(self, now: float) -> bool:
         """See Others.age."""
         aged = self.others.age(now, self.speed.seconds_per_token)
         if aged:
-            self._loads.changed(self)
+            self._note_load()
         return aged
 
     def ramp_up(self, now: float) -> None:
         self.service.ramp_up(now)
-        self._loads.changed(self)
+        self._note_load()
 
     def look_around(self, elapsed_s: float, now: float) -> None:
         """Called from time to time, whatever happens; elapsed_s: since the last time."""
@@ -360,7 +366,7 @@ class InstanceView:
         self.service.fade(elapsed_s)
         if not self.speed.is_known:
             self.speed.refresh()
-            self._loads.changed(self)
+            self._note_load()
 
     def check(self) -> None:
         """Raise AssertionError where what is kept here contradicts itself."""

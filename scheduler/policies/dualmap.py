@@ -4,6 +4,7 @@ instances, however many there are."""
 
 from collections.abc import Set
 from itertools import islice
+from math import inf
 
 from xxhash import xxh3_64_intdigest
 
@@ -197,14 +198,19 @@ class DualMap:
         with what it knew a moment ago, must not all find the same one: each request draws one of a few."""
         rivals = self._loads.rivals
         few = 1 if rivals is None else min(2 + rivals, MAX_COOLEST)
-        least_s = min([view.load_s for view in views])
+        least_s = inf
+        for view in views:
+            least_s = min(least_s, view.load_s)
         cool: list[InstanceView] = []
-        for view in self._loads.coolest():
+        for place in range(len(self._loads)):
+            view = self._loads.at(place)
             if view.load_s >= least_s or len(cool) == few:
                 break
             if view.instance_id not in avoid:
                 cool.append(view)
-        return cool[xxh3_64_intdigest(request.id.encode()) % len(cool)] if cool else None
+        if len(cool) > 1:
+            return cool[xxh3_64_intdigest(request.id.encode()) % len(cool)]
+        return cool[0] if cool else None
 
     def _soonest(self, views: list[InstanceView], request: Request, avoid: Set[str]) -> InstanceView | None:
         """The same for a request that need not wait for all that waits."""

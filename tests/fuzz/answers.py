@@ -8,9 +8,10 @@ from dualmap.router.apis.stream_event import is_comment, read_error
 from dualmap.router.apis.stream_rules import CHUNK_STREAM, MESSAGES_STREAM, OTHER_STREAM, RESPONSES_STREAM
 from dualmap.router.apis.usage import peek_usage
 from dualmap.router.http.answer_head import AnswerHead
+from dualmap.router.http.answer_sink import AnswerSink
 from dualmap.router.http.head_form import MOST_IN_VAIN
 from dualmap.router.http.instance_head import InstanceHead
-from dualmap.router.http.upstream import UpstreamConnection
+from dualmap.router.http.upstream import ConnectionOwner, UpstreamConnection
 from dualmap.router.requests.answer_events import FAILED, AnswerEvents
 from dualmap.router.requests.answer_plain import HeldAnswer
 from dualmap.router.requests.answer_spool import SpoolRoom
@@ -47,12 +48,10 @@ class _Transport:
     def resume_reading(self) -> None: ...
 
 
-class _Pool:
-    head = InstanceHead(b" ", b" HTTP/1.1\r\n", False, b"i:1", b"/p")
-
-    known = None
-
+class _Pool(ConnectionOwner):
     def __init__(self, noted_in_vain: int) -> None:
+        self.head = InstanceHead(b" ", b" HTTP/1.1\r\n", False, b"i:1", b"/p")
+        self.known = None
         self.kept = 0
         self.noted_in_vain = noted_in_vain
 
@@ -65,10 +64,7 @@ class _Pool:
         sink.ends.append("again")
 
 
-class _Sink:
-    upstream: Any = None
-    body = b""
-
+class _Sink(AnswerSink):
     def __init__(self) -> None:
         self.relayed: list[bytes] = []
         self.heads: set[tuple[Any, ...]] = set()

@@ -55,6 +55,14 @@ def test_a_block_ends_where_a_whole_part_ends(length: int, ends: tuple[int, ...]
     assert hash_text(TEXT[:length], 100, whole=True) == tuple(expected)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("length", [0, 1, 5, 9, 10, 11, 15, 25, 26])
+def test_what_stands_before_a_text_is_hashed_as_if_it_were_part_of_it(length: int, whole: bool):
+    text = bytes(range(length))
+    apart = hash_text(text, 10, 7, whole=whole, before=b"user:")
+    assert apart == hash_text(b"user:" + text, 10, 7, whole=whole)
+
+
 def test_a_chat_keeps_every_block_of_its_last_turn_as_it_grows():
     opening = hash_text(TEXT[:30], 100, whole=True)
     last: tuple[int, ...] = ()

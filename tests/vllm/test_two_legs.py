@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.deployment import free_port
+from tests.conftest import await_that
+from tests.deployment import Deployment, deployed, free_port
 from tests.vllm.conftest import ROOT, VllmServer, served
 
 pytestmark = pytest.mark.vllm
@@ -78,3 +79,52 @@ def test_a_prompt_that_cannot_be_read_is_an_error(pair) -> None:
     lent = RECORDED["decode"]["request"]["kv_transfer_params"] | {"remote_port": free_port()}
     status, answer = decode.post(path, body | {"prompt": "Wolves. " * 50, "kv_transfer_params": lent})
     assert (status, json.loads(answer)) == (RECORDED["cannot be read"]["status"], RECORDED["cannot be read"]["answer"])
+
+
+@pytest.fixture
+def deployment(pair, tmp_path) -> Iterator[Deployment]:
+    prefill, decode = pair
+    with deployed("--prefill", prefill.url, "--decode", decode.url, directory=tmp_path) as deployment:
+        await_that(lambda: deployment.ready_count() == 2, "both servers are ready")
+        yield deployment
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_gateway_answers_in_two_legs_as_one_server_does(pair, deployment, stream: bool) -> None:
+    prefill, decode = pair
+    messages = [{"role": "user", "content": f"{stream}: {PROMPT * 12}"}]
+    loaded = decode.loaded_tokens()
+    fields = {name: GREEDY[name] for name in ("ignore_eos", "repetition_penalty")}
+    raw = deployment.client().chat.completions.with_raw_response.create(
+        model="tiny", messages=messages, temperature=0, max_tokens=TOKENS, stream=stream, extra_body=fields
+    )
+    if stream:
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in raw.parse() if chunk.choices)
+    else:
+        text = raw.parse().choices[0].message.content
+    assert decode.loaded_tokens() > loaded
+    addresses = (raw.headers["x-dualmap-prefill-instance"], raw.headers["x-dualmap-instance"])
+    assert addresses == (f"127.0.0.1:{prefill.port}", f"127.0.0.1:{decode.port}")
+    alone = prefill.answer("/v1/chat/completions", GREEDY | {"messages": messages}, TOKENS)
+    assert text == alone["choices"][0]["message"]["content"]
+
+
+def test_without_a_server_that_prefills_the_other_one_computes_prompts(pair, deployment) -> None:
+    prefill, decode = pair
+
+    def ask(text: str) -> str:
+        """The instance that prefilled; empty where there was no such leg."""
+        messages = [{"role": "user", "content": f"{text} {PROMPT * 12}"}]
+        raw = deployment.client().chat.completions.with_raw_response.create(
+            model="tiny", messages=messages, temperature=0, max_tokens=TOKENS, extra_body={"ignore_eos": True}
+        )
+        assert raw.parse().usage.completion_tokens == TOKENS
+        return raw.headers.get("x-dualmap-prefill-instance", "")
+
+    assert ask("Before.") == f"127.0.0.1:{prefill.port}"
+    prefill.stop()
+    for number in range(4):
+        ask(f"{number} wolves.")
+    await_that(lambda: deployment.ready_count() == 1, "the loss is noticed")
+    assert ask("Afterwards.") == ""
+    assert decode.alive

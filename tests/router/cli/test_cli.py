@@ -222,6 +222,11 @@ def test_status_shows_load_only_of_instances_that_serve():
     assert gateways == "gateways g (h:1), g (leaving)"
     assert first.split()[:3] == ["a", "(first)", "ready"]
     assert other.split()[:3] == ["b", "coder", "lost"]
+    members = [{**member, "role": role} for member, role in zip(members, ("prefill", "both"), strict=True)]
+    *_, heads, first, other, _ = format_status({**status, "members": members}).splitlines()
+    assert heads.split()[:4] == ["INSTANCE", "POOL", "ROLE", "STATE"]
+    assert first.split()[:4] == ["a", "(first)", "prefill", "ready"]
+    assert other.split()[:4] == ["b", "coder", "both", "lost"]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import pytest
 from httptools import HttpResponseParser
 
 from dualmap.router.http import upstream
+from dualmap.router.http.answer_sink import AnswerSink
 from dualmap.router.http.head_form import MOST_IN_VAIN
 from dualmap.router.http.instance_head import InstanceHead
-from dualmap.router.http.upstream import UpstreamConnection
+from dualmap.router.http.upstream import ConnectionOwner, UpstreamConnection
 from dualmap.scheduler.fleet.endpoint import Endpoint
 
 HEAD = (
@@ -38,11 +39,11 @@ def parsed_heads_are_counted(monkeypatch):
     monkeypatch.setattr(upstream, "HttpResponseParser", lambda connection: HttpResponseParser(Counting(connection)))
 
 
-class Pool:
-    head = InstanceHead(b" ", b" HTTP/1.1\r\n", False, b"i:1", b"")
+class Pool(ConnectionOwner):
     endpoint = Endpoint("i", 1)
 
     def __init__(self, noted_in_vain=0):
+        self.head = InstanceHead(b" ", b" HTTP/1.1\r\n", False, b"i:1", b"")
         self.known = None
         self.noted_in_vain = noted_in_vain
         self.idle = []
@@ -73,9 +74,7 @@ class Transport:
         pass
 
 
-class Sink:
-    upstream = None
-
+class Sink(AnswerSink):
     def __init__(self):
         self.told = []
 

@@ -177,3 +177,11 @@ def test_nothing_is_read_behind_a_head_that_ends_the_connection():
     last = MESSAGE.replace(b"X-One: 1", b"Connection: close")
     check_alike([MESSAGE, MESSAGE, last, MESSAGE])
     check_alike([MESSAGE, MESSAGE, last + MESSAGE])
+
+
+@pytest.mark.parametrize("length", [b"5", b"12"])
+def test_a_head_that_comes_in_two_reads_is_read_wherever_it_is_cut(length: bytes):
+    message = HEAD % (TRACE, b"r-1", length) + b"x" * int(length)
+    whole = told(read([MESSAGE, message]))
+    for end in range(1, len(message)):
+        assert told(read([MESSAGE, message[:end], message[end:]])) == whole, end

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dualmap.router.http.answer_sink import AnswerSink
 from dualmap.router.http.instance_head import InstanceHead
 from dualmap.router.http.lone_chunk import framed
-from dualmap.router.http.upstream import UpstreamConnection
+from dualmap.router.http.upstream import ConnectionOwner, UpstreamConnection
 from dualmap.scheduler.events import FailureCause
 
 TO = InstanceHead(b" ", b" HTTP/1.1\r\n", False, b"i:1", b"")
@@ -19,9 +20,14 @@ BODIES = st.binary(min_size=1, max_size=40) | st.sampled_from([b"\r\n", b"5\r\nh
 SPELLINGS = st.sampled_from([b"%x", b"%X", b"0%x", b"%x;a=b"])
 
 
-class Sink:
-    upstream = None
+class Owner(ConnectionOwner):
+    def __init__(self) -> None:
+        self.head, self.known, self.noted_in_vain = TO, None, 0
 
+    def keep(self, connection) -> None: ...
+
+
+class Sink(AnswerSink):
     def __init__(self) -> None:
         self.relayed: list[bytes] = []
         self.ends: list[object] = []
@@ -42,7 +48,7 @@ def fetched(reads: list[bytes]) -> tuple[list[bytes], list[object]]:
     transport = SimpleNamespace(
         write=nothing, abort=nothing, resume_reading=nothing, is_closing=lambda: False, get_write_buffer_size=lambda: 0
     )
-    connection = UpstreamConnection(SimpleNamespace(head=TO, keep=nothing, known=None, noted_in_vain=0), lambda: 0.0)
+    connection = UpstreamConnection(Owner(), lambda: 0.0)
     connection.connection_made(transport)
     sink = Sink()
     connection.run(sink, b"POST / HTTP/1.1\r\n\r\n", b"")

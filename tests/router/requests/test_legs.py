@@ -3,21 +3,23 @@
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from dualmap.router.legs.may_split import may_split
 from dualmap.router.legs.nixl import decode_body, params_of, prefill_body
+from dualmap.router.legs.split_body import split_body
 from dualmap.router.observe.metrics import Outcome, Told
 from dualmap.router.requests.admission import ONLY_PREFILL
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.role import Role
-from tests.router.conftest import Conversation, Instance
+from tests.router.conftest import Conversation, Instance, post
+from tests.router.requests.numbered_stream import ON, WAYS, Numbered, ask, dies, undisturbed
 
 LONG = "a long question " * 400
-CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": LONG}], "max_tokens": 7}
-CARDS = ({"id": "m"},)
+CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": LONG}], "max_tokens": 7}
+CARDS = ({"id": "tiny", "max_model_len": 100_000},)
 PARAMS = {
     "do_remote_prefill": True,
     "do_remote_decode": False,
@@ -103,6 +105,15 @@ async def test_one_instance_computes_the_prompt_and_another_answers(pd):
         assert metrics.handoffs == {Told.WHERE: 1, Told.NOTHING: 0}
 
 
+async def test_each_leg_is_for_the_rank_of_its_instance(pd):
+    async with pd("pd", prefill, decode) as f:
+        members = (f.member(i, role=ROLES[role], model_cards=CARDS) for i, role in enumerate("pd"))
+        f.apply(*(replace(m, endpoint=replace(m.endpoint, rank=5 + n)) for n, m in enumerate(members)))
+        client = await f.client()
+        assert (await client.post("/v1/chat/completions", CHAT)).status == 200
+        assert [i.received[0].headers["x-data-parallel-rank"] for i in f.instances] == ["5", "6"]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_cached_tokens_are_those_of_who_computed_the_prompt(pd, stream):
     async with pd("pd", prefill, decode) as f:
@@ -163,8 +174,8 @@ async def test_other_apis_go_whole_to_one_that_decodes(pd):
     async with pd("pd", prefill, decode) as f:
         client = await f.client()
         for path, body in (
-            ("/v1/embeddings", {"model": "m", "input": LONG}),
-            ("/v1/completions", {"model": "m", "prompt": [LONG, LONG]}),
+            ("/v1/embeddings", {"model": "tiny", "input": LONG}),
+            ("/v1/completions", {"model": "tiny", "prompt": [LONG, LONG]}),
         ):
             assert (await client.post(path, body)).status == 200
         assert [len(i.received) for i in f.instances] == [0, 2]
@@ -173,8 +184,8 @@ async def test_other_apis_go_whole_to_one_that_decodes(pd):
 async def test_completions_are_split_as_chats_are(pd):
     async with pd("pd", prefill, decode) as f:
         client = await f.client()
-        assert (await client.post("/v1/completions", {"model": "m", "prompt": LONG})).status == 200
-        assert (await client.post("/v1/completions", {"model": "m", "prompt": list(range(2000))})).status == 200
+        assert (await client.post("/v1/completions", {"model": "tiny", "prompt": LONG})).status == 200
+        assert (await client.post("/v1/completions", {"model": "tiny", "prompt": list(range(2000))})).status == 200
         assert [len(i.received) for i in f.instances] == [2, 2]
 
 
@@ -282,6 +293,45 @@ async def test_a_prefill_that_hangs_runs_elsewhere(pd):
         assert received(f.instances[1]) == [CHAT]
 
 
+@pytest.mark.parametrize("fails_at_last", [False, True])
+async def test_a_stream_that_waits_for_its_prefill_is_kept_open(pd, fails_at_last):
+    go_on = asyncio.Event()
+
+    async def slow(conversation: Conversation) -> None:
+        await go_on.wait()
+        if fails_at_last:
+            await conversation.send_json({"error": {"message": "bad grammar", "code": 400}}, "400 Bad Request")
+        else:
+            await prefill(conversation)
+
+    async with pd("pd", slow, decode, about={"heartbeat_s": 0.01}) as f:
+        client = await f.client()
+        await client.send(post("/v1/chat/completions", {**CHAT, "stream": True}))
+        head = await client.answer_head()
+        assert (await client.chunk()).startswith(b":")
+        go_on.set()
+        while (chunk := await client.chunk()).startswith(b":"):
+            pass
+        assert head.status == 200
+        assert (b"bad grammar" in chunk) is fails_at_last
+        await f.until(lambda: not f.gateway.driver.exchanges)
+        f.check_books_are_empty()
+
+
+async def test_a_stream_cut_in_the_decode_leg_goes_on_whole_at_another(pd, fleet):
+    path, body = WAYS["chat"]
+    body = body | {"messages": CHAT["messages"]}
+    numbered = Numbered()
+    numbered.fail_at[0] = (5, dies)
+    expected = await undisturbed(fleet, path, body)
+    async with pd("pdd", prefill, numbered, numbered, about=ON) as f:
+        answer = await ask(await f.client(), path, body, numbered)
+        assert answer.body == expected.body
+        assert [len(i.received) for i in f.instances] == [1, 1, 1]
+        assert ["kv_transfer_params" in asked for asked in numbered.asked] == [True, False]
+        f.check_books_are_empty()
+
+
 async def test_both_legs_are_explained(pd):
     async with pd("pd", prefill, decode) as f:
         client = await f.client()
@@ -301,8 +351,10 @@ async def test_the_threshold_is_a_setting(pd):
 
 
 def test_the_prefill_leg_asks_for_one_token_and_no_stream():
-    body = b'{"model":"m","max_tokens":1e2,"stream":true,"min_tokens":3,"stream_options":{},"x":1.10,"n":1}'
-    made = json.loads(prefill_body(body))
+    body = b'{"model":"tiny","max_tokens":1e2,"stream":true,"min_tokens":3,"stream_options":{},"x":1.10,"n":1}'
+    fields = split_body(body)
+    assert fields is not None
+    made = json.loads(prefill_body(fields))
     assert made.pop("kv_transfer_params") == {
         "do_remote_decode": True,
         "do_remote_prefill": False,
@@ -311,7 +363,7 @@ def test_the_prefill_leg_asks_for_one_token_and_no_stream():
         "remote_host": None,
         "remote_port": None,
     }
-    assert made == {"model": "m", "max_tokens": 1, "stream": False, "x": 1.1, "n": 1}
+    assert made == {"model": "tiny", "max_tokens": 1, "stream": False, "x": 1.1, "n": 1}
 
 
 @pytest.mark.parametrize(
@@ -341,7 +393,8 @@ def test_the_decode_leg_is_the_original_and_that():
         (b'{"prompt":["a"]}', False),
         (b'{"prompt": [ [1],[2]]}', False),
         (b'{"n":1}', True),
-        (b'{"n":1.0}', True),
+        (b'{"n":null,"echo":false,"prompt_logprobs":null}', True),
+        (b'{"n":1.0}', False),
         (b'{"n":2}', False),
         (b'{"n":"2"}', False),
         (b'{"best_of":2}', False),
@@ -354,4 +407,4 @@ def test_the_decode_leg_is_the_original_and_that():
     ],
 )
 def test_what_may_be_split(body, splits):
-    assert may_split(body) is splits
+    assert (split_body(body) is not None) is splits

@@ -1,13 +1,15 @@
 """Requests whose prompt one instance computes and another answers (scheduler/core/legs.py). A token is a millisecond,
 and one that is fetched a thirtieth of it."""
 
+from dataclasses import fields
+
 import pytest
 
 from dualmap.scheduler import InstanceCapacity, InstanceJoined, ServedModel
 from dualmap.scheduler.blocks import hash_trace_ids
 from dualmap.scheduler.commands import Dispatch, FailStream, Reject, RejectReason
 from dualmap.scheduler.events import FailureCause, RequestFinished, StreamContinued
-from dualmap.scheduler.request import Request
+from dualmap.scheduler.request import BEFORE_ALL, Request
 from dualmap.scheduler.role import Leg, Role
 
 PROMPT = tuple(hash_trace_ids(range(4)))  # 2048 tokens
@@ -152,6 +154,39 @@ def test_who_has_no_memory_is_passed_over(fleet, script):
     arrive(core, max_output_tokens=400)
     (decode,) = core.prefill_done("r")
     assert decode.instance_id == "d2"
+
+
+def test_a_leg_differs_from_its_request_in_what_concerns_the_leg_alone():
+    given = {
+        "id": "r",
+        "blocks": PROMPT,
+        "prompt_tokens": 2048,
+        "max_output_tokens": 7,
+        "ttft_slo_s": 3.0,
+        "priority": -2,
+        "tenant": "t",
+        "streams": False,
+        "block_tokens": 500,
+        "adapter": "sql",
+        "timeout_s": 9.0,
+        "only": ("p1",),
+        "tpot_slo_s": 0.1,
+        "key_blocks": PROMPT[:1],
+        "session": 5,
+        "stateful": True,
+        "model": "m",
+        "length_tokens": 3000,
+        "goes_on_after": 4,
+        "sent_tokens": 6,
+        "may_split": True,
+    }
+    assert {field.name for field in fields(Request)} == given.keys() | {"leg"}
+    request = Request(**given)
+    prefill = {"leg": Leg.PREFILL, "streams": True, "max_output_tokens": 1, "tpot_slo_s": 0.0}
+    decode = {"leg": Leg.DECODE, "priority": BEFORE_ALL}
+    for leg, differs in ((Leg.PREFILL, prefill), (Leg.DECODE, decode)):
+        made = request.leg_of(leg)
+        assert {name: getattr(made, name) for name in given | differs} == given | differs
 
 
 # Failures.

@@ -138,7 +138,7 @@ def test_what_is_remembered_of_past_uses_is_bounded():
         view.use(())
         view.use((100 + i % 3,))
     assert len(view._uses) <= (USES_KEPT + 1) * 10
-    assert view._listed == sum(len(blocks) for _, blocks in view._uses)
+    assert view._listed == sum(len(use.blocks) for use in view._uses)
     assert view.held_blocks(CHAT) == 4
 
 
