@@ -10,7 +10,6 @@ from dualmap.router.http.endpoint_connection import why_unconnected
 KEY_SETTING = "gateway.instance_key_file"
 ANOTHER_PROCESS = "another process came to this address"
 BALANCED = "a load balancer before several servers"
-SEVERAL_ENGINES = "{count} data-parallel engines, of which vLLM chooses: name them {url}@0..{last} to choose by prefix"
 NO_VLLM = "answers, but is no vLLM server"
 NO_HTTP = f"{NO_VLLM}: what it says is no HTTP"
 KEY_REFUSED = (401, 403)  # statuses
@@ -60,6 +59,11 @@ def what_it_is(body: bytes, software: str, location: str) -> str:
 def no_rank(rank: int, engines: int) -> str:
     """engines: that the server's metrics tell of."""
     return f"it has no rank {rank}: its metrics tell of {engines} engine{'s' if engines > 1 else ''}"
+
+
+def several_engines(count: int, url: str) -> str:
+    """Of a server that is named as one instance."""
+    return f"{count} data-parallel engines, of which vLLM chooses: name them {url}@0..{count - 1} to choose by prefix"
 
 
 def no_token(path: str, status: int) -> str:

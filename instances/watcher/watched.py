@@ -8,10 +8,9 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from xxhash import xxh32_intdigest
-
 from dualmap.instances.server.metrics import MetricsReader, ServerMetrics
-from dualmap.instances.server.reasons import ANOTHER_PROCESS, BALANCED, SEVERAL_ENGINES, no_rank
+from dualmap.instances.server.model_cards import facts_of
+from dualmap.instances.server.reasons import ANOTHER_PROCESS, BALANCED, several_engines
 from dualmap.instances.server.server_client import NoAnswerError, ServerClient
 from dualmap.instances.spec import InstanceSpec, KvEventSource
 from dualmap.instances.watcher.adapter_keeper import AdapterKeeper
@@ -25,7 +24,11 @@ from dualmap.instances.watcher.looks import (
     ask_metrics,
     ask_models,
     ask_token,
+    check_rank,
+    leads_elsewhere,
+    lost_by,
 )
+from dualmap.instances.watcher.turn import pause_s, turn_of
 from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import SERVING, Member, MemberState, ServerEnd
 from dualmap.scheduler.fleet.messages import ReportAnswer
@@ -45,8 +48,6 @@ MODELS_INTERVAL_S = 5.0
 KEY_REFUSALS = 2  # in a row, until a ready server cannot be used
 STILL_S = 10.0  # an engine that makes no step for so long while it has requests hangs, or has a very long step
 HUNG = f"no token and no step of the engine within {STILL_S + PROBE_TIMEOUT_S:g} s"
-SIDES_SEEN = 3  # connections, over which an address is asked when its process began
-SHORTEST_PAUSE = 0.1  # share of an interval
 LOCAL_HOST = "127.0.0.1"  # where a server with a socket runs
 
 
@@ -90,8 +91,7 @@ class Watched:
         self._has_metrics = False
         self._asked_metrics_at = 0.0
         self._goes_on = known is not None and known.state in SERVING
-        name = spec.instance_id if spec.endpoint.rank is None else spec.endpoint.server.instance_id
-        self._turn = xxh32_intdigest(name.encode()) / 2**32  # the ranks of a server look at the same time
+        self._turn = turn_of(spec)
 
     def reach(self, endpoint: Endpoint, pid: int, kv_events: KvEventSource | None) -> None:
         """A server was started there."""
@@ -174,13 +174,11 @@ class Watched:
                 raise
         self._hung = False
         rank = self.spec.endpoint.rank
-        if rank is not None and metrics is not None and rank >= metrics.engines:
-            raise NotReadyError(MemberState.STARTING, no_rank(rank, metrics.engines))
+        check_rank(rank, metrics)
         metrics = metrics or ServerMetrics()
         await self._look_behind(metrics)
         if rank is None and metrics.engines > 1 and not self.spec.command and not self._remark:
-            count = metrics.engines
-            self._remark = SEVERAL_ENGINES.format(count=count, url=self.member.endpoint, last=count - 1)
+            self._remark = several_engines(metrics.engines, str(self.member.endpoint))
         started_at = 0.0 if self._balanced else metrics.started_at
         before = self.member.started_at
         self._goes_on &= not (started_at and before and started_at != before)
@@ -233,7 +231,7 @@ class Watched:
             asyncio.create_task(self._follow()),
             asyncio.create_task(self._follow_progress()),
             asyncio.create_task(self._always(self._follow_models)),
-            *(asyncio.create_task(_ended(end())) for end in ends),
+            *(asyncio.create_task(lost_by(end())) for end in ends),
         ]
         beside = []
         if (source := self._kv_events) is not None and not self._balanced:
@@ -265,7 +263,7 @@ class Watched:
         missed, well_at = 0, clock() - self._turn * HEALTH_BESIDE_METRICS_S
         while True:
             often = missed or not self._has_metrics
-            await asyncio.sleep(self._pause_s(HEALTH_INTERVAL_S if often else SCRAPE_INTERVAL_S))
+            await asyncio.sleep(pause_s(self._turn, HEALTH_INTERVAL_S if often else SCRAPE_INTERVAL_S))
             if not missed and (self._has_metrics or clock() - self._asked_metrics_at > METRICS_AGAIN_S):
                 metrics = await self._scrape()
                 if metrics is not None:
@@ -281,11 +279,6 @@ class Watched:
                 missed += 1
                 if missed == HEALTH_MISSED:
                     return error
-
-    def _pause_s(self, interval_s: float) -> float:
-        """Until the server's turn: those of many servers are spread over the interval."""
-        pause_s = (self._turn * interval_s - asyncio.get_running_loop().time()) % interval_s
-        return pause_s if pause_s > SHORTEST_PAUSE * interval_s else pause_s + interval_s
 
     async def _scrape(self) -> ServerMetrics | None:
         """None where nothing was to be had, which is no loss."""
@@ -319,12 +312,8 @@ class Watched:
         """Whether new connections lead to several server processes. last: what was scraped just now."""
         if self.spec.command or self._balanced or not last.started_at:
             return
-        for _ in range(SIDES_SEEN):
-            with closing(ServerClient(self._server.endpoint)) as other, suppress(NoAnswerError):
-                metrics = await ask_metrics(other, MetricsReader())
-                if metrics is not None and metrics.started_at != last.started_at:
-                    self._find_balanced()
-                    return
+        if await leads_elsewhere(self._server.endpoint, last.started_at):
+            self._find_balanced()
 
     def _find_balanced(self) -> None:
         self._balanced = True
@@ -360,7 +349,7 @@ class Watched:
         refusals = 0
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._pause_s(MODELS_INTERVAL_S)):
+                async with asyncio.timeout(pause_s(self._turn, MODELS_INTERVAL_S)):
                     await self.adapters.due.wait()
             changed = False
             try:
@@ -399,21 +388,12 @@ class Watched:
 
     def _take_cards(self, cards: tuple[dict[str, Any], ...]) -> bool:
         """Whether they are others than before."""
-        if _names(cards) == _names(self.member.model_cards):
+        if facts_of(cards) == facts_of(self.member.model_cards):
             return False
         self.member = replace(self.member, model_cards=cards)
         return True
 
 
-async def _ended(end: Coroutine[Any, Any, str]) -> NotReadyError:
-    return NotReadyError(MemberState.LOST, await end)
-
-
 def _number() -> int:
     """Of an incarnation: above those of who watched before."""
     return time.time_ns() // 1_000_000
-
-
-def _names(cards: tuple[dict[str, Any], ...]) -> list[tuple[Any, ...]]:
-    """All that counts: cards also say when they were made."""
-    return [(card["id"], card.get("parent"), card.get("root"), card.get("max_model_len")) for card in cards]

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -103,15 +102,6 @@ async def test_one_instance_computes_the_prompt_and_another_answers(pd):
         metrics = f.gateway.metrics
         assert metrics.outcomes[Outcome.OK] == 1
         assert metrics.handoffs == {Told.WHERE: 1, Told.NOTHING: 0}
-
-
-async def test_each_leg_is_for_the_rank_of_its_instance(pd):
-    async with pd("pd", prefill, decode) as f:
-        members = (f.member(i, role=ROLES[role], model_cards=CARDS) for i, role in enumerate("pd"))
-        f.apply(*(replace(m, endpoint=replace(m.endpoint, rank=5 + n)) for n, m in enumerate(members)))
-        client = await f.client()
-        assert (await client.post("/v1/chat/completions", CHAT)).status == 200
-        assert [i.received[0].headers["x-data-parallel-rank"] for i in f.instances] == ["5", "6"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
