@@ -106,7 +106,7 @@ class CacheView:
         self._holders.add_all(brought, self._bit)
         self._uses.append(use)
         self._listed += len(blocks)
-        if len(held) > self._max_blocks:
+        if float(len(held)) > self._max_blocks:
             self._evict()
         if float(self._listed) > USES_KEPT * self._max_blocks:
             self._forget_outdated()
