@@ -72,6 +72,7 @@ LIVE_SETTINGS = (
     "decode_s_per_request",
     "release_window_s",
     "min_prefill_leg_tokens",
+    "kv_lease_s",
     "max_waiting",
     "max_in_flight",
     "cold_start_timeout_s",
@@ -135,6 +136,9 @@ class SchedulerConfig:
     # To fetch a token of a computed prompt takes this share of the time to compute it: 128 KB at 25 GB/s, against 6250
     # tokens a second.
     transfer_share: float = 0.03
+    # For so long a computed prompt is sure to wait for who fetches it. vLLM keeps it for 30 s (kv_lease_duration), and
+    # whoever fetches it later answers from what is there by then, without an error.
+    kv_lease_s: float = 20.0
     # How much later than it came a prompt takes its place in the queue, in units of its own prefill time.
     length_handicap: float = 2.0
     # Who cannot meet the objective any more is served behind the others, but starts after so many objectives at the
@@ -157,7 +161,7 @@ class SchedulerConfig:
             raise ConfigError(f"policy must be one of {known}, not {self.policy!r}")
         positive = (
             "ttft_slo_s block_tokens virtual_nodes key_blocks max_key_blocks max_moves max_moves_per_request"
-            " release_window_s max_waiting max_in_flight queue_timeout_s max_attempts patience_slos"
+            " release_window_s max_waiting max_in_flight queue_timeout_s max_attempts patience_slos kv_lease_s"
         )
         for name in positive.split():
             if not getattr(self, name) > 0:

@@ -5,8 +5,12 @@ from dualmap.scheduler.record import record
 
 @record
 class Lease:
-    """Its instance keeps the prompt until another one has it. ran_s: how long it took to compute, in seconds."""
+    """Its instance keeps the prompt until another one has it.
+
+    ran_s: how long it took to compute, in seconds. until: when it may be gone.
+    """
 
     instance_id: str
     incarnation: int
     ran_s: float
+    until: float

@@ -82,7 +82,7 @@ def prefill_done(books: Books, event: PrefillDone, now: float, commands: list[Co
         tried=attempt.tried,
         held_s=attempt.held_s,
         legs_done=attempt.legs_done + 1,
-        lease=Lease(view.instance_id, view.incarnation, now - attempt.dispatched_at),
+        lease=Lease(view.instance_id, view.incarnation, now - attempt.dispatched_at, now + books.config.kv_lease_s),
     )
     if view.others.waiting:
         books.untold.tell(commands)

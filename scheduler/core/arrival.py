@@ -143,12 +143,12 @@ def place(
     lease: Lease | None = None,
 ) -> None:
     """Give the request its attempt of that number, hold it, or reject it. tried: instances on which earlier ones
-    failed. held_s: for how long no instance could run it before. legs_done, lease: see Attempt; what has gone meanwhile
-    is no lease."""
+    failed. held_s: for how long no instance could run it before. legs_done, lease: see Attempt; what has gone
+    meanwhile, or may have, is no lease."""
     config = books.config
     goes_on = request.goes_on_after > 0
     asked = request
-    if lease is not None and books.leasing(lease) is None:
+    if lease is not None and (now >= lease.until or books.leasing(lease) is None):
         lease = None
     if lease is not None:
         request = asked.leg_of(DECODE)

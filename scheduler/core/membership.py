@@ -145,6 +145,15 @@ def _evacuate(books: Books, view: InstanceView, now: float, commands: list[Comma
     view.forget()
 
 
+def leave_old_leases(books: Books, now: float, commands: list[Command]) -> None:
+    """What has waited too long to fetch its prompt begins again: the memory may be another prompt's by now, and a
+    server that answers from it does not notice."""
+    if any(view.leased for view in books.instances.values()):
+        for view in list(books.instances.values()):
+            old = [a for a in view.waiting if a.lease is not None and now >= a.lease.until]
+            _place_again(books, view, old, now, commands)
+
+
 def _take_from(
     books: Books,
     view: InstanceView,

@@ -8,7 +8,7 @@ from dualmap.scheduler.commands import Abort, Command, RejectReason
 from dualmap.scheduler.core.arrival import reject
 from dualmap.scheduler.core.books import LOOK_INTERVAL_S, Books
 from dualmap.scheduler.core.cold_start import end_overdue
-from dualmap.scheduler.core.membership import leave_silent
+from dualmap.scheduler.core.membership import leave_old_leases, leave_silent
 from dualmap.scheduler.core.release import release
 from dualmap.scheduler.instance.view import InstanceView
 
@@ -38,6 +38,7 @@ def tick(books: Books, now: float, commands: list[Command]) -> None:
             view.look_around(elapsed_s, now)
             release(books, view, now, commands)
         leave_silent(books, elapsed_s, now, commands)
+        leave_old_leases(books, now, commands)
 
 
 def _ramp_up(books: Books, now: float, commands: list[Command]) -> None:

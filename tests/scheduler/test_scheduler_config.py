@@ -17,7 +17,7 @@ from dualmap.scheduler.sessions import Sessions
 
 POSITIVE = ["ttft_slo_s", "block_tokens", "virtual_nodes", "key_blocks", "max_key_blocks", "max_moves"]
 POSITIVE += ["max_moves_per_request", "release_window_s", "max_waiting", "max_in_flight", "queue_timeout_s"]
-POSITIVE += ["max_attempts", "patience_slos"]
+POSITIVE += ["max_attempts", "patience_slos", "kv_lease_s"]
 NOT_NEGATIVE = ["min_move_gain_s", "recompute_price_idle", "recompute_price_busy", "suspect_s", "length_handicap"]
 NOT_NEGATIVE += ["decode_s_per_request", "slow_start_s", "adapter_load_s", "tpot_slo_s", "cold_start_timeout_s"]
 NOT_NEGATIVE += ["min_prefill_leg_tokens", "transfer_share"]

@@ -259,6 +259,20 @@ def test_what_waits_to_fetch_from_an_instance_that_is_gone_begins_again(fleet, h
 # Leases.
 
 
+def test_what_waits_to_fetch_for_too_long_has_its_prompt_computed_again(fleet):
+    core = fleet("p1", "d1", kv_lease_s=20.0)
+    arrive(core)
+    core.arrive("runs", 5000, only=("d1",))
+    assert legs(core.prefill_done("r")) == []
+    core.now += 19.0
+    assert legs(core.tick()) == []
+    core.now += 1.0
+    assert legs(core.tick()) == [(2, Leg.PREFILL, "p")]
+    core.prefill_done("r", 2)
+    assert [c.leg for c in core.first_token("runs")] == [Leg.DECODE]
+    core.core.check()
+
+
 def test_a_prefill_instance_is_not_drained_before_its_prompts_are_fetched(fleet):
     core = fleet("p1", "d1")
 
