@@ -26,6 +26,8 @@ COMPILED = (
     "router/gateway/pool.py",
     "router/gateway/sent_prompts.py",
     "router/legs/handoff.py",
+    "router/legs/nixl.py",
+    "router/legs/split_body.py",
     "router/observe/distribution.py",
     "router/observe/latencies.py",
     "router/observe/metrics.py",

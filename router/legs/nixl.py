@@ -4,6 +4,7 @@ from the one that has computed it, which tells where it is in the field `kv_tran
 import msgspec
 from msgspec import Raw
 
+from dualmap.router.legs.answer_body import decode_answer
 from dualmap.router.legs.split_body import Fields
 
 _NAME = "kv_transfer_params"
@@ -14,13 +15,6 @@ _ASKING = Raw(
 _ONE, _FALSE = Raw(b"1"), Raw(b"false")
 # Of the answer that nobody sees: it has one token, and is no stream.
 _DROPPED = frozenset({"stream_options", "min_tokens", "min_completion_tokens", "return_token_ids"})
-
-
-class _Answer(msgspec.Struct, gc=False):
-    kv_transfer_params: Raw = Raw(b"")
-
-
-_answer = msgspec.json.Decoder(_Answer)
 
 
 def prefill_body(fields: Fields) -> bytes:
@@ -35,7 +29,7 @@ def prefill_body(fields: Fields) -> bytes:
 def params_of(answer: bytes) -> bytes:
     """Where the computed prompt is, as the answer to the prefill leg says; empty where it does not."""
     try:
-        params = bytes(_answer.decode(answer).kv_transfer_params)
+        params = bytes(decode_answer(answer).kv_transfer_params)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return b""
     return params if params.startswith(b"{") else b""

@@ -14,8 +14,9 @@ _AS_IF_ABSENT: dict[str, tuple[bytes, ...]] = {
     "n": (b"1", b"null"),
     "best_of": (b"1", b"null"),
     "echo": (b"false", b"null"),
+    "use_beam_search": (b"false", b"null"),
+    "prompt_logprobs": (b"null",),
 }
-_AS_IF_ABSENT |= {"use_beam_search": (b"false", b"null"), "prompt_logprobs": (b"null",)}
 _decoder = msgspec.json.Decoder(Fields)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dualmap.router.observe.metrics import Told
 from dualmap.router.observe.reloads import Reloads
 from dualmap.scheduler.fleet.fleet_event import EventKind, FleetEvent
 from dualmap.scheduler.fleet.member import MemberState
@@ -66,6 +67,7 @@ EXPECTED: dict[str, dict[str, str]] = {
     "DualMapColdCache": {**OURS},
     "DualMapSignalsStale": {**OURS, "instance": "i2"},
     "DualMapMovesFailing": {**OURS},
+    "DualMapPromptsComputedTwice": {**OURS},
     "DualMapFleetAway": {**OURS, "gateway": "dualmap-1"},
     "DualMapEstimateOff": {**OURS},
 }
@@ -200,6 +202,7 @@ async def make_trouble(f: Fleet, held: list[Client]) -> None:
     gateway.events.tell(FleetEvent(at=time.time(), kind=EventKind.INSTANCE_LOST, pool="gone", instance_id="i3"))
     gateway.fleet.note((GATEWAY,), (PoolPlan("", 1, 1, most=4),), time.monotonic() - 60.0)
     gateway.scheduler.stats.moves_refused += 100
+    metrics.handoffs[Told.NOTHING] += 100
     metrics.reloads = Reloads(refused=metrics.reloads.refused + 1)
     slow = metrics.latencies.of("", "well")
     slow.time_to_first_token_s.observe(5.0)
