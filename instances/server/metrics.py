@@ -1,7 +1,7 @@
 """What is read of a vLLM server's /metrics (Prometheus text format; names of vLLM 0.16 to 0.32)."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from math import isfinite
 
@@ -24,6 +24,7 @@ _OTHERS = (
 )
 _NAMES = (*_SUMMED, *_OTHERS)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
+_ENGINE = re.compile(r'[{,]engine="(\d+)"')
 _NEAR_BYTES = 2048  # numbers before a line grow a little from one text to the next
 _ABSENT = -1
 _ENDS_NAME = (b"{", b" ")
@@ -32,10 +33,11 @@ LOOKS_AGAIN = 16  # readings, of which one looks everywhere: also for what was n
 
 @dataclass(frozen=True, slots=True)
 class ServerMetrics:
-    """Sums over the server's engines. kv_used: share of the KV pool held by requests, 0 to 1, of the fullest engine.
-    steps: of the engines since their start. asleep: /sleep was called. started_at: of the server's process, Unix
-    seconds, 0 where unknown. kv_tokens: size of the pool, 0 where unknown. Token counts are since the start.
-    adapters: LoRA adapters of requests there. max_adapters: how many it has loaded at once, 0 where unknown.
+    """Sums over the server's engines, or of one rank. kv_used: share of the KV pool held by requests, 0 to 1, of the
+    fullest engine. steps: of the engines since their start. asleep: /sleep was called. started_at: of the server's
+    process, Unix seconds, 0 where unknown. kv_tokens: size of the pool, 0 where unknown. Token counts are since the
+    start. adapters: LoRA adapters of requests there. max_adapters: how many it has loaded at once, 0 where unknown.
+    engines: how many the server has, whichever these are of.
     """
 
     running: int = 0
@@ -53,13 +55,15 @@ class ServerMetrics:
     prefix_hits_tokens: int = 0
     adapters: tuple[str, ...] = ()
     max_adapters: int = 0
+    engines: int = 1
 
 
 class MetricsReader:
     """Reads the texts of one server, each of some 100 KiB, in which little moves: a metric is looked for where it stood
-    before."""
+    before. rank: the engine whose metrics are read; None: all together."""
 
-    def __init__(self) -> None:
+    def __init__(self, rank: int | None = None) -> None:
+        self._rank = rank
         self._places = dict.fromkeys(_NAMES, 0)
         self._read = 0
 
@@ -75,15 +79,20 @@ class MetricsReader:
 
     def _metrics(self, text: bytes) -> ServerMetrics | None:
         """Raises ValueError, OverflowError."""
-        sums = {name: [value for _, value in self._lines(name, text)] for name in _SUMMED}
-        if not sums["vllm:num_requests_running"]:
+        found = {_engine(labels) for labels, _ in self._lines("vllm:num_requests_running", text)}
+        if not found:
             return None
+        engines = sorted(engine for engine in found if engine is not None)
+        others = frozenset[int]()
+        if (rank := self._rank) is not None:  # of a node of several, the first may have another number than 0
+            others = frozenset(engines[:rank] + engines[rank + 1 :])
+        sums = {name: [value for _, value in self._lines(name, text, others)] for name in _SUMMED}
 
         def count(name: str) -> int:
             return int(sum(sums[f"vllm:{name}"]))
 
         kv_tokens = block_tokens = 0
-        for labels, _ in self._lines("vllm:cache_config_info", text):
+        for labels, _ in self._lines("vllm:cache_config_info", text, others):
             config = dict(_LABEL.findall(labels))
             block_tokens = _whole(config.get("block_size"))
             kv_tokens += _whole(config.get("kv_cache_size_tokens")) or block_tokens * _whole(
@@ -92,11 +101,11 @@ class MetricsReader:
         # One line for each set of adapters there was; the value is when.
         last_set = max(self._lines("vllm:lora_requests_info", text), key=lambda line: line[1], default=("", 0.0))
         adapters = dict(_LABEL.findall(last_set[0]))
-        sleeps = self._lines("vllm:engine_sleep_state", text)
+        sleeps = self._lines("vllm:engine_sleep_state", text, others)
         return ServerMetrics(
             running=count("num_requests_running"),
             waiting=count("num_requests_waiting"),
-            kv_used=max((value for _, value in self._lines("vllm:kv_cache_usage_perc", text)), default=0.0),
+            kv_used=max((value for _, value in self._lines("vllm:kv_cache_usage_perc", text, others)), default=0.0),
             preemptions=count("num_preemptions_total"),
             steps=count("iteration_tokens_total_count"),
             asleep=any('sleep_state="awake"' in labels and value == 0.0 for labels, value in sleeps),
@@ -109,10 +118,11 @@ class MetricsReader:
             prefix_hits_tokens=count("prefix_cache_hits_total"),
             adapters=_names(adapters.get("running_lora_adapters", ""), adapters.get("waiting_lora_adapters", "")),
             max_adapters=_whole(adapters.get("max_lora")),
+            engines=max(1, len(engines)),
         )
 
-    def _lines(self, name: str, text: bytes) -> Iterator[tuple[str, float]]:
-        """Labels and value of each; those of a metric stand together."""
+    def _lines(self, name: str, text: bytes, others: Set[int] = frozenset()) -> Iterator[tuple[str, float]]:
+        """Labels and value of each but those of other engines; those of a metric stand together."""
         if self._places[name] == _ABSENT:
             return
         wanted = name.encode()
@@ -125,13 +135,20 @@ class MetricsReader:
             if line.startswith(wanted) and line[len(wanted) : len(wanted) + 1] in _ENDS_NAME:
                 labels, brace, rest = line[len(wanted) :].rpartition(b"}")
                 value = float(rest.strip().partition(b" ")[0])  # when it was true may follow
-                if isfinite(value):
-                    yield (labels + brace).decode(errors="replace"), value
+                told = (labels + brace).decode(errors="replace")
+                if isfinite(value) and not (others and _engine(told) in others):
+                    yield told, value
 
 
 def read_metrics(text: bytes) -> ServerMetrics | None:
     """Of a server that is asked once."""
     return MetricsReader().read(text)
+
+
+def _engine(labels: str) -> int | None:
+    """None where they name none."""
+    found = _ENGINE.search(labels)
+    return None if found is None else int(found[1])
 
 
 def _find(name: bytes, text: bytes, near: int) -> int:

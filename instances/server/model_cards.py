@@ -18,3 +18,8 @@ def model_cards(body: bytes) -> tuple[dict[str, Any], ...]:
     if not (found and named):
         raise ModelCardsError("GET /v1/models answered with a list without models, or with one that has no name")
     return found
+
+
+def facts_of(cards: tuple[dict[str, Any], ...]) -> list[tuple[Any, ...]]:
+    """All that counts: cards also say when they were made."""
+    return [(card["id"], card.get("parent"), card.get("root"), card.get("max_model_len")) for card in cards]

@@ -56,6 +56,16 @@ def what_it_is(body: bytes, software: str, location: str) -> str:
     return f": {kind}" + (f", from {shortened(software)}" if software else "")
 
 
+def no_rank(rank: int, engines: int) -> str:
+    """engines: that the server's metrics tell of."""
+    return f"it has no rank {rank}: its metrics tell of {engines} engine{'s' if engines > 1 else ''}"
+
+
+def several_engines(count: int, url: str) -> str:
+    """Of a server that is named as one instance."""
+    return f"{count} data-parallel engines, of which vLLM chooses: name them {url}@0..{count - 1} to choose by prefix"
+
+
 def no_token(path: str, status: int) -> str:
     """It has models, but makes no token. status: 0 for no answer."""
     return f"makes no token: {path} " + (f"answers {status}" if status else "does not answer")

@@ -9,6 +9,7 @@ import httptools
 
 from dualmap.instances.server.reasons import NO_HTTP, no_answer, what_it_is
 from dualmap.router.http.endpoint_connection import connect
+from dualmap.router.http.instance_head import RANK_FIELD
 from dualmap.router.http.instance_key import authorization_line
 from dualmap.scheduler.fleet.endpoint import Endpoint
 
@@ -32,10 +33,11 @@ class NoAnswerError(Exception):
 
 
 class ServerClient:
-    """One call at a time; others wait for it."""
+    """One call at a time; others wait for it. changing: held while the server's adapters are changed."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self.changing = asyncio.Lock()
         self._connection: _Connection | None = None
         self._turn = asyncio.Lock()
         self._gets: dict[str, bytes] = {}  # the lines of requests, by path
@@ -66,7 +68,9 @@ class ServerClient:
 
     def _head(self, method: str, path: str) -> bytes:
         endpoint = self.endpoint
-        lines = (f"{method} {endpoint.prefix}{path} HTTP/1.1", f"host: {endpoint.authority}", f"user-agent: {AGENT}")
+        lines = [f"{method} {endpoint.prefix}{path} HTTP/1.1", f"host: {endpoint.authority}", f"user-agent: {AGENT}"]
+        if endpoint.rank is not None:
+            lines.append(f"{RANK_FIELD.decode()}: {endpoint.rank}")
         return "".join(f"{line}\r\n" for line in lines).encode()
 
     async def _call(self, head: bytes, body: bytes, timeout_s: float) -> Answer:

@@ -31,6 +31,7 @@ EXAMPLES = (
     "dualmap sim-instance --port 0 --max-num-batched-tokens 4096 --block-size 16 --max-model-len 32768",
     "dualmap sim-instance --port 8001 --model /models/qwen-7b --served-model-name qwen qwen-7b",
     "dualmap sim-instance --port 8001 --role prefill --kv-host 10.0.0.7",
+    "dualmap sim-instance --port 8001 --data-parallel-size 4",
     "dualmap sim-instance --port 8002 --role decode --transfer-tokens-per-s 200000 --transfer-latency-s 0.01",
 )
 
@@ -84,6 +85,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where instances that decode reach this one, without TLS (default: --host)",
     )
     engine = parser.add_argument_group("engine")
+    engine.add_argument(
+        "--data-parallel-size",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="engines, each with a KV cache of its own; X-data-parallel-rank of a request names one (default 1)",
+    )
     engine.add_argument(
         "--profile",
         type=Path,
@@ -207,6 +215,7 @@ async def _serve(args: argparse.Namespace, profile: EngineProfile, listener: Lis
         keep_responses=keep_responses,
         front=Front(tuple(filter(None, args.api_key)), args.root_path, args.load_s),
         side=KvSide(args.role, args.kv_host or args.host),
+        data_parallel_size=args.data_parallel_size,
     )
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -21,13 +21,13 @@ MAX_LAG_S = 0.005  # a step that ends no later than this is taken to have ended 
 
 class EngineLoop:
     """max_queued: requests that may be in the engine, waiting or running. Each answer counts. side: of the transfers
-    of KV from and to other servers."""
+    of KV from and to other servers. rank: among the server's engines."""
 
-    def __init__(self, profile: EngineProfile, model: str, max_queued: int | None, side: KvSide) -> None:
+    def __init__(self, profile: EngineProfile, model: str, max_queued: int | None, side: KvSide, rank: int = 0) -> None:
         self.engine = Engine(profile)
         self._side = side
         self._reads = RemoteReads(self.engine, self._read, self._load_failed)
-        self.metrics = SimMetrics(self.engine, model)
+        self.metrics = SimMetrics(self.engine, model, rank)
         self._max_queued = max_queued
         self._loop = asyncio.get_running_loop()
         self._answers: dict[str, tuple[PlainAnswer, int]] = {}  # by engine request id: the answer, and which choice

@@ -3,7 +3,7 @@
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -13,7 +13,6 @@ from dualmap.instances.simulated.engine import Engine
 from dualmap.instances.simulated.engine_types import FinishedRequest, StepOutput
 
 LABELS = ("model_name", "engine")
-ENGINE = "0"
 FINISH_REASONS = ("stop", "length", "abort", "error")
 
 # Upper bounds in seconds.
@@ -59,11 +58,12 @@ class Histogram:
 
 
 class SimMetrics:
-    """Gauges and counters are read from the engine when they are asked for."""
+    """Of one engine. Gauges and counters are read from it when they are asked for. rank: among the server's."""
 
-    def __init__(self, engine: Engine, model: str) -> None:
+    def __init__(self, engine: Engine, model: str, rank: int) -> None:
         self._engine = engine
-        self._labels = (model, ENGINE)
+        self._rank = str(rank)
+        self._labels = (model, self._rank)
         self._ended = Counter(dict.fromkeys(FINISH_REASONS, 0))
         self._ttft = Histogram("vllm:time_to_first_token_seconds", "Arrival to first token", TTFT_BUCKETS)
         self._gaps = Histogram("vllm:inter_token_latency_seconds", "Between two tokens of a request", GAP_BUCKETS)
@@ -72,9 +72,6 @@ class SimMetrics:
         self._prefill = Histogram("vllm:request_prefill_time_seconds", "Start to first token", REQUEST_BUCKETS)
         self._decode = Histogram("vllm:request_decode_time_seconds", "First token to last", REQUEST_BUCKETS)
         self._steps = Histogram("vllm:iteration_tokens_total", "Tokens of a step of the engine", TOKEN_BUCKETS)
-        self._started_at = time.time()
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
 
     def stepped(self, output: StepOutput) -> None:
         for first in output.first_tokens:
@@ -97,15 +94,8 @@ class SimMetrics:
     def failed(self) -> None:
         self._ended["error"] += 1
 
-    def scrape(self) -> bytes:
-        return generate_latest(self._registry)
-
     def collect(self) -> Iterator[Metric]:
-        """Called by the registry."""
         engine, counters = self._engine, self._engine.counters
-        started = GaugeMetricFamily("process_start_time_seconds", "Start of the server, Unix seconds")
-        started.add_metric((), self._started_at)
-        yield started
         yield self._gauge("vllm:num_requests_running", "Requests in the batch", engine.running)
         yield self._gauge("vllm:num_requests_waiting", "Requests waiting to be processed", engine.waiting)
         yield self._gauge("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1", engine.kv_usage)
@@ -125,7 +115,11 @@ class SimMetrics:
         for histogram in (self._ttft, self._gaps, self._e2e, self._queue, self._prefill, self._decode, self._steps):
             yield histogram.metric(self._labels)
         profile = engine.profile
-        config = {"block_size": str(profile.block_size), "num_gpu_blocks": str(profile.pool_blocks), "engine": ENGINE}
+        config = {
+            "block_size": str(profile.block_size),
+            "num_gpu_blocks": str(profile.pool_blocks),
+            "engine": self._rank,
+        }
         info = GaugeMetricFamily("vllm:cache_config_info", "The cache's configuration", labels=list(config))
         info.add_metric(list(config.values()), 1)
         yield info
@@ -139,3 +133,26 @@ class SimMetrics:
         family = CounterMetricFamily(name, what, labels=LABELS)
         family.add_metric(self._labels, value)
         return family
+
+
+class Scrape:
+    """What a server's engines tell in one text: the samples of a metric stand together."""
+
+    def __init__(self, engines: Sequence[SimMetrics]) -> None:
+        self._engines = engines
+        self._started_at = time.time()
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by the registry."""
+        started = GaugeMetricFamily("process_start_time_seconds", "Start of the server, Unix seconds")
+        started.add_metric((), self._started_at)
+        yield started
+        for family, *others in zip(*(engine.collect() for engine in self._engines), strict=True):
+            for other in others:
+                family.samples += other.samples
+            yield family

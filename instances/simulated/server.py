@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -20,6 +21,7 @@ from dualmap.instances.simulated.apis.messages import MessageRefusedError, anthr
 from dualmap.instances.simulated.apis.pooling import classify, embed, pool, rerank, score
 from dualmap.instances.simulated.apis.responses import check_cancel, create_response, find_response, get_response
 from dualmap.instances.simulated.apis.tokens import detokenize, tokenize
+from dualmap.instances.simulated.data_parallel import PINNED, Engines
 from dualmap.instances.simulated.engine_loop import EngineLoop
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.front import Front, unauthorized_response
@@ -27,6 +29,7 @@ from dualmap.instances.simulated.kv_transfer import HOLD_PATH, RELEASE_PATH, KvS
 from dualmap.instances.simulated.lenient_body import read_body
 from dualmap.instances.simulated.listener import BACKLOG, Listener
 from dualmap.instances.simulated.media import MediaTokens
+from dualmap.instances.simulated.metrics import Scrape
 from dualmap.instances.simulated.response_store import ResponseStore
 from dualmap.instances.simulated.served import Models, Served
 from dualmap.router.http.client_connection import ClientConnection
@@ -79,7 +82,8 @@ class SimServer:
     --max-num-queued-reqs, vllm-project/vllm#49445). Each answer counts. adapters: LoRA adapters, each with a cache of
     its own; that their weights have to be loaded is not simulated. names: as clients call the model; empty: as it is
     called itself. keep_responses: as vLLM does with VLLM_ENABLE_RESPONSES_API_STORE=1. front: what stands before the
-    APIs. side: of transfers of KV from and to other servers; its port is set here."""
+    APIs. side: of transfers of KV from and to other servers; its port is set here. data_parallel_size: engines, each
+    with a KV cache of its own."""
 
     def __init__(
         self,
@@ -93,6 +97,7 @@ class SimServer:
         keep_responses: bool = True,
         front: Front | None = None,
         side: KvSide | None = None,
+        data_parallel_size: int = 1,
     ) -> None:
         self.clients: set[ClientConnection] = set()
         self.models = Models(model, adapters, names)
@@ -100,8 +105,15 @@ class SimServer:
         self._served = Served(profile, self.models, media or MediaTokens(), store)
         self._front = front or Front()
         self._loaded_at = 0.0
-        self._side = side or KvSide()
-        self._engine = EngineLoop(profile, self.models.base, max_queued, self._side)
+        side = side or KvSide()
+        self._sides = [
+            side,
+            *(replace(side, engine_id=f"{side.engine_id}_dp{n}") for n in range(1, data_parallel_size)),
+        ]
+        base = self.models.base
+        self._loops = [EngineLoop(profile, base, max_queued, side, rank) for rank, side in enumerate(self._sides)]
+        self._engines = Engines(self._loops)
+        self._scrape = Scrape([loop.metrics for loop in self._loops])
         self._limits = HttpLimits(max_body_bytes=MAX_BODY_BYTES, idle_timeout_s=5.0)  # uvicorn's keep-alive
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
@@ -114,7 +126,8 @@ class SimServer:
         """Returns the port, 0 of a Unix socket. Raises OSError if it is taken."""
         sock = listener.bind()
         port: int = 0 if listener.uds else sock.getsockname()[1]
-        self._side.port = port
+        for side in self._sides:
+            side.port = port
         loop: Any = self._loop  # its stubs ask for a subclass of Protocol
         create = loop.create_unix_server if listener.uds else loop.create_server
         self._server = await create(
@@ -128,7 +141,8 @@ class SimServer:
         """As vLLM on SIGTERM: running answers end with finish_reason "abort"."""
         if self._server is not None:
             self._server.close()
-        self._engine.abort_all()
+        for loop in self._loops:
+            loop.abort_all()
         for client in self.clients:
             client.transport.close()
         for _ in range(FLUSH_POLLS):
@@ -181,7 +195,7 @@ class SimServer:
         else:
             job = FORM_JOBS[request.path](call, self._served)
         generation, shape, plain_now = job
-        engine = self._engine
+        engine = self._engines.of_rank(call.rank if request.path in PINNED else b"")
         engine.check(generation)
         close = request.close
         answer: PlainAnswer
@@ -205,15 +219,16 @@ class SimServer:
             return self._lease(path, request.body)
         match path:
             case "/metrics":
-                return Reply(self._engine.metrics.scrape(), CONTENT_TYPE_LATEST.encode())
+                return Reply(self._scrape.text(), CONTENT_TYPE_LATEST.encode())
             case "/health" | "/ping":
                 return Reply(b"", b"text/plain")
             case "/reset_prefix_cache":
-                return Reply(msgspec.json.encode({"success": self._engine.engine.pool.reset()}))
+                done = [loop.engine.pool.reset() for loop in self._loops]
+                return Reply(msgspec.json.encode({"success": all(done)}))
             case "/version":
                 return Reply(b'{"version":"simulated"}')
             case "/load":
-                return Reply(msgspec.json.encode({"server_load": self._engine.in_flight}))
+                return Reply(msgspec.json.encode({"server_load": sum(loop.in_flight for loop in self._loops)}))
             case "/v1/models":
                 return list_models(call_of(request), self._served)
         response_id = path.removeprefix(RESPONSES)
@@ -224,7 +239,8 @@ class SimServer:
     def _lease(self, path: str, body: bytes) -> Reply:
         """Raises RequestRefusedError where there is no such lease."""
         call = read_body(LeaseCall, body)
-        if not (self._engine.hold(call) if path == HOLD_PATH else self._engine.release(call)):
+        known = [loop.hold(call) if path == HOLD_PATH else loop.release(call) for loop in self._loops]
+        if not any(known):
             what = f"Nothing is lent for request {call.request_id}."
             raise RequestRefusedError(HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", what))
         return Reply(b"{}")
@@ -234,13 +250,15 @@ class SimServer:
         stored = find_response(response_id, self._served)
         check_cancel(stored)
         if stored.engine_id is not None:
-            self._engine.forget(stored.engine_id)
+            for loop in self._loops:
+                loop.forget(stored.engine_id)
         stored.response["status"] = "cancelled"
         return Reply(msgspec.json.encode(stored.response))
 
     def _sweep(self) -> None:
         self._loop.call_later(SWEEP_S, self._sweep)
-        self._engine.expire_leases()
+        for loop in self._loops:
+            loop.expire_leases()
         for client in list(self.clients):
             client.sweep(time.monotonic())
 

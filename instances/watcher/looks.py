@@ -1,16 +1,20 @@
 """Single looks at a server, and what they show."""
 
+from collections.abc import Coroutine
+from contextlib import closing, suppress
 from typing import Any
 
 from dualmap.instances.server.metrics import MetricsReader, ServerMetrics
 from dualmap.instances.server.model_cards import ModelCardsError, model_cards
-from dualmap.instances.server.reasons import KEY_REFUSED, no_model_list, no_token, refused
+from dualmap.instances.server.reasons import KEY_REFUSED, no_model_list, no_rank, no_token, refused
 from dualmap.instances.server.server_client import OK_STATUS, NoAnswerError, ServerClient
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import MemberState
 
 HEALTH_TIMEOUT_S = 2.0  # a server that takes longer to answer /health is not well
 SCRAPE_TIMEOUT_S = 2.0
 PROBE_TIMEOUT_S = 30.0  # longer than the longest step
+SIDES_SEEN = 3  # connections, over which an address is asked when its process began
 NO_ANSWER = 0
 ENGINE_FAILED_STATUS = 500
 HEALTH_PATH, MODELS_PATH, METRICS_PATH, PROBE_PATH = "/health", "/v1/models", "/metrics", "/v1/completions"
@@ -58,6 +62,27 @@ async def ask_token(server: ServerClient, model: str) -> None:
         status = NO_ANSWER
     if status in (NO_ANSWER, ENGINE_FAILED_STATUS):
         raise NotReadyError(MemberState.STARTING, no_token(PROBE_PATH, status))
+
+
+def check_rank(rank: int | None, metrics: ServerMetrics | None) -> None:
+    """rank: of the engine that is meant, if one is. Raises NotReadyError where the server has not so many."""
+    if rank is not None and metrics is not None and rank >= metrics.engines:
+        raise NotReadyError(MemberState.STARTING, no_rank(rank, metrics.engines))
+
+
+async def leads_elsewhere(endpoint: Endpoint, started_at: float) -> bool:
+    """Whether new connections lead to server processes that began at other times."""
+    for _ in range(SIDES_SEEN):
+        with closing(ServerClient(endpoint)) as other, suppress(NoAnswerError):
+            metrics = await ask_metrics(other, MetricsReader())
+            if metrics is not None and metrics.started_at != started_at:
+                return True
+    return False
+
+
+async def lost_by(end: Coroutine[Any, Any, str]) -> NotReadyError:
+    """end: returns why an instance is lost."""
+    return NotReadyError(MemberState.LOST, await end)
 
 
 async def _get(server: ServerClient, path: str) -> bytes:

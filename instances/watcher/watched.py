@@ -8,10 +8,9 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from xxhash import xxh32_intdigest
-
 from dualmap.instances.server.metrics import MetricsReader, ServerMetrics
-from dualmap.instances.server.reasons import ANOTHER_PROCESS, BALANCED
+from dualmap.instances.server.model_cards import facts_of
+from dualmap.instances.server.reasons import ANOTHER_PROCESS, BALANCED, several_engines
 from dualmap.instances.server.server_client import NoAnswerError, ServerClient
 from dualmap.instances.spec import InstanceSpec, KvEventSource
 from dualmap.instances.watcher.adapter_keeper import AdapterKeeper
@@ -25,7 +24,11 @@ from dualmap.instances.watcher.looks import (
     ask_metrics,
     ask_models,
     ask_token,
+    check_rank,
+    leads_elsewhere,
+    lost_by,
 )
+from dualmap.instances.watcher.turn import pause_s, turn_of
 from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import SERVING, Member, MemberState, ServerEnd
 from dualmap.scheduler.fleet.messages import ReportAnswer
@@ -45,8 +48,6 @@ MODELS_INTERVAL_S = 5.0
 KEY_REFUSALS = 2  # in a row, until a ready server cannot be used
 STILL_S = 10.0  # an engine that makes no step for so long while it has requests hangs, or has a very long step
 HUNG = f"no token and no step of the engine within {STILL_S + PROBE_TIMEOUT_S:g} s"
-SIDES_SEEN = 3  # connections, over which an address is asked when its process began
-SHORTEST_PAUSE = 0.1  # share of an interval
 LOCAL_HOST = "127.0.0.1"  # where a server with a socket runs
 
 
@@ -54,8 +55,15 @@ class Watched:
     """spec: may bear a command, whose server another starts. send: sends what is new to Fleet; returns when it has been
     heard. member: as it is to be reported. decided: set once it has come up, or was seen not to."""
 
-    def __init__(self, spec: InstanceSpec, send: Callable[[], Awaitable[None]], known: Member | None = None) -> None:
-        """known: what Fleet knows of it from who watched it before: while it is the same process, it goes on."""
+    def __init__(
+        self,
+        spec: InstanceSpec,
+        send: Callable[[], Awaitable[None]],
+        known: Member | None = None,
+        shared: ServerClient | None = None,
+    ) -> None:
+        """known: what Fleet knows of it from who watched it before: while it is the same process, it goes on. shared:
+        of all ranks of its server; whoever gives it closes it."""
         self.spec = spec
         self.member = known or Member(
             spec.instance_id,
@@ -73,16 +81,17 @@ class Watched:
         self.decided = asyncio.Event()
         self._send = send
         self._draining = self.member.state is MemberState.DRAINING
-        self._server = ServerClient(spec.endpoint)
+        self._server = shared or ServerClient(spec.endpoint)
+        self._is_shared = shared is not None
         self._kv_events = spec.kv_events
         self._balanced = spec.behind_balancer
         self._remark = BALANCED if spec.behind_balancer else ""  # while it serves
         self._hung = False  # its engine stood still: metrics alone do not make it ready
-        self._metrics = MetricsReader()
+        self._metrics = MetricsReader(spec.endpoint.rank)
         self._has_metrics = False
         self._asked_metrics_at = 0.0
         self._goes_on = known is not None and known.state in SERVING
-        self._turn = xxh32_intdigest(spec.instance_id.encode()) / 2**32
+        self._turn = turn_of(spec)
 
     def reach(self, endpoint: Endpoint, pid: int, kv_events: KvEventSource | None) -> None:
         """A server was started there."""
@@ -104,7 +113,8 @@ class Watched:
 
     def close(self) -> None:
         """It is watched no more."""
-        self._server.close()
+        if not self._is_shared:
+            self._server.close()
 
     # What people and scaling want.
 
@@ -157,14 +167,18 @@ class Watched:
             raise NotReadyError(MemberState.LOST, ASLEEP)
         if self.spec.probe and (metrics is None or self._hung):
             try:
-                await ask_token(self._server, str(cards[0]["id"]))
+                await self._ask_token(str(cards[0]["id"]))
             except NotReadyError:
                 if self._hung:
                     raise NotReadyError(MemberState.LOST, HUNG) from None
                 raise
         self._hung = False
+        rank = self.spec.endpoint.rank
+        check_rank(rank, metrics)
         metrics = metrics or ServerMetrics()
         await self._look_behind(metrics)
+        if rank is None and metrics.engines > 1 and not self.spec.command and not self._remark:
+            self._remark = several_engines(metrics.engines, str(self.member.endpoint))
         started_at = 0.0 if self._balanced else metrics.started_at
         before = self.member.started_at
         self._goes_on &= not (started_at and before and started_at != before)
@@ -217,7 +231,7 @@ class Watched:
             asyncio.create_task(self._follow()),
             asyncio.create_task(self._follow_progress()),
             asyncio.create_task(self._always(self._follow_models)),
-            *(asyncio.create_task(_ended(end())) for end in ends),
+            *(asyncio.create_task(lost_by(end())) for end in ends),
         ]
         beside = []
         if (source := self._kv_events) is not None and not self._balanced:
@@ -249,7 +263,7 @@ class Watched:
         missed, well_at = 0, clock() - self._turn * HEALTH_BESIDE_METRICS_S
         while True:
             often = missed or not self._has_metrics
-            await asyncio.sleep(self._pause_s(HEALTH_INTERVAL_S if often else SCRAPE_INTERVAL_S))
+            await asyncio.sleep(pause_s(self._turn, HEALTH_INTERVAL_S if often else SCRAPE_INTERVAL_S))
             if not missed and (self._has_metrics or clock() - self._asked_metrics_at > METRICS_AGAIN_S):
                 metrics = await self._scrape()
                 if metrics is not None:
@@ -265,11 +279,6 @@ class Watched:
                 missed += 1
                 if missed == HEALTH_MISSED:
                     return error
-
-    def _pause_s(self, interval_s: float) -> float:
-        """Until the server's turn: those of many servers are spread over the interval."""
-        pause_s = (self._turn * interval_s - asyncio.get_running_loop().time()) % interval_s
-        return pause_s if pause_s > SHORTEST_PAUSE * interval_s else pause_s + interval_s
 
     async def _scrape(self) -> ServerMetrics | None:
         """None where nothing was to be had, which is no loss."""
@@ -303,12 +312,8 @@ class Watched:
         """Whether new connections lead to several server processes. last: what was scraped just now."""
         if self.spec.command or self._balanced or not last.started_at:
             return
-        for _ in range(SIDES_SEEN):
-            with closing(ServerClient(self._server.endpoint)) as other, suppress(NoAnswerError):
-                metrics = await ask_metrics(other, MetricsReader())
-                if metrics is not None and metrics.started_at != last.started_at:
-                    self._find_balanced()
-                    return
+        if await leads_elsewhere(self._server.endpoint, last.started_at):
+            self._find_balanced()
 
     def _find_balanced(self) -> None:
         self._balanced = True
@@ -326,13 +331,17 @@ class Watched:
             await asyncio.sleep(STILL_S)
             if seen is not None and seen == self.signals.busy_steps and self.spec.probe:
                 try:
-                    with closing(ServerClient(self._server.endpoint)) as other:
-                        await ask_token(other, str(self.member.model_cards[0]["id"]))
+                    await self._ask_token(str(self.member.model_cards[0]["id"]))
                 except NotReadyError:
                     if self.signals.busy_steps == seen:
                         self._hung = True
                         return NotReadyError(MemberState.LOST, HUNG)
             seen = self.signals.busy_steps
+
+    async def _ask_token(self, model: str) -> None:
+        """Of its own rank, over a connection of its own: that may take its time. Raises NotReadyError."""
+        with closing(ServerClient(self.member.endpoint)) as other:
+            await ask_token(other, model)
 
     async def _follow_models(self) -> NotReadyError:
         """Adapters may be loaded and unloaded at any time. A server that runs on its own and refuses the key, which may
@@ -340,7 +349,7 @@ class Watched:
         refusals = 0
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._pause_s(MODELS_INTERVAL_S)):
+                async with asyncio.timeout(pause_s(self._turn, MODELS_INTERVAL_S)):
                     await self.adapters.due.wait()
             changed = False
             try:
@@ -362,9 +371,14 @@ class Watched:
                 await self._send()
 
     async def _change_adapters(self, change: Callable[[ServerClient, Collection[str]], Awaitable[bool]]) -> bool:
-        """Over a connection of its own: that takes its time."""
+        """Over a connection of its own: that takes its time. Adapters are those of a server: another of its ranks may
+        have changed them."""
         with closing(ServerClient(self._server.endpoint)) as other:
-            return await change(other, self.member.adapters)
+            async with self._server.changing:
+                if self._is_shared:
+                    with suppress(NotReadyError):
+                        self._take_cards(await ask_models(other))
+                return await change(other, self.member.adapters)
 
     async def _ask_models(self) -> bool:
         """Whether the server has others than before."""
@@ -374,21 +388,12 @@ class Watched:
 
     def _take_cards(self, cards: tuple[dict[str, Any], ...]) -> bool:
         """Whether they are others than before."""
-        if _names(cards) == _names(self.member.model_cards):
+        if facts_of(cards) == facts_of(self.member.model_cards):
             return False
         self.member = replace(self.member, model_cards=cards)
         return True
 
 
-async def _ended(end: Coroutine[Any, Any, str]) -> NotReadyError:
-    return NotReadyError(MemberState.LOST, await end)
-
-
 def _number() -> int:
     """Of an incarnation: above those of who watched before."""
     return time.time_ns() // 1_000_000
-
-
-def _names(cards: tuple[dict[str, Any], ...]) -> list[tuple[Any, ...]]:
-    """All that counts: cards also say when they were made."""
-    return [(card["id"], card.get("parent"), card.get("root"), card.get("max_model_len")) for card in cards]

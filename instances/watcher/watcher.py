@@ -7,9 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from dualmap.instances.server.shared_client import SharedClient
 from dualmap.instances.spec import InstanceSpec
 from dualmap.instances.watcher.first_look import FirstLook
 from dualmap.instances.watcher.watched import Watched
+from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import SERVING, Member
 from dualmap.scheduler.fleet.messages import ALL_KNOWN, Beat, FleetState, InstanceReport, PoolPlan, ReportAnswer
 
@@ -32,6 +34,7 @@ class Watcher:
         self._fleet = fleet
         self._number = 0  # of the list of servers in use
         self._servers: dict[str, _Server] = {}
+        self._shared: dict[Endpoint, SharedClient] = {}  # of servers whose ranks are watched
         self._turn = asyncio.Lock()  # to take over a list
         self._urgent = asyncio.Event()
         self._round_done = asyncio.Event()  # set, and replaced, by the next round
@@ -54,8 +57,11 @@ class Watcher:
                 await server.end()
                 del self._servers[instance_id]
         for instance_id, spec in added.items():
-            watched = Watched(spec, self._send, members.get((instance_id, spec.endpoint)))
+            known_member = members.get((instance_id, spec.endpoint))
+            watched = Watched(spec, self._send, known_member, self._shared_client(spec.endpoint))
             self._servers[instance_id] = _Server(watched, asyncio.create_task(watched.run()))
+        for endpoint in self._shared.keys() - {spec.endpoint.server for spec in specs}:
+            self._shared.pop(endpoint).close()
         self._number = number  # Fleet forgets those that are not watched now, which have to be silent by then
 
     async def number(self) -> int:
@@ -83,12 +89,22 @@ class Watcher:
         self._rounds.cancel()
         for server in self._servers.values():
             await server.end()
+        for client in self._shared.values():
+            client.close()
 
     async def _do(self, instance_id: str, order: Callable[[Watched], Awaitable[None]]) -> bool:
         server = self._servers.get(instance_id)
         if server is not None:
             await order(server.watched)
         return server is not None
+
+    def _shared_client(self, endpoint: Endpoint) -> SharedClient | None:
+        if endpoint.rank is None:
+            return None
+        server = endpoint.server
+        if server not in self._shared:
+            self._shared[server] = SharedClient(server)
+        return self._shared[server]
 
     def _spec_of(self, instance_id: str) -> InstanceSpec | None:
         server = self._servers.get(instance_id)

@@ -28,7 +28,7 @@ def add_deployment_flags(parser: argparse.ArgumentParser, serves_http: bool = Tr
         action="append",
         metavar="URL",
         help="a vLLM server: http://HOST:PORT, https://HOST:PORT, either with a path's prefix, or unix:///PATH;"
-        " repeatable (default: none)",
+        " @0..7 behind it: ranks of a data-parallel server; repeatable (default: none)",
     )
     if serves_http:
         _add_roles(running)

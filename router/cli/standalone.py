@@ -58,7 +58,9 @@ async def serve(config: DualMapConfig) -> None:
     gateway.admission.set_aliases(config.model_aliases)
     if settings.picker is not None:
         gateway.serve_proxies()
-    gateway.apply_membership(Membership(1, tuple([await _member(config, instance) for instance in config.instances])))
+    gateway.apply_membership(
+        Membership(1, tuple([await _member(config, i) for instance in config.instances for i in instance.members]))
+    )
     await gateway.start(settings.host, settings.port, admin_host=settings.admin_host, admin_port=settings.admin_port)
     collect_less()
     print(

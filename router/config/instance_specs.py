@@ -90,7 +90,7 @@ def _weighed(capacity: InstanceCapacity, pool: PoolSettings) -> InstanceCapacity
         return capacity
     replicas = max(1, pool.vllm.replicas) if pool.vllm.model else 0
     counts = [(pool.simulate.capacity, pool.simulate.count), (pool.vllm.capacity, replicas)]
-    counts += [(instance.capacity, 1) for instance in pool.instances]
+    counts += [(instance.capacity, len(instance.members)) for instance in pool.instances]
     mean = sum(c.prefill_tokens_per_s * count for c, count in counts) / sum(count for _, count in counts)
     return replace(capacity, weight=capacity.prefill_tokens_per_s / mean)
 
@@ -151,14 +151,18 @@ def _vllm(config: DualMapConfig, pool_name: str, cluster_gpus: float, number: in
 
 
 def external_spec(config: DualMapConfig, pool_name: str, instance: ExternalInstance) -> PlacedSpec:
-    """Of one that runs already."""
-    events = instance.kv_events
+    """Of one that runs already: a server, or a single rank of one."""
+    events, endpoint = instance.kv_events, external_endpoint(config, instance)
     source = None
     if events is not None:
         block_tokens = _named_block_tokens(config, pool_name)
-        source = KvEventSource(events.endpoint, events.replay_endpoint, events.topic, block_tokens)
+        source = KvEventSource(
+            of_rank(events.endpoint, endpoint.rank),
+            events.replay_endpoint and of_rank(events.replay_endpoint, endpoint.rank),
+            events.topic,
+            block_tokens,
+        )
     capacity = _weighed(instance.capacity, config.all_pools()[pool_name])
-    endpoint = external_endpoint(config, instance)
     spec = InstanceSpec(
         instance.id,
         capacity,
@@ -170,6 +174,15 @@ def external_spec(config: DualMapConfig, pool_name: str, instance: ExternalInsta
         role=instance.role,
     )
     return PlacedSpec("external", spec)
+
+
+def of_rank(zmq_endpoint: str, rank: int | None) -> str:
+    """Where a rank publishes what a server was told to: each has a port of its own, as vLLM's offset_endpoint_port
+    says."""
+    if not rank:
+        return zmq_endpoint
+    address, _, port = zmq_endpoint.rpartition(":")
+    return f"{address}:{int(port) + rank}"
 
 
 def _named_block_tokens(config: DualMapConfig, pool_name: str) -> int:

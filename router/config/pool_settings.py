@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
-from dualmap.router.config.instance_url import is_host, is_ip, read_url
+from dualmap.router.config.instance_url import MOST_RANKS, is_host, is_ip, read_url, split_ranks
 from dualmap.router.config.strict import STRICT, AbsolutePath
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.fleet.endpoint import Endpoint
@@ -110,9 +110,10 @@ class ExternalInstance(BaseModel):
     model_config = STRICT
 
     # http://HOST:PORT or https://HOST:PORT, with a path where all of the server's paths begin with one, or
-    # unix:///PATH of a socket on this machine.
+    # unix:///PATH of a socket on this machine. Behind it @0..7 or @0,2: ranks of a server with --data-parallel-size,
+    # each of them an instance, whose requests bear X-data-parallel-rank.
     url: Annotated[str, AfterValidator(_check_url)]
-    capacity: InstanceCapacity = InstanceCapacity()  # what the server can do
+    capacity: InstanceCapacity = InstanceCapacity()  # what the server can do, or each of its ranks
     # prefill: it computes prompts for others, and answers nobody; decode: it answers, and computes what others do not;
     # both: as one or the other, or all of a request.
     role: Role = Role.BOTH
@@ -122,7 +123,9 @@ class ExternalInstance(BaseModel):
     ca_file: AbsolutePath | None = None
     # The name in the server's certificate, also sent as Host; None: the URL's host.
     server_name: Annotated[str, AfterValidator(_check_name)] | None = None
-    kv_events: KvEvents | None = None  # None: it publishes none
+    kv_events: KvEvents | None = (
+        None  # None: it publishes none. Those of a rank: at the port plus the rank, as vLLM does
+    )
     # The URL's host is a name of several servers, each of them an instance, followed as DNS changes. None: where the
     # name has several addresses.
     resolve: bool | None = None
@@ -151,9 +154,26 @@ class ExternalInstance(BaseModel):
             raise ValueError("resolve makes an instance of each address, and behind_balancer one of all: choose one")
         if self.behind_balancer and self.kv_events is not None:
             raise ValueError("kv_events tell of one server's cache, and behind_balancer says that there are several")
+        if self.behind_balancer and self.ranks:
+            raise ValueError("ranks are those of one server, and behind_balancer says that there are several")
+        if self.ranks and self.kv_events is not None and not self.kv_events.endpoint.startswith("tcp://"):
+            raise ValueError("kv_events of ranks are published at ports: tcp://*:5557")
         if self.resolve and not self.has_name:
             raise ValueError(f"resolve is for a URL with a host name, not for {self.endpoint}")
         return self
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Those that are named; none: the server is one instance."""
+        return split_ranks(self.url)[1]
+
+    @property
+    def members(self) -> tuple[Self, ...]:
+        """An instance for each rank."""
+        server, ranks = split_ranks(self.url)
+        if len(ranks) < 2:
+            return (self,)
+        return tuple(self.model_copy(update={"url": f"{server}@{rank}"}) for rank in ranks)
 
     @property
     def has_name(self) -> bool:
@@ -194,6 +214,7 @@ class KubernetesDiscovery(BaseModel):
     label_selector: str = Field(min_length=1)  # of the pods, as for `kubectl get pods -l`
     namespace: str | None = None  # None: that of the pod we run in, or of the kubeconfig's context
     port: int = Field(default=8000, ge=1, le=65535)  # on which the pods listen
+    data_parallel_size: int = Field(default=1, ge=1, le=MOST_RANKS)  # ranks of each pod's server, each an instance
     capacity: InstanceCapacity = InstanceCapacity()  # of each
     # Label of pods that says their role: prefill, decode, or both (also prefill-decode), as of one without the label.
     role_label: str = "llm-d.ai/role"

@@ -104,14 +104,19 @@ def fixed_changes(old: DualMapConfig, new: DualMapConfig) -> list[str]:
     pools, others = old.all_pools(), new.all_pools()
     for name in sorted(pools.keys() ^ others.keys()):
         lines.append(f"pool {name or '(the first)'} cannot come or go while it runs")
-    known = {instance.id: (name, instance) for name, pool in pools.items() for instance in pool.instances}
+    known = {
+        member.id: (name, member)
+        for name, pool in pools.items()
+        for instance in pool.instances
+        for member in instance.members
+    }
     for name, pool in others.items():
         settings = pools.get(name, pool).scheduler
         if settings != pool.scheduler and settings.policy != "dualmap":
             lines.append(f"the policy {settings.policy} takes no other settings while it runs")
-        for instance in pool.instances:
-            if known.get(instance.id, (name, instance)) != (name, instance):
-                lines.append(f"{instance.id} is known already: remove it, and add it with other settings later")
+        for member in (member for instance in pool.instances for member in instance.members):
+            if known.get(member.id, (name, member)) != (name, member):
+                lines.append(f"{member.id} is known already: remove it, and add it with other settings later")
     if find_spec("kr8s") is None and any(pool.discovery for pool in others.values()):
         lines.append("discovery needs more packages: pip install 'dualmap[kubernetes]'")
     return lines
@@ -122,7 +127,7 @@ def live_changes(old: DualMapConfig, new: DualMapConfig) -> Iterator[str]:
     before, after = dict(_settings(old.model_dump())), dict(_settings(new.model_dump()))
     pools, others = old.all_pools(), new.all_pools()
     for name in pools.keys() & others.keys():
-        was, is_now = ({instance.id for instance in known[name].instances} for known in (pools, others))
+        was, is_now = ({m.id for i in known[name].instances for m in i.members} for known in (pools, others))
         changes = [f"+{i}" for i in sorted(is_now - was)] + [f"-{i}" for i in sorted(was - is_now)]
         if changes:
             yield f"{f'pools.{name}.' if name else ''}instances: {' '.join(changes)}"

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.faults import Fault, Place, dotted
 from dualmap.router.config.gateway_settings import GatewaySettings
+from dualmap.router.config.instance_specs import of_rank
 from dualmap.router.config.instance_url import is_ip
 from dualmap.router.config.pool_settings import ExternalInstance, PoolSettings
 from dualmap.router.config.runtime import runtime_faults
@@ -42,7 +43,9 @@ def contradictions(config: DualMapConfig) -> Iterator[Fault]:
     yield from _aliases(config)
     if config.gateway.picker is not None:
         for place, instance in instances:
-            if instance.endpoint.socket or instance.endpoint.prefix:
+            if instance.ranks:
+                yield Fault(place, f"gateway.picker: proxies do not say which rank of {instance.url} is meant")
+            elif instance.endpoint.socket or instance.endpoint.prefix:
                 yield Fault(place, f"gateway.picker: proxies reach instances at HOST:PORT only, not at {instance.id}")
             elif not is_ip(name := instance.endpoint.host):
                 yield Fault(place, f"gateway.picker: proxies know instances by IP address, not by name: {name}")
@@ -84,10 +87,11 @@ def _same_ports(gateway: GatewaySettings) -> Iterator[Fault]:
 def _same_instances(instances: Instances) -> Iterator[Fault]:
     seen: dict[str, Place] = {}
     for place, instance in instances:
-        endpoint = instance.endpoint
-        first = seen.setdefault(replace(endpoint, host=_host(endpoint.host)).instance_id, place)
-        if first != place:
-            yield Fault(place, f"instances are named twice: {instance.id}, as at {dotted(first)}")
+        for member in instance.members:
+            endpoint = member.endpoint
+            first = seen.setdefault(replace(endpoint, host=_host(endpoint.host)).instance_id, place)
+            if first != place:
+                yield Fault(place, f"instances are named twice: {member.id}, as at {dotted(first)}")
 
 
 def _own_addresses(gateway: GatewaySettings, instances: Instances) -> Iterator[Fault]:
@@ -106,9 +110,12 @@ def _same_kv_events(instances: Instances) -> Iterator[Fault]:
         for name in ("endpoint", "replay_endpoint") if events else ():
             if endpoint := getattr(events, name):
                 here = (*place, "kv_events", name)
-                first = seen.setdefault(endpoint.replace("*", _host(instance.endpoint.host)), here)
-                if first != here:
-                    yield Fault(here, f"is the same as {dotted(first)}", repr(endpoint))
+                for rank in instance.ranks or (None,):
+                    there = of_rank(endpoint, rank)
+                    first = seen.setdefault(there.replace("*", _host(instance.endpoint.host)), here)
+                    if first != here:
+                        whose = "" if rank is None else f"of rank {rank} "
+                        yield Fault(here, f"{whose}is the same as {dotted(first)}", repr(there))
 
 
 def _roles(config: DualMapConfig, pools: dict[Place, PoolSettings]) -> Iterator[Fault]:

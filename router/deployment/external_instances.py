@@ -134,7 +134,8 @@ class ExternalInstances:
 
     def _instances(self) -> Iterator[ExternalInstance]:
         for pool in self.config.all_pools().values():
-            yield from pool.instances
+            for instance in pool.instances:
+                yield from instance.members
 
     def _named(self) -> tuple[dict[str, PlacedSpec], set[str]]:
         """Those that shall get requests, and pods that are about to end: looked for again when something has changed,
@@ -150,18 +151,22 @@ class ExternalInstances:
         named: dict[str, PlacedSpec] = {}
         ending: set[str] = set()
         for pool_name, pool in self.config.all_pools().items():
-            for instance in chain.from_iterable(map(self._at_addresses, pool.instances)):
+            members = chain.from_iterable(instance.members for instance in pool.instances)
+            for instance in chain.from_iterable(map(self._at_addresses, members)):
                 named.setdefault(instance.id, external_spec(self.config, pool_name, instance))
         for pool_name, (settings, watch) in self._watches.items():
             capacity = settings.capacity
             capacity = replace(capacity, weight=1.0 if capacity.weight is None else capacity.weight)
             for address, leaves in (watch.found or {}).items():
                 role = watch.roles.get(address, Role.BOTH)
-                pod = ExternalInstance(url=f"http://{address}", capacity=capacity, probe=settings.probe, role=role)
-                if leaves:
-                    ending.add(pod.id)
-                else:
-                    named[pod.id] = external_spec(self.config, pool_name, pod)
+                ranks = f"@0..{settings.data_parallel_size - 1}" if settings.data_parallel_size > 1 else ""
+                url = f"http://{address}{ranks}"
+                pod = ExternalInstance(url=url, capacity=capacity, probe=settings.probe, role=role)
+                for member in pod.members:
+                    if leaves:
+                        ending.add(member.id)
+                    else:
+                        named[member.id] = external_spec(self.config, pool_name, member)
         return named, ending
 
     def _at_addresses(self, instance: ExternalInstance) -> Sequence[ExternalInstance]:

@@ -253,8 +253,10 @@ class Gateway:
                 self.driver.handle(change, pool.core)
 
     def pool_name_of(self, instance_id: str) -> str | None:
-        """None where there is no such instance."""
-        return pool.name if (pool := self._pool_of.get(instance_id)) is not None else None
+        """Also of a server, by whose ranks. None where there is no such instance."""
+        members = self.membership.members
+        named = (m.pool for m in members if instance_id in (m.instance_id, m.endpoint.server.instance_id))
+        return next((pool_name for pool_name in named if pool_name in self.pools), None)
 
     def note_fleet(self, peers: tuple[GatewayState, ...], plans: tuple[PoolPlan, ...] = ()) -> None:
         """Fleet has answered; all gateways that it knows, and what its Autoscalers plan."""

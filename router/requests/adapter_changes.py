@@ -132,11 +132,11 @@ class AdapterChanges:
         return pool
 
     def _ids(self, pool: str, *states: MemberState) -> list[str]:
-        """Raises RequestRefusedError (503)."""
-        ids = [member.instance_id for member in self._members if member.pool == pool and member.state in states]
-        if not ids:
+        """One for each server: its ranks have the same adapters. Raises RequestRefusedError (503)."""
+        members = [member for member in self._members if member.pool == pool and member.state in states]
+        if not members:
             raise RequestRefusedError(unavailable("No instance is ready."))
-        return ids
+        return list({member.endpoint.server: member.instance_id for member in members}.values())
 
     async def _until_shown(self, pool: str, name: str, there: bool) -> None:
         """Who was answered may ask for the model at once. An instance that does not show it after a while is used for

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from dualmap.router.http.answer_head import AnswerHead
 from dualmap.router.http.answer_sink import AnswerSink, Upstream
-from dualmap.router.http.credentials import CREDENTIAL_FIELDS
 from dualmap.router.http.hop_by_hop import without_fields
 from dualmap.router.http.instance_head import InstanceHead
 from dualmap.router.http.upstream_pool import UpstreamPool
@@ -56,7 +55,7 @@ class _Call(AnswerSink):
         self._bytes = 0
 
     def head_for(self, to: InstanceHead) -> bytes:
-        lines = without_fields(self._lines, CREDENTIAL_FIELDS) if to.brings_key else self._lines
+        lines = without_fields(self._lines, to.dropped) if to.dropped else self._lines
         target = to.before_target + self._target + to.after_target
         return b"POST%b%bcontent-length: %d\r\n\r\n" % (target, b"".join(lines), len(self.body))
 

@@ -58,14 +58,14 @@ class Autoscaler:
         told = self._scaler.told
         if undo:
             self._scaler.keep(instance_id)
-            if not await self.call(instance_id, "undrain"):
+            if not await self._call_named(instance_id, "undrain"):
                 raise RefusedError(f"{instance_id} does not answer; try again")
             line = self._scaler.kept(instance_id)
         else:
             line = self._scaler.drain(instance_id, time.monotonic())
         if self._scaler.told != told:
             await self._asked.wait()
-        if not undo and not await self.call(instance_id, "drain"):
+        if not undo and not await self._call_named(instance_id, "drain"):
             again = "; it is tried again" if instance_id in self._scaler.ids else ""
             raise RefusedError(f"{instance_id} does not answer{again}")
         return line
@@ -101,6 +101,11 @@ class Autoscaler:
         except (CallError, TimeoutError):
             return False
         return True
+
+    async def _call_named(self, instance_id: str, method: str) -> bool:
+        """Of a server's id: all its ranks."""
+        done = [await self.call(each, method) for each in self._scaler.named(instance_id)]
+        return all(done)
 
     async def news(self) -> None:
         """Returns after the next look at the fleet."""

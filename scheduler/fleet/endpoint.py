@@ -1,6 +1,6 @@
 """Where an instance's server is reached, and how."""
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -16,6 +16,7 @@ class Endpoint:
     ca_file: PEM, certificates that vouch for the server's; empty: those of the system.
     server_name: as the server is called in its certificate and in requests; empty: as the host is.
     key_file: what it holds is the bearer token of requests; empty: there is none.
+    rank: of the data-parallel engine there that is meant; None: the server has one, or chooses one itself.
     """
 
     host: str = ""
@@ -27,11 +28,18 @@ class Endpoint:
     ca_file: str = ""
     server_name: str = ""
     key_file: str = ""
+    rank: int | None = None
 
     @property
     def instance_id(self) -> str:
         """Of an instance that has no other name: what the rings hash."""
-        return f"unix:{self.socket}" if self.socket else host_port(self.host, self.port) + self.prefix
+        server = f"unix:{self.socket}" if self.socket else host_port(self.host, self.port) + self.prefix
+        return server if self.rank is None else f"{server}@{self.rank}"
+
+    @property
+    def server(self) -> "Endpoint":
+        """The same for all ranks of one server."""
+        return self if self.rank is None else replace(self, rank=None)
 
     @property
     def authority(self) -> str:
@@ -48,7 +56,7 @@ class Endpoint:
         return "https" if self.tls else "http"
 
     def __str__(self) -> str:
-        """http://10.0.0.7:8000/prefix, unix:/run/vllm.sock."""
+        """http://10.0.0.7:8000/prefix, http://10.0.0.7:8000@3, unix:/run/vllm.sock."""
         return self.instance_id if self.socket else f"{self.scheme}://{self.instance_id}"
 
 

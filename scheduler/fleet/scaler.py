@@ -172,8 +172,8 @@ class Scaler:
     def drain(self, instance_id: str, now: float) -> str:
         """The instance has to be told."""
         self._must_be_there(instance_id)
-        ready = [i for i, m in self.members().items() if m.state is MemberState.READY and i not in self._leaving]
-        if ready == [instance_id]:
+        ready = {i for i, m in self.members().items() if m.state is MemberState.READY and i not in self._leaving}
+        if ready and ready <= set(self.named(instance_id)):
             raise RefusedError(f"{instance_id} is the last instance that is ready")
         if instance_id not in self.ids:
             return f"{instance_id} is given no new requests; it is not stopped, since it was not started here"
@@ -194,10 +194,17 @@ class Scaler:
             self.told = max(self.told, len(self.staying()))
         return f"{instance_id} is given requests again"
 
-    def _must_be_there(self, instance_id: str) -> None:
+    def named(self, instance_id: str) -> list[str]:
+        """The instances that are meant: itself, or all ranks of a server."""
         members = self.members()
-        if instance_id not in members:
-            raise RefusedError(f"there is no instance {instance_id!r}; there are {', '.join(sorted(members))}")
+        if instance_id in members:
+            return [instance_id]
+        return [i for i, member in members.items() if member.endpoint.server.instance_id == instance_id]
+
+    def _must_be_there(self, instance_id: str) -> None:
+        if not self.named(instance_id):
+            known = ", ".join(sorted(self.members()))
+            raise RefusedError(f"there is no instance {instance_id!r}; there are {known}")
 
     # What a rolling restart asks for.
 

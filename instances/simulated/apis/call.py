@@ -6,18 +6,20 @@ from typing import NamedTuple
 from dualmap.instances.simulated.answer import AnswerShape
 from dualmap.instances.simulated.generation import Generation
 from dualmap.router.http.http_request import HttpRequest
+from dualmap.router.http.instance_head import RANK_FIELD
 from dualmap.router.http.openai_errors import RequestRefusedError, bad_request
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """item: the part of the path that names something, such as a response. priority: of the header; None: there is
-    none that is a number."""
+    none that is a number. rank: of the header, as it is; empty: there is none."""
 
     body: bytes
     content_type: str = "application/json"
     item: str = ""
     priority: int | None = None
+    rank: bytes = b""
 
     def check_json(self) -> None:
         """Raises RequestRefusedError."""
@@ -46,7 +48,8 @@ def call_of(request: HttpRequest, item: str = "") -> Call:
         priority = int(_header(request, b"x-vllm-priority"))
     except ValueError:
         priority = None
-    return Call(request.body, _header(request, b"content-type").decode("latin-1"), item, priority)
+    content_type = _header(request, b"content-type").decode("latin-1")
+    return Call(request.body, content_type, item, priority, _header(request, RANK_FIELD))
 
 
 def _header(request: HttpRequest, name: bytes) -> bytes:

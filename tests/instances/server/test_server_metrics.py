@@ -113,3 +113,39 @@ def test_what_moves_comes_or_goes_from_one_text_to_the_next_is_found():
 )
 def test_what_is_not_from_vllm_is_none(text: str):
     assert read_metrics(text.encode()) is None
+
+
+def of_engines(*engines: int) -> bytes:
+    """Of a server with engines of these numbers, each with that many requests, and half as many waiting."""
+    lines = ["process_start_time_seconds 5.0"]
+    for name, of in (
+        ("num_requests_running{{{}}} {}", lambda engine: engine),
+        ("num_requests_waiting{{{}}} {}", lambda engine: engine / 2),
+        ("kv_cache_usage_perc{{{}}} {}", lambda engine: engine / 100),
+        ('iteration_tokens_total_bucket{{le="1.0",{}}} {}', lambda engine: 1),
+        ("iteration_tokens_total_count{{{}}} {}", lambda engine: 10 * engine),
+        ('cache_config_info{{block_size="16",num_gpu_blocks="{1}",{0}}} 1.0', lambda engine: 100 + engine),
+    ):
+        lines += [f"vllm:{name}".format(f'engine="{engine}",model_name="m"', of(engine)) for engine in engines]
+    return "\n".join(lines).encode()
+
+
+def test_the_metrics_of_one_rank_are_its_own_engines():
+    text = of_engines(0, 2, 10)
+    assert MetricsReader(2).read(text) == ServerMetrics(
+        running=10, waiting=5, kv_used=0.1, steps=100, started_at=5.0, kv_tokens=1760, block_tokens=16, engines=3
+    )
+    whole = read_metrics(text)
+    assert (whole.running, whole.steps, whole.kv_tokens, whole.engines) == (12, 120, 16 * 312, 3)
+
+
+def test_ranks_are_counted_from_a_servers_first_engine():
+    assert MetricsReader(1).read(of_engines(4, 6)).running == 6
+
+
+def test_a_rank_that_there_is_not_is_seen_by_how_many_there_are():
+    assert MetricsReader(2).read(of_engines(4, 6)).engines == 2
+
+
+def test_a_server_that_names_no_engine_has_one():
+    assert MetricsReader(0).read(b"vllm:num_requests_running 3.0\n").running == 3

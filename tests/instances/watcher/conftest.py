@@ -27,13 +27,16 @@ MODELS = json.dumps({"data": [{"id": "m"}]})
 
 class ScriptedServer:
     """statuses: by path, 200 where none is named; None hangs. metrics: text of /metrics, or
-    what gives it. bodies: of POSTs. asked: how often, by path. connections: made so far."""
+    what gives it. bodies, posted: of POSTs, and their heads. loaded: called when an adapter is loaded. asked: how
+    often, by path. connections: made so far."""
 
     def __init__(self) -> None:
         self.statuses: dict[str, int | None] = {}
         self.metrics: str | Callable[[], str] = SAMPLE.format(running=0, steps=1, start=5)
         self.models = MODELS
         self.bodies: list[dict] = []
+        self.posted: list[dict[str, str]] = []
+        self.loaded: Callable[[], None] = lambda: None
         self.asked: dict[str, int] = {}
         self.connections = 0
         self.closing = threading.Event()
@@ -61,6 +64,9 @@ class ScriptedServer:
 
             def do_POST(self) -> None:
                 owner.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                owner.posted.append({name.lower(): value for name, value in self.headers.items()})
+                if self.path == "/v1/load_lora_adapter":
+                    owner.loaded()
                 self.do_GET()
 
             def log_message(self, *_: object) -> None:

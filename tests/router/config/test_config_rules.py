@@ -104,6 +104,17 @@ def pools(**each: dict) -> dict:
             {"instances": [{"url": f"http://10.0.0.1:{port}", "kv_events": EVENTS} for port in (1, 2)]},
             "instances.1.kv_events.endpoint: is the same as instances.0.kv_events.endpoint",
         ),
+        (
+            {"instances": [{"url": f"{A}@0..1", "kv_events": EVENTS | {"replay_endpoint": "tcp://*:5558"}}]},
+            "instances.0.kv_events.replay_endpoint: of rank 0 is the same as instances.0.kv_events.endpoint",
+        ),
+        (
+            {"instances": [{"url": f"{A}@0..1", "kv_events": {"endpoint": "ipc:///run/kv"}}]},
+            "kv_events of ranks are published at ports",
+        ),
+        ({"instances": [f"{A}@0..3", f"{A}@3"]}, "instances are named twice: 10.0.0.1:8000@3, as at instances.0"),
+        ({"instances": [{"url": f"{A}@0..3", "behind_balancer": True}]}, "ranks are those of one server"),
+        ({"instances": [f"{A}@0..3"], "gateway": {"picker": {}}}, "proxies do not say which rank of"),
         ({"instances": ["http://user:pw@10.0.0.1:8000"]}, "takes no user and password: they would be dropped"),
         (
             {"instances": ["http://10.0.0.1:70000"]},
@@ -130,6 +141,8 @@ def test_a_contradiction_is_refused_where_it_stands(values, said):
         {"instances": [{"url": f"http://10.0.0.{host}:1", "kv_events": EVENTS} for host in (1, 2)]},
         pools(a={"vllm": {"model": "m"}}, b={"vllm": {"model": "m", "engine_args": ["--served-model-name=n"]}}),
         ONE | pools(b={"instances": [A]}),
+        {"instances": [f"{A}@0..1", f"{A}@2..3"]},
+        {"instances": [{"url": f"{A}@0..1", "kv_events": EVENTS | {"replay_endpoint": "tcp://*:5567"}}]},
         {"vllm": {"model": "sim"}, "simulate": {"count": 0}, "pools": {"b": {"simulate": {"count": 1, "model": "b"}}}},
     ],
 )

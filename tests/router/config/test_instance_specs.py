@@ -57,6 +57,16 @@ def test_kv_events_name_blocks_only_for_a_gateway_with_a_tokenizer(vllm, tokeniz
     assert sources[1].endpoint == "tcp://*:7"
 
 
+def test_kv_events_of_a_rank_are_at_a_port_of_its_own():
+    events = {"endpoint": "tcp://*:5557", "replay_endpoint": "tcp://h:5567"}
+    config = load_config(None, {"instances": [{"url": "http://127.0.0.1:1@0..1", "kv_events": events}]})
+    sources = [external_spec(config, "", member).spec.kv_events for member in config.instances[0].members]
+    assert [(source.endpoint, source.replay_endpoint) for source in sources] == [
+        ("tcp://*:5557", "tcp://h:5567"),
+        ("tcp://*:5558", "tcp://h:5568"),
+    ]
+
+
 def test_instances_that_are_watched_or_simulated_need_nothing_of_ray():
     placed = specs(8, simulate={"count": 1}, instances=["http://127.0.0.1:1"])
     assert [(p.kind, p.bundle) for p in placed] == [("simulated", {}), ("external", {})]

@@ -35,6 +35,10 @@ from dualmap.scheduler.fleet.endpoint import Endpoint
         ),
         ("unix:///run/vllm.sock", Endpoint(socket="/run/vllm.sock"), "unix:/run/vllm.sock", "unix:/run/vllm.sock"),
         ("unix:/run/vllm.sock", Endpoint(socket="/run/vllm.sock"), "unix:/run/vllm.sock", "unix:/run/vllm.sock"),
+        ("http://h:1@3", Endpoint("h", 1, rank=3), "h:1@3", "http://h:1@3"),
+        ("https://h/llm@0", Endpoint("h", 443, tls=True, prefix="/llm", rank=0), "h:443/llm@0", "https://h:443/llm@0"),
+        ("http://[::1]:8000@12", Endpoint("::1", 8000, rank=12), "[::1]:8000@12", "http://[::1]:8000@12"),
+        ("unix:/s@1", Endpoint(socket="/s", rank=1), "unix:/s@1", "unix:/s@1"),
     ],
 )
 def test_a_url_says_where_an_instance_is_and_how_it_is_called(url, endpoint, instance_id, shown):
@@ -78,11 +82,54 @@ def test_a_url_says_where_an_instance_is_and_how_it_is_called(url, endpoint, ins
         ("unix://", "the path of a socket is absolute: unix:///run/vllm.sock"),
         ("unix:///run/", "the path of a socket is absolute: unix:///run"),
         ("unix:///" + "x" * 107, "has 107 bytes at most"),
+        ("http://h:1@", "stand at the end of its URL: http://HOST:PORT@0..7"),
+        ("http://h:1@0-7", "did you mean http://h:1@0..7?"),
+        ("http://h:1@0..", "stand at the end of its URL"),
+        ("http://h:1@0..3..5", "stand at the end of its URL"),
+        ("http://h:1@0.3", "stand at the end of its URL"),
+        ("http://h:1@-1", "stand at the end of its URL"),
+        ("http://h:1@7..0", "the lower rank first: not 7..0"),
+        ("http://h:1@0..3,2", "each rank once"),
+        ("http://h:1@0..9999", "1024 at most"),
+        ("http://h:1@0..3/llm", "stand at the end of its URL"),
+        ("http://::1@0..3", "an IPv6 address stands in brackets: http://[::1]:PORT"),
+        ("h:1@0..3", "did you mean http://h:1?"),
+        ("http://user@10.0.0.7", "takes no user and password"),
+        ("http://user:pw@h:1@0..3", "takes no user and password"),
     ],
 )
 def test_what_is_no_url_of_an_instance_gets_the_nearest_one_that_is(url, said):
     with pytest.raises(ValueError, match=re.escape(said)):
         read_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "ids"),
+    [
+        ("http://h:1", ["h:1"]),
+        ("http://h:1@3", ["h:1@3"]),
+        ("http://h:1@0..2", ["h:1@0", "h:1@1", "h:1@2"]),
+        ("http://[::1]:8000/llm@0,2", ["[::1]:8000/llm@0", "[::1]:8000/llm@2"]),
+        ("http://h:1@0..1,5", ["h:1@0", "h:1@1", "h:1@5"]),
+    ],
+)
+def test_each_rank_that_a_url_names_is_an_instance(url, ids):
+    config = load_config(None, {"instances": [url]})
+    specs = [external_spec(config, "", member).spec for member in config.instances[0].members]
+    assert [spec.instance_id for spec in specs] == [spec.endpoint.instance_id for spec in specs] == ids
+    assert {spec.endpoint.server.instance_id for spec in specs} == {ids[0].partition("@")[0]}
+
+
+def test_ranks_keep_what_their_instance_was_configured_with_and_are_as_many_of_the_pools():
+    slow = {"url": "http://h:1@0..2", "role": "prefill", "capacity": {"prefill_tokens_per_s": 1000}}
+    config = load_config(None, {"instances": [slow, {"url": "http://h:2", "capacity": {"prefill_tokens_per_s": 5000}}]})
+    ranks, other = config.instances
+    assert [member.role for member in ranks.members] == ["prefill"] * 3
+    weights = {external_spec(config, "", member).spec.capacity.weight for member in ranks.members}
+    assert weights == {0.5}, "of a mean of 2,000"
+    assert external_spec(config, "", other).spec.capacity.weight == 2.5
+    (at,) = {member.at("10.0.0.7").id for member in ranks.members[:1]}
+    assert at == "10.0.0.7:1@0"
 
 
 def test_what_a_url_says_wrong_is_told_where_it_stands_and_without_its_password():

@@ -136,6 +136,29 @@ def test_instances_are_watched_with_the_role_that_the_configuration_or_a_label_n
     assert {i: spec.role for i, spec in rounds.watched.specs.items()} == {A: Role.PREFILL, B: Role.DECODE}
 
 
+def test_each_rank_that_a_url_names_comes_and_leaves_by_itself(rounds):
+    rounds.configure(instances=named(f"{A}@0..2"))
+    assert rounds.round() == {f"{A}@0", f"{A}@1", f"{A}@2"}
+    rounds.configure(instances=named(f"{A}@1..2"))
+    rounds.round()
+    assert rounds.watched.told == [(f"{A}@0", "drain")]
+    assert rounds.round() == {f"{A}@1", f"{A}@2"}
+
+
+def test_pods_of_data_parallel_servers_are_an_instance_for_each_rank(rounds):
+    rounds.configure(discovery={"kubernetes": PODS["kubernetes"] | {"data_parallel_size": 2}})
+    (watch,) = rounds.watches
+    watch.roles, watch.found = {B: Role.DECODE}, {A: False, B: False}
+    assert rounds.round() == {f"{A}@0", f"{A}@1", f"{B}@0", f"{B}@1"}
+    assert {i: s.endpoint.rank for i, s in rounds.watched.specs.items() if s.role is Role.DECODE} == {
+        f"{B}@0": 0,
+        f"{B}@1": 1,
+    }
+    watch.found = {A: False, B: True}
+    rounds.round()
+    assert rounds.watched.told == [(f"{B}@0", "drain"), (f"{B}@1", "drain")]
+
+
 def test_one_that_is_named_again_before_it_has_left_stays(rounds):
     rounds.configure(instances=named(A, B))
     rounds.watched.busy.add(B)

@@ -106,6 +106,20 @@ async def test_an_instance_is_called_by_its_name_and_below_its_prefix(fleet, tmp
         assert received.line == f"POST {path}?a=b HTTP/1.1"
 
 
+async def test_a_rank_is_named_to_its_server_whatever_a_client_says(fleet):
+    async with fleet(Instance(answer, Endpoint("127.0.0.1", rank=3)), Instance(answer)) as f:
+        client = await f.client()
+        for number in range(8):
+            body = {**CHAT, "messages": [{"role": "user", "content": str(number)}]}
+            assert (await client.post("/v1/chat/completions", body, "X-Data-Parallel-Rank: 9\r\n")).status == 200
+        ranked, other = f.instances
+        assert ranked.received
+        assert other.received
+        name = "x-data-parallel-rank"
+        assert {received.headers[name] for received in ranked.received} == {"3"}
+        assert {received.headers[name] for received in other.received} == {"9"}, "vLLM's to choose by"
+
+
 @pytest.mark.parametrize(
     "path", ["/v1/../../secret", "/v1/%2e%2e/%2e%2e/secret", "//v1/../..//secret", "/v1/files/..%2f..%2f..%2fsecret"]
 )

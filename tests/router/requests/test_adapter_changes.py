@@ -102,6 +102,18 @@ async def test_an_adapter_is_loaded_on_every_ready_instance_and_kept_for_those_t
         assert wishes.wanted() == {"sql": b""}
 
 
+async def test_an_adapter_is_loaded_once_for_all_ranks_of_a_server(loading, servers):
+    async with loading() as f:
+        wishes_of(f)
+        members = [f.member(i, model_cards=(BASE,)) for i in (0, 0, 1)]
+        ranks = [replace(member, endpoint=replace(member.endpoint, rank=n)) for n, member in enumerate(members)]
+        f.apply(*(replace(member, instance_id=f"r{n}") for n, member in enumerate(ranks)))
+        client = await f.client()
+        assert (await client.post(LOAD, SQL)).status == 200
+        assert [len(instance.received) for instance in f.instances] == [1, 1, 0]
+        assert (await client.post(UNLOAD, {"lora_name": "sql"})).status == 200
+
+
 async def test_a_client_that_half_closes_is_answered(loading, servers):
     async with loading() as f:
         wishes_of(f)
