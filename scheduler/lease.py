@@ -1,5 +1,7 @@
 """A computed prompt that waits to be fetched."""
 
+from dataclasses import KW_ONLY
+
 from dualmap.scheduler.record import record
 
 
@@ -12,5 +14,6 @@ class Lease:
 
     instance_id: str
     incarnation: int
+    _: KW_ONLY
     ran_s: float
     until: float

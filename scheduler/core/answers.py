@@ -82,7 +82,12 @@ def prefill_done(books: Books, event: PrefillDone, now: float, commands: list[Co
         tried=attempt.tried,
         held_s=attempt.held_s,
         legs_done=attempt.legs_done + 1,
-        lease=Lease(view.instance_id, view.incarnation, now - attempt.dispatched_at, now + books.config.kv_lease_s),
+        lease=Lease(
+            view.instance_id,
+            view.incarnation,
+            ran_s=now - attempt.dispatched_at,
+            until=now + books.config.kv_lease_s,
+        ),
     )
     if view.others.waiting:
         books.untold.tell(commands)
