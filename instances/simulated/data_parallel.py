@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dualmap.instances.simulated.engine_loop import EngineLoop
 from dualmap.router.http.openai_errors import RequestRefusedError, bad_request
 
-# Paths of which vLLM reads X-data-parallel-rank; for others it chooses itself.
-PINNED = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/inference/v1/generate")
+# Paths of which vLLM 0.32 reads X-data-parallel-rank; for others, /v1/responses among them, it chooses itself.
+PINNED = ("/v1/chat/completions", "/v1/completions", "/v1/messages", "/inference/v1/generate")
 FULL_FROM, WAITING_WEIGHT = 0.5, 6.0  # share of the KV cache in use from which what waits counts more, and how much
 
 

@@ -49,6 +49,15 @@ def test_a_rank_that_there_is_not_is_refused_in_vllms_words(start_sim, size, ran
     assert (status, answer["error"]["message"]) == (400, f"data_parallel_rank {rank} is out of range [0, {size}).")
 
 
+def test_where_vllm_does_not_look_at_the_rank_it_chooses(start_sim):
+    sim = start_sim("--data-parallel-size", "2")
+    headers = {**JSON_HEADERS, "X-data-parallel-rank": "7"}
+    for path, body in (("/v1/responses", {"input": "a", "max_output_tokens": 1}), ("/v1/embeddings", {"input": "a"})):
+        assert sim.post(path, {"model": "sim", **body}, headers)[0] == 200
+    message = {"model": "sim", "messages": [{"role": "user", "content": "a"}], "max_tokens": 1}
+    assert sim.post("/v1/messages", message, headers)[0] == 400
+
+
 def test_metrics_of_all_engines_stand_together(start_sim):
     sim = start_sim("--data-parallel-size", "2")
     _, _, text = sim.request("GET", "/metrics")
