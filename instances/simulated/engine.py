@@ -133,8 +133,9 @@ class Engine:
         for tracked in list(self._prefilling) if self._prefilling else ():
             if tracked.phase is Phase.PREFILL and budget > 0:
                 budget -= self._prefill_chunk(tracked, budget, chunks)
-        # A step that had to take blocks away starts nothing.
-        if (self._waiting or self._loaded) and self.counters.preemptions == preempted:
+        # A step that had to take blocks away starts nothing, unless it would do nothing at all.
+        starts = self.counters.preemptions == preempted or not (chunks or self._decoding)
+        if (self._waiting or self._loaded) and starts:
             while (self._waiting or self._loaded) and budget > 0 and self.running < self.profile.max_num_seqs:
                 tracked = self._loaded.pop(0) if self._loaded else self._waiting[0]
                 if not self._admit(tracked, now):

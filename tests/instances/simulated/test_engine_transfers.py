@@ -99,6 +99,18 @@ def test_a_loaded_request_that_is_preempted_is_computed_again(stepped) -> None:
     assert engine.tokens == {"first": 20, "decode": 12}
 
 
+def test_what_is_loaded_starts_when_the_last_one_that_ran_is_preempted(stepped) -> None:
+    engine = stepped(max_num_seqs=1)
+    engine.add("first", 39, 24, loads=True)
+    engine.add("second", 4, 1, loads=True)
+    assert load(engine) == [("first", 39), ("second", 4)]
+    engine.engine.loaded("first")
+    engine.engine.loaded("second")
+    engine.run()
+    assert engine.engine.counters.preemptions == 1
+    assert engine.tokens == {"first": 24, "second": 1}
+
+
 def test_lent_blocks_are_held_until_they_are_given_back(stepped) -> None:
     engine = stepped()
     engine.add("prefill", 14, lends=True)

@@ -15,7 +15,11 @@ from dualmap.scheduler.fleet.member import MemberState
 from tests.conftest import WAIT_S
 from tests.instances.watcher.conftest import SAMPLE, Watch, is_lost, is_ready, spec_of
 
-TIMEOUTS = ("HEALTH_TIMEOUT_S", "SCRAPE_TIMEOUT_S", "PROBE_TIMEOUT_S")
+TIMEOUTS = {
+    "/health": "HEALTH_TIMEOUT_S",
+    "/metrics": "SCRAPE_TIMEOUT_S",
+    "/v1/completions": "PROBE_TIMEOUT_S",
+}
 AWAKE = 'vllm:engine_sleep_state{{sleep_state="awake"}} {}\n'
 NO_METRICS = {"/metrics": 404}
 NESTED = f'{{"data": {"[" * 100_000}{"]" * 100_000}}}'
@@ -25,18 +29,17 @@ NESTED = f'{{"data": {"[" * 100_000}{"]" * 100_000}}}'
 def short(monkeypatch):
     for name in ("READY_POLL", "HEALTH_INTERVAL", "SCRAPE_INTERVAL", "METRICS_AGAIN", "MODELS_INTERVAL", "STILL"):
         monkeypatch.setattr(watched, f"{name}_S", 0.02)
-    for name in TIMEOUTS:
+    for name in TIMEOUTS.values():
         monkeypatch.setattr(looks, name, WAIT_S)
 
 
 @pytest.fixture
 def hangs(server, monkeypatch):
-    """Lets a path of the server hang; only then are answers not waited for."""
+    """Lets a path of the server hang; only answers of that path are not waited for."""
 
     def hang(path: str) -> None:
         server.statuses[path] = None
-        for name in TIMEOUTS:
-            monkeypatch.setattr(looks, name, 0.05)
+        monkeypatch.setattr(looks, TIMEOUTS[path], 0.05)
 
     return hang
 
