@@ -123,9 +123,8 @@ class ExternalInstance(BaseModel):
     ca_file: AbsolutePath | None = None
     # The name in the server's certificate, also sent as Host; None: the URL's host.
     server_name: Annotated[str, AfterValidator(_check_name)] | None = None
-    kv_events: KvEvents | None = (
-        None  # None: it publishes none. Those of a rank: at the port plus the rank, as vLLM does
-    )
+    # None: it publishes none. Those of a rank come from the port plus the rank, as vLLM does it.
+    kv_events: KvEvents | None = None
     # The URL's host is a name of several servers, each of them an instance, followed as DNS changes. None: where the
     # name has several addresses.
     resolve: bool | None = None
