@@ -81,8 +81,11 @@ class Pod:
             process.wait(timeout=WAIT_S)
 
     def end(self) -> list[int]:
-        """As kubelet does, after preStop: SIGTERM to each container's process. Their exit codes, once they have ended
-        within the grace period."""
+        """As kubelet does: preStop, while connections still come, then SIGTERM to each container's process.
+        Their exit codes, once they have ended within the grace period."""
+        for container in self._containers:
+            if hook := container.get("lifecycle", {}).get("preStop"):
+                subprocess.run(hook["exec"]["command"], check=True, timeout=self.grace_s)
         for process in self.processes.values():
             process.send_signal(signal.SIGTERM)
         codes = [process.wait(timeout=self.grace_s) for process in self.processes.values()]

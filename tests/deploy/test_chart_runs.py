@@ -23,7 +23,11 @@ from tests.router.proxy_stream import ProxyStream
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, needs_go]
 
-VALUES = {"apiKeysSecret": "keys", "config": {"gateway": {"drain_s": 60}, "scheduler": {"block_tokens": 64}}}
+VALUES = {
+    "apiKeysSecret": "keys",
+    "preStopSeconds": 2,
+    "config": {"gateway": {"drain_s": 60}, "scheduler": {"block_tokens": 64}},
+}
 
 
 class Service:
@@ -152,7 +156,7 @@ class LongAnswer:
 
 
 def test_an_upgrade_of_gateways_and_head_cuts_no_stream(served):
-    """In Kubernetes' order: one gateway more, then one is ended: it leaves the Service, then comes SIGTERM."""
+    """In Kubernetes' order: one gateway more, then one is ended: out of the Service, preStop, SIGTERM."""
 
     def strike() -> None:
         served.head.end()  # a Deployment of one that is recreated
