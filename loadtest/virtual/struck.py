@@ -25,6 +25,7 @@ from dualmap.scheduler.events import (
     FailureCause,
     FirstToken,
     PrefillDone,
+    RequestCancelled,
     RequestFailed,
     RequestFinished,
 )
@@ -209,6 +210,10 @@ class StruckCluster(VirtualCluster):
         return self.clock.now + self._random.random() * self._schedule.late_s
 
     def _apply(self, gateway: int, command: Command) -> None:
+        if isinstance(command, Dispatch | Reject | FailStream) and int(command.request_id) not in self._asked:
+            if isinstance(command, Dispatch):  # its client has all of it, which the core is told late
+                super()._tell(gateway, RequestCancelled(command.request_id))
+            return
         match command:
             case Dispatch():
                 self._running[command.request_id] = command.attempt
