@@ -289,7 +289,8 @@ def test_the_books_stay_right_over_a_long_run(config: SchedulerConfig, mixed: bo
     assert fleet.core.stats.retries > 0 or config.max_attempts == 1
     assert fleet.core.stats.late_events > 50
     assert fleet.continued > 20
-    assert (fleet.shed_waiting > 0) is (held and config.max_waiting < 10)
+    holds = bool(config.cold_start_timeout_s)  # what no instance can run waits, whatever the policy
+    assert (fleet.shed_waiting > 0) is ((held and config.max_waiting < 10) or (holds and config.max_in_flight <= 10))
     assert fleet.timed_out[RejectReason.FIRST_TOKEN_TIMEOUT] > 0
-    assert (fleet.timed_out[RejectReason.QUEUE_TIMEOUT] > 0) is held
+    assert (fleet.timed_out[RejectReason.QUEUE_TIMEOUT] > 0) is (held or holds)
     fleet.end_all()
