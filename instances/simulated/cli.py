@@ -11,11 +11,12 @@ import uvloop
 
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.front import Front
-from dualmap.instances.simulated.kv_transfer import BOTH, ROLES, KvSide
+from dualmap.instances.simulated.kv_transfer import KvSide
 from dualmap.instances.simulated.listener import Listener, add_listen_arguments, listener_of
 from dualmap.instances.simulated.media import MediaTokens
 from dualmap.instances.simulated.profile_file import read_profile
 from dualmap.instances.simulated.server import SimServer
+from dualmap.scheduler.role import Role
 
 DEFAULTS = EngineProfile()
 MEDIA_DEFAULTS = MediaTokens()
@@ -74,8 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     server.add_argument(
         "--role",
-        choices=ROLES,
-        default=BOTH,
+        choices=[role.value for role in Role],
+        default=Role.BOTH.value,
         help="as vLLM with NixlConnector: prefill lends the KV of prompts (kv_transfer_params of a request with"
         " do_remote_decode), decode reads it from there (do_remote_prefill) (default %(default)s)",
     )
@@ -214,7 +215,7 @@ async def _serve(args: argparse.Namespace, profile: EngineProfile, listener: Lis
         media=media,
         keep_responses=keep_responses,
         front=Front(tuple(filter(None, args.api_key)), args.root_path, args.load_s),
-        side=KvSide(args.role, args.kv_host or args.host),
+        side=KvSide(Role(args.role), args.kv_host or args.host),
         data_parallel_size=args.data_parallel_size,
     )
     stop = asyncio.Event()

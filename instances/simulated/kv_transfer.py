@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from dualmap.router.http.openai_errors import RequestRefusedError, bad_request
+from dualmap.scheduler.role import Role
 
-PREFILL, DECODE, BOTH = ROLES = ("prefill", "decode", "both")
 HOLD_PATH, RELEASE_PATH = "/kv_transfer/hold", "/kv_transfer/release"  # where vLLM has a port and messages of its own
 
 
@@ -40,18 +40,18 @@ class KvSide:
     """One server's side of transfers. role: prefill lends only, decode reads only, both does both. host, port: where
     others reach the server. engine_id: another one with each start."""
 
-    role: str = BOTH
+    role: Role = Role.BOTH
     host: str = "127.0.0.1"
     port: int = 0
     engine_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def lends(self, params: dict[str, Any] | None) -> bool:
-        return params is not None and self.role != DECODE and bool(params.get("do_remote_decode"))
+        return params is not None and self.role is not Role.DECODE and bool(params.get("do_remote_decode"))
 
     def source(self, params: dict[str, Any] | None) -> Source | None:
         """None: the prompt is computed here. Raises RequestRefusedError if the params do not say where to read: vLLM
         would wait for ever, or end."""
-        if not params or self.role == PREFILL or not params.get("do_remote_prefill"):
+        if not params or self.role is Role.PREFILL or not params.get("do_remote_prefill"):
             return None
         try:
             return msgspec.convert(params, Source)

@@ -24,7 +24,7 @@ from dualmap.scheduler.events import (
     ServedElsewhere,
     StreamContinued,
 )
-from dualmap.scheduler.role import Leg, Role
+from dualmap.scheduler.role import Role
 
 
 class Ended(StrEnum):
@@ -196,7 +196,7 @@ class _Teller:
             self._fault(Rule.THERE, about, f"goes to {place}, which is not there")
         elif self._draining.get(place, life.arrived_s) < life.arrived_s and not life.bound:
             self._fault(Rule.THERE, about, f"goes to {place}, which drained before the request came")
-        elif (role := self._roles[place]) is not Role.BOTH and (role is Role.PREFILL) != (command.leg is Leg.PREFILL):
+        elif not (role := self._roles[place]).takes(command.leg):
             self._fault(Rule.THERE, about, f"goes to {place}, whose role is {role}, with its leg {command.leg}")
         life.attempts = life.running = command.attempt
         life.instances.append(place)
