@@ -32,18 +32,20 @@ def can_render() -> bool:
 
 
 @functools.cache
-def _renderer() -> str:
-    out = Path(tempfile.mkdtemp(prefix="helm-render-")) / "render"
+def _folder() -> "tempfile.TemporaryDirectory[str]":
+    """Of the renderer; goes with this process."""
+    folder = tempfile.TemporaryDirectory(prefix="helm-render-")
     source = Path(__file__).parent / "helm_render"
     env = {
         **os.environ,
         "GO111MODULE": "off",
         "GOPATH": str(GO_PATH),
         "GOFLAGS": "",
-        "GOCACHE": str(out.parent / "cache"),
+        "GOCACHE": str(Path(folder.name) / "cache"),
     }
+    out = Path(folder.name) / "render"
     subprocess.run(["go", "build", "-o", str(out), "."], cwd=source, env=env, check=True, timeout=WAIT_S)
-    return str(out)
+    return folder
 
 
 class ChartError(Exception):
@@ -55,7 +57,7 @@ def rendered(values: dict[str, Any] | None = None) -> str:
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(values or {}, file)
         file.flush()
-        command = [_renderer(), str(CHART), file.name, "dualmap", "default"]
+        command = [str(Path(_folder().name) / "render"), str(CHART), file.name, "dualmap", "default"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S)
     if done.returncode != 0:
         raise ChartError(done.stderr)
