@@ -31,7 +31,7 @@ class InstanceSpec:
     start_timeout_s: from its start until it answers. stop_grace_s: from SIGTERM to SIGKILL.
     pool: which instances it serves the same models with. probe: whether it may be asked for a token, where nothing else
     tells that it is alive. behind_balancer: several servers answer at the address. role: which parts of requests it is
-    given.
+    given. revision: servers of another one cannot read what it has computed.
     """
 
     instance_id: str
@@ -47,3 +47,4 @@ class InstanceSpec:
     probe: bool = True
     behind_balancer: bool = False
     role: Role = Role.BOTH
+    revision: str = ""

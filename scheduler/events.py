@@ -41,7 +41,7 @@ class InstanceJoined:
     one again: it drains no more, offers other models, or keeps
     another amount of prefixes than it seemed to. adapters: LoRA adapters it can run, by the names that requests
     give them. models: what else it serves, by each name; empty: it may serve any. role: which parts of requests it
-    takes."""
+    takes. revision: instances of the same one can read what the others of it have computed."""
 
     instance_id: str
     incarnation: int = 0
@@ -50,6 +50,7 @@ class InstanceJoined:
     adapters: tuple[str, ...] = ()
     models: tuple[ServedModel, ...] = ()
     role: Role = Role.BOTH
+    revision: str = ""
 
 
 @record

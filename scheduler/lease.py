@@ -9,7 +9,7 @@ from dualmap.scheduler.record import record
 class Lease:
     """Its instance keeps the prompt until another one has it.
 
-    ran_s: how long it took to compute, in seconds. until: when it may be gone.
+    ran_s: how long it took to compute, in seconds. until: when it may be gone. revision: of the instance.
     """
 
     instance_id: str
@@ -17,3 +17,4 @@ class Lease:
     _: KW_ONLY
     ran_s: float
     until: float
+    revision: str = ""

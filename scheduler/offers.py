@@ -17,14 +17,20 @@ from dualmap.scheduler.role import PREFILL, WHOLE, Leg, Role
 
 class Offer:
     """Of one instance. models: the longest prompt and answer together, by name, of LoRA adapters, too; empty: it has
-    not told, and may serve any. adapters: which of the names are adapters. role: which legs it takes."""
+    not told, and may serve any. adapters: which of the names are adapters. role: which legs it takes. revision: of
+    those that can read what it has computed, and whose it can read."""
 
-    __slots__ = ("adapters", "models", "role")
+    __slots__ = ("adapters", "models", "revision", "role")
 
     def __init__(
-        self, models: Iterable[ServedModel] = (), adapters: Iterable[str] = (), role: Role = Role.BOTH
+        self,
+        models: Iterable[ServedModel] = (),
+        adapters: Iterable[str] = (),
+        role: Role = Role.BOTH,
+        revision: str = "",
     ) -> None:
         self.role = role
+        self.revision = revision
         self.models = {model.name: model.max_tokens or inf for model in models}
         self.adapters = frozenset(adapters)
         if self.models:
@@ -33,7 +39,8 @@ class Offer:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Offer):
             return False
-        return (self.models, self.adapters, self.role) == (other.models, other.adapters, other.role)
+        own = (self.models, self.adapters, self.role, self.revision)
+        return own == (other.models, other.adapters, other.role, other.revision)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -64,11 +71,13 @@ class Fleet(NamedTuple):
 
 class Offers:
     """alike: all instances offer the same models at the same lengths, and do all of a request. all_take: by model, the
-    length that then all of them take. has_roles: some do one leg only."""
+    length that then all of them take. has_roles: some do one leg only. has_revisions: then some cannot read what others
+    have computed."""
 
     def __init__(self) -> None:
         self.alike = True
         self.has_roles = False
+        self.has_revisions = False
         self.all_take: dict[str, float] = {}
         self._offers: dict[str, Offer] = {}
         self._bits: dict[str, int] = {}
@@ -127,8 +136,8 @@ class Offers:
         )
         assert self.alike == (models == models[:1] * len(models) and not self.has_roles), "whether all offer the same"
         for known, is_adapter in ((self._of_models, False), (self._of_adapters, True)):
-            for (leg, model), fleets in known.items():
-                assert fleets == self._fleets_of(model, leg, is_adapter=is_adapter), f"instances that serve {model!r}"
+            for (leg, model, revision), fleets in known.items():
+                assert fleets == self._fleets_of(model, leg, revision, is_adapter), f"instances that serve {model!r}"
 
     def _forget(self, *, alike: bool = False) -> None:
         """What was made of the offers before. alike: it is known that all of them are, without a look at each."""
@@ -136,11 +145,12 @@ class Offers:
         first = next(offers, None)
         self.alike = alike or first is None or (_are_alike(first, first) and all(_are_alike(o, first) for o in offers))
         self.has_roles = not self.alike and any(offer.role is not Role.BOTH for offer in self._offers.values())
+        self.has_revisions = self.has_roles and len({offer.revision for offer in self._offers.values()}) > 1
         self.all_take = {}
         if self.alike and first is not None:
             self.all_take = first.models | {"": first.takes_tokens("", False)}
-        self._of_models: dict[tuple[Leg, str], tuple[Fleet, ...]] = {}
-        self._of_adapters: dict[tuple[Leg, str], tuple[Fleet, ...]] = {}
+        self._of_models: dict[tuple[Leg, str, str | None], tuple[Fleet, ...]] = {}
+        self._of_adapters: dict[tuple[Leg, str, str | None], tuple[Fleet, ...]] = {}
         self._peers: dict[str, Mapping[str, Offer]] = {}
         self._names: dict[tuple[str, ...], str] | None = None
         self._nobody = None
@@ -151,19 +161,17 @@ class Offers:
         model = request.adapter or request.model
         if leg is not PREFILL:
             leg = WHOLE  # who decodes takes whole requests, too
-        fleets = known.get((leg, model))
+        revision = request.revision
+        fleets = known.get((leg, model, revision))
         if fleets is None:
-            fleets = self._fleets_of(model, leg, is_adapter=bool(request.adapter))
+            fleets = self._fleets_of(model, leg, revision, bool(request.adapter))
             if fleets:
-                known[leg, model] = fleets
+                known[leg, model, revision] = fleets
         return fleets
 
-    def _fleets_of(self, model: str, leg: Leg, *, is_adapter: bool) -> tuple[Fleet, ...]:
+    def _fleets_of(self, model: str, leg: Leg, revision: str | None, is_adapter: bool) -> tuple[Fleet, ...]:
         """By length, ascending; none where nobody serves the model."""
-        takes = {
-            i: offer.takes_tokens(model, is_adapter) if offer.role.takes(leg) else 0
-            for i, offer in self._offers.items()
-        }
+        takes = self._takes(model, leg, revision, is_adapter)
         serving = tuple(i for i, tokens in takes.items() if tokens)
         fleets = []
         for most in sorted({takes[i] for i in serving}):
@@ -172,6 +180,23 @@ class Offers:
             bits = sum(self._bits[i] for i in able)
             fleets.append(Fleet(most, able, unable, bits, self._name_of(serving), len(serving)))
         return tuple(fleets)
+
+    def _takes(self, model: str, leg: Leg, revision: str | None, is_adapter: bool) -> dict[str, float]:
+        """By instance, the longest prompt and answer that it takes; 0: none. A prompt is computed for others only where
+        one can read it that answers."""
+        takes = {
+            i: offer.takes_tokens(model, is_adapter)
+            if offer.role.takes(leg) and revision in (None, offer.revision)
+            else 0
+            for i, offer in self._offers.items()
+        }
+        if leg is not PREFILL:
+            return takes
+        read: dict[str, float] = {}  # by revision
+        for i, tokens in self._takes(model, WHOLE, None, is_adapter).items():
+            of = self._offers[i].revision
+            read[of] = max(tokens, read.get(of, 0))
+        return {i: min(tokens, read.get(self._offers[i].revision, 0)) for i, tokens in takes.items()}
 
     def _name_of(self, serving: tuple[str, ...]) -> str:
         if len(serving) == len(self._offers):
@@ -188,8 +213,7 @@ class Offers:
 
     def _serving(self, model: str, leg: Leg) -> tuple[str, ...]:
         """model: empty: whichever they serve."""
-        offers = self._offers.items()
-        return tuple(i for i, o in offers if (not model or not o.models or model in o.models) and o.role.takes(leg))
+        return tuple(i for i, tokens in self._takes(model, leg, None, False).items() if tokens)
 
 
 def _are_alike(one: Offer, other: Offer) -> bool:

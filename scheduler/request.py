@@ -38,6 +38,7 @@ class Request:
     goes_on_after: number of the attempt whose answer the client has part of, which this is the rest of; 0: the client
         has nothing. sent_tokens: how many tokens of the answer the client has; they are the last ones of the prompt.
     may_split: another instance than the one that answers may compute its prompt. leg: what of it is to be done.
+    revision: of a decode leg: of which revision its instance has to be, to read what was computed; None: of any.
     """
 
     id: str
@@ -63,8 +64,9 @@ class Request:
     sent_tokens: int = 0
     may_split: bool = False
     leg: Leg = Leg.WHOLE
+    revision: str | None = None
 
-    def leg_of(self, leg: Leg) -> "Request":
+    def leg_of(self, leg: Leg, revision: str | None = None) -> "Request":
         """One leg of it. A prefill leg makes one token, which nobody waits for and which is seen when it is made; a
         decode leg goes before all that waits, since memory is kept for it where its prompt is. `replace` would take
         twenty times as long."""
@@ -92,6 +94,7 @@ class Request:
             sent_tokens=self.sent_tokens,
             may_split=self.may_split,
             leg=leg,
+            revision=revision,
         )
 
     @property

@@ -74,8 +74,8 @@ class Watched:
             pool=spec.pool,
             since=time.time(),
         )
-        if self.member.role is not spec.role:
-            self.member = replace(self.member, role=spec.role)
+        if (self.member.role, self.member.revision) != (spec.role, spec.revision):
+            self.member = replace(self.member, role=spec.role, revision=spec.revision)
         self.signals = SignalCollector(spec.instance_id)
         self.adapters = AdapterKeeper(spec.instance_id)
         self.decided = asyncio.Event()

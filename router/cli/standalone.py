@@ -88,6 +88,7 @@ async def _member(config: DualMapConfig, instance: ExternalInstance) -> Member:
         capacity=instance.capacity,
         model_cards=model_cards(models),
         role=instance.role,
+        revision=instance.revision,
     )
 
 

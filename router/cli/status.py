@@ -42,9 +42,9 @@ def format_status(status: dict[str, Any], columns: int = COLUMNS) -> str:
     several = len(status["pools"]) > 1
     counted = ("RUNNING", "WAITING", "BACKLOG", "PER TOKEN", "KV TOKENS", "MODELS", "SIGNALS")
     roles = any(member.get("role", "both") != "both" for member in status["members"])
-    rows = [
-        ("INSTANCE", *(["POOL"] if several else []), *(["ROLE"] if roles else []), "STATE", "FOR", "ADDRESS", *counted)
-    ]
+    revisions = any(member.get("revision") for member in status["members"])
+    own = [*(["POOL"] if several else []), *(["ROLE"] if roles else []), *(["REVISION"] if revisions else [])]
+    rows = [("INSTANCE", *own, "STATE", "FOR", "ADDRESS", *counted)]
     for member in status["members"]:
         backlog_s = ""
         if "running" in member:
@@ -57,6 +57,7 @@ def format_status(status: dict[str, Any], columns: int = COLUMNS) -> str:
         signals = format_signals(member["signals"]) if "signals" in member else ""
         pool = [member["pool"] or "(first)"] if several else []
         pool += [member["role"]] if roles else []
+        pool += [member["revision"]] if revisions else []
         state = member["condition"] or member["state"]
         place = (member["instance_id"], *pool, state, format_age(member["for_s"]), member["address"])
         rows.append((*place, *counts, backlog_s, per_token, kv_tokens, models, signals))

@@ -172,6 +172,7 @@ def external_spec(config: DualMapConfig, pool_name: str, instance: ExternalInsta
         probe=instance.probe,
         behind_balancer=instance.behind_balancer,
         role=instance.role,
+        revision=instance.revision,
     )
     return PlacedSpec("external", spec)
 

@@ -117,6 +117,8 @@ class ExternalInstance(BaseModel):
     # prefill: it computes prompts for others, and answers nobody; decode: it answers, and computes what others do not;
     # both: as one or the other, or all of a request.
     role: Role = Role.BOTH
+    # In a rollout: what this server has computed, only one of the same revision can read.
+    revision: str = ""
     # Its content is the bearer token that this server wants (--api-key); None: that of gateway.instance_key_file.
     key_file: AbsolutePath | None = None
     # PEM: the authority that has signed the server's certificate, or that certificate itself; None: the system's.
@@ -204,6 +206,11 @@ class ExternalInstance(BaseModel):
         """Names its place on the rings."""
         return self.endpoint.instance_id
 
+    @property
+    def purpose(self) -> dict[str, str]:
+        """What it is there for, by the names of the settings: where that changes, it leaves, and comes again."""
+        return {"role": self.role, "revision": self.revision}
+
 
 class KubernetesDiscovery(BaseModel):
     """Pods as instances: those with these labels that run. Needs dualmap[kubernetes]."""
@@ -217,6 +224,8 @@ class KubernetesDiscovery(BaseModel):
     capacity: InstanceCapacity = InstanceCapacity()  # of each
     # Label of pods that says their role: prefill, decode, or both (also prefill-decode), as of one without the label.
     role_label: str = "llm-d.ai/role"
+    # Label of pods that says their revision. A DisaggregatedSet of LeaderWorkerSet sets this one.
+    revision_label: str = "disaggregatedset.x-k8s.io/revision"
     probe: bool = True  # as of an instance that is named by its URL
     kubeconfig: Path | None = None  # None: the pod's service account, else $KUBECONFIG or ~/.kube/config
 

@@ -19,6 +19,7 @@ def member_row(member: Member, view: InstanceView | None, state: Mapping[str, An
         "address": str(member.endpoint).removeprefix("http://"),
         "pool": member.pool,
         "role": member.role.value,
+        "revision": member.revision,
         **state,
     }
     if view is None:

@@ -87,6 +87,7 @@ def prefill_done(books: Books, event: PrefillDone, now: float, commands: list[Co
             view.incarnation,
             ran_s=now - attempt.dispatched_at,
             until=now + books.config.kv_lease_s,
+            revision=view.offer.revision,
         ),
     )
     if view.others.waiting:

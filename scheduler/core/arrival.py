@@ -150,10 +150,12 @@ def place(
     asked = request
     if lease is not None and (now >= lease.until or books.leasing(lease) is None):
         lease = None
+    placement = None
     if lease is not None:
-        request = asked.leg_of(DECODE)
+        request = asked.leg_of(DECODE, lease.revision)
         placement = choose_decoder(books, request, tried)
-    else:
+    if placement is None:
+        request, lease = asked, None
         if books.offers.has_roles:
             request = first_leg(books, asked, tried)
         placement = choose(books, request, tried, now)

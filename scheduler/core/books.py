@@ -101,7 +101,7 @@ class Books:
 
     def takes_longer(self, attempt: Attempt) -> bool:
         """Whether another ready instance takes longer prompts and answers than the attempt's own."""
-        request = attempt.request
+        request = attempt.asked
         if request.only or self._tries(attempt) >= self.config.max_attempts:
             return False
         return self.offers.longest_tokens(request) > self.instances[attempt.instance_id].takes_tokens(request)

@@ -33,6 +33,8 @@ def first_leg(books: Books, request: Request, tried: Set[str]) -> Request:
         return request
     if all(i in tried or i in books.suspects for i in prefill.able):
         return request
+    if books.offers.has_revisions and not tried.isdisjoint(decode.able):
+        return request  # it may be the revision that fails
     depth, _ = books.holders.deepest_of(request.blocks, decode.bits)
     uncached = request.prompt_tokens - cached_tokens(request, depth, books.config.block_tokens)
     if uncached < max(1, books.config.min_prefill_leg_tokens):
@@ -41,7 +43,8 @@ def first_leg(books: Books, request: Request, tried: Set[str]) -> Request:
 
 
 def choose_decoder(books: Books, request: Request, tried: Set[str]) -> Placement | None:
-    """request: a decode leg. Avoids suspects and instances that failed it, as long as others are left."""
+    """request: a decode leg. Avoids suspects and instances that failed it, as long as others are left. None: nobody is
+    there who can read its prompt."""
     fleet = books.offers.fleet(request)
     suspects = books.suspects
     for avoid in (suspects | tried | fleet.unable, tried | fleet.unable, fleet.unable):

@@ -37,6 +37,7 @@ def instance_joined(books: Books, event: InstanceJoined, now: float, commands: l
         models=event.models,
         adapters=event.adapters,
         role=event.role,
+        revision=event.revision,
     )
     if any(other.service.has_answered for other in books.instances.values()):
         view.service.start_slowly(now)
@@ -99,7 +100,7 @@ def leave_silent(books: Books, elapsed_s: float, now: float, commands: list[Comm
 
 def _joined_again(books: Books, view: InstanceView, event: InstanceJoined) -> bool:
     """Whether that changes anything."""
-    changed = view.offers_now(event.models, event.adapters, event.role)
+    changed = view.offers_now(event.models, event.adapters, event.role, event.revision)
     if changed and not view.draining:
         books.offers.put(view.instance_id, view.bit, view.offer)
     changed |= view.keeps_now(event.capacity.cache_tokens)
@@ -171,7 +172,8 @@ def _take_from(
 
 def _replace_waiting(books: Books, view: InstanceView, now: float, commands: list[Command]) -> None:
     gone = books.instances.get(view.instance_id) is not view
-    _place_again(books, view, [a for a in view.waiting if gone or _runs_elsewhere(books, a.asked, view)], now, commands)
+    leave = [a for a in view.waiting if gone or _runs_elsewhere(books, a.request if a.lease else a.asked, view)]
+    _place_again(books, view, leave, now, commands)
 
 
 def _replace_unable(books: Books, view: InstanceView, now: float, commands: list[Command]) -> None:

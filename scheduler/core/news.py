@@ -68,7 +68,11 @@ def _settle(books: Books, attempt: Attempt, now: float, commands: list[Command])
     view = books.instances.get(attempt.instance_id)
     if view is None or books.attempts.get(attempt.request.id) is not attempt or not view.others.work:
         return
-    if attempt.state is not AttemptState.WAITING or now - attempt.arrived_at > books.untold.most_s:
+    if (
+        attempt.lease is not None
+        or attempt.state is not AttemptState.WAITING
+        or now - attempt.arrived_at > books.untold.most_s
+    ):
         return
     placed_at = view.instance_id
     view.take_out(attempt)

@@ -38,7 +38,7 @@ class Member:
     which instances it serves the same model with; empty is the first one. reason: why it is in its state, for people;
     empty where there is nothing to say. since: when it came into it, in Unix seconds. started_at: when its server's
     process began, in Unix seconds; 0 where unknown. last_end: how its last server ended; None: none has. role: which
-    parts of requests it is given."""
+    parts of requests it is given. revision: who has the same one can read what it has computed."""
 
     instance_id: str
     incarnation: int
@@ -54,6 +54,7 @@ class Member:
     started_at: float = 0.0
     last_end: ServerEnd | None = None
     role: Role = Role.BOTH
+    revision: str = ""
 
     def is_same_to_gateways(self, other: "Member") -> bool:
         """Whether the other, of the same instance, differs in nothing that requests depend on."""

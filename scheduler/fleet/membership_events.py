@@ -31,6 +31,7 @@ def membership_events(old: Membership, new: Membership) -> list[MembershipEvent]
                     adapters=member.adapters,
                     models=member.models,
                     role=member.role,
+                    revision=member.revision,
                 )
             )
         elif member.state is MemberState.DRAINING and known is not None and known.state is MemberState.READY:
@@ -44,7 +45,7 @@ def membership_events(old: Membership, new: Membership) -> list[MembershipEvent]
 
 def _offers_another(known: Member, now: Member) -> bool:
     """Cards are compared first: they rarely differ, and all members are looked at in each epoch."""
-    if known.role is not now.role:
+    if known.role is not now.role or known.revision != now.revision:
         return True
     return known.model_cards != now.model_cards and (known.adapters, known.models) != (now.adapters, now.models)
 

@@ -43,6 +43,7 @@ class InstanceView:
         models: Sequence[ServedModel] = (),
         adapters: Sequence[str] = (),
         role: Role = Role.BOTH,
+        revision: str = "",
     ) -> None:
         self.instance_id = instance_id
         self.incarnation = incarnation
@@ -60,7 +61,7 @@ class InstanceView:
             capacity, config, booked=self.booked, others=self.others, reported=self.reported, service=self.service
         )
         self.cache = CacheView(_cache_blocks(capacity, config.block_tokens), holders, self.bit)
-        self.offer = Offer(models, adapters, role)
+        self.offer = Offer(models, adapters, role, revision)
         self.adapters = Adapters(adapters, capacity.max_adapters)
         self.waiting = self.booked.waiting
         self.running = self.booked.running
@@ -157,9 +158,9 @@ class InstanceView:
             head_age_s=self.room.head_age_s(now),
         )
 
-    def offers_now(self, models: Sequence[ServedModel], adapters: Sequence[str], role: Role) -> bool:
+    def offers_now(self, models: Sequence[ServedModel], adapters: Sequence[str], role: Role, revision: str) -> bool:
         """It serves these from now on. Whether that is something new."""
-        before, self.offer = self.offer, Offer(models, adapters, role)
+        before, self.offer = self.offer, Offer(models, adapters, role, revision)
         self.adapters.set_able(adapters)
         return before != self.offer
 

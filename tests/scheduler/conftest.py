@@ -55,10 +55,15 @@ class Script:
         adapters: tuple[str, ...] = (),
         models: tuple[ServedModel, ...] = (),
         role: Role = Role.BOTH,
+        revision: str = "",
         **capacity: float,
     ) -> list[Command]:
         there = InstanceCapacity(**(self._capacity | capacity))
-        return self.send(InstanceJoined(instance_id, incarnation, there, adapters=adapters, models=models, role=role))
+        return self.send(
+            InstanceJoined(
+                instance_id, incarnation, there, adapters=adapters, models=models, role=role, revision=revision
+            )
+        )
 
     def drain(self, instance_id: str, incarnation: int = 1) -> list[Command]:
         return self.send(InstanceDraining(instance_id, incarnation))

@@ -227,6 +227,10 @@ def test_status_shows_load_only_of_instances_that_serve():
     assert heads.split()[:4] == ["INSTANCE", "POOL", "ROLE", "STATE"]
     assert first.split()[:4] == ["a", "(first)", "prefill", "ready"]
     assert other.split()[:4] == ["b", "coder", "both", "lost"]
+    members = [{**member, "revision": revision} for member, revision in zip(members, ("", "a1"), strict=True)]
+    *_, heads, _, other, _ = format_status({**status, "members": members}).splitlines()
+    assert heads.split()[:5] == ["INSTANCE", "POOL", "ROLE", "REVISION", "STATE"]
+    assert other.split()[:5] == ["b", "coder", "both", "a1", "lost"]
 
 
 @pytest.mark.parametrize(

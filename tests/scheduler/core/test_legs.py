@@ -180,12 +180,12 @@ def test_a_leg_differs_from_its_request_in_what_concerns_the_leg_alone():
         "sent_tokens": 6,
         "may_split": True,
     }
-    assert {field.name for field in fields(Request)} == given.keys() | {"leg"}
+    assert {field.name for field in fields(Request)} == given.keys() | {"leg", "revision"}
     request = Request(**given)
     prefill = {"leg": Leg.PREFILL, "streams": True, "max_output_tokens": 1, "tpot_slo_s": 0.0}
-    decode = {"leg": Leg.DECODE, "priority": BEFORE_ALL}
-    for leg, differs in ((Leg.PREFILL, prefill), (Leg.DECODE, decode)):
-        made = request.leg_of(leg)
+    decode = {"leg": Leg.DECODE, "priority": BEFORE_ALL, "revision": "a"}
+    for leg, revision, differs in ((Leg.PREFILL, None, prefill), (Leg.DECODE, "a", decode)):
+        made = request.leg_of(leg, revision)
         assert {name: getattr(made, name) for name in given | differs} == given | differs
 
 
