@@ -21,6 +21,7 @@ _SCALING = "min_replicas|max_replicas|scale_to_zero_after_s|dry_run|drain_deadli
 _LIVE = rf"instances|discovery|scaling\.({_SCALING})|scheduler\.({'|'.join(LIVE_SETTINGS)})"
 LIVE = re.compile(rf"^(limits\.|model_aliases(\.|$)|(pools\.[^.]+\.)?({_LIVE})(\.|$))")
 
+NONE = "none"  # in place of an empty text
 MOST_CHARACTERS = 2000  # that are told of what changed, or of why nothing did
 
 
@@ -115,7 +116,8 @@ def fixed_changes(old: DualMapConfig, new: DualMapConfig) -> list[str]:
         if settings != pool.scheduler and settings.policy != "dualmap":
             lines.append(f"the policy {settings.policy} takes no other settings while it runs")
         for member in (member for instance in pool.instances for member in instance.members):
-            if known.get(member.id, (name, member)) != (name, member):
+            was_in, was = known.get(member.id, (name, member))
+            if (was_in, was.model_copy(update=member.purpose)) != (name, member):
                 lines.append(f"{member.id} is known already: remove it, and add it with other settings later")
     if find_spec("kr8s") is None and any(pool.discovery for pool in others.values()):
         lines.append("discovery needs more packages: pip install 'dualmap[kubernetes]'")
@@ -123,12 +125,16 @@ def fixed_changes(old: DualMapConfig, new: DualMapConfig) -> list[str]:
 
 
 def live_changes(old: DualMapConfig, new: DualMapConfig) -> Iterator[str]:
-    """What differs, for people: each setting with what it was and what it is; of instances, which came and went."""
+    """What differs, for people: each setting with what it was and what it is; of instances, which came and went, and
+    which are there for something else."""
     before, after = dict(_settings(old.model_dump())), dict(_settings(new.model_dump()))
     pools, others = old.all_pools(), new.all_pools()
     for name in pools.keys() & others.keys():
-        was, is_now = ({m.id for i in known[name].instances for m in i.members} for known in (pools, others))
-        changes = [f"+{i}" for i in sorted(is_now - was)] + [f"-{i}" for i in sorted(was - is_now)]
+        was, is_now = ({m.id: m for i in known[name].instances for m in i.members} for known in (pools, others))
+        changes = [f"+{i}" for i in sorted(is_now.keys() - was)] + [f"-{i}" for i in sorted(was.keys() - is_now)]
+        for i in sorted(was.keys() & is_now):
+            pairs = zip(was[i].purpose.items(), is_now[i].purpose.values(), strict=True)
+            changes += [f"{i} {key}: {old or NONE} -> {new or NONE}" for (key, old), new in pairs if old != new]
         if changes:
             yield f"{f'pools.{name}.' if name else ''}instances: {' '.join(changes)}"
     for name in sorted(before.keys() | after.keys()):

@@ -12,10 +12,10 @@ from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.instance_specs import PlacedSpec, external_spec
 from dualmap.router.config.pool_settings import ExternalInstance, KubernetesDiscovery
 from dualmap.router.deployment.name_watch import NameWatch, Resolve, resolve
+from dualmap.router.deployment.pod_table import NO_LABELS, PodLabels
 from dualmap.router.deployment.watched_instances import WatchedInstances
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState
-from dualmap.scheduler.role import Role
 
 DRAIN_DEADLINE_S = 600.0  # of one that is named no more but runs on
 SUCCESSION_S = 10.0  # for which one that is named no more still serves while those that came instead are not ready
@@ -28,7 +28,7 @@ class Watch(Protocol):
     def found(self) -> Mapping[str, bool] | None: ...
 
     @property
-    def roles(self) -> Mapping[str, Role]: ...
+    def labels(self) -> Mapping[str, PodLabels]: ...
 
     def stop(self) -> None: ...
 
@@ -140,7 +140,7 @@ class ExternalInstances:
     def _named(self) -> tuple[dict[str, PlacedSpec], set[str]]:
         """Those that shall get requests, and pods that are about to end: looked for again when something has changed,
         for there may be a thousand, and rounds are many."""
-        pods = {name: (watch.found and dict(watch.found), watch.roles) for name, (_, watch) in self._watches.items()}
+        pods = {name: (watch.found and dict(watch.found), watch.labels) for name, (_, watch) in self._watches.items()}
         seen = (self._names.found, pods)
         if self._seen != seen or self._seen_config is not self.config:
             self._seen, self._seen_config = seen, self.config
@@ -158,10 +158,10 @@ class ExternalInstances:
             capacity = settings.capacity
             capacity = replace(capacity, weight=1.0 if capacity.weight is None else capacity.weight)
             for address, leaves in (watch.found or {}).items():
-                role = watch.roles.get(address, Role.BOTH)
+                role, revision = watch.labels.get(address, NO_LABELS)
                 ranks = f"@0..{settings.data_parallel_size - 1}" if settings.data_parallel_size > 1 else ""
                 url = f"http://{address}{ranks}"
-                pod = ExternalInstance(url=url, capacity=capacity, probe=settings.probe, role=role)
+                pod = ExternalInstance(url=url, capacity=capacity, probe=settings.probe, role=role, revision=revision)
                 for member in pod.members:
                     if leaves:
                         ending.add(member.id)
@@ -180,9 +180,15 @@ class ExternalInstances:
         return [instance.at(address) for address in sorted(addresses)]
 
     def _is_another(self, placed: PlacedSpec) -> bool:
-        """Whether one of its name, but with other settings, still leaves."""
+        """Whether one of its name has to leave first: it does already, and other settings had it, or it is there for
+        other requests than this one will be."""
         instance_id = placed.spec.instance_id
-        return instance_id in self._leaving and not _alike(self.ids[instance_id], placed)
+        known = self.ids.get(instance_id)
+        if known is None:
+            return False
+        if (known.spec.role, known.spec.revision) != (placed.spec.role, placed.spec.revision):
+            return True
+        return instance_id in self._leaving and not _alike(known, placed)
 
 
 def watch_pods(settings: KubernetesDiscovery, say: Callable[[str], None]) -> Watch:

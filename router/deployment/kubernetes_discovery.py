@@ -15,8 +15,7 @@ from kr8s import ServerError
 from kr8s.asyncio import api as connect
 
 from dualmap.router.config.pool_settings import KubernetesDiscovery
-from dualmap.router.deployment.pod_table import PodTable
-from dualmap.scheduler.role import Role
+from dualmap.router.deployment.pod_table import PodLabels, PodTable
 
 FIRST_RETRY_S = 1.0
 MAX_RETRY_S = 30.0
@@ -32,16 +31,16 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # of th
 
 
 class PodWatch:
-    """found: instances by IP:PORT, whether they leave; None until the first list has come. roles: of those that have
-    one, at least as new as `found`. say: is told when the API server goes away, and when it is back. No fault of the
+    """found: instances by IP:PORT, whether they leave; None until the first list has come. labels: of those that have
+    any, at least as new as `found`. say: is told when the API server goes away, and when it is back. No fault of the
     server, or of ours with what it says, ends the watch."""
 
     def __init__(self, settings: KubernetesDiscovery, say: Callable[[str], None]) -> None:
         self.found: Mapping[str, bool] | None = None
-        self.roles: Mapping[str, Role] = {}
+        self.labels: Mapping[str, PodLabels] = {}
         self._settings = settings
         self._say = say
-        self._pods = PodTable(settings.port, settings.role_label)
+        self._pods = PodTable(settings.port, settings.role_label, settings.revision_label)
         self._version: str | None = None  # from which on to watch; None: they are to be listed
         self._away = False
         self._retry_s = FIRST_RETRY_S
@@ -145,7 +144,7 @@ class PodWatch:
         return True
 
     def _tell(self) -> None:
-        self.roles = self._pods.roles()
+        self.labels = self._pods.labels()
         self.found = self._pods.found()
 
     def _params(self) -> dict[str, str]:

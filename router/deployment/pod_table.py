@@ -2,32 +2,43 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dualmap.scheduler.fleet.endpoint import host_port
 from dualmap.scheduler.role import Role
 
 
+class PodLabels(NamedTuple):
+    """What they say of the server: which parts of requests it takes, and whose prompts it can read."""
+
+    role: Role = Role.BOTH
+    revision: str = ""
+
+
+NO_LABELS = PodLabels()
+
+
 @dataclass(frozen=True, slots=True)
 class Pod:
     """One that runs at an address. ends: it was told to end, or will be. ready: as Kubernetes sees it; None where it
-    does not say. was_ready: it has been so. role: as its label says."""
+    does not say. was_ready: it has been so."""
 
     address: str
     ends: bool
     ready: bool | None
     was_ready: bool
-    role: Role = Role.BOTH
+    labels: PodLabels = NO_LABELS
 
 
 class PodTable:
     """A pod is an instance while it runs at an address. Whether one that starts is well is for its watcher to find
     out; one that Kubernetes calls ready no more is about to go."""
 
-    def __init__(self, port: int, role_label: str = "") -> None:
-        """port: on which the pods listen. role_label: says what they are there for."""
+    def __init__(self, port: int, role_label: str = "", revision_label: str = "") -> None:
+        """port: on which the pods listen. The labels are named that PodLabels come from."""
         self._port = port
         self._role_label = role_label
+        self._revision_label = revision_label
         self._pods: dict[str, Pod] = {}  # by uid
 
     def replace(self, pods: Iterable[Mapping[str, Any]]) -> None:
@@ -51,7 +62,7 @@ class PodTable:
             ends="deletionTimestamp" in metadata or conditions.get("DisruptionTarget", False),
             ready=ready,
             was_ready=ready is True or (known is not None and known.was_ready),
-            role=_role((metadata.get("labels") or {}).get(self._role_label)),
+            labels=self._labels(metadata.get("labels") or {}),
         )
 
     def remove(self, pod: Mapping[str, Any]) -> None:
@@ -68,10 +79,11 @@ class PodTable:
             found[pod.address] = (pod.ends or unready) and found.get(pod.address, True)
         return found
 
-    def roles(self) -> dict[str, Role]:
-        """Of those that do one leg of requests only, by IP:PORT."""
-        return {pod.address: pod.role for pod in self._pods.values() if pod.role is not Role.BOTH and not pod.ends}
+    def labels(self) -> dict[str, PodLabels]:
+        """Of those that have any, by IP:PORT."""
+        return {pod.address: pod.labels for pod in self._pods.values() if pod.labels != NO_LABELS and not pod.ends}
 
-
-def _role(label: str | None) -> Role:
-    return Role(label) if label in (Role.PREFILL, Role.DECODE) else Role.BOTH
+    def _labels(self, labels: Mapping[str, str]) -> PodLabels:
+        role = labels.get(self._role_label)
+        known = Role(role) if role in (Role.PREFILL, Role.DECODE) else Role.BOTH
+        return PodLabels(known, labels.get(self._revision_label, ""))

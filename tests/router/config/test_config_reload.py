@@ -73,6 +73,7 @@ def changed(**sections: object) -> dict:
             changed(instances=[A], pools=BASE["pools"] | {"code": {"instances": [B, C]}}),
             ["10.0.0.2:8000 is known already: remove it, and add it with other settings later"],
         ),
+        (changed(instances=[{"url": A, "role": "decode", "revision": "a"}, B]), []),
         (changed(instances=[A], discovery={"kubernetes": {"label_selector": "app=vllm"}}), []),
         (changed(instances=[]), ["pool (the first) cannot come or go while it runs"]),
     ],
@@ -146,6 +147,14 @@ def test_a_changed_file_is_taken_over_once_with_what_flags_said(file):
     assert config_file.news() is None
     assert said == [f"the configuration is taken over from {path}: instances: -10.0.0.2:8000"]
     assert (config_file.reloads.applied, config_file.reloads.refused) == (1, 0)
+
+
+def test_another_role_is_told(file):
+    path, config_file, said = file
+    path.write_text(yaml.safe_dump(changed(instances=[{"url": A, "role": "decode", "revision": "a1"}, B])))
+    assert config_file.news() is not None
+    told = "instances: 10.0.0.1:8000 role: both -> decode 10.0.0.1:8000 revision: none -> a1"
+    assert said == [f"the configuration is taken over from {path}: {told}"]
 
 
 @pytest.mark.parametrize(

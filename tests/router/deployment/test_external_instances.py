@@ -7,6 +7,7 @@ import pytest
 from dualmap.router.config.load import load_config
 from dualmap.router.deployment import external_instances, name_watch
 from dualmap.router.deployment.external_instances import ExternalInstances
+from dualmap.router.deployment.pod_table import PodLabels
 from dualmap.router.reach.reach import CallError
 from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.endpoint import NOWHERE
@@ -25,7 +26,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.found: dict[str, bool] | None = None
-        self.roles = {}
+        self.labels = {}
         self.stopped = False
 
     def stop(self) -> None:
@@ -128,12 +129,51 @@ def test_what_the_configuration_names_comes_at_once_and_leaves_when_it_is_draine
     assert rounds.round() == {B}
 
 
-def test_instances_are_watched_with_the_role_that_the_configuration_or_a_label_names(rounds):
-    rounds.configure(instances=named(A, role="prefill"), discovery=PODS)
+def test_instances_are_watched_with_the_role_and_revision_that_the_configuration_or_a_label_names(rounds):
+    rounds.configure(instances=named(A, role="prefill", revision="old"), discovery=PODS)
     (watch,) = rounds.watches
-    watch.roles, watch.found = {B: Role.DECODE}, {B: False}
+    watch.labels, watch.found = {B: PodLabels(Role.DECODE, "new")}, {B: False}
     rounds.round()
-    assert {i: spec.role for i, spec in rounds.watched.specs.items()} == {A: Role.PREFILL, B: Role.DECODE}
+    seen = {i: (spec.role, spec.revision) for i, spec in rounds.watched.specs.items()}
+    assert seen == {A: (Role.PREFILL, "old"), B: (Role.DECODE, "new")}
+
+
+def named_as(rounds, purpose: PodLabels) -> None:
+    rounds.configure(instances=[*named(A, role=purpose.role, revision=purpose.revision), *named(B)])
+
+
+def labelled_as(rounds, purpose: PodLabels) -> None:
+    rounds.configure(discovery=PODS)
+    (watch,) = rounds.watches
+    watch.labels, watch.found = {A: purpose}, {A: False, B: False}
+
+
+@pytest.mark.parametrize("call", [named_as, labelled_as])
+@pytest.mark.parametrize("becomes", [PodLabels(Role.DECODE, "1"), PodLabels(Role.PREFILL, "2")], ids=str)
+def test_one_that_is_there_for_something_else_is_drained_before_it_comes_as_that(rounds, call, becomes):
+    call(rounds, PodLabels(Role.PREFILL, "1"))
+    rounds.round()
+    rounds.watched.busy.add(A)
+    call(rounds, becomes)
+    rounds.round()
+    assert rounds.watched.told == [(A, "drain")]
+    assert rounds.watched.specs[A].role is Role.PREFILL
+    rounds.watched.busy.clear()
+    rounds.round()
+    assert rounds.round() == {A, B}
+    assert (rounds.watched.specs[A].role, rounds.watched.specs[A].revision) == becomes
+    assert rounds.watched.members[A] is MemberState.READY
+
+
+def test_one_that_is_there_for_what_it_was_again_stays(rounds):
+    named_as(rounds, PodLabels(Role.PREFILL))
+    rounds.round()
+    rounds.watched.busy.add(A)
+    named_as(rounds, PodLabels(Role.DECODE))
+    rounds.round()
+    named_as(rounds, PodLabels(Role.PREFILL))
+    assert rounds.round() == {A, B}
+    assert rounds.watched.told == [(A, "drain"), (A, "undrain")]
 
 
 def test_each_rank_that_a_url_names_comes_and_leaves_by_itself(rounds):
@@ -148,7 +188,7 @@ def test_each_rank_that_a_url_names_comes_and_leaves_by_itself(rounds):
 def test_pods_of_data_parallel_servers_are_an_instance_for_each_rank(rounds):
     rounds.configure(discovery={"kubernetes": PODS["kubernetes"] | {"data_parallel_size": 2}})
     (watch,) = rounds.watches
-    watch.roles, watch.found = {B: Role.DECODE}, {A: False, B: False}
+    watch.labels, watch.found = {B: PodLabels(Role.DECODE)}, {A: False, B: False}
     assert rounds.round() == {f"{A}@0", f"{A}@1", f"{B}@0", f"{B}@1"}
     assert {i: s.endpoint.rank for i, s in rounds.watched.specs.items() if s.role is Role.DECODE} == {
         f"{B}@0": 0,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dualmap.router.deployment.pod_table import PodTable
+from dualmap.router.deployment.pod_table import NO_LABELS, PodTable
 from dualmap.scheduler.role import Role
 
 READY, NOT_READY = {"Ready": "True"}, {"Ready": "False"}
@@ -93,4 +93,11 @@ def test_a_new_list_forgets_who_is_not_in_it_and_remembers_who_was_ready(table):
 def test_a_label_says_what_a_pod_is_there_for(label, role):
     table = PodTable(80, "llm-d.ai/role")
     table.put(pod("1", READY, labels={"llm-d.ai/role": label}))
-    assert table.roles().get("10.0.0.1:80", Role.BOTH) is role
+    assert table.labels().get("10.0.0.1:80", NO_LABELS).role is role
+
+
+def test_a_label_says_of_which_revision_a_pod_is():
+    table = PodTable(80, "llm-d.ai/role", "disaggregatedset.x-k8s.io/revision")
+    table.put(pod("1", READY, labels={"disaggregatedset.x-k8s.io/revision": "a1b2"}))
+    table.put(pod("2", READY, labels={"app": "vllm"}))
+    assert table.labels() == {"10.0.0.1:80": (Role.BOTH, "a1b2")}

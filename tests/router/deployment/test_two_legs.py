@@ -1,6 +1,8 @@
 """Servers that prefill and servers that decode behind a whole deployment, killed under load."""
 
+import json
 import re
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -95,3 +97,73 @@ def test_no_request_is_lost_or_cut_off_when_a_server_of_either_leg_is_killed(dep
         ends = [end for one in asked for end in one.result(timeout=WAIT_S)]
     assert set(ends) == {f"['length'] {TOKENS}"}
     assert len(ends) >= 5 * CLIENTS
+
+
+def test_a_rollout_of_both_roles_pairs_no_two_revisions_and_loses_nothing(sims, tmp_path):
+    urls = [f"http://127.0.0.1:{sim.port}" for sim in sims]
+    p1, p2, d1, d2 = (url.removeprefix("http://") for url in urls)
+    revisions = dict(zip((p1, p2, d1, d2), ("old", "new", "old", "new"), strict=True))
+
+    def named(**roles: str) -> str:
+        ids = {"p1": p1, "p2": p2, "d1": d1, "d2": d2}
+        settings = [
+            {"url": f"http://{ids[name]}", "role": role, "revision": revisions[ids[name]]}
+            for name, role in roles.items()
+        ]
+        return json.dumps({"instances": settings})
+
+    stop = threading.Event()
+    pairs: list[tuple[str | None, str | None]] = []
+
+    def ask(number: int) -> list[str]:
+        """Asks again and again; what failed."""
+        failed, turn = [], 0
+        while not stop.is_set():
+            turn += 1
+            messages = [{"role": "user", "content": f"{number}, {turn}: {PROMPT}"}]
+            try:
+                answer = client.chat.completions.with_raw_response.create(model="sim", messages=messages, max_tokens=9)
+            except openai.APIError as error:
+                failed.append(error.message)
+                continue
+            pairs.append((answer.headers.get("x-dualmap-prefill-instance"), answer.headers["x-dualmap-instance"]))
+        return failed
+
+    def seen(pair: tuple[str | None, str]) -> None:
+        """Answers that come from now on, until one is by these two."""
+        done = len(pairs)
+        await_that(lambda: pair in pairs[done:], f"answers by {pair}")
+
+    both, decode = {"p1": "prefill", "d1": "decode"}, {"p2": "prefill", "d2": "decode"}
+    with (
+        deployed(directory=tmp_path, config=named(**both)) as deployment,
+        deployment.client() as client,
+        ThreadPoolExecutor(3) as clients,
+    ):
+
+        def become(**roles: str) -> None:
+            (tmp_path / "dualmap.yaml").write_text(named(**roles))
+            deployment.process.send_signal(signal.SIGHUP)
+            expected = {{"p1": p1, "p2": p2, "d1": d1, "d2": d2}[name]: role for name, role in roles.items()}
+
+            def there() -> bool:
+                members = deployment.members()
+                ready = {i: m["role"] for i, m in members.items() if m["state"] == "ready"}
+                return ready == expected and len(members) == len(expected)
+
+            await_that(there, f"{roles} are there")
+
+        asked = [clients.submit(ask, number) for number in range(3)]
+        seen((p1, d1))
+        become(**both, p2="prefill")
+        seen((p1, d1))
+        become(**both, **decode)
+        seen((p2, d2))
+        become(**decode)
+        seen((p2, d2))
+        become(p2="decode", d2="decode")
+        seen((None, p2))
+        stop.set()
+        assert [one.result(timeout=WAIT_S) for one in asked] == [[], [], []]
+    split = {pair for pair in pairs if pair[0] is not None}
+    assert split == {(p1, d1), (p2, d2)}
