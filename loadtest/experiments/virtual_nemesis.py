@@ -1,8 +1,8 @@
 """Seeded schedules of blows in virtual time, each judged by its histories:
 `python -m dualmap.loadtest.experiments.virtual_nemesis --schedules 200`.
 
-Instances are killed, hang, slow down, drain and join again, gateways and Fleet die and come back, news come late and
-twice. A schedule that fails is printed with its seed, and fails again with it.
+Instances are killed, hang, slow down, drain, change their roles and join again, gateways and Fleet die and come back,
+news come late and twice. A schedule that fails is printed with its seed, and fails again with it.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, product
 
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.loadtest.experiments.program import run_as_program
@@ -30,6 +30,7 @@ QPS_EACH = 1.2  # of an instance, which bears about twice that
 CHECK_EVERY = 50  # events of a core
 SHOWN = 5  # faults of a schedule
 WITH_ROLES = 4  # of so many schedules, one has instances that prefill and instances that decode
+WITH_REVISIONS = 4  # from so many instances on, these have two revisions
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,16 @@ def strike(seed: int, policy: str = "dualmap", seconds: float = SECONDS) -> Stru
     rng = random.Random(seed)
     ids = [f"sim-{number}" for number in range(rng.choice((2, 4, 6)))]
     gateways = rng.choice((1, 2, 3))
-    schedule = draw_schedule(seed, ids, gateways, seconds)
-    roles = (Role.PREFILL, Role.DECODE) if seed % WITH_ROLES == 0 else (Role.BOTH,)
+    has_roles = seed % WITH_ROLES == 0
+    revisions = ("",) if not has_roles or len(ids) < WITH_REVISIONS else ("old", "new")
+    roles = (Role.PREFILL, Role.DECODE) if has_roles else (Role.BOTH,)
+    schedule = draw_schedule(seed, ids, gateways, seconds, revisions if has_roles else ())
     settings = ClusterSettings(
         SchedulerConfig(policy=policy, ttft_slo_s=2.0),
-        [InstanceSpec(instance_id, EngineProfile(), role=role) for instance_id, role in zip(ids, cycle(roles))],
+        [
+            InstanceSpec(instance_id, EngineProfile(), role=role, revision=revision)
+            for instance_id, (revision, role) in zip(ids, cycle(product(revisions, roles)))
+        ],
         gateways=gateways,
     )
     cluster = StruckCluster(_chats(rng, seconds, QPS_EACH * len(ids)), settings, schedule, CHECK_EVERY)

@@ -24,7 +24,7 @@ from dualmap.scheduler.events import (
     ServedElsewhere,
     StreamContinued,
 )
-from dualmap.scheduler.role import Role
+from dualmap.scheduler.role import Leg, Role
 
 
 class Ended(StrEnum):
@@ -42,7 +42,8 @@ class Life:
     """One request. instances: of its attempts, in order. running: its attempt that is at an instance, 0: none is.
     bound: it can run only where it asks to, also where that instance takes nothing else any more.
     begun: part of an answer has been sent by its attempts since it was last continued. continued: how often.
-    ended_s: on the journal's clock; nan while it is open."""
+    ended_s: on the journal's clock; nan while it is open. revision: of the instance that has computed its prompt for
+    another."""
 
     request_id: str
     arrived_s: float
@@ -55,6 +56,7 @@ class Life:
     ended: Ended = Ended.OPEN
     ended_s: float = float("nan")
     output_tokens: int = 0
+    revision: str = ""
 
 
 @dataclass(slots=True)
@@ -82,6 +84,7 @@ class _Teller:
         self._where = where
         self._members: dict[str, int] = {}  # instance -> incarnation
         self._roles: dict[str, Role] = {}
+        self._revisions: dict[str, str] = {}
         self._draining: dict[str, float] = {}  # since when
 
     def tell(self, record: Record) -> None:
@@ -108,6 +111,7 @@ class _Teller:
             case PrefillDone():
                 if life := self._at(event.request_id, event.attempt):
                     life.running = 0
+                    life.revision = self._revisions[life.instances[-1]]
             case RequestFinished():
                 if life := self._at(event.request_id, event.attempt):
                     life.output_tokens = event.output_tokens
@@ -128,6 +132,7 @@ class _Teller:
             case InstanceJoined() if event.incarnation >= self._members.get(event.instance_id, event.incarnation):
                 self._members[event.instance_id] = event.incarnation
                 self._roles[event.instance_id] = event.role
+                self._revisions[event.instance_id] = event.revision
                 self._draining.pop(event.instance_id, None)
             case InstanceDraining() if self._members.get(event.instance_id) == event.incarnation:
                 self._draining.setdefault(event.instance_id, now)
@@ -198,6 +203,9 @@ class _Teller:
             self._fault(Rule.THERE, about, f"goes to {place}, which drained before the request came")
         elif not (role := self._roles[place]).takes(command.leg):
             self._fault(Rule.THERE, about, f"goes to {place}, whose role is {role}, with its leg {command.leg}")
+        elif command.leg is Leg.DECODE and (revision := self._revisions[place]) != life.revision:
+            says = f"goes to {place}, of revision {revision!r}, with a prompt of {life.revision!r}"
+            self._fault(Rule.THERE, about, says)
         life.attempts = life.running = command.attempt
         life.instances.append(place)
 

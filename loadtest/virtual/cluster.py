@@ -384,5 +384,14 @@ class VirtualCluster:
         incarnation = self._instances.incarnation(instance_id)
         if incarnation is None:
             return None
-        capacity, role = self._instances.capacity(instance_id), self._instances.role(instance_id)
-        return Member(instance_id, incarnation, NOWHERE, state=state, capacity=capacity, role=role)
+        spec = self._instances.spec(instance_id)
+        capacity = self._instances.capacity(instance_id)
+        return Member(
+            instance_id,
+            incarnation,
+            NOWHERE,
+            state=state,
+            capacity=capacity,
+            role=spec.role,
+            revision=spec.revision,
+        )

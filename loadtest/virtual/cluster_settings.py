@@ -14,12 +14,13 @@ from dualmap.scheduler.role import Role
 @dataclass(frozen=True, slots=True)
 class InstanceSpec:
     """capacity: what the gateways are told; None: the truth, as far as one number can tell it. role: which legs of
-    requests it takes."""
+    requests it takes. revision: whose prompts it can read."""
 
     instance_id: str
     profile: EngineProfile
     capacity: InstanceCapacity | None = None
     role: Role = Role.BOTH
+    revision: str = ""
 
 
 @dataclass(frozen=True, slots=True)

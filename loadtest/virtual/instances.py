@@ -79,8 +79,12 @@ class VirtualInstances:
         spec = self._specs[instance_id]
         return spec.capacity or truthful_capacity(spec.profile)
 
-    def role(self, instance_id: str) -> Role:
-        return self._specs[instance_id].role
+    def spec(self, instance_id: str) -> InstanceSpec:
+        return self._specs[instance_id]
+
+    def relabel(self, instance_id: str, role: Role, revision: str) -> None:
+        """From its next start on."""
+        self._specs[instance_id] = replace(self._specs[instance_id], role=role, revision=revision)
 
     def api_s(self, instance_id: str) -> float:
         return self._specs[instance_id].profile.api_s

@@ -14,7 +14,7 @@ from dualmap.loadtest.histories.recorder import Recorder
 from dualmap.loadtest.histories.rows import Row
 from dualmap.loadtest.replay.run_file import Outcome
 from dualmap.loadtest.traces.workload import Workload
-from dualmap.loadtest.virtual.cluster import DETECT_S, VirtualCluster
+from dualmap.loadtest.virtual.cluster import DETECT_S, TICK_S, VirtualCluster
 from dualmap.loadtest.virtual.cluster_run import ClusterRun
 from dualmap.loadtest.virtual.cluster_settings import ClusterSettings
 from dualmap.loadtest.virtual.schedule import Blow, Deed, Schedule
@@ -30,6 +30,7 @@ from dualmap.scheduler.events import (
     RequestFinished,
 )
 from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.role import Role
 
 STALL_S = 5.0  # a server's silence that a gateway bears
 UNHEALTHY_S = 8.0  # a server's silence that its actor bears
@@ -60,6 +61,9 @@ class StruckCluster(VirtualCluster):
         self._running: dict[str, int] = {}  # request -> attempt that its gateway listens to
         self._asked: set[int] = set()  # requests that have not ended
         self._leaving: set[str] = set()
+        self._labels: dict[
+            str, tuple[Role, str]
+        ] = {}  # of those that are there for something else from their next start on
         self._why = (Outcome.BROKEN, "")  # the last request that was not answered
         self.rows: list[Row] = []
 
@@ -108,6 +112,10 @@ class StruckCluster(VirtualCluster):
                     self.drain(target)
                     self.clock.at(now + DRAIN_S, self._drained, target)
                 self.clock.at(max(until, now + DRAIN_S + DETECT_S), self.join, target)
+            case Deed.RELABEL:
+                spec = self._instances.spec(target)
+                self._relabel(target, blow.role, blow.revision)
+                self.clock.at(until, self._relabel, target, spec.role, spec.revision)
             case Deed.MUTE:
                 self._fleet_of(target).silence(target, True)
                 self.clock.at(until, self._fleet_of(target).silence, target, False)
@@ -120,6 +128,29 @@ class StruckCluster(VirtualCluster):
     def _drained(self, instance_id: str) -> None:
         self._leaving.discard(instance_id)
         self.leave(instance_id)
+
+    def _relabel(self, instance_id: str, role: Role, revision: str) -> None:
+        """It is drained as what it is, and comes again as something else."""
+        self._labels[instance_id] = role, revision
+        incarnation = self._instances.incarnation(instance_id)
+        if incarnation is not None and instance_id not in self._leaving:
+            self._leaving.add(instance_id)
+            self.drain(instance_id)
+            self._relabel_when_idle(instance_id, incarnation)
+
+    def _relabel_when_idle(self, instance_id: str, incarnation: int) -> None:
+        if self._instances.incarnation(instance_id) != incarnation:  # it was killed, and has come again as that
+            self._leaving.discard(instance_id)
+        elif self._fleet_of(instance_id).state().is_drained(instance_id):
+            self._drained(instance_id)
+            self.clock.at(self.clock.now + DETECT_S, self.join, instance_id)
+        else:
+            self.clock.at(self.clock.now + TICK_S, self._relabel_when_idle, instance_id, incarnation)
+
+    def join(self, instance_id: str) -> None:
+        if instance_id in self._labels and self._instances.incarnation(instance_id) is None:
+            self._instances.relabel(instance_id, *self._labels.pop(instance_id))
+        super().join(instance_id)
 
     def _unhealthy(self, instance_id: str, incarnation: int) -> None:
         if self._instances.hangs(instance_id) and self._instances.incarnation(instance_id) == incarnation:
