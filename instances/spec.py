@@ -24,10 +24,10 @@ class KvEventSource:
 class InstanceSpec:
     """Either `command`, a server to start, or the endpoint of one to watch.
 
-    In the command, {host} and {port} are replaced by what the server is to listen on; a free port is taken for each
-    start. Without {port} the server has to print `listening on http://HOST:PORT`. {unique} is a text that no other
-    start has, there and in kv_events. endpoint: of a server to start, how it is reached but for the port; an empty host
-    is the address of the node it is started on.
+    In the command and the values of env, {host} and {port} are replaced by what the server is to listen on; a free port
+    is taken for each start, and one more, {kv_port}, for other servers. Without {port} the server has to print
+    `listening on http://HOST:PORT`. {unique} is a text that no other start has, there and in kv_events. endpoint: of a
+    server to start, how it is reached but for the port; an empty host is the address of the node it is started on.
     start_timeout_s: from its start until it answers. stop_grace_s: from SIGTERM to SIGKILL.
     pool: which instances it serves the same models with. probe: whether it may be asked for a token, where nothing else
     tells that it is alive. behind_balancer: several servers answer at the address. role: which parts of requests it is

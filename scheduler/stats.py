@@ -14,6 +14,8 @@ class SchedulerStats:
     moves_refused: int = 0  # not worth it any more, or no longer possible, when the plan came back
     arrived: int = 0  # requests placed for the first time
     arrived_work_tokens: int = 0  # their prefill work, where they were placed
+    arrived_legs: int = 0  # of these requests, those that began with a prefill leg
+    arrived_leg_tokens: int = 0  # of that prefill work, what prefill legs are
     slo_kept: int = 0  # first tokens within the objective
     tpot_kept: int = 0  # answers whose tokens came within the objective, of those that have one
     tpot_missed: int = 0

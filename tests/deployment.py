@@ -206,9 +206,9 @@ def held(deployment: Deployment, count: int) -> Iterator[None]:
         yield
 
 
-def under_load(deployment: Deployment, strike) -> list[str]:
+def under_load(deployment: Deployment, strike, context: str = "") -> list[str]:
     """Short answers asked for without a pause by four clients while `strike` happens, and at least a few each: what
-    failed."""
+    failed. context: behind each question."""
     failed: list[str] = []
     stop = threading.Event()
 
@@ -216,7 +216,7 @@ def under_load(deployment: Deployment, strike) -> list[str]:
         count = 0
         while count < LEAST_ASKED or not stop.is_set():
             try:
-                ask(deployment, f"Client {number}, question {count}", max_tokens=2)
+                ask(deployment, f"Client {number}, question {count}{context}", max_tokens=2)
             except openai.APIError as error:
                 failed.append(repr(error))
             count += 1

@@ -10,11 +10,12 @@ from dualmap.instances.spec import InstanceSpec, KvEventSource
 
 async def start_server(spec: InstanceSpec, host: str) -> tuple[ServerProcess, KvEventSource | None]:
     """Returns once its process runs, with where it will publish its KV events. Raises StartError, OSError."""
-    (port,) = free_ports(host, 1)
-    places = {"{port}": str(port), "{host}": host, "{unique}": secrets.token_hex(8)}
+    port, kv_port = free_ports(host, 2)
+    places = {"{port}": str(port), "{kv_port}": str(kv_port), "{host}": host, "{unique}": secrets.token_hex(8)}
     command = tuple(_filled(argument, places) for argument in spec.command)
+    env = {name: _filled(value, places) for name, value in spec.env.items()}
     address = (host, port) if "{port}" in spec.command else None
-    server = ServerProcess(command, spec.log_path, spec.stop_grace_s, spec.env, address)
+    server = ServerProcess(command, spec.log_path, spec.stop_grace_s, env, address)
     await server.start(spec.start_timeout_s)
     events = spec.kv_events
     if events is not None:

@@ -7,10 +7,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dualmap.scheduler.role import Role
+
 KV_TOPIC = "kv-events"
 # Of this machine alone: vLLM binds tcp://* on all interfaces, and connects to any other address. A name that has `tcp`
 # and a number in it is counted up for further data-parallel ranks.
 KV_ENDPOINT, KV_REPLAY_ENDPOINT = "ipc://@dualmap-tcp-{unique}:1", "ipc://@dualmap-tcp-{unique}:1001"
+# Where NIXL tells others of a server what it keeps for them: at 5600 unless said otherwise, which two servers of one
+# machine cannot share. vLLM's envs.py.
+TRANSFER_ENV = {"VLLM_NIXL_SIDE_CHANNEL_HOST": "{host}", "VLLM_NIXL_SIDE_CHANNEL_PORT": "{kv_port}"}
+KV_ROLES = {Role.PREFILL: "kv_producer", Role.DECODE: "kv_consumer"}
+TRANSFER_FLAG = "--kv-transfer-config"
 CPU_KV_GIB = "4"  # of KV cache for a replica on the CPU
 
 
@@ -50,6 +57,13 @@ def serve_command(
         }
         command += ["--kv-events-config", json.dumps(config)]
     return (*command, *engine_args)
+
+
+def transfer_args(role: Role, engine_args: Sequence[str]) -> tuple[str, ...]:
+    """How a server of one role hands prompts on, or takes them; none where its own arguments say that."""
+    if role is Role.BOTH or any(argument.startswith(TRANSFER_FLAG) for argument in engine_args):
+        return ()
+    return (TRANSFER_FLAG, json.dumps({"kv_connector": "NixlConnector", "kv_role": KV_ROLES[role]}))
 
 
 def serve_env(gpus: float, cpus: float, given: dict[str, str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from dualmap.instances.watcher.first_look import FirstLook
 from dualmap.instances.watcher.watched import Watched
 from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import SERVING, Member
-from dualmap.scheduler.fleet.messages import ALL_KNOWN, Beat, FleetState, InstanceReport, PoolPlan, ReportAnswer
+from dualmap.scheduler.fleet.messages import ALL_KNOWN, Beat, FleetState, InstanceReport, ReportAnswer
 
 ROUND_S = 0.25  # between reports: each server's last load is told soon after it was seen
 HEARTBEAT_S = 1.0  # of a server of which nothing was seen: Fleet takes silence as loss
@@ -26,7 +26,7 @@ class Fleet(Protocol):
         self, reports: tuple[InstanceReport, ...], beats: tuple[Beat, ...]
     ) -> dict[str, ReportAnswer] | None: ...
 
-    async def state(self, plan: PoolPlan | None) -> FleetState | None: ...
+    async def state(self) -> FleetState | None: ...
 
 
 class Watcher:
@@ -50,7 +50,7 @@ class Watcher:
     async def _take_over(self, number: int, specs: tuple[InstanceSpec, ...], known: tuple[Member, ...]) -> None:
         wanted = {spec.instance_id: spec for spec in specs}
         added = {i: spec for i, spec in wanted.items() if self._spec_of(i) != spec}
-        state = await self._fleet.state(None) if added else None
+        state = await self._fleet.state() if added else None
         members = {(m.instance_id, m.endpoint): m for m in (*known, *(state.members if state is not None else ()))}
         for instance_id, server in list(self._servers.items()):
             if wanted.get(instance_id) != server.watched.spec:

@@ -1,7 +1,7 @@
 """Fleet in virtual time: the live FleetCore, to which instances report, and which gateways call when their time has
 come or their core asks for it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from dualmap.loadtest.virtual.clock import VirtualClock
@@ -105,8 +105,8 @@ class VirtualFleet:
                     self._core.report(member, None, self._clock.now)
         self._clock.at(self._clock.now + HEARTBEAT_S, self._beat)
 
-    def state(self, plan: PoolPlan | None = None) -> FleetState:
-        return self._core.state(self._clock.now, plan)
+    def state(self, plans: Iterable[PoolPlan] = ()) -> FleetState:
+        return self._core.state(self._clock.now, plans)
 
     def kept(self) -> list[object]:
         """What Fleet keeps, and the gateways' sides of it."""

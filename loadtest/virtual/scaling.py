@@ -56,7 +56,7 @@ class VirtualScaling:
 
     def _look(self) -> None:
         now, scaler = self._cluster.clock.now, self._scaler
-        state = self._fleet.state(scaler.pool_plan)
+        state = self._fleet.state(filter(None, (scaler.pool_plan,)))
         ready = sum(member.state is MemberState.READY for member in state.members)
         self.instance_s += len(self._wanted.ids) * LOOK_S
         self.timeline.append((now, ready, len(self._wanted.ids)))

@@ -13,6 +13,7 @@ from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.config.pool_settings import PoolSettings
 from dualmap.router.deployment.preflight import missing_here
 from dualmap.scheduler.fleet.endpoint import host_port
+from dualmap.scheduler.role import Role
 
 EXAMPLES = (
     "dualmap check dualmap.yaml",
@@ -72,9 +73,14 @@ def summary(config: DualMapConfig) -> str:
 
 def _instances(pool: PoolSettings) -> str:
     kinds = [
-        f"{pool.vllm.replicas} vLLM of {pool.vllm.model}" if pool.vllm.model else "",
-        f"{pool.simulate.count} simulated" if pool.simulate.count else "",
+        f"{_numbers(pool.vllm.numbers)} vLLM of {pool.vllm.model}" if pool.vllm.model else "",
+        f"{_numbers(pool.simulate.numbers)} simulated" if pool.simulate.numbers else "",
         f"{len(pool.instances)} by URL" if pool.instances else "",
         "pods" if pool.discovery else "",
     ]
     return " and ".join(filter(None, kinds))
+
+
+def _numbers(numbers: dict[Role, int]) -> str:
+    """4, or 2 prefill and 2 decode."""
+    return " and ".join(str(n) if role is Role.BOTH else f"{n} {role}" for role, n in numbers.items())

@@ -21,8 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    def done(scaling: Scaling) -> bool:
-        return all(map(is_done, (row for row in scaling["instances"] if is_meant(row["instance_id"]))))
+    def done(scalings: list[Scaling]) -> bool:
+        rows = (row for scaling in scalings for row in scaling["instances"])
+        return all(map(is_done, (row for row in rows if is_meant(row["instance_id"]))))
 
     def is_meant(instance_id: str) -> bool:
         server, _, rank = instance_id.rpartition("@")

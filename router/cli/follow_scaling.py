@@ -11,7 +11,7 @@ from dualmap.router.cli.admin_call import AdminCallError, add_admin_argument, ad
 POLL_S = 0.5
 PATIENCE_S = 10.0  # with a gateway that does not answer meanwhile
 
-Scaling = dict[str, Any]  # of a pool, as GET /admin/scaling answers
+Scaling = dict[str, Any]  # of a pool, or of a role in it, as GET /admin/scaling answers
 
 
 def add_pool_argument(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +30,10 @@ def add_follow_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def ask_and_follow(
-    args: argparse.Namespace, path: str, body: dict[str, Any], done: Callable[[Scaling], bool] | None
+    args: argparse.Namespace, path: str, body: dict[str, Any], done: Callable[[list[Scaling]], bool] | None
 ) -> int:
-    """done: may raise AdminCallError; None where there is nothing to wait for. Returns the exit code."""
+    """done: is told of each role of the pool; may raise AdminCallError; None where there is nothing to wait for.
+    Returns the exit code."""
 
     def follow(answer: dict[str, Any]) -> None:
         if done is not None:
@@ -61,14 +62,14 @@ def ask_and_wait(
     return 0
 
 
-def _follow(admin: str, pool_name: str, done: Callable[[Scaling], bool]) -> None:
+def _follow(admin: str, pool_name: str, done: Callable[[list[Scaling]], bool]) -> None:
     """Print each line that differs from the one before. Raises AdminCallError."""
     line = ""
     heard_at = time.monotonic()
     while True:
         try:
             pools: list[Scaling] = admin_call(admin, "/admin/scaling")["pools"]
-            (scaling,) = (pool for pool in pools if pool["pool"] == pool_name)
+            scaling = [pool for pool in pools if pool["pool"] == pool_name]
         except AdminCallError:
             if time.monotonic() - heard_at > PATIENCE_S:
                 raise
@@ -83,19 +84,25 @@ def _follow(admin: str, pool_name: str, done: Callable[[Scaling], bool]) -> None
         time.sleep(POLL_S)
 
 
-def progress(scaling: Scaling) -> str:
+def progress(scalings: list[Scaling]) -> str:
     """Where things stand, in a line."""
+    parts = ["; ".join(map(_progress_of, scalings))]
+    restart = scalings[0]["restart"]
+    if restart is not None and not restart["done"]:
+        parts.append(f"restarted {len(restart['finished'])} of {len(restart['ids'])}, {restart['step']}")
+    return "; ".join(parts)
+
+
+def _progress_of(scaling: Scaling) -> str:
     counts: dict[str, int] = {}
     for instance in scaling["instances"]:
         counts[instance["state"]] = counts.get(instance["state"], 0) + 1
-    parts = [", ".join(f"{count} {state}" for state, count in sorted(counts.items()))]
+    of_role = "" if scaling["role"] == "both" else f"{scaling['role']}: "
+    parts = [of_role + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))]
     parts += [
         f"{i['instance_id']} still has {i['running'] + i['waiting']} requests"
         for i in scaling["instances"]
         if i["state"] == "draining" and i["running"] + i["waiting"]
     ]
     parts += [f"{i['instance_id']}: {i['reason']}" for i in scaling["instances"] if i["ours"] and i["reason"]]
-    restart = scaling["restart"]
-    if restart is not None and not restart["done"]:
-        parts.append(f"restarted {len(restart['finished'])} of {len(restart['ids'])}, {restart['step']}")
     return "; ".join(parts)

@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
         return _restart_gateways(args)
     restart: Scaling = {}
 
-    def done(scaling: Scaling) -> bool:
-        restart.update(scaling["restart"] or {"done": True, "error": "the Autoscaler was restarted meanwhile"})
+    def done(scalings: list[Scaling]) -> bool:
+        restart.update(scalings[0]["restart"] or {"done": True, "error": "the Autoscaler was restarted meanwhile"})
         return bool(restart["done"])
 
     code = ask_and_follow(args, "/admin/restart", {"pool": args.pool}, done)

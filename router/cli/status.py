@@ -110,7 +110,8 @@ def _held(status: dict[str, Any]) -> str:
 
 def format_scaling(scaling: dict[str, Any]) -> str:
     """Bounds and the last plan."""
-    scales = f"scaling  {scaling['pool']}  " if scaling["pool"] else "scaling  "
+    role = "" if scaling["role"] == "both" else scaling["role"]
+    scales = "  ".join(("scaling", *filter(None, (scaling["pool"], role)), ""))
     if not (scaling["scaled"] or scaling["planned"]):
         return scales + "none: the instances run on their own"
     bounds = f"{scaling['min_replicas']} to {scaling['max_replicas']} instances"

@@ -8,16 +8,19 @@ from dualmap.instances.server.vllm_command import (
     KV_ENDPOINT,
     KV_REPLAY_ENDPOINT,
     KV_TOPIC,
+    TRANSFER_ENV,
     find_vllm,
     number_of,
     serve_command,
     serve_env,
+    transfer_args,
 )
 from dualmap.instances.spec import InstanceSpec, KvEventSource
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.pool_settings import ExternalInstance, PoolSettings
 from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.instance_capacity import InstanceCapacity
+from dualmap.scheduler.role import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +54,22 @@ def own_specs(config: DualMapConfig, cluster_gpus: float = 0.0) -> list[PlacedSp
 
 def _own_of_pool(config: DualMapConfig, pool_name: str, cluster_gpus: float) -> list[PlacedSpec]:
     pool = config.all_pools()[pool_name]
-    replicas = pool.vllm.replicas if pool.vllm.model else 0
     return [
-        *(_simulated(config, pool_name, number) for number in range(pool.simulate.count)),
-        *(_vllm(config, pool_name, cluster_gpus, number) for number in range(replicas)),
+        *(_simulated(config, pool_name, r, number) for r, n in pool.simulate.numbers.items() for number in range(n)),
+        *(
+            _vllm(config, pool_name, cluster_gpus, r, number)
+            for r, n in pool.vllm.numbers.items()
+            for number in range(n)
+        ),
     ]
 
 
-def scaled_prefix(pool_name: str, pool: PoolSettings) -> str:
-    """With which the ids of the instances begin that scaling starts and drains; a number follows. Empty where all run
-    already."""
-    if pool.vllm.model:
-        return _prefix(pool_name, "vllm")
-    return _prefix(pool_name, "sim") if pool.simulate.count else ""
+def scaled_prefix(pool_name: str, pool: PoolSettings, role: Role) -> str:
+    """With which the ids of the instances of that role begin that scaling starts and drains; a number follows. Empty
+    where all run already."""
+    if role not in pool.replicas:
+        return ""
+    return _prefix(pool_name, "vllm" if pool.vllm.model else "sim", role)
 
 
 def is_scaled(instance_id: str, prefix: str) -> bool:
@@ -73,13 +79,16 @@ def is_scaled(instance_id: str, prefix: str) -> bool:
 def scaled_spec(config: DualMapConfig, pool_name: str, cluster_gpus: float, instance_id: str) -> PlacedSpec:
     """Of one that scaling starts. Raises NoVllmError."""
     pool = config.all_pools()[pool_name]
-    number = int(instance_id.removeprefix(scaled_prefix(pool_name, pool)))
+    prefixes = {role: scaled_prefix(pool_name, pool, role) for role in pool.replicas}
+    role = next(role for role, prefix in prefixes.items() if is_scaled(instance_id, prefix))
+    number = int(instance_id.removeprefix(prefixes[role]))
     if pool.vllm.model:
-        return _vllm(config, pool_name, cluster_gpus, number)
-    return _simulated(config, pool_name, number)
+        return _vllm(config, pool_name, cluster_gpus, role, number)
+    return _simulated(config, pool_name, role, number)
 
 
-def _prefix(pool_name: str, kind: str) -> str:
+def _prefix(pool_name: str, kind: str, role: Role) -> str:
+    kind = kind if role is Role.BOTH else f"{kind}-{role}"
     return f"{pool_name}-{kind}-" if pool_name else f"{kind}-"
 
 
@@ -88,14 +97,14 @@ def _weighed(capacity: InstanceCapacity, pool: PoolSettings) -> InstanceCapacity
     other instances. Those that scaling starts change nothing: they are as the configured ones."""
     if capacity.weight is not None:
         return capacity
-    replicas = max(1, pool.vllm.replicas) if pool.vllm.model else 0
-    counts = [(pool.simulate.capacity, pool.simulate.count), (pool.vllm.capacity, replicas)]
+    replicas = max(1, sum(pool.vllm.numbers.values())) if pool.vllm.model else 0
+    counts = [(pool.simulate.capacity, sum(pool.simulate.numbers.values())), (pool.vllm.capacity, replicas)]
     counts += [(instance.capacity, len(instance.members)) for instance in pool.instances]
     mean = sum(c.prefill_tokens_per_s * count for c, count in counts) / sum(count for _, count in counts)
     return replace(capacity, weight=capacity.prefill_tokens_per_s / mean)
 
 
-def _simulated(config: DualMapConfig, pool_name: str, number: int) -> PlacedSpec:
+def _simulated(config: DualMapConfig, pool_name: str, role: Role, number: int) -> PlacedSpec:
     pool = config.all_pools()[pool_name]
     simulate = pool.simulate
     capacity = _weighed(simulate.capacity, pool)
@@ -106,15 +115,16 @@ def _simulated(config: DualMapConfig, pool_name: str, number: int) -> PlacedSpec
         *("--max-num-seqs", str(capacity.max_running)),
         *("--max-num-batched-tokens", str(simulate.max_num_batched_tokens)),
         *(argument for name in simulate.lora for argument in ("--lora", name)),
+        *(() if role is Role.BOTH else ("--role", role.value)),
     )
-    instance_id = f"{_prefix(pool_name, 'sim')}{number}"
+    instance_id = f"{_prefix(pool_name, 'sim', role)}{number}"
     log_path = config.log_dir.absolute() / f"{instance_id}.log"
-    return PlacedSpec("simulated", InstanceSpec(instance_id, capacity, log_path, command, pool=pool_name))
+    return PlacedSpec("simulated", InstanceSpec(instance_id, capacity, log_path, command, pool=pool_name, role=role))
 
 
-def _vllm(config: DualMapConfig, pool_name: str, cluster_gpus: float, number: int) -> PlacedSpec:
+def _vllm(config: DualMapConfig, pool_name: str, cluster_gpus: float, role: Role, number: int) -> PlacedSpec:
     pool = config.all_pools()[pool_name]
-    vllm = pool.vllm
+    vllm = pool.vllm.of_role(role)
     assert vllm.model is not None
     gpus = vllm.gpus_per_replica
     if gpus is None:
@@ -122,7 +132,7 @@ def _vllm(config: DualMapConfig, pool_name: str, cluster_gpus: float, number: in
     command = serve_command(
         find_vllm(vllm.executable),
         vllm.model,
-        vllm.engine_args,
+        (*transfer_args(role, vllm.engine_args), *vllm.engine_args),
         tensor_parallel_size=vllm.tensor_parallel_size,
         kv_events=vllm.kv_events,
     )
@@ -134,18 +144,20 @@ def _vllm(config: DualMapConfig, pool_name: str, cluster_gpus: float, number: in
     )
     block_tokens = _named_block_tokens(config, pool_name)
     events = KvEventSource(KV_ENDPOINT, KV_REPLAY_ENDPOINT, KV_TOPIC, block_tokens)
-    instance_id = f"{_prefix(pool_name, 'vllm')}{number}"
+    instance_id = f"{_prefix(pool_name, 'vllm', role)}{number}"
+    env = vllm.env if role is Role.BOTH else TRANSFER_ENV | vllm.env
     spec = InstanceSpec(
         instance_id,
         capacity,
         config.log_dir.absolute() / f"{instance_id}.log",
         command,
-        serve_env(gpus, vllm.cpus_per_replica, vllm.env),
+        serve_env(gpus, vllm.cpus_per_replica, env),
         start_timeout_s=vllm.start_timeout_s,
         endpoint=Endpoint(key_file=_key_file(config)),
         stop_grace_s=vllm.stop_grace_s,
         kv_events=events if vllm.kv_events else None,
         pool=pool_name,
+        role=role,
     )
     return PlacedSpec("vLLM", spec, vllm.cpus_per_replica, gpus)
 

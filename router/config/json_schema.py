@@ -21,10 +21,11 @@ from dualmap.router.config.pool_settings import (
     PoolSettings,
     SimulatedInstances,
     VllmInstances,
+    VllmRole,
 )
 from dualmap.router.http.limits import HttpLimits
 from dualmap.scheduler.config import POLICY_NAMES, SchedulerConfig
-from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_config import RoleBounds, ScalingConfig
 from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -38,8 +39,9 @@ SECTIONS = (
         HttpLimits,
         SchedulerConfig,
         ScalingConfig,
+        RoleBounds,
     ),
-    *(PoolSettings, SimulatedInstances, VllmInstances, ExternalInstance, InstanceCapacity, KvEvents),
+    *(PoolSettings, SimulatedInstances, VllmInstances, VllmRole, ExternalInstance, InstanceCapacity, KvEvents),
     *(Discovery, KubernetesDiscovery),
 )
 UNITS = {
@@ -64,8 +66,11 @@ def json_schema() -> dict[str, Any]:
     for section in SECTIONS:
         _describe(definitions[section.__name__], section)
     definitions["SchedulerConfig"]["properties"]["policy"]["examples"] = list(POLICY_NAMES)
-    engine_args = definitions["VllmInstances"]["properties"]["engine_args"]
-    engine_args["anyOf"] = [TEXT, {"type": engine_args.pop("type"), "items": engine_args.pop("items")}]
+    for starting in (VllmInstances, VllmRole):
+        engine_args = definitions[starting.__name__]["properties"]["engine_args"]
+        engine_args["anyOf"] = [TEXT, {"type": engine_args.pop("type"), "items": engine_args.pop("items")}]
+    for role in ("prefill", "decode"):
+        definitions["VllmInstances"]["properties"][role]["anyOf"].append({"type": "integer", "minimum": 1})
     for pool in (schema, definitions["PoolSettings"]):
         instances = pool["properties"]["instances"]
         instances["items"] = {"anyOf": [TEXT, instances["items"]]}

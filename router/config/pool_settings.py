@@ -6,7 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from dualmap.router.config.instance_url import MOST_RANKS, is_host, is_ip, read_url, split_ranks
 from dualmap.router.config.strict import STRICT, AbsolutePath
@@ -32,16 +32,64 @@ def _check_url(url: str) -> str:
     return url
 
 
+def _split_arguments(value: Any) -> Any:
+    return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+
+def _check_arguments(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    for argument in arguments:
+        if argument.partition("=")[0] in OWN_ENGINE_ARGS:
+            raise ValueError(f"{argument} is set by us")
+    return arguments
+
+
+EngineArgs = Annotated[tuple[str, ...], BeforeValidator(_split_arguments), AfterValidator(_check_arguments)]
+
+
 class SimulatedInstances(BaseModel):
     """Servers started for us that behave as vLLM does, without a model."""
 
     model_config = STRICT
 
-    count: int = Field(default=0, ge=0, le=64)  # of instances, at first; 0: none
+    count: int = Field(default=0, ge=0, le=64)  # of instances that do all of a request, at first; 0: none
+    prefill: int = Field(
+        default=0, ge=0, le=64
+    )  # in place of count: of those that compute prompts for others, at first
+    decode: int = Field(default=0, ge=0, le=64)  # with prefill: of those that answer, at first
     model: str = "sim"  # name under which it is served
     lora: tuple[str, ...] = ()  # names of LoRA adapters that are served beside the model
     max_num_batched_tokens: int = Field(default=8192, gt=0)  # computed in one step
     capacity: InstanceCapacity = InstanceCapacity()  # of each
+
+    @model_validator(mode="after")
+    def _check_roles(self) -> Self:
+        if bool(self.prefill) is not bool(self.decode):
+            raise ValueError("prefill and decode go together: one computes prompts, the other answers")
+        if self.prefill and self.count:
+            raise ValueError("count is of instances that do all of a request: name it, or prefill and decode")
+        return self
+
+    @property
+    def numbers(self) -> dict[Role, int]:
+        """How many at first, by role; empty: none."""
+        if self.prefill:
+            return {Role.PREFILL: self.prefill, Role.DECODE: self.decode}
+        return {Role.BOTH: self.count} if self.count else {}
+
+
+class VllmRole(BaseModel):
+    """vLLM servers of one role, started for us."""
+
+    model_config = STRICT
+
+    replicas: int = Field(default=1, ge=1, le=1024)  # servers, at first; this number alone stands for the section, too
+    engine_args: EngineArgs = ()  # behind those of both roles; also one string
+    tensor_parallel_size: int | None = Field(default=None, ge=1)  # None: as of both roles
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_number(cls, value: Any) -> Any:
+        return {"replicas": value} if isinstance(value, int | str) else value
 
 
 class VllmInstances(BaseModel):
@@ -51,7 +99,11 @@ class VllmInstances(BaseModel):
 
     model: str | None = None  # a directory or a name, as for `vllm serve`
     replicas: int = Field(default=1, ge=0, le=1024)  # servers, at first; 0 only where scaling.min_replicas is 0
-    engine_args: tuple[str, ...] = ()  # further arguments of `vllm serve`; also one string, split as a shell does
+    # In place of replicas: servers that compute prompts for those of `decode`. Both are told --kv-transfer-config,
+    # unless their engine_args say it, and where they find each other; NIXL has to be installed.
+    prefill: VllmRole | None = None
+    decode: VllmRole | None = None  # with prefill: servers that answer
+    engine_args: EngineArgs = ()  # further arguments of `vllm serve`; also one string, split as a shell does
     tensor_parallel_size: int = Field(default=1, ge=1)  # GPUs that share a model
     # Reserved on Ray. None: tensor_parallel_size where the Ray cluster has GPUs, else 0, which is for vLLM's CPU build.
     gpus_per_replica: float | None = Field(default=None, ge=0)
@@ -69,18 +121,30 @@ class VllmInstances(BaseModel):
         """A directory here is meant from here, wherever the server is started."""
         return str(Path(model).absolute()) if model and Path(model).is_dir() else model
 
-    @field_validator("engine_args", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return tuple(shlex.split(value)) if isinstance(value, str) else value
+    @model_validator(mode="after")
+    def _check_roles(self) -> Self:
+        if (self.prefill is None) is not (self.decode is None):
+            raise ValueError("prefill and decode go together: one computes prompts, the other answers")
+        if self.prefill is not None and "replicas" in self.model_fields_set:
+            raise ValueError("replicas are servers that do all of a request: name them, or prefill and decode")
+        return self
 
-    @field_validator("engine_args")
-    @classmethod
-    def _check_engine_args(cls, arguments: tuple[str, ...]) -> tuple[str, ...]:
-        for argument in arguments:
-            if argument.partition("=")[0] in OWN_ENGINE_ARGS:
-                raise ValueError(f"{argument} is set by us")
-        return arguments
+    @property
+    def numbers(self) -> dict[Role, int]:
+        """How many at first, by role; empty: none, since there is no model."""
+        if not self.model:
+            return {}
+        if self.prefill is None or self.decode is None:
+            return {Role.BOTH: self.replicas}
+        return {Role.PREFILL: self.prefill.replicas, Role.DECODE: self.decode.replicas}
+
+    def of_role(self, role: Role) -> Self:
+        """With the arguments of that role."""
+        own = {Role.PREFILL: self.prefill, Role.DECODE: self.decode}.get(role)
+        if own is None:
+            return self
+        size = own.tensor_parallel_size or self.tensor_parallel_size
+        return self.model_copy(update={"engine_args": self.engine_args + own.engine_args, "tensor_parallel_size": size})
 
     @property
     def served_names(self) -> tuple[str, ...]:
@@ -249,33 +313,47 @@ class PoolSettings(BaseModel):
     instances: tuple[ExternalInstance, ...] = ()  # servers that run already: a URL, or one with what it can do
     discovery: Discovery | None = None  # None: no instances are looked for
     # The number of instances follows the load. None: as many as are named, until `dualmap scale` says another number.
-    # simulate.count or vllm.replicas is how many there are at first. Of instances that others start, the number is only
-    # told: dualmap_replicas{bound="wanted"}.
+    # simulate.count or vllm.replicas is how many there are at first, or the numbers of their roles. Of instances that
+    # others start, the number is only told: dualmap_replicas{bound="wanted"}.
     scaling: ScalingConfig | None = None
 
     @property
-    def replicas(self) -> int:
-        """How many instances are started here, at first, of the kind that can be scaled."""
-        return self.vllm.replicas if self.vllm.model else self.simulate.count
+    def replicas(self) -> dict[Role, int]:
+        """How many instances are started here, at first, of the kind that can be scaled, by role."""
+        return self.vllm.numbers or self.simulate.numbers
+
+    @property
+    def scaled_roles(self) -> tuple[Role, ...]:
+        """Those of which each has a number of its own; `both` alone: all instances have one."""
+        if self.replicas:
+            return tuple(self.replicas)
+        by_role = self.scaling is not None and self.scaling.prefill is not None
+        return (Role.PREFILL, Role.DECODE) if by_role else (Role.BOTH,)
 
     @property
     def models(self) -> tuple[str, ...]:
         """Names of those that the instances started here serve; what others serve is known when they answer."""
-        simulated = (self.simulate.model, *self.simulate.lora) if self.simulate.count else ()
+        simulated = (self.simulate.model, *self.simulate.lora) if self.simulate.numbers else ()
         return (*self.vllm.served_names, *simulated)
 
     @property
     def is_empty(self) -> bool:
-        return not (self.instances or self.discovery or self.simulate.count or self.vllm.model)
+        return not (self.instances or self.discovery or self.simulate.numbers or self.vllm.model)
 
     @model_validator(mode="after")
     def _check_instances(self) -> Self:
         if self.vllm.model_fields_set and not self.vllm.model:
             raise ValueError("vllm.model is missing: what are its replicas to serve?")
-        kinds = bool(self.simulate.count) + bool(self.vllm.model) + bool(self.instances or self.discovery)
+        kinds = bool(self.simulate.numbers) + bool(self.vllm.model) + bool(self.instances or self.discovery)
         if self.scaling is not None and kinds != 1:
             raise ValueError("scaling is for instances of one kind: vllm, simulate with a count, or those others start")
-        if self.vllm.model and not self.vllm.replicas and (self.scaling is None or self.scaling.min_replicas):
+        if self.scaling is not None and self.replicas:
+            by_role = self.scaling.prefill is not None
+            if by_role and Role.BOTH in self.replicas:
+                raise ValueError("scaling.prefill and scaling.decode are for instances that have these roles")
+            if not by_role and Role.BOTH not in self.replicas:
+                raise ValueError("scaling.prefill and scaling.decode are missing: each role is scaled by itself")
+        if self.replicas.get(Role.BOTH) == 0 and (self.scaling is None or self.scaling.min_replicas):
             raise ValueError("vllm.replicas: 0 is for pools that scale from zero: scaling.min_replicas must be 0, too")
         return self
 

@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,11 +14,13 @@ from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.router.observe.reloads import Reloads
 from dualmap.scheduler.config import LIVE_SETTINGS
 from dualmap.scheduler.fleet.fleet_event import EventKind, FleetEvent
+from dualmap.scheduler.role import Role
 
 # What can change: the instances that run anywhere, the bounds of scaling, limits, and what a core reads anew for each
 # decision. API keys and certificates are in files of their own, which are followed as well.
 _SCALING = "min_replicas|max_replicas|scale_to_zero_after_s|dry_run|drain_deadline_s"
-_LIVE = rf"instances|discovery|scaling\.({_SCALING})|scheduler\.({'|'.join(LIVE_SETTINGS)})"
+_BOUNDS = r"(prefill|decode)\.(min|max)_replicas"
+_LIVE = rf"instances|discovery|scaling\.({_SCALING}|{_BOUNDS})|scheduler\.({'|'.join(LIVE_SETTINGS)})"
 LIVE = re.compile(rf"^(limits\.|model_aliases(\.|$)|(pools\.[^.]+\.)?({_LIVE})(\.|$))")
 
 NONE = "none"  # in place of an empty text
@@ -148,9 +150,18 @@ def _live_counts(old: DualMapConfig, new: DualMapConfig) -> Iterator[str]:
     pools = new.all_pools()
     for name, pool in old.all_pools().items():
         other = pools.get(name, pool)
-        if pool.scaling is None and other.scaling is None and pool.replicas and other.replicas:
-            kind = "vllm.replicas" if pool.vllm.model else "simulate.count"
-            yield f"pools.{name}.{kind}" if name else kind
+        if pool.scaling is None and other.scaling is None and all(pool.replicas.values()):
+            for kind in _counts_of(pool.replicas.keys() & other.replicas.keys(), bool(pool.vllm.model)):
+                yield f"pools.{name}.{kind}" if name else kind
+
+
+def _counts_of(roles: Iterable[Role], of_vllm: bool) -> Iterator[str]:
+    """Where their numbers stand in a pool's settings."""
+    for role in roles:
+        if role is Role.BOTH:
+            yield "vllm.replicas" if of_vllm else "simulate.count"
+        else:
+            yield f"vllm.{role}.replicas" if of_vllm else f"simulate.{role}"
 
 
 def _settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

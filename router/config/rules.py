@@ -121,9 +121,10 @@ def _same_kv_events(instances: Instances) -> Iterator[Fault]:
 def _roles(config: DualMapConfig, pools: dict[Place, PoolSettings]) -> Iterator[Fault]:
     for place, pool in pools.items():
         roles = {instance.role for instance in pool.instances}
-        if config.gateway.picker is not None and Role.PREFILL in roles:
+        if config.gateway.picker is not None and Role.PREFILL in roles | pool.replicas.keys():
             rule = "gateway.picker: a proxy sends each request once, so that an instance that only prefills gets none"
-            yield Fault((*place, "instances"), rule)
+            kind = "instances" if Role.PREFILL in roles else "vllm" if pool.vllm.model else "simulate"
+            yield Fault((*place, kind), rule)
         if roles == {Role.PREFILL} and not (pool.discovery or pool.replicas):
             yield Fault((*place, "instances"), "all of them only prefill, and none answers: name one with role: decode")
 

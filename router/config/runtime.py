@@ -39,6 +39,6 @@ def _reasons(config: DualMapConfig) -> list[str]:
     if config.gateway.on_every_node:
         reasons.append("gateway.on_every_node asks for gateways on several nodes")
     for name, pool in config.all_pools().items():
-        if pool.vllm.model or pool.simulate.count:
+        if pool.replicas:
             reasons.append(f"{f'pool {name}' if name else 'the first pool'} starts servers")
     return reasons

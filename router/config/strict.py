@@ -7,11 +7,11 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from dualmap.router.http.limits import HttpLimits
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_config import RoleBounds, ScalingConfig
 from dualmap.scheduler.instance_capacity import InstanceCapacity
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
-for _settings in (SchedulerConfig, ScalingConfig, InstanceCapacity, HttpLimits):
+for _settings in (SchedulerConfig, ScalingConfig, RoleBounds, InstanceCapacity, HttpLimits):
     # Plain dataclasses, so that what uses them needs no pydantic. Read from a file, their unknown keys are errors, too.
     setattr(_settings, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010
 

@@ -95,8 +95,17 @@ class Cluster:
 
     def _start_autoscaler(self, pool_name: str) -> Owned:
         pool = self._config.all_pools()[pool_name]
-        prefix = scaled_prefix(pool_name, pool)
-        scaled = Scaled(pool_name, prefix, pool.scaling or ScalingConfig(), automatic=pool.scaling is not None)
+        scaling = pool.scaling or ScalingConfig()
+        scaled = tuple(
+            Scaled(
+                pool_name,
+                scaled_prefix(pool_name, pool, role),
+                scaling.of_role(role),
+                automatic=pool.scaling is not None,
+                role=role,
+            )
+            for role in pool.scaled_roles
+        )
         name = autoscaler_name(pool_name)
         path = self._config.log_dir.absolute() / f"{name}.log" if self._config.logs.form.written else None
         return self._runtime.start_actor(AUTOSCALER_CLASS, name, scaled, path, self._runtime.reach)

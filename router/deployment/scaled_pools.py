@@ -10,6 +10,7 @@ from dualmap.router.config.instance_specs import is_scaled, scaled_prefix, scale
 from dualmap.router.deployment.instances import Instances
 from dualmap.router.reach.reach import Call, CallError, Owned
 from dualmap.scheduler.fleet.scaler import Wanted
+from dualmap.scheduler.role import Role
 
 ANSWER_TIMEOUT_S = 2.0  # of an Autoscaler
 
@@ -27,25 +28,28 @@ class ScaledPools:
         self._say = say
         self._fixed: set[str] = set()  # instances that are not scaled
         self._autoscalers: dict[str, Owned] = {}  # by pool
-        self._wanted: dict[str, Wanted] = {}  # the last answers
-        self._told: dict[str, int] = {}  # how many instances the Autoscalers are to be told
+        self._wanted: dict[str, dict[Role, Wanted]] = {}  # the last answers
+        self._told: dict[str, dict[str, int]] = {}  # how many instances of each role the Autoscalers are to be told
         self._telling: dict[str, Call] = {}  # the calls that tell it
 
     def add(self, pool_name: str, ids: Collection[str], autoscaler: Owned) -> None:
         """ids: of the instances that were started here at first."""
         pool = self.config.all_pools()[pool_name]
-        prefix = scaled_prefix(pool_name, pool)
-        scaled_ids = {i for i in ids if is_scaled(i, prefix)}
-        self._fixed |= set(ids) - scaled_ids
-        told = len(scaled_ids) if pool.scaling is None and scaled_ids else None
-        self._wanted[pool_name] = Wanted(tuple(sorted(scaled_ids)), told)
+        self._wanted[pool_name] = {}
+        self._fixed |= set(ids)
+        for role in pool.scaled_roles:
+            prefix = scaled_prefix(pool_name, pool, role)
+            scaled_ids = {i for i in ids if is_scaled(i, prefix)}
+            self._fixed -= scaled_ids
+            told = len(scaled_ids) if pool.scaling is None and scaled_ids else None
+            self._wanted[pool_name][role] = Wanted(tuple(sorted(scaled_ids)), told)
         self._autoscalers[pool_name] = autoscaler
 
     def take_over(self, config: DualMapConfig) -> None:
         """A configuration with other bounds, or other numbers of instances where there are no bounds."""
         for pool_name, pool in config.all_pools().items():
             if pool.replicas != self.config.all_pools()[pool_name].replicas:
-                self._told[pool_name] = pool.replicas
+                self._told[pool_name] = {role.value: number for role, number in pool.replicas.items()}
                 self._telling.pop(pool_name, None)
         self.config = config
 
@@ -60,7 +64,8 @@ class ScaledPools:
             if pool_name in self._told:
                 self._tell(pool_name, autoscaler)
         with suppress(CallError):  # Ray's head is away
-            self._instances.step(self._fixed.union(*(wanted.ids for wanted in self._wanted.values())))
+            wanted = (one.ids for pool in self._wanted.values() for one in pool.values())
+            self._instances.step(self._fixed.union(*wanted))
 
     def _tell(self, pool_name: str, autoscaler: Owned) -> None:
         """Until it is heard; it is answered only once the Autoscaler has been asked again."""
@@ -76,13 +81,14 @@ class ScaledPools:
     def _ask(self, pool_name: str, autoscaler: Owned) -> None:
         """Add what is missing. Raises CallError."""
         last = self._wanted[pool_name]
-        failed = {i: why for i, why in self._instances.failed.items() if i in last.ids}
+        known = {instance_id for one in last.values() for instance_id in one.ids}
+        failed = {i: why for i, why in self._instances.failed.items() if i in known}
         bounds = self.config.all_pools()[pool_name].scaling
-        wanted: Wanted = autoscaler.call("wanted", last, failed, bounds).result(ANSWER_TIMEOUT_S)
+        wanted: dict[Role, Wanted] = autoscaler.call("wanted", last, failed, bounds).result(ANSWER_TIMEOUT_S)
         self._wanted[pool_name] = wanted
         for instance_id in failed:
             del self._instances.failed[instance_id]
-        for instance_id in wanted.ids:
+        for instance_id in (instance_id for one in wanted.values() for instance_id in one.ids):
             if instance_id not in self._instances:
                 self._say(f"{instance_id} starts")
                 try:

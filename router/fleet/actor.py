@@ -101,15 +101,15 @@ class Fleet:
 
         return await self._holding.answer(report, patience_s, ask)
 
-    async def state(self, plan: PoolPlan | None = None, events: tuple[FleetEvent, ...] = ()) -> FleetState:
+    async def state(self, plans: tuple[PoolPlan, ...] = (), events: tuple[FleetEvent, ...] = ()) -> FleetState:
         """events: that the caller knows of."""
-        return self._look(0, events, plan)[0]
+        return self._look(0, events, plans)[0]
 
     async def follow(
         self, known: int, events: tuple[FleetEvent, ...] = (), members_known: int = 0
     ) -> tuple[tuple[Member, ...] | None, int, EventNews | None]:
         """The members, unless their number is the one known; that number; and what happened since the number known."""
-        state, news = self._look(known, events, None)
+        state, news = self._look(known, events, ())
         if state.members != self._followed:
             self._followed = state.members
             self._followed_number += 1
@@ -117,9 +117,9 @@ class Fleet:
         return members, self._followed_number, news
 
     def _look(
-        self, known: int, events: tuple[FleetEvent, ...], plan: PoolPlan | None
+        self, known: int, events: tuple[FleetEvent, ...], plans: tuple[PoolPlan, ...]
     ) -> tuple[FleetState, EventNews | None]:
-        state = self._core.state(time.monotonic(), plan)
+        state = self._core.state(time.monotonic(), plans)
         news = self._core.events(known, events)
         if events:
             self._holding.note_move()

@@ -49,9 +49,9 @@ class FleetClient:
         news: FleetNews | None = await self._call("sync", report, patience_s)
         return news
 
-    async def state(self, plan: PoolPlan | None, events: tuple[FleetEvent, ...] = ()) -> FleetState | None:
-        """plan, events: the caller's, for gateways to show. None while Fleet is away."""
-        state: FleetState | None = await self._call("state", plan, events)
+    async def state(self, plans: tuple[PoolPlan, ...] = (), events: tuple[FleetEvent, ...] = ()) -> FleetState | None:
+        """plans, events: the caller's, for gateways to show. None while Fleet is away."""
+        state: FleetState | None = await self._call("state", plans, events)
         return state
 
     async def forget(self, instance_id: str) -> bool:

@@ -22,6 +22,7 @@ from dualmap.scheduler.fleet.fleet_event import EventKind
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.fleet.messages import PoolPlan
 from dualmap.scheduler.request import ChoiceReason
+from dualmap.scheduler.role import Role
 
 Gauges = Mapping[str, tuple[str, float]]  # by name without prefix: documentation and value
 
@@ -245,12 +246,16 @@ def _reload_metrics(reloads: Reloads) -> Iterable[Metric]:
 def _replicas(plans: Iterable[PoolPlan]) -> Metric:
     family = GaugeMetricFamily(
         "dualmap_replicas",
-        "Instances that the pool's Autoscaler wants, and the least and the most that it may.",
+        "Instances that the pool's Autoscaler wants, and the least and the most that it may; by role where roles have"
+        " numbers of their own.",
         labels=["pool", "bound"],
     )
     for plan in plans:
         for bound, value in (("wanted", plan.wanted), ("least", plan.least), ("most", plan.most)):
-            family.add_metric([plan.pool, bound], value)
+            labels = {"pool": plan.pool, "bound": bound}
+            if plan.role is not Role.BOTH:
+                labels["role"] = plan.role.value
+            family.add_sample(family.name, labels, value)
     return family
 
 

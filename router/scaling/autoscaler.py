@@ -7,6 +7,7 @@ It keeps nothing that Fleet and `dualmap up` do not bring back but a rolling res
 import asyncio
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from dualmap.router.reach.names import WATCHER
 from dualmap.router.reach.reach import CallError, NoActorError, Reach
 from dualmap.router.scaling.plan_log import PlanLog
 from dualmap.router.scaling.rolling_restart import RollingRestart
-from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Scaler, Wanted
+from dualmap.scheduler.fleet.pool_scaler import PoolScaler, Replicas
+from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Wanted
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.role import Role
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +28,12 @@ CALL_TIMEOUT_S = 5.0  # of a call to an instance's actor; it is made again
 
 
 class Autoscaler:
-    def __init__(self, scaled: Scaled, log_path: Path | None, reach: Reach) -> None:
+    """scaled: the pool, or the instances of each role in it."""
+
+    def __init__(self, scaled: Sequence[Scaled], log_path: Path | None, reach: Reach) -> None:
         self._reach = reach
-        self._scaler = Scaler(scaled)
-        self._log = PlanLog(log_path, scaled.pool_name)
+        self._scaler = PoolScaler(scaled)
+        self._logs = {one.role: PlanLog(log_path, one.pool_name, one.role) for one in scaled}
         self._fleet = FleetClient(reach)
         self._rolling: RollingRestart | None = None
         self._looked = asyncio.Event()
@@ -36,8 +41,10 @@ class Autoscaler:
         self._asked = asyncio.Event()  # set, and replaced, when `dualmap up` asks
         self._task = asyncio.create_task(self._run())
 
-    async def wanted(self, last: Wanted, failed: dict[str, str], config: ScalingConfig | None = None) -> Wanted:
-        """See Scaler. `dualmap up` calls this all the time."""
+    async def wanted(
+        self, last: Mapping[Role, Wanted], failed: dict[str, str], config: ScalingConfig | None = None
+    ) -> dict[Role, Wanted]:
+        """See PoolScaler. `dualmap up` calls this all the time."""
         wanted = self._scaler.wanted(last, failed, time.monotonic(), config)
         self._asked.set()
         self._asked = asyncio.Event()
@@ -46,8 +53,7 @@ class Autoscaler:
     # What people ask for. Each waits for the fleet's state, then until `dualmap up` knows what a successor of this
     # process must know, and returns a line that says what happens now. Raises RefusedError.
 
-    async def scale(self, replicas: int | None) -> str:
-        """None: plans decide again."""
+    async def scale(self, replicas: Replicas) -> str:
         await self._informed.wait()
         line = self._scaler.scale(replicas)
         await self._asked.wait()
@@ -55,37 +61,40 @@ class Autoscaler:
 
     async def drain(self, instance_id: str, undo: bool) -> str:
         await self._informed.wait()
-        told = self._scaler.told
+        scaler = self._scaler.scaler_of(instance_id)
+        told = scaler.told
         if undo:
-            self._scaler.keep(instance_id)
+            scaler.keep(instance_id)
             if not await self._call_named(instance_id, "undrain"):
                 raise RefusedError(f"{instance_id} does not answer; try again")
-            line = self._scaler.kept(instance_id)
+            line = scaler.kept(instance_id)
         else:
-            line = self._scaler.drain(instance_id, time.monotonic())
-        if self._scaler.told != told:
+            line = scaler.drain(instance_id, time.monotonic())
+        if scaler.told != told:
             await self._asked.wait()
         if not undo and not await self._call_named(instance_id, "drain"):
-            again = "; it is tried again" if instance_id in self._scaler.ids else ""
+            again = "; it is tried again" if instance_id in scaler.ids else ""
             raise RefusedError(f"{instance_id} does not answer{again}")
         return line
 
     async def restart(self) -> str:
-        """All instances of ours, one after the other."""
+        """All instances of ours, one after the other, role by role."""
         await self._informed.wait()
         if self._rolling is not None and not self._rolling.done:
             raise RefusedError("a restart is under way")
-        ids = self._scaler.staying()
-        if not ids:
+        groups = [(scaler, scaler.staying()) for scaler in self._scaler.scalers.values()]
+        count = sum(len(ids) for _, ids in groups)
+        if not count:
             raise RefusedError("the instances of this deployment run on their own: they are not restarted here")
-        self._rolling = RollingRestart(self._scaler, self, ids)
-        return f"{len(ids)} instances are restarted one after the other"
+        self._rolling = RollingRestart([group for group in groups if group[1]], self)
+        return f"{count} instances are restarted one after the other"
 
-    async def describe(self) -> dict[str, Any]:
-        """All there is to know, as plain values."""
+    async def describe(self) -> list[dict[str, Any]]:
+        """For each role, all there is to know, as plain values."""
         await self._informed.wait()
         restart = self._rolling.describe() if self._rolling else None
-        return {**self._scaler.describe(), "plans": list(self._log.plans), "restart": restart}
+        rows = zip(self._scaler.describe(), self._logs.values(), strict=True)
+        return [{**row, "plans": list(log.plans), "restart": restart} for row, log in rows]
 
     # What the rolling restart uses.
 
@@ -104,7 +113,8 @@ class Autoscaler:
 
     async def _call_named(self, instance_id: str, method: str) -> bool:
         """Of a server's id: all its ranks."""
-        done = [await self.call(each, method) for each in self._scaler.named(instance_id)]
+        named = self._scaler.scaler_of(instance_id).named(instance_id)
+        done = [await self.call(each, method) for each in named]
         return all(done)
 
     async def news(self) -> None:
@@ -125,15 +135,17 @@ class Autoscaler:
 
     async def _look(self) -> None:
         scaler, rolling = self._scaler, self._rolling
-        told = tuple(self._log.untold)
-        state = await self._fleet.state(scaler.pool_plan, told)
-        for _ in told if state is not None else ():
-            self._log.untold.popleft()
+        told = tuple(event for log in self._logs.values() for event in log.untold)
+        state = await self._fleet.state(scaler.plans, told)
+        if state is not None:
+            for log in self._logs.values():
+                log.untold.clear()
         turn, extra = (rolling.instance_id, rolling.extra) if rolling else (None, None)
         draining = scaler.look(state, time.monotonic(), turn, extra)
         if scaler.informed:
             self._informed.set()
-        if scaler.plan is not None:
-            self._log.note(scaler.plan, scaler.dry_run)
+        for role, one in scaler.scalers.items():
+            if one.plan is not None:
+                self._logs[role].note(one.plan, one.dry_run)
         for instance_id in draining:
             await self.call(instance_id, "drain")

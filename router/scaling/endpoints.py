@@ -27,7 +27,7 @@ CallAutoscaler = Callable[..., Awaitable[Any]]
 
 
 class _Scale(msgspec.Struct, forbid_unknown_fields=True):
-    replicas: int | None
+    replicas: int | dict[str, int | None] | None  # by role, where each has a number of its own; null: by load
     pool: str | None = None  # the first one
 
 
@@ -73,7 +73,7 @@ class ScalingEndpoints:
                 match request.path:
                     case "/admin/scaling":
                         pools = [await self._call(name, "describe") for name in self._pool_names]
-                        return {"pools": pools}
+                        return {"pools": [of_role for pool in pools for of_role in pool]}
                     case "/admin/scale":
                         scale = msgspec.json.decode(request.body or b"{}", type=_Scale)
                         return await self._order(scale.pool, "scale", scale.replicas)

@@ -8,6 +8,7 @@ from typing import Any
 
 from dualmap.scheduler.fleet.fleet_event import EventKind, FleetEvent
 from dualmap.scheduler.fleet.scaling_plan import ScalingPlan
+from dualmap.scheduler.role import Role
 
 logger = logging.getLogger(__name__)
 
@@ -19,10 +20,11 @@ class PlanLog:
     """plans: as plain values, the last one last. at: seconds since 1970. untold: those that acted, for Fleet to
     tell."""
 
-    def __init__(self, path: Path | None, pool: str = "") -> None:
-        """path: None: there is no file, all goes to this process's log."""
+    def __init__(self, path: Path | None, pool: str = "", role: Role = Role.BOTH) -> None:
+        """path: None: there is no file, all goes to this process's log. role: of the instances planned for."""
         self._path = path
         self._pool = pool
+        self._role = "" if role is Role.BOTH else role.value
         self.untold: deque[FleetEvent] = deque(maxlen=MOST_UNTOLD)
         self.plans: deque[dict[str, Any]] = deque(maxlen=PLANS_KEPT)
 
@@ -35,6 +37,7 @@ class PlanLog:
         self.plans.append({"at": time.time(), **done, "reason": plan.reason})
         if plan.start or plan.drain:
             what = f"start {plan.start}" if plan.start else f"drain {', '.join(plan.drain)}"
+            what = f"{self._role} {what}".lstrip()
             if not dry_run:
                 self.untold.append(self._event(plan))
             elif self._path is None:  # what acts is told as an event
@@ -57,5 +60,5 @@ class PlanLog:
             kind=EventKind.SCALING_ACTED,
             pool=self._pool,
             reason=plan.reason,
-            fields=(("replicas", plan.replicas), act),
+            fields=(*((("role", self._role),) if self._role else ()), ("replicas", plan.replicas), act),
         )

@@ -34,14 +34,15 @@ class Actors(Protocol):
 
 
 class RollingRestart:
-    """instance_id: whose turn it is. extra: one more for the time being, where there is only one."""
+    """instance_id: whose turn it is. extra: one more for the time being, where there is only one that does the same."""
 
-    def __init__(self, instances: Instances, actors: Actors, ids: Sequence[str]) -> None:
+    def __init__(self, groups: Sequence[tuple[Instances, Sequence[str]]], actors: Actors) -> None:
+        """groups: instances that do the same, by their ids, one or more; group after group."""
         self.instance_id: str | None = None
         self.extra: str | None = None
-        self._instances = instances
+        self._groups = groups
+        self._instances, self._ids = groups[0]  # whose turn it is
         self._actors = actors
-        self._ids = ids
         self._finished: list[str] = []
         self._step = "begins"
         self._task = asyncio.create_task(self._run())
@@ -55,7 +56,7 @@ class RollingRestart:
         if self._task.done() and not self._task.cancelled() and self._task.exception() is not None:
             error = repr(self._task.exception())
         return {
-            "ids": list(self._ids),
+            "ids": [instance_id for _, ids in self._groups for instance_id in ids],
             "finished": list(self._finished),
             "instance_id": self.instance_id,
             "step": self._step,
@@ -64,6 +65,12 @@ class RollingRestart:
         }
 
     async def _run(self) -> None:
+        for group in self._groups:
+            self._instances, self._ids = group
+            await self._restart_group()
+        self._step = "done"
+
+    async def _restart_group(self) -> None:
         if len(self._ids) == 1:
             self.extra = self._instances.add()
             await self._until(f"{self.extra}, for the time being, starts", lambda: self._is_ready(self.extra))
@@ -72,7 +79,6 @@ class RollingRestart:
         if self.extra is not None:
             self._instances.let_go(self.extra, time.monotonic())
             self.extra = None
-        self._step = "done"
 
     async def _restart(self, instance_id: str) -> None:
         others = [i for i in self._ids if i != instance_id]

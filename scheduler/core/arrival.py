@@ -44,6 +44,9 @@ def request_arrived(books: Books, event: RequestArrived, now: float, commands: l
     place(books, request, now, commands, number=1, arrived_at=now)
     if (attempt := books.attempts.get(request.id)) is not None:
         books.stats.arrived_work_tokens += attempt.work_tokens
+        if attempt.whole is not None:  # a lease, which a decode leg has, is none of a request that has just come
+            books.stats.arrived_legs += 1
+            books.stats.arrived_leg_tokens += attempt.work_tokens
     elif request.id in books.held:
         books.stats.arrived_work_tokens += request.prompt_tokens  # by who computes it, nothing is known to be cached
 

@@ -17,6 +17,7 @@ from dualmap.scheduler.fleet.signal_board import SignalBoard
 from dualmap.scheduler.fleet.signals import InstanceSignals
 from dualmap.scheduler.fleet.state_board import StateBoard
 from dualmap.scheduler.fleet.wanted_adapters import AdapterBoard
+from dualmap.scheduler.role import Role
 
 SILENCE_S = 5.0  # without a report an instance that was started here counts as lost; five heartbeats
 WATCHER_SILENCE_S = 30.0  # of others: what is away is the one process that watches them all, and they serve on
@@ -53,7 +54,7 @@ class FleetCore:
         self.adapters = AdapterBoard(first_number)
         self._depths = AgreedDepths(configs)
         self.teller = FleetTeller(first_number)
-        self._plans: dict[str, PoolPlan] = {}
+        self._plans: dict[tuple[str, Role], PoolPlan] = {}
         self._first_number = first_number
         self._taken_until: dict[str, float] = {}  # instances that gateways know better than who begins to watch them
         self._epoch = self._moved_to = 0
@@ -168,11 +169,10 @@ class FleetCore:
         self.teller.look(epoch, self._members, self._loads.gateways(now), now, self._unix(now))
         return self.teller.board.news(known)
 
-    def state(self, now: float, plan: PoolPlan | None = None) -> FleetState:
-        """Of the whole deployment. plan: of the scaler that asks, for gateways to show."""
+    def state(self, now: float, plans: Iterable[PoolPlan] = ()) -> FleetState:
+        """Of the whole deployment. plans: of the Autoscaler that asks, for gateways to show."""
         self._note_call(now)
-        if plan is not None:
-            self._plans[plan.pool] = plan
+        self._plans |= {(plan.pool, plan.role): plan for plan in plans}
         return FleetState(
             epoch=self._epoch + self._changed,
             settled=now >= self._sure_at,

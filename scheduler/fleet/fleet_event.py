@@ -98,7 +98,7 @@ ABOUT: Mapping[EventKind, About] = {
     EventKind.SCALING_ACTED: About(
         "a plan of the pool's Autoscaler starts or drains instances; its reason says why",
         "scaling{of_pool}: {act}{why}",
-        fields=("replicas", "start", "drain"),
+        fields=("role", "replicas", "start", "drain"),
     ),
     EventKind.GATEWAY_JOINED: About("Fleet hears of it for the first time", "{gateway} serves"),
     EventKind.GATEWAY_RESTARTED: About(
@@ -151,7 +151,7 @@ class FleetEvent:
             "end": _end(event),
             "away": f" after {event['away_s']:.1f} s" if event.get("away_s") else "",
             "of_pool": f" of {self.pool}" if self.pool else "",
-            "act": f"start {event.get('start')}" if event.get("start") else f"drain {event.get('drain')}",
+            "act": _act(event),
         }
         return ABOUT[self.kind].sentence.format_map(about | event)
 
@@ -163,6 +163,11 @@ def _carried(event: Mapping[str, Any]) -> str:
         return "it carried no request"
     told = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts)
     return f"it carried {total} request{'s' if total > 1 else ''}: {told}"
+
+
+def _act(event: Mapping[str, Any]) -> str:
+    role = f"{event['role']} " if event.get("role") else ""
+    return role + (f"start {event.get('start')}" if event.get("start") else f"drain {event.get('drain')}")
 
 
 def _end(event: Mapping[str, Any]) -> str:

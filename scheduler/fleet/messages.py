@@ -12,6 +12,7 @@ from dualmap.scheduler.fleet.signals import InstanceSignals, SignalNews
 from dualmap.scheduler.fleet.state_board import StateHome, StateNews
 from dualmap.scheduler.fleet.wanted_adapters import WantedAdapters
 from dualmap.scheduler.held_requests import HeldWork
+from dualmap.scheduler.role import Role
 
 
 class Sent(NamedTuple):
@@ -84,13 +85,15 @@ class GatewayState:
 
 @dataclass(frozen=True, slots=True)
 class PoolPlan:
-    """How many instances of a pool its Autoscaler wants, and between which numbers it may choose."""
+    """How many instances of a pool its Autoscaler wants, and between which numbers it may choose. role: of these
+    instances; both: of all."""
 
     pool: str
     wanted: int
     least: int
     _: KW_ONLY
     most: int
+    role: Role = Role.BOTH
 
 
 class InstanceReport(NamedTuple):

@@ -1,9 +1,10 @@
 """What the cores of a pool have counted, for scaling."""
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from operator import add, sub
 
+from dualmap.scheduler.role import Role
 from dualmap.scheduler.stats import SchedulerStats
 
 
@@ -11,7 +12,7 @@ from dualmap.scheduler.stats import SchedulerStats
 class PoolTotals:
     """Counters of SchedulerStats, of one gateway or of all: requests placed for the first time, their prefill work,
     first tokens within the objective, and those that were late or never came; answers whose tokens came at the pace of
-    their objective, and slower ones."""
+    their objective, and slower ones; of the requests and their prefill work, what prefill legs are."""
 
     arrived: int = 0
     arrived_work_tokens: int = 0
@@ -20,6 +21,8 @@ class PoolTotals:
     slo_missed: int = 0
     tpot_kept: int = 0
     tpot_missed: int = 0
+    legs: int = 0
+    leg_tokens: int = 0
 
     @classmethod
     def of(cls, stats: SchedulerStats) -> "PoolTotals":
@@ -31,7 +34,21 @@ class PoolTotals:
             slo_missed=stats.slo_missed,
             tpot_kept=stats.tpot_kept,
             tpot_missed=stats.tpot_missed,
+            legs=stats.arrived_legs,
+            leg_tokens=stats.arrived_leg_tokens,
         )
+
+    def of_role(self, role: Role) -> "PoolTotals":
+        """What instances of that role had to do with: who prefills, with prefill legs; who decodes, with requests that
+        run whole, and with the pace of all answers."""
+        match role:
+            case Role.BOTH:
+                return self
+            case Role.PREFILL:
+                return PoolTotals(self.legs, self.leg_tokens, self.slo_kept, slo_missed=self.slo_missed)
+            case Role.DECODE:
+                work_tokens = self.arrived_work_tokens - self.leg_tokens
+                return replace(self, arrived=self.arrived - self.legs, arrived_work_tokens=work_tokens)
 
     def __add__(self, other: "PoolTotals") -> "PoolTotals":
         return self._with(other, add)

@@ -13,6 +13,7 @@ from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_history import ScalingHistory
 from dualmap.scheduler.fleet.scaling_plan import ScalingPlan, plan_scaling
 from dualmap.scheduler.held_requests import HeldWork
+from dualmap.scheduler.role import Role
 
 RETRY_S = 30.0  # after a start that failed
 MOST_REPLICAS = 1024
@@ -24,14 +25,16 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """The pool that is scaled. prefix: of the instances' ids, a number follows; empty where all are external: others
-    follow the plans then. automatic: plans decide, not only people."""
+    """The pool that is scaled, or the instances of one role in it. prefix: of the instances' ids, a number follows;
+    empty where all are external: others follow the plans then. config: as for these instances. automatic: plans decide,
+    not only people. role: who decodes has those with it that do both."""
 
     pool_name: str
     prefix: str
     config: ScalingConfig
     _: KW_ONLY
     automatic: bool
+    role: Role = Role.BOTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,12 @@ class Scaler:
         self.pool_plan: PoolPlan | None = None
         self._scaled = scaled
         self._begun = False  # until then it is not known what runs
-        self._history = ScalingHistory(scaled.pool_name, scaled.config)
+        self._history = ScalingHistory(scaled.pool_name, scaled.config, scaled.role)
         self._leaving: dict[str, float] = {}  # of `ids`, those that go once they are drained; since when
         self._note = ""
         self._retry_at = 0.0
+        has_role = scaled.role is not Role.BOTH
+        self._name, self._to_what = (f"{scaled.role}: ", f" to {scaled.role}") if has_role else ("", "")
 
     # What whoever starts and stops instances asks.
 
@@ -110,7 +115,13 @@ class Scaler:
         if not ours:
             plan = replace(plan, start=0, drain=())
         self.plan = plan
-        self.pool_plan = PoolPlan(self._scaled.pool_name, plan.replicas, bounds.min_replicas, most=bounds.max_replicas)
+        self.pool_plan = PoolPlan(
+            self._scaled.pool_name,
+            plan.replicas,
+            bounds.min_replicas,
+            most=bounds.max_replicas,
+            role=self._scaled.role,
+        )
         if self.dry_run:
             return tuple(draining)
         if plan.start and now >= self._retry_at:
@@ -153,28 +164,33 @@ class Scaler:
 
     # What people ask for. Each returns a line that says what happens now, and raises RefusedError.
 
-    def scale(self, replicas: int | None) -> str:
-        """None: plans decide again."""
+    def may_scale(self, replicas: int | None) -> None:
+        """Raises RefusedError where `scale` cannot be done."""
         if not self._scaled.prefix:
             raise RefusedError("the instances of this deployment run on their own: they are not started here")
         if replicas is None:
             if not self._scaled.automatic:
                 raise RefusedError("nothing is configured to scale by: there is no `scaling` section")
-            self.told = None
-            return f"between {self._scaled.config.min_replicas} and {self._scaled.config.max_replicas}, by load"
-        if not 1 <= replicas <= MOST_REPLICAS:
+        elif not 1 <= replicas <= MOST_REPLICAS:
             raise RefusedError(f"the number of instances must be from 1 to {MOST_REPLICAS}, not {replicas}")
+
+    def scale(self, replicas: int | None) -> str:
+        """None: plans decide again."""
+        self.may_scale(replicas)
         self.told = replicas
+        if replicas is None:
+            config = self._scaled.config
+            return f"{self._name}between {config.min_replicas} and {config.max_replicas}, by load"
         self._note = ""
         self._retry_at = 0.0
-        return f"{replicas} instances wanted, {len(self.staying())} there"
+        return f"{self._name}{replicas} instances wanted, {len(self.staying())} there"
 
     def drain(self, instance_id: str, now: float) -> str:
         """The instance has to be told."""
         self._must_be_there(instance_id)
         ready = {i for i, m in self.members().items() if m.state is MemberState.READY and i not in self._leaving}
         if ready and ready <= set(self.named(instance_id)):
-            raise RefusedError(f"{instance_id} is the last instance that is ready")
+            raise RefusedError(f"{instance_id} is the last instance that is ready{self._to_what}")
         if instance_id not in self.ids:
             return f"{instance_id} is given no new requests; it is not stopped, since it was not started here"
         if instance_id not in self._leaving:
@@ -234,9 +250,13 @@ class Scaler:
         return sorted(self.ids - self._leaving.keys())
 
     def members(self) -> dict[str, Member]:
-        """Of the pool."""
+        """Of the pool, and of the role."""
         members = self.state.members if self.state else ()
-        return {member.instance_id: member for member in members if member.pool == self._scaled.pool_name}
+        return {m.instance_id: m for m in members if m.pool == self._scaled.pool_name and self._counts(m)}
+
+    def _counts(self, member: Member) -> bool:
+        role = self._scaled.role
+        return role is Role.BOTH or (member.role is Role.PREFILL) is (role is Role.PREFILL)
 
     def describe(self) -> dict[str, Any]:
         """All there is to know, as plain values."""
@@ -245,6 +265,7 @@ class Scaler:
         held = self.state.held if self.state else {}
         return {
             "pool": self._scaled.pool_name,
+            "role": self._scaled.role.value,
             "scaled": bool(self._scaled.prefix),
             "planned": self._scaled.automatic,
             "wanted": None if self.pool_plan is None else self.pool_plan.wanted,

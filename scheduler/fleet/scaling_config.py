@@ -1,8 +1,25 @@
 """When a fleet grows and shrinks. Each default works."""
 
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields, replace
 
 from dualmap.scheduler.errors import ConfigError
+from dualmap.scheduler.role import Role
+
+
+@dataclass(frozen=True, slots=True)
+class RoleBounds:
+    """How many instances of one role there may be. Raises ConfigError."""
+
+    min_replicas: int = 1  # instances that always run
+    max_replicas: int = 1  # instances that run at the most
+
+    def __post_init__(self) -> None:
+        if self.min_replicas < 1:
+            rule = "each role needs an instance that always runs: nothing would tell when the first one is wanted again"
+            raise ConfigError(f"min_replicas must be at least 1, not {self.min_replicas!r}: {rule}")
+        if self.max_replicas < self.min_replicas:
+            least = self.min_replicas
+            raise ConfigError(f"max_replicas must be at least {least}, as min_replicas is, not {self.max_replicas!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +53,10 @@ class ScalingConfig:
     scale_to_zero_after_s: float = 300.0
     drain_deadline_s: float = 120.0
     dry_run: bool = False
+    # Where some instances prefill and others decode: each role follows its own load, between bounds of its own, which
+    # stand in the place of min_replicas and max_replicas.
+    prefill: RoleBounds | None = None
+    decode: RoleBounds | None = None  # with prefill
 
     def __post_init__(self) -> None:
         for name in ("target_load", "decode_load", "kv_load", "attainment"):
@@ -47,8 +68,21 @@ class ScalingConfig:
                 raise ConfigError(f"{field.name} must be greater than 0, not {value!r}")
         if self.max_step < 1:
             raise ConfigError(f"max_step must be at least 1, not {self.max_step!r}")
+        if (self.prefill is None) is not (self.decode is None):
+            raise ConfigError("prefill and decode go together: each role has bounds of its own")
+        if self.prefill is not None and (self.min_replicas, self.max_replicas) != (1, 1):
+            raise ConfigError("min_replicas and max_replicas are those of prefill and of decode: set them there")
         if self.min_replicas < 0:
             raise ConfigError(f"min_replicas must be at least 0, not {self.min_replicas!r}")
         if self.max_replicas < max(1, self.min_replicas):
             least = max(1, self.min_replicas)
             raise ConfigError(f"max_replicas must be at least {least}, as min_replicas is, not {self.max_replicas!r}")
+
+    def of_role(self, role: Role) -> "ScalingConfig":
+        """As it is for the instances of one role; where there are none, for all."""
+        bounds = {Role.PREFILL: self.prefill, Role.DECODE: self.decode}.get(role)
+        if bounds is None:
+            return self
+        return replace(
+            self, min_replicas=bounds.min_replicas, max_replicas=bounds.max_replicas, prefill=None, decode=None
+        )

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.member import Member, MemberState
@@ -11,6 +12,7 @@ from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_sample import InstanceSample, ScalingSample
 from dualmap.scheduler.held_requests import HeldWork
 from dualmap.scheduler.instance_capacity import InstanceCapacity
+from dualmap.scheduler.role import Role
 
 FIRST_GUESS_S = 30.0  # what an instance takes to start, before one was seen to
 UNSEEN_S = 5.0  # after a longer gap between two samples it is not known that nothing was asked for
@@ -20,8 +22,10 @@ LOST_S = 60.0  # or twice the time of a start: an instance lost for longer does 
 class ScalingHistory:
     """start_s: what the last instance took to start. lost: instances that are not counted on any more."""
 
-    def __init__(self, pool_name: str, config: ScalingConfig) -> None:
+    def __init__(self, pool_name: str, config: ScalingConfig, role: Role = Role.BOTH) -> None:
+        """role: of the instances to count."""
         self._pool_name = pool_name
+        self._role = role
         self._samples: deque[ScalingSample] = deque()
         self._totals = PoolTotals()
         self._busy_at: float | None = None  # when something came, ran or waited last
@@ -52,6 +56,8 @@ class ScalingHistory:
                 self.lost.add(instance_id)
             else:
                 load = state.loads.get(instance_id) or InstanceLoad(instance_id, 0, 0, waiting_tokens=0, kv_tokens=0)
+                if self._role is Role.PREFILL:  # what waits there to be fetched asks for more that decode
+                    load = replace(load, running=0, kv_tokens=0)
                 member = members.get(instance_id)
                 capacity = member.capacity if member else InstanceCapacity()
                 found.append(InstanceSample("starting" if name == "lost" else name, capacity, load, since_s=since_s))
@@ -59,7 +65,8 @@ class ScalingHistory:
         totals = state.totals.get(self._pool_name, PoolTotals())
         before = self._totals if totals.arrived >= self._totals.arrived else PoolTotals()  # Fleet was restarted
         self._totals = totals
-        counted, held = totals - before, state.held.get(self._pool_name, HeldWork())
+        counted = (totals - before).of_role(self._role)
+        held = HeldWork() if self._role is Role.PREFILL else state.held.get(self._pool_name, HeldWork())
         loads = [state.loads[i] for i, m in members.items() if m.pool == self._pool_name and i in state.loads]
         busy = counted.arrived or held.requests or any(load.running or load.waiting for load in loads)
         if busy or self._busy_at is None or now - self._samples[-1].at_s > UNSEEN_S:

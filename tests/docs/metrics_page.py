@@ -12,6 +12,7 @@ from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.fleet.messages import GatewayState, PoolPlan
 from dualmap.scheduler.fleet.signals import InstanceSignals, KvEventState, LoadSample, SignalNews
+from dualmap.scheduler.role import Role
 
 HEAD = """# Metrics
 Each gateway serves these on its admin port, `GET /metrics`, in Prometheus' text format, beside those of its process
@@ -31,7 +32,7 @@ async def metrics_page() -> str:
     gateway = Gateway([pool], HttpLimits(), metrics, block_tokens=512, tokens=tokens)
     member = Member("i0", 1, Endpoint("127.0.0.1", 1), state=MemberState.READY, capacity=InstanceCapacity())
     gateway.apply_membership(Membership(1, (member,)))
-    gateway.note_fleet((GatewayState("gateway-0", 1, "", age_s=0.0),), (PoolPlan("", 2, 1, most=4),))
+    gateway.note_fleet((GatewayState("gateway-0", 1, "", age_s=0.0),), (PoolPlan("", 2, 1, most=4, role=Role.PREFILL),))
     signals = InstanceSignals("i0", LoadSample(1, 0, 0.5), 0.0, kv_events=KvEventState(True, 1, age_s=1.0))
     gateway.hear(SignalNews(1, (signals,), ()))
     rows = []

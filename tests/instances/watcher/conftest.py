@@ -114,7 +114,7 @@ class Watch:
         self.beats += beats
         return await self.fleet.report_many(reports, beats)
 
-    async def state(self, plan: None) -> FleetState | None:
+    async def state(self) -> FleetState | None:
         return None if self.away else await self.fleet.state()
 
     async def watch(self, *specs: InstanceSpec, known: tuple[Member, ...] = ()) -> None:

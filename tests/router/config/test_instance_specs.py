@@ -1,12 +1,14 @@
 """A configuration -> what each actor is to keep, and what it needs of Ray."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from dualmap.instances.server.vllm_command import NoVllmError
-from dualmap.router.config.instance_specs import external_spec, own_specs
+from dualmap.router.config.instance_specs import external_spec, own_specs, scaled_spec
 from dualmap.router.config.load import load_config
+from dualmap.scheduler.role import Role
 
 
 @pytest.fixture
@@ -36,6 +38,46 @@ def test_a_replica_asks_ray_for_what_it_takes(vllm, options, cluster_gpus, bundl
     assert [p.spec.instance_id for p in placed] == ["vllm-0", "vllm-1"]
     assert [p.bundle for p in placed] == [bundle, bundle]
     assert ("OMP_NUM_THREADS" in placed[0].spec.env) is ("GPU" not in bundle)
+
+
+def test_servers_of_a_role_are_told_to_hand_prompts_on_and_where_they_meet(vllm):
+    roles = {"prefill": {"replicas": 2, "engine_args": "--max-num-seqs 8"}, "decode": 1}
+    placed = specs(8, vllm={"model": "m", "executable": str(vllm), "engine_args": "--seed 1", **roles})
+    assert [(p.spec.instance_id, p.spec.role.value) for p in placed] == [
+        *(("vllm-prefill-0", "prefill"), ("vllm-prefill-1", "prefill")),
+        ("vllm-decode-0", "decode"),
+    ]
+    prefill, _, decode = (p.spec for p in placed)
+    assert told(prefill.command) == {"kv_connector": "NixlConnector", "kv_role": "kv_producer"}
+    assert told(decode.command) == {"kv_connector": "NixlConnector", "kv_role": "kv_consumer"}
+    assert prefill.command[-4:] == ("--seed", "1", "--max-num-seqs", "8")
+    assert (prefill.capacity.max_running, decode.command[-2:]) == (8, ("--seed", "1"))
+    assert prefill.env["VLLM_NIXL_SIDE_CHANNEL_PORT"] == "{kv_port}"
+    assert [p.spec.capacity.weight for p in placed] == [1.0, 1.0, 1.0]
+
+
+def told(command: tuple[str, ...]) -> dict[str, str]:
+    return json.loads(command[command.index("--kv-transfer-config") + 1])
+
+
+@pytest.mark.parametrize("flag", ["--kv-transfer-config {}", "--kv-transfer-config={}", "--kv-transfer-config.x=y"])
+def test_how_prompts_are_handed_on_is_left_to_the_users_own_arguments(vllm, flag):
+    roles = {"prefill": {"engine_args": flag}, "decode": {"tensor_parallel_size": 2}}
+    prefill, decode = specs(8, vllm={"model": "m", "executable": str(vllm), **roles})
+    assert sum(argument.startswith("--kv-transfer-config") for argument in prefill.spec.command) == 1
+    assert told(decode.spec.command)["kv_role"] == "kv_consumer"
+    assert [prefill.gpus, decode.gpus] == [1, 2]
+
+
+def test_simulated_servers_have_roles_and_further_ones_are_as_the_first():
+    config = load_config(None, {"pools": {"code": {"simulate": {"prefill": 1, "decode": 2}}}})
+    assert [p.spec.instance_id for p in own_specs(config)] == [
+        "code-sim-prefill-0",
+        "code-sim-decode-0",
+        "code-sim-decode-1",
+    ]
+    further = scaled_spec(config, "code", 0.0, "code-sim-prefill-7").spec
+    assert (further.role, further.command[-2:]) == (Role.PREFILL, ("--role", "prefill"))
 
 
 def test_the_requests_it_runs_at_once_are_those_of_its_arguments(vllm):

@@ -16,6 +16,7 @@ from dualmap.scheduler.fleet.messages import FleetState, GatewayState, PoolPlan
 from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Wanted
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.instance_capacity import InstanceCapacity
+from dualmap.scheduler.role import Role
 
 READY, DRAINING = MemberState.READY, MemberState.DRAINING
 GATEWAY = GatewayState("g", 9, "", age_s=0.0)
@@ -31,8 +32,8 @@ class FakeFleet:
         self.plan: PoolPlan | None = None  # the last one that it was told
         self.deaf: set[str] = set()  # instances whose actors do not answer
 
-    async def state(self, plan: PoolPlan | None, events: tuple[FleetEvent, ...] = ()) -> FleetState | None:
-        self.plan = plan
+    async def state(self, plans: tuple[PoolPlan, ...] = (), events: tuple[FleetEvent, ...] = ()) -> FleetState | None:
+        self.plan = plans[0] if plans else None
         members = tuple(
             Member(i.replace("_", "-"), 1, Endpoint("127.0.0.1", 80), state=state, capacity=InstanceCapacity())
             for i, state in self.members.items()
@@ -49,19 +50,23 @@ class Watched:
         self.fleet = fleet
         self.wanted = wanted
 
+    async def ask(self) -> None:
+        """`dualmap up` asks."""
+        self.wanted = (await self.autoscaler.wanted({Role.BOTH: self.wanted}, {}))[Role.BOTH]
+
     async def look(self) -> tuple[str, ...]:
         """The ids that are wanted after it has looked at the fleet twice."""
-        self.wanted = await self.autoscaler.wanted(self.wanted, {})
+        await self.ask()
         for _ in range(2):
             await self.autoscaler.news()
-        self.wanted = await self.autoscaler.wanted(self.wanted, {})
+        await self.ask()
         return self.wanted.ids
 
     async def order(self, order) -> str:
         """`dualmap up` asks while the order is taken."""
         task = asyncio.ensure_future(order)
         while not task.done():
-            self.wanted = await self.autoscaler.wanted(self.wanted, {})
+            await self.ask()
             await asyncio.sleep(0.001)
         return task.result()
 
@@ -81,7 +86,7 @@ def watch(monkeypatch, tmp_path):
 
         monkeypatch.setattr(Autoscaler, "call", call)
         scaled = Scaled("", prefix, ScalingConfig(**scaling), automatic=told is None)
-        autoscaler = Autoscaler(scaled, tmp_path / "autoscaler.log", LocalReach(str(tmp_path)))
+        autoscaler = Autoscaler((scaled,), tmp_path / "autoscaler.log", LocalReach(str(tmp_path)))
         try:
             yield Watched(autoscaler, fleet, Wanted(tuple(ids), told))
         finally:
@@ -107,7 +112,7 @@ async def test_an_order_is_acknowledged_when_it_is_known_what_to_do_after_a_rest
         order = asyncio.ensure_future(w.autoscaler.scale(4))
         await w.autoscaler.news()
         assert not order.done()
-        w.wanted = await w.autoscaler.wanted(w.wanted, {})
+        await w.ask()
         assert (await order).startswith("4 instances wanted")
         assert w.wanted.told == 4
 
@@ -157,7 +162,7 @@ async def test_a_plan_that_does_something_is_written_down(watch, tmp_path):
         assert "dry run: start 2: 1 instances, at least 3 wanted" in (tmp_path / "autoscaler.log").read_text()
         await w.order(w.autoscaler.scale(2))
         assert await w.look() == ("sim-0", "sim-1")
-        last = (await w.autoscaler.describe())["plans"][-1]
+        last = (await w.autoscaler.describe())[0]["plans"][-1]
         assert (last["replicas"], last["drain"]) == (2, [])
 
 
@@ -199,6 +204,6 @@ async def test_the_one_that_stands_in_during_a_restart_is_not_one_too_many(watch
         assert await w.look() == ("sim-0", "sim-1")
         fleet.members["sim_1"] = READY
         assert await w.look() == ("sim-0", "sim-1")
-        leaving = [row["instance_id"] for row in (await w.autoscaler.describe())["instances"] if row["leaving"]]
+        leaving = [row["instance_id"] for row in (await w.autoscaler.describe())[0]["instances"] if row["leaving"]]
         assert leaving == []
         w.autoscaler._rolling._task.cancel()

@@ -61,7 +61,7 @@ class Instances:
 
 async def test_each_is_drained_then_restarted_and_the_next_waits_until_it_is_ready():
     instances = Instances("a", "b")
-    restart = RollingRestart(instances, instances, ["a", "b"])
+    restart = RollingRestart([(instances, ["a", "b"])], instances)
     await instances.tell()
     assert instances.calls == [("a", "drain")]
     instances.running = {"a"}
@@ -84,7 +84,7 @@ async def test_each_is_drained_then_restarted_and_the_next_waits_until_it_is_rea
 
 async def test_none_is_drained_while_another_is_not_ready():
     instances = Instances("a", "b")
-    restart = RollingRestart(instances, instances, ["a", "b"])
+    restart = RollingRestart([(instances, ["a", "b"])], instances)
     await instances.tell(b=(LOST, 1))
     assert instances.calls == []
     assert restart.describe()["step"] == "before a: the others must be ready"
@@ -95,7 +95,7 @@ async def test_none_is_drained_while_another_is_not_ready():
 async def test_one_that_has_left_is_passed_over_and_a_call_that_fails_is_made_again():
     instances = Instances("a", "b")
     instances.answers = [True, False]
-    restart = RollingRestart(instances, instances, ["a", "b"])
+    restart = RollingRestart([(instances, ["a", "b"])], instances)
     await instances.tell(a=None)
     assert instances.calls == [("b", "drain")]
     await instances.tell()
@@ -108,7 +108,7 @@ async def test_one_that_has_left_is_passed_over_and_a_call_that_fails_is_made_ag
 async def test_what_still_runs_at_the_deadline_does_not_hold_it_up():
     instances = Instances("a", "b")
     instances.drain_deadline_s = -1.0
-    RollingRestart(instances, instances, ["a", "b"])
+    RollingRestart([(instances, ["a", "b"])], instances)
     instances.running = {"a"}
     await instances.tell()
     await instances.tell(a=(DRAINING, 1))
@@ -117,7 +117,7 @@ async def test_what_still_runs_at_the_deadline_does_not_hold_it_up():
 
 async def test_a_single_instance_is_replaced_by_another_meanwhile():
     instances = Instances("a")
-    restart = RollingRestart(instances, instances, ["a"])
+    restart = RollingRestart([(instances, ["a"])], instances)
     await instances.tell()
     assert instances.added == 1
     assert instances.calls == []

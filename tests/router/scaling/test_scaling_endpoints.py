@@ -57,6 +57,7 @@ async def admin_port(outcome="as you wish", token=None, scaling=True, gateways=t
     [
         ("/admin/scale", {"replicas": 3}, ("", "scale", 3)),
         ("/admin/scale", {"replicas": None}, ("", "scale", None)),
+        ("/admin/scale", {"replicas": {"prefill": 3, "decode": None}}, ("", "scale", {"prefill": 3, "decode": None})),
         ("/admin/drain", {"instance_id": "sim-0"}, ("", "drain", "sim-0", False)),
         ("/admin/drain", {"instance_id": "sim-0", "undo": True}, ("", "drain", "sim-0", True)),
         ("/admin/drain", {"instance_id": "a"}, ("coder", "drain", "a", False)),
@@ -73,7 +74,7 @@ async def test_what_is_asked_for_reaches_the_autoscaler_and_its_answer_the_clien
 
 
 async def test_the_state_of_scaling_can_be_read():
-    async with admin_port({"max_replicas": 4}) as (client, autoscaler):
+    async with admin_port([{"max_replicas": 4}]) as (client, autoscaler):
         assert (await client.get("/admin/scaling")).json == {"pools": [{"max_replicas": 4}] * 2}
         assert autoscaler.calls == [("", "describe"), ("coder", "describe")]
 
@@ -91,7 +92,7 @@ async def test_requests_sent_at_once_are_answered_in_order():
         ("/admin/scale", b"", "The body is not as expected"),
         ("/admin/scale", b"{", "The body is not as expected"),
         ("/admin/scale", {}, "missing required field `replicas`"),
-        ("/admin/scale", {"replicas": "three"}, "Expected `int | null`, got `str` - at `$.replicas`"),
+        ("/admin/scale", {"replicas": "three"}, "Expected `int | object | null`, got `str` - at `$.replicas`"),
         ("/admin/restart", {"pool": "chat"}, 'There is no pool `chat`; there are "", coder.'),
         ("/admin/drain", {"instance_id": "a", "undoo": True}, "unknown field `undoo`"),
     ],

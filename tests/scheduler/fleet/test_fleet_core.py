@@ -352,8 +352,8 @@ def test_plans_reach_the_gateways():
     fleet = Told("a")
     fleet.report(ready("a"))
     plan = PoolPlan("code", 3, 1, most=4)
-    fleet.core.state(fleet.now, replace(plan, wanted=2))
-    fleet.core.state(fleet.now, plan)
+    fleet.core.state(fleet.now, [replace(plan, wanted=2)])
+    fleet.core.state(fleet.now, [plan])
     assert fleet.core.sync(GatewayReport("gateway-0"), fleet.now).plans == (plan,)
 
 

@@ -1,0 +1,83 @@
+"""The instances of a pool: a Scaler for all of them, or one for each role."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dualmap.scheduler.fleet.messages import FleetState, PoolPlan
+from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Scaler, Wanted
+from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.role import Role
+
+Replicas = int | None | Mapping[str, int | None]  # for all, or by role; None: plans decide
+
+
+class PoolScaler:
+    """scalers: by role; `both` alone where instances have none that are scaled apart.
+
+    `now` is in seconds of any monotonic clock, the same one at each call."""
+
+    def __init__(self, scaled: Sequence[Scaled]) -> None:
+        self.scalers = {one.role: Scaler(one) for one in scaled}
+
+    # What whoever starts and stops instances asks, and what Fleet says: see Scaler.
+
+    def wanted(
+        self, last: Mapping[Role, Wanted], failed: Mapping[str, str], now: float, config: ScalingConfig | None = None
+    ) -> dict[Role, Wanted]:
+        """By role. config: of the pool."""
+        wanted = {}
+        for role, scaler in self.scalers.items():
+            of_role = {i: why for i, why in failed.items() if i in last[role].ids}
+            wanted[role] = scaler.wanted(last[role], of_role, now, config and config.of_role(role))
+        return wanted
+
+    @property
+    def informed(self) -> bool:
+        return all(scaler.informed for scaler in self.scalers.values())
+
+    def look(
+        self, state: FleetState | None, now: float, restarting: str | None = None, standing_in: str | None = None
+    ) -> tuple[str, ...]:
+        """Returns the instances that are to be told to drain."""
+        looks = [scaler.look(state, now, restarting, standing_in) for scaler in self.scalers.values()]
+        return tuple(instance_id for look in looks for instance_id in look)
+
+    @property
+    def plans(self) -> tuple[PoolPlan, ...]:
+        """The last ones, for gateways to show."""
+        return tuple(s.pool_plan for s in self.scalers.values() if s.pool_plan is not None)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """For each role, all there is to know, as plain values."""
+        return [scaler.describe() for scaler in self.scalers.values()]
+
+    # What people ask for. Raises RefusedError.
+
+    def scale(self, replicas: Replicas) -> str:
+        """Returns a line that says what happens now. All that is asked for, or nothing of it."""
+        wishes = list(self._wishes(replicas))
+        for scaler, number in wishes:
+            scaler.may_scale(number)
+        return "; ".join(scaler.scale(number) for scaler, number in wishes)
+
+    def _wishes(self, replicas: Replicas) -> Iterator[tuple[Scaler, int | None]]:
+        if replicas is None:
+            for scaler in self.scalers.values():
+                yield scaler, None
+        elif isinstance(replicas, int):
+            if Role.BOTH not in self.scalers:
+                raise RefusedError("each role has its own number here: prefill=N, decode=N, or both of them")
+            yield self.scalers[Role.BOTH], replicas
+        else:
+            for role, number in replicas.items():
+                if role not in self.scalers:
+                    raise RefusedError(f"no instances of the role {role} are scaled by themselves here: say N alone")
+                yield self.scalers[Role(role)], number
+
+    def scaler_of(self, instance_id: str) -> Scaler:
+        """Who scales it."""
+        for scaler in self.scalers.values():
+            if instance_id in scaler.ids or scaler.named(instance_id):
+                return scaler
+        known = ", ".join(sorted(i for scaler in self.scalers.values() for i in scaler.members()))
+        raise RefusedError(f"there is no instance {instance_id!r}; there are {known}")
