@@ -11,6 +11,7 @@ from dualmap.scheduler.errors import ContractError
 from dualmap.scheduler.lease import Lease
 from dualmap.scheduler.request import ChoiceReason, Request
 from dualmap.scheduler.role import PREFILL
+from dualmap.scheduler.tiers import Loads
 from dualmap.scheduler.ttft_estimate import TtftEstimate
 
 LEADING_BLOCKS = 64  # of a prompt that are kept of an attempt that is over, each some 40 bytes: they tell its prefix
@@ -83,6 +84,7 @@ class Attempt:
     token at that moment (Room.decode_load).
     whole: what the client asks, of which `request` is one leg; None: it is all of it. lease: of a decode leg: where its
     prompt is. legs_done: prefill legs of the request that have been completed.
+    loads: what of its prompt is cached in tiers behind the pool; None: nothing.
     """
 
     request: Request
@@ -114,6 +116,7 @@ class Attempt:
     whole: Request | None = None
     lease: Lease | None = None
     legs_done: int = 0
+    loads: Loads | None = None
 
     @property
     def asked(self) -> Request:
@@ -125,6 +128,11 @@ class Attempt:
         """Whether output was seen, also once it is over; unlike the end of its prefill this is never assumed."""
         return self.began_at is not None
 
+    @property
+    def pool_tokens(self) -> int:
+        """Of its prompt, what its instance has in its KV pool."""
+        return self.cached_tokens if self.loads is None else self.loads.pool_tokens
+
     def place_at(self, estimate: TtftEstimate, reason: ChoiceReason, now: float) -> None:
         """It waits elsewhere from now on, as estimated there."""
         self._step(Step.MOVED)
@@ -135,16 +143,20 @@ class Attempt:
         self.uncached_tokens = estimate.uncached_tokens
         self.work_tokens = estimate.work_tokens
         self.estimated_ttft_s = estimate.total_s + (now - self.arrived_at)
+        self.loads = estimate.loads
         self.moves += 1
 
     def shares(self, shared_blocks: int) -> None:
         """So many leading blocks of its prompt are known to be shared by many."""
         self.shared_blocks = shared_blocks
 
-    def dispatch(self, cached_tokens: int, work_tokens: int, own_kv_tokens: int, now: float) -> None:
+    def dispatch(
+        self, cached_tokens: int, work_tokens: int, own_kv_tokens: int, now: float, loads: Loads | None = None
+    ) -> None:
         """It runs from now on, with what is cached at this moment."""
         self._step(Step.DISPATCHED)
         self.cached_tokens = cached_tokens
+        self.loads = loads
         self.uncached_tokens = self.request.prompt_tokens - cached_tokens
         self.work_tokens = work_tokens
         self.own_kv_tokens = own_kv_tokens
@@ -152,7 +164,7 @@ class Attempt:
 
     def first_block_brought(self, block_tokens: int) -> int:
         """From which of its prompt's blocks on its instance has them because it runs there."""
-        return -(-self.cached_tokens // block_tokens) if self.brought_from is None else self.brought_from
+        return -(-self.pool_tokens // block_tokens) if self.brought_from is None else self.brought_from
 
     def bring(self, first_block: int) -> None:
         """Another that was to bring them does not run."""
@@ -204,7 +216,7 @@ class Attempt:
         request = self.request
         lines = [
             f"attempt {self.number} for {self.instance_id} ({self.reason}) of {', '.join(self.candidates)}: "
-            f"{self.cached_tokens} of {request.prompt_tokens} tokens cached, "
+            f"{self.cached_tokens:,} of {request.prompt_tokens:,} tokens cached{_in_tiers(self.loads)}, "
             f"first token expected after {self.estimated_ttft_s:.3f} s, "
             f"due after {self.deadline_s - self.arrived_at:g} s"
         ]
@@ -229,3 +241,7 @@ class Attempt:
         else:
             lines.append(f"over after {self.ended_at - self.arrived_at:.3f} s: {self.ending}")
         return lines
+
+
+def _in_tiers(loads: Loads | None) -> str:
+    return "" if loads is None else "".join(f", {tokens:,} of them in {tier}" for tier, tokens in loads.tokens)

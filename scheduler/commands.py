@@ -7,6 +7,7 @@ from dualmap.scheduler.events import FailureCause
 from dualmap.scheduler.record import record
 from dualmap.scheduler.request import ChoiceReason
 from dualmap.scheduler.role import Leg
+from dualmap.scheduler.tiers import Loads
 
 
 class RejectReason(StrEnum):
@@ -24,7 +25,7 @@ class Dispatch:
     decides nothing by it.
 
     queued_s: time spent waiting in the gateway. estimated_ttft_s: from arrival, as estimated when it was placed.
-    cached_tokens: tokens of the prompt believed to be cached there.
+    cached_tokens: tokens of the prompt believed to be cached there. loads: those of them in tiers behind its KV pool.
     """
 
     request_id: str
@@ -38,6 +39,7 @@ class Dispatch:
     last: bool = False
     longer: bool = False
     leg: Leg = Leg.WHOLE
+    loads: Loads | None = None
 
 
 @record

@@ -139,6 +139,9 @@ class SchedulerConfig:
     # For so long a computed prompt is sure to wait for who fetches it. vLLM keeps it for 30 s (kv_lease_duration), and
     # whoever fetches it later answers from what is there by then, without an error.
     kv_lease_s: float = 20.0
+    # Tiers behind the KV pools that all instances of a model read, as KV events name them (cpu, storage, remote, ...):
+    # what one instance has put there is worth the same at each.
+    shared_media: tuple[str, ...] = ()
     # How much later than it came a prompt takes its place in the queue, in units of its own prefill time.
     length_handicap: float = 2.0
     # Who cannot meet the objective any more is served behind the others, but starts after so many objectives at the
@@ -186,6 +189,9 @@ class SchedulerConfig:
         for name in ("hot_slo_fraction", "escape_slo_fraction"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be greater than 0 and at most 1, not {getattr(self, name)!r}")
+        for medium in self.shared_media:
+            if not re.fullmatch(r"[a-z0-9_.-]+", medium) or medium == "gpu":
+                raise ConfigError(f"shared_media names tiers in lower case (cpu, storage, remote), not {medium!r}")
         if self.max_key_blocks < self.key_blocks:
             raise ConfigError(
                 f"max_key_blocks must be at least key_blocks={self.key_blocks}, not {self.max_key_blocks}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import fields
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.errors import ConfigError
@@ -23,6 +23,8 @@ def read_settings(texts: Iterable[str], fixed: Collection[str] = ()) -> dict[str
 
 
 def _typed(name: str, wanted: Any, value: str) -> Any:
+    if get_origin(wanted) is tuple:
+        return tuple(value.split(",")) if value else ()
     wanted = next(iter(get_args(wanted)), wanted)  # of one that may be None
     try:
         return _SWITCHES[value.lower()] if wanted is bool else wanted(value)

@@ -148,23 +148,26 @@ class RequestCancelled:
 
 @record
 class BlocksStored:
-    """The instance reported that it holds these blocks: the beginning of a prompt, from its first block on."""
+    """The instance reported that it holds these blocks: the beginning of a prompt, from its first block on. tier: the
+    one that has got them, if it is not the KV pool (tiers.py); these may be any blocks."""
 
     instance_id: str
     blocks: tuple[int, ...]
+    tier: str = ""
 
 
 @record
 class BlocksRemoved:
-    """The instance reported that it dropped these blocks."""
+    """The instance reported that it dropped these blocks. tier: the one that dropped them, if not its KV pool."""
 
     instance_id: str
     blocks: tuple[int, ...]
+    tier: str = ""
 
 
 @record
 class CacheCleared:
-    """The instance's prefix cache was reset."""
+    """The instance's prefix cache was reset, with its own tiers."""
 
     instance_id: str
 

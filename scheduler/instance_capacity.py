@@ -40,3 +40,7 @@ class InstanceCapacity:
     @property
     def ring_weight(self) -> float:
         return 1.0 if self.weight is None else self.weight
+
+    def cache_blocks(self, block_tokens: int) -> int:
+        """Whole blocks of prefixes it can keep."""
+        return (self.cache_tokens or self.kv_tokens) // block_tokens

@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY
 
 from dualmap.scheduler.record import record
 from dualmap.scheduler.request import Request
+from dualmap.scheduler.tiers import Loads
 
 
 @record
@@ -16,8 +17,8 @@ class TtftEstimate:
     """work_tokens: prefill work of this prompt (Service.work_tokens). prefill_s: to compute its uncached tokens;
     total_s: the same and all that is ahead of it.
     running: requests dispatched to the instance and not ended: they slow each other's answers.
-    held_tokens: cached_tokens, and not less than what is common to a hot prefix, which soon is everywhere. shared_s: of
-    prefill_s, what computes such a prefix.
+    held_tokens: cached_tokens less the work of loading them from tiers behind the pool, which `loads` has; and not less
+    than what is common to a hot prefix, which soon is everywhere. shared_s: of prefill_s, what computes such a prefix.
     tpot_s: seconds per output token there once this request decodes, too; tpot_slo_s: the strictest objective of those
     that would; 0 where there is none. lag_s: so much longer than elsewhere in the fleet an output token takes there.
     """
@@ -35,6 +36,7 @@ class TtftEstimate:
     tpot_s: float = 0.0
     tpot_slo_s: float = 0.0
     lag_s: float = 0.0
+    loads: Loads | None = None
 
 
 def cached_tokens(request: Request, cached_blocks: int, block_tokens: int) -> int:

@@ -11,6 +11,7 @@ import msgspec
 
 END_OF_REPLAY = (1 << 64) - 1  # the sequence number, -1 as vLLM writes it, of the message after the last replayed one
 SEQUENCE_BYTES = 8
+POOL = "gpu"  # the medium of the KV pool; versions before there were others say nothing
 
 TokenId = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 
@@ -32,12 +33,24 @@ class EngineStored(msgspec.Struct, frozen=True):
     lora_name: str | None = None
     extra_keys: list[list[Any] | None] | None = None
     group_idx: int | None = None
+    locality: str | None = None
+
+    @property
+    def tier(self) -> str:
+        """See tier_name."""
+        return tier_name(self.medium, self.locality)
 
 
 class EngineRemoved(msgspec.Struct, frozen=True):
     block_hashes: list[int]
     medium: str | None = None
     group_idx: int | None = None
+    locality: str | None = None
+
+    @property
+    def tier(self) -> str:
+        """See tier_name."""
+        return tier_name(self.medium, self.locality)
 
 
 class EngineCleared(msgspec.Struct, frozen=True):
@@ -50,6 +63,15 @@ _TYPES: dict[str, type[EngineEvent]] = {
     "BlockRemoved": EngineRemoved,
     "AllBlocksCleared": EngineCleared,
 }
+
+
+def tier_name(medium: str | None, locality: str | None) -> str:
+    """Where a copy is, as scheduler/tiers.py calls it: empty for the KV pool, `remote` for what is not at the server's
+    own host, else vLLM's medium in lower case (CPU, STORAGE; LMCache: cpu)."""
+    if locality is not None and locality.upper() == "REMOTE":
+        return "remote"
+    name = (medium or POOL).lower()
+    return "" if name == POOL else name
 
 
 def read_message(frames: Sequence[bytes]) -> tuple[int, bytes]:
@@ -81,6 +103,7 @@ def _event(item: Any) -> EngineEvent | None:
             fields = item
         case [str(name), *values]:
             fields = dict(zip(_TYPES[name].__struct_fields__, values, strict=False)) if name in _TYPES else {}
+            fields.pop("locality", None)  # which arrays never had
         case _:
             raise KvEventError(f"an event that is neither a map with a type nor an array with a name: {item!r:.80}")
     if name not in _TYPES:

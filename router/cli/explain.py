@@ -70,7 +70,8 @@ def explained(decision: dict[str, Any]) -> str:
         f"attempt {decision['attempt']} to {decision['instance_id']} after {decision['queued_s']:.2f} s in the queue:"
         f" {REASONS[decision['reason']]}",
         f"first token expected {decision['estimated_ttft_s']:.2f} s after arrival,"
-        f" {decision['cached_tokens']} tokens believed to be cached",
+        f" {decision['cached_tokens']:,} of {decision['prompt_tokens']:,} tokens believed to be cached"
+        + "".join(f", {tokens:,} of them in {tier}" for tier, tokens in decision["in_tiers"].items()),
         f"candidates of its prefix: {', '.join(decision['candidates'])}",
     ]
     if decision["tpot_slo_s"]:
@@ -80,7 +81,7 @@ def explained(decision: dict[str, Any]) -> str:
     rows += [
         (
             one["instance_id"],
-            str(one["cached_tokens"]),
+            str(one["cached_tokens"]) + _in_tiers(one["loads"]),
             str(one["uncached_tokens"]),
             f"{one['prefill_s']:.2f} s",
             f"{one['total_s']:.2f} s",
@@ -95,6 +96,10 @@ def explained(decision: dict[str, Any]) -> str:
         lines += ["", "when it was placed:"]
         lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
+
+
+def _in_tiers(loads: dict[str, Any] | None) -> str:
+    return "" if loads is None else " (" + ", ".join(f"{tokens} {tier}" for tier, tokens in loads["tokens"]) + ")"
 
 
 def _milliseconds(seconds: float) -> str:

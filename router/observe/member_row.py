@@ -8,6 +8,7 @@ from dualmap.router.observe.signal_ages import SignalAges
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.fleet.member import Member
 from dualmap.scheduler.instance.view import InstanceView
+from dualmap.scheduler.tiers import TIERS
 
 
 def member_row(member: Member, view: InstanceView | None, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,7 +42,8 @@ def status_rows(
     signals: SignalAges,
     now: float,
 ) -> list[dict[str, Any]]:
-    """What /admin/status shows. schedulers: by pool."""
+    """What /admin/status shows. schedulers: by pool. load_shares: what loading a token from a tier costs, as a share of
+    computing it; not there while nothing is known to be in one."""
     views = {i: view for scheduler in schedulers.values() for i, view in scheduler.instances.items()}
     shown, heard = states.describe(), signals.describe(now)
     return [_status_row(m, views.get(m.instance_id), shown[m.instance_id], heard) for m in members]
@@ -62,4 +64,6 @@ def _status_row(
             "adapters_loaded": view.adapters.loaded,
             "signals": signals.get(member.instance_id, {}),
         }
+        if view.tiers.seen:
+            row["load_shares"] = dict(zip(TIERS, view.tiers.shares, strict=True))
     return row

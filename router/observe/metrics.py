@@ -23,6 +23,7 @@ from dualmap.scheduler.fleet.member import Member, Membership, MemberState
 from dualmap.scheduler.fleet.messages import PoolPlan
 from dualmap.scheduler.request import ChoiceReason
 from dualmap.scheduler.role import Role
+from dualmap.scheduler.tiers import TIERS
 
 Gauges = Mapping[str, tuple[str, float]]  # by name without prefix: documentation and value
 
@@ -77,6 +78,7 @@ class GatewayMetrics:
         self.cached_prompt_tokens = 0
         self.believed_prompt_tokens = 0
         self.believed_cached_tokens = 0
+        self.believed_loaded_tokens = dict.fromkeys(TIERS, 0)
         self.output_tokens = 0
         self.relayed_pieces = 0
         self.reloads = Reloads()
@@ -146,6 +148,14 @@ class GatewayMetrics:
             ("relayed_pieces", "Pieces of answers relayed, about one a token."),
         ):
             yield CounterMetricFamily(f"dualmap_{name}", documentation, value=getattr(self, name))
+        loaded = CounterMetricFamily(
+            "dualmap_believed_loaded_tokens",
+            "Of the prompt tokens believed to be cached, those in a tier behind the KV pool, by tier.",
+            labels=["tier"],
+        )
+        for tier, tokens in self.believed_loaded_tokens.items():
+            loaded.add_metric([tier], tokens)
+        yield loaded
         for name, (documentation, value) in self._gauges().items():
             yield GaugeMetricFamily(f"dualmap_{name}", documentation, value=value)
         if self._tokenized is not None:

@@ -76,6 +76,7 @@ def _described(decision: Decision) -> dict[str, Any]:
         "queued_s": dispatch.queued_s,
         "estimated_ttft_s": dispatch.estimated_ttft_s,
         "cached_tokens": dispatch.cached_tokens,
+        "in_tiers": {} if dispatch.loads is None else dict(dispatch.loads.tokens),
         "tpot_slo_s": attempt.tpot_slo_s,
         "moves": attempt.moves,
         "candidates": list(attempt.candidates),

@@ -257,6 +257,9 @@ class RequestDriver(DrivenOwner):
         if command.leg is not DECODE:
             metrics.believed_prompt_tokens += driven.asked.request.prompt_tokens
             metrics.believed_cached_tokens += command.cached_tokens
+            if command.loads is not None:
+                for tier, tokens in command.loads.tokens:
+                    metrics.believed_loaded_tokens[tier] += tokens
         self.dispatched(command, driven)
         driven.start_attempt(command, self._connections.to(command.instance_id), self._clock())
 

@@ -46,6 +46,8 @@ class RequestLog:
                 "estimated_ttft_s": round(dispatch.estimated_ttft_s, 4),
                 "believed_cached_tokens": dispatch.cached_tokens,
             }
+            if dispatch.loads is not None:
+                fields["believed_in_tiers"] = dict(dispatch.loads.tokens)
             if driven.handoff is not None:
                 fields["prefill_instance"] = driven.handoff.dispatch.instance_id
             if usage.prompt_tokens is not None:

@@ -50,7 +50,7 @@ def first_token(books: Books, event: FirstToken, now: float, commands: list[Comm
         books.end_lease(attempt.lease)
     if attempt.state is AttemptState.PREFILLING:
         if attempt.request.streams and attempt.lease is None:
-            view.speed.observe(view.work_done_with(attempt), now)
+            view.observe_prefill(attempt, now)
         else:
             view.speed.starts(now)  # what is seen is the end of its answer, or of a transfer, not that of its prefill
         view.began(attempt, now)
@@ -67,7 +67,7 @@ def prefill_done(books: Books, event: PrefillDone, now: float, commands: list[Co
     if attempt is None or attempt.request.leg is not PREFILL:
         return False
     view = books.instances[attempt.instance_id]
-    view.speed.observe(view.work_done_with(attempt), now)
+    view.observe_prefill(attempt, now)
     view.began(attempt, now)
     if event.cached_tokens is not None and event.prompt_tokens is not None:
         view.learn_from_usage(attempt, event.prompt_tokens, event.cached_tokens, now)

@@ -202,6 +202,7 @@ def place(
         lease=lease,
         legs_done=legs_done,
         held_s=held_s,
+        loads=estimate.loads,
     )
     if lease is not None:
         books.begin_lease(lease)

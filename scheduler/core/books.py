@@ -22,6 +22,7 @@ from dualmap.scheduler.request import Request
 from dualmap.scheduler.role import Leg, Role
 from dualmap.scheduler.sessions import Sessions
 from dualmap.scheduler.stats import SchedulerStats
+from dualmap.scheduler.tiers import Tiers
 from dualmap.scheduler.time_outs import TimeOuts
 from dualmap.scheduler.untold import Untold
 
@@ -34,7 +35,8 @@ class Books:
     loads: of ready instances. attempts: by request id, every request in flight but those that are held, which no
     instance can run. ended: the last that are over.
     long_ended: of those since the last tick, the ones with long prompts, which their next attempts still may need.
-    paces: by what instances are there for, and the models that they serve. offers: what ready instances serve.
+    paces: by what instances are there for, and the models that they serve. tiers: by these models. offers: what ready
+    instances serve.
     suspects: instances that are left alone for a while. silent: those that had fallen silent at the last
     look, while others spoke.
     holding: instances where one waits so that others have their tokens in time. slow: those that have joined others at
@@ -48,6 +50,7 @@ class Books:
         self.holders = Holders()
         self.loads: LoadOrder[InstanceView] = LoadOrder()
         self.paces: dict[tuple[Role, frozenset[str]], FleetPace] = {}
+        self.tiers: dict[frozenset[str], Tiers] = {}
         self.answers = AnswerLengths()
         self.sessions = Sessions()
         self.offers = Offers()
@@ -72,7 +75,9 @@ class Books:
 
     def pace_of(self, models: Iterable[ServedModel], role: Role = Role.BOTH) -> FleetPace:
         """Of the instances that serve these models: how fast an instance is says something of its like alone."""
-        return self.paces.setdefault((role, frozenset(model.name for model in models)), FleetPace())
+        names = frozenset(model.name for model in models)
+        tiers = self.tiers.setdefault(names, Tiers())
+        return self.paces.setdefault((role, names), FleetPace(tiers))
 
     @property
     def in_flight(self) -> int:

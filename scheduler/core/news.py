@@ -20,17 +20,22 @@ from dualmap.scheduler.events import (
     PrefixDepths,
     SettingsChanged,
 )
+from dualmap.scheduler.instance.view import InstanceView
 from dualmap.scheduler.policies import configured_for
 from dualmap.scheduler.policies.dualmap import DualMap
 from dualmap.scheduler.recheck_move import recheck_move
 from dualmap.scheduler.request import ChoiceReason
 from dualmap.scheduler.snapshot import Move
+from dualmap.scheduler.tiers import tier_of
 from dualmap.scheduler.untold import UNTOLD_SHARE
 
 
 def cache_reported(books: Books, event: BlocksStored | BlocksRemoved | CacheCleared) -> None:
     view = books.instances.get(event.instance_id)
     if view is None:
+        return
+    if not isinstance(event, CacheCleared) and event.tier:
+        _tier_reported(books, view, event)
         return
     match event:
         case BlocksStored():
@@ -39,6 +44,20 @@ def cache_reported(books: Books, event: BlocksStored | BlocksRemoved | CacheClea
             view.cache.drop(event.blocks)
         case CacheCleared():
             view.cache.clear()
+
+
+def _tier_reported(books: Books, view: InstanceView, event: BlocksStored | BlocksRemoved) -> None:
+    tiers, tier = view.tiers, tier_of(event.tier)
+    tiers.seen = True
+    match event:
+        case BlocksStored() if event.tier in books.config.shared_media:
+            tiers.share(event.blocks, tier, view.offer.revision)
+        case BlocksStored():
+            view.cache.store_slow(event.blocks, tier)
+        case BlocksRemoved() if event.tier in books.config.shared_media:
+            tiers.unshare(event.blocks, tier, view.offer.revision)
+        case BlocksRemoved():
+            view.cache.drop_slow(event.blocks, tier)
 
 
 def load_reported(books: Books, event: LoadReported, now: float, commands: list[Command]) -> None:

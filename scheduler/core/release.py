@@ -65,6 +65,7 @@ def dispatch(books: Books, view: InstanceView, attempt: Attempt, now: float, com
             last=books.is_last(attempt),
             longer=not books.offers.alike and books.takes_longer(attempt),
             leg=request.leg,
+            loads=attempt.loads,
         )
     )
     if attempt.work_tokens * view.seconds_per_token >= SHORT_S:

@@ -17,7 +17,8 @@ class SignalBoard:
         self._number = self._forgotten = first_number
         self._signals: dict[str, tuple[int, float, InstanceSignals]] = {}  # number, when it was sampled, signals
         self._changes: deque[tuple[int, CacheEvent]] = deque()
-        self._cached: dict[str, dict[int, None]] = {}  # by instance: its blocks, those stored first before others
+        # By instance and tier: its blocks, those stored first before others.
+        self._cached: dict[str, dict[str, dict[int, None]]] = {}
         self._told: dict[str, int] = {}  # by instance: changes of its cache it has told of
 
     def put(self, signals: InstanceSignals, now: float) -> bool:
@@ -69,10 +70,11 @@ class SignalBoard:
         cached = self._cached.setdefault(change.instance_id, {})
         match change:
             case BlocksStored():
-                cached.update(dict.fromkeys(change.blocks))
+                cached.setdefault(change.tier, {}).update(dict.fromkeys(change.blocks))
             case BlocksRemoved():
+                tier = cached.get(change.tier, {})
                 for block in change.blocks:
-                    cached.pop(block, None)
+                    tier.pop(block, None)
             case CacheCleared():
                 cached.clear()
         self._number += 1
@@ -84,5 +86,5 @@ class SignalBoard:
         changes: list[CacheEvent] = []
         for instance_id, cached in self._cached.items():
             changes.append(CacheCleared(instance_id))
-            changes.append(BlocksStored(instance_id, tuple(cached)))
+            changes += [BlocksStored(instance_id, tuple(blocks), tier) for tier, blocks in cached.items() if blocks]
         return changes

@@ -8,6 +8,7 @@ from dualmap.scheduler.instance.kv_booking import KvBooking
 from dualmap.scheduler.instance_capacity import InstanceCapacity
 from dualmap.scheduler.request import Request
 from dualmap.scheduler.tenant_shares import TenantShares
+from dualmap.scheduler.tiers import Loads
 from dualmap.scheduler.wait_queues import WaitQueue
 
 
@@ -39,11 +40,19 @@ class Booked:
         self.waiting.remove(attempt, starts=starts)
         self.waiting_tokens -= attempt.work_tokens
 
-    def dispatch(self, attempt: Attempt, cached_tokens: int, work_tokens: int, answer_tokens: int, now: float) -> None:
+    def dispatch(
+        self,
+        attempt: Attempt,
+        cached_tokens: int,
+        work_tokens: int,
+        answer_tokens: int,
+        now: float,
+        loads: Loads | None = None,
+    ) -> None:
         request = attempt.request
         block_tokens = self.kv_block_tokens(request)
         own_kv_tokens = request.prompt_tokens - len(request.blocks) * block_tokens + answer_tokens
-        attempt.dispatch(cached_tokens, work_tokens, own_kv_tokens, now)
+        attempt.dispatch(cached_tokens, work_tokens, own_kv_tokens, now, loads)
         self.running[request.id] = attempt
         self.prefill_tokens += work_tokens
         self.context_tokens += request.prompt_tokens
@@ -69,6 +78,17 @@ class Booked:
         self.shares.give_back(request.tenant, self._all_kv_tokens(attempt))
         if attempt.state is AttemptState.PREFILLING:
             self.prefill_tokens -= attempt.work_tokens
+
+    def left_to_others(self, attempt: Attempt, start: int, block_tokens: int) -> int:
+        """How many blocks of the attempt's prompt from that one on others that run here bring, since it does not."""
+        blocks = attempt.request.blocks[start:]
+        kept = 0
+        for other in self.running.values():
+            shared = 0 if other is attempt else _shared_length(blocks, other.request.blocks[start:])
+            if shared:
+                other.bring(min(start, other.first_block_brought(block_tokens)))
+                kept = max(kept, shared)
+        return kept
 
     def strictest_tpot_slo(self, tpot_slo_s: float) -> float:
         """Of those that run here and one with this objective; 0 where nobody has any."""
@@ -99,3 +119,8 @@ class Booked:
         assert self._tpot_slos == Counter(a.tpot_slo_s for a in running if a.tpot_slo_s), "objectives of what runs"
         self.kv.check([(a.request.blocks, a.own_kv_tokens) for a in running])
         self.shares.check([(a.request.tenant, self._all_kv_tokens(a)) for a in running])
+
+
+def _shared_length(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+    """How many leading blocks are the same."""
+    return next((i for i, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))

@@ -27,7 +27,8 @@ class Use:
 
 class CacheView:
     """held: blocks of prompts sent to the instance. expected: blocks of prompts that wait for it; those that follow
-    will find them cached, unless the prompt moves away first.
+    will find them cached, unless the prompt moves away first. slow: blocks in tiers behind its pool -> bits of the
+    tiers, as reported; whether they are held besides is another matter.
 
     The order of use is kept by prompt, not by block: each block knows its last use. Here blocks are looked up and no
     more: as objects they need not become machine integers each time.
@@ -43,6 +44,7 @@ class CacheView:
         self._listed = 0  # blocks in _uses
         self._passed = 0  # blocks of the oldest use, from its end, that eviction has dealt with
         self._expected: dict[object, int] = {}  # block -> prompts that wait with it
+        self.slow: dict[object, int] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -74,7 +76,7 @@ class CacheView:
         for block in blocks:
             count = expected.get(block, 0)
             expected[block] = count + 1
-            if not count and block not in self._held:
+            if not count and block not in self._held and block not in self.slow:
                 self._holders.add(block, self._bit)
 
     def unexpect(self, blocks: Sequence[object]) -> None:
@@ -85,7 +87,7 @@ class CacheView:
                 expected[block] = count
             else:
                 del expected[block]
-                if block not in self._held:
+                if block not in self._held and block not in self.slow:
                     self._holders.remove(block, self._bit)
 
     def use(self, blocks: tuple[int, ...]) -> None:
@@ -101,8 +103,8 @@ class CacheView:
             if len(held) > count:  # it was not held
                 count += 1
                 brought.append(block)
-        if expected:
-            brought = [block for block in brought if block not in expected]
+        if expected or self.slow:
+            brought = self._nowhere_else(brought)
         self._holders.add_all(brought, self._bit)
         self._uses.append(use)
         self._listed += len(blocks)
@@ -112,9 +114,28 @@ class CacheView:
             self._forget_outdated()
 
     def drop(self, blocks: Iterable[object]) -> None:
+        gone = [block for block in blocks if self._held.pop(block, None) is not None]
+        self._holders.remove_all(self._nowhere_else(gone), self._bit)
+
+    def store_slow(self, blocks: Iterable[object], tier: int) -> None:
+        """They are in that tier, too."""
+        slow = self.slow
         for block in blocks:
-            if self._held.pop(block, None) is not None and block not in self._expected:
-                self._holders.remove(block, self._bit)
+            mask = slow.get(block, 0)
+            slow[block] = mask | 1 << tier
+            if not mask and block not in self._held and block not in self._expected:
+                self._holders.add(block, self._bit)
+
+    def drop_slow(self, blocks: Iterable[object], tier: int) -> None:
+        slow = self.slow
+        for block in blocks:
+            mask = slow.get(block, 0)
+            if left := mask & ~(1 << tier):
+                slow[block] = left
+            elif mask:
+                del slow[block]
+                if block not in self._held and block not in self._expected:
+                    self._holders.remove(block, self._bit)
 
     def was_right(self, right: bool) -> None:
         """Whether the instance had as much of a prompt cached as was believed. If not, it forgets sooner than its size
@@ -132,11 +153,13 @@ class CacheView:
         self._evict()
 
     def clear(self) -> None:
+        slow, self.slow = self.slow, {}
+        self._holders.remove_all([b for b in slow if b not in self._held and b not in self._expected], self._bit)
         self.drop(list(self._held))
 
     def blocks(self) -> Set[object]:
-        """Those that are held or expected."""
-        return self._held.keys() | self._expected.keys()
+        """Those that are held, in a tier or expected."""
+        return self._held.keys() | self._expected.keys() | self.slow.keys()
 
     def check(self, waiting: Iterable[tuple[int, ...]]) -> None:
         """Raise AssertionError where more is held than may be, or what is expected is not what waits."""
@@ -167,9 +190,13 @@ class CacheView:
                     over -= 1
                     gone.append(block)
             self._passed = passed
-            if expected:
-                gone = [block for block in gone if block not in expected]
+            if expected or self.slow:
+                gone = self._nowhere_else(gone)
             self._holders.remove_all(gone, self._bit)
+
+    def _nowhere_else(self, blocks: list[object]) -> list[object]:
+        """Those that the instance has in its pool or nowhere."""
+        return [block for block in blocks if block not in self._expected and block not in self.slow]
 
     def _forget_outdated(self) -> None:
         held = self._held

@@ -1,20 +1,25 @@
 """Seconds per token of prefill work: what was configured, corrected by the first tokens observed."""
 
 from dualmap.scheduler.instance.token_pace import FleetTokenPace
+from dualmap.scheduler.tiers import Loads, Tiers, tier_of
 
 PRIOR_TOKENS = 65_536.0  # weight of the configured speed, and of the fleet's, against observations
 MEMORY_TOKENS = 262_144.0  # observations older than this many tokens fade: a few dozen long prompts
 MAX_DRIFT = 8.0  # an observation counts within this factor of the configured speed: one hiccup must not outweigh it
 MIN_OBSERVED_TOKENS = 2048  # below this a step's fixed cost, not the tokens, is what was measured
+SAME_STEP_S = 0.002  # first tokens of one step are seen within this
+FEW_LOADED = 0.1  # of what was computed: so much loading says nothing of the loading
 
 
 class FleetPace:
     """How the instances compare with what was configured, all together: the ratio of observed to configured seconds.
-    Where nothing of an instance was seen yet, it is taken to be as the others are. tokens: how fast they decode."""
+    Where nothing of an instance was seen yet, it is taken to be as the others are. tokens: how fast they decode.
+    tiers: behind their pools."""
 
-    def __init__(self) -> None:
+    def __init__(self, tiers: Tiers | None = None) -> None:
         self.ratio = 1.0
         self.tokens = FleetTokenPace()
+        self.tiers = tiers or Tiers()
         self._observed = PRIOR_TOKENS
         self._configured = PRIOR_TOKENS
 
@@ -40,6 +45,7 @@ class PrefillSpeed:
         self._since_s = 0.0
         self._seen_tokens = 0
         self._seen_s = 0.0
+        self._loads: list[Loads] = []  # of what was seen
         self.seconds_per_token = self._configured
         self.refresh()
 
@@ -57,14 +63,43 @@ class PrefillSpeed:
         """The instance had no prefill to do until now."""
         self._since_s = now
 
-    def observe(self, tokens: int, now: float) -> None:
+    def observe(self, tokens: int, now: float, loads: Loads | None = None) -> None:
         """A prompt with so much work was computed. Prompts are computed one after the other, so the time since the
-        one before is its own; those that end in the same step count together."""
+        one before is its own; those that end in the same step count together. loads: part of its work."""
+        if self._loads and now - self._since_s > SAME_STEP_S:
+            self._learn_loads()
         self._seen_tokens += tokens
         self._seen_s += now - self._since_s
         self._since_s = now
-        if self._seen_tokens < MIN_OBSERVED_TOKENS:
+        if loads is not None:
+            self._loads.append(loads)
+        if self._loads or self._seen_tokens < MIN_OBSERVED_TOKENS:
             return
+        self._learn_pace()
+
+    def _learn_loads(self) -> None:
+        """What was seen until now loaded from tiers: it tells what that costs, or the pace, or neither."""
+        loaded = [0] * len(self._fleet.tiers.shares)
+        load_work = 0
+        for loads in self._loads:
+            load_work += loads.work_tokens
+            for name, tokens in loads.tokens:
+                loaded[tier_of(name)] += tokens
+        self._loads = []
+        computed, most = self._seen_tokens - load_work, max(loaded)
+        if sum(loaded) <= FEW_LOADED * computed:
+            if self._seen_tokens >= MIN_OBSERVED_TOKENS:
+                self._learn_pace()
+            return
+        if most >= max(MIN_OBSERVED_TOKENS, computed):
+            tiers, tier = self._fleet.tiers, loaded.index(most)
+            others = sum([tokens * share for tokens, share in zip(loaded, tiers.shares, strict=True)])
+            others -= most * tiers.shares[tier]
+            tiers.learn(tier, (self._seen_s / self.seconds_per_token - computed - others) / most)
+        self._seen_tokens = 0
+        self._seen_s = 0.0
+
+    def _learn_pace(self) -> None:
         tokens = self._seen_tokens
         configured_s = tokens * self._configured
         seconds = min(max(self._seen_s, configured_s / MAX_DRIFT), configured_s * MAX_DRIFT)

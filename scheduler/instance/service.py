@@ -79,5 +79,6 @@ class Service:
     def learn_work(self, attempt: Attempt, prompt_tokens: int, cached_tokens: int, now: float) -> None:
         """The answer says how long its prompt was, and how much of it was cached."""
         self.usage_at = now
-        if attempt.started and attempt.request.streams:  # else its work was not counted
+        # Else its work was not counted, or loading was part of it, which counts its own way.
+        if attempt.started and attempt.request.streams and attempt.loads is None:
             self.speed.correct(self.work_tokens(prompt_tokens, cached_tokens) - attempt.work_tokens)

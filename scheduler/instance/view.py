@@ -21,12 +21,13 @@ from dualmap.scheduler.load_order import LoadOrder, load_of
 from dualmap.scheduler.offers import Offer, Offers
 from dualmap.scheduler.request import Request
 from dualmap.scheduler.role import DECODE, Role
+from dualmap.scheduler.tiers import Loads
 from dualmap.scheduler.ttft_estimate import TtftEstimate, cached_tokens
 
 
 class InstanceView:
-    """load_s: by which instances are compared before any estimate is made (load_of).
-    bit: under which its blocks are noted in Holders. suspect_until: until when it is left alone, in seconds.
+    """load_s: by which instances are compared before any estimate is made (load_of). bit: under which its blocks are
+    noted in Holders. suspect_until: until when it is left alone, in seconds.
     offer: what it serves. leased: prompts that it has computed and that wait to be fetched."""
 
     def __init__(
@@ -60,12 +61,13 @@ class InstanceView:
         self.room = Room(
             capacity, config, booked=self.booked, others=self.others, reported=self.reported, service=self.service
         )
-        self.cache = CacheView(_cache_blocks(capacity, config.block_tokens), holders, self.bit)
+        self.cache = CacheView(capacity.cache_blocks(config.block_tokens), holders, self.bit)
         self.offer = Offer(models, adapters, role, revision)
         self.adapters = Adapters(adapters, capacity.max_adapters)
         self.waiting = self.booked.waiting
         self.running = self.booked.running
         self.speed = self.service.speed
+        self.tiers = pace.tiers
         self._block_tokens = config.block_tokens
         self._adapter_load_s = config.adapter_load_s
         self._transfer_share = config.transfer_share
@@ -170,7 +172,7 @@ class InstanceView:
         if cache_tokens == self.capacity.cache_tokens:
             return False
         self.capacity = replace(self.capacity, cache_tokens=cache_tokens)
-        self.cache.resize(_cache_blocks(self.capacity, self._block_tokens))
+        self.cache.resize(self.capacity.cache_blocks(self._block_tokens))
         self.reported.forget()
         self._note_load()
         return True
@@ -188,7 +190,11 @@ class InstanceView:
 
     def work_there(self, request: Request) -> int:
         """Prefill work of the request if it ran here after all that waits."""
-        return self._work(request, self._cached_tokens(request))
+        cached = self._cached_tokens(request)
+        loads = self._loading(request, cached) if self.tiers.seen else None
+        if loads is not None:
+            return self._work(request, loads.cached_tokens) + loads.work_tokens
+        return self._work(request, cached)
 
     def _work(self, request: Request, cached: int) -> int:
         """What has been computed elsewhere is fetched, as far as it is not cached."""
@@ -215,17 +221,20 @@ class InstanceView:
     def estimate_ttft(self, request: Request, shared_blocks: int = 0, tpot_slo_s: float = 0.0) -> TtftEstimate:
         """For the request if it were placed here now. shared_blocks: leading blocks that many share. tpot_slo_s: its
         objective; 0: it has none."""
-        cached = self._cached_tokens(request)
-        work = self._work(request, cached)
+        held = cached = self._cached_tokens(request)
+        loads = self._loading(request, cached) if self.tiers.seen else None
+        if loads is not None:
+            cached, held = loads.cached_tokens, loads.worth_tokens
+        work = self._work(request, cached) + (0 if loads is None else loads.work_tokens)
         seconds_per_token = self.speed.seconds_per_token
         prefill_s = work * seconds_per_token
         wait_s = self.ahead_s(request)
         if request.adapter and not self.adapters.is_loaded(request.adapter):
             wait_s += self._adapter_load_s
         slo_s = self.booked.strictest_tpot_slo(tpot_slo_s)
-        held, shared_s = cached, 0.0
+        shared_s = 0.0
         if shared_blocks:
-            held = max(cached, cached_tokens(request, shared_blocks, self._block_tokens))
+            held = max(held, cached_tokens(request, shared_blocks, self._block_tokens))
             shared_s = prefill_s - self._own_work(request, shared_blocks, work) * seconds_per_token
         return TtftEstimate(
             self.instance_id,
@@ -240,10 +249,15 @@ class InstanceView:
             tpot_s=self.room.tpot_with(request.prompt_tokens) if slo_s else 0.0,
             tpot_slo_s=slo_s,
             lag_s=self.room.lag_s(request.prompt_tokens),
+            loads=loads,
         )
 
     def _cached_tokens(self, request: Request) -> int:
         return cached_tokens(request, self.cache.cached_blocks(request.blocks), self._block_tokens)
+
+    def _loading(self, request: Request, pool_tokens: int) -> Loads | None:
+        """What it would load of the prompt, beside what its pool has; None: nothing."""
+        return self.tiers.loads(request, pool_tokens, self.cache.slow, self.offer.revision, self._block_tokens)
 
     # What happens to its requests.
 
@@ -271,8 +285,11 @@ class InstanceView:
         cached = cached_tokens(request, self.cache.held_blocks(request.blocks), self._block_tokens)
         if not self.booked.prefill_tokens:
             self.speed.starts(now)
-        work = self._work(request, cached)
-        self.booked.dispatch(attempt, cached, work, answer_tokens, now)
+        loads = self._loading(request, cached) if self.tiers.seen else None
+        if loads is not None:
+            cached = loads.cached_tokens
+        work = self._work(request, cached) + (0 if loads is None else loads.work_tokens)
+        self.booked.dispatch(attempt, cached, work, answer_tokens, now, loads)
         self.service.given(attempt)
         self.cache.use(request.blocks)
         if request.adapter:
@@ -299,25 +316,23 @@ class InstanceView:
         """See Service."""
         return self.service.answered(attempt, output_tokens, self.room.decode_load, now)
 
+    def observe_prefill(self, attempt: Attempt, now: float) -> None:
+        """Its prompt is computed, as its first output tells."""
+        self.speed.observe(self.work_done_with(attempt), now, attempt.loads)
+
     def learn_from_usage(self, attempt: Attempt, prompt_tokens: int, cached_tokens: int, now: float) -> None:
         """The answer to the attempt is complete, and says how long its prompt was and how much of it was cached."""
         self.service.learn_work(attempt, prompt_tokens, cached_tokens, now)
         block_tokens = attempt.request.block_tokens or self._block_tokens
-        self.cache.was_right(attempt.cached_tokens < cached_tokens + block_tokens)
+        self.cache.was_right(attempt.pool_tokens < cached_tokens + block_tokens)
 
     def never_ran(self, attempt: Attempt) -> None:
         """The instance has computed nothing of the attempt's prompt. What others that run here share of it is theirs
         to bring."""
         block_tokens = attempt.request.block_tokens or self._block_tokens
         start = attempt.first_block_brought(block_tokens)
-        blocks = attempt.request.blocks[start:]
-        kept = 0
-        for other in self.running.values():
-            shared = 0 if other is attempt else _shared_length(blocks, other.request.blocks[start:])
-            if shared:
-                other.bring(min(start, other.first_block_brought(block_tokens)))
-                kept = max(kept, shared)
-        self.cache.drop(blocks[kept:])
+        kept = self.booked.left_to_others(attempt, start, block_tokens)
+        self.cache.drop(attempt.request.blocks[start + kept :])
 
     def release(self, attempt: Attempt) -> None:
         """The attempt runs here no more, however it ended."""
@@ -382,12 +397,3 @@ class InstanceView:
             computed = 0 if attempt.request.leg is DECODE else attempt.uncached_tokens
             assert attempt.work_tokens >= computed >= 0, f"work of {name!r}"
         assert self.others.prefilling_tokens >= 0, "what others have booked"
-
-
-def _cache_blocks(capacity: InstanceCapacity, block_tokens: int) -> int:
-    return (capacity.cache_tokens or capacity.kv_tokens) // block_tokens
-
-
-def _shared_length(a: tuple[int, ...], b: tuple[int, ...]) -> int:
-    """How many leading blocks are the same."""
-    return next((i for i, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))

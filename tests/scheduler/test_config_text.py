@@ -17,6 +17,8 @@ from dualmap.scheduler.errors import ConfigError
         ("queue_timeout_s=inf", {"queue_timeout_s": float("inf")}),
         ("cold_start_timeout_s=5", {"cold_start_timeout_s": 5.0}),
         ("policy=llm_d", {"policy": "llm_d"}),
+        ("shared_media=cpu,remote", {"shared_media": ("cpu", "remote")}),
+        ("shared_media=", {"shared_media": ()}),
     ],
 )
 def test_a_value_is_of_the_type_of_its_field(text, found):

@@ -29,6 +29,8 @@ BAD = [
     *((name, value, "greater than 0") for name in POSITIVE for value in (0, -1, math.nan)),
     *((name, value, "at least 0") for name in NOT_NEGATIVE for value in (-0.001, math.nan)),
     *((name, value, "greater than 0 and at most 1") for name in FRACTIONS for value in (0, -0.5, 1.001, math.nan)),
+    ("shared_media", ("CPU",), "in lower case"),
+    ("shared_media", ("gpu",), "names tiers"),
     ("policy", "fastest", "one of dualmap, round_robin, least_loaded"),
     ("policy", "", "one of dualmap, round_robin, least_loaded"),
 ]
@@ -41,7 +43,7 @@ def test_a_bad_value_is_named_with_its_field_and_its_rule(name: str, value: obje
     message = str(raised.value)
     assert message.startswith(name)
     assert rule in message
-    assert message.endswith(repr(value))
+    assert message.endswith(repr(value[0] if isinstance(value, tuple) else value))
 
 
 def test_deepening_cannot_stop_before_the_depth_it_starts_from():
@@ -70,7 +72,14 @@ def test_a_bad_configuration_is_a_value_error_to_those_who_do_not_know_the_core(
 
 def test_every_field_has_a_default_and_a_rule_or_is_a_switch():
     SchedulerConfig()
-    assert {f.name for f in fields(SchedulerConfig)} == {"policy", *POSITIVE, *NOT_NEGATIVE, *FRACTIONS, *SWITCHES}
+    assert {f.name for f in fields(SchedulerConfig)} == {
+        "policy",
+        "shared_media",
+        *POSITIVE,
+        *NOT_NEGATIVE,
+        *FRACTIONS,
+        *SWITCHES,
+    }
 
 
 @pytest.mark.parametrize("name", POLICY_NAMES)

@@ -45,7 +45,7 @@ EVENTS = {
         ["BlockStored", [1], None, [5, 6], 2, None, "CPU", None, [["salt"]], 1, "sliding_window", 128, "?"],
         EngineStored([1], None, [5, 6], 2, None, "CPU", None, [["salt"]], 1),
     ),
-    "a map": (MAP, EngineStored([1, 2], 9, [5, 6, 7, 8], 2, 3, "GPU", "sql", [["sql", "salt"], None], 0)),
+    "a map": (MAP, EngineStored([1, 2], 9, [5, 6, 7, 8], 2, 3, "GPU", "sql", [["sql", "salt"], None], 0, "LOCAL")),
     "a map without what has a default": (
         {"type": "BlockStored", "block_hashes": [1, 2], "parent_block_hash": None, "token_ids": [5, 6, 7, 8]}
         | {"block_size": 2, "lora_id": None, "medium": None, "lora_name": None},
@@ -58,12 +58,12 @@ EVENTS = {
     "hashes below zero": (["BlockRemoved", [-3]], EngineRemoved([-3])),
     "images and embeddings": (
         MAP | {"extra_keys": [[["image", 5]], [b"\xff"]]},
-        EngineStored([1, 2], 9, [5, 6, 7, 8], 2, 3, "GPU", "sql", [[["image", 5]], [b"\xff"]], 0),
+        EngineStored([1, 2], 9, [5, 6, 7, 8], 2, 3, "GPU", "sql", [[["image", 5]], [b"\xff"]], 0, "LOCAL"),
     ),
     "no tokens, as a tier sends it": (
         MAP | {"token_ids": [], "block_size": 0, "parent_block_hash": None, "lora_id": None, "lora_name": None}
         | {"extra_keys": None, "block_hashes": [DIGEST]},
-        EngineStored([SHORT], None, [], 0, None, "GPU", None, None, 0),
+        EngineStored([SHORT], None, [], 0, None, "GPU", None, None, 0, "LOCAL"),
     ),
     "removed, 0.9": (["BlockRemoved", [1, 2]], EngineRemoved([1, 2])),
     "removed, 0.16": (["BlockRemoved", [1, 2], "GPU"], EngineRemoved([1, 2], "GPU")),
@@ -71,6 +71,10 @@ EVENTS = {
     "removed, a map": (
         {"type": "BlockRemoved", "block_hashes": [DIGEST], "medium": "CPU", "group_idx": 0, "ownership": "x"},
         EngineRemoved([SHORT], "CPU", 0),
+    ),
+    "removed, of a tier elsewhere": (
+        {"type": "BlockRemoved", "block_hashes": [7], "medium": "STORAGE", "locality": "REMOTE"},
+        EngineRemoved([7], "STORAGE", None, "REMOTE"),
     ),
     "cleared, an array": (["AllBlocksCleared"], EngineCleared()),
     "cleared, a map": ({"type": "AllBlocksCleared", "medium": "GPU"}, EngineCleared()),
@@ -84,6 +88,23 @@ def test_an_event_is_read_in_the_shape_of_each_version(name):
     sent, read = EVENTS[name]
     batch = msgspec.msgpack.encode([1.5, [sent, ["AllBlocksCleared"]], 0])
     assert read_batch(batch) == (() if read is None else (read,)) + (EngineCleared(),)
+
+
+@pytest.mark.parametrize(
+    ("medium", "locality", "tier"),
+    [
+        (None, None, ""),
+        ("GPU", "LOCAL", ""),
+        ("CPU", "LOCAL", "cpu"),
+        ("cpu", None, "cpu"),
+        ("STORAGE", None, "storage"),
+        ("STORAGE", "REMOTE", "remote"),
+        ("CXL", None, "cxl"),
+    ],
+)
+def test_a_tier_is_named_by_its_medium_and_whether_it_is_elsewhere(medium, locality, tier):
+    assert EngineStored([1], None, [], 0, medium=medium, locality=locality).tier == tier
+    assert EngineRemoved([1], medium, locality=locality).tier == tier
 
 
 @pytest.mark.parametrize(

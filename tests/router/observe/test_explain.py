@@ -3,8 +3,10 @@
 import pytest
 
 from dualmap.router.cli.explain import explained
+from dualmap.scheduler.events import BlocksRemoved, BlocksStored
 from tests.router.conftest import CHAT, Conversation, answer_hello
 
+LONG_CHAT = CHAT | {"messages": [{"role": "user", "content": "All work and no play. " * 400}]}
 TOKEN = "authorization: Bearer secret\r\n"
 
 
@@ -46,6 +48,30 @@ async def test_the_pace_of_tokens_is_told_where_it_is_known_and_wanted(fleet):
         assert "30 ms      50 ms" in explained(after).splitlines()[-1]
         assert " ms" not in explained(before)
         assert f.gateway.status()["members"][0]["tpot_s"] == pytest.approx(0.03)
+
+
+async def test_what_of_a_prompt_lies_in_a_slower_tier_is_told(fleet):
+    async with fleet(answer_hello) as f:
+        client = await f.client()
+        await client.post("/v1/chat/completions", LONG_CHAT, "x-request-id: before\r\n")
+        (attempt,) = f.gateway.scheduler.books.ended
+        blocks = attempt.request.blocks
+        assert len(blocks) > 2
+        f.gateway.scheduler.handle(BlocksRemoved("i0", blocks[1:]), 0.0)
+        f.gateway.scheduler.handle(BlocksStored("i0", blocks[1:2], "cpu"), 0.0)
+        await client.post("/v1/chat/completions", LONG_CHAT, "x-request-id: after\r\n")
+        (before,), (after,) = [await decisions_of(f, request_id) for request_id in ("before", "after")]
+        assert (before["in_tiers"], list(after["in_tiers"])) == ({}, ["cpu"])
+        known, size = after["cached_tokens"], after["in_tiers"]["cpu"]
+        assert 0 < size < known
+        cached = f"{known:,} of {after['prompt_tokens']:,} tokens believed to be cached, {size:,} of them in cpu"
+        assert cached in explained(after)
+        assert f"{known} ({size} cpu)" in explained(after)
+        assert " in cpu" not in explained(before)
+        metrics = f.gateway.metrics.scrape().decode()
+        assert 'dualmap_believed_loaded_tokens_total{tier="cpu"}' + f" {size}.0" in metrics
+        status = await (await f.client(f.admin_port)).get("/admin/status", TOKEN)
+        assert status.json["members"][0]["load_shares"]["cpu"] == pytest.approx(0.03)
 
 
 async def test_each_attempt_is_told_with_where_the_one_before_failed(fleet):

@@ -121,7 +121,7 @@ async def test_what_a_text_does_not_say_ends_with_an_error(fleet, fields, first)
 @pytest.mark.skipif(is_compiled(), reason="methods of machine code cannot be replaced")
 async def test_the_rest_tells_how_fast_its_instance_begins(fleet, monkeypatch: pytest.MonkeyPatch):
     told: list[int] = []
-    monkeypatch.setattr(PrefillSpeed, "observe", lambda self, tokens, now: told.append(tokens))
+    monkeypatch.setattr(PrefillSpeed, "observe", lambda self, tokens, now, loads: told.append(tokens))
     writer = Writer(3)
     async with fleet(writer, writer, about=ON) as f:
         await ask(f)

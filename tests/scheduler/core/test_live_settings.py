@@ -19,6 +19,8 @@ def test_every_live_setting_is_taken_over_and_no_other(script):
             if isinstance(value, bool)
             else value / 2 or 1.0
             if isinstance(value, float)
+            else (*value, "cpu")
+            if isinstance(value, tuple)
             else value + 1
             for field in fields(SchedulerConfig)
             if not isinstance(value := getattr(before, field.name), str)

@@ -47,6 +47,13 @@ def test_a_gateway_hears_each_change_once_in_order():
     assert board.news(second.number, NOW) is None
 
 
+def test_who_comes_late_hears_in_which_tier_each_block_is():
+    board = SignalBoard(1)
+    changes = (stored(1, 2), BlocksStored("a", (1, 2, 3), "cpu"), BlocksStored("a", (3,), "remote"))
+    put(board, *changes, BlocksRemoved("a", (2,)), BlocksRemoved("a", (1,), "cpu"), BlocksRemoved("a", (3,), "remote"))
+    assert board.news(10**9, NOW).cache == (CacheCleared("a"), stored(1), BlocksStored("a", (2, 3), "cpu"))
+
+
 def test_the_age_of_a_sample_grows_while_it_lies_there():
     board = SignalBoard(1)
     board.put(InstanceSignals("a", LOAD, load_age_s=0.2), NOW)
