@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from dualmap.router.cli.follow_scaling import Scaling, add_follow_arguments, ask_and_follow
+from dualmap.router.cli.follow_scaling import Scaling, add_follow_arguments, ask_and_follow, is_meant
 
 EXAMPLES = (
     "dualmap drain vllm-1",
@@ -23,11 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     def done(scalings: list[Scaling]) -> bool:
         rows = (row for scaling in scalings for row in scaling["instances"])
-        return all(map(is_done, (row for row in rows if is_meant(row["instance_id"]))))
-
-    def is_meant(instance_id: str) -> bool:
-        server, _, rank = instance_id.rpartition("@")
-        return instance_id == args.instance_id or (rank.isdecimal() and server == args.instance_id)
+        return all(map(is_done, (row for row in rows if is_meant(row["instance_id"], args.instance_id))))
 
     def is_done(row: dict[str, Any]) -> bool:
         if args.undo:

@@ -106,3 +106,9 @@ def _progress_of(scaling: Scaling) -> str:
     ]
     parts += [f"{i['instance_id']}: {i['reason']}" for i in scaling["instances"] if i["ours"] and i["reason"]]
     return "; ".join(parts)
+
+
+def is_meant(instance_id: str, named: str) -> bool:
+    """Whether the instance is the one named, or a rank of that server."""
+    server, _, rank = instance_id.rpartition("@")
+    return instance_id == named or (rank.isdecimal() and server == named)

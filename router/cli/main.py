@@ -25,6 +25,7 @@ COMMANDS = {
     "explain": ("dualmap.router.cli.explain", "tell why a request went to the instance it went to"),
     "scale": ("dualmap.router.cli.scale", "start or drain instances until there are N, or let the load decide again"),
     "drain": ("dualmap.router.cli.drain", "give an instance no new requests; one that was started here then stops"),
+    "role": ("dualmap.router.cli.role", "have an instance that runs already prefill, decode, or do both"),
     "restart": ("dualmap.router.cli.restart", "restart all instances that were started here, one after the other"),
     "key": ("dualmap.router.cli.key", "make an API key"),
     "files": ("dualmap.router.cli.files", "write the files for Prometheus, Grafana, Kubernetes, Envoy and dualmap up"),

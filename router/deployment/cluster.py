@@ -127,6 +127,7 @@ class Cluster:
                 self._gateways.reconfigure(file)
             self._gateways.round()
             if self._scaled is not None and self._external is not None:
+                self._external.roles = self._scaled.roles()
                 with suppress(CallError):  # Ray's head, or Fleet, is away: again in the next round
                     self._external.round()
                 self._scaled.round()

@@ -16,6 +16,7 @@ from dualmap.router.deployment.pod_table import NO_LABELS, PodLabels
 from dualmap.router.deployment.watched_instances import WatchedInstances
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState
+from dualmap.scheduler.role import Role
 
 DRAIN_DEADLINE_S = 600.0  # of one that is named no more but runs on
 SUCCESSION_S = 10.0  # for which one that is named no more still serves while those that came instead are not ready
@@ -34,7 +35,8 @@ class Watch(Protocol):
 
 
 class ExternalInstances:
-    """config: names those that run anywhere; may be replaced. ids: of those that are to be watched, and what each is.
+    """config: names those that run anywhere; may be replaced. roles: in place of the ones that instances are named
+    with; may be replaced. ids: of those that are to be watched, and what each is.
     watched: those that are. say: is told who comes and goes."""
 
     def __init__(
@@ -47,6 +49,7 @@ class ExternalInstances:
     ) -> None:
         """fleet_state: asks Fleet, raises CallError. resolve: a name's addresses, raises OSError."""
         self.config = config
+        self.roles: Mapping[str, Role] = {}
         self.ids: dict[str, PlacedSpec] = {}
         self._watched = watched
         self._say = say
@@ -141,7 +144,7 @@ class ExternalInstances:
         """Those that shall get requests, and pods that are about to end: looked for again when something has changed,
         for there may be a thousand, and rounds are many."""
         pods = {name: (watch.found and dict(watch.found), watch.labels) for name, (_, watch) in self._watches.items()}
-        seen = (self._names.found, pods)
+        seen = (self._names.found, pods, self.roles)
         if self._seen != seen or self._seen_config is not self.config:
             self._seen, self._seen_config = seen, self.config
             self._last_named = self._look()
@@ -167,6 +170,9 @@ class ExternalInstances:
                         ending.add(member.id)
                     else:
                         named[member.id] = external_spec(self.config, pool_name, member)
+        for instance_id in self.roles.keys() & named.keys():
+            placed = named[instance_id]
+            named[instance_id] = replace(placed, spec=replace(placed.spec, role=self.roles[instance_id]))
         return named, ending
 
     def _at_addresses(self, instance: ExternalInstance) -> Sequence[ExternalInstance]:

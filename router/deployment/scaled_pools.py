@@ -9,7 +9,7 @@ from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.instance_specs import is_scaled, scaled_prefix, scaled_spec
 from dualmap.router.deployment.instances import Instances
 from dualmap.router.reach.reach import Call, CallError, Owned
-from dualmap.scheduler.fleet.scaler import Wanted
+from dualmap.scheduler.fleet.scaler import Wanted, WantedPool
 from dualmap.scheduler.role import Role
 
 ANSWER_TIMEOUT_S = 2.0  # of an Autoscaler
@@ -28,21 +28,22 @@ class ScaledPools:
         self._say = say
         self._fixed: set[str] = set()  # instances that are not scaled
         self._autoscalers: dict[str, Owned] = {}  # by pool
-        self._wanted: dict[str, dict[Role, Wanted]] = {}  # the last answers
+        self._wanted: dict[str, WantedPool] = {}  # the last answers
         self._told: dict[str, dict[str, int]] = {}  # how many instances of each role the Autoscalers are to be told
         self._telling: dict[str, Call] = {}  # the calls that tell it
 
     def add(self, pool_name: str, ids: Collection[str], autoscaler: Owned) -> None:
         """ids: of the instances that were started here at first."""
         pool = self.config.all_pools()[pool_name]
-        self._wanted[pool_name] = {}
+        wanted: dict[Role, Wanted] = {}
         self._fixed |= set(ids)
         for role in pool.scaled_roles:
             prefix = scaled_prefix(pool_name, pool, role)
             scaled_ids = {i for i in ids if is_scaled(i, prefix)}
             self._fixed -= scaled_ids
             told = len(scaled_ids) if pool.scaling is None and scaled_ids else None
-            self._wanted[pool_name][role] = Wanted(tuple(sorted(scaled_ids)), told)
+            wanted[role] = Wanted(tuple(sorted(scaled_ids)), told)
+        self._wanted[pool_name] = WantedPool(wanted)
         self._autoscalers[pool_name] = autoscaler
 
     def take_over(self, config: DualMapConfig) -> None:
@@ -56,6 +57,10 @@ class ScaledPools:
     def actors(self) -> list[Owned]:
         return list(self._autoscalers.values())
 
+    def roles(self) -> dict[str, Role]:
+        """Of instances that others start, those that shall be there for another role than they are named with."""
+        return {i: role for wanted in self._wanted.values() for i, role in wanted.roles.items()}
+
     def round(self) -> None:
         """Do what the Autoscalers say. While one is away, all it scales stays."""
         for pool_name, autoscaler in self._autoscalers.items():
@@ -64,7 +69,7 @@ class ScaledPools:
             if pool_name in self._told:
                 self._tell(pool_name, autoscaler)
         with suppress(CallError):  # Ray's head is away
-            wanted = (one.ids for pool in self._wanted.values() for one in pool.values())
+            wanted = (one.ids for pool in self._wanted.values() for one in pool.by_role.values())
             self._instances.step(self._fixed.union(*wanted))
 
     def _tell(self, pool_name: str, autoscaler: Owned) -> None:
@@ -81,14 +86,14 @@ class ScaledPools:
     def _ask(self, pool_name: str, autoscaler: Owned) -> None:
         """Add what is missing. Raises CallError."""
         last = self._wanted[pool_name]
-        known = {instance_id for one in last.values() for instance_id in one.ids}
+        known = {instance_id for one in last.by_role.values() for instance_id in one.ids}
         failed = {i: why for i, why in self._instances.failed.items() if i in known}
         bounds = self.config.all_pools()[pool_name].scaling
-        wanted: dict[Role, Wanted] = autoscaler.call("wanted", last, failed, bounds).result(ANSWER_TIMEOUT_S)
+        wanted: WantedPool = autoscaler.call("wanted", last, failed, bounds).result(ANSWER_TIMEOUT_S)
         self._wanted[pool_name] = wanted
         for instance_id in failed:
             del self._instances.failed[instance_id]
-        for instance_id in (instance_id for one in wanted.values() for instance_id in one.ids):
+        for instance_id in (instance_id for one in wanted.by_role.values() for instance_id in one.ids):
             if instance_id not in self._instances:
                 self._say(f"{instance_id} starts")
                 try:

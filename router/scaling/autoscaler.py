@@ -7,7 +7,7 @@ It keeps nothing that Fleet and `dualmap up` do not bring back but a rolling res
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ from dualmap.router.reach.reach import CallError, NoActorError, Reach
 from dualmap.router.scaling.plan_log import PlanLog
 from dualmap.router.scaling.rolling_restart import RollingRestart
 from dualmap.scheduler.fleet.pool_scaler import PoolScaler, Replicas
-from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Wanted
+from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, WantedPool
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
-from dualmap.scheduler.role import Role
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +40,7 @@ class Autoscaler:
         self._asked = asyncio.Event()  # set, and replaced, when `dualmap up` asks
         self._task = asyncio.create_task(self._run())
 
-    async def wanted(
-        self, last: Mapping[Role, Wanted], failed: dict[str, str], config: ScalingConfig | None = None
-    ) -> dict[Role, Wanted]:
+    async def wanted(self, last: WantedPool, failed: dict[str, str], config: ScalingConfig | None = None) -> WantedPool:
         """See PoolScaler. `dualmap up` calls this all the time."""
         wanted = self._scaler.wanted(last, failed, time.monotonic(), config)
         self._asked.set()
@@ -75,6 +72,13 @@ class Autoscaler:
         if not undo and not await self._call_named(instance_id, "drain"):
             again = "; it is tried again" if instance_id in scaler.ids else ""
             raise RefusedError(f"{instance_id} does not answer{again}")
+        return line
+
+    async def change_role(self, instance_id: str, role: str) -> str:
+        """Of an instance that others start."""
+        await self._informed.wait()
+        line = self._scaler.change_role(instance_id, role)
+        await self._asked.wait()
         return line
 
     async def restart(self) -> str:

@@ -1,9 +1,9 @@
-"""What people ask of the Autoscaler over the admin port: POST /admin/scale, /admin/drain, /admin/restart, and GET
-/admin/scaling; and of `dualmap up`: POST /admin/restart-gateways."""
+"""What people ask of the Autoscaler over the admin port: POST /admin/scale, /admin/drain, /admin/role, /admin/restart,
+and GET /admin/scaling; and of `dualmap up`: POST /admin/restart-gateways."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -18,6 +18,7 @@ METHODS = {
     "/admin/scaling": "GET",
     "/admin/scale": "POST",
     "/admin/drain": "POST",
+    "/admin/role": "POST",
     "/admin/restart": "POST",
     "/admin/restart-gateways": "POST",
 }
@@ -34,6 +35,11 @@ class _Scale(msgspec.Struct, forbid_unknown_fields=True):
 class _Drain(msgspec.Struct, forbid_unknown_fields=True):
     instance_id: str
     undo: bool = False
+
+
+class _ChangeRole(msgspec.Struct, forbid_unknown_fields=True):
+    instance_id: str
+    role: Literal["prefill", "decode", "both"]
 
 
 class _Restart(msgspec.Struct, forbid_unknown_fields=True):
@@ -81,6 +87,10 @@ class ScalingEndpoints:
                         drain = msgspec.json.decode(request.body or b"{}", type=_Drain)
                         pool_name = self._pool_name_of(drain.instance_id)
                         return await self._order(pool_name, "drain", drain.instance_id, drain.undo)
+                    case "/admin/role":
+                        change = msgspec.json.decode(request.body or b"{}", type=_ChangeRole)
+                        pool_name = self._pool_name_of(change.instance_id)
+                        return await self._order(pool_name, "change_role", change.instance_id, change.role)
                     case "/admin/restart-gateways":
                         ids = self._restart_gateways()
                         return {"message": f"restarting {', '.join(ids)}", "gateways": ids}

@@ -3,8 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dualmap.scheduler.fleet.member import MemberState
 from dualmap.scheduler.fleet.messages import FleetState, PoolPlan
-from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Scaler, Wanted
+from dualmap.scheduler.fleet.role_moves import RoleMoves
+from dualmap.scheduler.fleet.role_orders import RoleOrders
+from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Scaler, WantedPool
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.role import Role
 
@@ -18,18 +21,22 @@ class PoolScaler:
 
     def __init__(self, scaled: Sequence[Scaled]) -> None:
         self.scalers = {one.role: Scaler(one) for one in scaled}
+        self._orders = RoleOrders()
+        self._moves = RoleMoves(self.scalers, self._orders)
 
     # What whoever starts and stops instances asks, and what Fleet says: see Scaler.
 
     def wanted(
-        self, last: Mapping[Role, Wanted], failed: Mapping[str, str], now: float, config: ScalingConfig | None = None
-    ) -> dict[Role, Wanted]:
-        """By role. config: of the pool."""
-        wanted = {}
+        self, last: WantedPool, failed: Mapping[str, str], now: float, config: ScalingConfig | None = None
+    ) -> WantedPool:
+        """config: of the pool."""
+        self._orders.go_on_from(last.roles)
+        self._moves.on = config is not None and config.moves
+        by_role = {}
         for role, scaler in self.scalers.items():
-            of_role = {i: why for i, why in failed.items() if i in last[role].ids}
-            wanted[role] = scaler.wanted(last[role], of_role, now, config and config.of_role(role))
-        return wanted
+            of_role = {i: why for i, why in failed.items() if i in last.by_role[role].ids}
+            by_role[role] = scaler.wanted(last.by_role[role], of_role, now, config and config.of_role(role))
+        return WantedPool(by_role, self._orders.roles())
 
     @property
     def informed(self) -> bool:
@@ -39,7 +46,12 @@ class PoolScaler:
         self, state: FleetState | None, now: float, restarting: str | None = None, standing_in: str | None = None
     ) -> tuple[str, ...]:
         """Returns the instances that are to be told to drain."""
+        self._moves.keep()
         looks = [scaler.look(state, now, restarting, standing_in) for scaler in self.scalers.values()]
+        if state is not None:
+            self._orders.look(state.members, now)
+            if state.settled and restarting is None and standing_in is None:
+                self._moves.look(now)
         return tuple(instance_id for look in looks for instance_id in look)
 
     @property
@@ -73,6 +85,25 @@ class PoolScaler:
                 if role not in self.scalers:
                     raise RefusedError(f"no instances of the role {role} are scaled by themselves here: say N alone")
                 yield self.scalers[Role(role)], number
+
+    def change_role(self, instance_id: str, role: str) -> str:
+        """Of one that others start: it drains, and comes again in that role. Returns a line that says so."""
+        scaler = self.scaler_of(instance_id)
+        named = [scaler.members()[i] for i in scaler.named(instance_id)]
+        wanted = Role(role)
+        if any(member.instance_id in scaler.ids for member in named):
+            raise RefusedError(
+                f"{instance_id} was started here, for its role: start others, `dualmap scale prefill=N decode=N`"
+            )
+        ids = {member.instance_id for member in named}
+        answering = (m for s in self.scalers.values() for m in s.members().values() if m.role is not Role.PREFILL)
+        if wanted is Role.PREFILL and not any(
+            m.state is MemberState.READY and m.instance_id not in ids for m in answering
+        ):
+            raise RefusedError(f"{instance_id} is the last instance that answers: without it nobody decodes")
+        for each in ids:
+            self._orders.give(each, wanted)
+        return f"{instance_id} drains, and comes again in the role {wanted}"
 
     def scaler_of(self, instance_id: str) -> Scaler:
         """Who scales it."""

@@ -4,7 +4,7 @@ It keeps nothing that Fleet's state and its own last answer do not bring back.
 """
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 from dualmap.scheduler.fleet.member import Member, MemberState
@@ -45,10 +45,19 @@ class Wanted:
     told: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class WantedPool:
+    """by_role: of our instances that there should be. roles: of instances that others start, those that are there for
+    another role than they are named with."""
+
+    by_role: Mapping[Role, Wanted]
+    roles: Mapping[str, Role] = field(default_factory=dict)
+
+
 class Scaler:
     """ids: of our instances that there should be. told: as in Wanted. state: of the fleet, as last looked at; None
     while Fleet is away. plan: what was planned at the last look, if anything. pool_plan: the last plan, for gateways to
-    show.
+    show. fixed: the number that moves between roles keep; 0: plans decide, or people.
 
     `now` is in seconds of any monotonic clock, the same one at each call."""
 
@@ -58,6 +67,7 @@ class Scaler:
         self.state: FleetState | None = None
         self.plan: ScalingPlan | None = None
         self.pool_plan: PoolPlan | None = None
+        self.fixed = 0
         self._scaled = scaled
         self._begun = False  # until then it is not known what runs
         self._history = ScalingHistory(scaled.pool_name, scaled.config, scaled.role)
@@ -222,6 +232,23 @@ class Scaler:
             known = ", ".join(sorted(self.members()))
             raise RefusedError(f"there is no instance {instance_id!r}; there are {known}")
 
+    # What moves between roles ask for: see RoleMoves.
+
+    def plan_between(self, least: int, most: int) -> ScalingPlan:
+        """What the last look calls for where there may be so many. There was one."""
+        bounds = replace(self._scaled.config, min_replicas=least, max_replicas=most)
+        return plan_scaling(self._history.samples(), bounds, self._history.start_s)
+
+    @property
+    def least(self) -> int:
+        """As configured."""
+        return self._scaled.config.min_replicas
+
+    @property
+    def starts_them(self) -> bool:
+        """Whether its instances are ours."""
+        return bool(self._scaled.prefix)
+
     # What a rolling restart asks for.
 
     def add(self) -> str:
@@ -287,6 +314,7 @@ class Scaler:
         return {
             "instance_id": instance_id,
             "state": member.state.value if member else "starting",
+            "role": (member.role if member else self._scaled.role).value,
             "reason": member.reason if member else "",
             "ours": instance_id in self.ids,
             "leaving": instance_id in self._leaving,
@@ -296,4 +324,5 @@ class Scaler:
 
     def _bounds(self) -> ScalingConfig:
         config = self._scaled.config
-        return config if self.told is None else replace(config, min_replicas=self.told, max_replicas=self.told)
+        number = self.told or self.fixed
+        return config if not number else replace(config, min_replicas=number, max_replicas=number)

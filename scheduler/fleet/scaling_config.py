@@ -57,6 +57,9 @@ class ScalingConfig:
     # stand in the place of min_replicas and max_replicas.
     prefill: RoleBounds | None = None
     decode: RoleBounds | None = None  # with prefill
+    # The number of instances of both roles together stays, and one changes its role where its role has too many and the
+    # other one too few: between the min_replicas of both. Of servers that others start, all have to be able to do both.
+    moves: bool = False
 
     def __post_init__(self) -> None:
         for name in ("target_load", "decode_load", "kv_load", "attainment"):
@@ -70,6 +73,8 @@ class ScalingConfig:
             raise ConfigError(f"max_step must be at least 1, not {self.max_step!r}")
         if (self.prefill is None) is not (self.decode is None):
             raise ConfigError("prefill and decode go together: each role has bounds of its own")
+        if self.moves and self.prefill is None:
+            raise ConfigError("moves are from one role to the other: prefill and decode are missing")
         if self.prefill is not None and (self.min_replicas, self.max_replicas) != (1, 1):
             raise ConfigError("min_replicas and max_replicas are those of prefill and of decode: set them there")
         if self.min_replicas < 0:
@@ -83,6 +88,5 @@ class ScalingConfig:
         bounds = {Role.PREFILL: self.prefill, Role.DECODE: self.decode}.get(role)
         if bounds is None:
             return self
-        return replace(
-            self, min_replicas=bounds.min_replicas, max_replicas=bounds.max_replicas, prefill=None, decode=None
-        )
+        least, most = bounds.min_replicas, bounds.max_replicas
+        return replace(self, min_replicas=least, max_replicas=most, prefill=None, decode=None, moves=False)

@@ -13,7 +13,7 @@ from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.fleet_event import FleetEvent
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, GatewayState, PoolPlan
-from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Wanted
+from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Wanted, WantedPool
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.instance_capacity import InstanceCapacity
 from dualmap.scheduler.role import Role
@@ -52,7 +52,8 @@ class Watched:
 
     async def ask(self) -> None:
         """`dualmap up` asks."""
-        self.wanted = (await self.autoscaler.wanted({Role.BOTH: self.wanted}, {}))[Role.BOTH]
+        wanted = await self.autoscaler.wanted(WantedPool({Role.BOTH: self.wanted}), {})
+        self.wanted = wanted.by_role[Role.BOTH]
 
     async def look(self) -> tuple[str, ...]:
         """The ids that are wanted after it has looked at the fleet twice."""

@@ -1,5 +1,7 @@
 """Instances of two roles, each scaled by its own load, look by look, with the fleet's states told by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from dualmap.scheduler.events import InstanceLoad
@@ -8,7 +10,8 @@ from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, GatewayState, PoolPlan
 from dualmap.scheduler.fleet.pool_scaler import PoolScaler
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
-from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Wanted
+from dualmap.scheduler.fleet.role_orders import GONE_S
+from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Wanted, WantedPool
 from dualmap.scheduler.fleet.scaling_config import RoleBounds, ScalingConfig
 from dualmap.scheduler.instance_capacity import InstanceCapacity
 from dualmap.scheduler.role import Role
@@ -32,9 +35,10 @@ class Pool:
         )
         names = {PREFILL: range(prefill), DECODE: range(decode)}
         self.members = {f"sim-{role}-{n}": role for role, numbers in names.items() for n in numbers}
-        self.wanted = {
-            r: Wanted(tuple(i for i, of in self.members.items() if of is r and prefixes), None) for r in names
-        }
+        self.wanted = WantedPool(
+            {r: Wanted(tuple(i for i, of in self.members.items() if of is r and prefixes), None) for r in names}
+        )
+        self.states: dict[str, MemberState] = {}  # of those that are not ready
         self.loads: dict[str, InstanceLoad] = {}
         self.totals = PoolTotals()
         self.now = 1000.0
@@ -42,7 +46,7 @@ class Pool:
 
     def ask(self) -> dict[Role, int]:
         self.wanted = self.scaler.wanted(self.wanted, {}, self.now, self.config)
-        return {role: len(wanted.ids) for role, wanted in self.wanted.items()}
+        return {role: len(wanted.ids) for role, wanted in self.wanted.by_role.items()}
 
     def look(self, seconds: int = 1, second: PoolTotals | None = None) -> dict[Role, int]:
         """How many of each role are wanted then."""
@@ -51,7 +55,7 @@ class Pool:
             self.now += 1.0
             self.totals += second or PoolTotals()
             members = tuple(
-                Member(i, 1, Endpoint("127.0.0.1", 80), state=READY, capacity=CAPACITY, role=role)
+                Member(i, 1, Endpoint("127.0.0.1", 80), state=self.states.get(i, READY), capacity=CAPACITY, role=role)
                 for i, role in self.members.items()
             )
             state = FleetState(1, True, members, gateways=(GATEWAY,), loads=self.loads, totals={"": self.totals})
@@ -143,3 +147,98 @@ def test_the_last_one_of_a_role_is_not_drained():
         pool.scaler.scaler_of("sim-prefill-0").drain("sim-prefill-0", pool.now)
     with pytest.raises(RefusedError, match="no instance 'x'; there are sim-decode-0, sim-decode-1, sim-prefill-0"):
         pool.scaler.scaler_of("x")
+
+
+MOVES = ScalingConfig(
+    prefill=RoleBounds(1, 1), decode=RoleBounds(1, 1), moves=True, up_window_s=5, down_window_s=20, cool_down_s=5
+)
+
+
+def test_an_instance_of_ours_leaves_its_role_and_another_is_started_in_the_other_one():
+    pool = Pool(prefill=3, decode=2, config=MOVES)
+    assert pool.look(30) == {PREFILL: 3, DECODE: 2}, "whatever they have to do, the number stays"
+    pool.busy(DECODE, 10)
+    assert pool.look(2) == {PREFILL: 3, DECODE: 2}
+    assert pool.drained == {"sim-prefill-0"}
+    pool.states["sim-prefill-0"] = MemberState.DRAINING
+    pool.loads["sim-prefill-0"] = InstanceLoad("sim-prefill-0", 1, 0, waiting_tokens=0, kv_tokens=0)
+    assert pool.look(2) == {PREFILL: 3, DECODE: 2}, "a prompt waits there to be fetched"
+    del pool.loads["sim-prefill-0"]
+    assert pool.look() == {PREFILL: 2, DECODE: 3}
+    del pool.members["sim-prefill-0"]
+    pool.members["sim-decode-2"] = DECODE
+    pool.busy(DECODE, 7)
+    assert pool.look(60) == {PREFILL: 2, DECODE: 3}, "the load is between what calls for one more and for one less"
+
+
+def test_no_move_takes_the_least_of_a_role_and_none_follows_where_a_person_has_said_numbers():
+    pool = Pool(prefill=1, decode=2, config=MOVES)
+    pool.look(30)
+    pool.busy(DECODE, 10)
+    assert pool.look(30) == {PREFILL: 1, DECODE: 2}
+    assert pool.drained == set()
+    pool = Pool(prefill=2, decode=2, config=MOVES)
+    pool.look(30)
+    pool.scaler.scale({"prefill": 2})
+    pool.busy(DECODE, 10)
+    assert pool.look(30)[PREFILL] == 2
+
+
+def test_an_instance_that_others_start_is_ordered_into_the_other_role():
+    pool = Pool(prefill=3, decode=2, config=MOVES, ours=False)
+    pool.look(30)
+    pool.busy(DECODE, 10)
+    pool.look(3)
+    assert pool.wanted.roles == {"sim-prefill-0": DECODE}
+    pool.look(60)
+    assert pool.wanted.roles == {"sim-prefill-0": DECODE}, "one at a time"
+    pool.members["sim-prefill-0"] = DECODE
+    pool.busy(DECODE, 7)
+    pool.look(60)
+    assert pool.wanted.roles == {"sim-prefill-0": DECODE}
+    assert {plan.role: plan.wanted for plan in pool.scaler.plans} == {PREFILL: 2, DECODE: 3}
+
+
+def test_a_plan_that_is_only_told_moves_nothing():
+    pool = Pool(prefill=3, decode=2, config=replace(MOVES, dry_run=True))
+    pool.look(30)
+    pool.busy(DECODE, 10)
+    assert pool.look(3) == {PREFILL: 3, DECODE: 2}
+    plan = pool.scaler.scalers[PREFILL].plan
+    assert (plan.drain, plan.reason[:22]) == (("sim-prefill-0",), "one goes to decode: 20")
+    assert pool.drained == set()
+
+
+def test_what_a_person_orders_is_in_the_next_answer_until_the_instance_is_gone_for_long():
+    pool = Pool(ours=False)
+    pool.look(2)
+    said = pool.scaler.change_role("sim-prefill-0", "decode")
+    assert said == "sim-prefill-0 drains, and comes again in the role decode"
+    del pool.members["sim-prefill-0"]
+    pool.look(round(GONE_S))
+    assert pool.wanted.roles == {"sim-prefill-0": DECODE}
+    pool.look(2)
+    assert pool.wanted.roles == {}
+
+
+def test_a_successor_goes_on_with_the_roles_that_were_ordered():
+    pool = Pool(ours=False)
+    pool.wanted = WantedPool(pool.wanted.by_role, {"sim-prefill-0": DECODE})
+    pool.look(2)
+    assert pool.wanted.roles == {"sim-prefill-0": DECODE}
+
+
+@pytest.mark.parametrize(
+    ("ours", "instance_id", "why"),
+    [
+        (True, "sim-decode-0", "was started here, for its role"),
+        (False, "sim-decode-0", "sim-decode-0 is the last instance that answers"),
+        (False, "x", "no instance 'x'"),
+    ],
+)
+def test_a_role_that_cannot_change_is_refused(ours, instance_id, why):
+    pool = Pool(decode=1, ours=ours)
+    pool.look(2)
+    with pytest.raises(RefusedError, match=why):
+        pool.scaler.change_role(instance_id, "prefill")
+    assert pool.scaler.wanted(pool.wanted, {}, pool.now).roles == {}

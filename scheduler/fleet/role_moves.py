@@ -1,0 +1,77 @@
+"""A pool whose number of instances stays: one changes its role where its role has too many and the other too few.
+
+Who gives and who takes is what each role's plan says by itself: the taker's starts one, the giver's lets one go, each
+with its windows, margins and cool-down. One move is under way at a time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from dualmap.scheduler.fleet.role_orders import RoleOrders
+from dualmap.scheduler.fleet.scaler import Scaler
+from dualmap.scheduler.fleet.scaling_plan import ScalingPlan
+from dualmap.scheduler.role import Role
+
+
+class RoleMoves:
+    """on: whether there are moves. orders: get those of instances that others start; ours leave, and others are started
+    in their place."""
+
+    def __init__(self, scalers: Mapping[Role, Scaler], orders: RoleOrders) -> None:
+        self.on = False
+        self._scalers = scalers
+        self._orders = orders
+        self._under_way: tuple[Role, Role] | None = None  # of ours: from, to
+
+    def keep(self) -> None:
+        """Before the Scalers look: the number of each role stays, unless people say one."""
+        for scaler in self._scalers.values():
+            if not self._decides:
+                scaler.fixed = 0
+            elif not scaler.starts_them:
+                scaler.fixed = max(1, len(scaler.members()))
+            elif not scaler.fixed:
+                scaler.fixed = max(scaler.least, len(scaler.ids))
+
+    def look(self, now: float) -> None:
+        """After the Scalers have looked."""
+        if not self._decides:
+            self._under_way = None
+        elif self._under_way is not None:
+            self._go_on(*self._under_way)
+        elif not self._orders.under_way and all(s.plan is not None for s in self._scalers.values()):
+            self._plan(now)
+
+    @property
+    def _decides(self) -> bool:
+        return self.on and all(scaler.told is None for scaler in self._scalers.values())
+
+    def _go_on(self, giver_role: Role, taker_role: Role) -> None:
+        """The other one starts once the one that left is gone."""
+        giver, taker = self._scalers[giver_role], self._scalers[taker_role]
+        if len(giver.ids) <= giver.fixed:
+            taker.fixed += 1
+            taker.add()
+            self._under_way = None
+
+    def _plan(self, now: float) -> None:
+        total = sum(scaler.fixed for scaler in self._scalers.values())
+        least = sum(scaler.least for scaler in self._scalers.values())
+        plans = {role: s.plan_between(s.least, total - least + s.least) for role, s in self._scalers.items()}
+        for role, scaler in self._scalers.items():
+            scaler.plan = replace(plans[role], start=0, drain=())
+        for giver, taker in ((Role.PREFILL, Role.DECODE), (Role.DECODE, Role.PREFILL)):
+            if plans[giver].drain and plans[taker].start:
+                self._move(giver, taker, plans, now)
+
+    def _move(self, giver_role: Role, taker_role: Role, plans: Mapping[Role, ScalingPlan], now: float) -> None:
+        giver, instance_id = self._scalers[giver_role], plans[giver_role].drain[0]
+        giver.plan = replace(plans[giver_role], reason=f"one goes to {taker_role}: {plans[taker_role].reason}")
+        if giver.dry_run:
+            return
+        if giver.starts_them:
+            giver.fixed -= 1
+            giver.let_go(instance_id, now)
+            self._under_way = giver_role, taker_role
+        else:
+            self._orders.give(instance_id, taker_role)
