@@ -7,10 +7,16 @@ hit.
 
 Behind the pool there may be a larger, slower tier in the host's memory, as with vLLM's KV offloading or LMCache: each
 block is written through to it when it is computed, and read back when it is hit there.
+
+What comes and goes is told as vLLM's KV events tell it, each block by itself, of a tier that tells hashes only.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+
+from dualmap.instances.kv_events.format import EngineCleared, EngineEvent, EngineRemoved, EngineStored
+
+GPU, CPU = "GPU", "CPU"
 
 
 class Block:
@@ -25,12 +31,18 @@ class Block:
 
 class BlockPool:
     """capacity: blocks in the pool; offload_capacity: in the tier behind it; offloaded: that tier, where several pools
-    share one. Blocks come to be when they are first used: an idle pool costs no memory."""
+    share one. events: what has changed, for who asked for it. Blocks come to be when they are first used: an idle pool
+    costs no memory."""
 
     def __init__(
-        self, capacity: int, offload_capacity: int = 0, offloaded: OrderedDict[int, None] | None = None
+        self,
+        capacity: int,
+        offload_capacity: int = 0,
+        offloaded: OrderedDict[int, None] | None = None,
+        events: list[EngineEvent] | None = None,
     ) -> None:
         self.capacity = capacity
+        self.events = events
         self._offload_capacity = offload_capacity
         # Hashes, least recently used first.
         self._offloaded: OrderedDict[int, None] = OrderedDict() if offloaded is None else offloaded
@@ -99,11 +111,14 @@ class BlockPool:
         """The block is full and computed: it can be hit from here on."""
         if self._cached.setdefault(block_hash, block) is block:
             block.block_hash = block_hash
+            self._tell_stored(block_hash, GPU)
         if self._offload_capacity:
+            if block_hash not in self._offloaded:
+                self._tell_stored(block_hash, CPU)
             self._offloaded[block_hash] = None
             self._offloaded.move_to_end(block_hash)
             if len(self._offloaded) > self._offload_capacity:
-                self._offloaded.popitem(last=False)
+                self._tell_removed(self._offloaded.popitem(last=False)[0], CPU)
 
     def release(self, blocks: Sequence[Block]) -> None:
         """Give back what `hold` or `allocate` gave, in the order of the prompt."""
@@ -124,9 +139,20 @@ class BlockPool:
         self._offloaded.clear()
         self._free.clear()
         self._unused = self.capacity
+        if self.events is not None:
+            self.events.append(EngineCleared())
         return True
 
     def _forget(self, block: Block) -> None:
         if block.block_hash is not None:
             del self._cached[block.block_hash]
+            self._tell_removed(block.block_hash, GPU)
             block.block_hash = None
+
+    def _tell_stored(self, block_hash: int, medium: str) -> None:
+        if self.events is not None:
+            self.events.append(EngineStored([block_hash], None, [], 0, medium=medium, group_idx=0, locality="LOCAL"))
+
+    def _tell_removed(self, block_hash: int, medium: str) -> None:
+        if self.events is not None:
+            self.events.append(EngineRemoved([block_hash], medium, 0, "LOCAL"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvloop
 
-from dualmap.instances.simulated.engine_profile import EngineProfile
+from dualmap.instances.simulated.engine_profile import OFFLOAD_S_PER_TOKEN, EngineProfile
 from dualmap.instances.simulated.front import Front
 from dualmap.instances.simulated.kv_transfer import KvSide
 from dualmap.instances.simulated.listener import Listener, add_listen_arguments, listener_of
@@ -33,6 +33,7 @@ EXAMPLES = (
     "dualmap sim-instance --port 8001 --model /models/qwen-7b --served-model-name qwen qwen-7b",
     "dualmap sim-instance --port 8001 --role prefill --kv-host 10.0.0.7",
     "dualmap sim-instance --port 8001 --data-parallel-size 4",
+    "dualmap sim-instance --port 8001 --cpu-cache-tokens 2000000 --cpu-load-tokens-per-s 200000",
     "dualmap sim-instance --port 8002 --role decode --transfer-tokens-per-s 200000 --transfer-latency-s 0.01",
 )
 
@@ -117,6 +118,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"of reading a prompt's KV, whatever its length (default {DEFAULTS.transfer_latency_s:g})",
     )
+    engine.add_argument(
+        "--cpu-cache-tokens",
+        type=_count,
+        metavar="TOKENS",
+        help="KV kept in the host's memory behind the KV cache, vLLM's --kv-offloading-size (default: none)",
+    )
+    engine.add_argument(
+        "--cpu-load-tokens-per-s",
+        type=_above_zero,
+        metavar="TOKENS",
+        help=f"of it read back per second (default {1 / OFFLOAD_S_PER_TOKEN:.0f})",
+    )
     for flag, unit, default, what in (
         ("--kv-tokens", "TOKENS", DEFAULTS.kv_tokens, "size of the KV cache"),
         ("--max-num-batched-tokens", "TOKENS", DEFAULTS.max_num_batched_tokens, "computed in a step"),
@@ -172,6 +185,11 @@ def _profile(args: argparse.Namespace) -> EngineProfile:
         given["prefill_s_per_token"] = 1 / args.prefill_tokens_per_s
     if args.transfer_tokens_per_s is not None:
         given["transfer_s_per_token"] = 1 / args.transfer_tokens_per_s
+    if args.cpu_cache_tokens is not None:
+        given["offload_tokens"] = args.cpu_cache_tokens
+        given["offload_s_per_token"] = base.offload_s_per_token or OFFLOAD_S_PER_TOKEN
+    if args.cpu_load_tokens_per_s is not None:
+        given["offload_s_per_token"] = 1 / args.cpu_load_tokens_per_s
     if args.max_model_len is None:
         size = given.get("block_size", base.block_size)
         held = given.get("kv_tokens", base.kv_tokens) // size * size

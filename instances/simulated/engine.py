@@ -11,11 +11,15 @@ step number, and only those that reach a block boundary or their end are looked 
 A request whose prompt another instance has computed gets blocks for all of it, and loads; the driver knows how long
 that takes. What is loaded goes before all that waits, since it holds its blocks. A request whose blocks another one is
 to read leaves them to `leases` when it ends.
+
+What of a prompt lies in the tier behind the pool is read back first, beside the steps, one prompt after the other; what
+follows on it is computed then.
 """
 
 from bisect import bisect_left, insort
 from collections import OrderedDict, defaultdict
 
+from dualmap.instances.kv_events.format import EngineEvent
 from dualmap.instances.simulated.block_pool import BlockPool
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.engine_types import (
@@ -31,11 +35,15 @@ from dualmap.instances.simulated.tracked_request import Phase, TrackedRequest, o
 
 class Engine:
     """Drive it with `start_step` and, when the time it gave has come, `finish_step`. `add` and `abort` come at any
-    time, also while a step runs. offloaded: the tier behind the pool, where several engines share one."""
+    time, also while a step runs. offloaded: the tier behind the pool, where several engines share one. kv_events: what
+    changes in both is noted, for `take_events`."""
 
-    def __init__(self, profile: EngineProfile, offloaded: OrderedDict[int, None] | None = None) -> None:
+    def __init__(
+        self, profile: EngineProfile, offloaded: OrderedDict[int, None] | None = None, *, kv_events: bool = False
+    ) -> None:
         self.profile = profile
-        self.pool = BlockPool(profile.pool_blocks, profile.offload_tokens // profile.block_size, offloaded)
+        tier_blocks = profile.offload_tokens // profile.block_size
+        self.pool = BlockPool(profile.pool_blocks, tier_blocks, offloaded, [] if kv_events else None)
         self.leases = Leases(self.pool)
         self.counters = EngineCounters()
         self._requests: dict[str, TrackedRequest] = {}
@@ -43,6 +51,8 @@ class Engine:
         self._loads: list[tuple[str, int]] = []  # that begin: the request, and the tokens it has to read
         self._loading = 0
         self._loaded: list[TrackedRequest] = []  # sorted by order; they wait for their first step
+        self._reading: list[tuple[float, TrackedRequest]] = []  # when what they read back is there, the first first
+        self._read_s = 0.0  # when all of it is there
         self._prefilling: list[TrackedRequest] = []  # in the order they started
         self._decoding: dict[str, TrackedRequest] = {}
         self._decode_context = 0  # computed tokens of all decoding requests
@@ -60,7 +70,12 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting) + self._loading + len(self._loaded)
+        return len(self._waiting) + self._loading + len(self._loaded) + len(self._reading)
+
+    @property
+    def next_read_s(self) -> float | None:
+        """When the next prompt is there that is being read back; None: there is none. `start_step` sees it then."""
+        return self._reading[0][0] if self._reading else None
 
     @property
     def kv_usage(self) -> float:
@@ -95,10 +110,19 @@ class Engine:
             del queue[bisect_left(queue, tracked.order, key=order_of)]
         elif tracked.phase is Phase.LOADING:
             self._loading -= 1
+        elif tracked.phase is Phase.READING:
+            self._reading = [(when, other) for when, other in self._reading if other is not tracked]
         else:
             self._stop_running(tracked)
         self._drop(tracked)
         return True
+
+    def take_events(self) -> list[EngineEvent]:
+        """What has changed in the cache since the last call."""
+        if not self.pool.events:
+            return []
+        events, self.pool.events = self.pool.events, []
+        return events
 
     def take_loads(self) -> list[tuple[str, int]]:
         """Of requests that have begun to load since the last call: the id, and the tokens to read. The driver tells
@@ -122,6 +146,8 @@ class Engine:
         """When the step that starts now will end, in seconds; None if there is nothing to do."""
         if self._chunks is not None:
             raise RuntimeError("a step is running: finish it first")
+        while self._reading and self._reading[0][0] <= now:
+            self._read_back(self._reading.pop(0)[1])
         preempted = self.counters.preemptions
         for tracked in self._blocks_due.pop(self._step, ()):
             if tracked.phase is Phase.DECODE:  # not preempted for one before it in this list
@@ -208,10 +234,10 @@ class Engine:
         tracked.table = hits
         tracked.stored = len(hits)
         tracked.computed = len(hits) * size
-        if read_back := self.pool.match_offloaded(can_hit[len(hits) :]):
+        read_back = self.pool.match_offloaded(can_hit[len(hits) :])
+        if read_back:
             tracked.table += self.pool.allocate(read_back) or []
             tracked.computed += read_back * size
-            self._store_computed(tracked, tracked.computed)
         first = tracked.started_s is None
         if first:
             tracked.started_s = now
@@ -219,10 +245,22 @@ class Engine:
             self.counters.prefix_cache_queries += request.prompt_tokens
             self.counters.prefix_cache_hits += tracked.computed
         if first and request.loads:
+            self._store_computed(tracked, tracked.computed)
             self._load(tracked)
+        elif read_s := read_back * size * self.profile.offload_s_per_token:
+            self._read_s = max(self._read_s, now) + read_s
+            self._reading.append((self._read_s, tracked))
+            tracked.phase = Phase.READING
         else:
+            self._store_computed(tracked, tracked.computed)
             self._run(tracked)
         return True
+
+    def _read_back(self, tracked: TrackedRequest) -> None:
+        """What the tier had of its prompt is in its blocks."""
+        self._store_computed(tracked, tracked.computed)
+        tracked.phase = Phase.WAITING
+        insort(self._loaded, tracked, key=order_of)
 
     def _run(self, tracked: TrackedRequest) -> None:
         tracked.phase = Phase.PREFILL

@@ -130,6 +130,8 @@ class EngineLoop:
         self._reads.begin()
         if ends_at is not None:
             self._loop.call_at(ends_at, self._finish_step, ends_at)
+        elif (read_s := self.engine.next_read_s) is not None:
+            self._loop.call_at(read_s, self._wake)
 
     def _finish_step(self, ends_at: float) -> None:
         output = self.engine.finish_step(ends_at)

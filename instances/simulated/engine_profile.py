@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, fields
 
+OFFLOAD_S_PER_TOKEN = 2.3e-6  # of KV read back from the host's memory: 57 KB at 25 GB/s
+
 
 class ProfileError(ValueError):
     """A value of the profile breaks its rule; the message names the field, the rule and the value."""
@@ -21,6 +23,7 @@ class EngineProfile:
     block_size: int = 16  # tokens a KV block; vLLM's default on GPUs
     kv_tokens: int = 740_000  # about 42 GB of KV at 57 KB a token (28 layers, 4 KV heads of 128, 16 bit)
     offload_tokens: int = 0  # KV kept in the host's memory behind the pool (vLLM's KV offloading, LMCache); 0: none
+    offload_s_per_token: float = 0.0  # of KV read back from there; 0: that takes no time
     max_num_batched_tokens: int = 8192  # tokens computed in a step, all requests together; vLLM's default for serving
     max_num_seqs: int = 256  # requests running at once; vLLM's default on most accelerators
     max_model_len: int = 131_072  # prompt + answer of one request, in tokens: the context of the Qwen2.5 family

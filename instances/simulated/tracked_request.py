@@ -9,6 +9,7 @@ from dualmap.instances.simulated.engine_types import EngineRequest, FinishedRequ
 class Phase(StrEnum):
     WAITING = "waiting"
     LOADING = "loading"  # its prompt is read from another instance, into blocks that it holds
+    READING = "reading"  # the same of part of its prompt, from the tier behind the pool
     PREFILL = "prefill"  # running, with prompt tokens still to compute
     DECODE = "decode"
     GONE = "gone"  # finished or aborted

@@ -52,10 +52,10 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
     for name in ("seeds", "limit", "gateways", "cells", "jobs"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, not {getattr(args, name)}")
-    for name in ("warmup", "max_input_tokens", "network_ms"):
+    for name in ("warmup", "max_input_tokens", "network_ms", "cpu_cache_tokens"):
         if not getattr(args, name) >= 0:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 0, not {getattr(args, name)}")
-    for name in ("slo", "tpot", "start_s"):
+    for name in ("slo", "tpot", "start_s", "cpu_load_tokens_per_s"):
         if not getattr(args, name) > 0:
             raise ValueError(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}")
     if args.scale and args.capacity:
@@ -89,6 +89,10 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
             warmup=args.warmup,
             scale=scale,
             start_s=args.start_s,
+            cpu_cache_tokens=args.cpu_cache_tokens,
+            cpu_load_tokens_per_s=args.cpu_load_tokens_per_s,
+            cpu_cache_shared=args.cpu_cache_shared,
+            kv_events=args.kv_events,
         )
         workload = workload_of(setup, rates[0] if rates else float(instances), 0)
         if len(workload.requests) <= setup.warmup_requests:

@@ -4,6 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
+from dualmap.instances.simulated.engine_profile import OFFLOAD_S_PER_TOKEN
 from dualmap.loadtest.formats import FORMATS
 from dualmap.loadtest.virtual.models import MODELS
 from dualmap.loadtest.virtual.objectives import OBJECTIVES, TPOT_S, TTFT
@@ -16,6 +17,8 @@ EXAMPLES = (
     "dualmap simulate synth:hot --qps 12 --scale 2-8 --start-s 60 --disturbance none --gateways 2 --cells 1",
     "dualmap simulate trace.jsonl --capacity --prefill 2 --decode 6 --objective ttft+tpot --tpot 0.05",
     "dualmap simulate synth:hot --qps 12 --set max_moves=4 --journal runs/journal.jsonl.gz",
+    "dualmap simulate trace.jsonl --qps 12 --cpu-cache-tokens 2000000 --kv-events tiers",
+    "dualmap simulate trace.jsonl --qps 12 --cpu-cache-tokens 2000000 --cpu-load-tokens-per-s 50000 --cpu-cache-shared",
     "dualmap simulate synth:hot --qps 8,12 --out runs/study.jsonl --resume",
 )
 
@@ -87,6 +90,31 @@ def _add_cluster(group: "argparse._ArgumentGroup") -> None:
     )
     add = group.add_argument
     add("--decode", type=int, default=0, metavar="N", help="instances that answer, with --prefill (default: none)")
+    add(
+        "--cpu-cache-tokens",
+        type=int,
+        default=0,
+        metavar="TOKENS",
+        help="KV in a tier behind each instance's KV cache, in the host's memory (default: as the model has it)",
+    )
+    add(
+        "--cpu-load-tokens-per-s",
+        type=float,
+        default=1 / OFFLOAD_S_PER_TOKEN,
+        metavar="TOKENS",
+        help="that an instance reads back from that tier (default %(default).0f)",
+    )
+    add(
+        "--cpu-cache-shared",
+        action="store_true",
+        help="one tier for all instances, as large as all of theirs (default: each has its own)",
+    )
+    add(
+        "--kv-events",
+        choices=("none", "blocks", "tiers"),
+        default="none",
+        help="instances tell which blocks they have, or in which tier, too (default: neither)",
+    )
     add(
         "--start-s",
         type=float,

@@ -53,7 +53,7 @@ def simulate(
     counted = len(workload.requests) - warmup
     if counted <= 0:
         raise ValueError(f"{setup.trace}: {len(workload.requests)} requests, all of them warm-up ({warmup})")
-    promises = Promises(setup.slo_s, setup.tpot_s, load_model(setup.model).profile)
+    promises = Promises(setup.slo_s, setup.tpot_s, setup.profile)
     limits = [promises.limits(setup.objective, r.prompt_tokens, r.output_tokens) for r in workload.requests]
     missed: set[int] = set()
     allowed = inf if give_up_misses is None else give_up_misses * counted
@@ -119,12 +119,15 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
         **{
             "policy": SchedulerConfig().policy if bound else contender.policy,
             "ttft_slo_s": setup.slo_s,
+            "shared_media": ("cpu",) if setup.cpu_cache_shared else (),
             **dict(contender.overrides),
         }
     )
     salt = f"s{contender.seed}-" if contender.seed else ""
     names = [f"{salt}i{number}" for number in range(setup.instances)]
-    profile = load_model(setup.model).profile
+    if setup.cpu_cache_shared and not setup.cpu_cache_tokens:
+        raise ValueError("there is no CPU tier to share: --cpu-cache-tokens says how large each instance's is")
+    profile = setup.profile
     fast = round(disturbance.fast_share * setup.instances)
     changes = _changes(disturbance, names, workload)
     if setup.scale and any(change.kind != "slow" for change in changes):
@@ -132,7 +135,7 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
     return ClusterSettings(
         config,
         [
-            _instance(name, profile, disturbance, fast=place < fast, role=_role(setup, place))
+            _instance(setup, name, profile, disturbance, fast=place < fast, role=_role(setup, place))
             for place, name in enumerate(names)
         ],
         gateways=gateways,
@@ -140,7 +143,8 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
         digest_s=disturbance.digest_s,
         changes=changes,
         digest_delay_s=disturbance.digest_delay_s,
-        shared_cache=bound,
+        shared_cache=bound or setup.cpu_cache_shared,
+        kv_events=setup.kv_events,
         told_output="exact" if disturbance.tell_output or bound else "none",
         named_sessions=disturbance.name_sessions,
         scaling=ScalingConfig(*setup.scale) if setup.scale else None,
@@ -155,13 +159,17 @@ def _role(setup: Setup, place: int) -> Role:
     return Role.DECODE if place < setup.prefill + setup.decode else Role.BOTH
 
 
-def _instance(name: str, profile: EngineProfile, disturbance: Disturbance, *, fast: bool, role: Role) -> InstanceSpec:
+def _instance(
+    setup: Setup, name: str, profile: EngineProfile, disturbance: Disturbance, *, fast: bool, role: Role
+) -> InstanceSpec:
     weight = 1.0
     if fast:
         weight = disturbance.fast_factor
         times = [field.name for field in fields(EngineProfile) if field.type is float]
         profile = replace(profile, **{name: getattr(profile, name) / weight for name in times})
     told = truthful_capacity(profile)
+    if setup.kv_events == "tiers" or (setup.cpu_cache_tokens and setup.kv_events == "none"):
+        told = replace(told, cache_tokens=profile.kv_tokens)
     told = replace(told, weight=weight, prefill_tokens_per_s=told.prefill_tokens_per_s / disturbance.told_s_per_token)
     return InstanceSpec(name, profile, told, role)
 

@@ -62,7 +62,8 @@ class VirtualCluster:
         self.cores: Sequence[Scheduler] = [make_core(settings.config) for _ in range(settings.gateways)]
         self._gateways = [wrap(core) for core in self.cores]
         self.clock = VirtualClock()
-        self._instances = VirtualInstances(self.clock, settings, self._first_token, self._finished, self._unread)
+        hears = self._first_token, self._finished, self._unread, self._tell
+        self._instances = VirtualInstances(self.clock, settings, *hears)
         self._has_roles = any(spec.role is not Role.BOTH for spec in settings.instances)
         self._delivered: dict[str, Dispatch] = {}  # the last of each request
         self._left = len(workload.requests)

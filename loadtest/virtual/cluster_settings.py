@@ -41,7 +41,9 @@ class Change:
 class ClusterSettings:
     """gateways: each has its own core and takes its turn of the sessions; they learn of each other's load every
     digest_s, and when a core asks, so much late as digest_delay_s says (None: network_s). shared_cache: all instances
-    have one offload tier, as large as all of theirs together; what one computed, each reads back. told_output: what
+    have one offload tier, as large as all of theirs together; what one computed, each reads back. kv_events: whether
+    instances tell what is in their caches, and in which tier; with `blocks` all of it looks as if it were in the pool.
+    told_output: what
     gateways are told of the length of an answer, nothing or the truth, where no request is on record. named_sessions:
     whether they are told of each request's session, as the workload has it. scaling: only
     min_replicas of the instances are there at first, the others are started by plans, which takes start_s. ticks,
@@ -57,6 +59,7 @@ class ClusterSettings:
     changes: Sequence[Change] = ()
     digest_delay_s: float | None = None
     shared_cache: bool = False
+    kv_events: Literal["none", "blocks", "tiers"] = "none"
     told_output: Literal["none", "exact"] = "none"  # clients allow plenty or say nothing; none knows
     named_sessions: bool = False
     scaling: ScalingConfig | None = None

@@ -14,9 +14,11 @@ from dualmap.instances.simulated.engine_types import EngineRequest
 from dualmap.instances.simulated.leases import EXTENSION_S, HEARTBEAT_S, LEASE_S
 from dualmap.instances.simulated.profile_capacity import cached_by, truthful_capacity
 from dualmap.instances.simulated.transfer_link import TransferLink
+from dualmap.loadtest.virtual.cache_teller import CacheTeller
 from dualmap.loadtest.virtual.clock import VirtualClock
 from dualmap.loadtest.virtual.cluster_run import GapHistogram
 from dualmap.loadtest.virtual.cluster_settings import ClusterSettings, InstanceSpec
+from dualmap.scheduler.events import Event
 from dualmap.scheduler.instance_capacity import InstanceCapacity
 from dualmap.scheduler.role import Role
 
@@ -27,10 +29,12 @@ class _Server:
 
     __slots__ = (
         *("attempts", "busy", "engine", "factor", "hangs", "incarnation", "link", "overdue", "since_s", "sources"),
-        "spec",
+        *("spec", "teller"),
     )
 
-    def __init__(self, spec: InstanceSpec, incarnation: int, engine: Engine, since_s: float) -> None:
+    def __init__(
+        self, spec: InstanceSpec, incarnation: int, engine: Engine, since_s: float, teller: CacheTeller | None
+    ) -> None:
         self.spec = spec
         self.incarnation = incarnation
         self.engine = engine
@@ -42,12 +46,14 @@ class _Server:
         self.attempts: dict[str, int] = {}
         self.link = TransferLink(spec.profile)
         self.sources: dict[str, str] = {}
+        self.teller = teller
 
 
 class VirtualInstances:
     """first_token(request_id, attempt, cached_tokens), finished(request_id, attempt) and, where a prompt cannot be
-    read, unread(request_id, attempt) are told the gateways' side. token_gaps, computed_tokens, preemptions, instance_s:
-    as in ClusterRun, of what has stopped or been `counted`; instance_s is without the time that a start takes."""
+    read, unread(request_id, attempt) are told the gateways' side; tell(gateway, event) what has changed in its cache,
+    each digest_s, where settings.kv_events says so. token_gaps, computed_tokens, preemptions, instance_s: as in
+    ClusterRun, of what has stopped or been `counted`; instance_s is without the time that a start takes."""
 
     def __init__(
         self,
@@ -56,12 +62,17 @@ class VirtualInstances:
         first_token: Callable[[str, int, int], None],
         finished: Callable[[str, int], None],
         unread: Callable[[str, int], None],
+        tell: Callable[[int, Event], None],
     ) -> None:
         self._clock = clock
         self._network_s = settings.network_s
         self._first_token = first_token
         self._finished = finished
         self._unread = unread
+        self._tell = tell
+        self._gateways = settings.gateways
+        self._kv_events = settings.kv_events
+        self._digest_s = settings.digest_s
         self._specs = {spec.instance_id: spec for spec in settings.instances}
         self._servers: dict[str, _Server] = {}
         self._incarnations: dict[str, int] = {}
@@ -100,7 +111,13 @@ class VirtualInstances:
             return None
         spec = self._specs[instance_id]
         incarnation = self._incarnations[instance_id] = self._incarnations.get(instance_id, 0) + 1
-        self._servers[instance_id] = _Server(spec, incarnation, self._engine(spec.profile), self._clock.now)
+        teller = None
+        if self._kv_events != "none":
+            teller = CacheTeller(instance_id, tiers=self._kv_events == "tiers")
+        server = _Server(spec, incarnation, self._engine(spec.profile), self._clock.now, teller)
+        self._servers[instance_id] = server
+        if teller is not None:
+            self._clock.at(self._clock.now + self._digest_s, self._tell_cache, server)
         return incarnation
 
     def generated(self, instance_id: str, request_id: str, attempt: int) -> int:
@@ -171,10 +188,19 @@ class VirtualInstances:
             self._count(server)
 
     def _engine(self, profile: EngineProfile) -> Engine:
+        kv_events = self._kv_events != "none"
         if self._shared is None:
-            return Engine(profile)
+            return Engine(profile, kv_events=kv_events)
         tier_tokens = sum(cached_by(spec.profile) for spec in self._specs.values())
-        return Engine(replace(profile, offload_tokens=tier_tokens), self._shared)
+        return Engine(replace(profile, offload_tokens=tier_tokens), self._shared, kv_events=kv_events)
+
+    def _tell_cache(self, server: _Server) -> None:
+        if self._servers.get(server.spec.instance_id) is not server:
+            return
+        for event in server.teller.told(server.engine.take_events()) if server.teller else ():
+            for gateway in range(self._gateways):
+                self._clock.at(self._clock.now + self._network_s, self._tell, gateway, event)
+        self._clock.at(self._clock.now + self._digest_s, self._tell_cache, server)
 
     def _wake(self, server: _Server) -> None:
         """There may be something to do."""
@@ -191,6 +217,8 @@ class VirtualInstances:
                 self._clock.at(arrives_s, self._loaded, server, request_id, server.attempts[request_id])
         if ends is not None:
             self._clock.at(now + (ends - now) * server.factor, self._finish_step, server)
+        elif (read_s := server.engine.next_read_s) is not None:
+            self._clock.at(read_s, self._wake, server)
 
     def _finish_step(self, server: _Server) -> None:
         if self._servers.get(server.spec.instance_id) is not server:

@@ -1,11 +1,13 @@
 """What a simulated run is asked to do: a trace, cut, multiplied, brought to a rate, and varied by a seed."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import sqrt
 from pathlib import Path
+from typing import Literal
 
+from dualmap.instances.simulated.engine_profile import OFFLOAD_S_PER_TOKEN, EngineProfile
 from dualmap.loadtest.formats import read_workload
 from dualmap.loadtest.traces.hot_prefix import is_synthetic, synthetic
 from dualmap.loadtest.traces.steady_sessions import steady_sessions
@@ -35,6 +37,9 @@ class Setup:
     scale: the least and the most instances of a cluster that scales itself; a new one takes start_s.
     prefill, decode: of the instances, so many compute prompts for others, and answer with what others have computed;
         0: each does both.
+    cpu_cache_tokens: KV in a tier behind each instance's pool, read back at cpu_load_tokens_per_s; 0: as the model has
+        it. cpu_cache_shared: one tier for all, as large as all of theirs.
+    kv_events: what gateways hear of caches; with none they take an instance to have what its pool holds.
     """
 
     trace: str
@@ -56,6 +61,20 @@ class Setup:
     start_s: float = 30.0
     prefill: int = 0
     decode: int = 0
+    cpu_cache_tokens: int = 0
+    cpu_load_tokens_per_s: float = 1 / OFFLOAD_S_PER_TOKEN
+    cpu_cache_shared: bool = False
+    kv_events: Literal["none", "blocks", "tiers"] = "none"
+
+    @property
+    def profile(self) -> EngineProfile:
+        """Of the model, with the tier. Raises ValueError."""
+        profile = load_model(self.model).profile
+        if not self.cpu_cache_tokens:
+            return profile
+        return replace(
+            profile, offload_tokens=self.cpu_cache_tokens, offload_s_per_token=1 / self.cpu_load_tokens_per_s
+        )
 
     @property
     def title(self) -> str:
@@ -77,10 +96,16 @@ class Setup:
         scaled = "" if self.scale is None else ", {} to {} instances".format(*self.scale) + f" in {self.start_s:g} s"
         pace = "" if self.tpot_s == TPOT_S else f", {self.tpot_s:g} s a token"
         cells = f", {self.cells} cells" if self.cells > 1 else ""
+        tier = ""
+        if self.cpu_cache_tokens:
+            shared = " shared" if self.cpu_cache_shared else ""
+            tier = f", {self.cpu_cache_tokens} tokens in{shared} CPU tiers at {self.cpu_load_tokens_per_s:.0f}/s"
+        if self.kv_events != "none":
+            tier += f", KV events: {self.kv_events}"
         roles = f", {self.prefill} prefill and {self.decode} decode" if self.prefill else ""
         return (
             f"{self.limit * self.copies} requests, {self.warmup_requests} of them warm-up{longest}{scaled}{pace}{cells}"
-            f"{roles}"
+            f"{roles}{tier}"
         )
 
 

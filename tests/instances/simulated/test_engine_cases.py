@@ -314,6 +314,43 @@ def test_a_prefix_may_be_found_in_the_pool_and_its_rest_in_the_tier(stepped) -> 
     assert engine.first["second"].cached_tokens == 12
 
 
+def test_reading_back_takes_its_time_and_holds_up_nobody_else(stepped) -> None:
+    engine = stepped(offload_tokens=128, offload_s_per_token=0.5)
+    for name, prompt in (("first", 14), ("large", 63)):
+        engine.add(name, prompt, blocks=SYSTEM if name == "first" else ())
+        engine.run()
+    engine.add("second", 14, blocks=SYSTEM)
+    engine.add("third", 14, blocks=SYSTEM)
+    engine.add("other", 8)
+    started_s = engine.now
+    assert engine.step() == pytest.approx(0.8)  # the other's prompt alone
+    assert engine.engine.waiting == 2
+    assert engine.engine.start_step(engine.now) is None
+    assert engine.engine.next_read_s == pytest.approx(started_s + 6.0)
+    engine.now = engine.engine.next_read_s
+    assert engine.step() == pytest.approx(0.2)
+    assert engine.first["second"].cached_tokens == 12
+    assert "third" not in engine.first, "what is read back comes one prompt after the other"
+    assert engine.engine.next_read_s == pytest.approx(started_s + 12.0)
+    engine.now = engine.engine.next_read_s
+    engine.step()
+    assert engine.first["third"].cached_tokens == 12
+    assert engine.engine.next_read_s is None
+
+
+def test_a_prompt_that_is_aborted_while_it_is_read_back_leaves_nothing(stepped) -> None:
+    engine = stepped(offload_tokens=128, offload_s_per_token=0.5)
+    for name, prompt in (("first", 14), ("large", 63)):
+        engine.add(name, prompt, blocks=SYSTEM if name == "first" else ())
+        engine.run()
+    engine.add("second", 14, blocks=SYSTEM)
+    assert engine.engine.start_step(engine.now) is None
+    assert engine.engine.abort("second")
+    assert engine.engine.next_read_s is None
+    assert engine.engine.kv_usage == 0
+    assert engine.engine.pool.match(SYSTEM) == [], "it was not there yet"
+
+
 def test_a_reset_of_the_cache_clears_the_tier(stepped) -> None:
     engine = stepped(offload_tokens=64)
     engine.add("first", 14, blocks=SYSTEM)

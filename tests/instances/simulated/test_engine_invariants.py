@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from dualmap.instances.kv_events.format import EngineRemoved, EngineStored
 from dualmap.instances.simulated.engine import Engine
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.engine_types import EngineRequest, StepOutput
@@ -14,7 +15,7 @@ from dualmap.instances.simulated.leases import LEASE_S
 from dualmap.instances.simulated.tracked_request import Phase
 
 PROFILES = st.builds(
-    lambda size, blocks, seqs, batch, offload: EngineProfile(
+    lambda size, blocks, seqs, batch, offload, read_s: EngineProfile(
         block_size=size,
         kv_tokens=size * blocks,
         max_num_seqs=seqs,
@@ -22,12 +23,14 @@ PROFILES = st.builds(
         max_model_len=size * blocks,
         prefill_s_per_token=0.1,
         offload_tokens=size * offload,
+        offload_s_per_token=read_s,
     ),
     st.integers(1, 4),
     st.integers(2, 12),
     st.integers(1, 6),
     st.integers(0, 10),
     st.sampled_from((0, 0, 3, 20)),
+    st.sampled_from((0.0, 0.3)),
 )
 
 
@@ -43,6 +46,8 @@ class EngineUse(RuleBasedStateMachine):
         self.tokens: Counter[str] = Counter()
         self.over: set[str] = set()  # finished or aborted
         self.loads: set[str] = set()  # under way
+        self.engine.pool.events = []
+        self.told: dict[str | None, set[int]] = {}  # by medium: blocks that are there
 
     @rule(
         family=st.integers(0, 2),
@@ -89,13 +94,18 @@ class EngineUse(RuleBasedStateMachine):
         begun = self.engine.take_loads()
         assert all(0 < tokens <= self.requests[request_id].prompt_tokens for request_id, tokens in begun)
         self.loads.update(request_id for request_id, _ in begun)
-        held = self.loads or len(self.engine.leases)
+        held = self.loads or len(self.engine.leases) or self.engine.next_read_s
         assert self.ends_at or not self.alive() or held, "an engine with requests always has something to compute"
         assert self.ends_at is None or self.alive()
         assert self.ends_at is None or self.ends_at > self.now
         chunks = self.engine._chunks or []
         assert all(tracked.phase is Phase.PREFILL for tracked, _ in chunks), "nobody is preempted after its turn"
         assert sum(tokens for _, tokens in chunks) <= self.engine.profile.max_num_batched_tokens
+
+    @precondition(lambda self: self.ends_at is None and self.engine.next_read_s is not None)
+    @rule()
+    def read_back(self) -> None:
+        self.now = max(self.now, self.engine.next_read_s or 0.0)
 
     @precondition(lambda self: self.ends_at is not None)
     @rule()
@@ -147,6 +157,24 @@ class EngineUse(RuleBasedStateMachine):
         assert all(block.references == count for block, count in uses.items())
         assert self.engine.pool.free_blocks == self.engine.pool.capacity - len(uses)
 
+    @invariant()
+    def what_is_told_is_what_is_there(self) -> None:
+        if not hasattr(self, "engine"):
+            return
+        for event in self.engine.take_events():
+            match event:
+                case EngineStored():
+                    assert self.told.setdefault(event.medium, set()).isdisjoint(event.block_hashes)
+                    self.told[event.medium].update(event.block_hashes)
+                case EngineRemoved():
+                    assert self.told[event.medium].issuperset(event.block_hashes)
+                    self.told[event.medium].difference_update(event.block_hashes)
+                case _:
+                    self.told.clear()
+        pool = self.engine.pool
+        assert self.told.get("GPU", set()) == pool._cached.keys()
+        assert self.told.get("CPU", set()) == pool._offloaded.keys()
+
     def teardown(self) -> None:
         if not hasattr(self, "engine"):
             return
@@ -157,6 +185,7 @@ class EngineUse(RuleBasedStateMachine):
                 while self.loads:
                     assert self.engine.loaded(self.loads.pop())
                 self.end_leases(LEASE_S)
+                self.now = max(self.now, self.engine.next_read_s or 0.0)
             else:
                 self.finish()
             self.blocks_in_use_are_those_that_requests_hold_or_that_are_lent()
@@ -183,8 +212,12 @@ def test_equal_requests_in_equal_engines_take_equal_time(
             output = min(output, profile.max_model_len - prompt)
             engine.add(EngineRequest(f"r{i}", tuple(range(100)), prompt, output), 0.0)
         ends: list[tuple[str, float]] = []
-        now: float | None = 0.0
-        while (now := engine.start_step(now)) is not None:
+        now = 0.0
+        while (ends_at := engine.start_step(now)) is not None or engine.next_read_s is not None:
+            if ends_at is None:
+                now = engine.next_read_s or now
+                continue
+            now = ends_at
             ends += [(request.request_id, now) for request in engine.finish_step(now).finished]
         return ends
 

@@ -69,6 +69,15 @@ def test_flags_override_the_profile(start_sim, tmp_path: Path) -> None:
     assert smaller.metric("vllm:cache_config_info", block_size="32", num_gpu_blocks="31") == 1
 
 
+def test_what_the_cache_has_evicted_is_read_back_from_the_tier_behind_it(start_sim) -> None:
+    sim = start_sim("--kv-tokens", "1000", "--cpu-cache-tokens", "100000", "--cpu-load-tokens-per-s", "20000")
+    first, second = list(range(900)), list(range(1000, 1900))
+    cached = [
+        sim.complete(prompt)["usage"]["prompt_tokens_details"]["cached_tokens"] for prompt in (first, second, first)
+    ]
+    assert cached == [0, 0, 896]
+
+
 def test_a_profile_that_cannot_be_used_is_one_line_and_status_2(tmp_path: Path) -> None:
     profile = tmp_path / "profile.yaml"
     profile.write_text("kv_token: 1")
