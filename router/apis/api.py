@@ -38,6 +38,11 @@ def read_nothing(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     return NOT_UNDERSTOOD
 
 
+def always(fields: bytes) -> Callable[[bytes], bytes]:
+    """The same for any body."""
+    return lambda body: fields
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Api:
     """One API.
@@ -50,10 +55,12 @@ class Api:
     asks_usage: a stream reports `usage` where `stream_options` ask for it.
     takes_salt: bodies may have a `cache_salt`.
     makes_state: its answers name what their instance keeps.
+    chooses_rank: a data-parallel server runs it on the engine that it likes, whichever is named.
     tokens: how its prompts are known by their tokens; None: they are not.
     rest: how another instance goes on with a stream; None: none can.
     by_text: how another instance goes on with a stream by its text, see rest_by_text.py; None: it does not.
-    splits: bodies may have `kv_transfer_params`.
+    one_token: the last fields of a body that make its answer one token and no stream, each behind a comma: of several
+    fields of a name the last one counts; None: its bodies have no `kv_transfer_params`.
     replayed: how a stream is compared that another instance makes again; None: it is not.
     """
 
@@ -67,7 +74,8 @@ class Api:
     asks_usage: bool = False
     takes_salt: bool = False
     makes_state: bool = False
-    splits: bool = False
+    chooses_rank: bool = False
+    one_token: Callable[[bytes], bytes] | None = None
     tokens: PromptReader | None = None
     rest: RestByIds | None = None
     replayed: Callable[[], Replayed] | None = None

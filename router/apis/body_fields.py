@@ -32,6 +32,19 @@ def repeats(fields: CommonBody) -> bool:
     return bool(fields.stream) and (fields.temperature == 0 or fields.seed is not None)
 
 
+def splits(fields: CommonBody) -> bool:
+    """Whether one instance may compute the prompt, and another answer. Not where several answers are asked for: the
+    first of them would take the computed prompt. Nor something of the prompt, which the answering instance does not
+    compute; nor where the client sees to the legs itself."""
+    return (
+        (fields.n is None or fields.n == 1)
+        and (fields.best_of is None or fields.best_of == 1)
+        and not (fields.echo or fields.use_beam_search)
+        and fields.prompt_logprobs is None
+        and fields.kv_transfer_params is None
+    )
+
+
 def session_of(fields: CommonBody) -> str:
     """What the client names its session; empty where it does not."""
     named = fields.prompt_cache_key or fields.session_id

@@ -3,7 +3,7 @@
 import msgspec
 from msgspec.structs import astuple
 
-from dualmap.router.apis.api import Api, Placement
+from dualmap.router.apis.api import Api, Placement, always
 from dualmap.router.apis.chat_body import ChatMessage, decoder
 from dualmap.router.apis.json_body import MAX_MESSAGES, decode
 from dualmap.router.apis.media import Media
@@ -71,7 +71,10 @@ CHAT = Api(
     operation="chat",
     asks_usage=True,
     takes_salt=True,
-    splits=True,
+    one_token=always(
+        b',"stream":false,"stream_options":null,"max_tokens":1,"max_completion_tokens":1,"min_tokens":0,'
+        b'"return_token_ids":false'
+    ),
     tokens=read_tokens,
     rest=CHAT_REST,
     replayed=ReplayedChunks,

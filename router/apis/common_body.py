@@ -14,11 +14,14 @@ class CommonBody(msgspec.Struct, gc=False):
     prompt_cache_key: Any = None
     session_id: Any = None
     n: Any = None
+    best_of: Any = None
     echo: Any = None
     use_beam_search: Any = None
     return_token_ids: Any = msgspec.UNSET
     temperature: Any = None
     seed: Any = None
+    prompt_logprobs: Any = None
+    kv_transfer_params: Any = None
 
 
 class ChatBody(CommonBody, gc=False):

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from dualmap.router.apis.api import Api, Placement
-from dualmap.router.apis.body_fields import ids_of, repeats, salt_of, session_of
+from dualmap.router.apis.api import Api, Placement, always
+from dualmap.router.apis.body_fields import ids_of, repeats, salt_of, session_of, splits
 from dualmap.router.apis.common_body import CommonBody
 from dualmap.router.apis.json_body import decode
 from dualmap.router.apis.prompt_blocks import prompt_root
@@ -42,10 +42,11 @@ def read_completion(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     if fields is None:
         return NOT_UNDERSTOOD
     prompt_tokens = 0
-    several = False
+    several = listed = False
     prompt = fields.prompt
     if isinstance(prompt, list):
-        prompts = prompt if prompt and isinstance(prompt[0], str | list) else [prompt]
+        listed = bool(prompt) and isinstance(prompt[0], str | list)
+        prompts = prompt if listed else [prompt]
         if len(prompts) > MAX_PROMPTS:
             return NOT_UNDERSTOOD
         packed = [_packed(each) for each in prompts]
@@ -58,7 +59,7 @@ def read_completion(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         text = _packed(prompt) or b""
     if not text:
         return NOT_UNDERSTOOD
-    return read_packed(fields, text, prompt_tokens, fields.max_tokens, scope, several=several)
+    return read_packed(fields, text, prompt_tokens, fields.max_tokens, scope, several=several, whole=listed)
 
 
 def read_packed(
@@ -69,9 +70,10 @@ def read_packed(
     scope: Scope,
     *,
     several: bool = False,
+    whole: bool = False,
 ) -> ReadBody:
     """What a body says whose prompt is texts or token ids. packed: the prompt. prompt_tokens: see ReadBody. several:
-    they are answered each for itself."""
+    they are answered each for itself. whole: one instance computes the prompt and answers."""
     model, cache_salt = fields.model or scope.default_model, salt_of(fields.cache_salt, scope)
     block_bytes = scope.block_tokens * BYTES_PER_BLOCK_TOKEN
     return ReadBody(
@@ -88,6 +90,7 @@ def read_packed(
         session=session_of(fields),
         ids=UNWANTED if several else ids_of(fields),
         repeats=repeats(fields),
+        splits=scope.splits and not whole and splits(fields),
     )
 
 
@@ -114,7 +117,7 @@ COMPLETIONS = Api(
     operation="text_completion",
     asks_usage=True,
     takes_salt=True,
-    splits=True,
+    one_token=always(b',"stream":false,"stream_options":null,"max_tokens":1,"min_tokens":0,"return_token_ids":false'),
     tokens=read_tokens,
     rest=COMPLETION_REST,
     replayed=ReplayedChunks,

@@ -1,5 +1,8 @@
 """/inference/v1/generate: token ids in, token ids out, as vLLM's disaggregated servers ask each other."""
 
+import json
+from typing import Any
+
 import msgspec
 
 from dualmap.router.apis.api import Api, Placement
@@ -13,6 +16,12 @@ from dualmap.router.tokens.generate_prompt import read_generate as read_tokens
 
 class _Sampling(msgspec.Struct, gc=False):
     max_tokens: int | None = None
+    n: Any = None
+    prompt_logprobs: Any = None
+
+
+class _RawSampling(msgspec.Struct, gc=False):
+    sampling_params: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Body(PackedBody, gc=False):
@@ -21,6 +30,7 @@ class _Body(PackedBody, gc=False):
 
 
 _decoder = msgspec.json.Decoder(_Body, strict=False)
+_raw_decoder = msgspec.json.Decoder(_RawSampling)
 
 
 def read_generate(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
@@ -28,8 +38,25 @@ def read_generate(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     fields = decode(_decoder, body)
     if fields is None or not fields.token_ids or not (packed := pack_ids(fields.token_ids)):
         return NOT_UNDERSTOOD
-    most = None if fields.sampling_params is None else fields.sampling_params.max_tokens
-    return read_packed(fields, packed, len(fields.token_ids), most, scope)
+    sampling = fields.sampling_params
+    if sampling is None:
+        return read_packed(fields, packed, len(fields.token_ids), None, scope, whole=True)
+    fields.n, fields.prompt_logprobs = sampling.n, sampling.prompt_logprobs
+    return read_packed(fields, packed, len(fields.token_ids), sampling.max_tokens, scope)
+
+
+def one_token(body: bytes) -> bytes:
+    """See Api. body: one that is understood, with sampling_params."""
+    try:
+        sampling = bytes(_raw_decoder.decode(body).sampling_params)
+    except (msgspec.DecodeError, UnicodeDecodeError):  # what only Python takes for JSON
+        sampling = json.dumps(json.loads(body)["sampling_params"]).encode()
+    before, _, _ = sampling.rpartition(b"}")
+    comma = b"," if b":" in before else b""
+    return b',"stream":false,"stream_options":null,"sampling_params":%b%b"max_tokens":1,"min_tokens":0}' % (
+        before,
+        comma,
+    )
 
 
 GENERATE = Api(
@@ -40,5 +67,6 @@ GENERATE = Api(
     operation="text_completion",
     asks_usage=True,
     takes_salt=True,
+    one_token=one_token,
     tokens=read_tokens,
 )

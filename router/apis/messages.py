@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from dualmap.router.apis.anthropic_error import anthropic_error
-from dualmap.router.apis.api import Api, Placement
+from dualmap.router.apis.api import Api, Placement, always
 from dualmap.router.apis.common_body import ChatBody
 from dualmap.router.apis.json_body import MAX_MESSAGES, decode
 from dualmap.router.apis.media import Media
@@ -103,6 +103,7 @@ MESSAGES = Api(
     error=anthropic_error,
     operation="chat",
     takes_salt=True,
+    one_token=always(b',"stream":false,"max_tokens":1'),
     tokens=read_tokens,
 )
 COUNT_TOKENS = Api("count_tokens", Placement.PREFIX, read=read_count, error=anthropic_error)

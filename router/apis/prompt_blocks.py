@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
-from dualmap.router.apis.body_fields import given, ids_of, repeats, salt_of, session_of
+from dualmap.router.apis.body_fields import given, ids_of, repeats, salt_of, session_of, splits
 from dualmap.router.apis.common_body import ChatBody
 from dualmap.router.apis.media import Media
 from dualmap.router.apis.prompt_text import SYSTEM_ROLES
@@ -33,8 +33,10 @@ def read_as_chat(
     session: str = "",
     state: str = "",
     stored: bool = True,
+    whole: bool = False,
 ) -> ReadBody:
-    """What the body of a chat says. messages, media: of its prompt. session: where the common fields name none.
+    """What the body of a chat says. messages, media: of its prompt. session: where the common fields name none. whole:
+    one instance computes the prompt and answers, whatever the common fields say.
 
     A block ends with the tools, with the system prompt and with the first message of the user, so that a chat has its
     key from the first turn on and keeps it as it grows.
@@ -80,6 +82,7 @@ def read_as_chat(
         repeats=streams and repeats(fields),
         state=state,
         stored=stored,
+        splits=scope.splits and not (whole or media.counts) and splits(fields),
     )
 
 

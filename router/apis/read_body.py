@@ -26,12 +26,14 @@ class Scope:
     apart: the tenant who shares no cached prefix with any other; empty: with all who have none.
     default_model: what a body that names no model is for; empty: that is not known.
     same_models: what models are called in the hashes of prompts, where that is not as the body calls them.
+    splits: some instances only compute prompts, or only answer.
     """
 
     block_tokens: int
     apart: str = ""
     default_model: str = ""
     same_models: Mapping[str, str] = field(default_factory=dict)
+    splits: bool = False
 
 
 @record
@@ -57,6 +59,7 @@ class ReadBody:
     stored: the instance keeps what it answers, where it is one that does.
     ids: see WishForIds; of a stream.
     repeats: the answer, a stream, is the same whenever it is made.
+    splits: one instance may compute the prompt, and another answer; told where the scope asks for it.
     """
 
     _: KW_ONLY
@@ -79,6 +82,7 @@ class ReadBody:
     stored: bool = True
     ids: WishForIds = UNWANTED
     repeats: bool = False
+    splits: bool = False
 
 
 NOT_UNDERSTOOD = ReadBody(understood=False)

@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from dualmap.router.apis.api import Api, Placement
+from dualmap.router.apis.api import Api, Placement, always
+from dualmap.router.apis.body_fields import given
 from dualmap.router.apis.common_body import ChatBody
 from dualmap.router.apis.json_body import MAX_MESSAGES, decode
 from dualmap.router.apis.media import Media
@@ -27,9 +28,15 @@ class _Body(ChatBody, gc=False):
     previous_response_id: str | None = None
     conversation: Any = None
     store: Any = None
+    background: Any = None
+
+
+class _Tool(msgspec.Struct, gc=False):
+    type: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Body, strict=False)
+_tools_decoder = msgspec.json.Decoder(list[_Tool])
 
 
 def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
@@ -48,7 +55,20 @@ def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         spell(messages, "user", fields.input)
     else:
         _add_items(fields.input, messages, media)
-    return read_as_chat(fields, messages, media, fields.max_output_tokens, scope, state=state, stored=stored)
+    most, whole = fields.max_output_tokens, scope.splits and _takes_turns(fields)
+    return read_as_chat(fields, messages, media, most, scope, state=state, stored=stored, whole=whole)
+
+
+def _takes_turns(fields: _Body) -> bool:
+    """Whether the server may ask its engine several times, as with tools of its own: what another one has computed can
+    be fetched once. The same where nobody waits for the answer, which is kept where it is made."""
+    tools = given(fields.tools)
+    try:
+        return bool(fields.background) or (
+            bool(tools) and any(t.type != "function" for t in _tools_decoder.decode(tools))
+        )
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return True
 
 
 def read_about(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
@@ -110,9 +130,11 @@ RESPONSES = Api(
     stream=RESPONSES_STREAM,
     operation="chat",
     takes_salt=True,
+    one_token=always(b',"stream":false,"max_output_tokens":1,"store":false'),
     tokens=read_tokens,
     replayed=ReplayedResponse,
     makes_state=True,
+    chooses_rank=True,
 )
 ABOUT_RESPONSES = Api("about responses", Placement.LOAD, read=read_about, takes_salt=True)
 CONVERSATIONS = Api("conversations", Placement.LOAD, makes_state=True)

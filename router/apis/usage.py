@@ -4,7 +4,7 @@ import re
 
 import msgspec
 
-from dualmap.router.apis.usage_body import UsageDetails, decode_usage
+from dualmap.router.apis.usage_body import UsageBody, UsageDetails, decode_usage
 from dualmap.scheduler.record import record
 
 _NAME = b'"usage"'
@@ -31,9 +31,13 @@ def peek_usage(tail: bytes) -> Usage:
     if not said:
         return NO_USAGE
     try:
-        usage = decode_usage(said)
+        return usage_of(decode_usage(said))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return NO_USAGE
+
+
+def usage_of(usage: UsageBody) -> Usage:
+    """What it says, in the names of any API."""
     if usage.prompt_tokens is not None:
         return Usage(usage.prompt_tokens, usage.completion_tokens, _cached(usage.prompt_tokens_details))
     prompt = usage.input_tokens

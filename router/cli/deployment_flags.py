@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dualmap.router.config.kv_transfer import CONNECTORS
 from dualmap.scheduler.config import POLICY_NAMES
 
 
@@ -104,6 +105,11 @@ def _add_roles(group: "argparse._ArgumentGroup") -> None:
         metavar="URL",
         help="the same, of a server that answers, and has prompts computed by those of --prefill (default: none)",
     )
+    group.add_argument(
+        "--kv-connector",
+        choices=CONNECTORS,
+        help="how those of --prefill hand prompts over: as their --kv-transfer-config says (default nixl)",
+    )
 
 
 def _add_vllm(group: "argparse._ArgumentGroup") -> None:
@@ -154,6 +160,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
             *(args.instance or ()),
             *({"url": url, "role": role} for role in ("prefill", "decode") for url in getattr(args, role, None) or ()),
         ],
+        "kv_transfer": _given(connector=getattr(args, "kv_connector", None)),
         "ray_address": args.ray_address,
         "deployment": args.deployment,
     }

@@ -39,7 +39,7 @@ async def serve(config: DualMapConfig) -> None:
     settings = config.gateway
     journal = open_journal(settings.journal, config.scheduler, settings.journal_max_bytes, "standalone")
     gateway = Gateway(
-        [Pool("", Scheduler(config.scheduler), journal)],
+        [Pool("", Scheduler(config.scheduler), journal, config.kv_transfer.made())],
         config.limits,
         GatewayMetrics(),
         block_tokens=config.scheduler.block_tokens,

@@ -32,6 +32,7 @@ EXAMPLES = (
     "dualmap up dualmap.yaml --host 0.0.0.0 --port 8080 --admin-port 8081",
     "dualmap up --instance http://10.0.0.1:8000 --instance http://10.0.0.2:8000 --slo 5 --tpot 0.05",
     "dualmap up --prefill http://10.0.0.1:8000 --decode http://10.0.0.2:8000",
+    "dualmap up --kv-connector mooncake --prefill http://10.0.0.1:8000 --decode http://10.0.0.2:8000",
     'dualmap up --model Qwen/Qwen2.5-7B-Instruct --replicas 4 --engine-args "--max-model-len 8192"',
     "dualmap up --model /models/large --tensor-parallel-size 4 --kv-events --ray-address auto",
     "dualmap up --model /models/tiny --gpus-per-replica 0 --vllm .venv-vllm/bin/vllm",

@@ -13,6 +13,7 @@ from dualmap.router.config.gateway_settings import (
     PickerSettings,
     TraceSettings,
 )
+from dualmap.router.config.kv_transfer import KvTransfer
 from dualmap.router.config.pool_settings import (
     Discovery,
     ExternalInstance,
@@ -42,7 +43,7 @@ SECTIONS = (
         RoleBounds,
     ),
     *(PoolSettings, SimulatedInstances, VllmInstances, VllmRole, ExternalInstance, InstanceCapacity, KvEvents),
-    *(Discovery, KubernetesDiscovery),
+    *(Discovery, KubernetesDiscovery, KvTransfer),
 )
 UNITS = {
     "_tokens_per_s": "tokens per second",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from dualmap.router.config.instance_url import MOST_RANKS, is_host, is_ip, read_url, split_ranks
+from dualmap.router.config.kv_transfer import NIXL, KvTransfer
 from dualmap.router.config.strict import STRICT, AbsolutePath
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.fleet.endpoint import Endpoint
@@ -183,6 +184,9 @@ class ExternalInstance(BaseModel):
     role: Role = Role.BOTH
     # In a rollout: what this server has computed, only one of the same revision can read.
     revision: str = ""
+    # Of one that computes prompts, with kv_transfer.connector mooncake: its VLLM_MOONCAKE_BOOTSTRAP_PORT, as servers of
+    # one host need ports of their own. None: kv_transfer.bootstrap_port.
+    bootstrap_port: int | None = Field(default=None, ge=1, le=65535)
     # Its content is the bearer token that this server wants (--api-key); None: that of gateway.instance_key_file.
     key_file: AbsolutePath | None = None
     # PEM: the authority that has signed the server's certificate, or that certificate itself; None: the system's.
@@ -263,6 +267,7 @@ class ExternalInstance(BaseModel):
             key_file=str(self.key_file or ""),
             ca_file=str(self.ca_file or ""),
             server_name=self.server_name or "",
+            bootstrap_port=self.bootstrap_port or 0,
         )
 
     @property
@@ -312,6 +317,7 @@ class PoolSettings(BaseModel):
     vllm: VllmInstances = VllmInstances()
     instances: tuple[ExternalInstance, ...] = ()  # servers that run already: a URL, or one with what it can do
     discovery: Discovery | None = None  # None: no instances are looked for
+    kv_transfer: KvTransfer = KvTransfer()  # between instances with roles
     # The number of instances follows the load. None: as many as are named, until `dualmap scale` says another number.
     # simulate.count or vllm.replicas is how many there are at first, or the numbers of their roles. Of instances that
     # others start, the number is only told: dualmap_replicas{bound="wanted"}.
@@ -355,6 +361,8 @@ class PoolSettings(BaseModel):
                 raise ValueError("scaling.prefill and scaling.decode are missing: each role is scaled by itself")
         if self.replicas.get(Role.BOTH) == 0 and (self.scaling is None or self.scaling.min_replicas):
             raise ValueError("vllm.replicas: 0 is for pools that scale from zero: scaling.min_replicas must be 0, too")
+        if self.kv_transfer.connector != NIXL and Role.PREFILL in self.replicas:
+            raise ValueError(f"kv_transfer.connector: what is started here hands prompts over by {NIXL}")
         return self
 
     @property

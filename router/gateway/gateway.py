@@ -94,7 +94,14 @@ class Gateway:
         self.states = InstanceStates(self._schedulers, clock, gateway_id, self.events.tell)
         cores = {pool.name: pool.core for pool in pools}
         self.admission = Admission(
-            cores, block_tokens, clock, ask_for_usage, isolate_tenants, ask_for_ids=max_continuations > 0, named=named
+            cores,
+            block_tokens,
+            clock,
+            ask_for_usage,
+            isolate_tenants,
+            ask_for_ids=max_continuations > 0,
+            named=named,
+            connectors={pool.core: pool.connector for pool in pools},
         )
         self.connections = InstanceConnections(limits, clock)
         self.driver = RequestDriver(self.admission, self.connections, metrics, clock, gateway_id)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.config.gateway_settings import GatewaySettings
 from dualmap.router.config.installed_policies import register_installed_policies
+from dualmap.router.config.pool_settings import PoolSettings
 from dualmap.router.fleet.client import FleetClient
 from dualmap.router.gateway.collect_less import collect_less
 from dualmap.router.gateway.gateway import Gateway
@@ -84,7 +85,7 @@ class GatewayActor:
         settings = config.gateway
         block_tokens = next(iter(config.all_pools().values())).scheduler.block_tokens
         self._gateway = Gateway(
-            [_pool(name, pool.scheduler, settings, gateway_id) for name, pool in config.all_pools().items()],
+            [_pool(name, pool, settings, gateway_id) for name, pool in config.all_pools().items()],
             config.limits,
             GatewayMetrics(),
             block_tokens=block_tokens,
@@ -327,7 +328,9 @@ def _watch_requests(gateway: Gateway, config: DualMapConfig) -> "RequestTraces |
     return traces
 
 
-def _pool(name: str, config: SchedulerConfig, settings: GatewaySettings, gateway_id: str) -> Pool:
+def _pool(name: str, pool: PoolSettings, settings: GatewaySettings, gateway_id: str) -> Pool:
     about = f"{gateway_id}.{name}" if name else gateway_id
     path = settings.journal and path_for(settings.journal, about)
-    return Pool(name, Scheduler(config), open_journal(path, config, settings.journal_max_bytes, about))
+    config = pool.scheduler
+    journal = open_journal(path, config, settings.journal_max_bytes, about)
+    return Pool(name, Scheduler(config), journal, pool.kv_transfer.made())

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from dualmap.router.journal.writer import JournaledScheduler, JournalWriter
+from dualmap.router.legs.connector import Connector
+from dualmap.router.legs.nixl import Nixl
 from dualmap.router.requests.core import Core
 from dualmap.scheduler.attempt import Attempt
 from dualmap.scheduler.commands import Dispatch
@@ -13,14 +15,21 @@ from dualmap.scheduler.events import GatewayLoads, PrefixDepths
 
 class Pool:
     """name: empty for the only one there is, or the first. core: where its events go. depths: that all gateways agreed
-    on."""
+    on. connector: how its instances hand computed prompts over."""
 
-    def __init__(self, name: str, scheduler: Scheduler, journal: JournalWriter | None = None) -> None:
-        """journal: is told every event."""
+    def __init__(
+        self,
+        name: str,
+        scheduler: Scheduler,
+        journal: JournalWriter | None = None,
+        connector: Connector | None = None,
+    ) -> None:
+        """journal: is told every event. connector: None: NIXL."""
         self.name = name
         self.scheduler = scheduler
         self.journal = journal
         self.core: Core = scheduler if journal is None else JournaledScheduler(scheduler, journal)
+        self.connector: Connector = connector or Nixl()
         self.depths: PrefixDepths | None = None
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ WARN_AGAIN_S = 60.0
 class UpstreamPool(ConnectionOwner):
     """head: what requests say of the instance. answer_lines: headers that name the instance. tells_ids: it tells the
     token ids of streams where it is asked for them, as far as is known. derenders: it turns ids into chunks of a chat,
-    as far as is known. known, noted_in_vain: see ConnectionOwner."""
+    as far as is known. opened: how many connections. known, noted_in_vain: see ConnectionOwner."""
 
     def __init__(
         self,
@@ -38,12 +38,13 @@ class UpstreamPool(ConnectionOwner):
         self.tells_ids = self.derenders = True
         self.known: KnownAnswer | None = None
         self.noted_in_vain = 0
+        self.opened = 0
+        self.closed = False
         self._loop = loop
         self.limits = limits
         self._clock = clock
         self._idle: list[UpstreamConnection] = []
         self._opening: set[asyncio.Task[None]] = set()
-        self._closed = False
         self._warned_at: dict[str, float] = {}  # by what was said
 
     def run(self, sink: AnswerSink) -> None:
@@ -68,7 +69,7 @@ class UpstreamPool(ConnectionOwner):
 
     def keep(self, connection: UpstreamConnection) -> None:
         """The connection has become idle."""
-        if self._closed or len(self._idle) >= self.limits.max_upstream_idle:
+        if self.closed or len(self._idle) >= self.limits.max_upstream_idle:
             connection.close()
         else:
             self._idle.append(connection)
@@ -97,7 +98,7 @@ class UpstreamPool(ConnectionOwner):
 
     def close(self) -> None:
         """Close what is idle; what still runs closes when it is through."""
-        self._closed = True
+        self.closed = True
         while self._idle:
             self._idle.pop().close()
 
@@ -109,6 +110,7 @@ class UpstreamPool(ConnectionOwner):
             self.warn(why_unconnected(error))
             sink.attempt_failed(FailureCause.CONNECT)
             return
+        self.opened += 1
         connection.run(sink, sink.head_for(self.head), sink.body)
 
 

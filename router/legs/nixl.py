@@ -2,40 +2,37 @@
 from the one that has computed it, which tells where it is in the field `kv_transfer_params` of its answer."""
 
 import msgspec
-from msgspec import Raw
 
+from dualmap.router.apis.usage import NO_USAGE, peek_usage, usage_of
 from dualmap.router.legs.answer_body import decode_answer
-from dualmap.router.legs.split_body import Fields
+from dualmap.router.legs.bootstrap import Bootstrap
+from dualmap.router.legs.connector import Connector
+from dualmap.router.legs.handoff import Handoff
+from dualmap.scheduler.commands import Dispatch
 
-_NAME = "kv_transfer_params"
-_ASKING = Raw(
+_LEND = (
     b'{"do_remote_decode":true,"do_remote_prefill":false,"remote_engine_id":null,"remote_block_ids":null,'
     b'"remote_host":null,"remote_port":null}'
 )
-_ONE, _FALSE = Raw(b"1"), Raw(b"false")
-# Of the answer that nobody sees: it has one token, and is no stream.
-_DROPPED = frozenset({"stream_options", "min_tokens", "min_completion_tokens", "return_token_ids"})
 
 
-def prefill_body(fields: Fields) -> bytes:
-    """Of the prefill leg. fields: of the request."""
-    asked = {name: value for name, value in fields.items() if name not in _DROPPED}
-    asked |= {"stream": _FALSE, "max_tokens": _ONE, _NAME: _ASKING}
-    if "max_completion_tokens" in asked:
-        asked["max_completion_tokens"] = _ONE
-    return msgspec.json.encode(asked)
+class Nixl(Connector):
+    """See Connector."""
 
+    def __init__(self) -> None:
+        self.nothing_told = (
+            "its answer to a prefill leg has no kv_transfer_params, so that prompts are computed twice: is its server"
+            " started with --kv-transfer-config?"
+        )
 
-def params_of(answer: bytes) -> bytes:
-    """Where the computed prompt is, as the answer to the prefill leg says; empty where it does not."""
-    try:
-        params = bytes(decode_answer(answer).kv_transfer_params)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return b""
-    return params if params.startswith(b"{") else b""
+    def lend(self, dispatch: Dispatch) -> bytes:
+        return _LEND
 
-
-def decode_body(body: bytes, params: bytes) -> bytes:
-    """Of the decode leg. body: an object with fields."""
-    brace = body.index(b"{") + 1
-    return b'%b"%b":%b,%b' % (body[:brace], _NAME.encode(), params, body[brace:])
+    def hand_over(self, dispatch: Dispatch, answer: bytes, source: Bootstrap | None) -> Handoff:
+        try:
+            told = decode_answer(answer)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return Handoff(dispatch, b"", peek_usage(answer))
+        params = bytes(told.kv_transfer_params)
+        usage = NO_USAGE if told.usage is None else usage_of(told.usage)
+        return Handoff(dispatch, params if params.startswith(b"{") else b"", usage)

@@ -14,7 +14,9 @@ from dualmap.router.http.openai_errors import (
     unavailable,
     unknown_model,
 )
-from dualmap.router.legs.split_body import Fields, split_body
+from dualmap.router.legs.connector import Connector
+from dualmap.router.legs.leg_body import takes_fields
+from dualmap.router.legs.nixl import Nixl
 from dualmap.router.requests.asked import Arrived, Asked, Prompt
 from dualmap.router.requests.cold_models import ColdModels
 from dualmap.router.requests.core import Core
@@ -59,10 +61,11 @@ class Admission:
         isolate_tenants: bool = False,
         ask_for_ids: bool = False,
         named: Mapping[str, Collection[str]] | None = None,
+        connectors: Mapping[Core, Connector] | None = None,
     ) -> None:
         """cores: by pool, the first one first. ask_for_usage: streams whose client says nothing of `stream_options`
         report it to the gateway alone. isolate_tenants: no two of them share a cached prefix. ask_for_ids: see
-        read_prompt. named: see ColdModels."""
+        read_prompt. named: see ColdModels. connectors: by core; None: NIXL."""
         self.models = ModelList(Membership(), next(iter(cores)))
         self.ready = False
         self.stopping = False
@@ -71,6 +74,7 @@ class Admission:
         self._cold = ColdModels(named or {})
         self._aliases: Mapping[str, str] = {}
         self.cores = cores
+        self._connectors = connectors or dict.fromkeys(cores.values(), Nixl())
         self.pool_names = {core: name for name, core in cores.items()}
         self._block_tokens = block_tokens
         self._clock = clock
@@ -79,7 +83,7 @@ class Admission:
         self._ask_for_ids = ask_for_ids
         self.by_text = False
         self._changes_bodies = True
-        self._has_roles = False
+        self._has_ranks = False
         self._scope = Scope(block_tokens)  # of whom nobody is kept apart from
 
     def change_no_body(self) -> None:
@@ -100,10 +104,11 @@ class Admission:
         self._membership = membership
         known, unknown_pool = self._cold.with_stand_ins(membership)
         self.models = ModelList(known, next(iter(self.cores)), self._aliases, unknown_pool)
-        self._scope = Scope(self._block_tokens, "", self.models.only_model, self.models.same)
+        has_roles = self._changes_bodies and any(m.role is not Role.BOTH for m in membership.members)
+        self._has_ranks = any(m.endpoint.rank is not None for m in membership.members)
+        self._scope = Scope(self._block_tokens, "", self.models.only_model, self.models.same, has_roles)
         ready = any(member.state is MemberState.READY for member in membership.members)
         self.ready = ready or bool(self._cold.holding)
-        self._has_roles = self._changes_bodies and any(m.role is not Role.BOTH for m in membership.members)
 
     def admit(self, arrived: Arrived) -> Asked:
         """Raises NotAdmittedError with what the client is told."""
@@ -142,9 +147,9 @@ class Admission:
             exact = read.prompt_tokens > 0
             tokens = prompt.tokens if exact else max(prompt.tokens, int(read.text_bytes / SPARSE_BYTES_PER_TOKEN))
             length_tokens = self.length_to_ask(model, tokens, read.max_output_tokens, exact=exact)
-        fields: Fields | None = None
-        if self._has_roles and arrived.api.splits and read.understood and not read.media:
-            fields = split_body(prompt.body)
+        connector = self._connectors[core] if read.splits and takes_fields(prompt.body) else None
+        if connector is not None and connector.needs_rank and self._has_ranks and arrived.api.chooses_rank:
+            connector = None
         request = Request(
             arrived.id,
             read.blocks if read.cached else (),
@@ -163,9 +168,9 @@ class Admission:
             session=session if placement is PREFIX else 0,  # others reuse nothing
             model=model,
             length_tokens=length_tokens,
-            may_split=fields is not None,
+            may_split=connector is not None,
         )
-        return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines, fields=fields)
+        return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines, connector=connector)
 
     def length_to_ask(self, model: str, prompt_tokens: int, max_output_tokens: int, *, exact: bool) -> int:
         """See Request.length_tokens."""

@@ -6,7 +6,7 @@ from dualmap.router.access.access import Grant
 from dualmap.router.apis.api import Api
 from dualmap.router.apis.read_body import ReadBody
 from dualmap.router.http.http_request import HttpRequest
-from dualmap.router.legs.split_body import Fields
+from dualmap.router.legs.connector import Connector
 from dualmap.router.requests.core import Core
 from dualmap.scheduler.record import record
 from dualmap.scheduler.request import Request
@@ -73,7 +73,7 @@ class Asked:
     core: of the pool that serves it.
     other_cores: of the pools that are asked next, where it is not known which one keeps what it goes on from.
     answer_lines: what the head of its answer says of its API key.
-    fields: of the body, where another instance may compute the prompt than the one that answers.
+    connector: how the prompt is handed over, where another instance may compute it than the one that answers.
     """
 
     _: KW_ONLY
@@ -82,4 +82,4 @@ class Asked:
     core: Core
     other_cores: tuple[Core, ...] = ()
     answer_lines: bytes = b""
-    fields: Fields | None = None
+    connector: Connector | None = None

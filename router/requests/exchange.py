@@ -91,6 +91,8 @@ class Exchange(Carrier):
             running = self._running = Running(self, self._writer, dispatch, pool, now)
         else:
             running = self._running = self._leg(dispatch, pool, now)
+            if running.upstream is not None:  # it asks for something first
+                return
         if self.rest is None or isinstance(self.rest, Replay) or self.rest.is_joined:
             pool.run(running)
         else:

@@ -1,35 +1,55 @@
 """The two legs of a request that one instance prepares and another answers, each an attempt of its exchange."""
 
-from dualmap.router.apis.usage import Usage, peek_usage, with_cached
+from asyncio import create_task
+
+from dualmap.router.apis.usage import Usage, with_cached
 from dualmap.router.http.answer_head import AnswerHead
-from dualmap.router.http.upstream_pool import UpstreamPool
+from dualmap.router.http.instance_head import InstanceHead
+from dualmap.router.http.upstream_pool import OpeningConnection, UpstreamPool
+from dualmap.router.legs.bootstrap import Bootstrap
 from dualmap.router.legs.handoff import Handoff
-from dualmap.router.legs.nixl import decode_body, params_of, prefill_body
+from dualmap.router.legs.leg_body import leg_body
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.running import OK_STATUS, Carrier, Running
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 
 MOST_BYTES = 1024 * 1024  # of an answer of one token
-NOTHING_TOLD = (
-    "its answer to a prefill leg has no kv_transfer_params, so that prompts are computed twice: is its server started"
-    " with --kv-transfer-config?"
-)
 
 
 class PrefillRun(Running):
     """Its answer goes to nobody but the decode leg, an error the way of any attempt's."""
 
-    __slots__ = ("_got", "_legs")
+    __slots__ = ("_connector", "_got", "_legs", "_source")
 
     def __init__(
         self, carrier: Carrier, writer: AnswerWriter, dispatch: Dispatch, pool: UpstreamPool, now: float
     ) -> None:
         super().__init__(carrier, writer, dispatch, pool, now)
-        assert carrier.asked.fields is not None, "the request may be split"
-        self.body = prefill_body(carrier.asked.fields)
+        connector, one_token = carrier.asked.connector, carrier.arrived.api.one_token
+        assert connector is not None, "the request may be split"
+        assert one_token is not None, "its API may"
+        self.body = leg_body(self.body, one_token(self.body), connector.lend(dispatch))
+        self._connector = connector
         self._legs = carrier
         self._got = b""
+        self._source = connector.source(pool)
+        if self._source is not None and not self._source.is_known:
+            self.upstream = OpeningConnection(create_task(self._ask_first(self._source)))
+
+    async def _ask_first(self, source: Bootstrap) -> None:
+        """What is computed for a reader who does not know where to read would be kept in vain."""
+        await source.answer()
+        if source.engine_id:
+            self._pool.run(self)
+        else:
+            self._pool.warn(source.trouble)
+            self.attempt_failed(FailureCause.CONNECT)
+
+    def head_for(self, to: InstanceHead) -> bytes:
+        if self._source is not None:
+            self._source.look()
+        return super().head_for(to)
 
     def relay(self, body: bytes, pieces: int, head: AnswerHead, complete: bool) -> None:
         if head.status != OK_STATUS or head.html:
@@ -44,9 +64,20 @@ class PrefillRun(Running):
             super().answer_complete(head)
             return
         self.upstream = None
-        handoff = Handoff(self.dispatch, params_of(self._got), peek_usage(self._got))
+        if self._source is None or self._source.is_known:
+            self._hand_over()
+        else:
+            self.upstream = OpeningConnection(create_task(self._ask_again(self._source)))
+
+    async def _ask_again(self, source: Bootstrap) -> None:
+        await source.answer()
+        self.upstream = None
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        handoff = self._connector.hand_over(self.dispatch, self._got, self._source)
         if not handoff.params:
-            self._pool.warn(NOTHING_TOLD)
+            self._pool.warn(self._connector.nothing_told)
         self._legs.prefilled(self, handoff)
 
 
@@ -65,9 +96,10 @@ class DecodeRun(Running):
         handoff: Handoff,
     ) -> None:
         super().__init__(carrier, writer, dispatch, pool, now)
-        prefilled_at = handoff.dispatch.instance_id
-        if handoff.params and dispatch.instance_id != prefilled_at:
-            self.body = decode_body(self.body, handoff.params)
+        prefilled_at, connector = handoff.dispatch.instance_id, carrier.asked.connector
+        reads = dispatch.instance_id != prefilled_at or (connector is not None and connector.read_by_itself)
+        if handoff.params and reads:
+            self.body = leg_body(self.body, b"", handoff.params)
         self._cached = handoff.cached_at(dispatch.instance_id)
         self._line = f"x-dualmap-prefill-instance: {prefilled_at}\r\n".encode()
 

@@ -17,6 +17,7 @@ class Endpoint:
     server_name: as the server is called in its certificate and in requests; empty: as the host is.
     key_file: what it holds is the bearer token of requests; empty: there is none.
     rank: of the data-parallel engine there that is meant; None: the server has one, or chooses one itself.
+    bootstrap_port: where who is to read its KV cache asks for its engine; 0: where all of its pool do, if any.
     """
 
     host: str = ""
@@ -29,6 +30,7 @@ class Endpoint:
     server_name: str = ""
     key_file: str = ""
     rank: int | None = None
+    bootstrap_port: int = 0
 
     @property
     def instance_id(self) -> str:

@@ -1,0 +1,29 @@
+"""What the answer to a prefill leg tells the decode leg, as NixlConnector gives it."""
+
+import json
+
+import pytest
+
+from dualmap.router.apis.usage import NO_USAGE, Usage
+from dualmap.router.legs.nixl import Nixl
+from tests.router.legs.made_dispatch import dispatch
+
+USAGE = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 4}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "params", "usage"),
+    [
+        (b'{"kv_transfer_params": {"a": 1}}', b'{"a": 1}', NO_USAGE),
+        (b'{"kv_transfer_params": {"a": 1},"usage":%b}' % json.dumps(USAGE).encode(), b'{"a": 1}', Usage(9, 1, 4)),
+        (b'{"kv_transfer_params": null}', b"", NO_USAGE),
+        (b'{"kv_transfer_params": 5}', b"", NO_USAGE),
+        (b'{"kv_transfer_params": {"a": 1},"usage":{"prompt_tokens":"x"}}', b"", NO_USAGE),
+        (b"{}", b"", NO_USAGE),
+        (b"what", b"", NO_USAGE),
+        (b"[]", b"", NO_USAGE),
+    ],
+)
+def test_what_an_answer_tells_of_the_computed_prompt(answer, params, usage):
+    handoff = Nixl().hand_over(dispatch("r", 1), answer, None)
+    assert (handoff.params, handoff.usage) == (params, usage)
