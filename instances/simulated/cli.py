@@ -14,6 +14,7 @@ from dualmap.instances.simulated.front import Front
 from dualmap.instances.simulated.kv_transfer import KvSide
 from dualmap.instances.simulated.listener import Listener, add_listen_arguments, listener_of
 from dualmap.instances.simulated.media import MediaTokens
+from dualmap.instances.simulated.mooncake import BOOTSTRAP_PORT, TIMEOUT_S, MooncakeSide
 from dualmap.instances.simulated.profile_file import read_profile
 from dualmap.instances.simulated.server import SimServer
 from dualmap.scheduler.role import Role
@@ -32,6 +33,7 @@ EXAMPLES = (
     "dualmap sim-instance --port 0 --max-num-batched-tokens 4096 --block-size 16 --max-model-len 32768",
     "dualmap sim-instance --port 8001 --model /models/qwen-7b --served-model-name qwen qwen-7b",
     "dualmap sim-instance --port 8001 --role prefill --kv-host 10.0.0.7",
+    "dualmap sim-instance --port 8001 --role prefill --kv-connector mooncake --bootstrap-port 8998 --kv-wait-s 60",
     "dualmap sim-instance --port 8001 --data-parallel-size 4",
     "dualmap sim-instance --port 8001 --cpu-cache-tokens 2000000 --cpu-load-tokens-per-s 200000",
     "dualmap sim-instance --port 8002 --role decode --transfer-tokens-per-s 200000 --transfer-latency-s 0.01",
@@ -78,8 +80,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--role",
         choices=[role.value for role in Role],
         default=Role.BOTH.value,
-        help="as vLLM with NixlConnector: prefill lends the KV of prompts (kv_transfer_params of a request with"
+        help="as vLLM with --kv-transfer-config: prefill lends the KV of prompts (kv_transfer_params of a request with"
         " do_remote_decode), decode reads it from there (do_remote_prefill) (default %(default)s)",
+    )
+    server.add_argument(
+        "--kv-connector",
+        choices=("nixl", "mooncake"),
+        default="nixl",
+        help="NixlConnector or MooncakeConnector (default %(default)s)",
+    )
+    server.add_argument(
+        "--bootstrap-port",
+        type=int,
+        default=BOOTSTRAP_PORT,
+        metavar="PORT",
+        help="of mooncake: where a server that lends tells of its engine; 0: a free one (default %(default)s)",
+    )
+    server.add_argument(
+        "--kv-wait-s",
+        type=_above_zero,
+        default=TIMEOUT_S,
+        metavar="SECONDS",
+        help="of mooncake: for which prompts and their readers wait (default %(default)g)",
     )
     server.add_argument(
         "--kv-host",
@@ -221,6 +243,11 @@ def _seconds(text: str) -> float:
     return 0.0 if text == "0" else _above_zero(text)
 
 
+def _side(args: argparse.Namespace) -> KvSide:
+    role, host = Role(args.role), args.kv_host or args.host
+    return KvSide(role, host) if args.kv_connector == "nixl" else MooncakeSide(role, host, lease_s=args.kv_wait_s)
+
+
 async def _serve(args: argparse.Namespace, profile: EngineProfile, listener: Listener) -> None:
     media = MediaTokens(*(getattr(args, f"{kind}_tokens") for kind in MediaTokens._fields))
     keep_responses = not args.no_response_store
@@ -233,8 +260,9 @@ async def _serve(args: argparse.Namespace, profile: EngineProfile, listener: Lis
         media=media,
         keep_responses=keep_responses,
         front=Front(tuple(filter(None, args.api_key)), args.root_path, args.load_s),
-        side=KvSide(Role(args.role), args.kv_host or args.host),
+        side=_side(args),
         data_parallel_size=args.data_parallel_size,
+        bootstrap_port=args.bootstrap_port,
     )
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from dualmap.instances.simulated.answer import PlainAnswer
 from dualmap.instances.simulated.engine import Engine
 from dualmap.instances.simulated.engine_profile import EngineProfile
-from dualmap.instances.simulated.engine_types import EngineRequest
+from dualmap.instances.simulated.engine_types import EngineRequest, FinishedRequest
 from dualmap.instances.simulated.generation import Generation
 from dualmap.instances.simulated.kv_transfer import KvSide, LeaseCall
 from dualmap.instances.simulated.metrics import SimMetrics
@@ -25,12 +25,14 @@ class EngineLoop:
 
     def __init__(self, profile: EngineProfile, model: str, max_queued: int | None, side: KvSide, rank: int = 0) -> None:
         self.engine = Engine(profile)
+        self.engine.leases.lease_s = side.lease_s
         self._side = side
-        self._reads = RemoteReads(self.engine, self._read, self._load_failed)
+        self._reads = RemoteReads(self.engine, self._read, self._load_failed, side.lease_s)
         self.metrics = SimMetrics(self.engine, model, rank)
         self._max_queued = max_queued
         self._loop = asyncio.get_running_loop()
         self._answers: dict[str, tuple[PlainAnswer, int]] = {}  # by engine request id: the answer, and which choice
+        self._lent: dict[str, str] = {}  # requests that have lent their blocks, by what the reader calls the lease
         self._siblings: dict[str, list[EngineRequest]] = {}  # of a choice whose prompt is being computed
         self._stepping = False  # from the start of a step until all its output has been handed on
 
@@ -84,21 +86,35 @@ class EngineLoop:
 
     def hold(self, call: LeaseCall) -> bool:
         """Another server is about to read what is lent. False if it is lent no more."""
-        return call.engine_id == self._side.engine_id and self.engine.leases.extend(call.request_id, self._loop.time())
+        request_id = self._lent.get(call.request_id) if call.engine_id == self._side.engine_id else None
+        return request_id is not None and self.engine.leases.extend(request_id, self._loop.time())
 
     def release(self, call: LeaseCall) -> bool:
         """Another server has read what was lent, or will not. False if it is lent no more."""
-        released = call.engine_id == self._side.engine_id and self.engine.leases.give_back(call.request_id)
+        request_id = self._lent.pop(call.request_id, None) if call.engine_id == self._side.engine_id else None
+        released = request_id is not None and self.engine.leases.give_back(request_id)
         self._wake()
         return released
 
     def expire_leases(self) -> None:
-        if self.engine.leases.expire(self._loop.time()):
+        leases = self.engine.leases
+        if leases.expire(self._loop.time()):
+            self._lent = {name: request_id for name, request_id in self._lent.items() if request_id in leases}
             self._wake()
 
     def abort_all(self) -> None:
         for answer in dict.fromkeys(answer for answer, _ in self._answers.values()):
             answer.abort()
+
+    def _lend(self, request: FinishedRequest, generation: Generation, index: int) -> None:
+        """Who has ended otherwise than by its length keeps nothing for others."""
+        request_id, params = request.request_id, generation.kv_transfer_params
+        if generation.choices[index].stops:
+            self.engine.leases.give_back(request_id)
+            return
+        self._lent[self._side.lease_name(request_id, params)] = request_id
+        tokens = request.prompt_tokens, request.cached_tokens
+        generation.lent = self._side.lent(request_id, request.lent_blocks, *tokens)
 
     def _enter(self, requests: list[EngineRequest]) -> None:
         now = self._loop.time()
@@ -148,8 +164,7 @@ class EngineLoop:
         for request in output.finished:
             answer, index = answers.pop(request.request_id)
             if request.lent_blocks:
-                tokens = request.prompt_tokens, request.cached_tokens
-                answer.generation.lent = self._side.lent(request.request_id, request.lent_blocks, *tokens)
+                self._lend(request, answer.generation, index)
             self.metrics.finished(request, answer.finish(index))
         now = self._loop.time()
         self._start_step(ends_at if now - ends_at < MAX_LAG_S else now)

@@ -11,10 +11,16 @@ from typing import Any
 
 import msgspec
 
+from dualmap.instances.simulated.leases import LEASE_S
 from dualmap.router.http.openai_errors import RequestRefusedError, bad_request
 from dualmap.scheduler.role import Role
 
+QUERY_PATH = "/query"  # of a bootstrap server
 HOLD_PATH, RELEASE_PATH = "/kv_transfer/hold", "/kv_transfer/release"  # where vLLM has a port and messages of its own
+
+
+def wrong_params(error: Exception) -> RequestRefusedError:
+    return RequestRefusedError(bad_request(f"kv_transfer_params: {error}.", "kv_transfer_params"))
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -28,8 +34,24 @@ class Source(msgspec.Struct, frozen=True):
     remote_prefill_cached_tokens: int | None = None
 
 
+class Transfer(msgspec.Struct, frozen=True):
+    """The same with MooncakeConnector: what the reader is told of a prompt that is computed elsewhere, or will be."""
+
+    transfer_id: str
+    remote_bootstrap_addr: str
+    remote_engine_id: str
+    remote_prefill_cached_tokens: int | None = None
+
+
+class EngineEntry(msgspec.Struct):
+    """As a bootstrap server tells of it. worker_addr: by tensor-parallel and pipeline-parallel rank."""
+
+    engine_id: str
+    worker_addr: dict[str, dict[str, str]]
+
+
 class LeaseCall(msgspec.Struct, frozen=True):
-    """Of a lease, as the reader asks the lender to hold it or to end it."""
+    """Of a lease, as the reader asks the lender to hold it or to end it. request_id: what the reader calls it."""
 
     engine_id: str
     request_id: str
@@ -38,17 +60,19 @@ class LeaseCall(msgspec.Struct, frozen=True):
 @dataclass(slots=True)
 class KvSide:
     """One server's side of transfers. role: prefill lends only, decode reads only, both does both. host, port: where
-    others reach the server. engine_id: another one with each start."""
+    others reach the server. engine_id: another one with each start. lease_s: for how long blocks are kept, unless who
+    is to read them asks again."""
 
     role: Role = Role.BOTH
     host: str = "127.0.0.1"
     port: int = 0
     engine_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    lease_s: float = LEASE_S
 
     def lends(self, params: dict[str, Any] | None) -> bool:
         return params is not None and self.role is not Role.DECODE and bool(params.get("do_remote_decode"))
 
-    def source(self, params: dict[str, Any] | None) -> Source | None:
+    def source(self, params: dict[str, Any] | None) -> Source | Transfer | None:
         """None: the prompt is computed here. Raises RequestRefusedError if the params do not say where to read: vLLM
         would wait for ever, or end."""
         if not params or self.role is Role.PREFILL or not params.get("do_remote_prefill"):
@@ -56,9 +80,13 @@ class KvSide:
         try:
             return msgspec.convert(params, Source)
         except msgspec.ValidationError as error:
-            raise RequestRefusedError(bad_request(f"kv_transfer_params: {error}.", "kv_transfer_params")) from None
+            raise wrong_params(error) from None
 
-    def lent(self, request_id: str, blocks: int, prompt_tokens: int, cached_tokens: int) -> dict[str, Any]:
+    def lease_name(self, request_id: str, params: dict[str, Any] | None) -> str:
+        """What the reader calls the lease. params: of the request that is lent."""
+        return request_id
+
+    def lent(self, request_id: str, blocks: int, prompt_tokens: int, cached_tokens: int) -> dict[str, Any] | None:
         """What the answer says of blocks that are lent. Blocks have no numbers here, so the ids only count them."""
         return {
             "do_remote_prefill": True,

@@ -18,20 +18,24 @@ class _Lease:
 
 
 class Leases:
-    """Times in seconds on the caller's clock."""
+    """Times in seconds on the caller's clock. lease_s: of those that begin."""
 
     def __init__(self, pool: BlockPool) -> None:
+        self.lease_s = LEASE_S
         self._pool = pool
         self._leases: dict[str, _Lease] = {}  # by the id of the request that computed the blocks
 
     def __len__(self) -> int:
         return len(self._leases)
 
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._leases
+
     def lend(self, request_id: str, blocks: Sequence[Block], now: float) -> None:
         """The blocks are held once, in the order of the prompt; they stay so until the lease ends. An earlier lease of
         the same request ends here."""
         self.give_back(request_id)
-        self._leases[request_id] = _Lease(blocks, now + LEASE_S)
+        self._leases[request_id] = _Lease(blocks, now + self.lease_s)
 
     def extend(self, request_id: str, now: float) -> bool:
         """False if there is no such lease any more."""

@@ -21,6 +21,7 @@ from dualmap.instances.simulated.apis.messages import MessageRefusedError, anthr
 from dualmap.instances.simulated.apis.pooling import classify, embed, pool, rerank, score
 from dualmap.instances.simulated.apis.responses import check_cancel, create_response, find_response, get_response
 from dualmap.instances.simulated.apis.tokens import detokenize, tokenize
+from dualmap.instances.simulated.bootstrap import BootstrapServer
 from dualmap.instances.simulated.data_parallel import PINNED, Engines
 from dualmap.instances.simulated.engine_loop import EngineLoop
 from dualmap.instances.simulated.engine_profile import EngineProfile
@@ -30,6 +31,7 @@ from dualmap.instances.simulated.lenient_body import read_body
 from dualmap.instances.simulated.listener import BACKLOG, Listener
 from dualmap.instances.simulated.media import MediaTokens
 from dualmap.instances.simulated.metrics import Scrape
+from dualmap.instances.simulated.mooncake import MooncakeSide
 from dualmap.instances.simulated.response_store import ResponseStore
 from dualmap.instances.simulated.served import Models, Served
 from dualmap.router.http.client_connection import ClientConnection
@@ -44,6 +46,7 @@ from dualmap.router.http.openai_errors import (
     unknown_path,
     wrong_method,
 )
+from dualmap.scheduler.role import Role
 
 SWEEP_S = 0.5
 FLUSH_POLL_S, FLUSH_POLLS = 0.01, 100  # for the last bytes of aborted answers to leave
@@ -82,7 +85,8 @@ class SimServer:
     --max-num-queued-reqs, vllm-project/vllm#49445). Each answer counts. adapters: LoRA adapters, each with a cache of
     its own; that their weights have to be loaded is not simulated. names: as clients call the model; empty: as it is
     called itself. keep_responses: as vLLM does with VLLM_ENABLE_RESPONSES_API_STORE=1. front: what stands before the
-    APIs. side: of transfers of KV from and to other servers; its port is set here. data_parallel_size: engines, each
+    APIs. side: of transfers of KV from and to other servers; its port is set here. bootstrap_port: where others ask
+    for its engines, with Mooncake. data_parallel_size: engines, each
     with a KV cache of its own."""
 
     def __init__(
@@ -98,6 +102,7 @@ class SimServer:
         front: Front | None = None,
         side: KvSide | None = None,
         data_parallel_size: int = 1,
+        bootstrap_port: int = 0,
     ) -> None:
         self.clients: set[ClientConnection] = set()
         self.models = Models(model, adapters, names)
@@ -117,6 +122,8 @@ class SimServer:
         self._limits = HttpLimits(max_body_bytes=MAX_BODY_BYTES, idle_timeout_s=5.0)  # uvicorn's keep-alive
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
+        self._bootstrap = BootstrapServer(self._sides)
+        self._bootstrap_port = bootstrap_port
 
     async def start(self, host: str, port: int) -> int:
         """Listen without TLS; returns the port. Raises OSError if it is taken."""
@@ -128,6 +135,8 @@ class SimServer:
         port: int = 0 if listener.uds else sock.getsockname()[1]
         for side in self._sides:
             side.port = port
+        if isinstance(self._sides[0], MooncakeSide) and self._sides[0].role is not Role.DECODE:
+            await self._bootstrap.listen(self._sides[0].host, self._bootstrap_port)
         loop: Any = self._loop  # its stubs ask for a subclass of Protocol
         create = loop.create_unix_server if listener.uds else loop.create_server
         self._server = await create(
@@ -141,6 +150,7 @@ class SimServer:
         """As vLLM on SIGTERM: running answers end with finish_reason "abort"."""
         if self._server is not None:
             self._server.close()
+        self._bootstrap.close()
         for loop in self._loops:
             loop.abort_all()
         for client in self.clients:
