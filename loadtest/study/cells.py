@@ -60,6 +60,9 @@ SENSITIVITY: dict[str, tuple[float, ...]] = {
     "decode_s_per_request": (0.0, 0.0003, 0.0006, 0.0012),
     "max_moves": (1, 4, 16, 64),
 }
+PACES_S = (0.03, 0.05, 0.1)  # a token, that roles are judged by
+PREFILL = (2, 4, 6, 7)  # of 8 instances with roles
+
 _SENSITIVITY_QPS = {"prefill-only": 10.6, "full": 8.8}  # a little above capacity at 90 %: where differences show
 
 
@@ -107,6 +110,7 @@ def _cells(traces: Path) -> Iterator[StudyCell]:
     for instances in (16, 64, 256):
         yield _compared(_shorter(replace(full, instances=instances)))
     yield _compared(replace(_setup(traces, "synth:hot", "full"), instances=64), without=(*BEHIND_ON_HOT, *BEHIND))
+    yield from _roles(traces)
     yield _curves(full, 0)
     for seed in (1, 2):
         yield _compared(prefill_only, seed)
@@ -208,6 +212,31 @@ def _name(setup: Setup) -> str:
 
 def _on_grid(qps: float) -> float:
     return rate_at(nearest_place(qps))
+
+
+def _roles(traces: Path) -> Iterator[StudyCell]:
+    """Instances that prefill and instances that decode, against as many that do both."""
+    for tpot_s in PACES_S:
+        for name in (MAIN_TRACE, "weka_agentic"):
+            setup = replace(_setup(traces, name, "full"), limit=1000, warmup=100)
+            splits = [(prefill, setup.instances - prefill) for prefill in PREFILL]
+            yield _split(replace(setup, objective=TTFT_TPOT, tpot_s=tpot_s), splits, seeds=3)
+    large = replace(_setup(traces, MAIN_TRACE, "full"), instances=64, limit=2000, warmup=200)
+    yield _split(replace(large, objective=TTFT_TPOT, tpot_s=PACES_S[0]), [(48, 16)], seeds=1)
+
+
+def _split(setup: Setup, splits: Sequence[tuple[int, int]], seeds: int) -> StudyCell:
+    jobs = [
+        CapacityJob(
+            replace(setup, prefill=prefill, decode=decode),
+            Contender(DUALMAP, seed, experiment=Experiment.ROLES),
+            TARGETS[:1],
+        )
+        for seed in range(seeds)
+        for prefill, decode in ((0, 0), *splits)
+    ]
+    others = f"at {', '.join(f'{target:.0%}' for target in TARGETS[1:])}; other policies"
+    return StudyCell(f"roles {_name(setup)} {setup.tpot_s * 1000:g}ms", jobs, others)
 
 
 _SETTINGS = {field.name for field in fields(SchedulerConfig)}

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from dualmap.loadtest.virtual.objectives import TTFT
+from dualmap.loadtest.virtual.objectives import TPOT_S, TTFT
 
 QUANTILES = 101  # of ttft_quantiles: 0 %, 1 %, ... 100 %
 
@@ -23,10 +23,12 @@ class Experiment(StrEnum):
     ABLATION = "ablation"  # config switches one technique of dualmap off
     SENSITIVITY = "sensitivity"  # config sets one constant to another value, at a fixed rate
     DECISION_COST = "decision_cost"
+    ROLES = "roles"  # instances that prefill and instances that decode, against as many that do both
 
 
 class Cell(NamedTuple):
-    """What policies are compared in. disturbance: "" for none."""
+    """What policies are compared in. disturbance: "" for none. prefill, decode: instances of each role; 0: each does
+    both."""
 
     trace: str
     model: str
@@ -35,6 +37,9 @@ class Cell(NamedTuple):
     gateways: int
     slo_s: float
     objective: str = TTFT
+    tpot_s: float = TPOT_S
+    prefill: int = 0
+    decode: int = 0
 
 
 class StudyHeader(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="study"):
@@ -59,7 +64,10 @@ class _InCell(msgspec.Struct, frozen=True, kw_only=True):
     disturbance: str | None = None
     slo_s: float
     objective: str = TTFT
+    tpot_s: float = TPOT_S
     gateways: int = 1
+    prefill: int = 0
+    decode: int = 0
     config: dict[str, bool | int | float | str | None] = {}
     experiment: Experiment = Experiment.CELLS
     setup: str = ""
@@ -68,7 +76,18 @@ class _InCell(msgspec.Struct, frozen=True, kw_only=True):
     def cell(self) -> Cell:
         undisturbed = self.disturbance in (None, "none")
         disturbance = "" if undisturbed else str(self.disturbance)
-        return Cell(self.trace, self.model, self.instances, disturbance, self.gateways, self.slo_s, self.objective)
+        return Cell(
+            self.trace,
+            self.model,
+            self.instances,
+            disturbance,
+            self.gateways,
+            self.slo_s,
+            self.objective,
+            self.tpot_s,
+            self.prefill,
+            self.decode,
+        )
 
 
 class StudyRun(_InCell, frozen=True, kw_only=True, tag_field="kind", tag="run"):

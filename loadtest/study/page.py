@@ -25,7 +25,16 @@ from dualmap.loadtest.study.tables import (
     verdict,
 )
 from dualmap.loadtest.study.techniques import ablations, cluster_sizes, decision_costs, sensitivities, sensitivity_cells
-from dualmap.loadtest.study.text import Headline, amount, cell_name, confidence_words, counted, judged
+from dualmap.loadtest.study.text import (
+    SPLITS,
+    Headline,
+    amount,
+    cell_name,
+    confidence_words,
+    counted,
+    judged,
+    split_table,
+)
 from dualmap.loadtest.virtual.objectives import TTFT
 
 COMMANDS = {  # what writes the rows of a section that a study lacks
@@ -34,6 +43,7 @@ COMMANDS = {  # what writes the rows of a section that a study lacks
     "sizes": "python -m dualmap.loadtest.study",
     "ablation": "python -m dualmap.loadtest.study --only ablations",
     "sensitivity": "python -m dualmap.loadtest.study --only sensitivity",
+    "roles": "python -m dualmap.loadtest.study --only roles",
     "decision_cost": "python -m dualmap.loadtest.study.decision_cost --study runs/study.jsonl",
 }
 _TITLE = "Policies for a fleet of vLLM instances, in virtual time"
@@ -70,6 +80,7 @@ def study_page(study: Study) -> str:
             "runs",
         ),
         _part("Cluster size", "", _figures(cluster_sizes(capacities, role)), "sizes"),
+        _part("Prefill and decode apart", f"{SPLITS}.", _scroll(_splits(study)), "roles"),
         _part(
             "What each technique is worth",
             f"{DUALMAP} with one technique switched off, the rest as it is.",
@@ -210,6 +221,17 @@ def _table(capacities: Capacities, cell: Cell, role: Mapping[str, str]) -> str:
         )
         body.append(f'<tr class="{role[policy]}"><th>{escape(policy)}</th>{cells}</tr>')
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def _splits(study: Study) -> str:
+    if not (table := split_table(study)):
+        return ""
+    head = "".join(f"<th>{escape(name)}</th>" for name in table[0])
+    body = "".join(
+        f"<tr><th>{escape(work)}</th>{''.join(f'<td>{escape(value)}</td>' for value in values)}</tr>"
+        for work, *values in table[1:]
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _all_cells(objective: str, capacities: Capacities, policies: Sequence[str], role: Mapping[str, str]) -> _Part:

@@ -94,6 +94,9 @@ def job_key(job: Job) -> tuple[Any, ...]:
         max(setup.gateways, disturbance.gateways),
         setup.slo_s,
         setup.objective,
+        setup.tpot_s,
+        setup.prefill,
+        setup.decode,
     )
     config = tuple(sorted(contender.overrides))
     return cell, contender.policy, contender.seed, config, contender.experiment, setup.in_words

@@ -58,10 +58,10 @@ def geometric_mean(values: Iterable[float]) -> float:
 class Capacities:
     """Capacity rows of the policies as they are (no ablation, no varied constant), by cell, target, policy and seed."""
 
-    def __init__(self, rows: Iterable[StudyCapacity]) -> None:
+    def __init__(self, rows: Iterable[StudyCapacity], experiment: Experiment = Experiment.CELLS) -> None:
         self._rows: dict[tuple[Cell, float, str], dict[int, StudyCapacity]] = defaultdict(dict)
         for row in rows:
-            if row.experiment is Experiment.CELLS and not row.config:
+            if row.experiment is experiment and not row.config:
                 self._rows[row.cell, round(row.attainment, 4), row.policy][row.seed] = row
         self.cells = sorted({cell for cell, _, _ in self._rows}, key=cell_order)
         self.targets = sorted({target for _, target, _ in self._rows})

@@ -5,6 +5,7 @@ from math import isnan
 
 from dualmap.loadtest.reports.aligned_rows import aligned
 from dualmap.loadtest.study.file import Cell, Study
+from dualmap.loadtest.study.splits import split_rows
 from dualmap.loadtest.study.tables import (
     BOUND,
     DUALMAP,
@@ -18,9 +19,10 @@ from dualmap.loadtest.study.tables import (
     main_cells,
     verdict,
 )
-from dualmap.loadtest.virtual.objectives import IN_WORDS, TTFT
+from dualmap.loadtest.virtual.objectives import IN_WORDS, TPOT_S, TTFT
 
 NONE = "–"
+SPLITS = f"Capacity at {TARGETS[0]:.0%} of instances that prefill : instances that decode, against as many that do both"
 NO_HARDWARE = (
     "Virtual time: the production scheduler core in front of simulated engines. Nothing here ran on an accelerator."
 )
@@ -53,7 +55,18 @@ def cell_parts(cell: Cell) -> list[str]:
         parts.append(f"SLO {cell.slo_s:g} s")
     if cell.disturbance:
         parts.append(cell.disturbance)
-    return parts if cell.objective == TTFT else [*parts, cell.objective]
+    if cell.prefill:
+        parts.append(split_name(cell))
+    if cell.objective != TTFT:
+        parts.append(cell.objective)
+    if cell.tpot_s != TPOT_S:
+        parts.append(f"{cell.tpot_s * 1000:g} ms a token")
+    return parts
+
+
+def split_name(cell: Cell) -> str:
+    """Who does what there."""
+    return f"{cell.prefill} prefill + {cell.decode} decode" if cell.prefill else "mixed"
 
 
 def judged(cell: Cell) -> str:
@@ -144,7 +157,9 @@ def text_report(study: Study) -> str:
             found = verdict(capacities, target)
             if found is not None:
                 lines += ["", *verdict_lines(found)]
-    if not apart:
+    if splits := split_table(study):
+        lines += ["", SPLITS, *aligned(splits, underlined=True)]
+    if not apart and not splits:
         lines.append(
             f"{len(study.runs)} runs and {len(study.costs)} decision costs, no capacities: see the page (--html)."
         )
@@ -176,6 +191,18 @@ def _cell_rows(capacities: Capacities) -> list[list[str]]:
     return rows
 
 
+def split_table(study: Study) -> list[list[str]]:
+    """Its heading and a row for each work; nothing where no instances have roles."""
+    rows = split_rows(study)
+    columns = sorted({split for row in rows for split in row.splits})
+    names = [f"{split.numerator}:{split.denominator}" for split in columns]
+    table = [["work", "mixed", *names, "best / mixed"]] if rows else []
+    for row in rows:
+        splits = [amount(row.splits[split]) if split in row.splits else NONE for split in columns]
+        table.append([cell_name(row.cell), amount(row.mixed), *splits, amount(row.to_mixed)])
+    return table
+
+
 def markdown_report(study: Study) -> str:
     """The same numbers for a README. dualmap's rows are bold, the bound's are in italics."""
     every = Capacities(study.capacities)
@@ -197,6 +224,8 @@ def markdown_report(study: Study) -> str:
         if found is not None:
             head, *rest = verdict_lines(found)
             lines += [_plain(head), "", *(f"- {_plain(line)}" for line in rest), ""]
+    if splits := split_table(study):
+        lines += [f"{SPLITS}:", "", _markdown(splits[0], splits[1:]), ""]
     return "\n".join(lines)
 
 

@@ -116,6 +116,11 @@ def rows(seeds: int = 3) -> Iterator[dict]:
             for i, value in enumerate(values):
                 same = full | {"seed": seed, "config": {name: value}, "experiment": "sensitivity"}
                 yield run(same, 11.2, 12.6 - 0.3 * abs(i - 2) ** 1.5, noise)
+        for prefill, capacity in ((0, 4.0), (2, 1.5), (6, 6.0)):
+            roles = {"prefill": prefill, "decode": prefill and 8 - prefill, "experiment": "roles"}
+            same = full | {"seed": seed, "config": {}, "objective": "ttft+tpot", "tpot_s": 0.03} | roles
+            capacity *= noise.uniform(0.98, 1.02)
+            yield same | {"kind": "capacity", "attainment": 0.9, "qps": capacity, "ttft_p99_s": 8.0}
     for policy in ("dualmap", "dualmap_paper", "power_of_two", "dynamo_kv"):
         for size in (8, 64, 512, 4096):
             growth = size**0.02 if "dualmap" in policy else size**0.8 / 4
