@@ -61,21 +61,20 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
     if args.scale and args.capacity:
         raise ValueError("--scale is for --qps: what a cluster that grows can do, one of its largest size can")
     scale = span(args.scale, "--scale") if args.scale else None
+    prefill, decode = _roles(args)
     contenders = policies(args.policy) + ([BOUND] if args.bound else [])
     overrides = tuple(sorted(read_settings(args.set, fixed=("policy", "ttft_slo_s")).items()))
     rates = () if args.capacity else numbers(args.qps, "--qps", 0)
     targets = numbers(args.attainment, "--attainment", 0, 1)
     jobs: list[Job] = []
     sizes = (scale[1],) if scale else whole_numbers(args.instances, "--instances")
-    if args.prefill or args.decode:
-        sizes = (args.prefill + args.decode,)
-    for instances in sizes:
+    for instances in (prefill + decode,) if prefill else sizes:
         setup = Setup(
             args.trace,
             format=args.format,
             instances=instances,
-            prefill=args.prefill,
-            decode=args.decode,
+            prefill=prefill,
+            decode=decode,
             model=args.model,
             disturbance=args.disturbance,
             gateways=args.gateways,
@@ -107,6 +106,20 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
                     CapacityJob(setup, contender, targets) if args.capacity else RateJob(setup, contender, rates)
                 )
     return jobs
+
+
+def _roles(args: argparse.Namespace) -> tuple[int, int]:
+    """Instances that prefill and instances that decode; 0 of both where each instance does both. Raises ValueError."""
+    if args.prefill is None and args.decode is None:
+        return 0, 0
+    given = {name: value for name in ("prefill", "decode") if (value := getattr(args, name)) is not None}
+    if len(given) < 2 or min(given.values()) < 1:
+        found = " ".join(f"--{name} {value}" for name, value in given.items())
+        raise ValueError(f"--prefill and --decode go together, with at least one instance each, not {found}")
+    for name, bad in (("bound", args.bound), ("cells", args.cells > 1), ("scale", args.scale)):
+        if bad:
+            raise ValueError(f"--{name} is for instances that each do both: leave out --prefill and --decode")
+    return args.prefill, args.decode
 
 
 def _work_off(jobs: "Sequence[Job]", log: "StudyLog", processes: int) -> int:

@@ -84,12 +84,11 @@ def _add_cluster(group: "argparse._ArgumentGroup") -> None:
     size.add_argument(
         "--prefill",
         type=int,
-        default=0,
         metavar="N",
         help="instances that compute prompts for those of --decode, in place of --instances (default: each does both)",
     )
     add = group.add_argument
-    add("--decode", type=int, default=0, metavar="N", help="instances that answer, with --prefill (default: none)")
+    add("--decode", type=int, metavar="N", help="instances that answer, with --prefill (default: none)")
     add(
         "--cpu-cache-tokens",
         type=int,

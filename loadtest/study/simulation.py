@@ -115,9 +115,7 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
     if split and (min(setup.prefill, setup.decode) < 1 or split > setup.instances):
         raise ValueError(f"each role needs an instance: not {setup.prefill} for prefill and {setup.decode} for decode")
     if split and (bound or setup.scale or setup.cells > 1):
-        raise ValueError(
-            "instances with roles are in one cell and do not scale; the bound has none: leave them out here"
-        )
+        raise ValueError("instances with roles are in one cell and do not scale, and the bound has no roles")
     config = SchedulerConfig(
         **{
             "policy": SchedulerConfig().policy if bound else contender.policy,

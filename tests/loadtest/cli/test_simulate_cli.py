@@ -53,8 +53,36 @@ def test_instances_have_roles(trace: Path, capsys: pytest.CaptureFixture[str]) -
     split = ["simulate", str(trace), "--limit", "100", "--warmup", "10", "--jobs", "1", "--qps", "2"]
     assert dualmap([*split, "--prefill", "1", "--decode", "2"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["dualmap", "3", "2"]
-    assert dualmap([*split, "--prefill", "1"]) == 2
-    assert "each role needs an instance: not 1 for prefill and 0 for decode" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--prefill", "1"], "--prefill and --decode go together, with at least one instance each, not --prefill 1"),
+        (["--decode", "3"], "at least one instance each, not --decode 3"),
+        (["--prefill", "0", "--decode", "3"], "at least one instance each, not --prefill 0 --decode 3"),
+        (["--prefill", "2", "--decode", "-1"], "at least one instance each, not --prefill 2 --decode -1"),
+        (["--decode", "3", "--scale", "1-4"], "at least one instance each, not --decode 3"),
+        (["--prefill", "2", "--decode", "2", "--bound"], "--bound is for instances that each do both"),
+        (["--prefill", "2", "--decode", "2", "--cells", "2"], "--cells is for instances that each do both"),
+    ],
+)
+def test_refuses_roles_that_no_cluster_can_have(
+    trace: Path, capsys: pytest.CaptureFixture[str], more: list[str], expected: str
+) -> None:
+    assert dualmap(["simulate", str(trace), "--warmup", "0", "--qps", "1", *more]) == 2
+    said = capsys.readouterr().err
+    assert expected in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_cluster_with_roles_neither_scales_nor_has_a_size_of_its_own(
+    trace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for other in (["--scale", "1-4"], ["--instances", "4"]):
+        with pytest.raises(SystemExit):
+            dualmap(["simulate", str(trace), "--qps", "1", "--prefill", "2", "--decode", "2", *other])
+        assert f"argument {other[0]}: not allowed with argument --prefill" in capsys.readouterr().err
 
 
 def test_a_cluster_that_scales_itself_shows_its_hours_and_plans(
@@ -336,6 +364,8 @@ def test_the_study_has_cells_of_each_kind() -> None:
         "capacity mooncake_conversation full 8 told-answers seed-0",
         "capacity mooncake_conversation prefill-only 8 itl+e2e seed-0",
         "capacity weka_agentic full 8 ttft+tpot seed-0",
+        "roles weka_agentic full 8 ttft+tpot 30ms",
+        "roles mooncake_conversation full 64 ttft+tpot 30ms",
     ):
         assert expected in names
 
