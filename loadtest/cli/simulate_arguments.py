@@ -24,13 +24,14 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_work(parser.add_argument_group("work"))
+    add_work(parser.add_argument_group("work"), limit=8000, warmup=500)
     _add_load(parser.add_argument_group("load"))
     _add_cluster(parser.add_argument_group("cluster"))
     _add_output(parser.add_argument_group("runs and output"))
 
 
-def _add_work(group: "argparse._ArgumentGroup") -> None:
+def add_work(group: "argparse._ArgumentGroup", *, limit: int, warmup: int) -> None:
+    """limit, warmup: by default."""
     add = group.add_argument
     add(
         "trace",
@@ -38,8 +39,8 @@ def _add_work(group: "argparse._ArgumentGroup") -> None:
         help="a trace file, a directory of agent sessions, or synth:hot, hot-short, hot-60, low-reuse",
     )
     add("--format", choices=("auto", *FORMATS), default="auto", help="of the trace (default: told by its content)")
-    add("--limit", type=int, default=8000, metavar="N", help="requests, for up to 8 instances (default %(default)s)")
-    add("--warmup", type=int, default=500, metavar="N", help="requests that are not counted (default %(default)s)")
+    add("--limit", type=int, default=limit, metavar="N", help="requests, for up to 8 instances (default %(default)s)")
+    add("--warmup", type=int, default=warmup, metavar="N", help="requests that are not counted (default %(default)s)")
     add(
         "--max-input-tokens",
         type=int,
@@ -62,7 +63,13 @@ def _add_load(group: "argparse._ArgumentGroup") -> None:
         metavar="SHARE,...",
         help="of requests within the objective, that --capacity looks for (default %(default)s)",
     )
-    add("--objective", choices=OBJECTIVES, default=TTFT, help="what makes a request count (default %(default)s)")
+    add_objective(group, TTFT)
+
+
+def add_objective(group: "argparse._ArgumentGroup", objective: str) -> None:
+    """objective: by default."""
+    add = group.add_argument
+    add("--objective", choices=OBJECTIVES, default=objective, help="what makes a request count (default %(default)s)")
     add("--slo", type=float, default=5.0, metavar="SECONDS", help="to the first token (default %(default)g)")
     add(
         "--tpot",
@@ -121,12 +128,7 @@ def _add_cluster(group: "argparse._ArgumentGroup") -> None:
         metavar="SECONDS",
         help="until an instance of --scale has started (default %(default)g)",
     )
-    add(
-        "--model",
-        default="full",
-        metavar="NAME",
-        help=f"{', '.join(MODELS)}, or a profile's file (default %(default)s)",
-    )
+    add_model(group)
     add(
         "--policy",
         default="dualmap",
@@ -134,13 +136,7 @@ def _add_cluster(group: "argparse._ArgumentGroup") -> None:
         help="policies to compare, or all, those of installed packages too (default %(default)s)",
     )
     add("--bound", action="store_true", help="also the upper bound: one cache shared by all, one queue (default: no)")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a setting of the scheduler; repeatable (default: none)",
-    )
+    add_settings(group)
     add("--gateways", type=int, default=1, metavar="N", help="gateways that share the cluster (default %(default)s)")
     add(
         "--cells",
@@ -149,6 +145,27 @@ def _add_cluster(group: "argparse._ArgumentGroup") -> None:
         metavar="N",
         help="cells that the cluster is divided into, chosen by prefix; 1: none (default %(default)s)",
     )
+    add("--disturbance", default="none", metavar="NAME", help="what goes wrong: a name or a file (default %(default)s)")
+
+
+def add_model(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--model",
+        default="full",
+        metavar="NAME",
+        help=f"{', '.join(MODELS)}, or a profile's file (default %(default)s)",
+    )
+
+
+def add_settings(group: "argparse._ArgumentGroup") -> None:
+    add = group.add_argument
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the scheduler; repeatable (default: none)",
+    )
     add(
         "--network-ms",
         type=float,
@@ -156,7 +173,6 @@ def _add_cluster(group: "argparse._ArgumentGroup") -> None:
         metavar="MS",
         help="milliseconds from gateway to instance (default %(default)g)",
     )
-    add("--disturbance", default="none", metavar="NAME", help="what goes wrong: a name or a file (default %(default)s)")
 
 
 def _add_output(group: "argparse._ArgumentGroup") -> None:

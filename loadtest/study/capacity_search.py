@@ -25,14 +25,21 @@ def nearest_place(qps: float) -> int:
 class CapacitySearch:
     """attainment: of a run at a rate; of a run that ended early, what it can have reached at most.
 
-    known: attainment by grid place, of runs that were made before.
+    known: attainment by grid place, of runs that were made before. steps: of the grid between a rate that met a target
+    and the one above that did not, where a search ends; more of them cost fewer runs.
     """
 
     def __init__(
-        self, attainment: Callable[[float], float], *, max_probes: int = 40, known: Mapping[int, float] | None = None
+        self,
+        attainment: Callable[[float], float],
+        *,
+        max_probes: int = 40,
+        known: Mapping[int, float] | None = None,
+        steps: int = 1,
     ) -> None:
         self._attainment = attainment
         self._max_probes = max_probes
+        self._steps = steps
         self.known: dict[int, float] = dict(known or {})
         self.probes = 0
 
@@ -45,12 +52,12 @@ class CapacitySearch:
         start = nearest_place(guess)
         reach = nearest_place(FAR)
         first, last = start - reach, start + reach
-        stride = _FIRST_STRIDE
+        stride = max(_FIRST_STRIDE, self._steps)
         place = start
         width = 2 * (last - first)
         while True:
             met, missed = self._bracket(target)
-            if met is not None and missed is not None and missed == met + 1:
+            if met is not None and missed is not None and missed <= met + self._steps:
                 return self._between(met, missed, target)
             if self.probes >= self._max_probes:
                 return None if met is None else rate_at(met)

@@ -5,13 +5,24 @@ from collections.abc import Callable, Iterable, Sequence
 from dualmap.loadtest.study.capacity_search import MISSES_TOLD, CapacitySearch, nearest_place, rate_at
 from dualmap.loadtest.study.file import StudyCapacity, StudyRun
 from dualmap.loadtest.study.simulation import Contender, simulate
-from dualmap.loadtest.virtual.simulated_workload import Setup, work_s_per_request
+from dualmap.loadtest.virtual.models import load_model
+from dualmap.loadtest.virtual.objectives import TTFT_TPOT
+from dualmap.loadtest.virtual.simulated_workload import Setup, work_of_request
 
 _OF_IDEAL = 0.85  # what policies reach of the rate at which perfectly cached and balanced instances are busy
+_LEAST_S = 1e-4
 
 
 def guess_qps(setup: Setup) -> float:
-    return _OF_IDEAL * setup.instances / work_s_per_request(setup)
+    """Where each role is needed, the lesser of what both can do."""
+    work = work_of_request(setup)
+    if not setup.prefill:
+        return _OF_IDEAL * setup.instances / sum(work)
+    pace = 1.0
+    if setup.objective == TTFT_TPOT:  # so much of each step is left for what grows with the requests in it
+        pace = max(1 - load_model(setup.model).profile.step_base_s / setup.tpot_s, 0.1)
+    prefill_s, decode_s = (max(part_s, _LEAST_S) for part_s in work)  # some models have prompts or answers for nothing
+    return _OF_IDEAL * min(setup.prefill / prefill_s, setup.decode * pace / decode_s)
 
 
 def find_capacities(
@@ -21,10 +32,11 @@ def find_capacities(
     *,
     guess: float | None = None,
     known: Iterable[StudyRun] = (),
+    steps: int = 1,
     on_run: Callable[[StudyRun], None] = lambda run: None,
 ) -> list[StudyCapacity]:
     """One row a target. known: runs of this contender and setup that were made before; those at rates off the grid are
-    left aside. on_run is told each run made here. Raises ValueError."""
+    left aside. steps: as for CapacitySearch. on_run is told each run made here. Raises ValueError."""
     runs = {nearest_place(run.qps): run for run in known if rate_at(nearest_place(run.qps)) == run.qps}
     give_up_misses = MISSES_TOLD * (1 - min(targets))
 
@@ -34,7 +46,7 @@ def find_capacities(
         on_run(run)
         return run.attainment
 
-    search = CapacitySearch(attainment, known={place: run.attainment for place, run in runs.items()})
+    search = CapacitySearch(attainment, known={place: run.attainment for place, run in runs.items()}, steps=steps)
     start = guess or guess_qps(setup)
     rows = []
     for target in sorted(targets):

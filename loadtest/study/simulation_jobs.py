@@ -30,17 +30,24 @@ class RateJob:
 
 @dataclass(frozen=True, slots=True)
 class CapacityJob:
-    """known: runs made before. guess: about where the first target's capacity is."""
+    """known: runs made before. guess: about where the first target's capacity is. steps: as for CapacitySearch."""
 
     setup: Setup
     contender: Contender
     targets: tuple[float, ...]
     guess: float | None = None
     known: tuple[StudyRun, ...] = ()
+    steps: int = 1
 
     def do(self, on_row: OnRow) -> None:
         found = find_capacities(
-            self.setup, self.contender, self.targets, guess=self.guess, known=self.known, on_run=on_row
+            self.setup,
+            self.contender,
+            self.targets,
+            guess=self.guess,
+            known=self.known,
+            steps=self.steps,
+            on_run=on_row,
         )
         for row in found:
             on_row(row)

@@ -71,7 +71,11 @@ def split_name(cell: Cell) -> str:
 
 def judged(cell: Cell) -> str:
     """What makes a request count there."""
-    return IN_WORDS.get(cell.objective, cell.objective).replace("the SLO", f"{cell.slo_s:g} s")
+    return judged_words(cell.objective, cell.slo_s)
+
+
+def judged_words(objective: str, slo_s: float) -> str:
+    return IN_WORDS.get(objective, objective).replace("the SLO", f"{slo_s:g} s")
 
 
 def counted(cells: int) -> str:

@@ -15,8 +15,15 @@ from dualmap.loadtest.traces.trace import BLOCK_TOKENS
 from dualmap.loadtest.traces.workload import Workload, WorkRequest, in_order
 
 
-def limit(workload: Workload, n: int | None = None, *, max_prompt_tokens: int | None = None) -> Workload:
-    """The first n of the requests whose prompt is not longer than max_prompt_tokens.
+def limit(
+    workload: Workload,
+    n: int | None = None,
+    *,
+    max_prompt_tokens: int | None = None,
+    window: tuple[float, float] | None = None,
+) -> Workload:
+    """The first n of the requests whose prompt is not longer than max_prompt_tokens, and that arrive in the window:
+    seconds from and, not included, to.
 
     A follow-up of a dropped request follows that one's predecessor, or starts by the trace's clock.
     """
@@ -24,7 +31,8 @@ def limit(workload: Workload, n: int | None = None, *, max_prompt_tokens: int | 
     found: list[WorkRequest] = []
     for request in workload.requests:
         after = None if request.after is None else stands_for[request.after]
-        if max_prompt_tokens is not None and request.prompt_tokens > max_prompt_tokens:
+        too_long = max_prompt_tokens is not None and request.prompt_tokens > max_prompt_tokens
+        if too_long or (window is not None and not window[0] <= request.arrival_s < window[1]):
             stands_for.append(after)
             continue
         if n is not None and len(found) >= n:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import sqrt
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dualmap.instances.simulated.engine_profile import OFFLOAD_S_PER_TOKEN, EngineProfile
 from dualmap.loadtest.formats import read_workload
@@ -40,6 +40,8 @@ class Setup:
     cpu_cache_tokens: KV in a tier behind each instance's pool, read back at cpu_load_tokens_per_s; 0: as the model has
         it. cpu_cache_shared: one tier for all, as large as all of theirs.
     kv_events: what gateways hear of caches; with none they take an instance to have what its pool holds.
+    window: of the trace only what comes from one second of its clock up to another. overlaid: larger clusters get
+        copies; False: the trace as it is, whatever the size.
     """
 
     trace: str
@@ -65,6 +67,8 @@ class Setup:
     cpu_load_tokens_per_s: float = 1 / OFFLOAD_S_PER_TOKEN
     cpu_cache_shared: bool = False
     kv_events: Literal["none", "blocks", "tiers"] = "none"
+    window: tuple[float, float] | None = None
+    overlaid: bool = True
 
     @property
     def profile(self) -> EngineProfile:
@@ -83,7 +87,7 @@ class Setup:
     @property
     def copies(self) -> int:
         """Fewer than in proportion: 64 instances get 4 and 256 get 8, so that a run takes minutes, not hours."""
-        times = self.instances / BASE_INSTANCES
+        times = self.instances / BASE_INSTANCES if self.overlaid else 1
         return max(round(min(times, sqrt(2 * times))), 1)
 
     @property
@@ -103,9 +107,10 @@ class Setup:
         if self.kv_events != "none":
             tier += f", KV events: {self.kv_events}"
         roles = f", {self.prefill} prefill and {self.decode} decode" if self.prefill else ""
+        window = "" if self.window is None else ", from {:g} s to {:g} s".format(*self.window)
         return (
             f"{self.limit * self.copies} requests, {self.warmup_requests} of them warm-up{longest}{scaled}{pace}{cells}"
-            f"{roles}{tier}"
+            f"{roles}{tier}{window}"
         )
 
 
@@ -124,23 +129,47 @@ def has_sessions(setup: Setup) -> bool:
     return any(request.after is not None for request in _whole(setup).requests)
 
 
-def work_s_per_request(setup: Setup) -> float:
-    """Seconds of an instance for a mean request, were everything that came before cached."""
+def trace_span_s(setup: Setup) -> tuple[float, float]:
+    """When the first and the last request of the trace come, by its own clock."""
+    requests = _whole(setup).requests
+    return requests[0].arrival_s, requests[-1].arrival_s
+
+
+def recorded_qps(setup: Setup) -> float:
+    """Requests a second as the trace has them: a run at this rate has the trace's own times. Raises ValueError."""
+    if has_sessions(setup):
+        raise ValueError(f"{setup.trace}: its sessions wait for their turns, so that the trace has no rate of its own")
+    requests = _overlaid(setup).requests
+    span_s = requests[-1].arrival_s - requests[0].arrival_s
+    if span_s <= 0:
+        raise ValueError(f"{setup.trace}: all requests come at once, so that the trace has no rate of its own")
+    return len(requests) / span_s
+
+
+class Work(NamedTuple):
+    """Seconds of an instance for a mean request, were everything that came before cached; what a step costs in any case
+    is left out."""
+
+    prefill_s: float
+    decode_s: float
+
+
+def work_of_request(setup: Setup) -> Work:
     model = load_model(setup.model)
     profile = model.profile
     seen: set[int] = set()
-    total_s = 0.0
+    prefill_s = decode_s = 0.0
     requests = (_whole(setup) if has_sessions(setup) else _overlaid(setup)).requests
     for request in requests:
         cached = next((i for i, block in enumerate(request.blocks) if block not in seen), len(request.blocks))
         seen.update(request.blocks)
         before = min(cached * 512, request.prompt_tokens - 1)
         tokens = request.prompt_tokens - before
-        total_s += tokens * profile.prefill_s_per_token
-        total_s += tokens * (before + tokens / 2) * profile.attention_s_per_token_pair
+        prefill_s += tokens * profile.prefill_s_per_token
+        prefill_s += tokens * (before + tokens / 2) * profile.attention_s_per_token_pair
         per_token_s = profile.decode_s_per_seq + request.prompt_tokens * profile.decode_s_per_context_token
-        total_s += request.output_tokens * per_token_s
-    return total_s / len(requests)
+        decode_s += request.output_tokens * per_token_s
+    return Work(prefill_s / len(requests), decode_s / len(requests))
 
 
 def _varied(workload: Workload, disturbance: Disturbance, seed: int) -> Workload:
@@ -158,33 +187,46 @@ def _varied(workload: Workload, disturbance: Disturbance, seed: int) -> Workload
 
 def _whole(setup: Setup) -> Workload:
     wanted = setup.limit * setup.copies if is_synthetic(setup.trace) else 0
-    return _read(setup.trace, setup.format, setup.max_prompt_tokens, setup.model, wanted)
+    return _read(setup.trace, setup.format, setup.max_prompt_tokens, setup.model, wanted, setup.window)
 
 
 def _overlaid(setup: Setup) -> Workload:
     """Copies of what is made would have a hot prefix each: there is more of it instead."""
     if is_synthetic(setup.trace):
         return _whole(setup)
-    return _copied(setup.trace, setup.format, setup.max_prompt_tokens, setup.model, setup.limit, setup.copies)
+    return _copied(
+        setup.trace, setup.format, setup.max_prompt_tokens, setup.model, setup.window, setup.limit, setup.copies
+    )
 
 
 @lru_cache(maxsize=2)
-def _read(trace: str, format: str, max_prompt_tokens: int, model_name: str, made: int = 0) -> Workload:
+def _read(
+    trace: str, format: str, max_prompt_tokens: int, model_name: str, made: int, window: tuple[float, float] | None
+) -> Workload:
     """made: requests of a workload that is made; a trace is read as it is."""
     model = load_model(model_name)
     longest = model.profile.max_model_len - 1
     found = synthetic(trace, made) if made else read_workload(trace, format)
-    whole = limit(found, max_prompt_tokens=min(max_prompt_tokens or longest, longest))
+    whole = limit(found, max_prompt_tokens=min(max_prompt_tokens or longest, longest), window=window)
     if not whole.requests:
-        raise ValueError(f"{trace}: no request with a prompt of at most {max_prompt_tokens or longest} tokens")
+        within = "" if window is None else " from {:g} s to {:g} s".format(*window)
+        raise ValueError(f"{trace}: no request with a prompt of at most {max_prompt_tokens or longest} tokens{within}")
     for request in whole.requests:
         request.output_tokens = _output_tokens(model, request.prompt_tokens, request.output_tokens)
     return whole
 
 
 @lru_cache(maxsize=2)
-def _copied(trace: str, format: str, max_prompt_tokens: int, model_name: str, requests: int, overlays: int) -> Workload:
-    return copies(limit(_read(trace, format, max_prompt_tokens, model_name), requests), overlays)
+def _copied(
+    trace: str,
+    format: str,
+    max_prompt_tokens: int,
+    model_name: str,
+    window: tuple[float, float] | None,
+    requests: int,
+    overlays: int,
+) -> Workload:
+    return copies(limit(_read(trace, format, max_prompt_tokens, model_name, 0, window), requests), overlays)
 
 
 def _output_tokens(model: Model, prompt_tokens: int, output_tokens: int) -> int:

@@ -32,6 +32,7 @@ COMMANDS = {
     "demo": ("dualmap.loadtest.cli.demo", "four simulated instances, round_robin against dualmap, and a report"),
     "replay": ("dualmap.loadtest.cli.replay", "replay a trace against a gateway, open loop"),
     "simulate": ("dualmap.loadtest.cli.simulate", "compare policies over a trace in virtual time"),
+    "plan": ("dualmap.loadtest.cli.plan", "say how many instances should prefill and how many decode for a trace"),
     "report": ("dualmap.loadtest.cli.report", "compare replayed runs in a table and a page"),
     "replay-journal": (
         "dualmap.router.cli.replay_journal",
