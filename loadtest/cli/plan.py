@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dualmap.loadtest.cli.simulate_arguments import add_model, add_objective, add_settings, add_work
+from dualmap.loadtest.cli.simulate_arguments import add_model, add_objective, add_settings, add_trace
 from dualmap.loadtest.virtual.objectives import TTFT_TPOT
 
 if TYPE_CHECKING:
@@ -20,20 +20,29 @@ EXAMPLES = (
     "dualmap plan sessions/ --format weka --max-input-tokens 65536 --slo 20 --qps 2 --attainment 0.95",
     "dualmap plan trace.jsonl --objective itl+e2e --model profile.yaml --policy llm_d --network-ms 1 --jobs 8",
     "dualmap plan trace.jsonl --limit 4000 --warmup 400 --seeds 5 --set min_prefill_leg_tokens=2048",
+    "dualmap plan trace.jsonl --tpot 0.03 --model profile.yaml --mixed-model small-steps.yaml",
 )
 RECORDED = "recorded"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     work = parser.add_argument_group("work")
-    add_work(work, limit=1000, warmup=100)
+    add_trace(work)
+    work.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="requests of each window, for up to 8 instances (default: what comes in two minutes, 1000 at least)",
+    )
+    work.add_argument(
+        "--warmup", type=int, metavar="N", help="requests that are not counted (default: a tenth of --limit)"
+    )
     work.add_argument(
         "--windows",
         type=int,
         default=1,
         metavar="N",
-        help="equal parts of the trace's time, --limit requests of each, to see whether the best split changes"
-        " (default %(default)s)",
+        help="equal parts of the trace's time, to see whether the best split changes (default %(default)s)",
     )
     load = parser.add_argument_group("load")
     load.add_argument(
@@ -55,6 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--instances", type=int, default=8, metavar="N", help="instances to divide (default %(default)s)"
     )
     add_model(cluster)
+    cluster.add_argument(
+        "--mixed-model",
+        metavar="NAME",
+        help="of instances that do both, such as one with smaller steps (default: that of --model)",
+    )
     cluster.add_argument("--policy", default="dualmap", metavar="NAME", help="of the scheduler (default %(default)s)")
     add_settings(cluster)
     output = parser.add_argument_group("runs and output")
@@ -95,15 +109,15 @@ def _question(args: argparse.Namespace) -> "Question":
     """Everything is looked at before anything runs. Raises ValueError."""
     from dualmap.loadtest.option_lists import policies
     from dualmap.loadtest.plan.question import Question
-    from dualmap.loadtest.plan.windows import in_windows, rates_of
-    from dualmap.loadtest.virtual.simulated_workload import Setup
+    from dualmap.loadtest.plan.windows import in_windows, of_length
+    from dualmap.loadtest.virtual.simulated_workload import Setup, recorded_qps
     from dualmap.scheduler.config import SchedulerConfig
     from dualmap.scheduler.config_text import read_settings
 
-    for name, least in (("seeds", 1), ("limit", 1), ("jobs", 1), ("windows", 1), ("instances", 2)):
-        if getattr(args, name) < least:
-            raise ValueError(f"--{name} must be at least {least}, not {getattr(args, name)}")
-    for name in ("warmup", "max_input_tokens", "network_ms"):
+    for name, least in (("seeds", 1), ("limit", 1), ("jobs", 1), ("windows", 1), ("instances", 2), ("warmup", 0)):
+        if (given := getattr(args, name)) is not None and given < least:
+            raise ValueError(f"--{name} must be at least {least}, not {given}")
+    for name in ("max_input_tokens", "network_ms"):
         if not getattr(args, name) >= 0:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 0, not {getattr(args, name)}")
     for name in ("slo", "tpot"):
@@ -125,14 +139,32 @@ def _question(args: argparse.Namespace) -> "Question":
         slo_s=args.slo,
         objective=args.objective,
         tpot_s=args.tpot,
-        limit=args.limit,
         max_prompt_tokens=args.max_input_tokens,
-        warmup=args.warmup,
         overlaid=args.qps is None,
     )
-    windows = in_windows(setup, args.windows)
-    rates = None if args.qps is None else rates_of(windows, None if args.qps == RECORDED else _qps(args.qps))
-    return Question(windows, args.attainment, rates, args.seeds, policy, tuple(sorted(overrides.items())))
+    qps = None if args.qps in (None, RECORDED) else _qps(args.qps)
+    windows = [
+        of_length(window, args.limit, args.warmup, None if args.qps is None else qps or recorded_qps(window))
+        for window in in_windows(setup, args.windows)
+    ]
+    rates = None if args.qps is None else [qps or recorded_qps(window) for window in windows]
+    return Question(
+        windows,
+        args.attainment,
+        rates,
+        args.seeds,
+        policy,
+        tuple(sorted(overrides.items())),
+        args.mixed_model and _known_model(args.mixed_model),
+    )
+
+
+def _known_model(name: str) -> str:
+    """Raises ValueError."""
+    from dualmap.loadtest.virtual.models import load_model
+
+    load_model(name)
+    return name
 
 
 def _qps(text: str) -> float:

@@ -24,14 +24,20 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_work(parser.add_argument_group("work"), limit=8000, warmup=500)
+    _add_work(parser.add_argument_group("work"))
     _add_load(parser.add_argument_group("load"))
     _add_cluster(parser.add_argument_group("cluster"))
     _add_output(parser.add_argument_group("runs and output"))
 
 
-def add_work(group: "argparse._ArgumentGroup", *, limit: int, warmup: int) -> None:
-    """limit, warmup: by default."""
+def _add_work(group: "argparse._ArgumentGroup") -> None:
+    add_trace(group)
+    add = group.add_argument
+    add("--limit", type=int, default=8000, metavar="N", help="requests, for up to 8 instances (default %(default)s)")
+    add("--warmup", type=int, default=500, metavar="N", help="requests that are not counted (default %(default)s)")
+
+
+def add_trace(group: "argparse._ArgumentGroup") -> None:
     add = group.add_argument
     add(
         "trace",
@@ -39,8 +45,6 @@ def add_work(group: "argparse._ArgumentGroup", *, limit: int, warmup: int) -> No
         help="a trace file, a directory of agent sessions, or synth:hot, hot-short, hot-60, low-reuse",
     )
     add("--format", choices=("auto", *FORMATS), default="auto", help="of the trace (default: told by its content)")
-    add("--limit", type=int, default=limit, metavar="N", help="requests, for up to 8 instances (default %(default)s)")
-    add("--warmup", type=int, default=warmup, metavar="N", help="requests that are not counted (default %(default)s)")
     add(
         "--max-input-tokens",
         type=int,

@@ -8,7 +8,8 @@ from dualmap.loadtest.study.text import amount, confidence_words
 
 CAUTION = (
     "Virtual time: the production scheduler in front of simulated engines, with the step times of one profile. Measure "
-    "a server of your own (dualmap calibrate) and give its profile as --model."
+    "a server of your own (dualmap calibrate) and give its profile as --model. Smaller steps steady the tokens of "
+    "mixed instances, too: compare with a profile of such (max_num_batched_tokens) as --mixed-model."
 )
 
 

@@ -15,6 +15,7 @@ from dualmap.loadtest.virtual.simulated_workload import Setup
 SCREENED = 4  # times fewer requests, for the first look
 _SCREEN_STEPS = 4  # of the grid of rates: 8 %
 _LEAST_REQUESTS = 200
+_OVER = 2.0  # a first look that finds more than so many times the guess was too short for queues to grow
 
 BySeed = Mapping[int, float]
 Place = tuple[int, Split]  # the number of a window, and what it is served by
@@ -24,7 +25,7 @@ Place = tuple[int, Split]  # the number of a window, and what it is served by
 class Question:
     """windows: stretches of the trace, each with `instances` that all do both. target: the share of requests to be
     within the objective. rates: requests a second in each window; None: the highest that keep the target are looked
-    for."""
+    for. mixed_model: that of instances that do both, if another."""
 
     windows: Sequence[Setup]
     target: float
@@ -32,6 +33,7 @@ class Question:
     seeds: int = 3
     policy: str = "dualmap"
     overrides: tuple[tuple[str, bool | int | float | str | None], ...] = ()
+    mixed_model: str | None = None
 
     @property
     def instances(self) -> int:
@@ -77,7 +79,8 @@ class Runs:
         window, split = place
         question = self.question
         whole = question.windows[window]
-        setup = replace(whole, instances=split.instances, prefill=split.prefill, decode=split.decode)
+        model = whole.model if split.prefill else question.mixed_model or whole.model
+        setup = replace(whole, instances=split.instances, prefill=split.prefill, decode=split.decode, model=model)
         if screened:
             fewer = max(setup.limit // SCREENED, min(_LEAST_REQUESTS, setup.limit))
             setup = replace(setup, limit=fewer, warmup=setup.warmup * fewer // setup.limit)
@@ -85,7 +88,8 @@ class Runs:
         if question.rates is not None:
             return RateJob(setup, contender, (question.rates[window],))
         steps = _SCREEN_STEPS if setup.limit < whole.limit else 1
-        return CapacityJob(setup, contender, (question.target,), near or guess_qps(setup), steps=steps)
+        guess = guess_qps(setup)
+        return CapacityJob(setup, contender, (question.target,), min(near or guess, _OVER * guess), steps=steps)
 
     def _do(self, jobs: Iterable[Job]) -> None:
         work_off(list(jobs), self.log, self.processes)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dualmap.loadtest.plan.windows import in_windows, rates_of
+from dualmap.loadtest.plan.windows import LEAST_S, in_windows, of_length
+from dualmap.loadtest.study.simulated_capacity import guess_qps
 from dualmap.loadtest.traces.synth import SynthConfig, synthesise
 from dualmap.loadtest.traces.trace import TraceRequest, write_trace
 from dualmap.loadtest.virtual.simulated_workload import Setup, recorded_qps, work_of_request, workload_of
@@ -54,10 +55,10 @@ def test_prints_each_split_and_what_to_do(trace: Path, tmp_path: Path, capsys: p
 def test_a_plan_is_the_same_whatever_the_number_of_processes(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plans = []
     for jobs in ("1", "2"):
-        assert plan_command(trace, "--json", "--seeds", "2", "--limit", "40", "--jobs", jobs) == 0
+        assert plan_command(trace, "--json", "--instances", "2", "--limit", "40", "--jobs", jobs) == 0
         plans.append(json.loads(capsys.readouterr().out))
     assert plans[0] == plans[1]
-    assert [split["exact"] for split in plans[0]["windows"][0]["splits"]].count(True) >= 2
+    assert [split["exact"] for split in plans[0]["windows"][0]["splits"]].count(True) == 2
 
 
 def test_windows_of_other_work_want_other_splits(two_kinds: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,6 +70,20 @@ def test_windows_of_other_work_want_other_splits(two_kinds: Path, capsys: pytest
     assert worth[0][2] > worth[0][1], "prompts are all the work there is"
     assert worth[1][1] > worth[1][2], "answers are"
     assert max(one["loses_at_worst"] for one in plan["fixed"] if one["prefill"]) > 0.2
+
+
+def test_mixed_instances_can_have_a_profile_of_their_own(
+    trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow = tmp_path / "slow.yaml"
+    slow.write_text("step_overhead_s: 0.2\n")
+    worth = []
+    for more in ((), ("--mixed-model", str(slow))):
+        assert plan_command(trace, "--qps", "1", "--instances", "2", "--json", *more) == 0
+        splits = json.loads(capsys.readouterr().out)["windows"][0]["splits"]
+        worth.append({split["prefill"]: split["worth"] for split in splits})
+    assert worth[1][0] < worth[0][0]
+    assert worth[1][1] == worth[0][1]
 
 
 def test_the_recorded_rate_finds_the_fewest_instances(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,15 +98,23 @@ def test_the_recorded_rate_finds_the_fewest_instances(trace: Path, capsys: pytes
 def test_the_recorded_rate_keeps_the_times_of_the_trace(trace: Path) -> None:
     setup = Setup(str(trace), instances=64, limit=100, warmup=10, overlaid=False)
     first, second = in_windows(setup, 2)
-    rates = rates_of([first, second], None)
-    for window, qps in zip((first, second), rates, strict=True):
-        found = [r.arrival_s for r in workload_of(window, qps, 0).requests]
+    for window in (first, second):
+        found = [r.arrival_s for r in workload_of(window, recorded_qps(window), 0).requests]
         assert len(found) == 100
         assert found[0] == 0.0
         assert found[-1] == pytest.approx(100 / recorded_qps(window))
     whole = workload_of(Setup(str(trace), limit=240), 1.5, 0).requests
     assert whole[0].blocks == workload_of(first, 1.0, 0).requests[0].blocks
     assert {r.blocks for r in workload_of(second, 1.0, 0).requests} < {r.blocks for r in whole}
+
+
+@pytest.mark.parametrize("instances", [3, 16])
+def test_a_run_lasts_as_long_as_queues_need_to_grow(trace: Path, instances: int) -> None:
+    setup = Setup("synth:hot-short", instances=instances, limit=1000)
+    found = of_length(setup, None, None, None)
+    assert found.limit * found.copies / guess_qps(setup) == pytest.approx(LEAST_S, rel=0.1)
+    assert of_length(setup, None, None, 100.0).limit * found.copies == pytest.approx(100 * LEAST_S, abs=found.copies)
+    assert (found.warmup, of_length(setup, 50, 3, None).warmup) == (found.limit // 10, 3)
 
 
 def test_work_is_of_prompts_and_of_answers(two_kinds: Path) -> None:
@@ -115,6 +138,7 @@ def test_work_is_of_prompts_and_of_answers(two_kinds: Path) -> None:
         (["--policy", "dualmap,llm_d"], "--policy takes one policy"),
         (["--set", "max_moves=0"], "max_moves must be greater than 0"),
         (["--model", "gpt"], "models are full"),
+        (["--mixed-model", "gpt"], "models are full"),
         (["--max-input-tokens", "3"], "no request with a prompt of at most 3 tokens"),
     ],
 )
