@@ -68,13 +68,17 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
     targets = numbers(args.attainment, "--attainment", 0, 1)
     jobs: list[Job] = []
     sizes = (scale[1],) if scale else whole_numbers(args.instances, "--instances")
-    for instances in (prefill + decode,) if prefill else sizes:
+    split = (prefill[1] or prefill[0]) + (decode[1] or decode[0])
+    for instances in (split,) if split else sizes:
         setup = Setup(
             args.trace,
             format=args.format,
             instances=instances,
-            prefill=prefill,
-            decode=decode,
+            prefill=prefill[0],
+            decode=decode[0],
+            most_prefill=prefill[1],
+            most_decode=decode[1],
+            moves=args.moves,
             model=args.model,
             disturbance=args.disturbance,
             gateways=args.gateways,
@@ -108,18 +112,38 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
     return jobs
 
 
-def _roles(args: argparse.Namespace) -> tuple[int, int]:
-    """Instances that prefill and instances that decode; 0 of both where each instance does both. Raises ValueError."""
-    if args.prefill is None and args.decode is None:
-        return 0, 0
+def _roles(args: argparse.Namespace) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Of those that prefill, and of those that decode: how many at first, and the most, which is 0 where the number
+    stays; 0 of all where each instance does both. Raises ValueError."""
     given = {name: value for name in ("prefill", "decode") if (value := getattr(args, name)) is not None}
-    if len(given) < 2 or min(given.values()) < 1:
-        found = " ".join(f"--{name} {value}" for name, value in given.items())
+    if not given:
+        if args.moves:
+            raise ValueError("--moves is for instances with roles: --prefill and --decode say how many at first")
+        return (0, 0), (0, 0)
+    found = " ".join(f"--{name} {value}" for name, value in given.items())
+    if len(given) < 2:
         raise ValueError(f"--prefill and --decode go together, with at least one instance each, not {found}")
     for name, bad in (("bound", args.bound), ("cells", args.cells > 1), ("scale", args.scale)):
         if bad:
             raise ValueError(f"--{name} is for instances that each do both: leave out --prefill and --decode")
-    return args.prefill, args.decode
+    prefill, decode = (_role_numbers(given[name], f"--{name}", found) for name in ("prefill", "decode"))
+    scaled = prefill[1] > 0
+    if scaled is not (decode[1] > 0) or (scaled and args.moves):
+        raise ValueError(f"both are numbers, with --moves or without, or both are MIN-MAX, not {found}")
+    if args.capacity and (scaled or args.moves):
+        raise ValueError("--capacity is for instances that nothing scales: --prefill N --decode N, without --moves")
+    return prefill, decode
+
+
+def _role_numbers(text: str, option: str, found: str) -> tuple[int, int]:
+    """How many at first, and the most. Raises ValueError."""
+    from dualmap.loadtest.option_lists import span
+
+    if "-" in text.removeprefix("-"):
+        return span(text, option)
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"--prefill and --decode go together, with at least one instance each, not {found}")
+    return int(text), 0
 
 
 def _work_off(jobs: "Sequence[Job]", log: "StudyLog", processes: int) -> int:

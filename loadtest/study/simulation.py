@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import zip_longest
 from math import inf, isnan
 from typing import Any
 
@@ -23,7 +24,7 @@ from dualmap.loadtest.virtual.shared_cache_bound import make_bound
 from dualmap.loadtest.virtual.simulated_workload import Setup, workload_of
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.core import Scheduler
-from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_config import RoleBounds, ScalingConfig
 from dualmap.scheduler.role import Role
 
 
@@ -131,13 +132,14 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
     profile = setup.profile
     fast = round(disturbance.fast_share * setup.instances)
     changes = _changes(disturbance, names, workload)
-    if setup.scale and any(change.kind != "slow" for change in changes):
+    scaled_roles = changes and (setup.moves or setup.most_prefill)
+    if scaled_roles or (setup.scale and any(change.kind != "slow" for change in changes)):
         raise ValueError(f"{disturbance.name} is for instances that nothing scales: leave it out here")
     return ClusterSettings(
         config,
         [
-            _instance(setup, name, profile, disturbance, fast=place < fast, role=_role(setup, place))
-            for place, name in enumerate(names)
+            _instance(setup, name, profile, disturbance, fast=place < fast, role=role)
+            for place, (name, role) in enumerate(_named(setup, names, salt))
         ],
         gateways=gateways,
         network_s=setup.network_s,
@@ -148,16 +150,31 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
         kv_events=setup.kv_events,
         told_output="exact" if disturbance.tell_output or bound else "none",
         named_sessions=disturbance.name_sessions,
-        scaling=ScalingConfig(*setup.scale) if setup.scale else None,
+        scaling=_scaling(setup),
+        at_first={Role.PREFILL: setup.prefill, Role.DECODE: setup.decode} if split else {},
         start_s=setup.start_s,
         cells=setup.cells,
     )
 
 
-def _role(setup: Setup, place: int) -> Role:
-    if place < setup.prefill:
-        return Role.PREFILL
-    return Role.DECODE if place < setup.prefill + setup.decode else Role.BOTH
+def _scaling(setup: Setup) -> ScalingConfig | None:
+    if setup.moves:
+        return ScalingConfig(prefill=RoleBounds(), decode=RoleBounds(), moves=True)
+    if setup.most_prefill:
+        bounds = RoleBounds(setup.prefill, setup.most_prefill), RoleBounds(setup.decode, setup.most_decode)
+        return ScalingConfig(prefill=bounds[0], decode=bounds[1])
+    return ScalingConfig(*setup.scale) if setup.scale else None
+
+
+def _named(setup: Setup, names: Sequence[str], salt: str) -> list[tuple[str, Role]]:
+    """All instances that there can be, by their ids."""
+    most = {Role.PREFILL: setup.most_prefill, Role.DECODE: setup.most_decode}
+    if setup.moves:
+        most = dict.fromkeys(most, setup.prefill + setup.decode - 1)
+    if any(most.values()):
+        return [(f"{salt}{role}-{number}", role) for role, count in most.items() for number in range(count)]
+    roles = [Role.PREFILL] * setup.prefill + [Role.DECODE] * setup.decode
+    return list(zip_longest(names, roles, fillvalue=Role.BOTH))
 
 
 def _instance(

@@ -149,10 +149,7 @@ class VirtualCluster:
         return self._fleets[0]
 
     def _scaling(self) -> VirtualScaling | None:
-        settings = self.settings
-        if settings.scaling is None:
-            return None
-        return VirtualScaling(self, self._fleets[0], settings.instances, settings.scaling, settings.start_s)
+        return None if self.settings.scaling is None else VirtualScaling(self, self._fleets[0], self.settings)
 
     # The clients.
 

@@ -1,7 +1,7 @@
 """What a cluster in virtual time is made of, and what happens to it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from dualmap.instances.simulated.engine_profile import EngineProfile
@@ -46,7 +46,8 @@ class ClusterSettings:
     told_output: what
     gateways are told of the length of an answer, nothing or the truth, where no request is on record. named_sessions:
     whether they are told of each request's session, as the workload has it. scaling: only
-    min_replicas of the instances are there at first, the others are started by plans, which takes start_s. ticks,
+    min_replicas of the instances are there at first, or, of each role, as many as at_first says; the others are started
+    by plans, which takes start_s. ticks,
     plans: when gateways tick and when moves are planned, where that is on record; after the last tick, and otherwise
     from 0 on, every TICK_S, and without plans with each tick. cells: more than one for VirtualCells.
     max_continuations: how often an answer may go on at another instance, as gateway.max_continuations."""
@@ -63,6 +64,7 @@ class ClusterSettings:
     told_output: Literal["none", "exact"] = "none"  # clients allow plenty or say nothing; none knows
     named_sessions: bool = False
     scaling: ScalingConfig | None = None
+    at_first: Mapping[Role, int] = field(default_factory=dict)
     start_s: float = 30.0
     ticks: Sequence[float] = ()
     plans: Sequence[float] = ()

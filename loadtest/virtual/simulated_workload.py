@@ -36,7 +36,8 @@ class Setup:
     cells: the instances are divided into so many, with a gateway each and one in front of all; 1: they are not.
     scale: the least and the most instances of a cluster that scales itself; a new one takes start_s.
     prefill, decode: of the instances, so many compute prompts for others, and answer with what others have computed;
-        0: each does both.
+        0: each does both. most_prefill, most_decode: each role scales itself, from those numbers on. moves: the number
+        of both together stays, and instances change their roles.
     cpu_cache_tokens: KV in a tier behind each instance's pool, read back at cpu_load_tokens_per_s; 0: as the model has
         it. cpu_cache_shared: one tier for all, as large as all of theirs.
     kv_events: what gateways hear of caches; with none they take an instance to have what its pool holds.
@@ -63,6 +64,9 @@ class Setup:
     start_s: float = 30.0
     prefill: int = 0
     decode: int = 0
+    most_prefill: int = 0
+    most_decode: int = 0
+    moves: bool = False
     cpu_cache_tokens: int = 0
     cpu_load_tokens_per_s: float = 1 / OFFLOAD_S_PER_TOKEN
     cpu_cache_shared: bool = False
@@ -106,7 +110,9 @@ class Setup:
             tier = f", {self.cpu_cache_tokens} tokens in{shared} CPU tiers at {self.cpu_load_tokens_per_s:.0f}/s"
         if self.kv_events != "none":
             tier += f", KV events: {self.kv_events}"
-        roles = f", {self.prefill} prefill and {self.decode} decode" if self.prefill else ""
+        numbers = (self.prefill, self.most_prefill), (self.decode, self.most_decode)
+        prefill, decode = (f"{least} to {most}" if most else f"{least}" for least, most in numbers)
+        roles = f", {prefill} prefill and {decode} decode{' that move' if self.moves else ''}" if self.prefill else ""
         window = "" if self.window is None else ", from {:g} s to {:g} s".format(*self.window)
         return (
             f"{self.limit * self.copies} requests, {self.warmup_requests} of them warm-up{longest}{scaled}{pace}{cells}"

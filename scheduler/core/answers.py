@@ -66,6 +66,10 @@ def prefill_done(books: Books, event: PrefillDone, now: float, commands: list[Co
     attempt = books.running(event.request_id, event.attempt)
     if attempt is None or attempt.request.leg is not PREFILL:
         return False
+    if now <= attempt.deadline_s:
+        books.stats.legs_kept += 1
+    else:
+        books.stats.legs_missed += 1
     view = books.instances[attempt.instance_id]
     view.observe_prefill(attempt, now)
     view.began(attempt, now)
@@ -121,6 +125,7 @@ def request_finished(books: Books, event: RequestFinished, now: float, commands:
     view = books.instances[attempt.instance_id]
     tpot_s = view.answered(attempt, event.output_tokens - attempt.request.sent_tokens, now)
     if tpot_s is not None and attempt.tpot_slo_s:
+        books.stats.tpot_used += tpot_s / attempt.tpot_slo_s
         if tpot_s <= attempt.tpot_slo_s:
             books.stats.tpot_kept += 1
         else:

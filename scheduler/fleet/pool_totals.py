@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from operator import add, sub
+from typing import Any
 
 from dualmap.scheduler.role import Role
 from dualmap.scheduler.stats import SchedulerStats
@@ -12,7 +13,9 @@ from dualmap.scheduler.stats import SchedulerStats
 class PoolTotals:
     """Counters of SchedulerStats, of one gateway or of all: requests placed for the first time, their prefill work,
     first tokens within the objective, and those that were late or never came; answers whose tokens came at the pace of
-    their objective, and slower ones; of the requests and their prefill work, what prefill legs are."""
+    their objective, and slower ones; of the requests and their prefill work, what prefill legs are; of these, those
+    that ended before the first token was due, and later ones; of the answers, their times per token against the
+    objectives, added up, where roles are counted apart."""
 
     arrived: int = 0
     arrived_work_tokens: int = 0
@@ -23,6 +26,9 @@ class PoolTotals:
     tpot_missed: int = 0
     legs: int = 0
     leg_tokens: int = 0
+    legs_kept: int = 0
+    legs_missed: int = 0
+    tpot_used: float = 0.0
 
     @classmethod
     def of(cls, stats: SchedulerStats) -> "PoolTotals":
@@ -36,19 +42,27 @@ class PoolTotals:
             tpot_missed=stats.tpot_missed,
             legs=stats.arrived_legs,
             leg_tokens=stats.arrived_leg_tokens,
+            legs_kept=stats.legs_kept,
+            legs_missed=stats.legs_missed,
+            tpot_used=stats.tpot_used,
         )
 
     def of_role(self, role: Role) -> "PoolTotals":
         """What instances of that role had to do with: who prefills, with prefill legs; who decodes, with requests that
-        run whole, and with the pace of all answers."""
+        run whole, with the pace of all answers, and with first tokens that were not late already when it got them. Of a
+        short time these may be below 0, since a first token is counted after its prefill leg."""
         match role:
             case Role.BOTH:
-                return self
+                return replace(self, tpot_used=0.0)
             case Role.PREFILL:
-                return PoolTotals(self.legs, self.leg_tokens, self.slo_kept, slo_missed=self.slo_missed)
+                return PoolTotals(self.legs, self.leg_tokens, self.legs_kept, slo_missed=self.legs_missed)
             case Role.DECODE:
-                work_tokens = self.arrived_work_tokens - self.leg_tokens
-                return replace(self, arrived=self.arrived - self.legs, arrived_work_tokens=work_tokens)
+                return replace(
+                    self,
+                    arrived=self.arrived - self.legs,
+                    arrived_work_tokens=self.arrived_work_tokens - self.leg_tokens,
+                    slo_missed=self.slo_missed - self.legs_missed,
+                )
 
     def __add__(self, other: "PoolTotals") -> "PoolTotals":
         return self._with(other, add)
@@ -56,6 +70,7 @@ class PoolTotals:
     def __sub__(self, other: "PoolTotals") -> "PoolTotals":
         return self._with(other, sub)
 
-    def _with(self, other: "PoolTotals", operation: Callable[[int, int], int]) -> "PoolTotals":
+    def _with(self, other: "PoolTotals", operation: Callable[[float, float], float]) -> "PoolTotals":
         names = [field.name for field in fields(self)]
-        return PoolTotals(**{name: operation(getattr(self, name), getattr(other, name)) for name in names})
+        values: dict[str, Any] = {name: operation(getattr(self, name), getattr(other, name)) for name in names}
+        return PoolTotals(**values)

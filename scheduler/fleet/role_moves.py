@@ -1,7 +1,8 @@
 """A pool whose number of instances stays: one changes its role where its role has too many and the other too few.
 
 Who gives and who takes is what each role's plan says by itself: the taker's starts one, the giver's lets one go, each
-with its windows, margins and cool-down. One move is under way at a time.
+with its windows, margins and cool-down. One move is under way at a time, and one that had to be taken back is not made
+again for twice as long as the last time.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,9 @@ from dualmap.scheduler.fleet.role_orders import RoleOrders
 from dualmap.scheduler.fleet.scaler import Scaler
 from dualmap.scheduler.fleet.scaling_plan import ScalingPlan
 from dualmap.scheduler.role import Role
+
+FIRST_CALM_S = 300.0  # after a move was taken back, until the same is made again
+MOST_CALM_S = 7200.0
 
 
 class RoleMoves:
@@ -22,6 +26,11 @@ class RoleMoves:
         self._scalers = scalers
         self._orders = orders
         self._under_way: tuple[Role, Role] | None = None  # of ours: from, to
+        self._last: tuple[Role, Role] | None = None
+        self._last_at = 0.0
+        self._calm_s = FIRST_CALM_S
+        self._blocked: tuple[Role, Role] | None = None
+        self._blocked_until = 0.0
 
     def keep(self) -> None:
         """Before the Scalers look: the number of each role stays, unless people say one."""
@@ -61,17 +70,30 @@ class RoleMoves:
         for role, scaler in self._scalers.items():
             scaler.plan = replace(plans[role], start=0, drain=())
         for giver, taker in ((Role.PREFILL, Role.DECODE), (Role.DECODE, Role.PREFILL)):
-            if plans[giver].drain and plans[taker].start:
-                self._move(giver, taker, plans, now)
+            blocked = self._blocked == (giver, taker) and now < self._blocked_until
+            if plans[taker].start and plans[giver].drain and not blocked:
+                reason = f"one goes to {taker}: {plans[taker].reason}"
+                self._move(giver, taker, replace(plans[giver], drain=plans[giver].drain[:1], reason=reason), now)
 
-    def _move(self, giver_role: Role, taker_role: Role, plans: Mapping[Role, ScalingPlan], now: float) -> None:
-        giver, instance_id = self._scalers[giver_role], plans[giver_role].drain[0]
-        giver.plan = replace(plans[giver_role], reason=f"one goes to {taker_role}: {plans[taker_role].reason}")
+    def _move(self, giver_role: Role, taker_role: Role, plan: ScalingPlan, now: float) -> None:
+        giver, (instance_id,) = self._scalers[giver_role], plan.drain
+        giver.plan = plan
         if giver.dry_run:
             return
+        self._note(giver_role, taker_role, now)
         if giver.starts_them:
             giver.fixed -= 1
             giver.let_go(instance_id, now)
             self._under_way = giver_role, taker_role
         else:
             self._orders.give(instance_id, taker_role)
+
+    def _note(self, giver_role: Role, taker_role: Role, now: float) -> None:
+        back = taker_role, giver_role
+        soon = now - self._last_at < 2 * self._calm_s
+        if self._last == back and soon:
+            self._blocked, self._blocked_until = back, now + self._calm_s
+            self._calm_s = min(2 * self._calm_s, MOST_CALM_S)
+        elif not soon:
+            self._calm_s = FIRST_CALM_S
+        self._last, self._last_at = (giver_role, taker_role), now

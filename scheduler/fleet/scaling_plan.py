@@ -193,8 +193,18 @@ def _most_needed(history: Sequence[ScalingSample], config: ScalingConfig) -> _Ne
             return _Need(len(history[-1].instances), f"{at_pace:.0%} of answers at their pace")
     needs = [_need(load, config.target_load * DOWN_MARGIN, f"prefill load up to {load:.2f} instances")]
     needs += [need for sample in parts[-1] for need in _pressures(sample, config)]
+    needs += [_pace_need(part, config) for part in (window, parts[-1])]
     most = max(needs, key=lambda need: need.replicas)
     return _Need(most.replicas, f"{most.reason}: {most.replicas} wanted")
+
+
+def _pace_need(window: Sequence[ScalingSample], config: ScalingConfig) -> _Need:
+    """With fewer instances more answers run on each, and a token takes longer, in proportion at the most. Nothing where
+    none has ended, or that is not counted."""
+    ended = sum(s.counted.tpot_kept + s.counted.tpot_missed for s in window)
+    used = sum(s.counted.tpot_used for s in window) / ended if ended else 0.0
+    ready = sum(i.state == "ready" for i in window[-1].instances)
+    return _need(used * ready, config.decode_load, f"a token takes {used:.0%} of its objective at {ready} instances")
 
 
 def _need(instances: float, target_load: float, reason: str) -> _Need:

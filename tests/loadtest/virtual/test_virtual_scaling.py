@@ -9,7 +9,8 @@ from dualmap.loadtest.traces.workload import Workload, WorkRequest
 from dualmap.loadtest.virtual.cluster import VirtualCluster
 from dualmap.loadtest.virtual.cluster_settings import Change, ClusterSettings, InstanceSpec
 from dualmap.scheduler.config import SchedulerConfig
-from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_config import RoleBounds, ScalingConfig
+from dualmap.scheduler.role import Role
 
 PROFILE = EngineProfile(prefill_s_per_token=0.001)
 START_S = 7.0
@@ -91,3 +92,40 @@ def test_a_pool_at_zero_comes_for_the_first_request_and_goes_when_nothing_was_as
     assert [there[at] for at in (5, 15, 60, 85, 115)] == [0, 1, 0, 1, 0]
     assert max(there.values()) == 1, "that the first ones came late asks for no second instance"
     assert done.instance_s < 0.6 * done.duration_s
+
+
+def roles(prefill: int, decode: int) -> list[InstanceSpec]:
+    """As many of each role as there can be."""
+    numbers = {Role.PREFILL: prefill, Role.DECODE: decode}
+    return [InstanceSpec(f"{role}-{n}", PROFILE, role=role) for role, count in numbers.items() for n in range(count)]
+
+
+def run_roles(workload: Workload, scaling: ScalingConfig, at_first: tuple[int, int]):
+    numbers = dict(zip((Role.PREFILL, Role.DECODE), at_first, strict=True))
+    config = SchedulerConfig(cold_start_timeout_s=60.0)
+    made = ClusterSettings(config, roles(3, 3), scaling=scaling, at_first=numbers, start_s=START_S)
+    return VirtualCluster(workload, made).run()
+
+
+BOUNDS = RoleBounds(1, 3)
+NEW_PROMPTS = requests((0, 30, 0.2), (30, 90, 2.0), (90, 200, 0.2), tokens=1500)
+
+
+def test_each_role_is_scaled_by_its_own_load():
+    done = run_roles(NEW_PROMPTS, replace(SCALING, max_replicas=1, prefill=BOUNDS, decode=BOUNDS), (1, 1))
+    assert all(outcome.ok for outcome in done.outcomes)
+    assert {outcome.instance_id.split("-")[0] for outcome in done.outcomes} == {"decode"}
+    reasons = [reason for _, reason in done.plans]
+    assert reasons
+    assert all(reason.startswith("prefill: prefill load") for reason in reasons)
+    assert max(there for _, _, there in done.timeline) == 4
+    assert done.timeline[-1][2] == 2
+
+
+def test_instances_move_to_the_role_that_needs_them_and_back_and_no_answer_is_lost():
+    moves = replace(SCALING, max_replicas=1, prefill=BOUNDS, decode=BOUNDS, moves=True)
+    done = run_roles(NEW_PROMPTS, moves, (1, 3))
+    assert all(outcome.ok and outcome.attempts == 2 for outcome in done.outcomes)
+    assert [reason.partition(":")[0] for _, reason in done.plans] == ["decode", "decode"]
+    assert all("one goes to prefill" in reason for _, reason in done.plans)
+    assert {there for _, _, there in done.timeline} == {4}, "one starts when the other is gone"

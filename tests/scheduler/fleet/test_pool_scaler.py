@@ -1,6 +1,7 @@
 """Instances of two roles, each scaled by its own load, look by look, with the fleet's states told by hand."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -10,6 +11,7 @@ from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, GatewayState, PoolPlan
 from dualmap.scheduler.fleet.pool_scaler import PoolScaler
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
+from dualmap.scheduler.fleet.role_moves import FIRST_CALM_S
 from dualmap.scheduler.fleet.role_orders import GONE_S
 from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Wanted, WantedPool
 from dualmap.scheduler.fleet.scaling_config import RoleBounds, ScalingConfig
@@ -242,3 +244,42 @@ def test_a_role_that_cannot_change_is_refused(ours, instance_id, why):
     with pytest.raises(RefusedError, match=why):
         pool.scaler.change_role(instance_id, "prefill")
     assert pool.scaler.wanted(pool.wanted, {}, pool.now).roles == {}
+
+
+@pytest.mark.parametrize(("used", "least"), [(0.5, 2), (0.2, 1)])
+def test_one_that_decodes_leaves_only_where_the_others_would_keep_the_pace(used, least):
+    """Two thirds more run on each of two than on each of three: a token takes up to half as long again."""
+    pool = Pool(prefill=1, decode=2)
+    second = PoolTotals(4, 40, 4, tpot_kept=4, slo_missed=0, legs=4, leg_tokens=40, tpot_used=4 * used)
+    pool.look(30, second)
+    assert len(pool.drained) == 2 - least
+
+
+def test_first_tokens_that_prefill_made_late_do_not_hold_those_that_decode():
+    totals = PoolTotals(9, 900, 5, slo_missed=4, legs=8, leg_tokens=800, legs_kept=4, legs_missed=3)
+    prefill, decode = totals.of_role(PREFILL), totals.of_role(DECODE)
+    assert (prefill.arrived, prefill.arrived_work_tokens, prefill.slo_kept, prefill.slo_missed) == (8, 800, 4, 3)
+    assert (decode.arrived, decode.arrived_work_tokens, decode.slo_kept, decode.slo_missed) == (1, 100, 5, 1)
+    assert totals.of_role(Role.BOTH) == totals
+
+
+def test_a_move_that_had_to_be_taken_back_is_made_again_only_much_later():
+    """Each role asks for one more whenever it has two, as if no split were right."""
+    pool = Pool(prefill=2, decode=2, config=MOVES)
+    pool.look(30)
+    moved_at = []
+    for _ in range(3000):
+        prefill, decode = (list(wanted.ids) for wanted in pool.wanted.by_role.values())
+        pool.members = dict.fromkeys(prefill, PREFILL) | dict.fromkeys(decode, DECODE)
+        for instance_id in pool.drained & pool.members.keys():  # it has nothing to do
+            del pool.members[instance_id]
+            moved_at.append(pool.now)
+        pool.drained = set()
+        pool.loads = {}
+        pool.busy(DECODE, 10 if len(decode) == 2 else 1)
+        tokens = 2000 if len(prefill) == 1 else 4
+        pool.look(1, PoolTotals(4, tokens, 4, slo_missed=0, legs=4, leg_tokens=tokens))
+    gaps = [later - earlier for earlier, later in pairwise(moved_at)]
+    assert len(moved_at) > 3
+    assert len(moved_at) < 10, "of a hundred windows"
+    assert max(gaps) > 2 * FIRST_CALM_S
