@@ -59,6 +59,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}]},
     },
     "kuberay": {"head": {"kuberay": True, "tokenSecret": "ray"}, "replicas": 3, "secretKeys": {"clusterToken": "ray"}},
+    "roles": {
+        "vllm": {
+            "enabled": True,
+            "args": ["--seed", "1"],
+            "roles": {
+                "prefill": {"replicas": 3, "args": ["--max-num-seqs", "8"], "maxReplicas": 6},
+                "decode": {"resources": {"limits": {"nvidia.com/gpu": 2}}, "minReplicas": 2},
+            },
+            "autoscaling": {"enabled": True},
+        },
+    },
     "bare": {
         "podDisruptionBudget": {"enabled": False},
         "networkPolicy": {"enabled": False},

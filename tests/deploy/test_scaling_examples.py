@@ -1,10 +1,12 @@
 """What scales vLLM pods by what the gateways measure: the chart's ScaledObject, and a HorizontalPodAutoscaler."""
 
+import json
+
 import pytest
 import yaml
 
 from dualmap.router.config.load import load_config
-from tests.deploy.chart_variants import needs_go, one
+from tests.deploy.chart_variants import VARIANTS, needs_go, one
 from tests.deploy.helm_chart import KUBERNETES, ChartError, manifests
 from tests.deploy.metric_names import recorded, served, used
 
@@ -37,6 +39,41 @@ def test_the_gateways_plan_within_the_bounds_of_the_scaled_object_down_to_zero()
     scaling = {"min_replicas": 0, "max_replicas": 3, "scale_to_zero_after_s": 300, "target_load": 0.6}
     assert config["scaling"] == scaling
     assert load_config(None, config).all_pools()[""].scheduler.cold_start_timeout_s == 300.0
+
+
+@needs_go
+def test_each_role_has_servers_and_a_scaled_object_of_its_own():
+    found = manifests(VARIANTS["roles"])
+    config = yaml.safe_load(one(found, "ConfigMap")["data"]["dualmap.yaml"])
+    bounds = {"prefill": (1, 6), "decode": (2, 4)}
+    for role, (least, most) in bounds.items():
+        template = one(found, "Deployment", f"dualmap-vllm-{role}")["spec"]["template"]
+        assert template["metadata"]["labels"]["llm-d.ai/role"] == role
+        arguments = template["spec"]["containers"][0]["args"]
+        kv_role = json.loads(arguments[arguments.index("--kv-transfer-config") + 1])["kv_role"]
+        assert kv_role == {"prefill": "kv_producer", "decode": "kv_consumer"}[role]
+        spec = one(found, "ScaledObject", f"dualmap-vllm-{role}")["spec"]
+        assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (least, most)
+        (trigger,) = spec["triggers"]
+        assert f'role="{role}"' in trigger["metadata"]["query"]
+        assert config["scaling"][role] == {"min_replicas": least, "max_replicas": most}
+    assert load_config(None, config).all_pools()[""].scaled_roles == ("prefill", "decode")
+    policy = one(found, "NetworkPolicy", "dualmap-vllm")["spec"]
+    assert policy["ingress"][0] == {"from": [{"podSelector": policy["podSelector"]}]}
+
+
+@needs_go
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"picker": {"enabled": True}}, r"vllm\.roles: a picker's proxy sends each request once"),
+        ({"vllm": {"autoscaling": {"enabled": True, "minReplicas": 0}}}, "minReplicas: 0 is for servers that do all"),
+    ],
+)
+def test_roles_that_would_get_nothing_are_refused_in_words(values, complaint):
+    roles = {"enabled": True, "roles": {"prefill": {}, "decode": {}}}
+    with pytest.raises(ChartError, match=complaint):
+        manifests(values | {"vllm": roles | values.get("vllm", {})})
 
 
 @needs_go

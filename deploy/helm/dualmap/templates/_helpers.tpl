@@ -199,7 +199,19 @@ seccompProfile:
 {{- $fixed := dict "gateway" $gateway "log_dir" "/tmp/dualmap" "discovery" (dict "kubernetes" $pods) -}}
 {{- if and .Values.vllm.enabled .Values.vllm.autoscaling.enabled -}}
 {{- $scaling := .Values.vllm.autoscaling -}}
+{{- if .Values.vllm.roles -}}
+{{- $bounds := dict -}}
+{{- range $role, $own := .Values.vllm.roles -}}
+{{- $least := int ($own.minReplicas | default $scaling.minReplicas) -}}
+{{- if lt $least 1 -}}
+{{- fail "vllm.autoscaling.minReplicas: 0 is for servers that do all of a request: each of vllm.roles needs one" -}}
+{{- end -}}
+{{- $_ := set $bounds $role (dict "min_replicas" $least "max_replicas" (int ($own.maxReplicas | default $scaling.maxReplicas))) -}}
+{{- end -}}
+{{- $_ := set $fixed "scaling" $bounds -}}
+{{- else -}}
 {{- $_ := set $fixed "scaling" (dict "min_replicas" (int $scaling.minReplicas) "max_replicas" (int $scaling.maxReplicas) "scale_to_zero_after_s" (int $scaling.scaleToZeroAfterSeconds)) -}}
+{{- end -}}
 {{- end -}}
 {{- toYaml (mergeOverwrite $given $fixed) -}}
 {{- end -}}
