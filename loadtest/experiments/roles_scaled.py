@@ -1,6 +1,6 @@
-"""A day whose work changes, in virtual time: `python -m dualmap.loadtest.experiments.roles_scaled CHATS AGENTS`.
+"""A day whose work changes, in virtual time: `python -m dualmap.loadtest.experiments.roles_scaled LONG SHORT`.
 
-Chats, then agents, then other chats, before instances that prefill and others that decode: splits that stay, instances
+Long prompts, then short ones, then other long ones, before instances that prefill and others that decode: splits that stay, instances
 that do both, instances that move between the roles, and roles that are scaled.
 """
 
@@ -25,8 +25,7 @@ from dualmap.loadtest.virtual.simulated_workload import Setup, workload_of
 
 INSTANCES = 8
 SEED = 1
-LONGEST = 65_536  # tokens of a prompt of agents
-PARTS = ("chats", "agents", "chats again")
+PARTS = ("long", "short", "long again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +37,19 @@ class Day:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("chats", metavar="CHATS", help="a trace, as for `dualmap simulate`")
-    parser.add_argument("agents", metavar="AGENTS", help="another one")
-    parser.add_argument("--qps", type=positive, default=5.0, metavar="Q", help="chats a second (5)")
-    parser.add_argument("--agents-qps", type=positive, default=2.0, metavar="Q", help="requests of agents a second (2)")
-    parser.add_argument("--minutes", type=positive, default=20.0, metavar="M", help="of each part (20)")
-    parser.add_argument("--slo", type=positive, default=10.0, metavar="S", help="to the first token (10)")
+    parser.add_argument("long", metavar="LONG", help="a trace, as for `dualmap simulate`")
+    parser.add_argument("short", metavar="SHORT", help="another one")
+    parser.add_argument("--long-qps", type=positive, default=5.6, metavar="Q", help="long prompts a second (5.6)")
+    parser.add_argument("--short-qps", type=positive, default=40.0, metavar="Q", help="short ones (40)")
+    parser.add_argument("--minutes", type=positive, default=10.0, metavar="M", help="of each part (10)")
+    parser.add_argument("--slo", type=positive, default=5.0, metavar="S", help="to the first token (5)")
     parser.add_argument("--tpot", type=positive, default=0.03, metavar="S", help="for each token after it (0.03)")
     parser.add_argument("--only", default="", metavar="NAME", help="one contender (all)")
 
 
 def run(args: argparse.Namespace) -> int:
     """2 for a trace that cannot be used."""
-    whole = Setup(args.chats, instances=INSTANCES, slo_s=args.slo, tpot_s=args.tpot)
+    whole = Setup(args.long, instances=INSTANCES, slo_s=args.slo, tpot_s=args.tpot)
     splits = {f"{n} + {INSTANCES - n}": replace(whole, prefill=n, decode=INSTANCES - n) for n in (6, 5, 4)}
     scaled = replace(whole, instances=14, prefill=1, decode=2, most_prefill=7, most_decode=7)
     setups = {
@@ -82,17 +81,17 @@ def run(args: argparse.Namespace) -> int:
 def day_of(args: argparse.Namespace) -> Day:
     """Made anew for each run, which changes it. Raises ValueError."""
     seconds = args.minutes * 60
-    chats = Setup(args.chats, limit=round(2 * seconds * args.qps))
-    agents = Setup(args.agents, limit=round(seconds * args.agents_qps), max_prompt_tokens=LONGEST)
-    both = workload_of(chats, args.qps, SEED).requests
+    long = Setup(args.long, limit=round(2 * seconds * args.long_qps))
+    short = Setup(args.short, limit=round(seconds * args.short_qps))
+    both = workload_of(long, args.long_qps, SEED).requests
     half = len(both) // 2
     first, again = both[:half], both[half:]
     starts_s: list[float] = []
     requests: list[WorkRequest] = list(first)
-    for part in (workload_of(agents, args.agents_qps, SEED).requests, again):
+    for part in (workload_of(short, args.short_qps, SEED).requests, again):
         starts_s.append(max(request.arrival_s for request in requests))
         requests += _behind(part, requests, starts_s[-1])
-    return Day(in_order(Path(args.chats).stem, requests), (starts_s[0], starts_s[1]))
+    return Day(in_order(Path(args.long).stem, requests), (starts_s[0], starts_s[1]))
 
 
 def _behind(part: Sequence[WorkRequest], before: Sequence[WorkRequest], start_s: float) -> list[WorkRequest]:
