@@ -1,7 +1,7 @@
 """A day whose work changes, in virtual time: `python -m dualmap.loadtest.experiments.roles_scaled LONG SHORT`.
 
-Long prompts, then short ones, then other long ones, before instances that prefill and others that decode: splits that stay, instances
-that do both, instances that move between the roles, and roles that are scaled.
+Long prompts, then short ones, then other long ones, before instances that prefill and others that decode: splits that
+stay, instances that do both, instances that move between the roles, and roles that are scaled.
 """
 
 import argparse
