@@ -1,5 +1,6 @@
 """The plan: what each split of the instances is worth in each window, which is best, and what that is worth."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import isnan
@@ -81,7 +82,7 @@ def make_plan(question: Question, measure: Measure, *, find_smallest: bool = Fal
         about |= measure.screen((window, split) for window in windows for split in sorted(fresh))
         known = {split for _, split in about}
         fresh = {finer for window in windows for finer in finer_splits(known, _best(about, window))}
-    near = {Split(question.instances)}.union(*(_near_best(about, window) for window in windows))
+    near = {Split(question.instances), _steadiest(about)}.union(*(_near_best(about, window) for window in windows))
     exact = measure.exactly([(window, split) for window in windows for split in sorted(near)], about, question.seeds)
     plan = Plan(question, exact, about)
     return replace(plan, smallest=_smallest(question, measure, plan.best(0))) if find_smallest else plan
@@ -97,6 +98,14 @@ def _near_best(about: Mapping[Place, float], window: int) -> Iterator[Split]:
     for worth, split in found[:_MOST_EXACT]:
         if -worth >= NEAR * most or (worth, split) == found[0]:
             yield split
+
+
+def _steadiest(about: Mapping[Place, float]) -> Split:
+    """What loses the least over all windows."""
+    worth: dict[Split, float] = defaultdict(float)
+    for (window, split), found in about.items():
+        worth[split] += found / (about[window, _best(about, window)] or 1.0)
+    return max(worth, key=lambda split: (worth[split], -split.prefill))
 
 
 def _smallest(question: Question, measure: Measure, best: Split) -> Split | None:

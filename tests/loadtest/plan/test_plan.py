@@ -113,6 +113,15 @@ def test_a_day_that_changes_shows_what_a_fixed_split_loses() -> None:
     assert len({len(row) for row in (heading, *rows)}) == 1
 
 
+def test_a_split_that_is_near_no_best_but_steady_is_looked_at() -> None:
+    def worth(window: int, split: Split, seed: int) -> float:
+        return 16.0 - (split.prefill - (6, 2)[window]) ** 2 if split.prefill else 1.0
+
+    plan = planned(worth, windows=2)
+    assert {split.prefill for split in plan.exact_splits()} == {0, 1, 2, 3, 4, 5, 6, 7}
+    assert plan.losses()[0].split.prefill == 4
+
+
 def test_a_split_that_is_best_in_every_window_stays() -> None:
     plan = planned(hill(peak=6, height=6.0, mixed=4.0), windows=3)
     assert advice(plan)[0] == "6 prefill + 2 decode for all windows: nothing else serves more in any of them."
