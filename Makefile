@@ -13,13 +13,16 @@ CLIENTS_STAMP := $(CLIENTS)/.installed
 NIXL := .venv-nixl
 NIXL_STAMP := $(NIXL)/.installed
 
+MOONCAKE := .venv-mooncake
+MOONCAKE_STAMP := $(MOONCAKE)/.installed
+
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
 # Servers and tests are many processes that import the same files: each is compiled once, whatever the user's default.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo compiled test test-slow test-simulated test-release test-vllm test-envoy test-browser test-clients vllm nixl clients peers reference check overhead counts clean
+.PHONY: setup demo compiled test test-slow test-simulated test-release test-vllm test-envoy test-browser test-clients vllm nixl mooncake clients peers reference check overhead counts clean
 
 setup: $(STAMP)
 
@@ -79,6 +82,15 @@ $(NIXL_STAMP): $(VLLM_STAMP)
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --target $(NIXL) nixl==1.5.1 nixl-cu12==1.5.1
 	touch $@
 
+mooncake: $(MOONCAKE_STAMP)  ## by which they push it, over TCP; NIXL's wheel brings libibverbs, which Mooncake's expects
+
+$(MOONCAKE_STAMP): $(NIXL_STAMP)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --target $(MOONCAKE) mooncake-transfer-engine-non-cuda==0.3.13.post1
+	mkdir -p $(MOONCAKE)/lib
+	ln -sf $(abspath $(NIXL))/nixl_cu12.libs/libnl-* $(MOONCAKE)/lib
+	ln -sf $(abspath $(NIXL))/nixl_cu12.libs/libibverbs-* $(MOONCAKE)/lib/libibverbs.so.1
+	touch $@
+
 test-vllm: $(STAMP) $(VLLM_STAMP)  ## every test in front of real vLLM servers, on the CPU
 	$(BIN)/pytest tests/vllm -m 'vllm and not release' $(ARGS)
 
@@ -123,4 +135,4 @@ counts: $(STAMP)  ## instructions per request and per relayed chunk, compared wi
 	$(BIN)/python -m dualmap.loadtest.overhead.counts $(ARGS)
 
 clean:
-	rm -rf .venv $(VLLM) $(CLIENTS) $(PEERS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv $(VLLM) $(NIXL) $(MOONCAKE) $(CLIENTS) $(PEERS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

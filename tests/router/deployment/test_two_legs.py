@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import Deployment, deployed
+from tests.deployment import Deployment, deployed, free_port
 from tests.instances.conftest import SimProcess
 
 CLIENTS = 12
@@ -19,22 +19,44 @@ PROMPT = "A long question that nobody has asked before. " * 120
 
 
 @pytest.fixture
-def sims():
+def connector() -> str:
+    return "nixl"
+
+
+@pytest.fixture
+def bootstrap_ports() -> list[int]:
+    """Of those that prefill, where the connector is one that asks there."""
+    return [free_port(), free_port()]
+
+
+@pytest.fixture
+def sims(connector, bootstrap_ports):
     """Two that prefill, and two that decode."""
-    speed = ("--prefill-tokens-per-s", "20000")
-    processes = [SimProcess("--role", role, *speed) for role in ("prefill", "prefill", "decode", "decode")]
+    flags = ("--prefill-tokens-per-s", "20000", "--kv-connector", connector)
+    processes = [SimProcess("--role", "prefill", *flags, "--bootstrap-port", str(port)) for port in bootstrap_ports]
+    processes += [SimProcess("--role", "decode", *flags) for _ in range(2)]
     yield processes
     for process in processes:
         process.clean_up()
 
 
 @pytest.fixture
-def deployment(sims, tmp_path):
-    p1, p2, d1, d2 = (f"http://127.0.0.1:{sim.port}" for sim in sims)
-    flags = ("--prefill", p1, "--prefill", p2, "--decode", d1, "--decode", d2)
-    with deployed(*flags, directory=tmp_path) as deployment:
+def deployment(sims, connector, bootstrap_ports, tmp_path):
+    instances = [
+        *(
+            {"url": url_of(sim), "role": "prefill", "bootstrap_port": port}
+            for sim, port in zip(sims, bootstrap_ports, strict=False)
+        ),
+        *({"url": url_of(sim), "role": "decode"} for sim in sims[2:]),
+    ]
+    config = json.dumps({"instances": instances, "kv_transfer": {"connector": connector}})
+    with deployed(directory=tmp_path, config=config) as deployment:
         await_that(lambda: deployment.ready_count() == len(sims), "all servers are ready")
         yield deployment
+
+
+def url_of(sim: SimProcess) -> str:
+    return f"http://127.0.0.1:{sim.port}"
 
 
 def counted(deployment: Deployment, metric: str) -> int:
@@ -60,8 +82,38 @@ def test_each_request_is_computed_by_one_server_and_answered_by_another(deployme
     assert {member["role"] for member in deployment.members().values()} == {"prefill", "decode"}
 
 
+@pytest.mark.parametrize("connector", ["mooncake"])
+def test_an_engine_that_starts_anew_is_asked_for_by_its_new_name(deployment, sims, bootstrap_ports):
+    client, prefill = deployment.client(), sims[0]
+
+    def ask(number: int) -> str:
+        """Who has computed the prompt."""
+        messages = [{"role": "user", "content": f"{number}: {PROMPT}"}]
+        raw = client.chat.completions.with_raw_response.create(model="sim", messages=messages, max_tokens=4)
+        answer = raw.parse()
+        _, alone = sims[2].post("/v1/chat/completions", {"model": "sim", "messages": messages, "max_tokens": 4})
+        assert answer.choices[0].message.content == alone["choices"][0]["message"]["content"]
+        assert answer.usage.prompt_tokens_details.cached_tokens == 0
+        return raw.headers["x-dualmap-prefill-instance"]
+
+    address = f"127.0.0.1:{prefill.port}"
+    numbers = iter(range(1000))
+    await_that(lambda: ask(next(numbers)) == address, "it computes")
+    prefill.process.kill()
+    prefill.process.wait()
+    again = ("--port", str(prefill.port), "--role", "prefill", "--kv-connector", "mooncake")
+    sims.append(SimProcess(*again, "--bootstrap-port", str(bootstrap_ports[0])))
+    await_that(lambda: ask(next(numbers)) == address, "it computes again")
+    assert counted(deployment, 'dualmap_prefill_handoffs_total{told="nothing"}') == 0
+
+
 @pytest.mark.parametrize(
-    "victim", [pytest.param(0, id="prefill", marks=pytest.mark.slow), pytest.param(2, id="decode")]
+    ("connector", "victim"),
+    [
+        pytest.param("nixl", 0, id="prefill", marks=pytest.mark.slow),
+        pytest.param("nixl", 2, id="decode"),
+        pytest.param("mooncake", 0, id="prefill, mooncake", marks=pytest.mark.slow),
+    ],
 )
 def test_no_request_is_lost_or_cut_off_when_a_server_of_either_leg_is_killed(deployment, sims, victim):
     begun = threading.Semaphore(0)
