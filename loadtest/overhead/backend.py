@@ -1,8 +1,9 @@
 """Cheap model servers for the overhead benchmark: `python -m dualmap.loadtest.overhead.backend PORT PORT ...`.
 
 A body that says `"stream":true` is answered with max_tokens events, one each CHUNK_S from a random phase on, each in an
-HTTP chunk of its own; with token ids where the body asks for them. What routers ask beside is answered as vLLM does:
-how a prompt is rendered (a token for each four bytes), models, health and version. All is fixed bytes but those tokens.
+HTTP chunk of its own; with token ids where the body asks for them. A prefill leg is told where its prompt is. What
+routers ask beside is answered as vLLM does: how a prompt is rendered (a token for each four bytes), models, health and
+version. All is fixed bytes but those tokens.
 """
 
 import asyncio
@@ -33,6 +34,13 @@ _LAST = (
     b'data: {"choices":[],' + _USAGE + b"}\n\ndata: [DONE]\n\n"
 )
 _PLAIN = b'{"choices":[{"index":0,"message":{"content":" token"},"finish_reason":"length"}],' + _USAGE + b"}"
+_LENDS = b'"do_remote_decode":true'
+_LENT = (  # as NixlConnector tells of a prompt of 8 KB
+    b',"kv_transfer_params":{"do_remote_prefill":true,"do_remote_decode":false,"remote_block_ids":[[%b]],'
+    b'"remote_engine_id":"05becf64-9ca0-4802-b16a-f491cb658784","remote_request_id":"chatcmpl-0123456789abcdef-0",'
+    b'"remote_host":"10.0.0.1","remote_port":5600,"tp_size":1,"dcp_size":1,"pp_size":1,"remote_num_tokens":2048,'
+    b'"remote_blocks_expiry_time":null,"transfer_mode":"pull","remote_prefill_cached_tokens":0}}'
+) % b",".join(b"%d" % (7 * block) for block in range(128))
 _MAX_TOKENS = re.compile(rb'"max_(?:completion_)?tokens": ?(\d+)')
 
 
@@ -45,6 +53,7 @@ def _chunk(data: bytes) -> bytes:
 
 
 _PLAIN_ANSWER = _whole(_PLAIN)
+_LENT_ANSWER = _whole(_PLAIN[:-1] + _LENT)
 _HEALTH_ANSWER = _whole(b"", b"text/plain")
 _VERSION_ANSWER = _whole(b'{"version":"0.32.0"}')
 _RENDERED = b'{"request_id":"render","token_ids":[%b],"sampling_params":{},"model":"bench"}'
@@ -91,6 +100,8 @@ class Backend(asyncio.Protocol):
         self._body.clear()
         if self._url.endswith(b"/render"):
             self._transport.write(_whole(_RENDERED % b",".join(_rendered(body))))
+        elif _LENDS in body:
+            self._transport.write(_LENT_ANSWER)
         elif _STREAM.search(body):
             self._asks_for_ids = _ASKS_FOR_IDS in body
             wanted = _MAX_TOKENS.search(body)

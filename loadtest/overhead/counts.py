@@ -1,8 +1,9 @@
 """Instructions that the gateway spends: `python -m dualmap.loadtest.overhead.counts`.
 
-Per request at three lengths of prompt and per relayed SSE chunk, in user space, one request at a time: the same within
-one or two percent on a busy machine, unlike microseconds. They are compared with those of counts.json, both measured in
-turns of a fixed Python program, which cancels how an interpreter was built: exit status 1 if one has grown by 10 %.
+Per request at three lengths of prompt, per request in two legs and per relayed SSE chunk, in user space, one request at
+a time: the same within one or two percent on a busy machine, unlike microseconds. They are compared with those of
+counts.json, both measured in turns of a fixed Python program, which cancels how an interpreter was built: exit status 1
+if one has grown by 10 %.
 """
 
 import argparse
@@ -33,8 +34,9 @@ from dualmap.loadtest.overhead.measured_proxy import ProxyError, gateway_command
 RECORDED = Path(__file__).with_name("counts.json")
 TOO_MANY = 1.10
 REQUESTS = {"200 B": (200, 100), "8 KB": (8_192, 100), "48 KB": (49_152, 50)}  # column: (bytes, requests a round)
-CHUNK = "SSE chunk"
-COLUMNS = (*REQUESTS, CHUNK)
+CHUNK, TWO_LEGS = "SSE chunk", "8 KB, two legs"
+COLUMNS = (*REQUESTS, CHUNK, TWO_LEGS)
+ROLES = {TWO_LEGS: ("prefill", "decode")}  # of the backends; as many as there are
 _CHUNKS = 600  # a garbage collection among fewer would show
 _WARM_UP = 300  # requests, and chunks
 _BACKENDS = 2
@@ -95,21 +97,31 @@ def main() -> int:
 
 
 def count(gateway_template: str, rounds: int, columns: Sequence[str]) -> Counts:
-    """Start a gateway, count, stop it. Raises ProxyError."""
+    """Start a gateway, count, stop it; the same with one whose instances have roles. Raises ProxyError."""
+    found: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="dualmap-counts-") as path:
+        folder = Path(path)
+        for roles in dict.fromkeys(ROLES.get(column, ()) for column in columns):
+            asked_for = [column for column in columns if ROLES.get(column, ()) == roles]
+            found |= _counted(gateway_template, rounds, asked_for, roles, folder)
+        version = ".".join(platform.python_version_tuple()[:2])
+        return Counts(f"{version}, compiled" if is_compiled() else version, yardstick(folder), found)
+
+
+def _counted(
+    gateway_template: str, rounds: int, columns: Sequence[str], roles: Sequence[str], folder: Path
+) -> dict[str, float]:
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dualmap-counts-")))
         port, admin_port, *backend_ports = free_ports("127.0.0.1", 2 + _BACKENDS)
         lockstep = Lockstep(backend_ports)
         stack.enter_context(lockstep.serving())
-        command = gateway_command(gateway_template, port, admin_port, backend_ports)
+        command = gateway_command(gateway_template, port, admin_port, backend_ports, roles)
         process = stack.enter_context(counted(command, [port], folder, "gateway"))
         asked = Asked(process, lockstep, port)
         for column in columns:
             asked.warm_up(column)
         process.start_counting()
-        found = {column: median(asked.cost(column) for _ in range(rounds)) for column in columns}
-        version = ".".join(platform.python_version_tuple()[:2])
-        return Counts(f"{version}, compiled" if is_compiled() else version, yardstick(folder), found)
+        return {column: median(asked.cost(column) for _ in range(rounds)) for column in columns}
 
 
 class Asked:
@@ -128,7 +140,7 @@ class Asked:
         """Instructions for a request, or for a chunk beside its request. Raises ProxyError."""
         if column == CHUNK:
             return (self._count(column, _CHUNKS + 1) - self._count(column, 1)) / _CHUNKS
-        requests = REQUESTS[column][1]
+        requests = _request(column)[1]
         return self._count(column, requests) / requests
 
     def _count(self, column: str, number: int) -> float:
@@ -139,7 +151,11 @@ class Asked:
         self._loads += 1
         if column == CHUNK:
             return Load(self._port, 1, 1, REQUESTS["200 B"][0], number, self._loads << 32)
-        return Load(self._port, 1, number, REQUESTS[column][0], 0, self._loads << 32)
+        return Load(self._port, 1, number, _request(column)[0], 0, self._loads << 32)
+
+
+def _request(column: str) -> tuple[int, int]:
+    return REQUESTS[column.partition(",")[0]]
 
 
 def yardstick(folder: Path) -> float:

@@ -92,9 +92,14 @@ def gateway(template: str, backend_ports: Sequence[int], folder: Path) -> Iterat
         yield MeasuredProxy("dualmap gateway", port, pid)
 
 
-def gateway_command(template: str, port: int, admin_port: int, backend_ports: Sequence[int]) -> list[str]:
-    """template: a command with {python}, {port}, {admin_port} and {instances} (--instance URL each)."""
-    instances = " ".join(f"--instance http://127.0.0.1:{backend}" for backend in backend_ports)
+def gateway_command(
+    template: str, port: int, admin_port: int, backend_ports: Sequence[int], roles: Sequence[str] = ()
+) -> list[str]:
+    """template: a command with {python}, {port}, {admin_port} and {instances} (--instance URL each). roles: by backend,
+    where they have some."""
+    flags = roles or ("instance",) * len(backend_ports)
+    places = zip(flags, backend_ports, strict=True)
+    instances = " ".join(f"--{flag} http://127.0.0.1:{backend}" for flag, backend in places)
     python = shlex.quote(sys.executable)
     return shlex.split(template.format(python=python, port=port, admin_port=admin_port, instances=instances))
 

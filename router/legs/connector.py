@@ -12,10 +12,12 @@ class Connector:
 
     needs_rank: the answer to a prefill leg does not say which of a server's engines has computed the prompt.
     read_by_itself: an instance that decodes what it has computed reads it as another one would, and so lets go of it.
+    waits_for_the_lost: who reads from an instance that dies does not notice.
     nothing_told: what the log says of an instance that hands nothing over."""
 
     needs_rank = False
     read_by_itself = False
+    waits_for_the_lost = False
     nothing_told = ""
 
     def source(self, pool: UpstreamPool) -> Bootstrap | None:

@@ -23,7 +23,7 @@ class Mooncake(Connector):
     """See Connector. bootstrap_port: of servers whose endpoint names no other one."""
 
     def __init__(self, bootstrap_port: int = BOOTSTRAP_PORT) -> None:
-        self.needs_rank = self.read_by_itself = True
+        self.needs_rank = self.read_by_itself = self.waits_for_the_lost = True
         self.nothing_told = (
             "it has kept no prompt for the decode leg, so that the prompt is computed twice: its first token has ended"
             " the answer, or its bootstrap server knows its engine no more"

@@ -19,7 +19,7 @@ from dualmap.router.requests.carried import NOT_ITS_END, Carried
 from dualmap.router.requests.core import Core
 from dualmap.router.requests.driven import Driven, DrivenOwner, Run
 from dualmap.router.requests.instance_connections import InstanceConnections
-from dualmap.router.requests.phase import ANSWERING, HALTED, OVER, WAITING
+from dualmap.router.requests.phase import ANSWERING, HALTED, OVER, RUNNING, WAITING
 from dualmap.router.requests.request_watcher import RequestWatcher
 from dualmap.router.requests.stateful import Stateful
 from dualmap.router.requests.token_arrival import TokenArrival
@@ -102,6 +102,17 @@ class RequestDriver(DrivenOwner):
         self.handle(event, core)
         if running is not None:
             self.carried.after(event.instance_id, running)
+            self._begin_reads_anew(event.instance_id)
+
+    def _begin_reads_anew(self, instance_id: str) -> None:
+        """It is lost: who reads what it has computed would wait for it for minutes, with some connectors."""
+        for driven in list(self.exchanges.values()):
+            handoff, run, connector = driven.handoff, driven.running, driven.asked.connector
+            if handoff is None or run is None or connector is None or driven.phase is not RUNNING:
+                continue
+            if handoff.params and handoff.dispatch.instance_id == instance_id and connector.waits_for_the_lost:
+                driven.drop_attempt()
+                self.attempt_failed(driven, run, FailureCause.INSTANCE_LOST)
 
     # Requests, as the service or the picker brings them.
 

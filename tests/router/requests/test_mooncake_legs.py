@@ -14,6 +14,7 @@ from dualmap.router.observe.metrics import Outcome, Told
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.events import FailureCause
+from dualmap.scheduler.role import Role
 from tests.router.conftest import Conversation, Instance
 from tests.router.requests.test_legs import CARDS, CHAT, LONG, ROLES, decode, usage
 
@@ -208,3 +209,24 @@ async def test_an_instance_that_answers_what_it_has_computed_reads_it_too_or_wou
             computed_by = answer.headers["x-dualmap-prefill-instance"]
             params = sent(f.instances[0])[-1]["kv_transfer_params"]
             assert params["remote_engine_id"] == f"engine-{computed_by[1:]}"
+
+
+async def test_who_reads_from_an_instance_that_is_lost_begins_again(moon):
+    waiting = asyncio.Event()
+
+    async def waits_once(conversation: Conversation) -> None:
+        if waiting.is_set():
+            await decode(conversation)
+        else:
+            waiting.set()
+            await conversation.closed_by_gateway()
+
+    async with moon("pd", [Bootstrap("engine-1")], prefill, waits_once) as f:
+        client = await f.client()
+        asked = asyncio.create_task(client.post("/v1/chat/completions", CHAT))
+        await waiting.wait()
+        f.apply(f.member(1, role=Role.DECODE, model_cards=CARDS))
+        answer = await asked
+        assert answer.status == 200
+        assert sent(f.instances[1])[1] == CHAT, "nobody computes prompts for others any more"
+        f.check_books_are_empty()
