@@ -16,6 +16,18 @@ USAGE = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"
     [
         (b'{"kv_transfer_params": {"a": 1}}', b'{"a": 1}', NO_USAGE),
         (b'{"kv_transfer_params": {"a": 1},"usage":%b}' % json.dumps(USAGE).encode(), b'{"a": 1}', Usage(9, 1, 4)),
+        (b'{"kv_transfer_params":{"a":[1,2]},"usage":%b}' % json.dumps(USAGE).encode(), b'{"a":[1,2]}', Usage(9, 1, 4)),
+        (
+            b'{"usage":%b,"kv_transfer_params":{"a":"b"},"c":1}' % json.dumps(USAGE).encode(),
+            b'{"a":"b"}',
+            Usage(9, 1, 4),
+        ),
+        (b'{"kv_transfer_params":{"a":{"b":1},"c":2}}', b'{"a":{"b":1},"c":2}', NO_USAGE),
+        (b'{"kv_transfer_params":{"a":"}","c":"\\"}"}}', b'{"a":"}","c":"\\"}"}', NO_USAGE),
+        (b'{"kv_transfer_params":{"a":"}"}}', b'{"a":"}"}', NO_USAGE),
+        (b'{"kv_transfer_params":{"a":"{"}}', b'{"a":"{"}', NO_USAGE),
+        (b'{"kv_transfer_params":{"a":1', b"", NO_USAGE),
+        (b'{"text":"\\"kv_transfer_params\\":{\\"a\\":1}","kv_transfer_params":null}', b"", NO_USAGE),
         (b'{"kv_transfer_params": null}', b"", NO_USAGE),
         (b'{"kv_transfer_params": 5}', b"", NO_USAGE),
         (b'{"kv_transfer_params": {"a": 1},"usage":{"prompt_tokens":"x"}}', b"", NO_USAGE),
