@@ -19,7 +19,9 @@ def advice(plan: Plan) -> list[str]:
     said = list(_changing(plan)) if len(windows) > 1 else [window_advice(plan, 0)]
     if plan.question.rates is not None and len(windows) == 1:
         found = "none that was looked at" if plan.smallest is None else plan.smallest.in_words
-        said.append(f"The fewest that keep {plan.question.target:.3g} of the requests within the objective: {found}.")
+        said.append(
+            f"The fewest that keep {100 * plan.question.target:.4g} % of the requests within the objective: {found}."
+        )
     return [*said, confidence_words(plan.question.seeds), CAUTION]
 
 
@@ -28,7 +30,8 @@ def window_advice(plan: Plan, window: int) -> str:
     most = plan.worth(window, best)
     if not most.mean > 0:
         return f"No split of {mixed.instances} instances keeps the objective for a request."
-    if best == mixed or plan.is_level(window, mixed, best):
+    alone_keeps = plan.question.rates is not None and plan.worth(window, mixed).mean < plan.question.target <= most.mean
+    if best == mixed or (plan.is_level(window, mixed, best) and not alone_keeps):
         rivals = [split for split in plan.exact_splits() if split != mixed]
         first = max(rivals, key=lambda split: plan.worth(window, split).mean, default=None)
         if first is None:

@@ -144,6 +144,14 @@ def test_the_fewest_instances_for_a_rate_are_found(qps: float, smallest: Split) 
     assert advice(plan)[1].endswith(f"within the objective: {smallest.in_words}.")
 
 
+def test_a_split_that_alone_keeps_the_target_is_named_though_mixed_instances_are_level() -> None:
+    plan = planned(lambda window, split, seed: 0.91 if split.prefill == 6 else 0.895, rates=[3.0], seeds=2)
+    assert plan.is_level(0, plan.mixed, plan.best(0))
+    assert advice(plan)[0].startswith(
+        "6 prefill + 2 decode: 91.0% of 3 requests/s are within the objective, with 8 mixed instances 89.5%; "
+    )
+
+
 def test_a_rate_that_no_fleet_bears_ends_the_search() -> None:
     plan = planned(lambda window, split, seed: 0.5, rates=[3.0])
     assert plan.smallest is None
