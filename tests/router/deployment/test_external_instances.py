@@ -165,6 +165,19 @@ def test_one_that_is_there_for_something_else_is_drained_before_it_comes_as_that
     assert rounds.watched.members[A] is MemberState.READY
 
 
+def test_an_ordered_role_holds_over_the_one_that_is_named(rounds):
+    labelled_as(rounds, PodLabels(Role.PREFILL, "1"))
+    rounds.round()
+    rounds.external.roles = {A: Role.DECODE, "gone": Role.DECODE}
+    rounds.round()
+    assert rounds.watched.told == [(A, "drain")]
+    assert rounds.round() == {A, B}
+    assert (rounds.watched.specs[A].role, rounds.watched.specs[A].revision) == PodLabels(Role.DECODE, "1")
+    labelled_as(rounds, PodLabels(Role.BOTH, "1"))
+    rounds.round()
+    assert rounds.watched.specs[A].role is Role.DECODE
+
+
 def test_one_that_is_there_for_what_it_was_again_stays(rounds):
     named_as(rounds, PodLabels(Role.PREFILL))
     rounds.round()

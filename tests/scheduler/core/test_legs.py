@@ -49,7 +49,9 @@ def test_a_request_is_computed_by_one_instance_and_answered_by_another(fleet, em
     core.first_token("r", 2)
     core.finish("r", 2)
     assert all(core.books(i) == empty_books for i in core.core.instances)
-    assert (core.core.stats.arrived, core.core.stats.slo_kept, core.core.stats.retries) == (1, 1, 0)
+    stats = core.core.stats
+    assert (stats.arrived, stats.slo_kept, stats.retries) == (1, 1, 0)
+    assert (stats.arrived_legs, stats.arrived_leg_tokens, stats.legs_kept, stats.legs_missed) == (1, 2048, 1, 0)
     core.core.check()
 
 

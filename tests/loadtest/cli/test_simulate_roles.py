@@ -1,0 +1,46 @@
+"""`dualmap simulate` with roles whose numbers change."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dualmap.router.cli.main import main as dualmap
+from tests.loadtest.cli.test_simulate_cli import trace
+
+__all__ = ["trace"]
+
+
+@pytest.mark.parametrize(
+    ("roles", "setup"),
+    [
+        (["--prefill", "1-2", "--decode", "1-3"], "1 to 2 prefill and 1 to 3 decode"),
+        (["--prefill", "2", "--decode", "1", "--moves"], "2 prefill and 1 decode that move"),
+    ],
+)
+def test_roles_are_scaled_and_instances_move(trace: Path, tmp_path: Path, roles: list[str], setup: str) -> None:
+    out = tmp_path / "study.jsonl"
+    common = ["simulate", str(trace), "--limit", "100", "--warmup", "10", "--jobs", "1", "--qps", "2"]
+    assert dualmap([*common, *roles, "--out", str(out)]) == 0
+    (run,) = (row for row in map(json.loads, out.read_text().splitlines()) if "instance_s" in row)
+    assert setup in run["setup"]
+    assert run["failed"] == 0
+    assert run["instance_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--moves"], "--moves is for instances with roles"),
+        (["--prefill", "1-4", "--decode", "2"], "both are numbers, with --moves or without, or both are MIN-MAX"),
+        (["--prefill", "1-4", "--decode", "2-4", "--moves"], "or both are MIN-MAX, not --prefill 1-4 --decode 2-4"),
+        (["--prefill", "4-1", "--decode", "2-4"], "--prefill takes MIN-MAX"),
+        (["--prefill", "two", "--decode", "2"], "at least one instance each, not --prefill two --decode 2"),
+        (["--prefill", "1-4", "--decode", "2-4", "--disturbance", "slow-one"], "is for instances that nothing scales"),
+    ],
+)
+def test_refuses_numbers_that_do_not_go_together(
+    trace: Path, capsys: pytest.CaptureFixture[str], more: list[str], expected: str
+) -> None:
+    assert dualmap(["simulate", str(trace), "--warmup", "0", "--qps", "1", *more]) == 2
+    assert expected in capsys.readouterr().err
