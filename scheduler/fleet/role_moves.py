@@ -33,10 +33,12 @@ class RoleMoves:
         self._blocked_until = 0.0
 
     def keep(self) -> None:
-        """Before the Scalers look: the number of each role stays, unless people say one."""
+        """Before the Scalers look: the number of each role stays, unless people say another one."""
         for scaler in self._scalers.values():
-            if not self._decides:
+            if not self.on:
                 scaler.fixed = 0
+            elif scaler.told is not None:
+                scaler.fixed = scaler.told
             elif not scaler.starts_them:
                 scaler.fixed = max(1, len(scaler.members()))
             elif not scaler.fixed:
@@ -44,24 +46,22 @@ class RoleMoves:
 
     def look(self, now: float) -> None:
         """After the Scalers have looked."""
-        if not self._decides:
+        scalers = self._scalers.values()
+        if not self.on:
             self._under_way = None
         elif self._under_way is not None:
             self._go_on(*self._under_way)
-        elif not self._orders.under_way and all(s.plan is not None for s in self._scalers.values()):
+        elif not self._orders.under_way and all(s.plan is not None and s.told is None for s in scalers):
             self._plan(now)
-
-    @property
-    def _decides(self) -> bool:
-        return self.on and all(scaler.told is None for scaler in self._scalers.values())
 
     def _go_on(self, giver_role: Role, taker_role: Role) -> None:
         """The other one starts once the one that left is gone."""
         giver, taker = self._scalers[giver_role], self._scalers[taker_role]
         if len(giver.ids) <= giver.fixed:
-            taker.fixed += 1
-            taker.add()
             self._under_way = None
+            if taker.told is None:
+                taker.fixed += 1
+                taker.add()
 
     def _plan(self, now: float) -> None:
         total = sum(scaler.fixed for scaler in self._scalers.values())

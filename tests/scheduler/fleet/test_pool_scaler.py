@@ -183,7 +183,11 @@ def test_no_move_takes_the_least_of_a_role_and_none_follows_where_a_person_has_s
     pool.look(30)
     pool.scaler.scale({"prefill": 2})
     pool.busy(DECODE, 10)
-    assert pool.look(30)[PREFILL] == 2
+    assert pool.look(30) == {PREFILL: 2, DECODE: 2}
+    assert pool.drained == set()
+    pool.scaler.scale(None)
+    pool.look(2)
+    assert pool.drained == {"sim-prefill-0"}
 
 
 def test_an_instance_that_others_start_is_ordered_into_the_other_role():
