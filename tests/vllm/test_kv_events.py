@@ -22,10 +22,12 @@ TEXT = token_root("", "")
 
 
 class Follower:
-    """Reads a server's events in a thread of its own, and believes them. held: own blocks; told: the events."""
+    """Reads a server's events in a thread of its own, and believes them. held: own blocks in its pool, in_tier: in the
+    tier behind it; told: the events."""
 
     def __init__(self, endpoint: str, replay_endpoint: str) -> None:
         self.held: set[int] = set()
+        self.in_tier: set[int] = set()
         self.told: list[Any] = []
         addresses = (connect_address(bound, "127.0.0.1") for bound in (endpoint, replay_endpoint))
         self.stream = KvEventStream("vllm-0", *addresses, KV_TOPIC, BLOCK_TOKENS, True, self._believe)
@@ -48,12 +50,16 @@ class Follower:
         for event in events:
             self.told.append(event)
             match event:
+                case BlocksStored(tier="cpu"):
+                    self.in_tier = self.in_tier | set(event.blocks)
+                case BlocksRemoved(tier="cpu"):
+                    self.in_tier = self.in_tier - set(event.blocks)
                 case BlocksStored():
                     self.held = self.held | set(event.blocks)
                 case BlocksRemoved():
                     self.held = self.held - set(event.blocks)
                 case CacheCleared():
-                    self.held = set()
+                    self.held = self.in_tier = set()
 
     def await_held(self, blocks: Sequence[int]) -> None:
         """A request's last event stores its prompt's last block, so all that was said before is known, too."""

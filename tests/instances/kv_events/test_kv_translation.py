@@ -1,17 +1,20 @@
 """An engine's blocks in the gateway's words: held against the hashes of the whole prompts."""
 
 import gc
+import json
 import random
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualmap.instances.kv_events import translation as translation_module
-from dualmap.instances.kv_events.format import EngineCleared, EngineRemoved, EngineStored, tier_name
+from dualmap.instances.kv_events.format import EngineCleared, EngineRemoved, EngineStored, read_batch, tier_name
 from dualmap.instances.kv_events.places import OwnBlock, Place
 from dualmap.instances.kv_events.translation import KvTranslation
 from dualmap.scheduler.blocks import hash_tokens, token_root
@@ -60,7 +63,7 @@ class Reader:
 
     @property
     def known(self) -> dict[str, set[int]]:
-        return {tier: blocks for tier, blocks in self.tiers.items() if blocks}
+        return {tier: set(blocks) for tier, blocks in self.tiers.items() if blocks}
 
     def told(self, events: Sequence[Any]) -> None:
         for event in events:
@@ -276,6 +279,21 @@ def test_a_tier_that_never_drops_anything_is_believed_to_have_so_much(monkeypatc
     translation.apply([removed(first, 16, 3, 3, medium="cpu")])
     translation.apply([stored(prompt(64, 3), 16, medium="cpu")])
     assert len(translation) == 9, "one that says what it drops is believed"
+
+
+@pytest.mark.parametrize("how", ["self-describing", "hashes alone"])
+def test_what_vllm_offloads_is_in_the_pool_then_in_the_tier_then_in_both_then_nowhere(how):
+    recorded = json.loads(Path(__file__).with_name("offloading.json").read_text())
+    translation = KvTranslation(ME, 64, True)
+    reader = Reader()
+    blocks = set(own(recorded["prompt"][:128], 64))
+    known = []
+    for events in recorded[how].values():
+        batch = msgspec.msgpack.encode([1.5, events, 0])
+        reader.told(translation.apply(read_batch(batch)))
+        known.append(reader.known)
+    assert known == [{"": blocks, "cpu": blocks}, {"cpu": blocks}, {"": blocks, "cpu": blocks}, {}]
+    assert translation.unknown_parents == 0
 
 
 MEDIA = (("GPU", "LOCAL"), (None, None), ("CPU", "LOCAL"), ("cpu", None), ("STORAGE", None), ("STORAGE", "REMOTE"))
