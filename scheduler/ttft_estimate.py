@@ -15,7 +15,7 @@ from dualmap.scheduler.tiers import Loads
 @record
 class TtftEstimate:
     """work_tokens: prefill work of this prompt (Service.work_tokens). prefill_s: to compute its uncached tokens;
-    total_s: the same and all that is ahead of it.
+    total_s: the same, all that is ahead of it, and what it loads: that keeps nobody else waiting.
     running: requests dispatched to the instance and not ended: they slow each other's answers.
     held_tokens: cached_tokens less the work of loading them from tiers behind the pool, which `loads` has; and not less
     than what is common to a hot prefix, which soon is everywhere. shared_s: of prefill_s, what computes such a prefix.

@@ -222,13 +222,13 @@ class InstanceView:
         """For the request if it were placed here now. shared_blocks: leading blocks that many share. tpot_slo_s: its
         objective; 0: it has none."""
         held = cached = self._cached_tokens(request)
-        loads = self._loading(request, cached) if self.tiers.seen else None
+        loads, load_work = self._loading(request, cached) if self.tiers.seen else None, 0
         if loads is not None:
-            cached, held = loads.cached_tokens, loads.worth_tokens
-        work = self._work(request, cached) + (0 if loads is None else loads.work_tokens)
+            cached, held, load_work = loads.cached_tokens, loads.worth_tokens, loads.work_tokens
+        work = self._work(request, cached)
         seconds_per_token = self.speed.seconds_per_token
         prefill_s = work * seconds_per_token
-        wait_s = self.ahead_s(request)
+        wait_s = self.ahead_s(request) + load_work * seconds_per_token
         if request.adapter and not self.adapters.is_loaded(request.adapter):
             wait_s += self._adapter_load_s
         slo_s = self.booked.strictest_tpot_slo(tpot_slo_s)
@@ -240,7 +240,7 @@ class InstanceView:
             self.instance_id,
             cached,
             request.prompt_tokens - cached,
-            work_tokens=work,
+            work_tokens=work + load_work,
             running=len(self.running),
             prefill_s=prefill_s,
             total_s=wait_s + prefill_s,
