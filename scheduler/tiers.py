@@ -53,8 +53,9 @@ class Tiers:
     loading a token costs, of computing it, by tier. shared: by the revision of those who can read them: blocks of tiers
     that all of them read -> bits of tiers."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_shared_blocks: int = MAX_SHARED_BLOCKS) -> None:
         self.seen = False
+        self._most_shared_blocks = most_shared_blocks
         self.shares = list(FIRST_SHARES)
         self.shared: dict[str, dict[object, int]] = {}
 
@@ -64,7 +65,7 @@ class Tiers:
             del self.shared[next(iter(self.shared))]
         for block in blocks:
             shared[block] = shared.pop(block, 0) | 1 << tier
-        while len(shared) > MAX_SHARED_BLOCKS:
+        while len(shared) > self._most_shared_blocks:
             del shared[next(iter(shared))]
 
     def unshare(self, blocks: Iterable[object], tier: int, revision: str) -> None:

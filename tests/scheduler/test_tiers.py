@@ -77,9 +77,8 @@ def test_what_one_revision_has_stored_no_other_reads():
     assert known.loads(request(), 0, {}, "v3", 512) is None
 
 
-def test_of_a_store_that_drops_nothing_what_was_stored_first_is_forgotten(monkeypatch):
-    monkeypatch.setattr(tiers, "MAX_SHARED_BLOCKS", 4)
-    known = Tiers()
+def test_of_a_store_that_drops_nothing_what_was_stored_first_is_forgotten():
+    known = Tiers(most_shared_blocks=4)
     known.share((1, 2, 3, 4), CPU, "")
     known.share((1,), CPU, "")
     known.share((5,), CPU, "")
