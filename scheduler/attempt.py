@@ -84,7 +84,8 @@ class Attempt:
     token at that moment (Room.decode_load).
     whole: what the client asks, of which `request` is one leg; None: it is all of it. lease: of a decode leg: where its
     prompt is. legs_done: prefill legs of the request that have been completed.
-    loads: what of its prompt is cached in tiers behind the pool; None: nothing.
+    loads: what of its prompt is cached in tiers behind the pool; None: nothing. computed_before: work that its instance
+    had computed when it was dispatched (PrefillSpeed.computed_tokens), where it loads.
     """
 
     request: Request
@@ -117,6 +118,7 @@ class Attempt:
     lease: Lease | None = None
     legs_done: int = 0
     loads: Loads | None = None
+    computed_before: int = 0
 
     @property
     def asked(self) -> Request:
@@ -161,6 +163,10 @@ class Attempt:
         self.work_tokens = work_tokens
         self.own_kv_tokens = own_kv_tokens
         self.dispatched_at = now
+
+    def loads_after(self, computed_tokens: int) -> None:
+        """It loads from now on. computed_tokens: see computed_before."""
+        self.computed_before = computed_tokens
 
     def first_block_brought(self, block_tokens: int) -> int:
         """From which of its prompt's blocks on its instance has them because it runs there."""

@@ -1,7 +1,7 @@
 """Tiers behind the instances' KV pools, in memory, on disk or across the network: what of a prompt they hold, and what
 loading it costs.
 
-To load a token counts as a share of computing it, which is learned from first tokens of prompts that load (pace.py).
+To load a token counts as a share of computing it, which is learned from first tokens of prompts that load.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +17,7 @@ FIRST_SHARES = (0.03, 0.25, 0.5)
 LEAST_SHARE = 0.002
 # By which factor one observation changes a share at the most: one that is wrong does little, whatever it says.
 MOST_CHANGE = 1.1
+LEAST_LOADED = 2048  # tokens: to load fewer takes no time that could be told from all else
 MAX_SHARED_BLOCKS = 1 << 20  # 100 MB; of a store that never says what it drops, those that came first are forgotten
 MAX_REVISIONS = 4  # whose shared blocks are known
 _NOTHING: dict[object, int] = {}
@@ -39,8 +40,12 @@ class Loads:
     work_tokens: int
 
     @property
+    def tier_tokens(self) -> int:
+        return sum([tokens for _, tokens in self.tokens])
+
+    @property
     def pool_tokens(self) -> int:
-        return self.cached_tokens - sum([tokens for _, tokens in self.tokens])
+        return self.cached_tokens - self.tier_tokens
 
     @property
     def worth_tokens(self) -> int:
@@ -104,8 +109,14 @@ class Tiers:
                 found.append((TIERS[tier], tokens))
         return Loads(cached_tokens, tuple(found), work_tokens=int(work)) if found else None
 
-    def learn(self, tier: int, share: float) -> None:
-        """To load tokens from there took this share of computing them."""
-        known = self.shares[tier]
+    def learn(self, loads: Loads, waited_tokens: float, computed_tokens: int) -> None:
+        """From dispatch to its first token, a prompt that loads took the time of so many tokens' work, of which its
+        instance computed so many. Where that is more than it loaded, it tells nothing of loading."""
+        name, most = max(loads.tokens, key=lambda of_tier: of_tier[1])
+        if most < max(LEAST_LOADED, computed_tokens):
+            return
+        tier = tier_of(name)
+        others = sum([tokens * self.shares[tier_of(other)] for other, tokens in loads.tokens if other != name])
+        share, known = (waited_tokens - computed_tokens - others) / most, self.shares[tier]
         likely = min(max(share, known / MOST_CHANGE), known * MOST_CHANGE)
         self.shares[tier] = min(max(likely, LEAST_SHARE), 1.0)  # at the worst they count as if they were not there

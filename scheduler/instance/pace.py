@@ -1,7 +1,7 @@
 """Seconds per token of prefill work: what was configured, corrected by the first tokens observed."""
 
 from dualmap.scheduler.instance.token_pace import FleetTokenPace
-from dualmap.scheduler.tiers import Loads, Tiers, tier_of
+from dualmap.scheduler.tiers import Loads, Tiers
 
 PRIOR_TOKENS = 65_536.0  # weight of the configured speed, and of the fleet's, against observations
 MEMORY_TOKENS = 262_144.0  # observations older than this many tokens fade: a few dozen long prompts
@@ -34,6 +34,7 @@ class FleetPace:
 class PrefillSpeed:
     """Seconds per token of prefill work of one instance: the ratio of sums of observed seconds and tokens, with fading
     memory. Observed while the instance works, decoding beside it included: what that costs is learned with the rest.
+    computed_tokens: work of all prompts that were observed, without what they loaded.
     """
 
     def __init__(self, prefill_tokens_per_s: float, fleet: FleetPace) -> None:
@@ -46,6 +47,7 @@ class PrefillSpeed:
         self._seen_tokens = 0
         self._seen_s = 0.0
         self._loads: list[Loads] = []  # of what was seen
+        self.computed_tokens = 0
         self.seconds_per_token = self._configured
         self.refresh()
 
@@ -67,37 +69,28 @@ class PrefillSpeed:
         """A prompt with so much work was computed. Prompts are computed one after the other, so the time since the
         one before is its own; those that end in the same step count together. loads: part of its work."""
         if self._loads and now - self._since_s > SAME_STEP_S:
-            self._learn_loads()
+            self._judge_loads()
         self._seen_tokens += tokens
         self._seen_s += now - self._since_s
         self._since_s = now
+        self.computed_tokens += tokens
         if loads is not None:
+            self.computed_tokens -= loads.work_tokens
             self._loads.append(loads)
         if self._loads or self._seen_tokens < MIN_OBSERVED_TOKENS:
             return
         self._learn_pace()
 
-    def _learn_loads(self) -> None:
-        """What was seen until now loaded from tiers: it tells what that costs, or the pace, or neither."""
-        loaded = [0] * len(self._fleet.tiers.shares)
-        load_work = 0
-        for loads in self._loads:
-            load_work += loads.work_tokens
-            for name, tokens in loads.tokens:
-                loaded[tier_of(name)] += tokens
+    def _judge_loads(self) -> None:
+        """What was seen until now loaded from tiers, too: it tells the pace only where that was little."""
+        loaded = sum([loads.tier_tokens for loads in self._loads])
+        computed = self._seen_tokens - sum([loads.work_tokens for loads in self._loads])
         self._loads = []
-        computed, most = self._seen_tokens - load_work, max(loaded)
-        if sum(loaded) <= FEW_LOADED * computed:
-            if self._seen_tokens >= MIN_OBSERVED_TOKENS:
-                self._learn_pace()
-            return
-        if most >= max(MIN_OBSERVED_TOKENS, computed):
-            tiers, tier = self._fleet.tiers, loaded.index(most)
-            others = sum([tokens * share for tokens, share in zip(loaded, tiers.shares, strict=True)])
-            others -= most * tiers.shares[tier]
-            tiers.learn(tier, (self._seen_s / self.seconds_per_token - computed - others) / most)
-        self._seen_tokens = 0
-        self._seen_s = 0.0
+        if loaded > FEW_LOADED * computed:
+            self._seen_tokens = 0
+            self._seen_s = 0.0
+        elif self._seen_tokens >= MIN_OBSERVED_TOKENS:
+            self._learn_pace()
 
     def _learn_pace(self) -> None:
         tokens = self._seen_tokens

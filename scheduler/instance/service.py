@@ -23,6 +23,7 @@ class Service:
     def __init__(self, capacity: InstanceCapacity, pace: FleetPace, slow_start_s: float) -> None:
         self.speed = PrefillSpeed(capacity.prefill_tokens_per_s, pace)
         self.token_pace = TokenPace(pace.tokens)
+        self._tiers = pace.tiers
         self.ramp = 1.0
         self.answered_at = -inf
         self.usage_at: float | None = None
@@ -56,6 +57,15 @@ class Service:
         """A prompt was sent here."""
         self._saved_tokens += attempt.cached_tokens
         self.mean_work_tokens += (attempt.work_tokens - self.mean_work_tokens) / WORK_MEMORY
+        if attempt.loads is not None:
+            attempt.loads_after(self.speed.computed_tokens)
+
+    def prefilled(self, attempt: Attempt, work_tokens: int, now: float) -> None:
+        """Its first output was seen. work_tokens: done here since the prompt before it."""
+        self.speed.observe(work_tokens, now, attempt.loads)
+        if attempt.loads is not None:
+            waited_tokens = (now - attempt.dispatched_at) / self.speed.seconds_per_token
+            self._tiers.learn(attempt.loads, waited_tokens, self.speed.computed_tokens - attempt.computed_before)
 
     @property
     def saved_tokens(self) -> int:

@@ -318,7 +318,7 @@ class InstanceView:
 
     def observe_prefill(self, attempt: Attempt, now: float) -> None:
         """Its prompt is computed, as its first output tells."""
-        self.speed.observe(self.work_done_with(attempt), now, attempt.loads)
+        self.service.prefilled(attempt, self.work_done_with(attempt), now)
 
     def learn_from_usage(self, attempt: Attempt, prompt_tokens: int, cached_tokens: int, now: float) -> None:
         """The answer to the attempt is complete, and says how long its prompt was and how much of it was cached."""

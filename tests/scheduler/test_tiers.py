@@ -98,16 +98,22 @@ class Instance:
         self._tier = tier
         self._now = 0.0
 
-    def run(self, computed: int, loaded: int, also_s: float = 0.0, together: int = 1) -> None:
-        """So many prompts in one step. also_s: what else it takes."""
+    def run(self, computed: int, loaded: int, also_s: float = 0.0, beside: int = 0) -> None:
+        """also_s: what else it takes. beside: tokens of another prompt that are computed before."""
         self.speed.starts(self._now)
-        self._now += together * (computed + loaded * self.share) * TOKEN_S + also_s
-        for _ in range(together):
-            loads = None
-            if loaded:
-                work = int(loaded * self.tiers.shares[self._tier])
-                loads = Loads(loaded, ((TIERS[self._tier], loaded),), work_tokens=work)
-            self.speed.observe(computed + (loads.work_tokens if loads else 0), self._now, loads)
+        dispatched_at, before = self._now, self.speed.computed_tokens
+        if beside:
+            self._now += beside * TOKEN_S
+            self.speed.observe(beside, self._now)
+        self._now += (computed + loaded * self.share) * TOKEN_S + also_s
+        loads = None
+        if loaded:
+            work = int(loaded * self.tiers.shares[self._tier])
+            loads = Loads(loaded, ((TIERS[self._tier], loaded),), work_tokens=work)
+        self.speed.observe(computed + (loads.work_tokens if loads else 0), self._now, loads)
+        if loads:
+            waited_tokens = (self._now - dispatched_at) / self.speed.seconds_per_token
+            self.tiers.learn(loads, waited_tokens, self.speed.computed_tokens - before)
         self._now += 1.0
 
     @property
@@ -147,11 +153,21 @@ def test_loading_never_counts_as_more_than_computing_nor_as_nothing(share: float
     assert instance.learned == learned
 
 
-def test_prompts_that_end_in_one_step_are_taken_together():
+def test_what_others_compute_meanwhile_is_no_part_of_it():
     instance = Instance(0.1)
     for _ in range(60):
-        instance.run(200, 4000, together=4)
+        instance.run(200, 8000, beside=3000)
     assert instance.learned == pytest.approx(0.1, rel=0.05)
+    assert instance.speed.seconds_per_token == pytest.approx(TOKEN_S, rel=0.01)
+
+
+def test_of_two_tiers_the_one_with_more_to_load_is_learned():
+    known = Tiers()
+    known.shares = [0.1, 0.4, 1.0]
+    loads = Loads(9000, (("cpu", 3000), ("storage", 6000)), work_tokens=2700)
+    for _ in range(100):
+        known.learn(loads, 200 + 3000 * 0.1 + 6000 * 0.2, 200)
+    assert known.shares == [0.1, pytest.approx(0.2), 1.0]
 
 
 @pytest.mark.parametrize(("computed", "loaded"), [(8000, 4000), (100, 1500)])
