@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import await_that
-from tests.deployment import Deployment, free_port
-from tests.vllm.conftest import ROOT, served
+from tests.deployment import Deployment, deployed, free_port
+from tests.vllm.conftest import ENV, FLAGS, ROOT, START_TIMEOUT_S, TINY, VLLM, served
 from tests.vllm.two_legs import APIS, PROMPT, TOKENS, LegApi, TransferServer, check_gateway, gateway
 
 pytestmark = pytest.mark.vllm
@@ -87,3 +87,32 @@ def test_without_a_server_that_prefills_the_other_one_computes_prompts(pair, dep
     await_that(lambda: deployment.ready_count() == 1, "the loss is noticed")
     assert ask("Afterwards.") == ""
     assert decode.alive
+
+
+@pytest.mark.release  # others show each part of it
+@pytest.mark.ray
+def test_servers_that_dualmap_up_starts_for_a_role_hand_prompts_on(tmp_path: Path) -> None:
+    if not NIXL.exists():
+        pytest.skip(f"{NIXL} is missing: make nixl")
+    config = {
+        "vllm": {
+            "model": str(TINY),
+            "prefill": 1,
+            "decode": 1,
+            "executable": str(VLLM),
+            "engine_args": FLAGS,
+            "env": ENV | {"PYTHONPATH": str(NIXL)},
+            "cpus_per_replica": 0.5,
+            "start_timeout_s": 2 * START_TIMEOUT_S,
+        }
+    }
+    with deployed(directory=tmp_path, config=json.dumps(config), within_s=2 * START_TIMEOUT_S) as deployment:
+        client = deployment.client()
+        messages = [{"role": "user", "content": PROMPT * 8}]
+        raw = client.chat.completions.with_raw_response.create(
+            model="tiny", messages=messages, temperature=0, max_tokens=TOKENS, extra_body={"ignore_eos": True}
+        )
+        assert raw.parse().usage.completion_tokens == TOKENS
+        assert raw.headers["x-dualmap-prefill-instance"] == "vllm-prefill-0"
+        assert raw.headers["x-dualmap-instance"] == "vllm-decode-0"
+        assert 'dualmap_prefill_handoffs_total{told="where"} 1.0' in deployment.metrics()

@@ -88,6 +88,18 @@ def test_what_cannot_change_is_named(values, refused):
         ({"simulate": {"count": 2}}, {"simulate": {"count": 3}}, []),
         ({"vllm": {"model": "m"}}, {"vllm": {"model": "m", "replicas": 3}}, []),
         ({"simulate": {"count": 2}, "instances": [A]}, {"simulate": {"count": 3}, "instances": [A]}, []),
+        ({"simulate": {"prefill": 1, "decode": 2}}, {"simulate": {"prefill": 2, "decode": 1}}, []),
+        ({"vllm": {"model": "m", "prefill": 1, "decode": 2}}, {"vllm": {"model": "m", "prefill": 3, "decode": 2}}, []),
+        (
+            {"simulate": {"prefill": 1, "decode": 2}, "scaling": {"prefill": {}, "decode": {}}},
+            {"simulate": {"prefill": 1, "decode": 2}, "scaling": {"prefill": {"max_replicas": 3}, "decode": {}}},
+            [],
+        ),
+        (
+            {"simulate": {"prefill": 1, "decode": 2}, "scaling": {"prefill": {}, "decode": {}}},
+            {"simulate": {"prefill": 1, "decode": 3}, "scaling": {"prefill": {}, "decode": {}, "moves": True}},
+            ["simulate.decode cannot change while it runs: 2 -> 3"],
+        ),
         (
             {"vllm": {"model": "m"}, "simulate": {"count": 2}},
             {"vllm": {"model": "m"}, "simulate": {"count": 3}},
