@@ -78,7 +78,7 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
             decode=decode[0],
             most_prefill=prefill[1],
             most_decode=decode[1],
-            moves=args.moves,
+            change_roles=args.change_roles,
             model=args.model,
             disturbance=args.disturbance,
             gateways=args.gateways,
@@ -117,8 +117,8 @@ def _roles(args: argparse.Namespace) -> tuple[tuple[int, int], tuple[int, int]]:
     stays; 0 of all where each instance does both. Raises ValueError."""
     given = {name: value for name in ("prefill", "decode") if (value := getattr(args, name)) is not None}
     if not given:
-        if args.moves:
-            raise ValueError("--moves is for instances with roles: --prefill and --decode say how many at first")
+        if args.change_roles:
+            raise ValueError("--change-roles is for instances with roles: --prefill and --decode say how many at first")
         return (0, 0), (0, 0)
     found = " ".join(f"--{name} {value}" for name, value in given.items())
     if len(given) < 2:
@@ -128,10 +128,12 @@ def _roles(args: argparse.Namespace) -> tuple[tuple[int, int], tuple[int, int]]:
             raise ValueError(f"--{name} is for instances that each do both: leave out --prefill and --decode")
     prefill, decode = (_role_numbers(given[name], f"--{name}", found) for name in ("prefill", "decode"))
     scaled = prefill[1] > 0
-    if scaled is not (decode[1] > 0) or (scaled and args.moves):
-        raise ValueError(f"both are numbers, with --moves or without, or both are MIN-MAX, not {found}")
-    if args.capacity and (scaled or args.moves):
-        raise ValueError("--capacity is for instances that nothing scales: --prefill N --decode N, without --moves")
+    if scaled is not (decode[1] > 0) or (scaled and args.change_roles):
+        raise ValueError(f"both are numbers, with --change-roles or without, or both are MIN-MAX, not {found}")
+    if args.capacity and (scaled or args.change_roles):
+        raise ValueError(
+            "--capacity is for instances that nothing scales: --prefill N --decode N, without --change-roles"
+        )
     return prefill, decode
 
 

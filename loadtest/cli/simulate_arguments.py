@@ -17,7 +17,7 @@ EXAMPLES = (
     "dualmap simulate synth:hot --qps 12 --scale 2-8 --start-s 60 --disturbance none --gateways 2 --cells 1",
     "dualmap simulate trace.jsonl --capacity --prefill 2 --decode 6 --objective ttft+tpot --tpot 0.05",
     "dualmap simulate trace.jsonl --qps 6 --prefill 2-6 --decode 2-6 --objective ttft+tpot --tpot 0.05",
-    "dualmap simulate trace.jsonl --qps 6 --prefill 6 --decode 2 --moves --objective ttft+tpot --tpot 0.05",
+    "dualmap simulate trace.jsonl --qps 6 --prefill 6 --decode 2 --change-roles --objective ttft+tpot --tpot 0.05",
     "dualmap simulate synth:hot --qps 12 --set max_moves=4 --journal runs/journal.jsonl.gz",
     "dualmap simulate trace.jsonl --qps 12 --cpu-cache-tokens 2000000 --kv-events tiers",
     "dualmap simulate trace.jsonl --qps 12 --cpu-cache-tokens 2000000 --cpu-load-tokens-per-s 50000 --cpu-cache-shared",
@@ -102,7 +102,11 @@ def _add_cluster(group: "argparse._ArgumentGroup") -> None:
     )
     add = group.add_argument
     add("--decode", metavar="N|MIN-MAX", help="instances that answer, with --prefill (default: none)")
-    add("--moves", action="store_true", help="instances change their roles as the load needs them (default: they stay)")
+    add(
+        "--change-roles",
+        action="store_true",
+        help="instances change their roles as the load needs them (default: they stay)",
+    )
     add(
         "--cpu-cache-tokens",
         type=int,
@@ -133,7 +137,7 @@ def _add_cluster(group: "argparse._ArgumentGroup") -> None:
         type=float,
         default=30.0,
         metavar="SECONDS",
-        help="until an instance of --scale, MIN-MAX or --moves has started (default %(default)g)",
+        help="until an instance of --scale, MIN-MAX or --change-roles has started (default %(default)g)",
     )
     add_model(group)
     add(

@@ -1,7 +1,7 @@
 """A day whose work changes, in virtual time: `python -m dualmap.loadtest.experiments.roles_scaled LONG SHORT`.
 
 Long prompts, then short ones, then other long ones, before instances that prefill and others that decode: splits that
-stay, instances that do both, instances that move between the roles, and roles that are scaled.
+stay, instances that do both, instances that change their roles, and roles that are scaled.
 """
 
 import argparse
@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
     setups = {
         "8 that do both": whole,
         **splits,
-        "8 that move, from 6 + 2": replace(splits["6 + 2"], moves=True),
-        "8 that move, from 4 + 4": replace(splits["4 + 4"], moves=True),
+        "8 that change roles, from 6 + 2": replace(splits["6 + 2"], change_roles=True),
+        "8 that change roles, from 4 + 4": replace(splits["4 + 4"], change_roles=True),
         "1 to 7 + 2 to 7": scaled,
     }
     print(f"\n{date.today().isoformat()}, {os.cpu_count()} cores, virtual time\n", flush=True)

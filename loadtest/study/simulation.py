@@ -132,7 +132,7 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
     profile = setup.profile
     fast = round(disturbance.fast_share * setup.instances)
     changes = _changes(disturbance, names, workload)
-    scaled_roles = changes and (setup.moves or setup.most_prefill)
+    scaled_roles = changes and (setup.change_roles or setup.most_prefill)
     if scaled_roles or (setup.scale and any(change.kind != "slow" for change in changes)):
         raise ValueError(f"{disturbance.name} is for instances that nothing scales: leave it out here")
     return ClusterSettings(
@@ -158,8 +158,8 @@ def cluster_settings(setup: Setup, contender: Contender, workload: Workload) -> 
 
 
 def _scaling(setup: Setup) -> ScalingConfig | None:
-    if setup.moves:
-        return ScalingConfig(prefill=RoleBounds(), decode=RoleBounds(), moves=True)
+    if setup.change_roles:
+        return ScalingConfig(prefill=RoleBounds(), decode=RoleBounds(), change_roles=True)
     if setup.most_prefill:
         bounds = RoleBounds(setup.prefill, setup.most_prefill), RoleBounds(setup.decode, setup.most_decode)
         return ScalingConfig(prefill=bounds[0], decode=bounds[1])
@@ -169,7 +169,7 @@ def _scaling(setup: Setup) -> ScalingConfig | None:
 def _named(setup: Setup, names: Sequence[str], salt: str) -> list[tuple[str, Role]]:
     """All instances that there can be, by their ids."""
     most = {Role.PREFILL: setup.most_prefill, Role.DECODE: setup.most_decode}
-    if setup.moves:
+    if setup.change_roles:
         most = dict.fromkeys(most, setup.prefill + setup.decode - 1)
     if any(most.values()):
         return [(f"{salt}{role}-{number}", role) for role, count in most.items() for number in range(count)]

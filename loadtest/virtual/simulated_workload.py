@@ -36,8 +36,8 @@ class Setup:
     cells: the instances are divided into so many, with a gateway each and one in front of all; 1: they are not.
     scale: the least and the most instances of a cluster that scales itself; a new one takes start_s.
     prefill, decode: of the instances, so many compute prompts for others, and answer with what others have computed;
-        0: each does both. most_prefill, most_decode: each role scales itself, from those numbers on. moves: the number
-        of both together stays, and instances change their roles.
+        0: each does both. most_prefill, most_decode: each role scales itself, from those numbers on. change_roles: the
+        number of both together stays, and instances change their roles.
     cpu_cache_tokens: KV in a tier behind each instance's pool, read back at cpu_load_tokens_per_s; 0: as the model has
         it. cpu_cache_shared: one tier for all, as large as all of theirs.
     kv_events: what gateways hear of caches; with none they take an instance to have what its pool holds.
@@ -66,7 +66,7 @@ class Setup:
     decode: int = 0
     most_prefill: int = 0
     most_decode: int = 0
-    moves: bool = False
+    change_roles: bool = False
     cpu_cache_tokens: int = 0
     cpu_load_tokens_per_s: float = 1 / OFFLOAD_S_PER_TOKEN
     cpu_cache_shared: bool = False
@@ -112,7 +112,11 @@ class Setup:
             tier += f", KV events: {self.kv_events}"
         numbers = (self.prefill, self.most_prefill), (self.decode, self.most_decode)
         prefill, decode = (f"{least} to {most}" if most else f"{least}" for least, most in numbers)
-        roles = f", {prefill} prefill and {decode} decode{' that move' if self.moves else ''}" if self.prefill else ""
+        roles = (
+            f", {prefill} prefill and {decode} decode{' that change roles' if self.change_roles else ''}"
+            if self.prefill
+            else ""
+        )
         window = "" if self.window is None else ", from {:g} s to {:g} s".format(*self.window)
         return (
             f"{self.limit * self.copies} requests, {self.warmup_requests} of them warm-up{longest}{scaled}{pace}{cells}"

@@ -18,7 +18,7 @@ from dualmap.scheduler.role import Role
 
 # What can change: the instances that run anywhere, the bounds of scaling, limits, and what a core reads anew for each
 # decision. API keys and certificates are in files of their own, which are followed as well.
-_SCALING = "min_replicas|max_replicas|scale_to_zero_after_s|dry_run|drain_deadline_s|moves"
+_SCALING = "min_replicas|max_replicas|scale_to_zero_after_s|dry_run|drain_deadline_s|change_roles"
 _BOUNDS = r"(prefill|decode)\.(min|max)_replicas"
 _LIVE = rf"instances|discovery|scaling\.({_SCALING}|{_BOUNDS})|scheduler\.({'|'.join(LIVE_SETTINGS)})"
 LIVE = re.compile(rf"^(limits\.|model_aliases(\.|$)|(pools\.[^.]+\.)?({_LIVE})(\.|$))")

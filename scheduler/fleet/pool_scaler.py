@@ -5,7 +5,7 @@ from typing import Any
 
 from dualmap.scheduler.fleet.member import MemberState
 from dualmap.scheduler.fleet.messages import FleetState, PoolPlan
-from dualmap.scheduler.fleet.role_moves import RoleMoves
+from dualmap.scheduler.fleet.role_changes import RoleChanges
 from dualmap.scheduler.fleet.role_orders import RoleOrders
 from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Scaler, WantedPool
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
@@ -22,7 +22,7 @@ class PoolScaler:
     def __init__(self, scaled: Sequence[Scaled]) -> None:
         self.scalers = {one.role: Scaler(one) for one in scaled}
         self._orders = RoleOrders()
-        self._moves = RoleMoves(self.scalers, self._orders)
+        self._changes = RoleChanges(self.scalers, self._orders)
 
     # What whoever starts and stops instances asks, and what Fleet says: see Scaler.
 
@@ -31,7 +31,7 @@ class PoolScaler:
     ) -> WantedPool:
         """config: of the pool."""
         self._orders.go_on_from(last.roles)
-        self._moves.on = config is not None and config.moves
+        self._changes.on = config is not None and config.change_roles
         by_role = {}
         for role, scaler in self.scalers.items():
             of_role = {i: why for i, why in failed.items() if i in last.by_role[role].ids}
@@ -46,12 +46,12 @@ class PoolScaler:
         self, state: FleetState | None, now: float, restarting: str | None = None, standing_in: str | None = None
     ) -> tuple[str, ...]:
         """Returns the instances that are to be told to drain."""
-        self._moves.keep()
+        self._changes.keep()
         looks = [scaler.look(state, now, restarting, standing_in) for scaler in self.scalers.values()]
         if state is not None:
             self._orders.look(state.members, now)
             if state.settled and restarting is None and standing_in is None:
-                self._moves.look(now)
+                self._changes.look(now)
         return tuple(instance_id for look in looks for instance_id in look)
 
     @property

@@ -57,7 +57,7 @@ class WantedPool:
 class Scaler:
     """ids: of our instances that there should be. told: as in Wanted. state: of the fleet, as last looked at; None
     while Fleet is away. plan: what was planned at the last look, if anything. pool_plan: the last plan, for gateways to
-    show. fixed: the number that moves between roles keep; 0: plans decide, or people.
+    show. fixed: the number that changes of roles keep; 0: plans decide, or people.
 
     `now` is in seconds of any monotonic clock, the same one at each call."""
 
@@ -232,7 +232,7 @@ class Scaler:
             known = ", ".join(sorted(self.members()))
             raise RefusedError(f"there is no instance {instance_id!r}; there are {known}")
 
-    # What moves between roles ask for: see RoleMoves.
+    # What changes of roles ask for: see RoleChanges.
 
     def plan_between(self, least: int, most: int) -> ScalingPlan:
         """What the last look calls for where there may be so many. There was one."""

@@ -59,7 +59,7 @@ class ScalingConfig:
     decode: RoleBounds | None = None  # with prefill
     # The number of instances of both roles together stays, and one changes its role where its role has too many and the
     # other one too few: between the min_replicas of both. Of servers that others start, all have to be able to do both.
-    moves: bool = False
+    change_roles: bool = False
 
     def __post_init__(self) -> None:
         for name in ("target_load", "decode_load", "kv_load", "attainment"):
@@ -73,8 +73,8 @@ class ScalingConfig:
             raise ConfigError(f"max_step must be at least 1, not {self.max_step!r}")
         if (self.prefill is None) is not (self.decode is None):
             raise ConfigError("prefill and decode go together: each role has bounds of its own")
-        if self.moves and self.prefill is None:
-            raise ConfigError("moves are from one role to the other: prefill and decode are missing")
+        if self.change_roles and self.prefill is None:
+            raise ConfigError("change_roles is for instances with roles: prefill and decode are missing")
         if self.prefill is not None and (self.min_replicas, self.max_replicas) != (1, 1):
             raise ConfigError("min_replicas and max_replicas are those of prefill and of decode: set them there")
         if self.min_replicas < 0:
@@ -89,4 +89,4 @@ class ScalingConfig:
         if bounds is None:
             return self
         least, most = bounds.min_replicas, bounds.max_replicas
-        return replace(self, min_replicas=least, max_replicas=most, prefill=None, decode=None, moves=False)
+        return replace(self, min_replicas=least, max_replicas=most, prefill=None, decode=None, change_roles=False)

@@ -15,10 +15,12 @@ __all__ = ["trace"]
     ("roles", "setup"),
     [
         (["--prefill", "1-2", "--decode", "1-3"], "1 to 2 prefill and 1 to 3 decode"),
-        (["--prefill", "2", "--decode", "1", "--moves"], "2 prefill and 1 decode that move"),
+        (["--prefill", "2", "--decode", "1", "--change-roles"], "2 prefill and 1 decode that change roles"),
     ],
 )
-def test_roles_are_scaled_and_instances_move(trace: Path, tmp_path: Path, roles: list[str], setup: str) -> None:
+def test_roles_are_scaled_and_instances_change_theirs(
+    trace: Path, tmp_path: Path, roles: list[str], setup: str
+) -> None:
     out = tmp_path / "study.jsonl"
     common = ["simulate", str(trace), "--limit", "100", "--warmup", "10", "--jobs", "1", "--qps", "2"]
     assert dualmap([*common, *roles, "--out", str(out)]) == 0
@@ -31,9 +33,15 @@ def test_roles_are_scaled_and_instances_move(trace: Path, tmp_path: Path, roles:
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        (["--moves"], "--moves is for instances with roles"),
-        (["--prefill", "1-4", "--decode", "2"], "both are numbers, with --moves or without, or both are MIN-MAX"),
-        (["--prefill", "1-4", "--decode", "2-4", "--moves"], "or both are MIN-MAX, not --prefill 1-4 --decode 2-4"),
+        (["--change-roles"], "--change-roles is for instances with roles"),
+        (
+            ["--prefill", "1-4", "--decode", "2"],
+            "both are numbers, with --change-roles or without, or both are MIN-MAX",
+        ),
+        (
+            ["--prefill", "1-4", "--decode", "2-4", "--change-roles"],
+            "or both are MIN-MAX, not --prefill 1-4 --decode 2-4",
+        ),
         (["--prefill", "4-1", "--decode", "2-4"], "--prefill takes MIN-MAX"),
         (["--prefill", "two", "--decode", "2"], "at least one instance each, not --prefill two --decode 2"),
         (["--prefill", "1-4", "--decode", "2-4", "--disturbance", "slow-one"], "is for instances that nothing scales"),

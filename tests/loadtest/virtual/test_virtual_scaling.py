@@ -122,9 +122,9 @@ def test_each_role_is_scaled_by_its_own_load():
     assert done.timeline[-1][2] == 2
 
 
-def test_instances_move_to_the_role_that_needs_them_and_back_and_no_answer_is_lost():
-    moves = replace(SCALING, max_replicas=1, prefill=BOUNDS, decode=BOUNDS, moves=True)
-    done = run_roles(NEW_PROMPTS, moves, (1, 3))
+def test_instances_change_to_the_role_that_needs_them_and_back_and_no_answer_is_lost():
+    changing = replace(SCALING, max_replicas=1, prefill=BOUNDS, decode=BOUNDS, change_roles=True)
+    done = run_roles(NEW_PROMPTS, changing, (1, 3))
     assert all(outcome.ok and outcome.attempts == 2 for outcome in done.outcomes)
     assert [reason.partition(":")[0] for _, reason in done.plans] == ["decode", "decode"]
     assert all("one goes to prefill" in reason for _, reason in done.plans)

@@ -86,7 +86,7 @@ def test_a_model_in_a_directory_here_is_meant_from_here_and_a_name_stays_a_name(
         ("{simulate: {count: 1, prefill: 2, decode: 2}}", ["simulate", "name it, or prefill and decode"]),
         ("{simulate: {prefill: 2, decode: 2}, scaling: {max_replicas: 4}}", ["scaling.prefill", "are missing"]),
         ("{simulate: {count: 2}, scaling: {prefill: {}, decode: {}}}", ["instances that have these roles"]),
-        ("{simulate: {count: 2}, scaling: {moves: true}}", ["scaling", "prefill and decode are missing"]),
+        ("{simulate: {count: 2}, scaling: {change_roles: true}}", ["scaling", "prefill and decode are missing"]),
         ("{simulate: {count: 2}, scaling: {prefill: {}}}", ["scaling", "prefill and decode go together"]),
         (
             "{simulate: {prefill: 1, decode: 1}, scaling: {prefill: {min_replicas: 0}, decode: {}}}",

@@ -97,7 +97,7 @@ def test_what_cannot_change_is_named(values, refused):
         ),
         (
             {"simulate": {"prefill": 1, "decode": 2}, "scaling": {"prefill": {}, "decode": {}}},
-            {"simulate": {"prefill": 1, "decode": 3}, "scaling": {"prefill": {}, "decode": {}, "moves": True}},
+            {"simulate": {"prefill": 1, "decode": 3}, "scaling": {"prefill": {}, "decode": {}, "change_roles": True}},
             ["simulate.decode cannot change while it runs: 2 -> 3"],
         ),
         (

@@ -11,7 +11,7 @@ from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, GatewayState, PoolPlan
 from dualmap.scheduler.fleet.pool_scaler import PoolScaler
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
-from dualmap.scheduler.fleet.role_moves import FIRST_CALM_S
+from dualmap.scheduler.fleet.role_changes import FIRST_CALM_S
 from dualmap.scheduler.fleet.role_orders import GONE_S
 from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Wanted, WantedPool
 from dualmap.scheduler.fleet.scaling_config import RoleBounds, ScalingConfig
@@ -151,13 +151,13 @@ def test_the_last_one_of_a_role_is_not_drained():
         pool.scaler.scaler_of("x")
 
 
-MOVES = ScalingConfig(
-    prefill=RoleBounds(1, 1), decode=RoleBounds(1, 1), moves=True, up_window_s=5, down_window_s=20, cool_down_s=5
+CHANGING = ScalingConfig(
+    prefill=RoleBounds(1, 1), decode=RoleBounds(1, 1), change_roles=True, up_window_s=5, down_window_s=20, cool_down_s=5
 )
 
 
 def test_an_instance_of_ours_leaves_its_role_and_another_is_started_in_the_other_one():
-    pool = Pool(prefill=3, decode=2, config=MOVES)
+    pool = Pool(prefill=3, decode=2, config=CHANGING)
     assert pool.look(30) == {PREFILL: 3, DECODE: 2}, "whatever they have to do, the number stays"
     pool.busy(DECODE, 10)
     assert pool.look(2) == {PREFILL: 3, DECODE: 2}
@@ -173,13 +173,13 @@ def test_an_instance_of_ours_leaves_its_role_and_another_is_started_in_the_other
     assert pool.look(60) == {PREFILL: 2, DECODE: 3}, "the load is between what calls for one more and for one less"
 
 
-def test_no_move_takes_the_least_of_a_role_and_none_follows_where_a_person_has_said_numbers():
-    pool = Pool(prefill=1, decode=2, config=MOVES)
+def test_no_change_takes_the_least_of_a_role_and_none_follows_where_a_person_has_said_numbers():
+    pool = Pool(prefill=1, decode=2, config=CHANGING)
     pool.look(30)
     pool.busy(DECODE, 10)
     assert pool.look(30) == {PREFILL: 1, DECODE: 2}
     assert pool.drained == set()
-    pool = Pool(prefill=2, decode=2, config=MOVES)
+    pool = Pool(prefill=2, decode=2, config=CHANGING)
     pool.look(30)
     pool.scaler.scale({"prefill": 2})
     pool.busy(DECODE, 10)
@@ -191,7 +191,7 @@ def test_no_move_takes_the_least_of_a_role_and_none_follows_where_a_person_has_s
 
 
 def test_an_instance_that_others_start_is_ordered_into_the_other_role():
-    pool = Pool(prefill=3, decode=2, config=MOVES, ours=False)
+    pool = Pool(prefill=3, decode=2, config=CHANGING, ours=False)
     pool.look(30)
     pool.busy(DECODE, 10)
     pool.look(3)
@@ -205,8 +205,8 @@ def test_an_instance_that_others_start_is_ordered_into_the_other_role():
     assert {plan.role: plan.wanted for plan in pool.scaler.plans} == {PREFILL: 2, DECODE: 3}
 
 
-def test_a_plan_that_is_only_told_moves_nothing():
-    pool = Pool(prefill=3, decode=2, config=replace(MOVES, dry_run=True))
+def test_a_plan_that_is_only_told_changes_nothing():
+    pool = Pool(prefill=3, decode=2, config=replace(CHANGING, dry_run=True))
     pool.look(30)
     pool.busy(DECODE, 10)
     assert pool.look(3) == {PREFILL: 3, DECODE: 2}
@@ -267,23 +267,23 @@ def test_first_tokens_that_prefill_made_late_do_not_hold_those_that_decode():
     assert totals.of_role(Role.BOTH) == totals
 
 
-def test_a_move_that_had_to_be_taken_back_is_made_again_only_much_later():
+def test_a_change_that_had_to_be_taken_back_is_made_again_only_much_later():
     """Each role asks for one more whenever it has two, as if no split were right."""
-    pool = Pool(prefill=2, decode=2, config=MOVES)
+    pool = Pool(prefill=2, decode=2, config=CHANGING)
     pool.look(30)
-    moved_at = []
+    changed_at = []
     for _ in range(3000):
         prefill, decode = (list(wanted.ids) for wanted in pool.wanted.by_role.values())
         pool.members = dict.fromkeys(prefill, PREFILL) | dict.fromkeys(decode, DECODE)
         for instance_id in pool.drained & pool.members.keys():  # it has nothing to do
             del pool.members[instance_id]
-            moved_at.append(pool.now)
+            changed_at.append(pool.now)
         pool.drained = set()
         pool.loads = {}
         pool.busy(DECODE, 10 if len(decode) == 2 else 1)
         tokens = 2000 if len(prefill) == 1 else 4
         pool.look(1, PoolTotals(4, tokens, 4, slo_missed=0, legs=4, leg_tokens=tokens))
-    gaps = [later - earlier for earlier, later in pairwise(moved_at)]
-    assert len(moved_at) > 3
-    assert len(moved_at) < 10, "of a hundred windows"
+    gaps = [later - earlier for earlier, later in pairwise(changed_at)]
+    assert len(changed_at) > 3
+    assert len(changed_at) < 10, "of a hundred windows"
     assert max(gaps) > 2 * FIRST_CALM_S

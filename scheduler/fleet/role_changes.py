@@ -1,8 +1,8 @@
 """A pool whose number of instances stays: one changes its role where its role has too many and the other too few.
 
 Who gives and who takes is what each role's plan says by itself: the taker's starts one, the giver's lets one go, each
-with its windows, margins and cool-down. One move is under way at a time, and one that had to be taken back is not made
-again for twice as long as the last time.
+with its windows, margins and cool-down. One change is under way at a time, and one that had to be taken back is not
+made again for twice as long as the last time.
 """
 
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from dualmap.scheduler.fleet.scaler import Scaler
 from dualmap.scheduler.fleet.scaling_plan import ScalingPlan
 from dualmap.scheduler.role import Role
 
-FIRST_CALM_S = 300.0  # after a move was taken back, until the same is made again
+FIRST_CALM_S = 300.0  # after a change was taken back, until the same is made again
 MOST_CALM_S = 7200.0
 
 
-class RoleMoves:
-    """on: whether there are moves. orders: get those of instances that others start; ours leave, and others are started
+class RoleChanges:
+    """on: whether there are any. orders: get those of instances that others start; ours leave, and others are started
     in their place."""
 
     def __init__(self, scalers: Mapping[Role, Scaler], orders: RoleOrders) -> None:
@@ -73,9 +73,9 @@ class RoleMoves:
             blocked = self._blocked == (giver, taker) and now < self._blocked_until
             if plans[taker].start and plans[giver].drain and not blocked:
                 reason = f"one goes to {taker}: {plans[taker].reason}"
-                self._move(giver, taker, replace(plans[giver], drain=plans[giver].drain[:1], reason=reason), now)
+                self._change(giver, taker, replace(plans[giver], drain=plans[giver].drain[:1], reason=reason), now)
 
-    def _move(self, giver_role: Role, taker_role: Role, plan: ScalingPlan, now: float) -> None:
+    def _change(self, giver_role: Role, taker_role: Role, plan: ScalingPlan, now: float) -> None:
         giver, (instance_id,) = self._scalers[giver_role], plan.drain
         giver.plan = plan
         if giver.dry_run:
