@@ -205,7 +205,7 @@ def place(
         loads=estimate.loads,
     )
     if lease is not None:
-        books.begin_lease(lease)
+        books.begin_lease(attempt, lease)
     if placement.finds_hot:
         books.tell_waiting_of_hot()
     first = goes_on or (not len(view.waiting) and not view.others.waiting)

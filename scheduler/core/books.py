@@ -136,24 +136,26 @@ class Books:
         view = self.instances.get(lease.instance_id)
         return view if view is not None and view.incarnation == lease.incarnation else None
 
-    def begin_lease(self, lease: Lease) -> None:
-        """An attempt is to fetch the prompt."""
-        self.instances[lease.instance_id].leased += 1
+    def begin_lease(self, attempt: Attempt, lease: Lease) -> None:
+        """The attempt is to fetch the prompt."""
+        self.instances[lease.instance_id].booked.lend(attempt.request)
 
-    def end_lease(self, lease: Lease) -> None:
-        """The prompt is fetched, or nobody will fetch it."""
-        if (view := self.leasing(lease)) is not None:
-            view.leased -= 1
+    def end_lease(self, attempt: Attempt, lease: Lease) -> InstanceView | None:
+        """The prompt is fetched, or nobody will fetch it: who has kept it has room."""
+        view = self.leasing(lease)
+        if view is not None:
+            view.booked.take_back(attempt.request)
+        return view
 
     def give_back(self, attempt: Attempt, view: InstanceView, ending: Ending, now: float) -> None:
         """The request is over, or its next attempt comes: the books are as without this one."""
         del self.attempts[attempt.request.id]
         if attempt.lease is not None and not attempt.started:
-            self.end_lease(attempt.lease)
+            self.end_lease(attempt, attempt.lease)
         if attempt.state is AttemptState.WAITING:
             view.take_out(attempt)
         else:
-            if attempt.state is AttemptState.PREFILLING:
+            if attempt.state is AttemptState.PREFILLING and attempt.lease is None:
                 view.speed.starts(now)  # the time it took is nobody else's
             view.release(attempt)
         attempt.end(ending, now)
@@ -188,11 +190,11 @@ class Books:
         for request_id, attempt in self.attempts.items():
             unseen = attempt.state is AttemptState.PREFILLING and not attempt.request.streams
             assert not unseen or (request_id, attempt.number) in due, f"the prefill of {request_id!r} never ends"
-        leases = [a.lease for a in self.attempts.values() if a.lease is not None and not a.started]
+        leases = {i: a.lease for i, a in self.attempts.items() if a.lease is not None and not a.started}
         assert all((a.lease is not None) is (a.request.leg is Leg.DECODE) for a in booked), "leases of decode legs"
         for view in views:
-            leased = sum(self.leasing(lease) is view for lease in leases)
-            assert view.leased == leased, f"prompts that {view.instance_id!r} keeps for others"
+            lent = {i for i, lease in leases.items() if self.leasing(lease) is view}
+            assert view.booked.lent.keys() == lent, f"prompts that {view.instance_id!r} keeps for others"
         ready = [v for v in views if not v.draining]
         self.loads.check(ready, sum(len(v.waiting) for v in views))
         self.offers.check({v.instance_id: v.offer for v in ready})

@@ -140,7 +140,7 @@ def _evacuate(books: Books, view: InstanceView, now: float, commands: list[Comma
     for attempt in list(view.running.values()):
         _take_from(books, view, attempt, Ending.LOST, FailureCause.INSTANCE_LOST, now, commands)
     _replace_waiting(books, view, now, commands)
-    if view.leased:
+    if view.booked.lent:
         for other in list(books.instances.values()):
             _place_again(books, other, [a for a in other.waiting if _waits_to_fetch(a, view)], now, commands)
     view.forget()
@@ -149,7 +149,7 @@ def _evacuate(books: Books, view: InstanceView, now: float, commands: list[Comma
 def leave_old_leases(books: Books, now: float, commands: list[Command]) -> None:
     """What has waited too long to fetch its prompt begins again: the memory may be another prompt's by now, and a
     server that answers from it does not notice."""
-    if any(view.leased for view in books.instances.values()):
+    if any(view.booked.lent for view in books.instances.values()):
         for view in list(books.instances.values()):
             old = [a for a in view.waiting if a.lease is not None and now >= a.lease.until]
             _place_again(books, view, old, now, commands)

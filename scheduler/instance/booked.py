@@ -13,16 +13,19 @@ from dualmap.scheduler.wait_queues import WaitQueue
 
 
 class Booked:
-    """Four transitions keep it: enqueue, take_out, dispatch, prefilled; `release` undoes what is left of a dispatch.
+    """Four transitions keep it: enqueue, take_out, dispatch, prefilled; `release` undoes what is left of a dispatch,
+    take_back what lend does.
 
     waiting_tokens: prefill work of what waits in the gateway. prefill_tokens: dispatched, not yet computed. Both in
     tokens of a short prompt: what a long one's attention costs is in them (Service.work_tokens).
-    context_tokens: prompts of what runs. running: by request id.
+    context_tokens: prompts of what runs. running: by request id. lent: the same, those whose prompts wait here to be
+    fetched.
     """
 
     def __init__(self, capacity: InstanceCapacity, config: SchedulerConfig) -> None:
         self.waiting = WaitQueue(by_deadline=config.deadline_order, patience_slos=config.patience_slos)
         self.running: dict[str, Attempt] = {}
+        self.lent: dict[str, Request] = {}
         self.waiting_tokens = 0
         self.prefill_tokens = 0
         self.context_tokens = 0
@@ -60,6 +63,21 @@ class Booked:
             self._tpot_slos[attempt.tpot_slo_s] = self._tpot_slos.get(attempt.tpot_slo_s, 0) + 1
         self.kv.book(request.blocks, block_tokens, own_kv_tokens)
         self.shares.take(request.tenant, request.prompt_tokens + answer_tokens)
+
+    def lend(self, request: Request) -> None:
+        """Its prompt was computed here, and is kept for another instance."""
+        block_tokens = self.kv_block_tokens(request)
+        self.lent[request.id] = request
+        self.kv.book(request.blocks, block_tokens, self._lent_tokens(request))
+
+    def take_back(self, request: Request) -> None:
+        """Its prompt is kept here no more."""
+        del self.lent[request.id]
+        self.kv.give_back(request.blocks, self._lent_tokens(request))
+
+    def _lent_tokens(self, request: Request) -> int:
+        """Of its prompt, besides its blocks."""
+        return request.prompt_tokens - len(request.blocks) * self.kv_block_tokens(request)
 
     def prefilled(self, attempt: Attempt) -> None:
         """Called while the attempt is still PREFILLING."""
@@ -117,7 +135,8 @@ class Booked:
         assert self.prefill_tokens == sum(a.work_tokens for a in prefilling), "prefill_tokens"
         assert self.context_tokens == sum(a.request.prompt_tokens for a in running), "context_tokens"
         assert self._tpot_slos == Counter(a.tpot_slo_s for a in running if a.tpot_slo_s), "objectives of what runs"
-        self.kv.check([(a.request.blocks, a.own_kv_tokens) for a in running])
+        booked = [(a.request.blocks, a.own_kv_tokens) for a in running]
+        self.kv.check([*booked, *((r.blocks, self._lent_tokens(r)) for r in self.lent.values())])
         self.shares.check([(a.request.tenant, self._all_kv_tokens(a)) for a in running])
 
 
