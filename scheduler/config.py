@@ -131,11 +131,8 @@ class SchedulerConfig:
     # step of its own delays all who decode there, so short prompts go together.
     release_window_s: float = 0.4
     # Where some instances prefill and others decode: so many tokens of a prompt have to be computed, at the least, for
-    # another instance to do that than the one that answers. Below, a second hop costs more than it spares who decodes.
-    min_prefill_leg_tokens: int = 512
-    # To fetch a token of a computed prompt takes this share of the time to compute it: 128 KB at 25 GB/s, against 6250
-    # tokens a second.
-    transfer_share: float = 0.03
+    # another instance to do that than the one that answers. None: where it costs less than to hold up who decodes.
+    min_prefill_leg_tokens: int | None = None
     # For so long a computed prompt is sure to wait for who fetches it. vLLM keeps it for 30 s (kv_lease_duration), and
     # whoever fetches it later answers from what is there by then, without an error.
     kv_lease_s: float = 20.0
@@ -179,13 +176,12 @@ class SchedulerConfig:
             "adapter_load_s",
             "length_handicap",
             "decode_s_per_request",
-            "min_prefill_leg_tokens",
-            "transfer_share",
         ):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)!r}")
-        if self.cold_start_timeout_s is not None and not self.cold_start_timeout_s >= 0:
-            raise ConfigError(f"cold_start_timeout_s must be at least 0, not {self.cold_start_timeout_s!r}")
+        for name in ("cold_start_timeout_s", "min_prefill_leg_tokens"):
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)!r}")
         for name in ("hot_slo_fraction", "escape_slo_fraction"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be greater than 0 and at most 1, not {getattr(self, name)!r}")

@@ -46,19 +46,24 @@ def first_token(books: Books, event: FirstToken, now: float, commands: list[Comm
     else:
         books.stats.slo_missed += 1
     view = books.instances[attempt.instance_id]
+    lender = None
     if attempt.lease is not None:
-        books.end_lease(attempt.lease)
+        lender = books.end_lease(attempt, attempt.lease)
     if attempt.state is AttemptState.PREFILLING:
-        if attempt.request.streams and attempt.lease is None:
+        if attempt.lease is not None:
+            view.fetched(attempt, now)
+        elif attempt.request.streams:
             view.observe_prefill(attempt, now)
         else:
-            view.speed.starts(now)  # what is seen is the end of its answer, or of a transfer, not that of its prefill
+            view.speed.starts(now)  # what is seen is the end of its answer, not that of its prefill
         view.began(attempt, now)
         if view.others.waiting:
             books.untold.tell(commands)
         release(books, view, now, commands)
     else:
         view.began(attempt, now)
+    if lender is not None:
+        release(books, lender, now, commands)
     return True
 
 

@@ -6,6 +6,7 @@ that prefill; the decode leg where there is memory and where least runs, or wher
 
 from collections.abc import Set
 from itertools import islice
+from math import inf
 
 from xxhash import xxh3_64_intdigest
 
@@ -15,12 +16,17 @@ from dualmap.scheduler.offers import Fleet
 from dualmap.scheduler.pick import pick_instance, recompute_price
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.request import Request
-from dualmap.scheduler.role import PREFILL
-from dualmap.scheduler.ttft_estimate import cached_tokens
+from dualmap.scheduler.role import DECODE, PREFILL
+from dualmap.scheduler.ttft_estimate import TtftEstimate, cached_tokens
 
 FEW = 4  # of the instances with the least to do, those that are compared
 MAX_LOOKED_AT = 16  # for such as have memory
 MAX_HOLDERS = 2
+# So many seconds of waiting for a first token are as bad as one by which a prompt holds up an answer, where memory is
+# free. The less is free, the worse: what is held up keeps its memory for longer, which others wait for. Measured:
+# docs/results/2026-12-01-prefill-and-decode.md.
+HELD_UP_PRICE = 2.0
+LEAST_FREE = 0.001
 
 
 def first_leg(books: Books, request: Request, tried: Set[str]) -> Request:
@@ -35,11 +41,38 @@ def first_leg(books: Books, request: Request, tried: Set[str]) -> Request:
         return request
     if books.offers.has_revisions and not tried.isdisjoint(decode.able):
         return request  # it may be the revision that fails
-    depth, _ = books.holders.deepest_of(request.blocks, decode.bits)
-    uncached = request.prompt_tokens - cached_tokens(request, depth, books.config.block_tokens)
-    if uncached < max(1, books.config.min_prefill_leg_tokens):
-        return request
-    return request.leg_of(PREFILL)
+    least = books.config.min_prefill_leg_tokens
+    if least is None:
+        pays = _pays(books, request, prefill, decode, tried)
+    else:
+        depth, _ = books.holders.deepest_of(request.blocks, decode.bits)
+        uncached = request.prompt_tokens - cached_tokens(request, depth, books.config.block_tokens)
+        pays = uncached >= max(1, least)
+    return request.leg_of(PREFILL) if pays else request
+
+
+def _pays(books: Books, request: Request, prefill: Fleet, decode: Fleet, tried: Set[str]) -> bool:
+    """Whether two legs cost less than the whole at the best of those that decode. Fetching a prompt takes a while, but
+    holds up nobody."""
+    avoid = books.suspects | tried
+    fetching = request.leg_of(DECODE)
+    decode_price_s = books.config.decode_s_per_request * books.answers.mean_tokens
+    whole_s = fetch_s = inf
+    for view in _candidates(books, request, decode, avoid | decode.unable):
+        estimate, running = view.estimate_ttft(request), view.booked_running
+        # All who are answered there, and one more: who comes meanwhile.
+        held_up_s = (running + 1) * estimate.prefill_s / max(view.room.free_kv, LEAST_FREE)
+        whole_s = min(whole_s, _first_token_cost_s(estimate) + running * decode_price_s + HELD_UP_PRICE * held_up_s)
+        fetch_s = min(fetch_s, view.estimate_ttft(fetching).total_s + running * decode_price_s)
+    if whole_s == inf:
+        return True  # while its prompt is computed, one of them may be back
+    prefillers = _candidates(books, request, prefill, avoid | prefill.unable)
+    return min(_first_token_cost_s(view.estimate_ttft(request)) for view in prefillers) + fetch_s < whole_s
+
+
+def _first_token_cost_s(estimate: TtftEstimate) -> float:
+    """Whoever waits in a line lengthens it for those who come after, on the mean by as much as for itself."""
+    return 2 * estimate.total_s - estimate.prefill_s
 
 
 def choose_decoder(books: Books, request: Request, tried: Set[str]) -> Placement | None:

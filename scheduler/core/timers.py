@@ -64,7 +64,8 @@ def _assume_first_tokens(books: Books, now: float, commands: list[Command]) -> N
         attempt = books.running(request_id, number)
         if attempt is not None and attempt.state is AttemptState.PREFILLING:
             view = books.instances[attempt.instance_id]
-            view.speed.starts(now)
+            if attempt.lease is None:
+                view.speed.starts(now)
             view.assume_prefilled(attempt)
             release(books, view, now, commands)
 

@@ -1,6 +1,7 @@
 """Seconds per token of prefill work: what was configured, corrected by the first tokens observed."""
 
 from dualmap.scheduler.instance.token_pace import FleetTokenPace
+from dualmap.scheduler.instance.transfer_pace import TransferPace
 from dualmap.scheduler.tiers import Loads, Tiers
 
 PRIOR_TOKENS = 65_536.0  # weight of the configured speed, and of the fleet's, against observations
@@ -14,12 +15,13 @@ FEW_LOADED = 0.1  # of what was computed: so much loading says nothing of the lo
 class FleetPace:
     """How the instances compare with what was configured, all together: the ratio of observed to configured seconds.
     Where nothing of an instance was seen yet, it is taken to be as the others are. tokens: how fast they decode.
-    tiers: behind their pools."""
+    tiers: behind their pools. transfers: how fast they fetch prompts."""
 
     def __init__(self, tiers: Tiers | None = None) -> None:
         self.ratio = 1.0
         self.tokens = FleetTokenPace()
         self.tiers = tiers or Tiers()
+        self.transfers = TransferPace()
         self._observed = PRIOR_TOKENS
         self._configured = PRIOR_TOKENS
 
@@ -35,6 +37,7 @@ class PrefillSpeed:
     """Seconds per token of prefill work of one instance: the ratio of sums of observed seconds and tokens, with fading
     memory. Observed while the instance works, decoding beside it included: what that costs is learned with the rest.
     computed_tokens: work of all prompts that were observed, without what they loaded.
+    since_s: when the last prompt was done, or else when the instance began to work.
     """
 
     def __init__(self, prefill_tokens_per_s: float, fleet: FleetPace) -> None:
@@ -43,7 +46,7 @@ class PrefillSpeed:
         self._guess_tokens = PRIOR_TOKENS  # weight of the fleet's pace; fades as the instance is observed
         self._tokens = 0.0
         self._seconds = 0.0
-        self._since_s = 0.0
+        self.since_s = 0.0
         self._seen_tokens = 0
         self._seen_s = 0.0
         self._loads: list[Loads] = []  # of what was seen
@@ -63,16 +66,16 @@ class PrefillSpeed:
 
     def starts(self, now: float) -> None:
         """The instance had no prefill to do until now."""
-        self._since_s = now
+        self.since_s = now
 
     def observe(self, tokens: int, now: float, loads: Loads | None = None) -> None:
         """A prompt with so much work was computed. Prompts are computed one after the other, so the time since the
         one before is its own; those that end in the same step count together. loads: part of its work."""
-        if self._loads and now - self._since_s > SAME_STEP_S:
+        if self._loads and now - self.since_s > SAME_STEP_S:
             self._judge_loads()
         self._seen_tokens += tokens
-        self._seen_s += now - self._since_s
-        self._since_s = now
+        self._seen_s += now - self.since_s
+        self.since_s = now
         self.computed_tokens += tokens
         if loads is not None:
             self.computed_tokens -= loads.work_tokens

@@ -50,6 +50,11 @@ class Room:
         return self._booked.kv.tokens + self._others.kv_tokens
 
     @property
+    def free_kv(self) -> float:
+        """The share of its KV pool that nothing is known to take; below 0 where more was booked than there is."""
+        return 1.0 - (self.kv_tokens + self._reported.foreign.kv_tokens) / self._capacity.kv_tokens
+
+    @property
     def prefilling_tokens(self) -> int:
         """Prefill work that the instance has been given, by whichever gateway, and has not done."""
         return self._booked.prefill_tokens + self._others.prefilling_tokens
@@ -74,9 +79,10 @@ class Room:
         return not tokens or tokens * self._service.speed.seconds_per_token < window_s
 
     def for_kv(self, request: Request, answer_tokens: int) -> bool:
-        """Whether the request's KV cache would fit beside what runs. An idle instance takes anything."""
+        """Whether the request's KV cache would fit beside what runs, and what waits to be fetched. Without either, it
+        takes anything."""
         booked = self._booked
-        if not booked.running:
+        if not booked.running and not booked.lent:
             return True
         free = self._capacity.kv_tokens - self.kv_tokens - self._reported.foreign.kv_tokens
         need = request.prompt_tokens + answer_tokens

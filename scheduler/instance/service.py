@@ -24,6 +24,7 @@ class Service:
         self.speed = PrefillSpeed(capacity.prefill_tokens_per_s, pace)
         self.token_pace = TokenPace(pace.tokens)
         self._tiers = pace.tiers
+        self.transfers = pace.transfers
         self.ramp = 1.0
         self.answered_at = -inf
         self.usage_at: float | None = None
@@ -90,5 +91,6 @@ class Service:
         """The answer says how long its prompt was, and how much of it was cached."""
         self.usage_at = now
         # Else its work was not counted, or loading was part of it, which counts its own way.
-        if attempt.started and attempt.request.streams and attempt.loads is None:
+        whole = attempt.loads is None and attempt.lease is None
+        if whole and attempt.started and attempt.request.streams:
             self.speed.correct(self.work_tokens(prompt_tokens, cached_tokens) - attempt.work_tokens)

@@ -27,8 +27,7 @@ from dualmap.scheduler.ttft_estimate import TtftEstimate, cached_tokens
 
 class InstanceView:
     """load_s: by which instances are compared before any estimate is made (load_of). bit: under which its blocks are
-    noted in Holders. suspect_until: until when it is left alone, in seconds.
-    offer: what it serves. leased: prompts that it has computed and that wait to be fetched."""
+    noted in Holders. suspect_until: until when it is left alone, in seconds. offer: what it serves."""
 
     def __init__(
         self,
@@ -52,7 +51,6 @@ class InstanceView:
         self.draining = False
         self.suspect_until = 0.0
         self.load_s = 0.0
-        self.leased = 0
         self.bit = holders.join(instance_id)
         self.booked = Booked(capacity, config)
         self.others = Others()
@@ -70,7 +68,6 @@ class InstanceView:
         self.tiers = pace.tiers
         self._block_tokens = config.block_tokens
         self._adapter_load_s = config.adapter_load_s
-        self._transfer_share = config.transfer_share
         self._holders = holders
         self._loads = loads
         self._offers = offers
@@ -150,7 +147,7 @@ class InstanceView:
         """What this gateway has booked, for the others."""
         return InstanceLoad(
             self.instance_id,
-            len(self.running) + self.leased,
+            len(self.running) + len(self.booked.lent),
             self.booked.prefill_tokens,
             waiting_tokens=self.booked.waiting_tokens,
             kv_tokens=self.booked.kv.tokens,
@@ -162,8 +159,8 @@ class InstanceView:
 
     def offers_now(self, models: Sequence[ServedModel], adapters: Sequence[str], role: Role, revision: str) -> bool:
         """It serves these from now on. Whether that is something new."""
-        before, self.offer = self.offer, Offer(models, adapters, role, revision)
         self.adapters.set_able(adapters)
+        before, self.offer = self.offer, Offer(models, adapters, role, revision)
         return before != self.offer
 
     def keeps_now(self, cache_tokens: int) -> bool:
@@ -199,7 +196,7 @@ class InstanceView:
     def _work(self, request: Request, cached: int) -> int:
         """What has been computed elsewhere is fetched, as far as it is not cached."""
         if request.leg is DECODE:
-            return max(1, int((request.prompt_tokens - cached) * self._transfer_share))
+            return max(1, int(self.service.transfers.seconds(request.prompt_tokens - cached) / self.seconds_per_token))
         return self.service.work_tokens(request.prompt_tokens, cached)
 
     def shared_s(self, attempt: Attempt, work_tokens: int) -> float:
@@ -288,7 +285,7 @@ class InstanceView:
         loads = self._loading(request, cached) if self.tiers.seen else None
         if loads is not None:
             cached = loads.cached_tokens
-        work = self._work(request, cached) + (0 if loads is None else loads.work_tokens)
+        work = 0 if request.leg is DECODE else self._work(request, cached) + (0 if loads is None else loads.work_tokens)
         self.booked.dispatch(attempt, cached, work, answer_tokens, now, loads)
         self.service.given(attempt)
         self.cache.use(request.blocks)
@@ -311,6 +308,11 @@ class InstanceView:
         attempt.begin(self.room.decode_load, now)
         if prefills:
             self._note_load()
+
+    def fetched(self, attempt: Attempt, now: float) -> None:
+        """Its first token was seen, after its prompt was fetched: how long that took, where nothing else was to do."""
+        if not self.prefilling_tokens and self.speed.since_s == attempt.dispatched_at and attempt.request.streams:
+            self.service.transfers.observe(attempt.uncached_tokens, now - attempt.dispatched_at)
 
     def answered(self, attempt: Attempt, output_tokens: int, now: float) -> float | None:
         """See Service."""
@@ -391,9 +393,8 @@ class InstanceView:
         for attempt in (*self.waiting, *self.running.values()):
             name = attempt.request.id
             assert attempt.instance_id == self.instance_id, f"{name!r} is at another instance"
-            assert attempt.cached_tokens + attempt.uncached_tokens == attempt.request.prompt_tokens, (
-                f"tokens of {name!r}"
-            )
+            tokens = attempt.cached_tokens + attempt.uncached_tokens
+            assert tokens == attempt.request.prompt_tokens, f"tokens of {name!r}"
             computed = 0 if attempt.request.leg is DECODE else attempt.uncached_tokens
             assert attempt.work_tokens >= computed >= 0, f"work of {name!r}"
         assert self.others.prefilling_tokens >= 0, "what others have booked"

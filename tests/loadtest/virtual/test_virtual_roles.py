@@ -21,7 +21,7 @@ PROFILE = replace(ROUND_PROFILE, transfer_s_per_token=0.00001, transfer_latency_
 def settings(prefill: int, decode: int, **values: object) -> ClusterSettings:
     specs = [InstanceSpec(f"p{number}", PROFILE, role=Role.PREFILL) for number in range(prefill)]
     specs += [InstanceSpec(f"d{number}", PROFILE, role=Role.DECODE) for number in range(decode)]
-    return ClusterSettings(SchedulerConfig(), specs, network_s=NETWORK_S, **values)
+    return ClusterSettings(SchedulerConfig(min_prefill_leg_tokens=512), specs, network_s=NETWORK_S, **values)
 
 
 def chats(count: int, gap_s: float = 0.1, seed: int = 1) -> Workload:

@@ -202,7 +202,7 @@ class LegsRun:
                 self._cancel()
         assert not self.core.attempts
         for view in self.core.instances.values():
-            assert (view.leased, view.waiting_count, view.running_count) == (0, 0, 0)
+            assert (len(view.booked.lent), view.waiting_count, view.running_count) == (0, 0, 0)
             assert (view.waiting_tokens, view.booked_prefill_tokens, view.booked_kv_tokens) == (0, 0, 0)
 
 

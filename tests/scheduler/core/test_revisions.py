@@ -17,7 +17,7 @@ def fleet(script):
     """Instances are named by their role, revision and number: p-new-1 prefills. p--1 has no revision."""
 
     def make(*instance_ids: str, **config):
-        core = script(**config)
+        core = script(min_prefill_leg_tokens=512, **config)
         for instance_id in instance_ids:
             join(core, instance_id)
         return core
@@ -85,7 +85,7 @@ def test_a_prompt_that_nobody_can_read_any_more_is_computed_where_it_is_answered
     assert legs(arrive(core)) == [(Leg.PREFILL, "p-old")]
     core.lose("d-old-1")
     assert legs(core.prefill_done("r0")) == [(Leg.WHOLE, "d-new")]
-    assert core.view("p-old-1").leased == 0
+    assert not core.view("p-old-1").booked.lent
     core.core.check()
 
 
