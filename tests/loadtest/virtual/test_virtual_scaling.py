@@ -102,7 +102,8 @@ def roles(prefill: int, decode: int) -> list[InstanceSpec]:
 
 def run_roles(workload: Workload, scaling: ScalingConfig, at_first: tuple[int, int]):
     numbers = dict(zip((Role.PREFILL, Role.DECODE), at_first, strict=True))
-    config = SchedulerConfig(cold_start_timeout_s=60.0)
+    # A number, so that who decodes leaves prompts to who prefills, however far behind these are.
+    config = SchedulerConfig(cold_start_timeout_s=60.0, min_prefill_leg_tokens=512)
     made = ClusterSettings(config, roles(3, 3), scaling=scaling, at_first=numbers, start_s=START_S)
     return VirtualCluster(workload, made).run()
 
