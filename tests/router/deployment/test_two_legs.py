@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import threading
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import openai
@@ -11,7 +12,7 @@ import pytest
 
 from tests.conftest import WAIT_S, await_that
 from tests.deployment import Deployment, deployed, free_port
-from tests.instances.conftest import SimProcess
+from tests.instances.conftest import JSON_HEADERS, SimProcess
 
 CLIENTS = 12
 TOKENS = 120  # of an answer
@@ -80,6 +81,35 @@ def test_each_request_is_computed_by_one_server_and_answered_by_another(deployme
     assert counted(deployment, 'dualmap_prefill_handoffs_total{told="where"}') == 6
     assert counted(deployment, 'dualmap_prefill_handoffs_total{told="nothing"}') == 0
     assert {member["role"] for member in deployment.members().values()} == {"prefill", "decode"}
+
+
+USAGE = {"stream_options": {"include_usage": True}}
+APIS = {
+    "/v1/completions": {"prompt": f"1 {PROMPT}", "max_tokens": 4} | USAGE,
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": f"2 {PROMPT}"}], "max_tokens": 4} | USAGE,
+    "/v1/messages": {"messages": [{"role": "user", "content": f"3 {PROMPT}"}], "max_tokens": 4},
+    "/v1/responses": {"input": f"4 {PROMPT}", "max_output_tokens": 4},
+    "/inference/v1/generate": {"token_ids": [7] * 2000, "sampling_params": {"max_tokens": 4}} | USAGE,
+}
+
+
+def cached_tokens(answer: bytes) -> int:
+    """As its usage says last, in the words of any API."""
+    return int(re.findall(rb'"(?:cached_tokens|cache_read_input_tokens)": ?(\d+)', answer)[-1])
+
+
+@pytest.mark.parametrize("connector", ["nixl", pytest.param("mooncake", marks=pytest.mark.slow)])
+def test_streams_of_each_api_tell_the_cached_tokens_of_who_computed_the_prompt(deployment, sims):
+    for path, body in APIS.items():
+        plain = {"model": "sim"} | {name: value for name, value in body.items() if name not in USAGE}
+        known = {cached_tokens(sim.request("POST", path, plain)[2]) for sim in sims[:2] for _ in range(2)}
+        assert min(known) == 0, "at first it is new to both"
+        request = json.dumps({"model": "sim", "stream": True} | body).encode()
+        url = f"http://127.0.0.1:{deployment.port}{path}"
+        with urllib.request.urlopen(urllib.request.Request(url, request, JSON_HEADERS), timeout=WAIT_S) as stream:
+            assert stream.headers["x-dualmap-prefill-instance"]
+            assert cached_tokens(stream.read()) == max(known)
+    assert counted(deployment, 'dualmap_prefill_handoffs_total{told="where"}') == len(APIS)
 
 
 @pytest.mark.parametrize("connector", ["mooncake"])
