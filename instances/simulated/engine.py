@@ -243,7 +243,8 @@ class Engine:
             tracked.started_s = now
             tracked.cached = tracked.computed
             self.counters.prefix_cache_queries += request.prompt_tokens
-            self.counters.prefix_cache_hits += tracked.computed
+            self.counters.prefix_cache_hits += tracked.computed - read_back * size
+            self.counters.external_prefix_cache_hits += read_back * size
         if first and request.loads:
             self._store_computed(tracked, tracked.computed)
             self._load(tracked)

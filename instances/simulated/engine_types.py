@@ -69,5 +69,5 @@ class EngineCounters:
     generation_tokens: int = 0
     prefix_cache_queries: int = 0
     prefix_cache_hits: int = 0
-    external_prefix_cache_hits: int = 0  # read from other instances
+    external_prefix_cache_hits: int = 0  # read from other instances or from the tier behind the pool
     preemptions: int = 0  # times a request was

@@ -102,7 +102,7 @@ class SimMetrics:
         yield self._counter("vllm:prefix_cache_queries", "Prompt tokens looked up", counters.prefix_cache_queries)
         yield self._counter("vllm:prefix_cache_hits", "Prompt tokens found", counters.prefix_cache_hits)
         external = counters.external_prefix_cache_hits
-        yield self._counter("vllm:external_prefix_cache_hits", "Prompt tokens read from other servers", external)
+        yield self._counter("vllm:external_prefix_cache_hits", "Prompt tokens read from elsewhere", external)
         yield self._counter("vllm:prompt_tokens", "Prompt tokens processed", counters.prompt_tokens)
         yield self._counter("vllm:generation_tokens", "Tokens generated", counters.generation_tokens)
         yield self._counter("vllm:num_preemptions", "Times a request lost its blocks", counters.preemptions)

@@ -284,7 +284,8 @@ def test_a_prefix_that_the_pool_has_evicted_is_read_back_from_the_tier(
     engine.add("second", 14, blocks=SYSTEM)
     assert engine.step() == pytest.approx(first_step_s)
     assert engine.first["second"].cached_tokens == cached
-    assert engine.engine.counters.prefix_cache_hits == cached
+    counters = engine.engine.counters
+    assert (counters.prefix_cache_hits, counters.external_prefix_cache_hits) == (0, cached)
 
 
 def test_what_was_read_back_can_be_hit_in_the_pool(stepped) -> None:
@@ -374,5 +375,6 @@ def test_what_was_hit_and_what_was_computed_add_up_to_the_prompts(stepped, offlo
             engine.end_step(ends_at)
         assert len(engine.engine.pool._offloaded) <= offload_tokens // 4
     counters = engine.engine.counters
-    assert counters.prefix_cache_hits == sum(first.cached_tokens for first in engine.first.values())
-    assert counters.prefix_cache_hits + computed == sum(prompts) == counters.prompt_tokens
+    hits = counters.prefix_cache_hits + counters.external_prefix_cache_hits
+    assert hits == sum(first.cached_tokens for first in engine.first.values())
+    assert hits + computed == sum(prompts) == counters.prompt_tokens
