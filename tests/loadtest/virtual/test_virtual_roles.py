@@ -2,6 +2,7 @@
 what must hold for every run."""
 
 import random
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from dualmap.loadtest.traces.workload import Workload, WorkRequest
 from dualmap.loadtest.virtual.cluster import VirtualCluster
 from dualmap.loadtest.virtual.cluster_run import ClusterRun
 from dualmap.loadtest.virtual.cluster_settings import Change, ClusterSettings, InstanceSpec
+from dualmap.scheduler.commands import Command, Dispatch
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.role import Role
 from tests.loadtest.made import ROUND_PROFILE
@@ -76,3 +78,33 @@ def test_nothing_is_lent_at_the_end() -> None:
 def test_without_instances_that_prefill_the_others_do_all() -> None:
     done = run(chats(10), settings(0, 2))
     assert all(outcome.ok and outcome.attempts == 1 for outcome in done.outcomes)
+
+
+def test_a_rollout_of_both_roles_loses_nothing_and_pairs_no_two_revisions() -> None:
+    kinds = [(role, revision) for revision in ("old", "new") for role in (Role.PREFILL, Role.DECODE)]
+    specs = [InstanceSpec(f"{role}-{revision}", PROFILE, role=role, revision=revision) for role, revision in kinds]
+    changes = [
+        Change(2.0, "join", "prefill-new"),
+        Change(5.0, "join", "decode-new"),
+        Change(8.0, "leave", "prefill-old"),
+        Change(11.0, "leave", "decode-old"),
+    ]
+    dispatched: dict[str, list[str]] = {}
+
+    class Noted(VirtualCluster):
+        def _apply(self, gateway: int, command: Command) -> None:
+            if isinstance(command, Dispatch):
+                dispatched.setdefault(command.request_id, []).append(command.instance_id)
+            super()._apply(gateway, command)
+
+    config = SchedulerConfig(min_prefill_leg_tokens=512)
+    done = Noted(chats(160), ClusterSettings(config, specs, network_s=NETWORK_S, changes=changes)).run()
+    assert all(outcome.ok for outcome in done.outcomes)
+    pairs = Counter(tuple(instance_ids) for instance_ids in dispatched.values())
+    assert pairs.keys() <= {
+        ("prefill-old", "decode-old"),
+        ("prefill-new", "decode-new"),
+        ("decode-new",),
+        ("decode-old",),
+    }
+    assert min(pairs["prefill-old", "decode-old"], pairs["prefill-new", "decode-new"]) > 20
