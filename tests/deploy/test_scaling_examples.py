@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from dualmap.router.config.load import load_config
+from dualmap.router.config.pool_settings import KubernetesDiscovery
 from tests.deploy.chart_variants import VARIANTS, needs_go, one
 from tests.deploy.helm_chart import KUBERNETES, ChartError, manifests
 from tests.deploy.metric_names import recorded, served, used
@@ -46,9 +47,11 @@ def test_each_role_has_servers_and_a_scaled_object_of_its_own():
     found = manifests(VARIANTS["roles"])
     config = yaml.safe_load(one(found, "ConfigMap")["data"]["dualmap.yaml"])
     bounds = {"prefill": (1, 6), "decode": (2, 4)}
+    revisions = set()
     for role, (least, most) in bounds.items():
         template = one(found, "Deployment", f"dualmap-vllm-{role}")["spec"]["template"]
         assert template["metadata"]["labels"]["llm-d.ai/role"] == role
+        revisions.add(template["metadata"]["labels"][KubernetesDiscovery(label_selector="app").revision_label])
         arguments = template["spec"]["containers"][0]["args"]
         kv_role = json.loads(arguments[arguments.index("--kv-transfer-config") + 1])["kv_role"]
         assert kv_role == {"prefill": "kv_producer", "decode": "kv_consumer"}[role]
@@ -57,6 +60,7 @@ def test_each_role_has_servers_and_a_scaled_object_of_its_own():
         (trigger,) = spec["triggers"]
         assert f'role="{role}"' in trigger["metadata"]["query"]
         assert config["scaling"][role] == {"min_replicas": least, "max_replicas": most}
+    assert len(revisions) == 1, "both roles read each other's prompts"
     assert load_config(None, config).all_pools()[""].scaled_roles == ("prefill", "decode")
     policy = one(found, "NetworkPolicy", "dualmap-vllm")["spec"]
     assert policy["ingress"][0] == {"from": [{"podSelector": policy["podSelector"]}]}
