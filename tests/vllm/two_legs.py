@@ -91,7 +91,8 @@ APIS = {
 @contextmanager
 def gateway(prefill: VllmServer, decode: VllmServer, directory: Path, **kv_transfer: Any) -> Iterator[Deployment]:
     instances = [{"url": prefill.url, "role": "prefill"}, {"url": decode.url, "role": "decode"}]
-    config = json.dumps({"instances": instances, "kv_transfer": kv_transfer})
+    always = {"min_prefill_leg_tokens": 512}  # whether it pays or not, for so small a model
+    config = json.dumps({"instances": instances, "kv_transfer": kv_transfer, "scheduler": always})
     with deployed(directory=directory, config=config) as deployment:
         await_that(lambda: deployment.ready_count() == 2, "both servers are ready")
         yield deployment
