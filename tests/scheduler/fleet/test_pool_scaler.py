@@ -196,13 +196,28 @@ def test_an_instance_that_others_start_is_ordered_into_the_other_role():
     pool.busy(DECODE, 10)
     pool.look(3)
     assert pool.wanted.roles == {"sim-prefill-0": DECODE}
+    pool.states["sim-prefill-0"] = MemberState.DRAINING
     pool.look(60)
     assert pool.wanted.roles == {"sim-prefill-0": DECODE}, "one at a time"
     pool.members["sim-prefill-0"] = DECODE
+    del pool.states["sim-prefill-0"]
     pool.busy(DECODE, 7)
     pool.look(60)
     assert pool.wanted.roles == {"sim-prefill-0": DECODE}
     assert {plan.role: plan.wanted for plan in pool.scaler.plans} == {PREFILL: 2, DECODE: 3}
+
+
+def test_the_numbers_that_a_person_said_are_those_that_stay():
+    pool = Pool(prefill=2, decode=2, config=CHANGING)
+    pool.look(2)
+    pool.scaler.scale({"prefill": 3})
+    assert pool.look(2) == {PREFILL: 3, DECODE: 2}
+    pool.members["sim-prefill-2"] = PREFILL
+    pool.scaler.scale(None)
+    assert pool.look(30) == {PREFILL: 3, DECODE: 2}
+    plan = pool.scaler.scalers[DECODE].plan
+    assert plan is not None
+    assert (plan.start, plan.drain, "at least" in plan.reason) == (0, (), False), "what its load calls for"
 
 
 def test_a_plan_that_is_only_told_changes_nothing():
