@@ -104,7 +104,8 @@ def test_servers_that_dualmap_up_starts_for_a_role_hand_prompts_on(tmp_path: Pat
             "env": ENV | {"PYTHONPATH": str(NIXL)},
             "cpus_per_replica": 0.5,
             "start_timeout_s": 2 * START_TIMEOUT_S,
-        }
+        },
+        "scheduler": {"min_prefill_leg_tokens": 512},  # whether it pays or not, for so small a model
     }
     with deployed(directory=tmp_path, config=json.dumps(config), within_s=2 * START_TIMEOUT_S) as deployment:
         client = deployment.client()

@@ -52,7 +52,8 @@ def test_a_server_changes_its_role_and_back_under_load_and_no_answer_is_lost_or_
                 ends.append(error.message)
             begun.release()
 
-    with deployed(*flags, directory=tmp_path) as deployment:
+    always = "scheduler: {min_prefill_leg_tokens: 512}\n"
+    with deployed(*flags, directory=tmp_path, config=always) as deployment:
         await_that(lambda: deployment.ready_count() == len(sims), "all servers are ready")
         with deployment.client() as client, ThreadPoolExecutor(CLIENTS) as clients:
             asked = [clients.submit(ask, number) for number in range(CLIENTS)]
@@ -68,6 +69,7 @@ def test_a_server_changes_its_role_and_back_under_load_and_no_answer_is_lost_or_
             for one in asked:
                 one.result(timeout=WAIT_S)
         assert set(ends) == {TOKENS}
+        assert 'dualmap_prefill_handoffs_total{told="where"} 0.0' not in deployment.metrics()
         drained = dualmap(deployment, "drain", d1)
         assert drained.returncode == 0, drained
         refused = dualmap(deployment, "role", d2, "prefill")

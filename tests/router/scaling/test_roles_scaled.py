@@ -8,7 +8,10 @@ from tests.router.scaling.test_scaling import dualmap
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-CONFIG = "simulate: {prefill: 1, decode: 1, capacity: {prefill_tokens_per_s: 50000}}\n"
+CONFIG = """
+simulate: {prefill: 1, decode: 1, capacity: {prefill_tokens_per_s: 50000}}
+scheduler: {min_prefill_leg_tokens: 512}
+"""
 LONG = " and nobody has asked that before." * 100  # more tokens than a whole request has to have for two legs
 
 
