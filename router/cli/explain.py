@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from dualmap.router.cli.admin_call import AdminCallError, add_admin_argument, admin_call, find_admin
+from dualmap.scheduler.request import BEFORE_ALL
 
 REASONS = {
     "warm": "it holds more of the prompt, and that was soon enough",
@@ -64,7 +65,9 @@ def _told(request_id: str, answer: dict[str, Any]) -> list[str]:
 def explained(decision: dict[str, Any]) -> str:
     """A paragraph and a table."""
     what = [decision["model"], f"{decision['prompt_tokens']} prompt tokens"]
-    what += [f"{name} {decision[name]}" for name in ("tenant", "adapter", "priority") if decision[name]]
+    what += [f"{name} {decision[name]}" for name in ("tenant", "adapter") if decision[name]]
+    if priority := decision["priority"]:
+        what.append("before all that waits" if priority == BEFORE_ALL else f"priority {priority}")
     lines = [
         f"{decision['request_id']}: {', '.join(part for part in what if part)}",
         f"attempt {decision['attempt']} to {decision['instance_id']} after {decision['queued_s']:.2f} s in the queue:"

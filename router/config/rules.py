@@ -9,12 +9,14 @@ from dualmap.router.config.faults import Fault, Place, dotted
 from dualmap.router.config.gateway_settings import GatewaySettings
 from dualmap.router.config.instance_specs import of_rank
 from dualmap.router.config.instance_url import is_ip
+from dualmap.router.config.kv_transfer import NIXL
 from dualmap.router.config.pool_settings import ExternalInstance, PoolSettings
 from dualmap.router.config.runtime import runtime_faults
 from dualmap.scheduler.role import Role
 
 LAST_PORT = 65535
 EVERY_ADDRESS = ("0.0.0.0", "::", "")
+ONLY_MOONCAKE = "is of servers with MooncakeConnector: set kv_transfer.connector to mooncake, or leave it out"
 NO_INSTANCES = "no instances: name a model, one or more URLs, or simulate some"
 
 Instances = list[tuple[Place, ExternalInstance]]
@@ -39,6 +41,7 @@ def contradictions(config: DualMapConfig) -> Iterator[Fault]:
     yield from _own_addresses(config.gateway, instances)
     yield from _same_kv_events(instances)
     yield from _roles(config, pools)
+    yield from _bootstraps(pools)
     yield from _same_models(pools)
     yield from _aliases(config)
     if config.gateway.picker is not None:
@@ -127,6 +130,29 @@ def _roles(config: DualMapConfig, pools: dict[Place, PoolSettings]) -> Iterator[
             yield Fault((*place, kind), rule)
         if roles == {Role.PREFILL} and not (pool.discovery or pool.replicas):
             yield Fault((*place, "instances"), "all of them only prefill, and none answers: name one with role: decode")
+
+
+def _bootstraps(pools: dict[Place, PoolSettings]) -> Iterator[Fault]:
+    """Of those that may compute prompts: who asks at another one's port is told of that one's engine."""
+    seen: dict[tuple[str, int], tuple[str, Place]] = {}
+    for place, pool in pools.items():
+        transfer = pool.kv_transfer
+        if transfer.connector == NIXL and "bootstrap_port" in transfer.model_fields_set:
+            yield Fault((*place, "kv_transfer", "bootstrap_port"), ONLY_MOONCAKE)
+        for position, instance in enumerate(pool.instances):
+            here, endpoint = (*place, "instances", position), instance.endpoint
+            if transfer.connector == NIXL:
+                if instance.bootstrap_port is not None:
+                    yield Fault((*here, "bootstrap_port"), ONLY_MOONCAKE)
+            elif instance.role is Role.PREFILL and endpoint.socket:
+                yield Fault(here, f"{instance.id} has no address where others reach its bootstrap server: name a URL")
+            elif instance.role is not Role.DECODE and endpoint.host:
+                port = instance.bootstrap_port or transfer.bootstrap_port
+                server, host = f"{endpoint.host}:{endpoint.port}", _host(endpoint.host)
+                first, there = seen.setdefault((host, port), (server, here))
+                if first != server:
+                    rule = f"is {port}, as of {dotted(there)} on the same host: each server has its own"
+                    yield Fault((*here, "bootstrap_port"), rule)
 
 
 def _same_models(pools: dict[Place, PoolSettings]) -> Iterator[Fault]:

@@ -12,6 +12,7 @@ from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.role import Role
 
 Replicas = int | None | Mapping[str, int | None]  # for all, or by role; None: plans decide
+EACH_ITS_OWN = "each role has its own number here: prefill=N, decode=N, or both of them"
 
 
 class PoolScaler:
@@ -78,11 +79,13 @@ class PoolScaler:
                 yield scaler, None
         elif isinstance(replicas, int):
             if Role.BOTH not in self.scalers:
-                raise RefusedError("each role has its own number here: prefill=N, decode=N, or both of them")
+                raise RefusedError(EACH_ITS_OWN)
             yield self.scalers[Role.BOTH], replicas
         else:
             for role, number in replicas.items():
                 if role not in self.scalers:
+                    if Role.BOTH not in self.scalers:
+                        raise RefusedError(f"no role {role!r}: {EACH_ITS_OWN}")
                     raise RefusedError(f"no instances of the role {role} are scaled by themselves here: say N alone")
                 yield self.scalers[Role(role)], number
 

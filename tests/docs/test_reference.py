@@ -1,5 +1,6 @@
 """The generated pages of docs/reference say what the code says."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -17,6 +18,18 @@ from tests.docs.reference import FOLDER, PAGES
 @pytest.mark.parametrize(("name", "page"), PAGES.items())
 def test_a_generated_page_is_what_the_code_says(name: str, page: Callable[[], str]):
     assert page() == (FOLDER / name).read_text(), "make reference"
+
+
+def test_a_metric_that_a_document_names_is_there():
+    """With the endings of a histogram's parts."""
+    known = set(re.findall(r"`(dualmap_\w+)`", (FOLDER / "metrics.md").read_text()))
+    named = {
+        (page.name, name)
+        for page in (FOLDER.parent / "how-to").glob("*.md")
+        for name in re.findall(r"\bdualmap_[a-z_]+", page.read_text())
+    }
+    assert len(named) > 20
+    assert [(page, name) for page, name in named if not {name, re.sub(r"_(bucket|count|sum)$", "", name)} & known] == []
 
 
 def test_every_key_of_the_configuration_is_explained():

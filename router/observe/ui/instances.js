@@ -20,14 +20,14 @@ export function showInstances(parent, instances, shares) {
 }
 
 function awayCells(instance) {
-  return [[named(instance.instance_id)], states(instance), ...HEADINGS.slice(2).map(() => NOTHING)];
+  return [who(instance), states(instance), ...HEADINGS.slice(2).map(() => NOTHING)];
 }
 
 function cells(instance, shares) {
   const kv = instance.kv_used ?? instance.kv_booked;
   const elsewhere = instance.others_running + instance.foreign;
   return [
-    [named(instance.instance_id)],
+    who(instance),
     states(instance),
     [count(instance.running), ...small(elsewhere ? `and ${count(elsewhere)} of others` : "")],
     count(instance.waiting),
@@ -37,6 +37,12 @@ function cells(instance, shares) {
     shares.length ? shares.map((ring) => percent(ring[instance.instance_id] ?? 0)).join(" and ") : NOTHING,
     signals(instance.signals),
   ];
+}
+
+function who(instance) {
+  const role = instance.role === "both" ? "" : instance.role;
+  const revision = instance.revision ? `revision ${instance.revision}` : "";
+  return [named(instance.instance_id), ...small([role, revision].filter(Boolean).join(", "))];
 }
 
 function small(text) {

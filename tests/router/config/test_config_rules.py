@@ -7,6 +7,8 @@ from dualmap.router.config.load import ConfigFileError, load_config
 
 ONE = {"simulate": {"count": 1}}
 A = "http://10.0.0.1:8000"
+PREFILLS = {"url": "http://10.0.0.9:1", "role": "prefill"}
+MOONCAKE = {"kv_transfer": {"connector": "mooncake"}}
 EVENTS = {"endpoint": "tcp://*:5557"}
 
 
@@ -55,6 +57,19 @@ def pools(**each: dict) -> dict:
             "instances: gateway.picker: a proxy sends each request once",
         ),
         ({"instances": [{"url": A, "role": "encode"}]}, "instances.0.role"),
+        (
+            {"instances": [PREFILLS, {**PREFILLS, "url": "http://10.0.0.9:2"}, A], **MOONCAKE},
+            "instances.1.bootstrap_port: is 8998, as of instances.0 on the same host: each server has its own",
+        ),
+        (
+            {"instances": [A, PREFILLS | {"bootstrap_port": 9000}]},
+            "instances.1.bootstrap_port: is of servers with MooncakeConnector: set kv_transfer.connector",
+        ),
+        ({"instances": [A], "kv_transfer": {"bootstrap_port": 9000}}, "kv_transfer.bootstrap_port: is of servers with"),
+        (
+            {"instances": [A, {"url": "unix:///run/vllm.sock", "role": "prefill"}], **MOONCAKE},
+            "instances.1: unix:/run/vllm.sock has no address where others reach its bootstrap server",
+        ),
         (
             {"instances": [A], "model_aliases": {"a": "b"}, "gateway": {"picker": {}}},
             "model_aliases: gateway.picker: a proxy sends bodies as they came",

@@ -28,7 +28,7 @@ def test_a_flag_says_it_too():
 
 def test_an_instance_may_have_a_bootstrap_server_at_a_port_of_its_own():
     instances = [{"url": PREFILL, "role": "prefill", "bootstrap_port": 8999}, {"url": PREFILL + "/b"}]
-    config = load_config(None, {"instances": instances})
+    config = load_config(None, {"instances": instances, "kv_transfer": {"connector": "mooncake"}})
     assert [external_endpoint(config, instance).bootstrap_port for instance in config.instances] == [8999, 0]
 
 

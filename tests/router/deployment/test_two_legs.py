@@ -45,7 +45,7 @@ def sims(connector, bootstrap_ports):
 def deployment(sims, connector, bootstrap_ports, tmp_path):
     instances = [
         *(
-            {"url": url_of(sim), "role": "prefill", "bootstrap_port": port}
+            {"url": url_of(sim), "role": "prefill"} | ({"bootstrap_port": port} if connector == "mooncake" else {})
             for sim, port in zip(sims, bootstrap_ports, strict=False)
         ),
         *({"url": url_of(sim), "role": "decode"} for sim in sims[2:]),

@@ -23,6 +23,7 @@ from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.fleet_event import EventKind, FleetEvent
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import GatewayState
+from dualmap.scheduler.role import Role
 from tests.router.conftest import Fleet, answer_hello
 from tests.router.ui_browser import CHROMIUM, PHONE, WIDE, open_page
 
@@ -113,6 +114,19 @@ def test_the_page_fills_with_the_fleet_and_its_work(fleet, tmp_path):
             assert "helper number" not in await page.content()
             await page.screenshot(path=tmp_path / "ui.png", full_page=True)
             assert (seen.errors, seen.elsewhere) == ([], [])
+
+    on_a_loop(scenario())
+
+
+def test_roles_and_revisions_stand_beside_the_names_of_instances_that_have_some(fleet):
+    async def scenario() -> None:
+        async with fleet(answer_hello, answer_hello, answer_hello) as f:
+            away = f.member(1, role=Role.DECODE, revision="v2", state=MemberState.STARTING)
+            f.apply(f.member(0, role=Role.PREFILL, revision="v1"), away, f.member(2))
+            async with open_page(f"http://127.0.0.1:{f.admin_port}/ui", token=TOKEN) as seen:
+                names = seen.page.locator("#instances tbody tr > :first-child")
+                await expect(names).to_have_text(["i0prefill, revision v1", "i1decode, revision v2", "i2"])
+                assert (seen.errors, seen.elsewhere) == ([], [])
 
     on_a_loop(scenario())
 

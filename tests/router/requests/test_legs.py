@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dualmap.router.cli.explain import explained
 from dualmap.router.observe.metrics import Outcome, Told
 from dualmap.router.requests.admission import ONLY_PREFILL
 from dualmap.scheduler.config import SchedulerConfig
@@ -326,6 +327,9 @@ async def test_both_legs_are_explained(pd):
         await client.post("/v1/chat/completions", CHAT, "x-request-id: mine\r\n")
         found = f.gateway.noted.decisions.find("mine")
         assert [(one["leg"], one["instance_id"]) for one in found] == [("prefill", "i0"), ("decode", "i1")]
+        first, second = map(explained, found)
+        assert "mine: tiny, 1601 prompt tokens\n" in first
+        assert "mine: tiny, 1601 prompt tokens, before all that waits\n" in second
 
 
 async def test_the_threshold_is_a_setting(pd):

@@ -130,7 +130,8 @@ def test_people_say_a_number_for_each_role():
     ("replicas", "why"),
     [
         (3, "each role has its own number here: prefill=N"),
-        ({"both": 3}, "no instances of the role both"),
+        ({"both": 3}, "no role 'both': each role has its own number here: prefill=N"),
+        ({"prefil": 3, "decode": 1}, "no role 'prefil': each role has its own number here: prefill=N"),
         ({"prefill": 3, "decode": 0}, "from 1 to 1024, not 0"),
     ],
 )
