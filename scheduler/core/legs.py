@@ -16,7 +16,7 @@ from dualmap.scheduler.offers import Fleet
 from dualmap.scheduler.pick import pick_instance, recompute_price
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.request import Request
-from dualmap.scheduler.role import DECODE, PREFILL
+from dualmap.scheduler.role import PREFILL
 from dualmap.scheduler.ttft_estimate import TtftEstimate, cached_tokens
 
 FEW = 4  # of the instances with the least to do, those that are compared
@@ -55,7 +55,6 @@ def _pays(books: Books, request: Request, prefill: Fleet, decode: Fleet, tried: 
     """Whether two legs cost less than the whole at the best of those that decode. Fetching a prompt takes a while, but
     holds up nobody."""
     avoid = books.suspects | tried
-    fetching = request.leg_of(DECODE)
     decode_price_s = books.config.decode_s_per_request * books.answers.mean_tokens
     whole_s = fetch_s = inf
     for view in _candidates(books, request, decode, avoid | decode.unable):
@@ -63,7 +62,9 @@ def _pays(books: Books, request: Request, prefill: Fleet, decode: Fleet, tried: 
         # All who are answered there, and one more: who comes meanwhile.
         held_up_s = (running + 1) * estimate.prefill_s / max(view.room.free_kv, LEAST_FREE)
         whole_s = min(whole_s, _first_token_cost_s(estimate) + running * decode_price_s + HELD_UP_PRICE * held_up_s)
-        fetch_s = min(fetch_s, view.estimate_ttft(fetching).total_s + running * decode_price_s)
+        # What fetches goes before all that waits.
+        fetching_s = view.prefilling_s + view.service.transfers.seconds(estimate.uncached_tokens)
+        fetch_s = min(fetch_s, fetching_s + running * decode_price_s)
     if whole_s == inf:
         return True  # while its prompt is computed, one of them may be back
     prefillers = _candidates(books, request, prefill, avoid | prefill.unable)
