@@ -55,6 +55,7 @@ LAYERS = (
     "loadtest/histories",
     "loadtest/virtual",
     "loadtest/study",
+    "loadtest/plan",
     "loadtest/harm",
     "loadtest/overhead",
     "loadtest/parsing",

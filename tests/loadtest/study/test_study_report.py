@@ -2,20 +2,17 @@
 
 import json
 import re
-from fractions import Fraction
 from html.parser import HTMLParser
 from itertools import pairwise
 from math import isnan, nan
 
-import msgspec
 import pytest
 
 from dualmap.loadtest.study.charts import spread
 from dualmap.loadtest.study.figures import equal_load
-from dualmap.loadtest.study.file import Study, StudyCapacity, StudyRun, read_studies
+from dualmap.loadtest.study.file import read_studies
 from dualmap.loadtest.study.guide import advice, sentence, work_words
 from dualmap.loadtest.study.page import study_page
-from dualmap.loadtest.study.splits import split_rows
 from dualmap.loadtest.study.tables import (
     Capacities,
     at_rate,
@@ -30,26 +27,10 @@ from dualmap.loadtest.study.tables import (
     verdict,
 )
 from dualmap.loadtest.study.techniques import ablations, sensitivities
-from dualmap.loadtest.study.text import amount, cell_name, markdown_report, split_table, text_report
+from dualmap.loadtest.study.text import amount, markdown_report, text_report
 from dualmap.loadtest.virtual.disturbances import DISTURBANCES
 from tests.loadtest import fake_study
-
-CELL = {"trace": "t", "instances": 8, "model": "m", "slo_s": 5.0}
-
-
-def capacity(policy: str, qps: float | None, seed: int = 0, **other: object) -> StudyCapacity:
-    row = CELL | {"policy": policy, "qps": qps, "seed": seed, "attainment": 0.9} | other
-    return msgspec.convert(row, StudyCapacity)
-
-
-def run(policy: str, qps: float, attainment: float, seed: int = 0, **other: object) -> StudyRun:
-    row = CELL | {"policy": policy, "qps": qps, "seed": seed, "attainment": attainment, "requests": 10} | other
-    return msgspec.convert(row, StudyRun)
-
-
-def study(*rows: StudyCapacity | StudyRun) -> Study:
-    runs = [row for row in rows if isinstance(row, StudyRun)]
-    return Study([], runs, [row for row in rows if isinstance(row, StudyCapacity)], [])
+from tests.loadtest.study.study_rows import capacity, run, study
 
 
 def test_confidence_is_the_t_interval_of_three_seeds_the_half_range_of_two_and_unknown_for_one():
@@ -379,34 +360,3 @@ def test_each_varied_constant_has_a_panel_with_its_default():
     first, second = sensitivities(study(*rows))
     assert "default 16" in first
     assert "default" not in second
-
-
-def role_capacity(qps: float | None, seed: int, prefill: int, decode: int, **other: object) -> StudyCapacity:
-    return capacity("dualmap", qps, seed, prefill=prefill, decode=decode, experiment="roles", **other)
-
-
-def test_splits_are_compared_within_seeds_with_as_many_instances_that_do_both():
-    rows = [role_capacity(qps, seed, 0, 0) for seed, qps in enumerate((4.0, 5.0))]
-    rows += [role_capacity(qps, seed, 6, 2) for seed, qps in enumerate((6.0, 10.0))]
-    rows += [role_capacity(qps, seed, 2, 6) for seed, qps in enumerate((1.0, None))]
-    rows += [role_capacity(3.0, 0, 4, 4, trace="without mixed ones")]
-    found = study(capacity("dualmap", 99.0), *rows)
-    (row,) = split_rows(found)
-    assert (row.cell, row.mixed.mean, row.best) == (rows[0].cell, 4.5, Fraction(3))
-    assert row.to_mixed[:2] == (1.75, 0.25)
-    table = [["work", "mixed", "1:3", "3:1", "best / mixed"], ["t · m · 8 instances", "4.50 ± 0.50", "1.00"]]
-    table[1] += ["8.00 ± 2.00", "1.75 ± 0.25"]
-    assert split_table(found) == table
-    assert "1.75 ± 0.25" in text_report(found)
-    assert "| t · m · 8 instances | 4.50 ± 0.50 | 1.00 |" in markdown_report(found)
-
-
-def test_instances_with_roles_are_cells_of_their_own():
-    mixed, split = (capacity("dualmap", 4.0, prefill=prefill, decode=prefill) for prefill in (0, 4))
-    paced = capacity("dualmap", 3.0, objective="ttft+tpot", tpot_s=0.03)
-    found = Capacities([mixed, split, paced])
-    assert {cell_name(cell).removeprefix("t · m · 8 instances") for cell in found.cells} == {
-        "",
-        " · 4 prefill + 4 decode",
-        " · ttft+tpot · 30 ms a token",
-    }

@@ -46,7 +46,7 @@ def test_every_option_stands_in_a_group_with_its_unit_its_default_and_an_example
                 assert action.metavar.split(",")[0] in UNITS, option
 
 
-UNITS = {"PORT", "N", "GPUS", "SECONDS", "MS", "TOKENS", "QPS", "S"}  # N: the help says of what, S: skew
+UNITS = {"PORT", "N", "GPUS", "SECONDS", "MS", "TOKENS", "QPS", "S", "SHARE"}  # N: the help says of what, S: skew
 
 
 @pytest.mark.parametrize("command", COMMANDS)
