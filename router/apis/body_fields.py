@@ -32,12 +32,14 @@ def repeats(fields: CommonBody) -> bool:
     return bool(fields.stream) and (fields.temperature == 0 or fields.seed is not None)
 
 
-def splits(fields: CommonBody) -> bool:
+def splits(fields: CommonBody, max_output_tokens: int | None) -> bool:
     """Whether one instance may compute the prompt, and another answer. Not where several answers are asked for: the
     first of them would take the computed prompt. Nor something of the prompt, which the answering instance does not
-    compute; nor where the client sees to the legs itself."""
+    compute; nor where the client sees to the legs itself. Nor where no server takes the number of tokens: a prefill
+    leg has its own, and what it computes would be kept for nobody."""
     return (
-        (fields.n is None or fields.n == 1)
+        (max_output_tokens is None or max_output_tokens > 0)
+        and (fields.n is None or fields.n == 1)
         and (fields.best_of is None or fields.best_of == 1)
         and not (fields.echo or fields.use_beam_search)
         and fields.prompt_logprobs is None

@@ -38,7 +38,7 @@ def read_chat(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         messages.append(ROLES.get(role, role))
         messages.append(content)
     says_options = fields.stream_options is not msgspec.UNSET
-    most = fields.max_completion_tokens or fields.max_tokens
+    most = fields.max_tokens if fields.max_completion_tokens is None else fields.max_completion_tokens
     return read_as_chat(fields, messages, media, most, scope, stream_options=says_options)
 
 

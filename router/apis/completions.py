@@ -90,7 +90,7 @@ def read_packed(
         session=session_of(fields),
         ids=UNWANTED if several else ids_of(fields),
         repeats=repeats(fields),
-        splits=scope.splits and not whole and splits(fields),
+        splits=scope.splits and not whole and splits(fields, max_output_tokens),
     )
 
 

@@ -82,7 +82,7 @@ def read_as_chat(
         repeats=streams and repeats(fields),
         state=state,
         stored=stored,
-        splits=scope.splits and not (whole or media.counts) and splits(fields),
+        splits=scope.splits and not (whole or media.counts) and splits(fields, max_output_tokens),
     )
 
 

@@ -150,6 +150,8 @@ class Admission:
         connector = self._connectors[core] if read.splits and takes_fields(prompt.body) else None
         if connector is not None and connector.needs_rank and self._has_ranks and arrived.api.chooses_rank:
             connector = None
+        if connector is not None and self._is_too_long(model, prompt.tokens + read.max_output_tokens):
+            connector = None  # it is refused before anything of it is computed
         request = Request(
             arrived.id,
             read.blocks if read.cached else (),
@@ -171,6 +173,10 @@ class Admission:
             may_split=connector is not None,
         )
         return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines, connector=connector)
+
+    def _is_too_long(self, model: str, tokens: int) -> bool:
+        """Whether no instance takes so many of prompt and answer together, as far as is known."""
+        return 0 < self.models.context_tokens(model) < tokens
 
     def length_to_ask(self, model: str, prompt_tokens: int, max_output_tokens: int, *, exact: bool) -> int:
         """See Request.length_tokens."""

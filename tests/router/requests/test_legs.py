@@ -147,6 +147,9 @@ async def test_an_instance_that_tells_nothing_is_counted_and_the_other_computes_
         {"messages": [{"role": "user", "content": "short"}]},
         {"prompt_logprobs": 0},
         {"kv_transfer_params": {"do_remote_decode": True}},
+        {"max_tokens": 0},
+        {"max_completion_tokens": 0},
+        {"max_tokens": 99_000},  # of 100,000 for prompt and answer together
     ],
     ids=lambda change: next(iter(change)),
 )
