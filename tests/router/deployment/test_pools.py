@@ -8,6 +8,7 @@ from dualmap.router.config.instance_specs import external_spec, is_scaled, own_s
 from dualmap.router.config.load import ConfigFileError, load_config
 from dualmap.scheduler import InstanceCapacity
 from dualmap.scheduler.fleet.member import MemberState
+from dualmap.scheduler.role import Role
 from tests.conftest import await_that
 from tests.deployment import deployed
 from tests.router.conftest import CHAT, Conversation, answer_hello
@@ -166,7 +167,7 @@ def test_instances_are_named_by_their_pool(tmp_path):
     specs = {placed.spec.instance_id: placed.spec for placed in own_specs(config)}
     assert {i: spec.pool for i, spec in specs.items()} == {"sim-0": "", "sim-1": "", "code-sim-0": "code"}
     assert "coder" in specs["code-sim-0"].command
-    prefix = scaled_prefix("code", config.all_pools()["code"])
+    prefix = scaled_prefix("code", config.all_pools()["code"], Role.BOTH)
     assert [is_scaled(i, prefix) for i in ("code-sim-1", "sim-1", "code-sim-x")] == [True, False, False]
     assert scaled_spec(config, "code", 0.0, "code-sim-2").spec.pool == "code"
     scheduler = config.all_pools()["code"].scheduler

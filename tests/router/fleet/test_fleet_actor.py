@@ -15,7 +15,7 @@ async def test_what_instances_and_scalers_say_reaches_the_gateways_until_it_is_f
     fleet = Fleet(("a",), {"": SchedulerConfig()})
     assert (await fleet.report(MEMBER)).cache_known
     plan = PoolPlan("", 2, 1, most=4)
-    assert (await fleet.state(plan)).members == (MEMBER,)
+    assert (await fleet.state((plan,))).members == (MEMBER,)
     news = await fleet.sync(GatewayReport("gateway-0"))
     assert (news.membership.members, news.plans) == ((MEMBER,), (plan,))
     assert await fleet.forget("a")

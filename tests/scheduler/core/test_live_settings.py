@@ -10,7 +10,7 @@ from dualmap.scheduler.events import SettingsChanged
 
 def test_every_live_setting_is_taken_over_and_no_other(script):
     core = script("a").core
-    before = replace(core.config, cold_start_timeout_s=8.0)
+    before = replace(core.config, cold_start_timeout_s=8.0, min_prefill_leg_tokens=512)
     core.handle(SettingsChanged(before), 100.0)
     other = replace(
         before,
