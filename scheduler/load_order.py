@@ -71,7 +71,10 @@ class LoadOrder(Generic[L]):
         """The same of these instances; None: of all."""
         if some is None:
             return self.busy
-        busy_s = sum([min(self._loads[i][-1], BUSY_BACKLOG_S) for i in some])
+        busy_s = 0.0
+        for instance_id in some:
+            backlog_s = self._loads[instance_id][2]
+            busy_s += backlog_s if backlog_s < BUSY_BACKLOG_S else BUSY_BACKLOG_S
         return max(0.0, busy_s) / (BUSY_BACKLOG_S * max(1, len(some)))
 
     def add(self, view: L) -> None:

@@ -136,7 +136,8 @@ class Offers:
         )
         assert self.alike == (models == models[:1] * len(models) and not self.has_roles), "whether all offer the same"
         for known, is_adapter in ((self._of_models, False), (self._of_adapters, True)):
-            for (leg, model, revision), fleets in known.items():
+            for (prefills, model, revision), fleets in known.items():
+                leg = PREFILL if prefills else WHOLE
                 assert fleets == self._fleets_of(model, leg, revision, is_adapter), f"instances that serve {model!r}"
 
     def _forget(self, *, alike: bool = False) -> None:
@@ -149,8 +150,9 @@ class Offers:
         self.all_take = {}
         if self.alike and first is not None:
             self.all_take = first.models | {"": first.takes_tokens("", False)}
-        self._of_models: dict[tuple[Leg, str, str | None], tuple[Fleet, ...]] = {}
-        self._of_adapters: dict[tuple[Leg, str, str | None], tuple[Fleet, ...]] = {}
+        # By whether the leg is prefill, model and revision: a Leg, as an enum, takes long to hash.
+        self._of_models: dict[tuple[bool, str, str | None], tuple[Fleet, ...]] = {}
+        self._of_adapters: dict[tuple[bool, str, str | None], tuple[Fleet, ...]] = {}
         self._peers: dict[str, Mapping[str, Offer]] = {}
         self._names: dict[tuple[str, ...], str] | None = None
         self._nobody = None
@@ -159,14 +161,13 @@ class Offers:
         """By length, ascending. Models that nobody serves are not kept: their names are made up by clients."""
         known = self._of_adapters if request.adapter else self._of_models
         model = request.adapter or request.model
-        if leg is not PREFILL:
-            leg = WHOLE  # who decodes takes whole requests, too
-        revision = request.revision
-        fleets = known.get((leg, model, revision))
+        prefills, revision = leg is PREFILL, request.revision
+        fleets = known.get((prefills, model, revision))
         if fleets is None:
+            leg = PREFILL if prefills else WHOLE  # who decodes takes whole requests, too
             fleets = self._fleets_of(model, leg, revision, bool(request.adapter))
             if fleets:
-                known[leg, model, revision] = fleets
+                known[prefills, model, revision] = fleets
         return fleets
 
     def _fleets_of(self, model: str, leg: Leg, revision: str | None, is_adapter: bool) -> tuple[Fleet, ...]:

@@ -14,6 +14,7 @@ _LEND = (
     b'{"do_remote_decode":true,"do_remote_prefill":false,"remote_engine_id":null,"remote_block_ids":null,'
     b'"remote_host":null,"remote_port":null}'
 )
+_NAMED = b'"kv_transfer_params":{'  # in a text its quotes would be escaped
 
 
 class Nixl(Connector):
@@ -29,10 +30,24 @@ class Nixl(Connector):
         return _LEND
 
     def hand_over(self, dispatch: Dispatch, answer: bytes, source: Bootstrap | None) -> Handoff:
+        at = answer.rfind(_NAMED)
+        if at >= 0:
+            params = _last_object(answer, at + len(_NAMED) - 1)
+            if params and (usage := peek_usage(answer[:at])) is not NO_USAGE:
+                return Handoff(dispatch, params, usage)
         try:
             told = decode_answer(answer)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return Handoff(dispatch, b"", peek_usage(answer))
-        params = bytes(told.kv_transfer_params)
+        raw = bytes(told.kv_transfer_params)
         usage = NO_USAGE if told.usage is None else usage_of(told.usage)
-        return Handoff(dispatch, params if params.startswith(b"{") else b"", usage)
+        return Handoff(dispatch, raw if raw.startswith(b"{") else b"", usage)
+
+
+def _last_object(answer: bytes, brace: int) -> bytes:
+    """The object that begins there, if there is no other one in it, and nothing behind it, as vLLM writes it: nothing
+    of it need be read. Else empty."""
+    end = answer.find(b"}", brace)
+    if end != len(answer) - 2 or not answer.endswith(b"}") or answer.find(b"{", brace + 1) >= 0:
+        return b""
+    return answer[brace : end + 1]

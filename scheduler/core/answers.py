@@ -81,6 +81,13 @@ def prefill_done(books: Books, event: PrefillDone, now: float, commands: list[Co
     if event.cached_tokens is not None and event.prompt_tokens is not None:
         view.learn_from_usage(attempt, event.prompt_tokens, event.cached_tokens, now)
     books.give_back(attempt, view, Ending.PREFILLED, now)
+    lease = Lease(
+        view.instance_id,
+        view.incarnation,
+        ran_s=now - attempt.dispatched_at,
+        until=now + books.config.kv_lease_s,
+        revision=view.offer.revision,
+    )
     place(
         books,
         attempt.asked,
@@ -91,14 +98,11 @@ def prefill_done(books: Books, event: PrefillDone, now: float, commands: list[Co
         tried=attempt.tried,
         held_s=attempt.held_s,
         legs_done=attempt.legs_done + 1,
-        lease=Lease(
-            view.instance_id,
-            view.incarnation,
-            ran_s=now - attempt.dispatched_at,
-            until=now + books.config.kv_lease_s,
-            revision=view.offer.revision,
-        ),
+        lease=lease,
     )
+    placed = books.attempts.get(attempt.request.id)
+    if placed is None or placed.lease is not lease:  # nobody will fetch it
+        books.end_lease(attempt, lease)
     if view.others.waiting:
         books.untold.tell(commands)
     release(books, view, now, commands)

@@ -148,7 +148,8 @@ class Books:
         return view
 
     def give_back(self, attempt: Attempt, view: InstanceView, ending: Ending, now: float) -> None:
-        """The request is over, or its next attempt comes: the books are as without this one."""
+        """The request is over, or its next attempt comes: the books are as without this one, but for the prompt that a
+        completed prefill leg leaves."""
         del self.attempts[attempt.request.id]
         if attempt.lease is not None and not attempt.started:
             self.end_lease(attempt, attempt.lease)
@@ -157,7 +158,7 @@ class Books:
         else:
             if attempt.state is AttemptState.PREFILLING and attempt.lease is None:
                 view.speed.starts(now)  # the time it took is nobody else's
-            view.release(attempt)
+            view.release(attempt, lends=ending is Ending.PREFILLED)
         attempt.end(ending, now)
         self.ended.append(attempt)
         if len(attempt.request.blocks) > LEADING_BLOCKS:

@@ -5,7 +5,6 @@ that prefill; the decode leg where there is memory and where least runs, or wher
 """
 
 from collections.abc import Set
-from itertools import islice
 from math import inf
 
 from xxhash import xxh3_64_intdigest
@@ -17,7 +16,7 @@ from dualmap.scheduler.pick import pick_instance, recompute_price
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.request import Request
 from dualmap.scheduler.role import PREFILL
-from dualmap.scheduler.ttft_estimate import TtftEstimate, cached_tokens
+from dualmap.scheduler.ttft_estimate import cached_tokens
 
 FEW = 4  # of the instances with the least to do, those that are compared
 MAX_LOOKED_AT = 16  # for such as have memory
@@ -35,9 +34,9 @@ def first_leg(books: Books, request: Request, tried: Set[str]) -> Request:
     if not request.may_split or request.only or request.stateful:
         return request
     prefill, decode = books.offers.fleet_for(request, PREFILL), books.offers.fleet(request)
-    if not decode.able or prefill.able == decode.able:
+    if not decode.able or not prefill.able or prefill.able == decode.able:
         return request
-    if all(i in tried or i in books.suspects for i in prefill.able):
+    if (tried or books.suspects) and all(i in tried or i in books.suspects for i in prefill.able):
         return request
     if books.offers.has_revisions and not tried.isdisjoint(decode.able):
         return request  # it may be the revision that fails
@@ -54,26 +53,48 @@ def first_leg(books: Books, request: Request, tried: Set[str]) -> Request:
 def _pays(books: Books, request: Request, prefill: Fleet, decode: Fleet, tried: Set[str]) -> bool:
     """Whether two legs cost less than the whole at the best of those that decode. Fetching a prompt takes a while, but
     holds up nobody."""
-    avoid = books.suspects | tried
     decode_price_s = books.config.decode_s_per_request * books.answers.mean_tokens
     whole_s = fetch_s = inf
-    for view in _candidates(books, request, decode, avoid | decode.unable):
-        estimate, running = view.estimate_ttft(request), view.booked_running
+    for view in _weighed(books, request, decode, tried):
+        uncached_tokens, work_tokens = view.to_compute(request)
+        prefill_s = work_tokens * view.seconds_per_token
+        running = view.booked_running
+        running_s = running * decode_price_s
         # All who are answered there, and one more: who comes meanwhile.
-        held_up_s = (running + 1) * estimate.prefill_s / max(view.room.free_kv, LEAST_FREE)
-        whole_s = min(whole_s, _first_token_cost_s(estimate) + running * decode_price_s + HELD_UP_PRICE * held_up_s)
+        held_up_s = (running + 1) * prefill_s / max(view.room.free_kv, LEAST_FREE)
+        whole_s = min(whole_s, _first_token_cost_s(view, request, prefill_s) + running_s + HELD_UP_PRICE * held_up_s)
         # What fetches goes before all that waits.
-        fetching_s = view.prefilling_s + view.service.transfers.seconds(estimate.uncached_tokens)
-        fetch_s = min(fetch_s, fetching_s + running * decode_price_s)
+        fetch_s = min(fetch_s, view.prefilling_s + view.service.transfers.seconds(uncached_tokens) + running_s)
     if whole_s == inf:
         return True  # while its prompt is computed, one of them may be back
-    prefillers = _candidates(books, request, prefill, avoid | prefill.unable)
-    return min(_first_token_cost_s(view.estimate_ttft(request)) for view in prefillers) + fetch_s < whole_s
+    for view in _weighed(books, request, prefill, tried):
+        prefill_s = view.to_compute(request)[1] * view.seconds_per_token
+        if _first_token_cost_s(view, request, prefill_s) + fetch_s < whole_s:
+            return True
+    return False
 
 
-def _first_token_cost_s(estimate: TtftEstimate) -> float:
+def _weighed(books: Books, request: Request, fleet: Fleet, tried: Set[str]) -> list[InstanceView]:
+    """Those with the least to do, and who holds most of the prompt, whether they have memory or not."""
+    suspects, unable = books.suspects, fleet.unable
+    views = []
+    for view in books.loads.coolest():
+        instance_id = view.instance_id
+        if instance_id not in unable and instance_id not in tried and instance_id not in suspects:
+            views.append(view)
+            if len(views) == FEW:
+                break
+    _, mask = books.holders.deepest_of(request.blocks, fleet.bits)
+    if not mask:
+        return views
+    holders = [books.instances[i] for i in books.holders.instances(mask) if i not in tried and i not in suspects]
+    holders = [view for view in holders if view not in views]
+    return views + sorted(holders, key=lambda view: view.load_s)[:MAX_HOLDERS]
+
+
+def _first_token_cost_s(view: InstanceView, request: Request, prefill_s: float) -> float:
     """Whoever waits in a line lengthens it for those who come after, on the mean by as much as for itself."""
-    return 2 * estimate.total_s - estimate.prefill_s
+    return 2 * view.ahead_s(request) + prefill_s
 
 
 def choose_decoder(books: Books, request: Request, tried: Set[str]) -> Placement | None:
@@ -100,14 +121,21 @@ def _candidates(books: Books, request: Request, fleet: Fleet, avoid: Set[str]) -
     answer_tokens = books.answers.expected(request)
     rivals = books.loads.rivals
     most = FEW if rivals is None else 2 * FEW  # several gateways must not all find the same one
-    able = (view for view in books.loads.coolest() if view.instance_id not in avoid)
-    looked_at = list(islice(able, MAX_LOOKED_AT))
-    with_room = [view for view in looked_at if view.room.for_kv(request, answer_tokens)]
-    cool = (with_room or looked_at)[:most]
+    with_room: list[InstanceView] = []
+    without: list[InstanceView] = []
+    for view in books.loads.coolest():
+        if view.instance_id in avoid:
+            continue
+        (with_room if view.room.for_kv(request, answer_tokens) else without).append(view)
+        if len(with_room) == most or len(with_room) + len(without) == MAX_LOOKED_AT:
+            break
+    cool = with_room or without[:most]
     if rivals is not None and cool:
         first = xxh3_64_intdigest(request.id.encode()) % len(cool)
         cool = (cool[first:] + cool[:first])[:FEW]
     _, mask = books.holders.deepest_of(request.blocks, fleet.bits)
+    if not mask:
+        return cool
     holders = [books.instances[i] for i in books.holders.instances(mask) if i not in avoid]
     holders = [v for v in holders if v not in cool and (not with_room or v.room.for_kv(request, answer_tokens))]
     return cool + sorted(holders, key=lambda view: view.load_s)[:MAX_HOLDERS]

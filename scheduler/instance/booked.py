@@ -14,7 +14,7 @@ from dualmap.scheduler.wait_queues import WaitQueue
 
 class Booked:
     """Four transitions keep it: enqueue, take_out, dispatch, prefilled; `release` undoes what is left of a dispatch,
-    take_back what lend does.
+    take_back what lend does, or a release that lends.
 
     waiting_tokens: prefill work of what waits in the gateway. prefill_tokens: dispatched, not yet computed. Both in
     tokens of a short prompt: what a long one's attention costs is in them (Service.work_tokens).
@@ -66,6 +66,8 @@ class Booked:
 
     def lend(self, request: Request) -> None:
         """Its prompt was computed here, and is kept for another instance."""
+        if request.id in self.lent:
+            return
         block_tokens = self.kv_block_tokens(request)
         self.lent[request.id] = request
         self.kv.book(request.blocks, block_tokens, self._lent_tokens(request))
@@ -83,8 +85,8 @@ class Booked:
         """Called while the attempt is still PREFILLING."""
         self.prefill_tokens -= attempt.work_tokens
 
-    def release(self, attempt: Attempt) -> None:
-        """The attempt runs here no more, however it ended."""
+    def release(self, attempt: Attempt, *, lends: bool = False) -> None:
+        """The attempt runs here no more, however it ended. lends: its prompt is kept for another instance."""
         request = attempt.request
         del self.running[request.id]
         self.context_tokens -= request.prompt_tokens
@@ -92,7 +94,11 @@ class Booked:
             self._tpot_slos[attempt.tpot_slo_s] -= 1
             if not self._tpot_slos[attempt.tpot_slo_s]:
                 del self._tpot_slos[attempt.tpot_slo_s]
-        self.kv.give_back(request.blocks, attempt.own_kv_tokens)
+        if lends:
+            self.lent[request.id] = request
+            self.kv.tokens -= attempt.own_kv_tokens - self._lent_tokens(request)
+        else:
+            self.kv.give_back(request.blocks, attempt.own_kv_tokens)
         self.shares.give_back(request.tenant, self._all_kv_tokens(attempt))
         if attempt.state is AttemptState.PREFILLING:
             self.prefill_tokens -= attempt.work_tokens

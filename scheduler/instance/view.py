@@ -1,5 +1,4 @@
-"""One instance as the core sees it: answers, mostly in seconds, from what is booked on it, what it says of itself, and
-the cache it is believed to hold."""
+"""One instance as the core sees it: answers, mostly in seconds, by what is booked, what it says, and its cache."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -125,8 +124,7 @@ class InstanceView:
     def ahead_tokens(self, request: Request) -> int:
         """Prefill work that would come before such a request if it were placed here now. Of what other gateways have
         waiting, neither priorities nor tenants are known: all of it."""
-        waiting_tokens = self.booked.waiting_tokens
-        if not waiting_tokens:
+        if not (waiting_tokens := self.booked.waiting_tokens):
             return self.backlog_tokens
         return self.backlog_tokens - waiting_tokens + self.waiting.work_ahead(request)
 
@@ -187,11 +185,14 @@ class InstanceView:
 
     def work_there(self, request: Request) -> int:
         """Prefill work of the request if it ran here after all that waits."""
-        cached = self._cached_tokens(request)
-        loads = self._loading(request, cached) if self.tiers.seen else None
-        if loads is not None:
-            return self._work(request, loads.cached_tokens) + loads.work_tokens
-        return self._work(request, cached)
+        return self.to_compute(request)[1]
+
+    def to_compute(self, request: Request) -> tuple[int, int]:
+        """The same, behind the tokens of the prompt that are not cached here."""
+        cached, load_work = self._cached_tokens(request), 0
+        if self.tiers.seen and (loads := self._loading(request, cached)) is not None:
+            cached, load_work = loads.cached_tokens, loads.work_tokens
+        return request.prompt_tokens - cached, self._work(request, cached) + load_work
 
     def _work(self, request: Request, cached: int) -> int:
         """What has been computed elsewhere is fetched, as far as it is not cached."""
@@ -228,8 +229,7 @@ class InstanceView:
         wait_s = self.ahead_s(request) + load_work * seconds_per_token
         if request.adapter and not self.adapters.is_loaded(request.adapter):
             wait_s += self._adapter_load_s
-        slo_s = self.booked.strictest_tpot_slo(tpot_slo_s)
-        shared_s = 0.0
+        slo_s, shared_s = self.booked.strictest_tpot_slo(tpot_slo_s), 0.0
         if shared_blocks:
             held = max(held, cached_tokens(request, shared_blocks, self._block_tokens))
             shared_s = prefill_s - self._own_work(request, shared_blocks, work) * seconds_per_token
@@ -336,9 +336,9 @@ class InstanceView:
         kept = self.booked.left_to_others(attempt, start, block_tokens)
         self.cache.drop(attempt.request.blocks[start + kept :])
 
-    def release(self, attempt: Attempt) -> None:
-        """The attempt runs here no more, however it ended."""
-        self.booked.release(attempt)
+    def release(self, attempt: Attempt, *, lends: bool = False) -> None:
+        """See Booked."""
+        self.booked.release(attempt, lends=lends)
         self._note_load()
 
     def work_done_with(self, attempt: Attempt) -> int:

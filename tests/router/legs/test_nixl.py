@@ -22,6 +22,18 @@ USAGE = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"
             b'{"a":"b"}',
             Usage(9, 1, 4),
         ),
+        (
+            b'{"usage":%b,"kv_transfer_params":{"a":"b","c":[[1],[2]],"d":null}}' % json.dumps(USAGE).encode(),
+            b'{"a":"b","c":[[1],[2]],"d":null}',
+            Usage(9, 1, 4),
+        ),
+        (
+            b'{"usage":%b,"kv_transfer_params":{"a":"}","c":"{"}}' % json.dumps(USAGE).encode(),
+            b'{"a":"}","c":"{"}',
+            Usage(9, 1, 4),
+        ),
+        (b'{"usage":%b,"kv_transfer_params":{"a":{"b":1}}' % json.dumps(USAGE).encode(), b"", Usage(9, 1, 4)),
+        (b'{"b":{"usage":%b,"kv_transfer_params":{"a":1}}}' % json.dumps(USAGE).encode(), b"", NO_USAGE),
         (b'{"kv_transfer_params":{"a":{"b":1},"c":2}}', b'{"a":{"b":1},"c":2}', NO_USAGE),
         (b'{"kv_transfer_params":{"a":"}","c":"\\"}"}}', b'{"a":"}","c":"\\"}"}', NO_USAGE),
         (b'{"kv_transfer_params":{"a":"}"}}', b'{"a":"}"}', NO_USAGE),
