@@ -86,6 +86,7 @@ class PoolScaler:
                 if role not in self.scalers:
                     if Role.BOTH not in self.scalers:
                         raise RefusedError(f"no role {role!r}: {EACH_ITS_OWN}")
+                    self.scalers[Role.BOTH].may_scale(1)  # where others start them, no number can be said
                     raise RefusedError(f"no instances of the role {role} are scaled by themselves here: say N alone")
                 yield self.scalers[Role(role)], number
 

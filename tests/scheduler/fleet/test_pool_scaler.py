@@ -143,6 +143,13 @@ def test_what_cannot_be_scaled_so_is_refused_whole(replicas, why):
     assert pool.look() == {PREFILL: 2, DECODE: 2}
 
 
+@pytest.mark.parametrize(("prefix", "why"), [("sim-", "say N alone"), ("", "run on their own")])
+def test_a_number_for_a_role_is_refused_where_roles_are_not_scaled(prefix, why):
+    scaler = PoolScaler([Scaled("", prefix, CONFIG, automatic=False)])
+    with pytest.raises(RefusedError, match=why):
+        scaler.scale({PREFILL: 2})
+
+
 def test_the_last_one_of_a_role_is_not_drained():
     pool = Pool(prefill=1)
     pool.look(2)
