@@ -6,6 +6,7 @@ stores comes with the token ids and the parent's hash, from which the gateway's 
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from dualmap.instances.kv_events.format import EngineEvent, EngineRemoved, EngineStored
@@ -146,9 +147,12 @@ class KvTranslation:
         return tier.ended(place)
 
     def _forgotten(self, name: str, tier: "_Tier") -> list[CacheEvent]:
+        """Many at a time: finding the oldest one steps over all that were forgotten since the dict grew."""
+        surplus = len(tier.copies) - MOST_NEVER_DROPPED
+        if tier.drops or surplus <= 0:
+            return []
         gone: list[int] = []
-        while not tier.drops and len(tier.copies) > MOST_NEVER_DROPPED:
-            oldest = next(iter(tier.copies))
+        for oldest in list(islice(tier.copies, surplus + MOST_NEVER_DROPPED // 100)):
             tier.copies[oldest] = 1
             gone += self._remove_copy(tier, oldest)
         return [BlocksRemoved(self._instance_id, tuple(gone), name)] if gone else []

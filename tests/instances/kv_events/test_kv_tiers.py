@@ -84,6 +84,16 @@ def test_a_tier_that_never_drops_anything_is_believed_to_have_so_much(monkeypatc
     assert len(translation) == 9, "one that says what it drops is believed"
 
 
+def test_what_a_tier_never_drops_is_forgotten_many_blocks_at_a_time(monkeypatch):
+    monkeypatch.setattr(translation_module, "MOST_NEVER_DROPPED", 200)
+    translation = KvTranslation(ME, 16, True)
+    first, second = prompt(3200, 1), prompt(32, 2)
+    translation.apply([stored(first, 16, medium="cpu")])
+    told = [translation.apply([stored(second, 16, i, i + 1, medium="cpu")]) for i in range(2)]
+    assert told[0][1] == BlocksRemoved(ME, own(first, 16)[:3], "cpu")
+    assert told[1] == (BlocksStored(ME, own(second, 16)[1:], "cpu"),)
+
+
 @pytest.mark.parametrize("how", ["self-describing", "hashes alone"])
 def test_what_vllm_offloads_is_in_the_pool_then_in_the_tier_then_in_both_then_nowhere(how):
     recorded = json.loads(Path(__file__).with_name("offloading.json").read_text())
