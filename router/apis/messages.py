@@ -53,7 +53,9 @@ def read_messages(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
             _add_parts(role, content, messages, media)
         else:
             spell(messages, role, content_text(content, media))
-    return read_as_chat(fields, messages, media, fields.max_tokens, scope, session=_user_of(fields.metadata))
+    most, session = fields.max_tokens, _user_of(fields.metadata)
+    # Without a number of tokens it is refused, but a prefill leg, which has its own, would not be.
+    return read_as_chat(fields, messages, media, most, scope, session=session, whole=most is None)
 
 
 def _system_text(system: Any) -> str:

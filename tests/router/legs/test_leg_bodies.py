@@ -98,6 +98,7 @@ PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA
         (CHAT, CHATS | {"prompt_logprobs": 0}, False),
         (CHAT, CHATS | {"kv_transfer_params": {}}, False),
         (CHAT, {"messages": [{"role": "user", "content": [PICTURE]}]}, False),
+        (MESSAGES, CHATS, False),  # vLLM refuses it: max_tokens is missing
         (GENERATE, {"token_ids": [1]}, False),
         (GENERATE, {"token_ids": [1], "sampling_params": {"n": 2}}, False),
         (GENERATE, {"token_ids": [1], "sampling_params": {"prompt_logprobs": 1}}, False),
