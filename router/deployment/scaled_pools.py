@@ -49,8 +49,10 @@ class ScaledPools:
     def take_over(self, config: DualMapConfig) -> None:
         """A configuration with other bounds, or other numbers of instances where there are no bounds."""
         for pool_name, pool in config.all_pools().items():
-            if pool.replicas != self.config.all_pools()[pool_name].replicas:
-                self._told[pool_name] = {role.value: number for role, number in pool.replicas.items()}
+            before = self.config.all_pools()[pool_name].replicas
+            changed = {role.value: number for role, number in pool.replicas.items() if before.get(role) != number}
+            if changed:  # the other role may have a number that a person has said
+                self._told[pool_name] = self._told.get(pool_name, {}) | changed
                 self._telling.pop(pool_name, None)
         self.config = config
 
