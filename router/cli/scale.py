@@ -59,7 +59,7 @@ def _read(arguments: list[str]) -> dict[str, int | None]:
     wanted: dict[str, int | None] = {}
     for argument in arguments:
         role, _, number = argument.rpartition("=")
-        if (not role and len(arguments) > 1) or role in wanted:
+        if (role in ("", ALL) and len(arguments) > 1) or role in wanted:
             raise ValueError(f"one number for all instances, or one for each role, not {' '.join(arguments)}")
         try:
             wanted[role or ALL] = None if number == "auto" else int(number)

@@ -119,6 +119,13 @@ def test_without_a_gateway_one_line_says_so(admin, command, capsys):
     assert line.startswith(f"error: no gateway answers at {admin}")
 
 
+@pytest.mark.parametrize("arguments", [["2", "3"], ["both=2", "prefill=3"], ["prefill=2", "prefill=3"]])
+def test_numbers_that_cannot_all_be_meant_are_one_line(arguments, capsys):
+    assert main(["scale", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: one number for all instances, or one for each role")
+
+
 def test_a_port_that_speaks_no_http_is_one_line(capsys):
     def greet() -> None:
         connection, _ = listening.accept()
