@@ -44,11 +44,13 @@ class Bootstrap:
             self._ask()
 
     async def answer(self) -> None:
-        """Have it asked, if nothing is known, and wait until it is known who listens there."""
+        """Have it asked, if nothing is known, and wait until it is known who listens there: who answers the second
+        question was asked it after this call. There may always be a next one, where connections are not kept."""
         if self._asking is None and not self.engine_id:
             self._ask()
-        while self._asking is not None:
-            await asyncio.shield(self._asking)
+        for _ in range(2):
+            if self._asking is not None:
+                await asyncio.shield(self._asking)
 
     def _ask(self) -> None:
         self._connections = self.pool.opened
