@@ -147,12 +147,13 @@ class Books:
             view.booked.take_back(attempt.request)
         return view
 
-    def give_back(self, attempt: Attempt, view: InstanceView, ending: Ending, now: float) -> None:
+    def give_back(self, attempt: Attempt, view: InstanceView, ending: Ending, now: float) -> InstanceView | None:
         """The request is over, or its next attempt comes: the books are as without this one, but for the prompt that a
-        completed prefill leg leaves."""
+        completed prefill leg leaves. Returns who has kept a prompt for it until now, and has room."""
         del self.attempts[attempt.request.id]
+        lender = None
         if attempt.lease is not None and not attempt.started:
-            self.end_lease(attempt, attempt.lease)
+            lender = self.end_lease(attempt, attempt.lease)
         if attempt.state is AttemptState.WAITING:
             view.take_out(attempt)
         else:
@@ -163,6 +164,7 @@ class Books:
         self.ended.append(attempt)
         if len(attempt.request.blocks) > LEADING_BLOCKS:
             self.long_ended.append(attempt)
+        return lender
 
     def shorten_ended(self) -> None:
         """Who tells of attempts keeps thousands of them, and a prompt of megabytes has thousands of blocks."""

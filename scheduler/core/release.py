@@ -73,10 +73,12 @@ def dispatch(books: Books, view: InstanceView, attempt: Attempt, now: float, com
 
 
 def end(books: Books, attempt: Attempt, ending: Ending, now: float, commands: list[Command]) -> None:
-    """Give back all the attempt has booked, and let the next in the queue start."""
+    """Give back all the attempt has booked, and let the next in the queues start."""
     view = books.instances[attempt.instance_id]
-    books.give_back(attempt, view, ending, now)
+    lender = books.give_back(attempt, view, ending, now)
     release(books, view, now, commands)
+    if lender is not None:
+        release(books, lender, now, commands)
 
 
 def _take_from_others(books: Books, view: InstanceView, now: float, commands: list[Command]) -> None:

@@ -64,10 +64,15 @@ def _assume_first_tokens(books: Books, now: float, commands: list[Command]) -> N
         attempt = books.running(request_id, number)
         if attempt is not None and attempt.state is AttemptState.PREFILLING:
             view = books.instances[attempt.instance_id]
+            lender = None
             if attempt.lease is None:
                 view.speed.starts(now)
+            elif (lender := books.leasing(attempt.lease)) is not None:
+                lender.booked.free_lent(attempt.request)
             view.assume_prefilled(attempt)
             release(books, view, now, commands)
+            if lender is not None:
+                release(books, lender, now, commands)
 
 
 def _end_timed_out(books: Books, now: float, commands: list[Command]) -> None:
@@ -80,7 +85,9 @@ def _end_timed_out(books: Books, now: float, commands: list[Command]) -> None:
         else:
             reason = RejectReason.FIRST_TOKEN_TIMEOUT
             commands.append(Abort(request.id, attempt.number, view.instance_id))
-        books.give_back(attempt, view, Ending.TIMED_OUT, now)
+        lender = books.give_back(attempt, view, Ending.TIMED_OUT, now)
+        if lender is not None:
+            freed[lender.instance_id] = lender
         reject(books, request, reject_timed_out(request, view, reason), commands)
     for view in freed.values():
         release(books, view, now, commands)

@@ -19,13 +19,13 @@ class Booked:
     waiting_tokens: prefill work of what waits in the gateway. prefill_tokens: dispatched, not yet computed. Both in
     tokens of a short prompt: what a long one's attention costs is in them (Service.work_tokens).
     context_tokens: prompts of what runs. running: by request id. lent: the same, those whose prompts wait here to be
-    fetched.
+    fetched; None: it is taken to be fetched, and its memory to be free.
     """
 
     def __init__(self, capacity: InstanceCapacity, config: SchedulerConfig) -> None:
         self.waiting = WaitQueue(by_deadline=config.deadline_order, patience_slos=config.patience_slos)
         self.running: dict[str, Attempt] = {}
-        self.lent: dict[str, Request] = {}
+        self.lent: dict[str, Request | None] = {}
         self.waiting_tokens = 0
         self.prefill_tokens = 0
         self.context_tokens = 0
@@ -74,8 +74,14 @@ class Booked:
 
     def take_back(self, request: Request) -> None:
         """Its prompt is kept here no more."""
+        self.free_lent(request)
         del self.lent[request.id]
-        self.kv.give_back(request.blocks, self._lent_tokens(request))
+
+    def free_lent(self, request: Request) -> None:
+        """Its prompt should be fetched by now, which was not seen. Who fetches it may still be at it."""
+        if self.lent[request.id] is not None:
+            self.lent[request.id] = None
+            self.kv.give_back(request.blocks, self._lent_tokens(request))
 
     def _lent_tokens(self, request: Request) -> int:
         """Of its prompt, besides its blocks."""
@@ -142,7 +148,7 @@ class Booked:
         assert self.context_tokens == sum(a.request.prompt_tokens for a in running), "context_tokens"
         assert self._tpot_slos == Counter(a.tpot_slo_s for a in running if a.tpot_slo_s), "objectives of what runs"
         booked = [(a.request.blocks, a.own_kv_tokens) for a in running]
-        self.kv.check([*booked, *((r.blocks, self._lent_tokens(r)) for r in self.lent.values())])
+        self.kv.check([*booked, *((r.blocks, self._lent_tokens(r)) for r in self.lent.values() if r is not None)])
         self.shares.check([(a.request.tenant, self._all_kv_tokens(a)) for a in running])
 
 

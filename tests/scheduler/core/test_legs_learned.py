@@ -158,12 +158,37 @@ def test_a_prompt_that_waits_to_be_fetched_takes_memory_where_it_was_computed(fl
     core.core.check()
 
 
-def test_memory_comes_back_where_a_client_leaves(fleet):
-    core = fleet("p1", "d1", kv_tokens=4500, min_prefill_leg_tokens=512)
-    for name in "abc":
+@pytest.mark.parametrize("ends", ["cancelled", "failed", "timed out"])
+def test_memory_comes_back_at_once_where_nobody_fetches_the_prompt(fleet, ends):
+    core = fleet("p1", "d1", kv_tokens=4500, min_prefill_leg_tokens=512, max_attempts=1)
+    arrive(core, "a", max_output_tokens=10, timeout_s=0.5)
+    for name in "bc":
         arrive(core, name, max_output_tokens=10)
     for name in "ab":
         core.prefill_done(name)
-    core.cancel("a")
-    assert (Leg.PREFILL, "p1") in legs(core.tick(1.1))
+    commands = {
+        "cancelled": lambda: core.cancel("a"),
+        "failed": lambda: core.fail("a", 2),
+        "timed out": lambda: core.tick(0.6),
+    }[ends]()
+    assert (Leg.PREFILL, "p1") in legs(commands)
+    core.core.check()
+
+
+def test_a_prompt_that_should_be_fetched_by_now_takes_no_memory_but_its_instance_is_not_stopped(fleet):
+    """An answer that is not streamed shows no first token, which would tell."""
+    core = fleet("p1", "d1", kv_tokens=4500, min_prefill_leg_tokens=512)
+    for name in "abc":
+        arrive(core, name, max_output_tokens=10, streams=False)
+    for name in "ab":
+        core.prefill_done(name)
+    assert core.books("p1")[:2] == (1, 0)
+    assert (Leg.PREFILL, "p1") in legs(core.tick(0.1))
+    load = core.view("p1").own_load(core.now)
+    assert (load.running, load.kv_tokens) == (3, 2049)
+    core.core.check()
+    for name in "ab":
+        core.first_token(name, 2)
+        core.finish(name, 2)
+    assert core.view("p1").own_load(core.now).running == 1
     core.core.check()
