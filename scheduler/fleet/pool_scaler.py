@@ -95,14 +95,15 @@ class PoolScaler:
         scaler = self.scaler_of(instance_id)
         named = [scaler.members()[i] for i in scaler.named(instance_id)]
         wanted = Role(role)
-        if any(member.instance_id in scaler.ids for member in named):
+        if instance_id in scaler.ids or any(member.instance_id in scaler.ids for member in named):
             raise RefusedError(
                 f"{instance_id} was started here, for its role: start others, `dualmap scale prefill=N decode=N`"
             )
         ids = {member.instance_id for member in named}
+        goes = ids | {i for i, role in self._orders.roles().items() if role is Role.PREFILL}
         answering = (m for s in self.scalers.values() for m in s.members().values() if m.role is not Role.PREFILL)
         if wanted is Role.PREFILL and not any(
-            m.state is MemberState.READY and m.instance_id not in ids for m in answering
+            m.state is MemberState.READY and m.instance_id not in goes for m in answering
         ):
             raise RefusedError(f"{instance_id} is the last instance that answers: without it nobody decodes")
         for each in ids:

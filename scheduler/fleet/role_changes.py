@@ -51,7 +51,7 @@ class RoleChanges:
             self._under_way = None
         elif self._under_way is not None:
             self._go_on(*self._under_way)
-        elif not self._orders.under_way and all(s.plan is not None and s.told is None for s in scalers):
+        elif not self._orders.under_way and all(_may_change(s) for s in scalers):
             self._plan(now)
 
     def _go_on(self, giver_role: Role, taker_role: Role) -> None:
@@ -66,7 +66,8 @@ class RoleChanges:
     def _plan(self, now: float) -> None:
         total = sum(scaler.fixed for scaler in self._scalers.values())
         least = sum(scaler.least for scaler in self._scalers.values())
-        plans = {role: s.plan_between(s.least, total - least + s.least) for role, s in self._scalers.items()}
+        more = max(0, total - least)  # fewer are there where a person said so, or some that others start are away
+        plans = {role: s.plan_between(s.least, s.least + more) for role, s in self._scalers.items()}
         for role, scaler in self._scalers.items():
             scaler.plan = replace(plans[role], start=0, drain=())
         for giver, taker in ((Role.PREFILL, Role.DECODE), (Role.DECODE, Role.PREFILL)):
@@ -97,3 +98,9 @@ class RoleChanges:
         elif not soon:
             self._calm_s = FIRST_CALM_S
         self._last, self._last_at = (giver_role, taker_role), now
+
+
+def _may_change(scaler: Scaler) -> bool:
+    """Whether its number is as it shall stay, and nobody has said another one."""
+    plan = scaler.plan
+    return plan is not None and scaler.told is None and not plan.start and not plan.drain

@@ -40,6 +40,7 @@ class RoleOrders:
 
     @property
     def under_way(self) -> bool:
-        """Whether one is not yet there in its role."""
+        """Whether one is not yet there in its role. Who was, and is lost by now, keeps no other from changing."""
         known = ((self._members.get(i), role) for i, role in self._roles.items())
-        return any(m is None or m.role is not role or m.state is not MemberState.READY for m, role in known)
+        there = (MemberState.READY, MemberState.LOST)
+        return any(m is None or m.role is not role or m.state not in there for m, role in known)

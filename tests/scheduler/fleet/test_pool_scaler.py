@@ -228,6 +228,40 @@ def test_the_numbers_that_a_person_said_are_those_that_stay():
     assert (plan.start, plan.drain, "at least" in plan.reason) == (0, (), False), "what its load calls for"
 
 
+@pytest.mark.parametrize(("prefill", "decode"), [(1, 2), (2, 1), (1, 1)])
+def test_fewer_than_the_least_of_both_roles_change_nothing(prefill, decode):
+    """Others start them, and some are away."""
+    config = replace(CHANGING, prefill=RoleBounds(2, 2), decode=RoleBounds(2, 2))
+    pool = Pool(prefill, decode, config, ours=False)
+    pool.busy(DECODE, 10)
+    pool.look(30)
+    assert pool.wanted.roles == {}
+
+
+def test_who_is_started_in_the_place_of_one_that_is_lost_is_told():
+    pool = Pool(prefill=3, decode=2, config=CHANGING)
+    pool.look(30)
+    pool.states["sim-prefill-0"] = MemberState.LOST
+    starts = 0
+    for _ in range(90):
+        pool.look()
+        plan = pool.scaler.scalers[PREFILL].plan
+        starts += 0 if plan is None else plan.start
+    assert "sim-prefill-3" in pool.wanted.by_role[PREFILL].ids
+    assert starts == 1
+
+
+def test_one_that_is_lost_in_the_role_it_was_ordered_into_keeps_no_other_from_changing():
+    pool = Pool(prefill=3, decode=2, config=CHANGING, ours=False)
+    pool.look(30)
+    pool.scaler.change_role("sim-decode-1", "prefill")
+    pool.members["sim-decode-1"] = PREFILL
+    pool.states["sim-decode-1"] = MemberState.LOST
+    pool.busy(DECODE, 10)
+    pool.look(120)
+    assert list(pool.wanted.roles.values()) == [PREFILL, DECODE]
+
+
 def test_a_plan_that_is_only_told_changes_nothing():
     pool = Pool(prefill=3, decode=2, config=replace(CHANGING, dry_run=True))
     pool.look(30)
@@ -271,6 +305,23 @@ def test_a_role_that_cannot_change_is_refused(ours, instance_id, why):
     with pytest.raises(RefusedError, match=why):
         pool.scaler.change_role(instance_id, "prefill")
     assert pool.scaler.wanted(pool.wanted, {}, pool.now).roles == {}
+
+
+def test_who_is_ordered_to_prefill_answers_no_more():
+    pool = Pool(ours=False)
+    pool.look(2)
+    pool.scaler.change_role("sim-decode-0", "prefill")
+    with pytest.raises(RefusedError, match="sim-decode-1 is the last instance that answers"):
+        pool.scaler.change_role("sim-decode-1", "prefill")
+
+
+def test_one_of_ours_that_still_starts_is_not_ordered_either():
+    pool = Pool()
+    pool.look(2)
+    pool.scaler.scale({"prefill": 2, "decode": 3})
+    pool.look(2)
+    with pytest.raises(RefusedError, match="sim-decode-2 was started here"):
+        pool.scaler.change_role("sim-decode-2", "prefill")
 
 
 @pytest.mark.parametrize(("used", "least"), [(0.5, 2), (0.2, 1)])
