@@ -27,6 +27,7 @@ class WatchedInstances:
         self._number = 0  # of the list, which changes
         self._members: dict[str, Member] = {}  # as Fleet last told of them
         self._leaving: dict[str, int] = {}  # the number of the first list without it
+        self._gone: dict[str, int] = {}  # incarnations of those that left
         self._watcher: Owned | None = None
         self._asked: Call | None = None  # the call that asks for the number known
 
@@ -40,13 +41,18 @@ class WatchedInstances:
 
     def remove(self, instance_id: str) -> None:
         del self._specs[instance_id]
-        self._members.pop(instance_id, None)
+        if (member := self._members.pop(instance_id, None)) is not None:
+            self._gone[instance_id] = member.incarnation
         self._number += 1
         self._leaving[instance_id] = self._number
 
     def note(self, members: Iterable[Member]) -> None:
-        """What Fleet knows of instances: a Watcher goes on from there that is restarted while Fleet is, too."""
-        self._members |= {member.instance_id: member for member in members if member.instance_id in self._specs}
+        """What Fleet knows of instances: a Watcher goes on from there that is restarted while Fleet is, too. Not from
+        one that has left and comes again, of which an answer may tell that was on its way when Fleet forgot it."""
+        for member in members:
+            instance_id = member.instance_id
+            if instance_id in self._specs and member.incarnation > self._gone.get(instance_id, -1):
+                self._members[instance_id] = member
 
     def tell(self, instance_id: str, order: str) -> None:
         """order: drain or undrain. Not waited for."""
