@@ -71,7 +71,7 @@ def test_each_gateway_knows_what_the_other_has_booked(deployment):
         )
         return min(own) > 0 and own == others[::-1]
 
-    with held(deployment, 8):
+    with held(deployment, 24):  # each at either gateway, by chance: of 8, all are at the same one once in 128 runs
         await_that(seen, "what runs for the one is known to the other")
 
 

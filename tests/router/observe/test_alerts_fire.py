@@ -210,9 +210,15 @@ async def make_trouble(f: Fleet, held: list[Client]) -> None:
     await asyncio.sleep(POLL_S)  # some rounds to a scrape
 
 
+def is_among(fired: list[dict[str, str]], name: str, labels: dict[str, str]) -> bool:
+    """With these labels: on a busy machine an alert fires for another model, too, and perhaps before."""
+    return any(labels.items() <= alert.items() for alert in fired if alert["alertname"] == name)
+
+
 async def test_each_alert_fires_with_the_labels_of_its_deployment_and_of_what_it_is_about(fleet, scraping):
     answers = Answers()
     held: list[Client] = []
+    fired: list[dict[str, str]] = []
     scripts = (answers.well, answers.break_off, answers.hold, answers.well)
     async with fleet(*scripts, pools=tuple(POOLS)) as f:
         well, flaky, slow, gone = (
@@ -230,15 +236,14 @@ async def test_each_alert_fires_with_the_labels_of_its_deployment_and_of_what_it
         for _ in range(50):
             await make_trouble(f, held)
         scraping.remove("other-1")
-        while {alert["alertname"] for alert in await scraping.fired()} != EXPECTED.keys():
+        while not all(is_among(fired, name, labels) for name, labels in EXPECTED.items()):
             await make_trouble(f, held)
+            fired = await scraping.fired()
         for client in held:
             client.leave()
     for question in scraping.scaled_by:
         assert await scraping.ask(f"last_over_time(({question})[1h:])"), question
-    fired = await scraping.fired()
-    for name, labels in EXPECTED.items():
-        assert any(labels.items() <= alert.items() for alert in fired if alert["alertname"] == name), name
+    assert {alert["alertname"] for alert in fired} == EXPECTED.keys()
 
 
 def test_spans_are_shortened_everywhere():
