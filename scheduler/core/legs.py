@@ -84,12 +84,7 @@ def _weighed(books: Books, request: Request, fleet: Fleet, tried: Set[str]) -> l
             views.append(view)
             if len(views) == FEW:
                 break
-    _, mask = books.holders.deepest_of(request.blocks, fleet.bits)
-    if not mask:
-        return views
-    holders = [books.instances[i] for i in books.holders.instances(mask) if i not in tried and i not in suspects]
-    holders = [view for view in holders if view not in views]
-    return views + sorted(holders, key=lambda view: view.load_s)[:MAX_HOLDERS]
+    return views + _holders(books, request, fleet, suspects | tried, views)[:MAX_HOLDERS]
 
 
 def _first_token_cost_s(view: InstanceView, request: Request, prefill_s: float) -> float:
@@ -133,9 +128,16 @@ def _candidates(books: Books, request: Request, fleet: Fleet, avoid: Set[str]) -
     if rivals is not None and cool:
         first = xxh3_64_intdigest(request.id.encode()) % len(cool)
         cool = (cool[first:] + cool[:first])[:FEW]
+    holders = _holders(books, request, fleet, avoid, cool)
+    return cool + [v for v in holders if not with_room or v.room.for_kv(request, answer_tokens)][:MAX_HOLDERS]
+
+
+def _holders(
+    books: Books, request: Request, fleet: Fleet, avoid: Set[str], besides: list[InstanceView]
+) -> list[InstanceView]:
+    """Who holds most of the prompt, the one with the least to do first. besides: are not among them."""
     _, mask = books.holders.deepest_of(request.blocks, fleet.bits)
     if not mask:
-        return cool
-    holders = [books.instances[i] for i in books.holders.instances(mask) if i not in avoid]
-    holders = [v for v in holders if v not in cool and (not with_room or v.room.for_kv(request, answer_tokens))]
-    return cool + sorted(holders, key=lambda view: view.load_s)[:MAX_HOLDERS]
+        return []
+    views = [books.instances[i] for i in books.holders.instances(mask) if i not in avoid]
+    return sorted([view for view in views if view not in besides], key=lambda view: view.load_s)

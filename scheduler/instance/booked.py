@@ -102,7 +102,7 @@ class Booked:
                 del self._tpot_slos[attempt.tpot_slo_s]
         if lends:
             self.lent[request.id] = request
-            self.kv.tokens -= attempt.own_kv_tokens - self._lent_tokens(request)
+            self.kv.give_back_own(attempt.own_kv_tokens - self._lent_tokens(request))
         else:
             self.kv.give_back(request.blocks, attempt.own_kv_tokens)
         self.shares.give_back(request.tenant, self._all_kv_tokens(attempt))

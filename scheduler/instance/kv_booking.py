@@ -44,6 +44,10 @@ class KvBooking:
                 del others[block]
         self.tokens -= tokens
 
+    def give_back_own(self, own_tokens: int) -> None:
+        """So many of those that a request takes besides its blocks, which stay booked."""
+        self.tokens -= own_tokens
+
     def check(self, booked: Sequence[tuple[tuple[int, ...], int]]) -> None:
         """Raise AssertionError where these are not the blocks and own tokens that are booked."""
         users = {block: 1 + self._others.get(block, 0) for block in self._block_tokens}

@@ -5,19 +5,9 @@ from typing import Any
 from dualmap.router.config.config import DualMapConfig
 from dualmap.router.deployment.instances import NoInstances
 from dualmap.router.deployment.scaled_pools import ScaledPools
+from tests.router.deployment.answered import Answered
 
 IDS = ("sim-prefill-0", "sim-prefill-1", "sim-decode-0")
-
-
-class Answered:
-    def __init__(self, answer: Any) -> None:
-        self._answer = answer
-
-    def done(self) -> bool:
-        return True
-
-    def result(self, timeout_s: float | None = None) -> Any:
-        return self._answer
 
 
 class Autoscaler:

@@ -9,21 +9,11 @@ from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.instance_capacity import InstanceCapacity
 from dualmap.scheduler.role import Role
+from tests.router.deployment.answered import Answered
 
 ID = "10.0.0.1:8000"
 ENDPOINT = Endpoint("10.0.0.1", 8000)
 SPEC = InstanceSpec(ID, InstanceCapacity(), endpoint=ENDPOINT, role=Role.PREFILL)
-
-
-class Answered:
-    def __init__(self, answer: Any) -> None:
-        self._answer = answer
-
-    def done(self) -> bool:
-        return True
-
-    def result(self, timeout_s: float | None = None) -> Any:
-        return self._answer
 
 
 class Actor:
