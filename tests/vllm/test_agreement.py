@@ -203,14 +203,16 @@ def test_streams_have_the_same_fields_in_the_same_order(
     path, body = asked
     told = []
     for port in (simulated.port, everyday_server.port):
-        answer = post(
-            port, path, {**body, **ids, "max_tokens": 3, "stream": True, "temperature": 0, "ignore_eos": True}
-        )
-        chunks = [data for _, data in answer.events()[:-1]]
-        assert [chunk.pop("system_fingerprint", None) for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
-        shown = [json.dumps([list(chunk), [list(choice) for choice in chunk["choices"]]]) for chunk in chunks]
-        nulls = [choice.get(name) is None for chunk in chunks for choice in chunk["choices"] for name in ID_FIELDS]
-        told.append(([shown[0], shown[1], shown[-1].replace(', "system_fingerprint"', "")], nulls[:4]))
+        asked_for = {**body, **ids, "max_tokens": 16, "stream": True, "temperature": 0, "ignore_eos": True}
+        chunks = [data for _, data in post(port, path, asked_for).events()[:-1]]
+        assert all(chunk.pop("system_fingerprint", None) is None for chunk in chunks[:-1])
+        chunks[-1].pop("system_fingerprint", None)
+        first, *others = [
+            ([list(chunk), *map(list, chunk["choices"])], [chunk["choices"][0].get(name) is None for name in ID_FIELDS])
+            for chunk in chunks
+        ]
+        # A busy server tells several tokens in one chunk: chunks are compared by their kinds, not by their places.
+        told.append((first, [kind for kind, _ in groupby(others)]))
     assert told[0] == told[1]
 
 
