@@ -8,6 +8,8 @@ from msgspec import Raw
 from dualmap.router.apis.common_body import CommonBody
 from dualmap.router.apis.read_body import ASKED, UNASKED, UNWANTED, Scope, WishForIds
 
+_NULL = Raw(b"null")  # which no bytes are equal to
+
 
 def salt_of(cache_salt: str | None, scope: Scope) -> str:
     """What two tenants who are kept apart cannot have in common, whatever salts they choose."""
@@ -55,4 +57,4 @@ def session_of(fields: CommonBody) -> str:
 
 def given(raw: Raw) -> bytes:
     """A field's JSON; empty where it is absent or null."""
-    return bytes(raw) if raw and raw != b"null" else b""
+    return bytes(raw) if raw and raw != _NULL else b""

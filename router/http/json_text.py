@@ -3,7 +3,7 @@
 import json
 
 _BRACE = ord("{")
-_SPACE_AND_BOM = "\ufeff \t\r\n"
+_SPACE_AND_BOM = b"\xfe\xff \t\r\n\0"  # byte by byte, in any of these encodings
 
 
 def in_utf8(body: bytes) -> bytes:
@@ -16,7 +16,7 @@ def in_utf8(body: bytes) -> bytes:
         return body
     if encoding == "utf-8-sig":
         return body[3:]
-    if body[:64].decode(encoding, "ignore").lstrip(_SPACE_AND_BOM)[:1] not in ("{", "["):
+    if body.lstrip(_SPACE_AND_BOM)[:1] not in (b"{", b"["):
         return body
     try:  # halves of surrogate pairs stay what they are
         return body.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")

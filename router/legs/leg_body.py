@@ -4,12 +4,6 @@ reads JSON."""
 NAME = b'"kv_transfer_params":'
 
 
-def takes_fields(body: bytes) -> bool:
-    """Whether a JSON object is UTF-8, as nearly all are: others, which Python reads, too, end with a zero byte, or have
-    one before the last brace."""
-    return not body.endswith(b"\0") and body[body.rfind(b"}") - 1] != 0
-
-
 def leg_body(body: bytes, fields: bytes, params: bytes) -> bytes:
     """body: a JSON object with fields. fields: each behind a comma. params: what `kv_transfer_params` is."""
     return b"".join((memoryview(body)[: body.rindex(b"}")], fields, b",", NAME, params, b"}"))

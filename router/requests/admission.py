@@ -15,7 +15,6 @@ from dualmap.router.http.openai_errors import (
     unknown_model,
 )
 from dualmap.router.legs.connector import Connector
-from dualmap.router.legs.leg_body import takes_fields
 from dualmap.router.legs.nixl import Nixl
 from dualmap.router.requests.asked import Arrived, Asked, Prompt
 from dualmap.router.requests.cold_models import ColdModels
@@ -147,7 +146,7 @@ class Admission:
             exact = read.prompt_tokens > 0
             tokens = prompt.tokens if exact else max(prompt.tokens, int(read.text_bytes / SPARSE_BYTES_PER_TOKEN))
             length_tokens = self.length_to_ask(model, tokens, read.max_output_tokens, exact=exact)
-        connector = self._connectors[core] if read.splits and takes_fields(prompt.body) else None
+        connector = self._connectors[core] if read.splits else None
         if connector is not None and connector.needs_rank and self._has_ranks and arrived.api.chooses_rank:
             connector = None
         if connector is not None and self._is_too_long(model, prompt.tokens + read.max_output_tokens):

@@ -18,6 +18,8 @@ ENCODED = {
     "UTF-32": TEXT.encode("utf-32"),
     "UTF-32, big end first": TEXT.encode("utf-32-be"),
     "UTF-8 behind a space": b" " + TEXT.encode(),
+    "UTF-16 behind many spaces": (" \n" * 500 + TEXT).encode("utf-16"),
+    "UTF-32, big end first, behind many spaces": (" " * 500 + TEXT).encode("utf-32-be"),
 }
 
 

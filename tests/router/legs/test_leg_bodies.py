@@ -12,7 +12,7 @@ from dualmap.router.apis.generate import GENERATE
 from dualmap.router.apis.messages import MESSAGES
 from dualmap.router.apis.read_body import Scope
 from dualmap.router.apis.responses import RESPONSES
-from dualmap.router.legs.leg_body import leg_body, takes_fields
+from dualmap.router.legs.leg_body import leg_body
 from tests.router.apis.test_prompt_text import BLOCK_TOKENS, read
 
 PLAIN: list[tuple[Api, dict[str, Any]]] = [
@@ -106,13 +106,9 @@ PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA
         (RESPONSES, CONVERSATION | {"tools": [{"type": "function", "name": "f"}, {"type": "web_search"}]}, False),
         (RESPONSES, CONVERSATION | {"tools": {"a": 1}}, False),
         (RESPONSES, CONVERSATION | {"tools": []}, True),
+        (RESPONSES, CONVERSATION | {"tools": None}, True),
     ],
 )
 def test_what_may_be_split(api, body, splits):
     assert read(api, {"model": "tiny"} | body, SCOPE).splits is splits
     assert not read(api, {"model": "tiny"} | body).splits, "where no instance has a role, nobody looks"
-
-
-@pytest.mark.parametrize(("coding", "takes"), [("utf-8", True), ("utf-16-le", False), ("utf-16-be", False)])
-def test_a_body_in_another_coding_is_not_split(coding, takes):
-    assert takes_fields('{"prompt":"a"}'.encode(coding)) is takes
