@@ -7,6 +7,7 @@
         requests_per_minute: 600         # omitted: as many as the fleet bears
         tokens_per_minute: 1000000       # of prompts and answers together
         admin: true                      # may load and unload LoRA adapters; omitted: may not
+        kv_transfer: true                # may tell instances where to fetch KV caches; omitted: may not
 
 `dualmap key` makes a key and its lines. A key has 256 random bits, so that its plain hash can be tried out by nobody.
 """
@@ -29,7 +30,8 @@ class ApiKeysError(Exception):
 
 class ApiKey(BaseModel):
     """tenant: None for one who carries requests of many, and names theirs in x-dualmap-tenant. models: None: all.
-    requests_per_minute, tokens_per_minute: None: without a limit. admin: may change what instances serve."""
+    requests_per_minute, tokens_per_minute: None: without a limit. admin: may change what instances serve. kv_transfer:
+    may tell instances where to fetch KV caches, see transfer_fields.py."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,6 +41,7 @@ class ApiKey(BaseModel):
     requests_per_minute: float | None = Field(default=None, gt=0)
     tokens_per_minute: float | None = Field(default=None, gt=0)
     admin: bool = False
+    kv_transfer: bool = False
 
 
 class _File(BaseModel):

@@ -39,7 +39,7 @@ def decode(decoder: "msgspec.json.Decoder[B]", body: bytes, *, skips: bool = Fal
     if not is_reread(body):
         return None
     try:
-        return decoder.decode(_in_plain_json(body))
+        return decoder.decode(in_plain_json(body))
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
 
@@ -63,16 +63,16 @@ def is_reread(body: bytes) -> bool:
     return len(body) <= MAX_REREAD_BYTES and _containers(body) + body.count(b",") <= MAX_REREAD_VALUES
 
 
-def _in_plain_json(body: bytes) -> bytes:
+def in_plain_json(body: bytes, *, beyond: int | None = None) -> bytes:
     """JSON as Python reads it, as vLLM does: with NaN, numbers beyond all bounds and halves of surrogate pairs, all of
-    which JSON proper has not. Raises ValueError, RecursionError."""
-    content = json.loads(body, parse_constant=lambda _: None, parse_float=_finite)
+    which JSON proper has not. beyond: stands for each such number. Raises ValueError, RecursionError."""
+
+    def finite(digits: str) -> float | None:
+        number = float(digits)
+        return number if isfinite(number) else beyond
+
+    content = json.loads(body, parse_constant=lambda _: beyond, parse_float=finite)
     return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
-
-
-def _finite(digits: str) -> float | None:
-    number = float(digits)
-    return number if isfinite(number) else None
 
 
 def may_be_object(body: bytes) -> bool:

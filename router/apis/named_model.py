@@ -64,8 +64,26 @@ def is_urlencoded(http: HttpRequest) -> bool:
 
 def form_place(http: HttpRequest, body: bytes) -> tuple[int, int] | None:
     """Where in a form the model's name stands, from and to; None where the body is no form or has none."""
-    boundary = _boundary(http, body)
-    places = [(start, end) for about, _, start, end in _parts(body, boundary) if about.get(b"name") == b"model"]
+    return _place(body, _boundary(http, body), b"model")
+
+
+def form_charset(http: HttpRequest) -> bytes | None:
+    """Of a form's texts, in lower case; None where the request says that it has another body."""
+    content_type = _content_type(http)
+    if content_type.partition(b";")[0].strip().lower() != _MULTIPART:
+        return None
+    return _parameters(content_type).get(b"charset", b"utf-8").lower()
+
+
+def form_value(http: HttpRequest, body: bytes, name: bytes) -> bytes:
+    """What stands in a form's field; empty where the form has none of the name."""
+    place = _place(body, _boundary(http, body), name)
+    return body[slice(*place)] if place else b""
+
+
+def _place(body: bytes, boundary: bytes, name: bytes) -> tuple[int, int] | None:
+    """Of several fields of the name the last one's."""
+    places = [(start, end) for about, _, start, end in _parts(body, boundary) if about.get(b"name") == name]
     return places[-1] if places else None
 
 

@@ -61,6 +61,10 @@ def missing_model() -> HttpError:
     return bad_request("`model` is missing, and instances serve more than one.", "model")
 
 
+def transfer_refused(field: str) -> HttpError:
+    return bad_request(f"`{field}` is not taken from clients: an instance connects to whatever host it names.", field)
+
+
 def unknown_model(model: str) -> HttpError:
     return HttpError(HTTPStatus.NOT_FOUND, "NotFoundError", f"The model `{model}` does not exist.", "model")
 

@@ -7,6 +7,7 @@ from dualmap.router.access.access import Grant
 from dualmap.router.apis.api import PREFIX, STATE
 from dualmap.router.apis.model_list import ModelList
 from dualmap.router.apis.read_body import Scope
+from dualmap.router.apis.transfer_fields import check_transfer_fields
 from dualmap.router.http.openai_errors import (
     HttpError,
     RequestRefusedError,
@@ -121,6 +122,8 @@ class Admission:
                 ttft_slo_s, tpot_slo_s, timeout_s = read_times(http)
             if grant is not None or not says_nothing:
                 tenant = read_tenant(arrived)
+            if self._isolate_tenants if grant is None else not grant.key.kv_transfer:
+                check_transfer_fields(http, arrived.body)
             models, scope = self.models, self._scope
             if self._isolate_tenants and tenant:
                 scope = replace(scope, apart=tenant)

@@ -16,6 +16,7 @@ from dualmap.router.http.openai_errors import (
     request_timeout,
     state_gone,
     stopping,
+    transfer_refused,
     unauthorized,
     unauthorized_key,
     unavailable,
@@ -106,6 +107,12 @@ OTHERS: tuple[tuple[HttpError, str, str], ...] = (
         "set `DUALMAP_ADMIN_TOKEN`",
     ),
     (missing_model(), "instances serve several models, and the request names none", "name one"),
+    (
+        transfer_refused("kv_transfer_params"),
+        "there are API keys (`gateway.api_keys_file`) and the request's has not `kv_transfer: true`, or none and"
+        " `gateway.isolate_tenants` is set",
+        "leave the field out, or use a key that may send it",
+    ),
     (
         not_admin(),
         "`gateway.api_keys_file` is set and the key that asks for an adapter has not `admin: true`",

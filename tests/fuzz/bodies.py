@@ -6,6 +6,7 @@ from typing import Any
 from dualmap.router.apis.api import Api
 from dualmap.router.apis.read_body import NOT_UNDERSTOOD, Scope
 from dualmap.router.apis.routes import find_api
+from dualmap.router.apis.transfer_fields import check_transfer_fields
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.http.json_text import in_utf8
 from dualmap.router.http.openai_errors import RequestRefusedError
@@ -62,8 +63,24 @@ def check(data: bytes) -> None:
         )
         if prompt.read is not NOT_UNDERSTOOD and prompt.read.understood:
             _compare(arrived.body, prompt.body)
+    _check_transfer_fields(arrived)
     read_times(arrived.http)
     read_tenant(arrived)
+
+
+def _check_transfer_fields(arrived: Arrived) -> None:
+    """No body in which vLLM finds such a field comes through."""
+    try:
+        check_transfer_fields(arrived.http, arrived.body)
+    except RequestRefusedError:
+        return
+    body = _object(arrived.body) or {}
+    sampling = body.get("sampling_params")
+    of_engines = [body.get("vllm_xargs"), sampling.get("extra_args") if isinstance(sampling, dict) else None]
+    if b"multipart" not in arrived.http.forwarded[0]:
+        for named in (body, *(each for each in of_engines if isinstance(each, dict))):
+            assert named.get("kv_transfer_params") is None
+            assert named.get("ec_transfer_params") is None
 
 
 def _compare(client: bytes, instance: bytes) -> None:
