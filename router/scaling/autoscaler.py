@@ -1,7 +1,8 @@
 """Autoscaler: an actor around a pool's Scaler. It says which instances there should be; `dualmap up`, which owns
 their actors, starts and stops them accordingly.
 
-It keeps nothing that Fleet and `dualmap up` do not bring back but a rolling restart, which ends with it.
+It keeps nothing that Fleet and `dualmap up` do not bring back but a rolling restart, which ends with it, and for how
+long a change of roles that was taken back is not made again.
 """
 
 import asyncio

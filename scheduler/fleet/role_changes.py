@@ -19,49 +19,47 @@ MOST_CALM_S = 7200.0
 
 class RoleChanges:
     """on: whether there are any. orders: get those of instances that others start; ours leave, and others are started
-    in their place."""
+    in their place. A change moves one from the number of a role to that of the other, and the Scalers do the rest: a
+    successor that knows the numbers goes on with it."""
 
     def __init__(self, scalers: Mapping[Role, Scaler], orders: RoleOrders) -> None:
         self.on = False
         self._scalers = scalers
         self._orders = orders
-        self._under_way: tuple[Role, Role] | None = None  # of ours: from, to
-        self._last: tuple[Role, Role] | None = None
+        self._last: tuple[Role, Role] | None = None  # from, to
         self._last_at = 0.0
         self._calm_s = FIRST_CALM_S
         self._blocked: tuple[Role, Role] | None = None
         self._blocked_until = 0.0
 
     def keep(self) -> None:
-        """Before the Scalers look: the number of each role stays, unless people say another one."""
-        for scaler in self._scalers.values():
-            if not self.on:
-                scaler.fixed = 0
-            elif scaler.told is not None:
-                scaler.fixed = scaler.told
-            elif not scaler.starts_them:
-                scaler.fixed = max(1, len(scaler.members()))
-            elif not scaler.fixed:
-                scaler.fixed = max(scaler.least, len(scaler.ids))
+        """Before the Scalers look: the number of each role stays, unless people say another one. Who is moved starts
+        once the other role has one fewer."""
+        scalers = self._scalers.values()
+        told = any(scaler.told is not None for scaler in scalers)
+        for scaler in scalers:
+            if told:  # that ends a change that is under way
+                scaler.fixed -= scaler.awaited
+            scaler.fixed = self._number_of(scaler)
+        leaving = 0 if told else sum(max(0, len(scaler.ids) - scaler.fixed) for scaler in scalers)
+        for scaler in scalers:
+            missing = max(0, scaler.fixed - len(scaler.ids)) if scaler.starts_them else 0
+            scaler.awaited = min(leaving, missing)
+
+    def _number_of(self, scaler: Scaler) -> int:
+        if not self.on:
+            return 0
+        if scaler.told is not None:
+            return scaler.told
+        if not scaler.starts_them:
+            return max(1, len(scaler.members()))
+        return scaler.fixed or max(scaler.least, len(scaler.ids))
 
     def look(self, now: float) -> None:
         """After the Scalers have looked."""
-        scalers = self._scalers.values()
-        if not self.on:
-            self._under_way = None
-        elif self._under_way is not None:
-            self._go_on(*self._under_way)
-        elif not self._orders.under_way and all(_may_change(s) for s in scalers):
+        under_way = self._orders.under_way or any(scaler.awaited for scaler in self._scalers.values())
+        if self.on and not under_way and all(map(_may_change, self._scalers.values())):
             self._plan(now)
-
-    def _go_on(self, giver_role: Role, taker_role: Role) -> None:
-        """The other one starts once the one that left is gone."""
-        giver, taker = self._scalers[giver_role], self._scalers[taker_role]
-        if len(giver.ids) <= giver.fixed:
-            self._under_way = None
-            if taker.told is None:
-                taker.fixed += 1
-                taker.add()
 
     def _plan(self, now: float) -> None:
         total = sum(scaler.fixed for scaler in self._scalers.values())
@@ -84,8 +82,8 @@ class RoleChanges:
         self._note(giver_role, taker_role, now)
         if giver.starts_them:
             giver.fixed -= 1
+            self._scalers[taker_role].fixed += 1
             giver.let_go(instance_id, now)
-            self._under_way = giver_role, taker_role
         else:
             self._orders.give(instance_id, taker_role)
 

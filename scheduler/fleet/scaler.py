@@ -39,10 +39,12 @@ class Scaled:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """ids: of our instances that there should be. told: how many a person asked for; None: plans decide."""
+    """ids: of our instances that there should be. told: how many a person asked for; None: plans decide. fixed: how
+    many changes of roles keep in this role; 0: there are no such changes."""
 
     ids: tuple[str, ...]
     told: int | None
+    fixed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class WantedPool:
 class Scaler:
     """ids: of our instances that there should be. told: as in Wanted. state: of the fleet, as last looked at; None
     while Fleet is away. plan: what was planned at the last look, if anything. pool_plan: the last plan, for gateways to
-    show. fixed: the number that changes of roles keep; 0: plans decide, or people.
+    show. fixed: as in Wanted. awaited: how many of `fixed` start only once others have left another role.
 
     `now` is in seconds of any monotonic clock, the same one at each call."""
 
@@ -67,7 +69,7 @@ class Scaler:
         self.state: FleetState | None = None
         self.plan: ScalingPlan | None = None
         self.pool_plan: PoolPlan | None = None
-        self.fixed = 0
+        self.fixed = self.awaited = 0
         self._scaled = scaled
         self._begun = False  # until then it is not known what runs
         self._history = ScalingHistory(scaled.pool_name, scaled.config, scaled.role)
@@ -91,11 +93,12 @@ class Scaler:
             self._begun = True
             self.ids = set(last.ids)
             self.told = last.told
+            self.fixed = last.fixed
         for instance_id, why in failed.items():
             self.ids.discard(instance_id)
             self._note = f"{instance_id} could not be started: {why}"
             self._retry_at = now + RETRY_S
-        return Wanted(tuple(sorted(self.ids)), self.told)
+        return Wanted(tuple(sorted(self.ids)), self.told, self.fixed)
 
     # What Fleet says.
 
@@ -324,5 +327,5 @@ class Scaler:
 
     def _bounds(self) -> ScalingConfig:
         config = self._scaled.config
-        number = self.told or self.fixed
+        number = self.told or self.fixed - self.awaited
         return config if not number else replace(config, min_replicas=number, max_replicas=number)

@@ -32,9 +32,10 @@ class Pool:
     def __init__(self, prefill: int = 2, decode: int = 2, config: ScalingConfig = CONFIG, **ours: bool) -> None:
         prefixes = {PREFILL: "sim-prefill-", DECODE: "sim-decode-"} if ours.get("ours", True) else {}
         self.config = config
-        self.scaler = PoolScaler(
-            [Scaled("", prefixes.get(r, ""), config.of_role(r), automatic=True, role=r) for r in (PREFILL, DECODE)]
-        )
+        self.scaled = [
+            Scaled("", prefixes.get(r, ""), config.of_role(r), automatic=True, role=r) for r in (PREFILL, DECODE)
+        ]
+        self.begin()
         names = {PREFILL: range(prefill), DECODE: range(decode)}
         self.members = {f"sim-{role}-{n}": role for role, numbers in names.items() for n in numbers}
         self.wanted = WantedPool(
@@ -45,6 +46,10 @@ class Pool:
         self.totals = PoolTotals()
         self.now = 1000.0
         self.drained: set[str] = set()
+
+    def begin(self) -> None:
+        """Also again, as when its process has died."""
+        self.scaler = PoolScaler(self.scaled)
 
     def ask(self) -> dict[Role, int]:
         self.wanted = self.scaler.wanted(self.wanted, {}, self.now, self.config)
@@ -174,11 +179,66 @@ def test_an_instance_of_ours_leaves_its_role_and_another_is_started_in_the_other
     pool.loads["sim-prefill-0"] = InstanceLoad("sim-prefill-0", 1, 0, waiting_tokens=0, kv_tokens=0)
     assert pool.look(2) == {PREFILL: 3, DECODE: 2}, "a prompt waits there to be fetched"
     del pool.loads["sim-prefill-0"]
-    assert pool.look() == {PREFILL: 2, DECODE: 3}
+    assert pool.look(2) == {PREFILL: 2, DECODE: 3}
     del pool.members["sim-prefill-0"]
     pool.members["sim-decode-2"] = DECODE
     pool.busy(DECODE, 7)
     assert pool.look(60) == {PREFILL: 2, DECODE: 3}, "the load is between what calls for one more and for one less"
+
+
+@pytest.mark.parametrize("dies_at", ["decided", "draining", "gone", "started"])
+def test_a_change_goes_on_where_its_process_has_died(dies_at):
+    pool = Pool(prefill=3, decode=2, config=CHANGING)
+    pool.look(30)
+    pool.busy(DECODE, 10)
+
+    def reach(moment: str) -> None:
+        if moment == dies_at:
+            pool.begin()
+
+    while pool.wanted.by_role[DECODE].fixed == 2:
+        pool.look()
+    reach("decided")
+    pool.look(2)
+    assert pool.drained == {"sim-prefill-0"}
+    pool.states["sim-prefill-0"] = MemberState.DRAINING
+    pool.loads["sim-prefill-0"] = InstanceLoad("sim-prefill-0", 1, 0, waiting_tokens=0, kv_tokens=0)
+    pool.look()
+    reach("draining")
+    assert pool.look(2) == {PREFILL: 3, DECODE: 2}
+    del pool.loads["sim-prefill-0"]
+    pool.look()
+    del pool.members["sim-prefill-0"]
+    reach("gone")
+    assert pool.look(2) == {PREFILL: 2, DECODE: 3}
+    reach("started")
+    pool.look()
+    pool.members["sim-decode-2"] = DECODE
+    pool.busy(DECODE, 7)
+    assert pool.look(60) == {PREFILL: 2, DECODE: 3}
+    assert pool.drained == {"sim-prefill-0"}
+
+
+@pytest.mark.parametrize(
+    ("said", "there"),
+    [
+        ({"prefill": 3}, {PREFILL: 3, DECODE: 2}),
+        ({"decode": 2}, {PREFILL: 2, DECODE: 2}),
+        ({"decode": 4}, {PREFILL: 2, DECODE: 4}),
+    ],
+)
+def test_a_number_that_a_person_says_ends_a_change_that_is_under_way(said, there):
+    pool = Pool(prefill=3, decode=2, config=CHANGING)
+    pool.look(30)
+    pool.busy(DECODE, 10)
+    pool.look(2)
+    assert pool.wanted.by_role[DECODE].fixed == 3
+    pool.scaler.scale(said)
+    pool.look(2)
+    del pool.members["sim-prefill-0"]
+    assert pool.look(3) == there
+    pool.members = {i: role for role, wanted in pool.wanted.by_role.items() for i in wanted.ids}
+    assert pool.look(60) == there
 
 
 def test_no_change_takes_the_least_of_a_role_and_none_follows_where_a_person_has_said_numbers():
