@@ -7,15 +7,18 @@ from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.role import Role
 
 GONE_S = 60.0  # an instance that is away for so long is forgotten: whoever comes at its address is another
+LONGEST_S = 900.0  # of a change, drain and start included: one that does not come up keeps no other from changing
 
 
 class RoleOrders:
-    """`now` is in seconds of any monotonic clock."""
+    """under_way: whether an instance is still to be there in its role, as last looked at. `now` is in seconds of any
+    monotonic clock."""
 
     def __init__(self) -> None:
+        self.under_way = False
         self._roles: dict[str, Role] = {}
         self._seen_at: dict[str, float] = {}
-        self._members: dict[str, Member] = {}
+        self._changes_since: dict[str, float] = {}
         self._begun = False
 
     def go_on_from(self, last: Mapping[str, Role]) -> None:
@@ -31,16 +34,20 @@ class RoleOrders:
         self._roles[instance_id] = role
 
     def look(self, members: Iterable[Member], now: float) -> None:
-        self._members = {member.instance_id: member for member in members}
+        by_id = {member.instance_id: member for member in members}
         for instance_id in list(self._roles):
-            if instance_id in self._members:
+            if instance_id in by_id:
                 self._seen_at[instance_id] = now
             elif now - self._seen_at.setdefault(instance_id, now) > GONE_S:
                 del self._roles[instance_id], self._seen_at[instance_id]
+        changing = {i for i, role in self._roles.items() if _changes(by_id.get(i), role)}
+        self._changes_since = {i: self._changes_since.get(i, now) for i in changing}
+        self.under_way = any(now - since <= LONGEST_S for since in self._changes_since.values())
 
-    @property
-    def under_way(self) -> bool:
-        """Whether one is not yet there in its role. Who was, and is lost by now, keeps no other from changing."""
-        known = ((self._members.get(i), role) for i, role in self._roles.items())
-        there = (MemberState.READY, MemberState.LOST)
-        return any(m is None or m.role is not role or m.state not in there for m, role in known)
+
+def _changes(member: Member | None, role: Role) -> bool:
+    """Whether it is still to be there in the role. One that is lost may never come."""
+    if member is None:
+        return True
+    there = member.role is role and member.state is not MemberState.STARTING
+    return not there and member.state is not MemberState.LOST

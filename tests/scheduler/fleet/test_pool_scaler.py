@@ -12,7 +12,7 @@ from dualmap.scheduler.fleet.messages import FleetState, GatewayState, PoolPlan
 from dualmap.scheduler.fleet.pool_scaler import PoolScaler
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.role_changes import FIRST_CALM_S
-from dualmap.scheduler.fleet.role_orders import GONE_S
+from dualmap.scheduler.fleet.role_orders import GONE_S, LONGEST_S
 from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Wanted, WantedPool
 from dualmap.scheduler.fleet.scaling_config import RoleBounds, ScalingConfig
 from dualmap.scheduler.instance_capacity import InstanceCapacity
@@ -311,15 +311,30 @@ def test_who_is_started_in_the_place_of_one_that_is_lost_is_told():
     assert starts == 1
 
 
-def test_one_that_is_lost_in_the_role_it_was_ordered_into_keeps_no_other_from_changing():
-    pool = Pool(prefill=3, decode=2, config=CHANGING, ours=False)
+@pytest.mark.parametrize(
+    ("role", "state", "blocks_s"),
+    [
+        (DECODE, MemberState.LOST, 0),
+        (PREFILL, MemberState.LOST, 0),  # before it was drained
+        (DECODE, MemberState.DRAINING, 0),  # a person drains it
+        (DECODE, MemberState.STARTING, LONGEST_S),
+        (PREFILL, MemberState.DRAINING, LONGEST_S),
+        (None, None, GONE_S),
+    ],
+)
+def test_a_change_ends_where_its_instance_is_lost_or_does_not_come_up(role, state, blocks_s):
+    pool = Pool(prefill=4, decode=3, config=CHANGING, ours=False)
     pool.look(30)
-    pool.scaler.change_role("sim-decode-1", "prefill")
-    pool.members["sim-decode-1"] = PREFILL
-    pool.states["sim-decode-1"] = MemberState.LOST
-    pool.busy(DECODE, 10)
-    pool.look(120)
-    assert list(pool.wanted.roles.values()) == [PREFILL, DECODE]
+    pool.scaler.change_role("sim-prefill-3", "decode")
+    pool.busy(DECODE, 13)
+    pool.members["sim-prefill-3"] = role
+    pool.states["sim-prefill-3"] = state
+    if role is None:
+        del pool.members["sim-prefill-3"]
+    pool.look(round(blocks_s))
+    assert "sim-prefill-0" not in pool.wanted.roles
+    pool.look(90)
+    assert pool.wanted.roles["sim-prefill-0"] is DECODE
 
 
 def test_a_plan_that_is_only_told_changes_nothing():
