@@ -87,11 +87,11 @@ class Autoscaler:
         await self._informed.wait()
         if self._rolling is not None and not self._rolling.done:
             raise RefusedError("a restart is under way")
-        groups = [(scaler, scaler.staying()) for scaler in self._scaler.scalers.values()]
-        count = sum(len(ids) for _, ids in groups)
-        if not count:
+        groups = [scaler for scaler in self._scaler.scalers.values() if scaler.staying()]
+        if not groups:
             raise RefusedError("the instances of this deployment run on their own: they are not restarted here")
-        self._rolling = RollingRestart([group for group in groups if group[1]], self)
+        self._rolling = RollingRestart(groups, self)
+        count = sum(len(scaler.staying()) for scaler in groups)
         return f"{count} instances are restarted one after the other"
 
     async def describe(self) -> list[dict[str, Any]]:

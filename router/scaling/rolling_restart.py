@@ -1,5 +1,5 @@
 """All instances restarted one after the other: each is drained, its server stopped and started again, and the next one
-waits until it is ready."""
+waits until it is ready. Who leaves meanwhile is passed over; who comes meanwhile has a new server already."""
 
 import asyncio
 import time
@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from dualmap.scheduler.fleet.member import Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState
+from dualmap.scheduler.fleet.scaler import RefusedError
 
 
 class Instances(Protocol):
@@ -17,6 +18,8 @@ class Instances(Protocol):
 
     @property
     def drain_deadline_s(self) -> float: ...
+
+    def staying(self) -> Sequence[str]: ...
 
     def member(self, instance_id: str) -> Member | None: ...
 
@@ -36,13 +39,14 @@ class Actors(Protocol):
 class RollingRestart:
     """instance_id: whose turn it is. extra: one more for the time being, where there is only one that does the same."""
 
-    def __init__(self, groups: Sequence[tuple[Instances, Sequence[str]]], actors: Actors) -> None:
-        """groups: instances that do the same, by their ids, one or more; group after group."""
+    def __init__(self, groups: Sequence[Instances], actors: Actors) -> None:
+        """groups: each of instances that do the same, one or more; group after group."""
         self.instance_id: str | None = None
         self.extra: str | None = None
         self._groups = groups
-        self._instances, self._ids = groups[0]  # whose turn it is
+        self._instances = groups[0]  # whose turn it is
         self._actors = actors
+        self._left = {instance_id for group in groups for instance_id in group.staying()}
         self._finished: list[str] = []
         self._step = "begins"
         self._task = asyncio.create_task(self._run())
@@ -54,9 +58,10 @@ class RollingRestart:
     def describe(self) -> dict[str, Any]:
         error = ""
         if self._task.done() and not self._task.cancelled() and self._task.exception() is not None:
-            error = repr(self._task.exception())
+            why = self._task.exception()
+            error = str(why) if isinstance(why, RefusedError) else repr(why)
         return {
-            "ids": [instance_id for _, ids in self._groups for instance_id in ids],
+            "ids": [*self._finished, *(instance_id for group in self._groups for instance_id in self._next(group))],
             "finished": list(self._finished),
             "instance_id": self.instance_id,
             "step": self._step,
@@ -66,47 +71,77 @@ class RollingRestart:
 
     async def _run(self) -> None:
         for group in self._groups:
-            self._instances, self._ids = group
-            await self._restart_group()
+            self._instances = group
+            while following := self._next(group):
+                await self._restart(following[0])
+            if self.extra is not None:
+                group.let_go(self.extra, time.monotonic())
+                self.extra = None
         self._step = "done"
 
-    async def _restart_group(self) -> None:
-        if len(self._ids) == 1:
-            self.extra = self._instances.add()
-            await self._until(f"{self.extra}, for the time being, starts", lambda: self._is_ready(self.extra))
-        for instance_id in self._ids:
-            await self._restart(instance_id)
-        if self.extra is not None:
-            self._instances.let_go(self.extra, time.monotonic())
-            self.extra = None
+    def _next(self, group: Instances) -> list[str]:
+        """Those still to be restarted."""
+        return [i for i in group.staying() if i in self._left and i != self.extra]
 
     async def _restart(self, instance_id: str) -> None:
-        others = [i for i in self._ids if i != instance_id]
+        """Returns sooner if it leaves."""
+        if not self._others(instance_id):
+            await self._stand_in(instance_id)
         await self._until(
-            f"before {instance_id}: the others must be ready", lambda: all(self._is_ready_or_gone(i) for i in others)
+            f"before {instance_id}: the others must be ready",
+            instance_id,
+            lambda: all(map(self._is_ready, self._others(instance_id))) and self._instances.member(instance_id),
         )
         member = self._instances.member(instance_id)
-        if member is None:
-            return  # it has left meanwhile
+        if member is None or not self._others(instance_id):
+            return  # the others have left meanwhile
         incarnation = member.incarnation
         self.instance_id = instance_id
         try:
-            while not await self._actors.call(instance_id, "drain"):
-                await self._actors.news()
+            await self._call(instance_id, "drain")
             deadline = time.monotonic() + self._instances.drain_deadline_s
             await self._until(
-                f"{instance_id} drains", lambda: self._is_drained(instance_id) or time.monotonic() > deadline
+                f"{instance_id} drains",
+                instance_id,
+                lambda: self._is_drained(instance_id) or time.monotonic() > deadline,
             )
-            while not await self._actors.call(instance_id, "restart_server"):
-                await self._actors.news()
-            await self._until(f"{instance_id} starts", lambda: self._is_ready(instance_id, incarnation + 1))
+            await self._call(instance_id, "restart_server")
+            await self._until(
+                f"{instance_id} starts", instance_id, lambda: self._is_ready(instance_id, incarnation + 1)
+            )
         finally:
             self.instance_id = None
-        self._finished.append(instance_id)
+        if self._stays(instance_id):
+            self._left.discard(instance_id)
+            self._finished.append(instance_id)
 
-    async def _until(self, step: str, condition: Callable[[], bool]) -> None:
+    async def _stand_in(self, instance_id: str) -> None:
+        """Raises RefusedError if the one more does not start."""
+        extra = self.extra = self._instances.add()
+        await self._until(
+            f"{extra}, for the time being, starts",
+            instance_id,
+            lambda: self._is_ready(extra) or not self._others(instance_id),
+        )
+        if self._stays(instance_id) and not self._others(instance_id):
+            self.extra = None
+            raise RefusedError(f"{extra} has not started, which was to stand in for {instance_id}")
+
+    def _others(self, instance_id: str) -> list[str]:
+        return [other for other in self._instances.staying() if other != instance_id]
+
+    def _stays(self, instance_id: str) -> bool:
+        return instance_id in self._instances.staying()
+
+    async def _call(self, instance_id: str, method: str) -> None:
+        """Until it is heard, or the instance leaves."""
+        while self._stays(instance_id) and not await self._actors.call(instance_id, method):
+            await self._actors.news()
+
+    async def _until(self, step: str, instance_id: str, condition: Callable[[], object]) -> None:
+        """Or the instance leaves."""
         self._step = step
-        while not condition():
+        while self._stays(instance_id) and not condition():
             await self._actors.news()
 
     def _is_drained(self, instance_id: str) -> bool:
@@ -116,9 +151,6 @@ class RollingRestart:
             return False
         return member.state is not MemberState.DRAINING or state.is_drained(instance_id)
 
-    def _is_ready(self, instance_id: str | None, incarnation: int = 0) -> bool:
-        member = self._instances.member(instance_id or "")
+    def _is_ready(self, instance_id: str, incarnation: int = 0) -> bool:
+        member = self._instances.member(instance_id)
         return member is not None and member.state is MemberState.READY and member.incarnation >= incarnation
-
-    def _is_ready_or_gone(self, instance_id: str) -> bool:
-        return self._instances.member(instance_id) is None or self._is_ready(instance_id)
