@@ -1,6 +1,6 @@
 """The section of a pool that says how computed prompts get from one instance to another."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, Field
 
@@ -10,7 +10,8 @@ from dualmap.router.legs.mooncake import BOOTSTRAP_PORT, Mooncake
 from dualmap.router.legs.nixl import Nixl
 
 NIXL = "nixl"
-CONNECTORS = (NIXL, "mooncake")
+ConnectorName = Literal["nixl", "mooncake"]
+CONNECTORS: tuple[ConnectorName, ...] = get_args(ConnectorName)
 
 
 class KvTransfer(BaseModel):
@@ -19,7 +20,7 @@ class KvTransfer(BaseModel):
 
     model_config = STRICT
 
-    connector: Literal["nixl", "mooncake"] = "nixl"  # vLLM's NixlConnector, or MooncakeConnector
+    connector: ConnectorName = "nixl"  # vLLM's NixlConnector, or MooncakeConnector
     # Of mooncake: VLLM_MOONCAKE_BOOTSTRAP_PORT of the servers that compute prompts, but for those that name their own.
     bootstrap_port: int = Field(default=BOOTSTRAP_PORT, ge=1, le=65535)
 

@@ -6,6 +6,15 @@ from dualmap.scheduler.errors import ConfigError
 from dualmap.scheduler.role import Role
 
 
+def _check_bounds(min_replicas: int, max_replicas: int, least: int, why: str = "") -> None:
+    """least: that min_replicas may be. Raises ConfigError."""
+    if min_replicas < least:
+        raise ConfigError(f"min_replicas must be at least {least}, not {min_replicas!r}{why}")
+    most = max(1, min_replicas)
+    if max_replicas < most:
+        raise ConfigError(f"max_replicas must be at least {most}, as min_replicas is, not {max_replicas!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class RoleBounds:
     """How many instances of one role there may be. Raises ConfigError."""
@@ -14,12 +23,8 @@ class RoleBounds:
     max_replicas: int = 1  # instances that run at the most
 
     def __post_init__(self) -> None:
-        if self.min_replicas < 1:
-            rule = "each role needs an instance that always runs: nothing would tell when the first one is wanted again"
-            raise ConfigError(f"min_replicas must be at least 1, not {self.min_replicas!r}: {rule}")
-        if self.max_replicas < self.min_replicas:
-            least = self.min_replicas
-            raise ConfigError(f"max_replicas must be at least {least}, as min_replicas is, not {self.max_replicas!r}")
+        why = ": each role needs an instance that always runs: nothing would tell when the first one is wanted again"
+        _check_bounds(self.min_replicas, self.max_replicas, least=1, why=why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +82,7 @@ class ScalingConfig:
             raise ConfigError("change_roles is for instances with roles: prefill and decode are missing")
         if self.prefill is not None and (self.min_replicas, self.max_replicas) != (1, 1):
             raise ConfigError("min_replicas and max_replicas are those of prefill and of decode: set them there")
-        if self.min_replicas < 0:
-            raise ConfigError(f"min_replicas must be at least 0, not {self.min_replicas!r}")
-        if self.max_replicas < max(1, self.min_replicas):
-            least = max(1, self.min_replicas)
-            raise ConfigError(f"max_replicas must be at least {least}, as min_replicas is, not {self.max_replicas!r}")
+        _check_bounds(self.min_replicas, self.max_replicas, least=0)
 
     def of_role(self, role: Role) -> "ScalingConfig":
         """As it is for the instances of one role; where there are none, for all."""
