@@ -292,9 +292,9 @@ class KubernetesDiscovery(BaseModel):
     data_parallel_size: int = Field(default=1, ge=1, le=MOST_RANKS)  # ranks of each pod's server, each an instance
     capacity: InstanceCapacity = InstanceCapacity()  # of each
     # Label of pods that says their role: prefill, decode, or both (also prefill-decode), as of one without the label.
-    role_label: str = "llm-d.ai/role"
+    role_label: str = Field(default="llm-d.ai/role", min_length=1)
     # Label of pods that says their revision. A DisaggregatedSet of LeaderWorkerSet sets this one.
-    revision_label: str = "disaggregatedset.x-k8s.io/revision"
+    revision_label: str = Field(default="disaggregatedset.x-k8s.io/revision", min_length=1)
     probe: bool = True  # as of an instance that is named by its URL
     kubeconfig: Path | None = None  # None: the pod's service account, else $KUBECONFIG or ~/.kube/config
 

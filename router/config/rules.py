@@ -17,6 +17,7 @@ from dualmap.scheduler.role import Role
 LAST_PORT = 65535
 EVERY_ADDRESS = ("0.0.0.0", "::", "")
 ONLY_MOONCAKE = "is of servers with MooncakeConnector: set kv_transfer.connector to mooncake, or leave it out"
+SENT_ONCE = "gateway.picker: a proxy sends each request once, so that an instance that only prefills gets none"
 NO_INSTANCES = "no instances: name a model, one or more URLs, or simulate some"
 
 Instances = list[tuple[Place, ExternalInstance]]
@@ -125,9 +126,10 @@ def _roles(config: DualMapConfig, pools: dict[Place, PoolSettings]) -> Iterator[
     for place, pool in pools.items():
         roles = {instance.role for instance in pool.instances}
         if config.gateway.picker is not None and Role.PREFILL in roles | pool.replicas.keys():
-            rule = "gateway.picker: a proxy sends each request once, so that an instance that only prefills gets none"
             kind = "instances" if Role.PREFILL in roles else "vllm" if pool.vllm.model else "simulate"
-            yield Fault((*place, kind), rule)
+            yield Fault((*place, kind), SENT_ONCE)
+        elif config.gateway.picker is not None and Role.PREFILL in pool.scaled_roles:
+            yield Fault((*place, "scaling", "prefill"), SENT_ONCE)
         if roles == {Role.PREFILL} and not (pool.discovery or pool.replicas):
             yield Fault((*place, "instances"), "all of them only prefill, and none answers: name one with role: decode")
 

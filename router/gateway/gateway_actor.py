@@ -101,7 +101,11 @@ class GatewayActor:
             tls=settings.tls(),
             tokens=load_token_blocks(settings.tokenizer, block_tokens),
             scaling=ScalingEndpoints(
-                self._call_autoscaler, tuple(config.all_pools()), self._pool_name_of, self._restart_gateways
+                self._call_autoscaler,
+                tuple(config.all_pools()),
+                self._pool_name_of,
+                self._restart_gateways,
+                picks=settings.picker is not None,
             ),
         )
         self._gateway.adapters.wishes = self._fleet

@@ -23,6 +23,9 @@ METHODS = {
     "/admin/restart-gateways": "POST",
 }
 TIMEOUT_S = 15.0  # a drain calls the instance's actor in turn
+NO_ROLES = (
+    "this is an endpoint picker: its proxy sends each request once, so that instances here have no roles to change"
+)
 
 CallAutoscaler = Callable[..., Awaitable[Any]]
 
@@ -49,7 +52,7 @@ class _Restart(msgspec.Struct, forbid_unknown_fields=True):
 class ScalingEndpoints:
     """call: pool, name and arguments of a method that the pool's Autoscaler carries out. Raises CallError.
     pool_names: the first one is meant where none is named. pool_name_of: an instance's. restart_gateways: has them
-    replaced, and says which there are; raises RefusedError."""
+    replaced, and says which there are; raises RefusedError. picks: for a proxy, which has no prompt computed apart."""
 
     def __init__(
         self,
@@ -57,11 +60,14 @@ class ScalingEndpoints:
         pool_names: Sequence[str],
         pool_name_of: Callable[[str], str | None],
         restart_gateways: Callable[[], Sequence[str]],
+        *,
+        picks: bool = False,
     ) -> None:
         self._call = call
         self._pool_names = pool_names
         self._pool_name_of = pool_name_of
         self._restart_gateways = restart_gateways
+        self._picks = picks
 
     def begin(self, request: HttpRequest, client: ClientConnection) -> None:
         """Answer over time."""
@@ -88,6 +94,8 @@ class ScalingEndpoints:
                         pool_name = self._pool_name_of(drain.instance_id)
                         return await self._order(pool_name, "drain", drain.instance_id, drain.undo)
                     case "/admin/role":
+                        if self._picks:
+                            raise RefusedError(NO_ROLES)
                         change = msgspec.json.decode(request.body or b"{}", type=_ChangeRole)
                         pool_name = self._pool_name_of(change.instance_id)
                         return await self._order(pool_name, "change_role", change.instance_id, change.role)

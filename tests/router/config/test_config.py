@@ -96,6 +96,8 @@ def test_a_model_in_a_directory_here_is_meant_from_here_and_a_name_stays_a_name(
             "{simulate: {prefill: 1, decode: 1}, scaling: {max_replicas: 3, prefill: {}, decode: {}}}",
             ["scaling", "min_replicas and max_replicas are those of prefill and of decode"],
         ),
+        ("discovery: {kubernetes: {label_selector: a=b, role_label: ''}}", ["role_label", "at least 1 character"]),
+        ("discovery: {kubernetes: {label_selector: a=b, revision_label: ''}}", ["revision_label", "at least 1 char"]),
         ("{vllm: {model: m, gpus: 1}}", ["vllm.gpus", "unknown key"]),
         ("instances: [{url: 'http://127.0.0.1:1', kv_events: {endpont: x}}]", ["kv_events.endpont", "unknown key"]),
         ("instances: [{url: 'http://127.0.0.1:1', kv_events: {endpoint: 5557}}]", ["kv_events.endpoint", "string"]),

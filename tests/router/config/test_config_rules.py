@@ -56,6 +56,10 @@ def pools(**each: dict) -> dict:
             {"instances": [A, {"url": "http://10.0.0.2:1", "role": "prefill"}], "gateway": {"picker": {}}},
             "instances: gateway.picker: a proxy sends each request once",
         ),
+        (
+            {"instances": [A], "gateway": {"picker": {}}, "scaling": {"prefill": {}, "decode": {}}},
+            "scaling.prefill: gateway.picker: a proxy sends each request once",
+        ),
         ({"instances": [{"url": A, "role": "encode"}]}, "instances.0.role"),
         (
             {"instances": [PREFILLS, {**PREFILLS, "url": "http://10.0.0.9:2"}, A], **MOONCAKE},

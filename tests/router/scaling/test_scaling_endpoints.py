@@ -36,12 +36,12 @@ class Autoscaler:
 
 
 @asynccontextmanager
-async def admin_port(outcome="as you wish", token=None, scaling=True, gateways=tuple):
+async def admin_port(outcome="as you wish", token=None, scaling=True, gateways=tuple, picks=False):
     """A client of an admin port, and the Autoscaler behind it."""
     autoscaler = Autoscaler(outcome)
     pool_name_of = {"sim-0": "", "a": "coder"}.get
-    endpoints = ScalingEndpoints(autoscaler.call, ("", "coder"), pool_name_of, gateways) if scaling else None
-    service = AdminService(None, HttpLimits(), time.monotonic, token, endpoints)
+    endpoints = ScalingEndpoints(autoscaler.call, ("", "coder"), pool_name_of, gateways, picks=picks)
+    service = AdminService(None, HttpLimits(), time.monotonic, token, endpoints if scaling else None)
     await service.start("127.0.0.1", 0)
     client = Client(*await asyncio.open_connection("127.0.0.1", service.port))
     try:
@@ -129,6 +129,14 @@ async def test_the_wrong_method_and_a_missing_token_are_refused():
         allowed = await client.post("/admin/scale", {"replicas": 1}, "authorization: Bearer secret\r\n")
         assert allowed.status == 200
         assert len(autoscaler.calls) == 1
+
+
+async def test_behind_a_picker_no_role_changes():
+    async with admin_port(picks=True) as (client, autoscaler):
+        answer = await client.post("/admin/role", {"instance_id": "a", "role": "prefill"})
+        assert answer.status == 409
+        assert "this is an endpoint picker" in answer.error["message"]
+        assert autoscaler.calls == []
 
 
 async def test_where_nothing_scales_there_is_nothing_to_ask():
