@@ -206,9 +206,10 @@ def held(deployment: Deployment, count: int) -> Iterator[None]:
         yield
 
 
-def under_load(deployment: Deployment, strike, context: str = "") -> list[str]:
-    """Short answers asked for without a pause by four clients while `strike` happens, and at least a few each: what
-    failed. context: behind each question."""
+def under_load(deployment: Deployment, strike, context: str = "", clients: int = 4, **options) -> list[str]:
+    """Short answers asked for without a pause by some clients while `strike` happens, and at least a few each: what
+    failed. context: behind each question. options: of the requests."""
+    options = {"max_tokens": 2} | options
     failed: list[str] = []
     stop = threading.Event()
 
@@ -216,13 +217,13 @@ def under_load(deployment: Deployment, strike, context: str = "") -> list[str]:
         count = 0
         while count < LEAST_ASKED or not stop.is_set():
             try:
-                ask(deployment, f"Client {number}, question {count}{context}", max_tokens=2)
+                ask(deployment, f"Client {number}, question {count}{context}", **options)
             except openai.APIError as error:
                 failed.append(repr(error))
             count += 1
 
-    with ThreadPoolExecutor(4) as clients:
-        running = [clients.submit(client, number) for number in range(4)]
+    with ThreadPoolExecutor(clients) as threads:
+        running = [threads.submit(client, number) for number in range(clients)]
         try:
             strike()
         finally:
