@@ -1,6 +1,7 @@
 """What the fields say that bodies have in common, see json_body.py."""
 
 from hashlib import sha256
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -37,16 +38,31 @@ def repeats(fields: CommonBody) -> bool:
 def splits(fields: CommonBody, max_output_tokens: int | None) -> bool:
     """Whether one instance may compute the prompt, and another answer. Not where several answers are asked for: the
     first of them would take the computed prompt. Nor something of the prompt, which the answering instance does not
-    compute; nor where the client sees to the legs itself. Nor where no server takes the number of tokens: a prefill
-    leg has its own, and what it computes would be kept for nobody."""
+    compute; nor where the client sees to the legs itself. Nor where the server may refuse a field in whose place a
+    prefill leg has its own: what that computes would be kept for nobody."""
+    least = fields.min_tokens
     return (
         (max_output_tokens is None or max_output_tokens > 0)
+        and (type(least) is int and 0 <= least <= (max_output_tokens or 0))
+        and (fields.stream_options is msgspec.UNSET or _are_options(fields.stream_options, fields.stream))
+        and (fields.return_token_ids is msgspec.UNSET or is_flag(fields.return_token_ids))
         and (fields.n is None or fields.n == 1)
         and (fields.best_of is None or fields.best_of == 1)
         and not (fields.echo or fields.use_beam_search)
         and fields.prompt_logprobs is None
         and fields.kv_transfer_params is None
     )
+
+
+def _are_options(options: Any, stream: bool | None) -> bool:
+    """Whether they can be a stream's `stream_options`."""
+    if not options:
+        return options is None or isinstance(options, dict)
+    return bool(stream) and isinstance(options, dict) and all(map(is_flag, options.values()))
+
+
+def is_flag(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
 
 
 def session_of(fields: CommonBody) -> str:

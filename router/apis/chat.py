@@ -1,6 +1,5 @@
 """/v1/chat/completions: OpenAI's chats."""
 
-import msgspec
 from msgspec.structs import astuple
 
 from dualmap.router.apis.api import Api, Placement, always
@@ -37,9 +36,8 @@ def read_chat(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
             content += _beside(message, media)
         messages.append(ROLES.get(role, role))
         messages.append(content)
-    says_options = fields.stream_options is not msgspec.UNSET
     most = fields.max_tokens if fields.max_completion_tokens is None else fields.max_completion_tokens
-    return read_as_chat(fields, messages, media, most, scope, stream_options=says_options)
+    return read_as_chat(fields, messages, media, most, scope)
 
 
 def _beside(message: ChatMessage, media: Media) -> str:

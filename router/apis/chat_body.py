@@ -20,7 +20,6 @@ class ChatMessage(msgspec.Struct, gc=False):
 class OpenAiChat(ChatBody, gc=False):
     messages: list[ChatMessage] | None = None
     documents: Any = None
-    stream_options: Any = msgspec.UNSET
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
 

@@ -9,11 +9,13 @@ from msgspec import Raw
 class CommonBody(msgspec.Struct, gc=False):
     model: str | None = None
     stream: bool | None = None
+    stream_options: Any = msgspec.UNSET
     priority: int | None = None
     cache_salt: str | None = None
     prompt_cache_key: Any = None
     session_id: Any = None
     n: Any = None
+    min_tokens: Any = 0
     best_of: Any = None
     echo: Any = None
     use_beam_search: Any = None

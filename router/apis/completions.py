@@ -22,13 +22,7 @@ from dualmap.scheduler.blocks import hash_text
 MAX_PROMPTS = 50_000  # at once
 
 
-class PackedBody(CommonBody, gc=False):
-    """Of an API whose prompt is no chat."""
-
-    stream_options: Any = msgspec.UNSET
-
-
-class _Body(PackedBody, gc=False):
+class _Body(CommonBody, gc=False):
     prompt: Any = None
     max_tokens: int | None = None
 
@@ -63,7 +57,7 @@ def read_completion(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
 
 
 def read_packed(
-    fields: PackedBody,
+    fields: CommonBody,
     packed: bytes,
     prompt_tokens: int,
     max_output_tokens: int | None,

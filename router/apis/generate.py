@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from dualmap.router.apis.api import Api, Placement
-from dualmap.router.apis.completions import PackedBody, pack_ids, read_packed
+from dualmap.router.apis.common_body import CommonBody
+from dualmap.router.apis.completions import pack_ids, read_packed
 from dualmap.router.apis.json_body import decode
 from dualmap.router.apis.read_body import NOT_UNDERSTOOD, ReadBody, Scope
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
@@ -14,17 +15,24 @@ from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.generate_prompt import read_generate as read_tokens
 
 
+class _ExtraArguments(msgspec.Struct, gc=False):
+    kv_transfer_params: Any = None
+
+
 class _Sampling(msgspec.Struct, gc=False):
     max_tokens: int | None = None
+    min_tokens: Any = 0
     n: Any = None
     prompt_logprobs: Any = None
+    prompt_logprob_token_ids: Any = None
+    extra_args: _ExtraArguments | None = None
 
 
 class _RawSampling(msgspec.Struct, gc=False):
     sampling_params: msgspec.Raw = msgspec.Raw(b"")
 
 
-class _Body(PackedBody, gc=False):
+class _Body(CommonBody, gc=False):
     token_ids: list[int] | None = None
     sampling_params: _Sampling | None = None
 
@@ -41,8 +49,10 @@ def read_generate(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
     sampling = fields.sampling_params
     if sampling is None:
         return read_packed(fields, packed, len(fields.token_ids), None, scope, whole=True)
-    fields.n, fields.prompt_logprobs = sampling.n, sampling.prompt_logprobs
-    return read_packed(fields, packed, len(fields.token_ids), sampling.max_tokens, scope)
+    fields.n, fields.min_tokens, fields.prompt_logprobs = sampling.n, sampling.min_tokens, sampling.prompt_logprobs
+    own_legs = sampling.extra_args is not None and sampling.extra_args.kv_transfer_params is not None
+    whole = own_legs or sampling.prompt_logprob_token_ids is not None
+    return read_packed(fields, packed, len(fields.token_ids), sampling.max_tokens, scope, whole=whole)
 
 
 def one_token(body: bytes) -> bytes:

@@ -31,6 +31,7 @@ class _Body(ChatBody, gc=False):
     messages: list[_Message] | None = None
     max_tokens: int | None = None
     metadata: Any = None
+    thinking: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Body, strict=False)
@@ -55,7 +56,14 @@ def read_messages(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
             spell(messages, role, content_text(content, media))
     most, session = fields.max_tokens, _user_of(fields.metadata)
     # Without a number of tokens it is refused, but a prefill leg, which has its own, would not be.
-    return read_as_chat(fields, messages, media, most, scope, session=session, whole=most is None)
+    whole = most is None or _thinks_too_long(fields.thinking, most)
+    return read_as_chat(fields, messages, media, most, scope, session=session, whole=whole)
+
+
+def _thinks_too_long(thinking: Any, max_tokens: int) -> bool:
+    """The server refuses it, but no prefill leg, which has a number of tokens of its own."""
+    budget = thinking.get("budget_tokens", 0) if isinstance(thinking, dict) else 0
+    return not (type(budget) is int and budget < max_tokens)
 
 
 def _system_text(system: Any) -> str:

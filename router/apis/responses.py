@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from dualmap.router.apis.api import Api, Placement, always
-from dualmap.router.apis.body_fields import given
+from dualmap.router.apis.body_fields import given, is_flag
 from dualmap.router.apis.common_body import ChatBody
 from dualmap.router.apis.json_body import MAX_MESSAGES, decode
 from dualmap.router.apis.media import Media
@@ -55,7 +55,7 @@ def read_response(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         spell(messages, "user", fields.input)
     else:
         _add_items(fields.input, messages, media)
-    most, whole = fields.max_output_tokens, scope.splits and _takes_turns(fields)
+    most, whole = fields.max_output_tokens, scope.splits and (_takes_turns(fields) or not is_flag(fields.store))
     return read_as_chat(fields, messages, media, most, scope, state=state, stored=stored, whole=whole)
 
 

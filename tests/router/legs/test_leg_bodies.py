@@ -79,6 +79,7 @@ def test_the_decode_leg_is_the_original_and_where_the_prompt_is():
 
 CHATS = {"messages": [{"role": "user", "content": "a"}]}
 CONVERSATION = {"input": "a"}
+IDS = {"token_ids": [1]}
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
 
@@ -99,16 +100,71 @@ PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA
         (CHAT, CHATS | {"kv_transfer_params": {}}, False),
         (CHAT, {"messages": [{"role": "user", "content": [PICTURE]}]}, False),
         (MESSAGES, CHATS, False),  # vLLM refuses it: max_tokens is missing
-        (GENERATE, {"token_ids": [1]}, False),
-        (GENERATE, {"token_ids": [1], "sampling_params": {"n": 2}}, False),
-        (GENERATE, {"token_ids": [1], "sampling_params": {"prompt_logprobs": 1}}, False),
+        (GENERATE, IDS, False),
+        (GENERATE, IDS | {"sampling_params": {"n": 2}}, False),
+        (GENERATE, IDS | {"sampling_params": {"prompt_logprobs": 1}}, False),
         (RESPONSES, CONVERSATION | {"background": True}, False),
         (RESPONSES, CONVERSATION | {"tools": [{"type": "function", "name": "f"}, {"type": "web_search"}]}, False),
         (RESPONSES, CONVERSATION | {"tools": {"a": 1}}, False),
         (RESPONSES, CONVERSATION | {"tools": []}, True),
         (RESPONSES, CONVERSATION | {"tools": None}, True),
+        (RESPONSES, CONVERSATION | {"store": True}, True),
+        (GENERATE, IDS | {"sampling_params": {"extra_args": {"kv_transfer_params": {}}}}, False),
+        (GENERATE, IDS | {"sampling_params": {"extra_args": {"x": 1}}}, True),
+        (GENERATE, IDS | {"sampling_params": {"prompt_logprob_token_ids": [1]}}, False),
     ],
 )
 def test_what_may_be_split(api, body, splits):
     assert read(api, {"model": "tiny"} | body, SCOPE).splits is splits
     assert not read(api, {"model": "tiny"} | body).splits, "where no instance has a role, nobody looks"
+
+
+USAGE = {"include_usage": True}
+
+
+@pytest.mark.parametrize(
+    ("api", "fields", "splits"),
+    [
+        *(
+            (api, fields, splits)
+            for api in (CHAT, COMPLETIONS)
+            for fields, splits in (
+                ({"stream": True, "stream_options": USAGE}, True),
+                ({"stream": True, "stream_options": USAGE | {"include_obfuscation": None}}, True),
+                ({"stream": True, "stream_options": None}, True),
+                ({"stream_options": {}}, True),
+                ({"stream_options": USAGE}, False),
+                ({"stream": False, "stream_options": USAGE}, False),
+                ({"stream": True, "stream_options": [USAGE]}, False),
+                ({"stream": True, "stream_options": {"include_usage": "if you like"}}, False),
+                ({"stream_options": ""}, False),
+                ({"max_tokens": 5, "min_tokens": 5}, True),
+                ({"max_tokens": 5, "min_tokens": 6}, False),
+                ({"max_tokens": 5, "min_tokens": -1}, False),
+                ({"max_tokens": 5, "min_tokens": None}, False),
+                ({"max_tokens": 5, "min_tokens": [1]}, False),
+                ({"min_tokens": 1}, False),  # the server may have a lower number for those who say none
+                ({"max_tokens": -1}, False),
+                ({"max_tokens": "many"}, False),
+                ({"stream": "perhaps"}, False),
+                ({"return_token_ids": True}, True),
+                ({"return_token_ids": None}, True),
+                ({"return_token_ids": {}}, False),
+            )
+        ),
+        (CHAT, {"max_completion_tokens": 5, "max_tokens": 9, "min_tokens": 6}, False),
+        (GENERATE, {"sampling_params": {"max_tokens": 5, "min_tokens": 6}}, False),
+        (GENERATE, {"sampling_params": {"max_tokens": -5}}, False),
+        (GENERATE, {"sampling_params": {"max_tokens": 6, "min_tokens": 6}, "stream_options": USAGE}, False),
+        (MESSAGES, {"max_tokens": 9, "thinking": {"type": "enabled", "budget_tokens": 9}}, False),
+        (MESSAGES, {"max_tokens": 9, "thinking": {"type": "enabled", "budget_tokens": "many"}}, False),
+        (MESSAGES, {"max_tokens": 9, "thinking": {"type": "enabled", "budget_tokens": 8}}, True),
+        (MESSAGES, {"max_tokens": 9, "thinking": {"type": "disabled"}}, True),
+        (MESSAGES, {"max_tokens": 0}, False),
+        (RESPONSES, {"store": "if you like"}, False),
+        (RESPONSES, {"max_output_tokens": -1}, False),
+    ],
+)
+def test_what_vllm_may_refuse_in_a_field_that_a_prefill_leg_replaces_is_not_split(api, fields, splits):
+    prompts = {CHAT: CHATS, COMPLETIONS: {"prompt": "a"}, MESSAGES: CHATS, RESPONSES: CONVERSATION, GENERATE: IDS}
+    assert read(api, {"model": "tiny"} | prompts[api] | fields, SCOPE).splits is splits

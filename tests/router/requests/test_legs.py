@@ -149,6 +149,8 @@ async def test_an_instance_that_tells_nothing_is_counted_and_the_other_computes_
         {"kv_transfer_params": {"do_remote_decode": True}},
         {"max_tokens": 0},
         {"max_completion_tokens": 0},
+        {"stream_options": {"include_usage": True}},  # of no stream
+        {"min_tokens": 8},  # of 7
         {"max_tokens": 99_000},  # of 100,000 for prompt and answer together
     ],
     ids=lambda change: next(iter(change)),
