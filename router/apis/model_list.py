@@ -89,17 +89,17 @@ class ModelList:
         """The adapter that a request for the model runs with; empty for a base model."""
         return model if model in self._adapters else ""
 
-    def length_to_ask(self, model: str, tokens: int, margin: float) -> int:
+    def length_to_ask(self, model: str, tokens: int, most_tokens: int) -> int:
         """How long a context an instance must take for a prompt and answer of so many tokens, as estimated; 0: any
         will do. Where the estimate is more than any instance takes, the longest one will say the truth.
 
-        margin: factor by which the estimate may be too low.
+        most_tokens: as many as there may be.
         """
         longest = self._tokens.get(model, 0)
         if not longest:
             return 0
         ready = self._ready_tokens.get(model, 0) or longest
-        return min(int(tokens * margin), ready if tokens <= ready else longest)
+        return min(most_tokens, ready if tokens <= ready else longest)
 
     def context_tokens(self, model: str) -> int:
         """The longest prompt and answer that any instance takes for the model; 0: not known."""

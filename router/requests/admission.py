@@ -35,7 +35,7 @@ from dualmap.scheduler.role import Role
 
 ONLY_PREFILL = "The instances that are ready only compute prompts: none that answers is ready."
 NOT_KNOWN_YET = "No instance is known to serve the model yet."
-LENGTH_MARGIN = 1.1  # a prompt may have so many more tokens than its bytes let expect
+LENGTH_MARGIN = 1.1  # a prompt may have so many times the tokens that its bytes let expect, or so many times fewer
 SPARSE_BYTES_PER_TOKEN = 5.0  # few texts have more, whatever servers have reported of others
 
 
@@ -145,14 +145,16 @@ class Admission:
             raise NotAdmittedError(refusal.error, prompt) from None
         session = 0 if says_nothing and not read.session else read_session(arrived, read.session)
         length_tokens = 0  # of what is not read: it may be many short texts
+        margin = 1.0 if read.prompt_tokens else LENGTH_MARGIN
         if read.understood:
-            exact = read.prompt_tokens > 0
-            tokens = prompt.tokens if exact else max(prompt.tokens, int(read.text_bytes / SPARSE_BYTES_PER_TOKEN))
-            length_tokens = self.length_to_ask(model, tokens, read.max_output_tokens, exact=exact)
+            tokens = prompt.tokens
+            if not read.prompt_tokens:
+                tokens = max(tokens, int(read.text_bytes / SPARSE_BYTES_PER_TOKEN))
+            length_tokens = self.length_to_ask(model, tokens, read.max_output_tokens, margin)
         connector = self._connectors[core] if read.splits else None
         if connector is not None and connector.needs_rank and self._has_ranks and arrived.api.chooses_rank:
             connector = None
-        if connector is not None and self._is_too_long(model, prompt.tokens + read.max_output_tokens):
+        if connector is not None and self.is_too_long(model, prompt.tokens, read.max_output_tokens, margin):
             connector = None  # it is refused before anything of it is computed
         request = Request(
             arrived.id,
@@ -176,14 +178,16 @@ class Admission:
         )
         return Asked(prompt=prompt, request=request, core=core, answer_lines=answer_lines, connector=connector)
 
-    def _is_too_long(self, model: str, tokens: int) -> bool:
-        """Whether no instance takes so many of prompt and answer together, as far as is known."""
-        return 0 < self.models.context_tokens(model) < tokens
+    def length_to_ask(self, model: str, prompt_tokens: int, max_output_tokens: int, margin: float) -> int:
+        """See Request.length_tokens. margin: the prompt may have so many times the tokens."""
+        answer = max(1, max_output_tokens)
+        return self.models.length_to_ask(model, prompt_tokens + answer, int(prompt_tokens * margin) + answer)
 
-    def length_to_ask(self, model: str, prompt_tokens: int, max_output_tokens: int, *, exact: bool) -> int:
-        """See Request.length_tokens."""
-        margin = 1.0 if exact else LENGTH_MARGIN
-        return self.models.length_to_ask(model, prompt_tokens + max(1, max_output_tokens), margin)
+    def is_too_long(self, model: str, prompt_tokens: int, max_output_tokens: int, margin: float) -> bool:
+        """Whether no instance takes prompt and answer together, as far as is known, though the prompt may have so many
+        times fewer tokens."""
+        least_tokens = int(prompt_tokens / margin) + max(1, max_output_tokens)
+        return 0 < self.models.context_tokens(model) < least_tokens
 
     def gone(self, asked: Asked) -> HttpError | None:
         """What the client is told where nobody serves the model any more; None where somebody does."""

@@ -56,17 +56,16 @@ class TokenArrival:
         except TimeoutError:
             self.late += 1
         if known is not None:
-            request = asked.request
-            length_tokens = self._admission.length_to_ask(
-                request.model, known.prompt_tokens, request.max_output_tokens, exact=True
-            )
+            request, admission = asked.request, self._admission
+            length = (request.model, known.prompt_tokens, request.max_output_tokens, 1.0)
             request = replace(
                 request,
-                length_tokens=length_tokens,
+                length_tokens=admission.length_to_ask(*length),
                 blocks=known.blocks,
                 key_blocks=request.blocks,  # it is named alike whether its tokens come in time or not
                 prompt_tokens=known.prompt_tokens,
                 block_tokens=self._block_tokens,
+                may_split=request.may_split and not admission.is_too_long(*length),
             )
             driven.admitted(replace(asked, request=request))
         self._arrive(driven)

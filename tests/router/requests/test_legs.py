@@ -164,6 +164,24 @@ async def test_what_cannot_be_split_goes_whole_to_one_that_decodes(pd, change):
         assert [len(i.received) for i in f.instances] == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("prompt", "max_tokens", "splits"),
+    [
+        (LONG, 98_500, True),  # of 100,000; the prompt is taken for 1,600 tokens, and may have a tenth less
+        (LONG, 98_600, False),
+        ([7] * 2000, 98_000, True),
+        ([7] * 2000, 98_001, False),
+    ],
+    ids=["a text", "a longer answer", "token ids", "one token too many"],
+)
+async def test_who_asks_for_all_that_is_left_of_the_context_is_split(pd, prompt, max_tokens, splits):
+    async with pd("pd", prefill, decode) as f:
+        client = await f.client()
+        body = {"model": "tiny", "prompt": prompt, "max_tokens": max_tokens}
+        assert (await client.post("/v1/completions", body)).status == 200
+        assert [len(i.received) for i in f.instances] == [splits, 1]
+
+
 async def test_other_apis_go_whole_to_one_that_decodes(pd):
     async with pd("pd", prefill, decode) as f:
         client = await f.client()

@@ -125,6 +125,16 @@ async def test_a_prompt_that_fits_only_the_long_one_goes_there(fleet, body):
         assert f.instances[0].received == []
 
 
+async def test_only_the_prompt_may_be_longer_than_expected_and_not_the_answer(fleet):
+    async with fleet(answers_plainly, answers_plainly) as f:
+        f.apply(f.member(0, model_cards=(card("tiny", 1000),)), f.member(1, model_cards=(card("tiny", 8000),)))
+        client = await f.client()
+        for n in range(20):
+            messages = [{"role": "user", "content": f"question {n}"}]
+            assert (await client.post(CHAT_PATH, {**CHAT, "messages": messages, "max_tokens": 980})).status == 200
+        assert f.instances[0].received
+
+
 async def test_many_short_texts_are_no_long_one(fleet):
     async with fleet(answers_plainly, answers_plainly) as f:
         f.apply(f.member(0, model_cards=(card("tiny", 1000),)), f.member(1, model_cards=(card("tiny", 8000),)))

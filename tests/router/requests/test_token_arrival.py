@@ -12,6 +12,7 @@ from dualmap.router.tokens.prompt_reader import PromptReader
 from dualmap.router.tokens.token_blocks import Fallback, TokenBlocks, TokenizedPrompt
 from dualmap.scheduler.events import BlocksRemoved, BlocksStored
 from dualmap.scheduler.fleet.signals import InstanceSignals, LoadSample, SignalNews
+from dualmap.scheduler.role import Role
 from tests.conftest import WAIT_S
 from tests.router.conftest import CHAT, answer_hello, post
 from tests.router.made_tokenizers import save_tokenizer
@@ -93,6 +94,21 @@ async def test_the_others_are_told_what_the_instance_holds_and_what_names_the_pr
         assert (long.instance_id, long.blocks, long.key_blocks) == ("i0", (1, 2, 3), untold.blocks)
         assert (short.blocks, short.key_blocks) == ((), untold.blocks)
         assert untold.key_blocks == ()
+
+
+@pytest.mark.parametrize(("prompt_tokens", "splits"), [(1500, True), (1501, False)])
+async def test_what_its_tokens_make_too_long_is_not_split(fleet, tokens, prompt_tokens, splits):
+    cards = ({"id": "tiny", "max_model_len": 100_000},)
+    async with fleet(answer_hello, answer_hello, tokens=tokens) as f:
+        f.apply(*(f.member(i, role=role, model_cards=cards) for i, role in enumerate((Role.PREFILL, Role.DECODE))))
+        client = await f.client()
+        body = {"model": "tiny", "prompt": "a long question " * 400, "max_tokens": 98_500}
+        await client.send(post("/v1/completions", body))
+        await f.until(lambda: bool(tokens.futures))
+        tokens.futures[0].set_result(TokenizedPrompt((1, 2, 3), prompt_tokens))
+        assert (await client.answer()).status == 200
+        assert [len(i.received) for i in f.instances] == [splits, 1]
+        f.check_books_are_empty()
 
 
 @pytest.mark.parametrize("late", [True, False])
