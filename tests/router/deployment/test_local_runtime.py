@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dualmap.router.cli.admin_call import AdminCallError, admin_call
 from tests.conftest import WAIT_S, await_that
 from tests.deployment import Deployment, ask, deployed
 from tests.instances.conftest import starting_sims
@@ -92,10 +93,13 @@ def test_another_instance_in_the_file_is_used_and_one_that_is_gone_from_it_is_no
         assert ask(deployment, "Who is there?", max_tokens=2) == "gateway-0"
 
 
-def test_a_picker_runs_without_ray_too(flags, tmp_path):
+def test_a_picker_runs_without_ray_too_and_changes_no_role(flags, tmp_path):
     with deployed(*flags, directory=tmp_path, command="pick") as deployment:
         await_that(lambda: deployment.ready_count() == 2, "it knows both")
         assert len(deployment.family.living()) == 3
+        order = {"instance_id": next(iter(deployment.members())), "role": "prefill"}
+        with pytest.raises(AdminCallError, match="this is an endpoint picker"):
+            admin_call(f"http://127.0.0.1:{deployment.admin_port}", "/admin/role", order)
 
 
 def test_a_runtime_that_cannot_be_is_refused_in_words(tmp_path):
