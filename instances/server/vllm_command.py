@@ -47,16 +47,19 @@ def serve_command(
         command += ["--tensor-parallel-size", str(tensor_parallel_size)]
     if not _says(engine_args, "--enable-prompt-tokens-details"):
         command.append("--enable-prompt-tokens-details")  # so that `usage` says how much was cached
-    if kv_events:
-        config = {
-            "enable_kv_cache_events": True,
-            "publisher": "zmq",
-            "endpoint": KV_ENDPOINT,
-            "replay_endpoint": KV_REPLAY_ENDPOINT,
-            "topic": KV_TOPIC,
-        }
-        command += ["--kv-events-config", json.dumps(config)]
-    return (*command, *engine_args)
+    return (*command, *(kv_events_args() if kv_events else ()), *engine_args)
+
+
+def kv_events_args() -> tuple[str, ...]:
+    """By which a server publishes its KV events for its actor alone."""
+    config = {
+        "enable_kv_cache_events": True,
+        "publisher": "zmq",
+        "endpoint": KV_ENDPOINT,
+        "replay_endpoint": KV_REPLAY_ENDPOINT,
+        "topic": KV_TOPIC,
+    }
+    return ("--kv-events-config", json.dumps(config))
 
 
 def transfer_args(role: Role, engine_args: Sequence[str]) -> tuple[str, ...]:

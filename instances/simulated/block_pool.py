@@ -8,13 +8,14 @@ hit.
 Behind the pool there may be a larger, slower tier in the host's memory, as with vLLM's KV offloading or LMCache: each
 block is written through to it when it is computed, and read back when it is hit there.
 
-What comes and goes is told as vLLM's KV events tell it, each block by itself, of a tier that tells hashes only.
+What comes and goes is told as vLLM's KV events tell it, each block by itself.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from dualmap.instances.kv_events.format import EngineCleared, EngineEvent, EngineRemoved, EngineStored
+from dualmap.instances.simulated.block_content import GROUP, BlockContent
 
 GPU, CPU = "GPU", "CPU"
 
@@ -107,14 +108,15 @@ class BlockPool:
             block.references = 1
         return blocks
 
-    def store(self, block: Block, block_hash: int) -> None:
-        """The block is full and computed: it can be hit from here on."""
+    def store(self, block: Block, block_hash: int, content: BlockContent | None = None, index: int = 0) -> None:
+        """The block is full and computed: it can be hit from here on. content: of the prompt in which it is the block
+        of that index; without it the event tells the hash alone, as of a tier that knows no more."""
         if self._cached.setdefault(block_hash, block) is block:
             block.block_hash = block_hash
-            self._tell_stored(block_hash, GPU)
+            self._tell_stored(block_hash, GPU, content, index)
         if self._offload_capacity:
             if block_hash not in self._offloaded:
-                self._tell_stored(block_hash, CPU)
+                self._tell_stored(block_hash, CPU, content, index)
             self._offloaded[block_hash] = None
             self._offloaded.move_to_end(block_hash)
             if len(self._offloaded) > self._offload_capacity:
@@ -149,10 +151,14 @@ class BlockPool:
             self._tell_removed(block.block_hash, GPU)
             block.block_hash = None
 
-    def _tell_stored(self, block_hash: int, medium: str) -> None:
-        if self.events is not None:
-            self.events.append(EngineStored([block_hash], None, [], 0, medium=medium, group_idx=0, locality="LOCAL"))
+    def _tell_stored(self, block_hash: int, medium: str, content: BlockContent | None, index: int) -> None:
+        if self.events is None:
+            return
+        if content is None:
+            self.events.append(EngineStored([block_hash], None, [], 0, medium=medium, group_idx=GROUP))
+        else:
+            self.events.append(content.stored(index, medium))
 
     def _tell_removed(self, block_hash: int, medium: str) -> None:
         if self.events is not None:
-            self.events.append(EngineRemoved([block_hash], medium, 0, "LOCAL"))
+            self.events.append(EngineRemoved([block_hash], medium, GROUP))

@@ -4,13 +4,17 @@ import argparse
 import asyncio
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import uvloop
 
+from dualmap.instances.kv_events.format import EngineEvent
 from dualmap.instances.simulated.engine_profile import OFFLOAD_S_PER_TOKEN, EngineProfile
 from dualmap.instances.simulated.front import Front
+from dualmap.instances.simulated.kv_events_config import EndpointError, KvEventsConfig, read_kv_events_config
 from dualmap.instances.simulated.kv_transfer import KvSide
 from dualmap.instances.simulated.listener import Listener, add_listen_arguments, listener_of
 from dualmap.instances.simulated.media import MediaTokens
@@ -36,6 +40,7 @@ EXAMPLES = (
     "dualmap sim-instance --port 8001 --role prefill --kv-connector mooncake --bootstrap-port 8998 --kv-wait-s 60",
     "dualmap sim-instance --port 8001 --data-parallel-size 4",
     "dualmap sim-instance --port 8001 --cpu-cache-tokens 2000000 --cpu-load-tokens-per-s 200000",
+    """dualmap sim-instance --port 8001 --kv-events-config '{"enable_kv_cache_events":true,"endpoint":"tcp://*:5557"}'""",
     "dualmap sim-instance --port 8002 --role decode --transfer-tokens-per-s 200000 --transfer-latency-s 0.01",
 )
 
@@ -107,6 +112,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kv-host",
         metavar="ADDRESS",
         help="where instances that decode reach this one, without TLS (default: --host)",
+    )
+    server.add_argument(
+        "--kv-events-config",
+        type=_kv_events,
+        default=KvEventsConfig(),
+        metavar="JSON",
+        help="what comes into the KV cache and goes is published over ZMQ, as by vLLM with the same JSON (default:"
+        " nothing is)",
     )
     engine = parser.add_argument_group("engine")
     engine.add_argument(
@@ -191,6 +204,9 @@ def run(args: argparse.Namespace) -> int:
         return 2
     try:
         uvloop.run(_serve(args, profile, listener))
+    except EndpointError as error:
+        print(f"error: --kv-events-config: {error}", file=sys.stderr)
+        return 1
     except OSError as error:
         place = listener.uds or f"{args.host}:{args.port}"
         print(f"error: cannot listen on {place}: {error}", file=sys.stderr)
@@ -227,6 +243,14 @@ def _count(text: str) -> int:
     return value
 
 
+def _kv_events(text: str) -> KvEventsConfig:
+    """An argument's type. Raises ArgumentTypeError."""
+    try:
+        return read_kv_events_config(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _above_zero(text: str) -> float:
     """An argument's type. Raises ArgumentTypeError."""
     try:
@@ -248,29 +272,45 @@ def _side(args: argparse.Namespace) -> KvSide:
     return KvSide(role, host) if args.kv_connector == "nixl" else MooncakeSide(role, host, lease_s=args.kv_wait_s)
 
 
+@contextmanager
+def _publishing(config: KvEventsConfig, ranks: int) -> Iterator[list[Callable[[list[EngineEvent]], None]]]:
+    """Of each rank, who publishes its events; of none where they are off. Raises EndpointError."""
+    if not config.publishes:
+        yield []
+        return
+    from dualmap.instances.simulated.kv_publisher import KvPublisher  # ZMQ is loaded where it is needed
+
+    with ExitStack() as stack:
+        publishers = [stack.enter_context(closing(KvPublisher(config, rank))) for rank in range(ranks)]
+        yield [publisher.publish for publisher in publishers]
+
+
 async def _serve(args: argparse.Namespace, profile: EngineProfile, listener: Listener) -> None:
+    """Raises EndpointError, OSError."""
     media = MediaTokens(*(getattr(args, f"{kind}_tokens") for kind in MediaTokens._fields))
     keep_responses = not args.no_response_store
-    server = SimServer(
-        profile,
-        args.model,
-        args.max_num_queued_reqs,
-        tuple(args.lora),
-        names=tuple(args.served_model_name),
-        media=media,
-        keep_responses=keep_responses,
-        front=Front(tuple(filter(None, args.api_key)), args.root_path, args.load_s),
-        side=_side(args),
-        data_parallel_size=args.data_parallel_size,
-        bootstrap_port=args.bootstrap_port,
-    )
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    port = await server.listen(listener)
-    print(f"listening on {listener.url(port)}", flush=True)
-    await stop.wait()
-    await server.stop()
+    with _publishing(args.kv_events_config, args.data_parallel_size) as publish:
+        server = SimServer(
+            profile,
+            args.model,
+            args.max_num_queued_reqs,
+            tuple(args.lora),
+            names=tuple(args.served_model_name),
+            media=media,
+            keep_responses=keep_responses,
+            front=Front(tuple(filter(None, args.api_key)), args.root_path, args.load_s),
+            side=_side(args),
+            data_parallel_size=args.data_parallel_size,
+            bootstrap_port=args.bootstrap_port,
+            publish=publish,
+        )
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        port = await server.listen(listener)
+        print(f"listening on {listener.url(port)}", flush=True)
+        await stop.wait()
+        await server.stop()
 
 
 def main() -> int:

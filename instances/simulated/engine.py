@@ -329,9 +329,10 @@ class Engine:
 
     def _store_computed(self, tracked: TrackedRequest, computed: int) -> None:
         """Make its full blocks known to the cache, up to so many computed tokens."""
-        full = min(computed // self.profile.block_size, len(tracked.request.blocks))
+        request = tracked.request
+        full = min(computed // self.profile.block_size, len(request.blocks))
         for i in range(tracked.stored, full):
-            self.pool.store(tracked.table[i], tracked.request.blocks[i])
+            self.pool.store(tracked.table[i], request.blocks[i], request.content, i)
         tracked.stored = max(tracked.stored, full)
 
     def _end(self, tracked: TrackedRequest, now: float) -> FinishedRequest:

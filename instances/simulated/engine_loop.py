@@ -1,14 +1,17 @@
 """The engine under an event loop: requests in, their tokens handed to the answers."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from http import HTTPStatus
 
+from dualmap.instances.kv_events.format import EngineEvent
 from dualmap.instances.simulated.answer import PlainAnswer
+from dualmap.instances.simulated.block_content import BlockContent
 from dualmap.instances.simulated.engine import Engine
 from dualmap.instances.simulated.engine_profile import EngineProfile
 from dualmap.instances.simulated.engine_types import EngineRequest, FinishedRequest
-from dualmap.instances.simulated.generation import Generation
+from dualmap.instances.simulated.generation import Choice, Generation
 from dualmap.instances.simulated.kv_transfer import KvSide, LeaseCall
 from dualmap.instances.simulated.metrics import SimMetrics
 from dualmap.instances.simulated.remote_reads import RemoteReads
@@ -21,10 +24,21 @@ MAX_LAG_S = 0.005  # a step that ends no later than this is taken to have ended 
 
 class EngineLoop:
     """max_queued: requests that may be in the engine, waiting or running. Each answer counts. side: of the transfers
-    of KV from and to other servers. rank: among the server's engines."""
+    of KV from and to other servers. rank: among the server's engines. publish: is told what each step has changed in
+    the cache; None: nobody is."""
 
-    def __init__(self, profile: EngineProfile, model: str, max_queued: int | None, side: KvSide, rank: int = 0) -> None:
-        self.engine = Engine(profile)
+    def __init__(
+        self,
+        profile: EngineProfile,
+        model: str,
+        max_queued: int | None,
+        side: KvSide,
+        rank: int = 0,
+        publish: Callable[[list[EngineEvent]], None] | None = None,
+    ) -> None:
+        self.engine = Engine(profile, kv_events=publish is not None)
+        self._model = model
+        self._publish = publish
         self.engine.leases.lease_s = side.lease_s
         self._side = side
         self._reads = RemoteReads(self.engine, self._read, self._load_failed, side.lease_s)
@@ -60,6 +74,8 @@ class EngineLoop:
             self._answers[engine_id] = answer, index
             tokens = choice.prompt_tokens, choice.output_tokens
             request = EngineRequest(engine_id, choice.blocks, *tokens, generation.priority)
+            if self._publish is not None:
+                request = replace(request, content=self._content(choice, generation))
             if index == 0:
                 request = replace(request, loads=source is not None, lends=lends)
             if index % generation.n:
@@ -106,6 +122,11 @@ class EngineLoop:
         for answer in dict.fromkeys(answer for answer, _ in self._answers.values()):
             answer.abort()
 
+    def _content(self, choice: Choice, generation: Generation) -> BlockContent:
+        adapter = None if generation.model == self._model else generation.model
+        packed, size = choice.prompt + choice.answer, generation.block_size
+        return BlockContent(choice.blocks, packed, size, adapter, generation.cache_salt)
+
     def _lend(self, request: FinishedRequest, generation: Generation, index: int) -> None:
         """Who has ended otherwise than by its length keeps nothing for others."""
         request_id, params = request.request_id, generation.kv_transfer_params
@@ -151,6 +172,8 @@ class EngineLoop:
 
     def _finish_step(self, ends_at: float) -> None:
         output = self.engine.finish_step(ends_at)
+        if self._publish is not None:
+            self._publish(self.engine.take_events())
         answers = self._answers
         self.metrics.stepped(output)
         for first in output.first_tokens:

@@ -3,13 +3,16 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from dualmap.instances.simulated.block_content import BlockContent
+
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
     """blocks: chained hashes of the full blocks of the prompt and, where known, of the answer that follows it; fewer
     than there are tokens for is allowed: the rest is never hit. output_tokens: how many the model will produce.
     priority: lower runs sooner. loads: another instance has computed its prompt, which is read from there. lends: its
-    blocks are kept when it has ended, for another instance to read."""
+    blocks are kept when it has ended, for another instance to read. content: what KV events say of the blocks beside
+    their hashes; None: nothing."""
 
     request_id: str
     blocks: tuple[int, ...]
@@ -18,6 +21,7 @@ class EngineRequest:
     priority: int = 0
     loads: bool = False
     lends: bool = False
+    content: BlockContent | None = None
 
 
 @dataclass(frozen=True, slots=True)

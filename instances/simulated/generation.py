@@ -18,7 +18,7 @@ from dualmap.instances.simulated.media import TOKEN_BYTES
 from dualmap.instances.simulated.token_ids import to_ids
 from dualmap.instances.simulated.words import answer_bytes, answered_tokens, text_of
 from dualmap.router.http.openai_errors import HttpError, RequestRefusedError, bad_request
-from dualmap.scheduler.blocks import hash_text
+from dualmap.scheduler.blocks import hash_text, root_hash
 
 STOP_LEAST_TOKENS, STOP_MOST_TOKENS = 16, 256  # where the simulated model ends its answers by itself
 MAX_CHOICES = 1024  # of one request: prompts of a list (vLLM's VLLM_MAX_COMPLETION_PROMPTS) times n
@@ -53,8 +53,10 @@ class Sampling(msgspec.Struct, kw_only=True):
 
 
 class Choice(msgspec.Struct):
-    """One prompt and one answer to it. blocks: of both. stops: the answer ends by itself rather than at max_tokens."""
+    """One prompt and one answer to it. prompt: packed. blocks: of both. stops: the answer ends by itself rather than at
+    max_tokens."""
 
+    prompt: bytes
     prompt_tokens: int
     answer: bytes
     blocks: tuple[int, ...]
@@ -79,9 +81,9 @@ class Choice(msgspec.Struct):
 
 class Generation(msgspec.Struct, kw_only=True):
     """choices: n for each prompt, those of a prompt side by side. cached_tokens: of the prompts, once they have
-    started. most_tokens: of one answer. kv_transfer_params: of the request. remote_cached_tokens: of a prompt that was
-    read from another server, what was cached there. lent: what the answer says of blocks that are kept for such a
-    server."""
+    started. most_tokens: of one answer. cache_salt, kv_transfer_params: of the request. remote_cached_tokens: of a
+    prompt that was read from another server, what was cached there. lent: what the answer says of blocks that are kept
+    for such a server."""
 
     model: str
     choices: list[Choice]
@@ -92,6 +94,7 @@ class Generation(msgspec.Struct, kw_only=True):
     media_tokens: dict[str, int]
     most_tokens: int = 0
     cached_tokens: int = 0
+    cache_salt: str | None = None
     kv_transfer_params: dict[str, Any] | None = None
     remote_cached_tokens: int | None = None
     lent: dict[str, Any] | None = None
@@ -117,11 +120,17 @@ def generation_of(
     profile: EngineProfile,
     stream: bool = False,
     priority: int = 0,
+    cache_salt: str | None = None,
     kv_transfer_params: dict[str, Any] | None = None,
 ) -> Generation:
-    """root: parent of the first blocks: what an adapter computes is found by that adapter only. Raises
-    RequestRefusedError as vLLM would answer."""
+    """root: parent of the first blocks: what an adapter computes is found by that adapter only, and with a salt by who
+    names the same. Raises RequestRefusedError as vLLM would answer."""
     sampling.check()
+    if cache_salt is not None:
+        if not cache_salt:
+            message = "Parameter 'cache_salt' must be a non-empty string if provided."
+            raise RequestRefusedError(bad_request(message, "cache_salt"))
+        root = root_hash(root.to_bytes(8, "little"), cache_salt.encode())
     if not -PRIORITY_BOUND <= priority < PRIORITY_BOUND:
         raise RequestRefusedError(bad_request("`priority` must fit into 64 bits.", "priority"))
     count = len(prompts) * sampling.n
@@ -143,6 +152,7 @@ def generation_of(
         block_size=profile.block_size,
         media_tokens=dict(prompts[0].media_tokens),
         most_tokens=most,
+        cache_salt=cache_salt,
         kv_transfer_params=kv_transfer_params,
     )
 
@@ -166,7 +176,7 @@ def _choose(prompt: Prompt, sampling: Sampling, sibling: int, profile: EnginePro
     tokens = most if sampling.ignore_eos else min(most, max(1, stop, sampling.min_tokens))
     answer = answer_bytes(asked, before + tokens, sibling)[before * TOKEN_BYTES :]
     blocks = hash_text(packed + answer, profile.block_size * TOKEN_BYTES, parent=root)
-    return Choice(prompt_tokens, answer, blocks, stops=tokens < most)
+    return Choice(packed, prompt_tokens, answer, blocks, stops=tokens < most)
 
 
 def _too_long(prompt_tokens: int, output_tokens: int, max_model_len: int) -> HttpError:

@@ -2,14 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from http import HTTPStatus
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from dualmap.instances.kv_events.format import EngineEvent
 from dualmap.instances.simulated.answer import PlainAnswer, StreamedAnswer
 from dualmap.instances.simulated.apis.adapters import list_models, load_adapter, unload_adapter
 from dualmap.instances.simulated.apis.audio import transcribe
@@ -87,7 +89,7 @@ class SimServer:
     called itself. keep_responses: as vLLM does with VLLM_ENABLE_RESPONSES_API_STORE=1. front: what stands before the
     APIs. side: of transfers of KV from and to other servers; its port is set here. bootstrap_port: where others ask
     for its engines, with Mooncake. data_parallel_size: engines, each
-    with a KV cache of its own."""
+    with a KV cache of its own. publish: of each engine, who is told what changes in its cache; empty: nobody."""
 
     def __init__(
         self,
@@ -103,6 +105,7 @@ class SimServer:
         side: KvSide | None = None,
         data_parallel_size: int = 1,
         bootstrap_port: int = 0,
+        publish: Sequence[Callable[[list[EngineEvent]], None]] = (),
     ) -> None:
         self.clients: set[ClientConnection] = set()
         self.models = Models(model, adapters, names)
@@ -116,7 +119,10 @@ class SimServer:
             *(replace(side, engine_id=f"{side.engine_id}_dp{n}") for n in range(1, data_parallel_size)),
         ]
         base = self.models.base
-        self._loops = [EngineLoop(profile, base, max_queued, side, rank) for rank, side in enumerate(self._sides)]
+        self._loops = [
+            EngineLoop(profile, base, max_queued, side, rank, told)
+            for rank, (side, told) in enumerate(zip_longest(self._sides, publish))
+        ]
         self._engines = Engines(self._loops)
         self._scrape = Scrape([loop.metrics for loop in self._loops])
         self._limits = HttpLimits(max_body_bytes=MAX_BODY_BYTES, idle_timeout_s=5.0)  # uvicorn's keep-alive

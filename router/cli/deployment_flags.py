@@ -129,12 +129,13 @@ def _add_vllm(group: "argparse._ArgumentGroup") -> None:
         "--kv-events",
         action="store_true",
         default=None,
-        help="they tell what is in their KV caches (default: they do not)",
+        help="they, or those of --simulate, tell what is in their KV caches (default: they do not)",
     )
 
 
 def overrides(args: argparse.Namespace) -> dict[str, Any]:
     """The sections of the configuration that flags set."""
+    starts_vllm = args.model is not None or args.simulate is None
     values: dict[str, Any] = {
         "gateway": _given(
             host=args.host,
@@ -145,7 +146,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
             name=args.gateway_name,
         ),
         "scheduler": _given(policy=args.policy, ttft_slo_s=args.slo, tpot_slo_s=args.tpot),
-        "simulate": _given(count=args.simulate),
+        "simulate": _given(count=args.simulate, kv_events=None if args.simulate is None else args.kv_events),
         "vllm": _given(
             model=args.model,
             replicas=args.replicas,
@@ -153,7 +154,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
             tensor_parallel_size=args.tensor_parallel_size,
             gpus_per_replica=args.gpus_per_replica,
             executable=args.vllm,
-            kv_events=args.kv_events,
+            kv_events=args.kv_events if starts_vllm else None,
         ),
         "logs": _given(to=args.log_to, format=args.log_format, requests=args.log_requests),
         "instances": [

@@ -94,7 +94,8 @@ class GatewaySettings(BaseModel):
     # the answer so far, log probabilities, stop strings or several choices.
     continue_by_text: bool = False
     # The model's tokenizer, a directory or a name, as the instances have it, and with their chat template: prompts are
-    # then known by their tokens, so that KV events say exactly who holds how much of one. Needs dualmap[tokenizer].
+    # then known by their tokens, so that KV events say exactly who holds how much of one. `simulated`: that of
+    # simulated instances. Needs dualmap[tokenizer].
     tokenizer: str | None = None
     # A file for Prometheus' file-based discovery, kept up to date: deploy/prometheus/prometheus.yml reads it.
     prometheus_targets: AbsolutePath | None = None

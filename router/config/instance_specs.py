@@ -10,6 +10,7 @@ from dualmap.instances.server.vllm_command import (
     KV_TOPIC,
     TRANSFER_ENV,
     find_vllm,
+    kv_events_args,
     number_of,
     serve_command,
     serve_env,
@@ -116,10 +117,13 @@ def _simulated(config: DualMapConfig, pool_name: str, role: Role, number: int) -
         *("--max-num-batched-tokens", str(simulate.max_num_batched_tokens)),
         *(argument for name in simulate.lora for argument in ("--lora", name)),
         *(() if role is Role.BOTH else ("--role", role.value)),
+        *(kv_events_args() if simulate.kv_events else ()),
     )
     instance_id = f"{_prefix(pool_name, 'sim', role)}{number}"
     log_path = config.log_dir.absolute() / f"{instance_id}.log"
-    return PlacedSpec("simulated", InstanceSpec(instance_id, capacity, log_path, command, pool=pool_name, role=role))
+    events = _own_events(config, pool_name) if simulate.kv_events else None
+    spec = InstanceSpec(instance_id, capacity, log_path, command, kv_events=events, pool=pool_name, role=role)
+    return PlacedSpec("simulated", spec)
 
 
 def _vllm(config: DualMapConfig, pool_name: str, cluster_gpus: float, role: Role, number: int) -> PlacedSpec:
@@ -142,8 +146,6 @@ def _vllm(config: DualMapConfig, pool_name: str, cluster_gpus: float, role: Role
         max_running=number_of(vllm.engine_args, "--max-num-seqs") or capacity.max_running,
         max_adapters=number_of(vllm.engine_args, "--max-loras") or capacity.max_adapters,
     )
-    block_tokens = _named_block_tokens(config, pool_name)
-    events = KvEventSource(KV_ENDPOINT, KV_REPLAY_ENDPOINT, KV_TOPIC, block_tokens)
     instance_id = f"{_prefix(pool_name, 'vllm', role)}{number}"
     env = vllm.env if role is Role.BOTH else TRANSFER_ENV | vllm.env
     spec = InstanceSpec(
@@ -155,11 +157,16 @@ def _vllm(config: DualMapConfig, pool_name: str, cluster_gpus: float, role: Role
         start_timeout_s=vllm.start_timeout_s,
         endpoint=Endpoint(key_file=_key_file(config)),
         stop_grace_s=vllm.stop_grace_s,
-        kv_events=events if vllm.kv_events else None,
+        kv_events=_own_events(config, pool_name) if vllm.kv_events else None,
         pool=pool_name,
         role=role,
     )
     return PlacedSpec("vLLM", spec, vllm.cpus_per_replica, gpus)
+
+
+def _own_events(config: DualMapConfig, pool_name: str) -> KvEventSource:
+    """Of a server that is started here."""
+    return KvEventSource(KV_ENDPOINT, KV_REPLAY_ENDPOINT, KV_TOPIC, _named_block_tokens(config, pool_name))
 
 
 def external_spec(config: DualMapConfig, pool_name: str, instance: ExternalInstance) -> PlacedSpec:

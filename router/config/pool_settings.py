@@ -60,6 +60,7 @@ class SimulatedInstances(BaseModel):
     model: str = "sim"  # name under which it is served
     lora: tuple[str, ...] = ()  # names of LoRA adapters that are served beside the model
     max_num_batched_tokens: int = Field(default=8192, gt=0)  # computed in one step
+    kv_events: bool = False  # let them publish what is in their caches
     capacity: InstanceCapacity = InstanceCapacity()  # of each
 
     @model_validator(mode="after")

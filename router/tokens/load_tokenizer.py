@@ -4,6 +4,8 @@ import importlib
 import os
 from typing import Any
 
+from dualmap.router.tokens.simulated_tokenizer import SIMULATED, SimulatedTokenizer
+
 
 class TokenizerError(Exception):
     """The tokenizer cannot be used; the message says why and what to do."""
@@ -13,7 +15,7 @@ def load_tokenizer(path: str) -> Any:
     """A tokenizer of `transformers`, with a chat template.
 
     path: what the instances are given, with its config.json: the class of the tokenizer, and so its ids, depend on it.
-    Raises TokenizerError.
+    Or `simulated`, for simulated instances. Raises TokenizerError.
     """
     # One thread is one core: without this, each prompt would wake a pool of threads as large as the machine.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -23,6 +25,8 @@ def load_tokenizer(path: str) -> Any:
         importlib.import_module("jinja2")
     except ImportError as error:
         raise TokenizerError(f"A tokenizer needs `pip install 'dualmap[tokenizer]'` ({error}).") from None
+    if path == SIMULATED:
+        return SimulatedTokenizer()
     transformers.logging.set_verbosity_error()  # it warns of each prompt longer than the model's context
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)

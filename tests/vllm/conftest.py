@@ -45,7 +45,15 @@ ENGINE_NICENESS = 15
 # In this order: those that share the everyday server and its twin, those that share servers with chat templates, and
 # those that share two replicas. The first of each find what they share as it has started, the last stop it.
 ORDER = (
-    *("test_kv_events", "test_agreement", "test_bodies", "test_token_blocks", "test_calibrate", "test_failures"),
+    *(
+        "test_kv_events",
+        "test_kv_event_agreement",
+        "test_agreement",
+        "test_bodies",
+        "test_token_blocks",
+        "test_calibrate",
+        "test_failures",
+    ),
     *("test_api_prompts", "test_streams"),
     *("test_exact_identity", "test_cut_streams", "test_kept_state", "test_clients"),
 )

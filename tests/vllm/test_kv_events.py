@@ -1,69 +1,16 @@
 """A real vLLM server's KV events, held against the prompts it was sent and what it then finds cached."""
 
-import asyncio
-import random
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from dualmap.instances.kv_events.stream import KvEventStream, connect_address
-from dualmap.scheduler.blocks import hash_tokens, token_root
 from dualmap.scheduler.events import BlocksRemoved, BlocksStored, CacheCleared
 from tests.conftest import await_that
+from tests.kv_follower import BLOCK_TOKENS, Follower, own, prompt
 from tests.vllm.conftest import KV_TOPIC, EverydayServer
 
 pytestmark = pytest.mark.vllm
-
-BLOCK_TOKENS = 128
-TEXT = token_root("", "")
-
-
-class Follower:
-    """Reads a server's events in a thread of its own, and believes them. held: own blocks in its pool, in_tier: in the
-    tier behind it; told: the events."""
-
-    def __init__(self, endpoint: str, replay_endpoint: str) -> None:
-        self.held: set[int] = set()
-        self.in_tier: set[int] = set()
-        self.told: list[Any] = []
-        addresses = (connect_address(bound, "127.0.0.1") for bound in (endpoint, replay_endpoint))
-        self.stream = KvEventStream("vllm-0", *addresses, KV_TOPIC, BLOCK_TOKENS, True, self._believe)
-        self.status = self.stream.status
-        self._loop = asyncio.new_event_loop()
-        self._task = self._loop.create_task(self.stream.run())
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join()
-
-    def _run(self) -> None:
-        with suppress(asyncio.CancelledError):
-            self._loop.run_until_complete(self._task)
-        self._loop.close()
-
-    def _believe(self, events: Sequence[Any]) -> None:
-        for event in events:
-            self.told.append(event)
-            match event:
-                case BlocksStored(tier="cpu"):
-                    self.in_tier = self.in_tier | set(event.blocks)
-                case BlocksRemoved(tier="cpu"):
-                    self.in_tier = self.in_tier - set(event.blocks)
-                case BlocksStored():
-                    self.held = self.held | set(event.blocks)
-                case BlocksRemoved():
-                    self.held = self.held - set(event.blocks)
-                case CacheCleared():
-                    self.held = self.in_tier = set()
-
-    def await_held(self, blocks: Sequence[int]) -> None:
-        """A request's last event stores its prompt's last block, so all that was said before is known, too."""
-        await_that(lambda: self.held.issuperset(blocks), "its blocks are held")
 
 
 class Served:
@@ -73,7 +20,7 @@ class Served:
         self.server = server
 
     def follow(self) -> Follower:
-        return Follower(self.server.kv_endpoint, self.server.kv_replay_endpoint)
+        return Follower(KV_TOPIC, self.server.kv_endpoint, self.server.kv_replay_endpoint)
 
     def complete(self, ids: Sequence[int], max_tokens: int = 1, **fields: Any) -> int:
         """Tokens of the prompt that were cached."""
@@ -95,14 +42,6 @@ def follower(served: Served) -> Iterator[Follower]:
         yield follower
     finally:
         follower.close()
-
-
-def prompt(tokens: int, seed: int) -> list[int]:
-    return random.Random(seed).choices(range(5, 1000), k=tokens)
-
-
-def own(ids: Sequence[int], salt: str = "") -> tuple[int, ...]:
-    return hash_tokens(ids, BLOCK_TOKENS, parent=token_root("", salt))
 
 
 def test_stored_blocks_are_those_of_the_prompts_token_ids(served, follower):

@@ -11,8 +11,9 @@ import pytest
 
 from tests.conftest import await_that
 from tests.deployment import free_port
+from tests.kv_follower import BLOCK_TOKENS, Follower, own, prompt
 from tests.vllm.conftest import KV_TOPIC, VllmServer, served
-from tests.vllm.test_kv_events import BLOCK_TOKENS, Follower, Served, own, prompt
+from tests.vllm.test_kv_events import Served
 
 pytestmark = [pytest.mark.vllm, pytest.mark.release]
 

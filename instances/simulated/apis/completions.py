@@ -36,6 +36,7 @@ def read_completion(call: Call, served: Served) -> Job:
         profile=served.profile,
         stream=bool(body.stream),
         priority=body.priority_of(call),
+        cache_salt=body.cache_salt,
         kv_transfer_params=body.kv_transfer_params,
     )
     prompt_ids = [to_ids(prompt.packed) for prompt in prompts] if body.return_token_ids else None

@@ -37,6 +37,7 @@ class GenerateBody(msgspec.Struct):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     priority: int = 0
+    cache_salt: str | None = None
     kv_transfer_params: dict[str, Any] | None = None
 
 
@@ -66,6 +67,7 @@ def generate(call: Call, served: Served) -> Job:
         profile=served.profile,
         stream=bool(body.stream),
         priority=body.priority,
+        cache_salt=body.cache_salt,
         kv_transfer_params=body.kv_transfer_params,
     )
     return Job(generation, _GenerateShape(generation, body))

@@ -28,6 +28,7 @@ class GenerationBody(msgspec.Struct):
     stream_options: StreamOptions | None = None
     priority: int | None = 0
     return_token_ids: bool | None = None
+    cache_salt: str | None = None
     kv_transfer_params: dict[str, Any] | None = None
 
     def sampling(self, given: int | None, default: int | None) -> Sampling:

@@ -40,6 +40,7 @@ class ResponsesBody(msgspec.Struct):
     text: dict[str, Any] | None = None
     truncation: str = "disabled"
     user: str | None = None
+    cache_salt: str | None = None
     kv_transfer_params: dict[str, Any] | None = None
 
 
@@ -60,6 +61,7 @@ def create_response(call: Call, served: Served) -> Job:
         profile=served.profile,
         stream=bool(body.stream),
         priority=body.priority if call.priority is None else call.priority,
+        cache_salt=body.cache_salt,
         kv_transfer_params=body.kv_transfer_params,
     )
     store = served.store if body.store else None

@@ -1,11 +1,14 @@
 """A configuration -> what each actor is to keep, and what it needs of Ray."""
 
+import argparse
 import json
 from pathlib import Path
 
 import pytest
 
 from dualmap.instances.server.vllm_command import NoVllmError
+from dualmap.instances.simulated.kv_events_config import read_kv_events_config
+from dualmap.router.cli.deployment_flags import add_deployment_flags, overrides
 from dualmap.router.config.instance_specs import external_spec, own_specs, scaled_spec
 from dualmap.router.config.load import load_config
 from dualmap.scheduler.role import Role
@@ -97,6 +100,39 @@ def test_kv_events_name_blocks_only_for_a_gateway_with_a_tokenizer(vllm, tokeniz
     sources = [p.spec.kv_events for p in placed]
     assert [source and source.block_tokens for source in sources] == [block_tokens, block_tokens, None]
     assert sources[1].endpoint == "tcp://*:7"
+
+
+def test_simulated_instances_publish_kv_events_where_they_are_to():
+    plain, placed = (
+        specs(simulate={"count": 1, **options}, gateway={"tokenizer": "simulated"}, scheduler={"block_tokens": 64})[0]
+        for options in ({}, {"kv_events": True})
+    )
+    config = read_kv_events_config(placed.spec.command[placed.spec.command.index("--kv-events-config") + 1])
+    events = placed.spec.kv_events
+    assert (config.endpoint, config.replay_endpoint, config.topic, config.publishes) == (
+        events.endpoint,
+        events.replay_endpoint,
+        events.topic,
+        True,
+    )
+    assert events.block_tokens == 64
+    assert plain.spec.kv_events is None
+    assert "--kv-events-config" not in plain.spec.command
+
+
+@pytest.mark.parametrize(
+    ("flags", "simulated", "vllm"),
+    [
+        (["--simulate", "1"], True, False),
+        (["--model", "m"], False, True),
+        (["--model", "m", "--simulate", "1"], True, True),
+    ],
+)
+def test_a_flag_turns_kv_events_on_for_what_flags_start(flags, simulated, vllm):
+    parser = argparse.ArgumentParser()
+    add_deployment_flags(parser)
+    config = load_config(None, overrides(parser.parse_args(["--kv-events", *flags])))
+    assert (config.simulate.kv_events, config.vllm.kv_events) == (simulated, vllm)
 
 
 def test_kv_events_of_a_rank_are_at_a_port_of_its_own():
