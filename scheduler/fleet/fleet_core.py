@@ -13,7 +13,7 @@ from dualmap.scheduler.fleet.fleet_teller import FleetTeller
 from dualmap.scheduler.fleet.load_board import LoadBoard
 from dualmap.scheduler.fleet.member import SERVING, Member, Membership, MemberState
 from dualmap.scheduler.fleet.messages import Beat, FleetNews, FleetState, GatewayReport, PoolPlan
-from dualmap.scheduler.fleet.signal_board import SignalBoard
+from dualmap.scheduler.fleet.signal_board import Sharing, SignalBoard
 from dualmap.scheduler.fleet.signals import InstanceSignals
 from dualmap.scheduler.fleet.state_board import StateBoard
 from dualmap.scheduler.fleet.wanted_adapters import AdapterBoard
@@ -48,6 +48,7 @@ class FleetCore:
         self._members: dict[str, Member] = {}
         self._reported_at: dict[str, float] = {}
         self._removed: dict[str, int] = {}  # instance -> its incarnation
+        self._configs = configs
         self._signals = SignalBoard(first_number)
         self._loads = LoadBoard(first_number)
         self._states = StateBoard(first_number)
@@ -90,7 +91,7 @@ class FleetCore:
                 self._members_changed()
             if member.state not in SERVING or (known is not None and _is_another(member, known)):
                 self._signals.forget(instance_id)
-        return signals is None or self._signals.put(signals, now)
+        return signals is None or self._signals.put(signals, now, self._sharing(member))
 
     def beat(self, beat: Beat, now: float) -> Member | None:
         """An instance is as it was when it reported last. None if that is not known: it has to report."""
@@ -196,6 +197,14 @@ class FleetCore:
 
     def _in_order(self) -> tuple[Member, ...]:
         return tuple(self._members[i] for i in sorted(self._members))
+
+    def _sharing(self, member: Member) -> Sharing | None:
+        """With whom it shares tiers; None: with nobody."""
+        config = self._configs.get(member.pool)
+        if config is None or not config.shared_media or member.state not in SERVING:
+            return None
+        models = frozenset(model.name for model in member.models)
+        return Sharing(member.pool, models, member.revision, config.shared_media)
 
     def _members_changed(self) -> None:
         self._changed = True

@@ -6,7 +6,7 @@ import pytest
 
 from dualmap.scheduler.events import BlocksRemoved, BlocksStored, CacheCleared
 from dualmap.scheduler.fleet import signal_board
-from dualmap.scheduler.fleet.signal_board import SignalBoard
+from dualmap.scheduler.fleet.signal_board import Sharing, SignalBoard
 from dualmap.scheduler.fleet.signals import InstanceSignals, LoadSample
 
 LOAD = LoadSample(1, 2, 0.5)
@@ -104,6 +104,51 @@ def test_what_is_not_of_the_cache_says_nothing_of_it():
     news = board.news(0, NOW)
     assert news.cache == ()
     assert news.signals[0].load == LOAD
+
+
+SHARING = Sharing("", frozenset({"m"}), "", ("remote",))
+
+
+def put_shared(
+    board: SignalBoard, instance_id: str, *changes, told: int = 0, sharing: Sharing | None = SHARING
+) -> None:
+    assert board.put(InstanceSignals(instance_id, cache=changes, cache_from=told), NOW, sharing)
+
+
+def remote(instance_id: str, *blocks: int) -> BlocksStored:
+    return BlocksStored(instance_id, blocks, "remote")
+
+
+def test_who_comes_late_hears_what_gone_instances_have_left_in_a_tier_that_others_read():
+    board = SignalBoard(1)
+    put_shared(board, "a", stored(1), BlocksStored("a", (2,), "cpu"), remote("a", 1, 2, 3))
+    for other, sharing in (("b", SHARING), ("c", None), ("d", SHARING._replace(revision="2")), ("e", SHARING)):
+        put_shared(board, other, stored(9, instance_id=other), sharing=sharing)
+    put_shared(board, "b", BlocksRemoved("b", (3,), "remote"), CacheCleared("b"), told=1)
+    board.forget("a")
+    told = board.news(10**9, NOW).cache
+    assert [change for change in told if isinstance(change, BlocksStored) and change.tier] == [remote("b", 1, 2)]
+    put_shared(board, "e", told=1)  # who was heard last is there
+    assert remote("e", 1, 2) in board.news(10**9, NOW).cache
+
+
+def test_what_is_shared_is_kept_while_nobody_is_there_to_read_it():
+    board = SignalBoard(1)
+    put_shared(board, "a", remote("a", 1, 2))
+    board.forget("a")
+    assert board.news(10**9, NOW).cache == ()
+    put_shared(board, "b")
+    assert board.news(10**9, NOW).cache == (remote("b", 1, 2),)
+
+
+def test_what_is_kept_of_shared_tiers_is_bounded(monkeypatch):
+    monkeypatch.setattr(signal_board, "MAX_SHARED_BLOCKS", 3)
+    monkeypatch.setattr(signal_board, "MOST_SHARINGS", 2)
+    board = SignalBoard(1)
+    for number in range(3):
+        put_shared(board, str(number), remote(str(number), 1, 2, 3, 4), sharing=SHARING._replace(revision=str(number)))
+    told = [change for change in board.news(10**9, NOW).cache if isinstance(change, BlocksStored)]
+    assert told == [remote("1", 2, 3, 4), remote("2", 2, 3, 4)]
 
 
 def test_gateways_believe_what_instances_hold_however_seldom_they_ask(monkeypatch):
