@@ -45,6 +45,8 @@ def first_token(books: Books, event: FirstToken, now: float, commands: list[Comm
         books.stats.slo_kept += 1
     else:
         books.stats.slo_missed += 1
+        if attempt.lease is not None and attempt.lease.late:
+            books.stats.missed_by_legs += 1
     view = books.instances[attempt.instance_id]
     lender = None
     if attempt.lease is not None:
@@ -71,10 +73,11 @@ def prefill_done(books: Books, event: PrefillDone, now: float, commands: list[Co
     attempt = books.running(event.request_id, event.attempt)
     if attempt is None or attempt.request.leg is not PREFILL:
         return False
-    if now <= attempt.deadline_s:
-        books.stats.legs_kept += 1
-    else:
+    late = now > attempt.deadline_s
+    if late:
         books.stats.legs_missed += 1
+    else:
+        books.stats.legs_kept += 1
     view = books.instances[attempt.instance_id]
     view.observe_prefill(attempt, now)
     view.began(attempt, now)
@@ -85,6 +88,7 @@ def prefill_done(books: Books, event: PrefillDone, now: float, commands: list[Co
         view.instance_id,
         view.incarnation,
         ran_s=now - attempt.dispatched_at,
+        late=late,
         until=now + books.config.kv_lease_s,
         revision=view.offer.revision,
     )

@@ -24,7 +24,7 @@ from dualmap.scheduler.lease import Lease
 from dualmap.scheduler.placement import Placement
 from dualmap.scheduler.recovery import Fate, decide_fate
 from dualmap.scheduler.request import BEFORE_ALL, ChoiceReason, Request
-from dualmap.scheduler.role import DECODE
+from dualmap.scheduler.role import DECODE, PREFILL
 from dualmap.scheduler.untold import SHORT_S
 
 NOBODY: frozenset[str] = frozenset()
@@ -73,8 +73,8 @@ def recover(
     last = not books.takes_longer(attempt) if too_long else books.is_last(attempt)
     match decide_fate(attempt, tokens_sent, cause, last=last):
         case Fate.FAIL:
-            if not attempt.started and not attempt.request.goes_on_after:
-                books.stats.slo_missed += 1
+            if not attempt.started:
+                _count_missed(books, attempt.request)
             commands.append(FailStream(attempt.request.id, cause))
         case Fate.GIVE_UP:
             reject(books, attempt.request, reject_exhausted(attempt.request.id), commands)
@@ -100,9 +100,17 @@ def recover(
 
 
 def reject(books: Books, request: Request, rejected: Reject, commands: list[Command]) -> None:
+    _count_missed(books, request)
+    commands.append(rejected)
+
+
+def _count_missed(books: Books, request: Request) -> None:
+    """Its first token never comes."""
     if not request.goes_on_after:
         books.stats.slo_missed += 1
-    commands.append(rejected)
+        if request.leg is PREFILL:
+            books.stats.legs_missed += 1
+            books.stats.missed_by_legs += 1
 
 
 def choose(books: Books, request: Request, tried: frozenset[str], now: float) -> Placement | None:

@@ -14,8 +14,8 @@ class PoolTotals:
     """Counters of SchedulerStats, of one gateway or of all: requests placed for the first time, their prefill work,
     first tokens within the objective, and those that were late or never came; answers whose tokens came at the pace of
     their objective, and slower ones; of the requests and their prefill work, what prefill legs are; of these, those
-    that ended before the first token was due, and later ones; of the answers, their times per token against the
-    objectives, added up, where roles are counted apart."""
+    that ended before the first token was due, and later ones; of the late first tokens, those that legs made late; of
+    the answers, their times per token against the objectives, added up, where roles are counted apart."""
 
     arrived: int = 0
     arrived_work_tokens: int = 0
@@ -28,6 +28,7 @@ class PoolTotals:
     leg_tokens: int = 0
     legs_kept: int = 0
     legs_missed: int = 0
+    missed_by_legs: int = 0
     tpot_used: float = 0.0
 
     @classmethod
@@ -44,13 +45,13 @@ class PoolTotals:
             leg_tokens=stats.arrived_leg_tokens,
             legs_kept=stats.legs_kept,
             legs_missed=stats.legs_missed,
+            missed_by_legs=stats.missed_by_legs,
             tpot_used=stats.tpot_used,
         )
 
     def of_role(self, role: Role) -> "PoolTotals":
         """What instances of that role had to do with: who prefills, with prefill legs; who decodes, with requests that
-        run whole, with the pace of all answers, and with first tokens that were not late already when it got them. Of a
-        short time these may be below 0, since a first token is counted after its prefill leg."""
+        run whole, with the pace of all answers, and with first tokens that were not late already when it got them."""
         match role:
             case Role.BOTH:
                 return replace(self, tpot_used=0.0)
@@ -61,7 +62,7 @@ class PoolTotals:
                     self,
                     arrived=self.arrived - self.legs,
                     arrived_work_tokens=self.arrived_work_tokens - self.leg_tokens,
-                    slo_missed=self.slo_missed - self.legs_missed,
+                    slo_missed=self.slo_missed - self.missed_by_legs,
                 )
 
     def __add__(self, other: "PoolTotals") -> "PoolTotals":

@@ -9,6 +9,7 @@ from dualmap.scheduler import InstanceCapacity, InstanceJoined, ServedModel
 from dualmap.scheduler.blocks import hash_trace_ids
 from dualmap.scheduler.commands import Dispatch, FailStream, Reject, RejectReason
 from dualmap.scheduler.events import FailureCause, RequestFinished, StreamContinued
+from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.instance.transfer_pace import FIRST_BASE_S, FIRST_SECONDS_PER_TOKEN
 from dualmap.scheduler.request import BEFORE_ALL, Request
 from dualmap.scheduler.role import Leg, Role
@@ -304,6 +305,49 @@ def test_a_lease_ends_with_its_request(fleet, end, empty_books):
     }[end]()
     assert core.books("p1") == empty_books
     core.core.check()
+
+
+LATE_S = 6.0  # the first token is due after 5 s
+
+
+@pytest.mark.parametrize(
+    ("leg_s", "then", "prefill", "decode"),
+    [
+        (1.0, ["first token", "finish"], (1, 0), (1, 0)),
+        (LATE_S, ["first token", "finish"], (0, 1), (0, 0)),
+        (LATE_S, ["finish"], (0, 1), (0, 0)),
+        (LATE_S, ["cancel"], (0, 1), (0, 0)),
+        (LATE_S, ["fail"], (0, 1), (0, 1)),
+        (1.0, ["wait", "first token", "cancel"], (1, 0), (0, 1)),
+        (1.0, ["wait", "cancel"], (1, 0), (0, 0)),
+        (1.0, ["fail"], (1, 0), (0, 1)),
+        (None, ["time out"], (0, 1), (0, 0)),
+        (None, ["fail"], (0, 1), (0, 0)),
+        (None, ["cancel"], (0, 0), (0, 0)),
+    ],
+)
+def test_each_role_counts_the_first_tokens_that_it_has_made_late(fleet, leg_s, then, prefill, decode):
+    """leg_s: how long the prefill leg takes; None: it does not end. prefill, decode: kept and missed."""
+    core = fleet("p1", "d1", max_attempts=1)
+    arrive(core, timeout_s=20.0)
+    number = 1
+    if leg_s is not None:
+        core.now += leg_s
+        core.prefill_done("r")
+        number = 2
+    for step in then:
+        {
+            "first token": lambda: core.first_token("r", number),
+            "finish": lambda: core.finish("r", number),
+            "cancel": lambda: core.cancel("r"),
+            "fail": lambda: core.fail("r", number),
+            "wait": lambda: core.tick(LATE_S),
+            "time out": lambda: core.tick(20.0),
+        }[step]()
+    assert not core.core.attempts
+    totals = PoolTotals.of(core.core.stats)
+    counted = [(of.slo_kept, of.slo_missed) for of in map(totals.of_role, (Role.PREFILL, Role.DECODE))]
+    assert counted == [prefill, decode]
 
 
 def test_the_story_tells_both_legs(fleet):

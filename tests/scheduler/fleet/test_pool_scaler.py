@@ -109,8 +109,9 @@ def test_one_that_decodes_leaves_only_where_the_others_would_keep_the_pace(used,
 
 
 def test_first_tokens_that_prefill_made_late_do_not_hold_those_that_decode():
-    totals = PoolTotals(9, 900, 5, slo_missed=4, legs=8, leg_tokens=800, legs_kept=4, legs_missed=3)
+    legs = {"legs": 8, "leg_tokens": 800, "legs_kept": 4, "legs_missed": 4, "missed_by_legs": 3}
+    totals = PoolTotals(9, 900, 5, slo_missed=4, **legs)
     prefill, decode = totals.of_role(PREFILL), totals.of_role(DECODE)
-    assert (prefill.arrived, prefill.arrived_work_tokens, prefill.slo_kept, prefill.slo_missed) == (8, 800, 4, 3)
+    assert (prefill.arrived, prefill.arrived_work_tokens, prefill.slo_kept, prefill.slo_missed) == (8, 800, 4, 4)
     assert (decode.arrived, decode.arrived_work_tokens, decode.slo_kept, decode.slo_missed) == (1, 100, 5, 1)
     assert totals.of_role(Role.BOTH) == totals
