@@ -23,6 +23,7 @@ from dualmap.router.requests.phase import ANSWERING, HALTED, OVER, RUNNING, WAIT
 from dualmap.router.requests.request_watcher import RequestWatcher
 from dualmap.router.requests.stateful import Stateful
 from dualmap.router.requests.token_arrival import TokenArrival
+from dualmap.scheduler.attempt import AttemptState
 from dualmap.scheduler.commands import Abort, Command, Dispatch, FailStream, Reject, RejectReason, TellOthers
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.events import (
@@ -102,15 +103,20 @@ class RequestDriver(DrivenOwner):
         self.handle(event, core)
         if running is not None:
             self.carried.after(event.instance_id, running)
-            self._begin_reads_anew(event.instance_id)
+            self._begin_reads_anew(event.instance_id, scheduler)
 
-    def _begin_reads_anew(self, instance_id: str) -> None:
-        """It is lost: who reads what it has computed would wait for it for minutes, with some connectors."""
+    def _begin_reads_anew(self, instance_id: str, scheduler: Scheduler) -> None:
+        """It is lost: who reads what it has computed would wait for it for minutes, with some connectors. Of an answer
+        that is not streamed no first token is seen: what runs for longer than a prompt is kept has read it."""
+        read_before = self._clock() - scheduler.config.kv_lease_s
         for driven in list(self.exchanges.values()):
             handoff, run, connector = driven.handoff, driven.running, driven.asked.connector
             if handoff is None or run is None or connector is None or driven.phase is not RUNNING:
                 continue
             if handoff.params and handoff.dispatch.instance_id == instance_id and connector.waits_for_the_lost:
+                attempt = scheduler.attempts.get(driven.arrived.id)
+                if attempt and attempt.state is AttemptState.UNSEEN and attempt.dispatched_at <= read_before:
+                    continue
                 driven.drop_attempt()
                 self.attempt_failed(driven, run, FailureCause.INSTANCE_LOST)
 

@@ -1,6 +1,7 @@
 """Requests in two legs by vLLM's MooncakeConnector: what is asked of bootstrap servers, and when."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from dualmap.router.gateway.pool import Pool
 from dualmap.router.legs.mooncake import Mooncake
 from dualmap.router.observe.metrics import Outcome, Told
+from dualmap.scheduler.attempt import AttemptState
 from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.core import Scheduler
 from dualmap.scheduler.events import FailureCause
@@ -229,4 +231,28 @@ async def test_who_reads_from_an_instance_that_is_lost_begins_again(moon):
         answer = await asked
         assert answer.status == 200
         assert sent(f.instances[1])[1] == CHAT, "nobody computes prompts for others any more"
+        f.check_books_are_empty()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_is_not_streamed_goes_on_where_its_prompt_was_read_long_ago(moon, stream):
+    lost = asyncio.Event()
+
+    async def answers_late(conversation: Conversation) -> None:
+        await lost.wait()
+        await decode(conversation)
+
+    config = SchedulerConfig(kv_lease_s=0.01)
+    async with moon("pd", [Bootstrap("engine-1")], prefill, answers_late, config=config) as f:
+        client = await f.client()
+        asked = asyncio.create_task(client.post("/v1/chat/completions", CHAT | {"stream": stream}))
+        await f.until(lambda: bool(f.instances[1].received))
+        (attempt,) = f.gateway.scheduler.attempts.values()
+        if not stream:
+            await f.until(lambda: attempt.state is AttemptState.UNSEEN)
+        await f.until(lambda: time.monotonic() > attempt.dispatched_at + config.kv_lease_s)
+        f.apply(f.member(1, role=Role.DECODE, model_cards=CARDS))
+        lost.set()
+        assert (await asked).status == 200
+        assert len(sent(f.instances[1])) == 1 + stream, "no first token of a stream means that it still reads"
         f.check_books_are_empty()
