@@ -43,8 +43,7 @@ class RoleChanges:
             scaler.fixed = self._number_of(scaler)
         leaving = 0 if told else sum(max(0, len(scaler.ids) - scaler.fixed) for scaler in scalers)
         for scaler in scalers:
-            missing = max(0, scaler.fixed - len(scaler.ids)) if scaler.starts_them else 0
-            scaler.awaited = min(leaving, missing)
+            scaler.awaited = min(leaving, max(0, scaler.fixed - len(scaler.ids)))
 
     def _number_of(self, scaler: Scaler) -> int:
         if not self.on:

@@ -10,7 +10,7 @@ from dualmap.scheduler.fleet.member import MemberState
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.role_changes import FIRST_CALM_S
 from dualmap.scheduler.fleet.role_orders import GONE_S, LONGEST_S
-from dualmap.scheduler.fleet.scaler import RefusedError, WantedPool
+from dualmap.scheduler.fleet.scaler import RETRY_S, RefusedError, WantedPool
 from dualmap.scheduler.fleet.scaling_config import RoleBounds, ScalingConfig
 from tests.scheduler.fleet.scaled_pool import DECODE, PREFILL, Pool
 
@@ -89,6 +89,18 @@ def test_a_number_that_a_person_says_ends_a_change_that_is_under_way(said, there
     assert pool.look(3) == there
     pool.members = {i: role for role, wanted in pool.wanted.by_role.items() for i in wanted.ids}
     assert pool.look(60) == there
+
+
+def test_one_whose_start_has_failed_is_started_again_though_the_other_role_is_told_a_number():
+    pool = Pool(prefill=3, decode=3, config=CHANGING)
+    pool.look(2)
+    del pool.members["sim-decode-2"]
+    pool.wanted = pool.scaler.wanted(pool.wanted, {"sim-decode-2": "it has no place"}, pool.now, pool.config)
+    pool.scaler.scale({"prefill": 1})
+    assert pool.look(2) == {PREFILL: 3, DECODE: 2}
+    assert pool.drained == {"sim-prefill-0", "sim-prefill-1"}
+    pool.members = {"sim-prefill-2": PREFILL, "sim-decode-0": DECODE, "sim-decode-1": DECODE}
+    assert pool.look(round(RETRY_S)) == {PREFILL: 1, DECODE: 3}
 
 
 def test_no_change_takes_the_least_of_a_role_and_none_follows_where_a_person_has_said_numbers():
