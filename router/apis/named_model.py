@@ -107,9 +107,12 @@ def _count(media: dict[str, int], content_type: bytes) -> None:
     media[kind] = media.get(kind, 0) + 1
 
 
-def hides_model(body: bytes) -> bool:
-    """Whether a body in which no model is found is JSON that cannot be read here, and may be elsewhere."""
-    return decode(_decoder, body, skips=True) is None and (not is_reread(body) or may_be_object(body))
+def hides_model(http: HttpRequest, body: bytes, model: str) -> bool:
+    """Whether a server may read another model than the one found here, if any: of a form whose texts are not in UTF-8,
+    or of JSON that cannot be read here."""
+    if form_charset(http) not in (None, b"utf-8"):
+        return True
+    return not model and decode(_decoder, body, skips=True) is None and (not is_reread(body) or may_be_object(body))
 
 
 def _content_type(http: HttpRequest) -> bytes:

@@ -68,8 +68,9 @@ def read_prompt(
         named = read_model(http, body, scope)
         read = replace(read, legible=named.legible, model=named.model, media=named.media, text_bytes=named.text_bytes)
     model = read.model
-    if not model and body and arrived.grant is not None and arrived.grant.key.models is not None and hides_model(body):
-        message = "Which `model` the body is for cannot be read, and the API key is for some only: send plain JSON."
+    grant = arrived.grant
+    if body and grant is not None and grant.key.models is not None and hides_model(http, body, model):
+        message = "Which `model` the body is for cannot be read, and the API key is for some only: send plain UTF-8."
         raise RequestRefusedError(bad_request(message, "model"))
     asked_for = model or scope.default_model
     model = aliases.get(asked_for, asked_for) if aliases else asked_for

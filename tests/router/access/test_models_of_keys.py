@@ -38,6 +38,19 @@ async def test_a_key_of_one_model_hides_no_other_in_what_another_python_might_re
         assert (await client.post(path, b'{"model', bearing(B))).status == 200  # the instance says what is wrong
 
 
+@pytest.mark.parametrize(("charset", "name"), [("utf-7", b"+AG0-odel"), ("utf-16-le", "model".encode("utf-16-le"))])
+async def test_a_key_of_one_model_hides_no_other_in_a_forms_charset(keyed, charset, name):
+    field = b'--b\r\ncontent-disposition: form-data; name="%b"\r\n\r\n%b\r\n'
+    body = field % (b"model", b"tiny") + field % (name, "secret-model".encode(charset)) + b"--b--\r\n"
+    async with keyed(models=["tiny"], kv_transfer=True) as f:
+        client = await f.client()
+        for said, status in ((charset, 400), ("UTF-8", 200)):
+            lines = f"content-type: multipart/form-data; boundary=b; charset={said}\r\n"
+            answer = await client.post("/v1/audio/transcriptions", body, lines + bearing(B))
+            assert answer.status == status
+        assert len(f.instances[0].received) == 1
+
+
 async def test_a_key_of_one_model_that_names_none_waits_until_it_is_known_which_that_is(keyed):
     async with keyed(models=["tiny"]) as f:
         client = await f.client()
