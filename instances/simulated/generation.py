@@ -23,6 +23,7 @@ from dualmap.scheduler.blocks import hash_text, root_hash
 STOP_LEAST_TOKENS, STOP_MOST_TOKENS = 16, 256  # where the simulated model ends its answers by itself
 MAX_CHOICES = 1024  # of one request: prompts of a list (vLLM's VLLM_MAX_COMPLETION_PROMPTS) times n
 MAX_ANSWER_TOKENS = 1 << 24  # of one request: they are made before they are sent
+MOST_SALT_CHARS, NOT_IN_SALTS = 128, frozenset("@/\\\0")  # vLLM's, of `cache_salt`
 PRIORITY_BOUND = 1 << 63
 
 
@@ -127,9 +128,7 @@ def generation_of(
     names the same. Raises RequestRefusedError as vLLM would answer."""
     sampling.check()
     if cache_salt is not None:
-        if not cache_salt:
-            message = "Parameter 'cache_salt' must be a non-empty string if provided."
-            raise RequestRefusedError(bad_request(message, "cache_salt"))
+        _check_salt(cache_salt)
         root = root_hash(root.to_bytes(8, "little"), cache_salt.encode())
     if not -PRIORITY_BOUND <= priority < PRIORITY_BOUND:
         raise RequestRefusedError(bad_request("`priority` must fit into 64 bits.", "priority"))
@@ -155,6 +154,17 @@ def generation_of(
         cache_salt=cache_salt,
         kv_transfer_params=kv_transfer_params,
     )
+
+
+def _check_salt(cache_salt: str) -> None:
+    """Raises RequestRefusedError, in vLLM's words."""
+    rule = ""
+    if not cache_salt:
+        rule = "be a non-empty string if provided."
+    elif len(cache_salt) > MOST_SALT_CHARS or not NOT_IN_SALTS.isdisjoint(cache_salt):
+        rule = f"be at most {MOST_SALT_CHARS} characters and must not contain '@', '/', '\\\\', or NUL."
+    if rule:
+        raise RequestRefusedError(bad_request(f"Parameter 'cache_salt' must {rule}", "cache_salt"))
 
 
 def _most_tokens(sampling: Sampling, prompt_tokens: int, max_model_len: int) -> int:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,7 +15,9 @@ from tests.conftest import WAIT_S, await_that
 from tests.deployment import free_port
 from tests.instances.conftest import SimProcess
 from tests.kv_follower import prompt, replayed
-from tests.vllm.conftest import EVERYDAY_POOL_BLOCKS, KV_TOPIC, EverydayServer, post
+from tests.vllm.conftest import EVERYDAY_POOL_BLOCKS, KV_TOPIC, EverydayServer
+from tests.vllm.test_agreement import ask
+from tests.vllm.test_lora import write_adapter
 
 pytestmark = pytest.mark.vllm
 
@@ -32,8 +35,8 @@ ASKED: dict[str, tuple[list[int], dict[str, Any], int]] = {  # a prompt, further
 class Side:
     """One of the two servers, and what it publishes."""
 
-    def __init__(self, url: str, endpoint: str, replay_endpoint: str) -> None:
-        self._url = url
+    def __init__(self, port: int, endpoint: str, replay_endpoint: str) -> None:
+        self._port = port
         self._context = zmq.Context()
         self._live = self._context.socket(zmq.SUB)
         self._live.rcvtimeo = int(WAIT_S * 1000)
@@ -45,13 +48,18 @@ class Side:
     def close(self) -> None:
         self._context.destroy(linger=0)
 
+    def load_adapter(self, path: Path) -> None:
+        self._post("/v1/load_lora_adapter", {"lora_name": path.name, "lora_path": str(path)})
+
+    def unload_adapter(self, path: Path) -> None:
+        self._post("/v1/unload_lora_adapter", {"lora_name": path.name})
+
     def complete(self, ids: list[int], max_tokens: int = 1, **fields: Any) -> None:
         body = {"model": "tiny", "max_tokens": max_tokens, "ignore_eos": True, "temperature": 0}
-        status, answer = post(f"{self._url}/v1/completions", body | {"prompt": ids} | fields)
-        assert status == 200, answer
+        self._post("/v1/completions", body | {"prompt": ids} | fields)
 
     def reset(self) -> None:
-        assert post(f"{self._url}/reset_prefix_cache")[0] == 200
+        self._post("/reset_prefix_cache", {})
 
     def told(self, tokens: int) -> list[list[Any]]:
         """The batches since the last call, which have also been published, once they store so many tokens in whole
@@ -65,6 +73,10 @@ class Side:
 
         await_that(all_is_told, f"{tokens} tokens are told of")
         return batches
+
+    def _post(self, path: str, body: dict[str, Any]) -> None:
+        answer = ask(self._port, "POST", path, json.dumps(body).encode(), "application/json")
+        assert answer.status == 200, answer.body
 
     def _news(self) -> Iterator[list[Any]]:
         *batches, end = replayed(self._replay_endpoint, self._next)
@@ -86,8 +98,8 @@ def sides(everyday_server: EverydayServer) -> Iterator[tuple[Side, Side]]:
     pool_tokens = (EVERYDAY_POOL_BLOCKS - 1) * BLOCK
     sizes = ("--block-size", str(BLOCK), "--kv-tokens", str(pool_tokens), "--prefill-tokens-per-s", "1000000")
     process = SimProcess("--model", "tiny", *sizes, "--kv-events-config", json.dumps(config))
-    simulated = Side(f"http://127.0.0.1:{process.port}", *ends.values())
-    real = Side(everyday_server.url, everyday_server.kv_endpoint, everyday_server.kv_replay_endpoint)
+    simulated = Side(process.port, *ends.values())
+    real = Side(everyday_server.port, everyday_server.kv_endpoint, everyday_server.kv_replay_endpoint)
     yield simulated, real
     simulated.close()
     real.close()
@@ -144,6 +156,20 @@ def test_a_request_is_told_of_alike(name: str, empty: tuple[Side, Side]) -> None
 def strip(event: dict[str, Any]) -> dict[str, Any]:
     """Without hashes, which are each server's own."""
     return event | {"block_hashes": len(event["block_hashes"]), "parent_block_hash": bool(event["parent_block_hash"])}
+
+
+def test_a_prompt_of_an_adapter_is_told_of_alike(empty: tuple[Side, Side], tmp_path: Path) -> None:
+    path = tmp_path / "sql"
+    write_adapter(path, 1)
+    told = []
+    for side in empty:
+        side.load_adapter(path)
+        side.complete(PROMPT, model="sql", cache_salt="s")
+        told.append(side.told(len(PROMPT)))
+        side.unload_adapter(path)
+    assert kinds(told[0]) == kinds(told[1])
+    (ours,), (theirs,) = map(events_of, told)
+    assert (ours["lora_name"], ours["extra_keys"]) == (theirs["lora_name"], theirs["extra_keys"])
 
 
 def test_what_is_evicted_is_told_alike(empty: tuple[Side, Side]) -> None:
