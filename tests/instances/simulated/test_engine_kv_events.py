@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dualmap.instances.kv_events.format import read_batch
+from dualmap.instances.kv_events.format import EngineCleared, EngineEvent, EngineRemoved, read_batch
 from dualmap.instances.kv_events.translation import KvTranslation
 from dualmap.instances.simulated.block_content import BlockContent
 from dualmap.instances.simulated.engine import Engine
@@ -95,6 +95,14 @@ def test_what_the_pool_stores_in_a_row_is_one_event_and_a_tiers_blocks_have_one_
     assert [(event["medium"], len(event["block_hashes"])) for event in batch] == [("GPU", 3), *[("CPU", 1)] * 3]
     pool = batch[0]
     assert (pool["token_ids"], pool["parent_block_hash"], pool["extra_keys"]) == (list(range(12)), None, [None] * 3)
+
+
+@pytest.mark.parametrize("between", [EngineRemoved([12], "GPU", 0), EngineCleared()])
+def test_what_is_stored_again_is_not_told_before_it_has_gone(between: EngineEvent) -> None:
+    content = BlockContent((11, 12, 13), pack_ids(list(range(12))), SIZE)
+    first, *others = (content.stored(index, "GPU") for index in range(3))
+    told = as_told([first, between, *others])
+    assert [event.get("block_hashes") for event in told] == [[11], getattr(between, "block_hashes", None), [12, 13]]
 
 
 def recorded_events() -> Iterator[dict[str, Any]]:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -151,14 +152,20 @@ def test_a_step_is_a_batch_and_batches_are_replayed_in_vllms_frames(publishing) 
         assert (type(at), rank) == (float, 0)
 
 
-def test_without_events_nobody_listens(start_sim) -> None:
-    port = free_port()
-    config = {"enable_kv_cache_events": False, "publisher": "zmq", "endpoint": f"tcp://127.0.0.1:{port}"}
-    for flags in ((), ("--kv-events-config", json.dumps(config))):
-        sim = start_sim(*flags)
-        sim.complete(prompt(100, 1))
-        with open(f"/proc/{sim.process.pid}/maps") as maps:
-            assert "libzmq" not in maps.read()
+@pytest.mark.parametrize(
+    "config", [{}, {"publisher": "zmq"}, {"enable_kv_cache_events": True, "publisher": "null", "endpoint": "nowhere"}]
+)
+def test_where_events_are_off_nothing_is_loaded_for_them(config: dict[str, object], start_sim) -> None:
+    sim = start_sim("--kv-events-config", json.dumps(config))
+    sim.complete(prompt(100, 1))
+    assert "libzmq" not in Path(f"/proc/{sim.process.pid}/maps").read_text()
+
+
+def test_a_step_that_changes_nothing_publishes_nothing(publishing) -> None:
+    server = publishing()
+    for _ in range(3):
+        server.cached(prompt(600, 1))
+    assert len(replayed(server.replay_endpoint, 0)) == 2  # a batch, and the end
 
 
 @pytest.mark.parametrize(
