@@ -18,7 +18,7 @@ pytestmark = pytest.mark.vllm
 
 MOONCAKE = ROOT / ".venv-mooncake"
 ON_CPU = ROOT / "deploy" / "vllm-cpu" / "mooncake_on_cpu"
-WAIT_S = 5  # for which prompts and readers wait
+WAIT_S = 15  # for which prompts and readers wait; legs on a busy machine come sooner
 BOOTSTRAP_PORT = free_port()
 ENV = {
     "PYTHONPATH": f"{MOONCAKE}:{ON_CPU}",
