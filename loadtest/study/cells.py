@@ -62,6 +62,8 @@ SENSITIVITY: dict[str, tuple[float, ...]] = {
 }
 PACES_S = (0.03, 0.05, 0.1)  # a token, that roles are judged by
 PREFILL = (2, 4, 6, 7)  # of 8 instances with roles
+# Tokens a step of mixed instances, as those paces ask for (virtual/step_sizes.py).
+SMALL_STEPS = {MAIN_TRACE: (144, 240, 480), "weka_agentic": (64, 112, 224)}
 
 _SENSITIVITY_QPS = {"prefill-only": 10.6, "full": 8.8}  # a little above capacity at 90 %: where differences show
 
@@ -215,25 +217,24 @@ def _on_grid(qps: float) -> float:
 
 
 def _roles(traces: Path) -> Iterator[StudyCell]:
-    """Instances that prefill and instances that decode, against as many that do both."""
-    for tpot_s in PACES_S:
-        for name in (MAIN_TRACE, "weka_agentic"):
+    """Instances that prefill and instances that decode, against as many that do both, in steps of either size."""
+    for place, tpot_s in enumerate(PACES_S):
+        for name, step_tokens in SMALL_STEPS.items():
             setup = replace(_setup(traces, name, "full"), limit=1000, warmup=100)
             splits = [(prefill, setup.instances - prefill) for prefill in PREFILL]
-            yield _split(replace(setup, objective=TTFT_TPOT, tpot_s=tpot_s), splits, seeds=3)
+            paced = replace(setup, objective=TTFT_TPOT, tpot_s=tpot_s)
+            yield _split(paced, splits, step_tokens[place], seeds=3)
     large = replace(_setup(traces, MAIN_TRACE, "full"), instances=64, limit=2000, warmup=200)
-    yield _split(replace(large, objective=TTFT_TPOT, tpot_s=PACES_S[0]), [(48, 16)], seeds=1)
+    paced = replace(large, objective=TTFT_TPOT, tpot_s=PACES_S[0])
+    yield _split(paced, [(48, 16)], SMALL_STEPS[MAIN_TRACE][0], seeds=1)
 
 
-def _split(setup: Setup, splits: Sequence[tuple[int, int]], seeds: int) -> StudyCell:
+def _split(setup: Setup, splits: Sequence[tuple[int, int]], step_tokens: int, seeds: int) -> StudyCell:
+    divided = [replace(setup, prefill=prefill, decode=decode) for prefill, decode in splits]
     jobs = [
-        CapacityJob(
-            replace(setup, prefill=prefill, decode=decode),
-            Contender(DUALMAP, seed, experiment=Experiment.ROLES),
-            TARGETS[:1],
-        )
+        CapacityJob(one, Contender(DUALMAP, seed, experiment=Experiment.ROLES), TARGETS[:1])
         for seed in range(seeds)
-        for prefill, decode in ((0, 0), *splits)
+        for one in (setup, replace(setup, step_tokens=step_tokens), *divided)
     ]
     others = f"at {', '.join(f'{target:.0%}' for target in TARGETS[1:])}; other policies"
     return StudyCell(f"roles {_name(setup)} {setup.tpot_s * 1000:g}ms", jobs, others)

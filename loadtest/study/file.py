@@ -28,7 +28,7 @@ class Experiment(StrEnum):
 
 class Cell(NamedTuple):
     """What policies are compared in. disturbance: "" for none. prefill, decode: instances of each role; 0: each does
-    both."""
+    both. step_tokens: that instances compute in a step; 0: as the model has it."""
 
     trace: str
     model: str
@@ -40,6 +40,7 @@ class Cell(NamedTuple):
     tpot_s: float = TPOT_S
     prefill: int = 0
     decode: int = 0
+    step_tokens: int = 0
 
 
 class StudyHeader(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="study"):
@@ -68,6 +69,7 @@ class _InCell(msgspec.Struct, frozen=True, kw_only=True):
     gateways: int = 1
     prefill: int = 0
     decode: int = 0
+    step_tokens: int = 0
     config: dict[str, bool | int | float | str | None] = {}
     experiment: Experiment = Experiment.CELLS
     setup: str = ""
@@ -87,6 +89,7 @@ class _InCell(msgspec.Struct, frozen=True, kw_only=True):
             self.tpot_s,
             self.prefill,
             self.decode,
+            self.step_tokens,
         )
 
 

@@ -54,7 +54,7 @@ def simulate(
     counted = len(workload.requests) - warmup
     if counted <= 0:
         raise ValueError(f"{setup.trace}: {len(workload.requests)} requests, all of them warm-up ({warmup})")
-    promises = Promises(setup.slo_s, setup.tpot_s, setup.profile)
+    promises = Promises(setup.slo_s, setup.tpot_s, load_model(setup.model).profile)
     limits = [promises.limits(setup.objective, r.prompt_tokens, r.output_tokens) for r in workload.requests]
     missed: set[int] = set()
     allowed = inf if give_up_misses is None else give_up_misses * counted
@@ -85,6 +85,7 @@ def simulate(
         gateways=settings.gateways,
         prefill=setup.prefill,
         decode=setup.decode,
+        step_tokens=setup.step_tokens,
         config=dict(contender.overrides),
         experiment=contender.experiment,
         setup=setup.in_words,

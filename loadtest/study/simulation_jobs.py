@@ -104,6 +104,7 @@ def job_key(job: Job) -> tuple[Any, ...]:
         setup.tpot_s,
         setup.prefill,
         setup.decode,
+        setup.step_tokens,
     )
     config = tuple(sorted(contender.overrides))
     return cell, contender.policy, contender.seed, config, contender.experiment, setup.in_words

@@ -57,6 +57,8 @@ def cell_parts(cell: Cell) -> list[str]:
         parts.append(cell.disturbance)
     if cell.prefill:
         parts.append(split_name(cell))
+    if cell.step_tokens:
+        parts.append(f"steps of {cell.step_tokens} tokens")
     if cell.objective != TTFT:
         parts.append(cell.objective)
     if cell.tpot_s != TPOT_S:
@@ -200,10 +202,12 @@ def split_table(study: Study) -> list[list[str]]:
     rows = split_rows(study)
     columns = sorted({split for row in rows for split in row.splits})
     names = [f"{split.numerator}:{split.denominator}" for split in columns]
-    table = [["work", "mixed", *names, "best / mixed"]] if rows else []
+    small = ["mixed, small steps", "small steps / best split"] if any(row.small_steps.seeds for row in rows) else []
+    table = [["work", "mixed", *names, "best / mixed", *small]] if rows else []
     for row in rows:
         splits = [amount(row.splits[split]) if split in row.splits else NONE for split in columns]
-        table.append([cell_name(row.cell), amount(row.mixed), *splits, amount(row.to_mixed)])
+        by_steps = [amount(row.small_steps), amount(row.small_to_best)] if small else []
+        table.append([cell_name(row.cell), amount(row.mixed), *splits, amount(row.to_mixed), *by_steps])
     return table
 
 

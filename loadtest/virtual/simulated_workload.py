@@ -28,6 +28,7 @@ class Setup:
     trace: a file or directory, or a name of traces/hot_prefix.py; name: what the cell calls it, by default that without
         its suffix.
     model, disturbance: names or files, see models.py and disturbances.py.
+    step_tokens: that an instance computes in a step, and no more requests at once; 0: as the model has it.
     limit: requests of the trace, for up to 8 instances; larger clusters get copies of it, or more of what is made.
         warmup: of these, so many are not counted. max_prompt_tokens: longer ones are left out; 0: none is, but for the
         model's own limit.
@@ -50,6 +51,7 @@ class Setup:
     format: str = "auto"
     instances: int = 8
     model: str = "full"
+    step_tokens: int = 0
     disturbance: str = "none"
     gateways: int = 1
     cells: int = 1
@@ -76,8 +78,11 @@ class Setup:
 
     @property
     def profile(self) -> EngineProfile:
-        """Of the model, with the tier. Raises ValueError."""
+        """Of the model, with the steps and the tier. Raises ValueError."""
         profile = load_model(self.model).profile
+        if self.step_tokens:
+            most = min(profile.max_num_seqs, self.step_tokens)
+            profile = replace(profile, max_num_batched_tokens=self.step_tokens, max_num_seqs=most)
         if not self.cpu_cache_tokens:
             return profile
         return replace(
@@ -117,10 +122,11 @@ class Setup:
             if self.prefill
             else ""
         )
+        steps = f", steps of {self.step_tokens} tokens" if self.step_tokens else ""
         window = "" if self.window is None else ", from {:g} s to {:g} s".format(*self.window)
         return (
             f"{self.limit * self.copies} requests, {self.warmup_requests} of them warm-up{longest}{scaled}{pace}{cells}"
-            f"{roles}{tier}{window}"
+            f"{steps}{roles}{tier}{window}"
         )
 
 
@@ -158,10 +164,15 @@ def recorded_qps(setup: Setup) -> float:
 
 class Work(NamedTuple):
     """Seconds of an instance for a mean request, were everything that came before cached; what a step costs in any case
-    is left out."""
+    is left out. tokens: that are computed for it, of prompt and answer."""
 
     prefill_s: float
     decode_s: float
+    tokens: float
+
+    @property
+    def total_s(self) -> float:
+        return self.prefill_s + self.decode_s
 
 
 def work_of_request(setup: Setup) -> Work:
@@ -169,17 +180,19 @@ def work_of_request(setup: Setup) -> Work:
     profile = model.profile
     seen: set[int] = set()
     prefill_s = decode_s = 0.0
+    computed_tokens = 0
     requests = (_whole(setup) if has_sessions(setup) else _overlaid(setup)).requests
     for request in requests:
         cached = next((i for i, block in enumerate(request.blocks) if block not in seen), len(request.blocks))
         seen.update(request.blocks)
         before = min(cached * 512, request.prompt_tokens - 1)
         tokens = request.prompt_tokens - before
+        computed_tokens += tokens + request.output_tokens
         prefill_s += tokens * profile.prefill_s_per_token
         prefill_s += tokens * (before + tokens / 2) * profile.attention_s_per_token_pair
         per_token_s = profile.decode_s_per_seq + request.prompt_tokens * profile.decode_s_per_context_token
         decode_s += request.output_tokens * per_token_s
-    return Work(prefill_s / len(requests), decode_s / len(requests))
+    return Work(prefill_s / len(requests), decode_s / len(requests), computed_tokens / len(requests))
 
 
 def _varied(workload: Workload, disturbance: Disturbance, seed: int) -> Workload:

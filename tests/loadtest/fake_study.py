@@ -116,9 +116,10 @@ def rows(seeds: int = 3) -> Iterator[dict]:
             for i, value in enumerate(values):
                 same = full | {"seed": seed, "config": {name: value}, "experiment": "sensitivity"}
                 yield run(same, 11.2, 12.6 - 0.3 * abs(i - 2) ** 1.5, noise)
-        for prefill, capacity in ((0, 4.0), (2, 1.5), (6, 6.0)):
+        for prefill, steps, capacity in ((0, 0, 4.0), (0, 144, 7.0), (2, 0, 1.5), (6, 0, 6.0)):
             roles = {"prefill": prefill, "decode": prefill and 8 - prefill, "experiment": "roles"}
-            same = full | {"seed": seed, "config": {}, "objective": "ttft+tpot", "tpot_s": 0.03} | roles
+            judged = {"objective": "ttft+tpot", "tpot_s": 0.03, "step_tokens": steps}
+            same = full | {"seed": seed, "config": {}} | judged | roles
             capacity *= noise.uniform(0.98, 1.02)
             yield same | {"kind": "capacity", "attainment": 0.9, "qps": capacity, "ttft_p99_s": 8.0}
     for policy in ("dualmap", "dualmap_paper", "power_of_two", "dynamo_kv"):
