@@ -1,13 +1,22 @@
-"""`dualmap plan`: how many of the instances should prefill for the others, for the work of a trace, in virtual time."""
+"""`dualmap plan`: how many of the instances should prefill for the others, or in which steps all should do both, for
+the work of a trace, in virtual time."""
 
 import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dualmap.loadtest.cli.simulate_arguments import add_model, add_objective, add_settings, add_trace
+from dualmap.loadtest.cli.simulate_arguments import (
+    add_model,
+    add_objective,
+    add_settings,
+    add_trace,
+    check_least,
+    setup_of,
+)
 from dualmap.loadtest.virtual.objectives import TTFT_TPOT
 
 if TYPE_CHECKING:
@@ -67,7 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cluster.add_argument(
         "--mixed-model",
         metavar="NAME",
-        help="of instances that do both, such as one with smaller steps (default: that of --model)",
+        help="measured with small steps, for mixed instances with such (default: that of --model, with steps as the"
+        " objective's pace asks for)",
     )
     cluster.add_argument("--policy", default="dualmap", metavar="NAME", help="of the scheduler (default %(default)s)")
     add_settings(cluster)
@@ -110,38 +120,24 @@ def _question(args: argparse.Namespace) -> "Question":
     from dualmap.loadtest.option_lists import policies
     from dualmap.loadtest.plan.question import Question
     from dualmap.loadtest.plan.windows import in_windows, of_length
-    from dualmap.loadtest.virtual.simulated_workload import Setup, recorded_qps
+    from dualmap.loadtest.virtual.models import load_model
+    from dualmap.loadtest.virtual.simulated_workload import recorded_qps
+    from dualmap.loadtest.virtual.step_sizes import paced_steps
     from dualmap.scheduler.config import SchedulerConfig
     from dualmap.scheduler.config_text import read_settings
 
-    for name, least in (("seeds", 1), ("limit", 1), ("jobs", 1), ("windows", 1), ("instances", 2), ("warmup", 0)):
-        if (given := getattr(args, name)) is not None and given < least:
-            raise ValueError(f"--{name} must be at least {least}, not {given}")
-    for name in ("max_input_tokens", "network_ms"):
-        if not getattr(args, name) >= 0:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 0, not {getattr(args, name)}")
-    for name in ("slo", "tpot"):
-        if not getattr(args, name) > 0:
-            raise ValueError(f"--{name} must be above 0, not {getattr(args, name)}")
+    check_least(args, 1, "seeds", "limit", "jobs", "windows")
+    check_least(args, 2, "instances")
+    check_least(args, 0, "warmup")
+    setup = replace(setup_of(args), instances=args.instances, overlaid=args.qps is None)
     if not 0 < args.attainment < 1:
         raise ValueError(f"--attainment must be above 0 and below 1, not {args.attainment:g}")
-    (policy, *more) = policies(args.policy)
+    policy, *more = policies(args.policy)
     if more:
         raise ValueError(f"--policy takes one policy, not {args.policy}")
     overrides = read_settings(args.set, fixed=("policy", "ttft_slo_s"))
     SchedulerConfig(**{"policy": policy, "ttft_slo_s": args.slo, **overrides})
-    setup = Setup(
-        args.trace,
-        format=args.format,
-        instances=args.instances,
-        model=args.model,
-        network_s=args.network_ms / 1000,
-        slo_s=args.slo,
-        objective=args.objective,
-        tpot_s=args.tpot,
-        max_prompt_tokens=args.max_input_tokens,
-        overlaid=args.qps is None,
-    )
+    measured = args.mixed_model and load_model(args.mixed_model)
     qps = None if args.qps in (None, RECORDED) else _qps(args.qps)
     windows = [
         of_length(window, args.limit, args.warmup, None if args.qps is None else qps or recorded_qps(window))
@@ -155,16 +151,9 @@ def _question(args: argparse.Namespace) -> "Question":
         args.seeds,
         policy,
         tuple(sorted(overrides.items())),
-        args.mixed_model and _known_model(args.mixed_model),
+        [measured.profile.max_num_batched_tokens] if measured else paced_steps(windows),
+        args.mixed_model,
     )
-
-
-def _known_model(name: str) -> str:
-    """Raises ValueError."""
-    from dualmap.loadtest.virtual.models import load_model
-
-    load_model(name)
-    return name
 
 
 def _qps(text: str) -> float:

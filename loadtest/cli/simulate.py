@@ -3,10 +3,17 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dualmap.loadtest.cli.simulate_arguments import EXAMPLES, add_arguments
+from dualmap.loadtest.cli.simulate_arguments import (
+    EXAMPLES,
+    add_arguments,
+    check_above_0,
+    check_least,
+    setup_of,
+)
 
 if TYPE_CHECKING:
     from dualmap.loadtest.study.log import StudyLog
@@ -44,20 +51,15 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
     from dualmap.loadtest.study.simulation import Contender, cluster_settings
     from dualmap.loadtest.study.simulation_jobs import CapacityJob, RateJob
     from dualmap.loadtest.study.tables import BOUND
-    from dualmap.loadtest.virtual.simulated_workload import Setup, workload_of
+    from dualmap.loadtest.virtual.simulated_workload import workload_of
     from dualmap.scheduler.config_text import read_settings
 
     if args.resume and args.out is None:
         raise ValueError("--resume needs the file, --out")
-    for name in ("seeds", "limit", "gateways", "cells", "jobs"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, not {getattr(args, name)}")
-    for name in ("warmup", "max_input_tokens", "network_ms", "cpu_cache_tokens"):
-        if not getattr(args, name) >= 0:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 0, not {getattr(args, name)}")
-    for name in ("slo", "tpot", "start_s", "cpu_load_tokens_per_s"):
-        if not getattr(args, name) > 0:
-            raise ValueError(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}")
+    check_least(args, 1, "seeds", "limit", "gateways", "cells", "jobs")
+    check_least(args, 0, "warmup", "cpu_cache_tokens", "max_num_batched_tokens")
+    check_above_0(args, "start_s", "cpu_load_tokens_per_s")
+    asked = setup_of(args)
     if args.scale and args.capacity:
         raise ValueError("--scale is for --qps: what a cluster that grows can do, one of its largest size can")
     scale = span(args.scale, "--scale") if args.scale else None
@@ -70,25 +72,19 @@ def _jobs(args: argparse.Namespace) -> "list[Job]":
     sizes = (scale[1],) if scale else whole_numbers(args.instances, "--instances")
     split = (prefill[1] or prefill[0]) + (decode[1] or decode[0])
     for instances in (split,) if split else sizes:
-        setup = Setup(
-            args.trace,
-            format=args.format,
+        setup = replace(
+            asked,
             instances=instances,
             prefill=prefill[0],
             decode=decode[0],
             most_prefill=prefill[1],
             most_decode=decode[1],
             change_roles=args.change_roles,
-            model=args.model,
+            step_tokens=args.max_num_batched_tokens,
             disturbance=args.disturbance,
             gateways=args.gateways,
             cells=args.cells,
-            network_s=args.network_ms / 1000,
-            slo_s=args.slo,
-            objective=args.objective,
-            tpot_s=args.tpot,
             limit=args.limit,
-            max_prompt_tokens=args.max_input_tokens,
             warmup=args.warmup,
             scale=scale,
             start_s=args.start_s,
@@ -121,12 +117,13 @@ def _roles(args: argparse.Namespace) -> tuple[tuple[int, int], tuple[int, int]]:
             raise ValueError("--change-roles is for instances with roles: --prefill and --decode say how many at first")
         return (0, 0), (0, 0)
     found = " ".join(f"--{name} {value}" for name, value in given.items())
-    if len(given) < 2:
+    numbers = [_role_numbers(value, f"--{name}") for name, value in given.items()]
+    if len(numbers) < 2 or min(numbers)[0] < 1:
         raise ValueError(f"--prefill and --decode go together, with at least one instance each, not {found}")
     for name, bad in (("bound", args.bound), ("cells", args.cells > 1), ("scale", args.scale)):
         if bad:
             raise ValueError(f"--{name} is for instances that each do both: leave out --prefill and --decode")
-    prefill, decode = (_role_numbers(given[name], f"--{name}", found) for name in ("prefill", "decode"))
+    prefill, decode = numbers
     scaled = prefill[1] > 0
     if scaled is not (decode[1] > 0) or (scaled and args.change_roles):
         raise ValueError(f"both are numbers, with --change-roles or without, or both are MIN-MAX, not {found}")
@@ -137,15 +134,13 @@ def _roles(args: argparse.Namespace) -> tuple[tuple[int, int], tuple[int, int]]:
     return prefill, decode
 
 
-def _role_numbers(text: str, option: str, found: str) -> tuple[int, int]:
-    """How many at first, and the most. Raises ValueError."""
+def _role_numbers(text: str, option: str) -> tuple[int, int]:
+    """How many at first, and the most; 0 for what is no number. Raises ValueError."""
     from dualmap.loadtest.option_lists import span
 
     if "-" in text.removeprefix("-"):
         return span(text, option)
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"--prefill and --decode go together, with at least one instance each, not {found}")
-    return int(text), 0
+    return int(text) if text.isdecimal() else 0, 0
 
 
 def _work_off(jobs: "Sequence[Job]", log: "StudyLog", processes: int) -> int:

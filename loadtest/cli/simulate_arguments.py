@@ -1,13 +1,17 @@
-"""Arguments of `dualmap simulate`."""
+"""Arguments of `dualmap simulate`, and those that `dualmap plan` has, too."""
 
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dualmap.instances.simulated.engine_profile import OFFLOAD_S_PER_TOKEN
 from dualmap.loadtest.formats import FORMATS
 from dualmap.loadtest.virtual.models import MODELS
 from dualmap.loadtest.virtual.objectives import OBJECTIVES, TPOT_S, TTFT
+
+if TYPE_CHECKING:
+    from dualmap.loadtest.virtual.simulated_workload import Setup
 
 EXAMPLES = (
     "dualmap simulate synth:hot --qps 8,12,16 --policy dualmap,round_robin --bound",
@@ -16,6 +20,7 @@ EXAMPLES = (
     "dualmap simulate trace.jsonl --format mooncake --qps 12 --limit 4000 --warmup 500 --max-input-tokens 8192",
     "dualmap simulate synth:hot --qps 12 --scale 2-8 --start-s 60 --disturbance none --gateways 2 --cells 1",
     "dualmap simulate trace.jsonl --capacity --prefill 2 --decode 6 --objective ttft+tpot --tpot 0.05",
+    "dualmap simulate trace.jsonl --capacity --max-num-batched-tokens 144 --objective ttft+tpot --tpot 0.03",
     "dualmap simulate trace.jsonl --qps 6 --prefill 2-6 --decode 2-6 --objective ttft+tpot --tpot 0.05",
     "dualmap simulate trace.jsonl --qps 6 --prefill 6 --decode 2 --change-roles --objective ttft+tpot --tpot 0.05",
     "dualmap simulate synth:hot --qps 12 --set max_moves=4 --journal runs/journal.jsonl.gz",
@@ -133,6 +138,13 @@ def _add_cluster(group: "argparse._ArgumentGroup") -> None:
         help="instances tell which blocks they have, or in which tier, too (default: neither)",
     )
     add(
+        "--max-num-batched-tokens",
+        type=int,
+        default=0,
+        metavar="TOKENS",
+        help="that an instance computes in a step, and no more requests at once (default: as the model has it)",
+    )
+    add(
         "--start-s",
         type=float,
         default=30.0,
@@ -203,4 +215,37 @@ def _add_output(group: "argparse._ArgumentGroup") -> None:
         type=Path,
         metavar="FILE",
         help="write the scheduler's events, for `dualmap replay-journal` (default: none)",
+    )
+
+
+def check_least(args: argparse.Namespace, least: float, *names: str) -> None:
+    """Raises ValueError with the first option that is below. None is as good as left out."""
+    for name in names:
+        given = getattr(args, name)
+        if given is not None and not given >= least:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, not {given}")
+
+
+def check_above_0(args: argparse.Namespace, *names: str) -> None:
+    """Raises ValueError."""
+    for name in names:
+        if not getattr(args, name) > 0:
+            raise ValueError(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}")
+
+
+def setup_of(args: argparse.Namespace) -> "Setup":
+    """What add_trace, add_model, add_objective and add_settings were given. Raises ValueError."""
+    from dualmap.loadtest.virtual.simulated_workload import Setup
+
+    check_least(args, 0, "max_input_tokens", "network_ms")
+    check_above_0(args, "slo", "tpot")
+    return Setup(
+        args.trace,
+        format=args.format,
+        model=args.model,
+        network_s=args.network_ms / 1000,
+        slo_s=args.slo,
+        objective=args.objective,
+        tpot_s=args.tpot,
+        max_prompt_tokens=args.max_input_tokens,
     )

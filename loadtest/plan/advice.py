@@ -8,8 +8,7 @@ from dualmap.loadtest.study.text import amount, confidence_words
 
 CAUTION = (
     "Virtual time: the production scheduler in front of simulated engines, with the step times of one profile. Measure "
-    "a server of your own (dualmap calibrate) and give its profile as --model. Smaller steps steady the tokens of "
-    "mixed instances, too: compare with a profile of such (max_num_batched_tokens) as --mixed-model."
+    "a server of your own (dualmap calibrate) and give its profile as --model."
 )
 
 
@@ -22,16 +21,28 @@ def advice(plan: Plan) -> list[str]:
         said.append(
             f"The fewest that keep {100 * plan.question.target:.4g} % of the requests within the objective: {found}."
         )
-    return [*said, confidence_words(plan.question.seeds), CAUTION]
+    return [*said, *_of_small_steps(plan), confidence_words(plan.question.seeds), CAUTION]
+
+
+def arguments(plan: Plan, split: Split) -> str:
+    """Of vLLM, for what instances compute in a step. Raises ValueError."""
+    profile = plan.question.setup(0, split).profile
+    return f"--max-num-batched-tokens {profile.max_num_batched_tokens} --max-num-seqs {profile.max_num_seqs}"
+
+
+def chosen(plan: Plan, window: int) -> Split:
+    """The best, or mixed instances as they are where these are level with it and do not alone miss the target."""
+    mixed, best = plan.mixed, plan.best(window)
+    most = plan.worth(window, best).mean
+    alone_keeps = plan.question.rates is not None and plan.worth(window, mixed).mean < plan.question.target <= most
+    return mixed if plan.is_level(window, mixed, best) and not alone_keeps else best
 
 
 def window_advice(plan: Plan, window: int) -> str:
-    mixed, best = plan.mixed, plan.best(window)
-    most = plan.worth(window, best)
-    if not most.mean > 0:
+    mixed, best = plan.mixed, chosen(plan, window)
+    if not plan.worth(window, best).mean > 0:
         return f"No split of {mixed.instances} instances keeps the objective for a request."
-    alone_keeps = plan.question.rates is not None and plan.worth(window, mixed).mean < plan.question.target <= most.mean
-    if best == mixed or (plan.is_level(window, mixed, best) and not alone_keeps):
+    if best == mixed:
         rivals = [split for split in plan.exact_splits() if split != mixed]
         first = max(rivals, key=lambda split: plan.worth(window, split).mean, default=None)
         if first is None:
@@ -57,8 +68,32 @@ def _changing(plan: Plan) -> Iterator[str]:
             "cold caches, is not counted."
         )
     for other in others:
-        if other.split == plan.mixed:
-            yield f"{plan.mixed.in_words} lose {other.mean:.0%} on average and {other.worst:.0%} in the worst window."
+        if other.split in (plan.mixed, plan.small_steps):
+            yield f"{other.split.in_words} lose {other.mean:.0%} on average and {other.worst:.0%} in the worst window."
+
+
+def _of_small_steps(plan: Plan) -> Iterator[str]:
+    """Where they are said to be best, or level with it: how to have them, and what to check before."""
+    small = plan.small_steps
+    if small is None:
+        return
+    choices = [(window, chosen(plan, window)) for window in range(len(plan.question.windows))]
+    told = any(choice != plan.mixed and plan.is_level(window, small, choice) for window, choice in choices)
+    if not told and (plan.smallest is None or not plan.smallest.step_tokens):
+        return
+    given = arguments(plan, small)
+    yield f"For steps of {small.step_tokens} tokens: vllm serve {given}."
+    if plan.question.mixed_model is not None:
+        return
+    spare_s = plan.spare_step_s()
+    until = "" if spare_s is None else f" At {1000 * spare_s:.1f} ms more, if not at less, they lose."
+    overhead_ms = 1000 * plan.question.setup(0, small).profile.step_overhead_s
+    yield (
+        f"That rests on the profile: a step costs {overhead_ms:g} ms besides its work there, and a small one computes "
+        f"as fast as a large one.{until} Before you believe it, measure a server that is started with these arguments: "
+        f"dualmap calibrate --url http://HOST:PORT {given} --out small-steps.yaml, and plan again with "
+        "--mixed-model small-steps.yaml."
+    )
 
 
 def _against_mixed(plan: Plan, window: int, best: Split) -> str:

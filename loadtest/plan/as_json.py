@@ -3,14 +3,16 @@
 from math import isnan
 from typing import Any
 
-from dualmap.loadtest.plan.advice import advice, window_advice
+from dualmap.loadtest.plan.advice import advice, arguments, window_advice
 from dualmap.loadtest.plan.plan import Plan
 from dualmap.loadtest.plan.splits import Split
 
 
 def plan_record(plan: Plan) -> dict[str, Any]:
-    """worth: requests a second that keep the target or, at a rate, the share of requests within the objective."""
+    """worth: requests a second that keep the target or, at a rate, the share of requests within the objective.
+    step_tokens: null for steps of the model. spare_step_s: as in Plan."""
     question, asked = plan.question, plan.question.windows[0]
+    small = plan.small_steps
     losses = plan.losses()
     return {
         "trace": asked.title,
@@ -25,6 +27,8 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "advice": advice(plan),
         "windows": [_window(plan, window) for window in range(len(question.windows))],
         "fixed": [{**_split(one.split), "loses": one.mean, "loses_at_worst": one.worst} for one in losses],
+        "small_steps": small
+        and {**_split(small), "vllm_arguments": arguments(plan, small), "spare_step_s": plan.spare_step_s()},
         "smallest": plan.smallest and _split(plan.smallest),
     }
 
@@ -56,7 +60,12 @@ def _worth(plan: Plan, window: int, split: Split) -> dict[str, Any]:
 
 
 def _split(split: Split) -> dict[str, Any]:
-    return {"instances": split.instances, "prefill": split.prefill, "decode": split.decode}
+    return {
+        "instances": split.instances,
+        "prefill": split.prefill,
+        "decode": split.decode,
+        "step_tokens": split.step_tokens or None,
+    }
 
 
 def _known(value: float) -> float | None:

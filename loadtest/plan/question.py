@@ -25,7 +25,8 @@ Place = tuple[int, Split]  # the number of a window, and what it is served by
 class Question:
     """windows: stretches of the trace, each with `instances` that all do both. target: the share of requests to be
     within the objective. rates: requests a second in each window; None: the highest that keep the target are looked
-    for. mixed_model: that of instances that do both, if another."""
+    for. step_tokens: of small steps that mixed instances are looked at with; mixed_model: that of such instances, if
+    another."""
 
     windows: Sequence[Setup]
     target: float
@@ -33,11 +34,23 @@ class Question:
     seeds: int = 3
     policy: str = "dualmap"
     overrides: tuple[tuple[str, bool | int | float | str | None], ...] = ()
+    step_tokens: Sequence[int] = ()
     mixed_model: str | None = None
 
     @property
     def instances(self) -> int:
         return self.windows[0].instances
+
+    def setup(self, window: int, split: Split) -> Setup:
+        whole = self.windows[window]
+        return replace(
+            whole,
+            instances=split.instances,
+            prefill=split.prefill,
+            decode=split.decode,
+            step_tokens=split.step_tokens,
+            model=(split.step_tokens and self.mixed_model) or whole.model,
+        )
 
 
 class Measure(Protocol):
@@ -76,18 +89,16 @@ class Runs:
         return found
 
     def _job(self, place: Place, seed: int, near: float | None = None, *, screened: bool = False) -> Job:
-        window, split = place
+        window, _ = place
         question = self.question
-        whole = question.windows[window]
-        model = whole.model if split.prefill else question.mixed_model or whole.model
-        setup = replace(whole, instances=split.instances, prefill=split.prefill, decode=split.decode, model=model)
+        setup = question.setup(*place)
         if screened:
             fewer = max(setup.limit // SCREENED, min(_LEAST_REQUESTS, setup.limit))
             setup = replace(setup, limit=fewer, warmup=setup.warmup * fewer // setup.limit)
         contender = Contender(question.policy, seed, question.overrides)
         if question.rates is not None:
             return RateJob(setup, contender, (question.rates[window],))
-        steps = _SCREEN_STEPS if setup.limit < whole.limit else 1
+        steps = _SCREEN_STEPS if setup.limit < question.windows[window].limit else 1
         guess = guess_qps(setup)
         return CapacityJob(setup, contender, (question.target,), min(near or guess, _OVER * guess), steps=steps)
 

@@ -46,14 +46,15 @@ def _by_split(plan: Plan) -> list[list[str]]:
 def _by_window(plan: Plan) -> list[list[str]]:
     rates = plan.question.rates
     at = [] if rates is None else ["requests/s"]
-    table = [["window", *at, *(split.name for split in plan.splits()), "best"]]
+    columns = [split for split in plan.splits() if not split.step_tokens or split == plan.small_steps]
+    table = [["window", *at, *(split.name for split in columns), "best"]]
     for window in range(len(plan.question.windows)):
         rate = [] if rates is None else [f"{rates[window]:.3g}"]
-        worth = [worth_words(plan, window, split) for split in plan.splits()]
+        worth = [worth_words(plan, window, split) for split in columns]
         table.append([window_words(plan, window), *rate, *worth, plan.best(window).name])
     fixed = {one.split: one for one in plan.losses()}
     for name, field in (("loses on average", "mean"), ("in the worst", "worst")):
-        lost = [f"{getattr(fixed[split], field):.0%}" if split in fixed else NONE for split in plan.splits()]
+        lost = [f"{getattr(fixed[split], field):.0%}" if split in fixed else NONE for split in columns]
         table.append([name, *("" for _ in at), *lost, plan.losses()[0].split.name])
     return table
 

@@ -80,6 +80,19 @@ def test_a_simulated_server_gives_its_profile_back(profile: EngineProfile) -> No
     assert found.decode_s_per_context_token == pytest.approx(profile.decode_s_per_context_token, rel=0.1)
 
 
+@pytest.mark.parametrize("profile", [pytest.param(CPU, id="cpu"), pytest.param(GPU, id="gpu")])
+def test_of_small_steps_the_profile_has_what_they_cost(profile: EngineProfile) -> None:
+    """Where a step both hides work and costs something besides, these are not told apart, but the sum is right."""
+    small = {"max_num_batched_tokens": 144, "max_num_seqs": 16, "step_overhead_s": profile.step_overhead_s + 0.005}
+    truth = replace(profile, **small)
+    found = calibrated(target_of(truth), measured(truth, max_prompt=2048), 144, 16).profile
+    for prompt_tokens, seqs in ((144, 0), (140, 4), (0, 8)):
+        took_s, takes_s = (one.step_s(prompt_tokens, seqs, seqs * 1000, 1000 * prompt_tokens) for one in (found, truth))
+        assert took_s == pytest.approx(takes_s, rel=0.05)
+    if not truth.step_base_s:
+        assert found.step_overhead_s == pytest.approx(truth.step_overhead_s, rel=0.05)
+
+
 def test_quick_is_less_and_says_what_it_assumes() -> None:
     timings = measured(CPU, quick=True)
     assert {tokens for tokens, _ in timings.prompts} == {32, 128, 512, 2048}

@@ -49,42 +49,6 @@ def test_prints_a_line_for_each_policy_and_rate(trace: Path, capsys: pytest.Capt
     assert "within SLO" in lines[0]
 
 
-def test_instances_have_roles(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    split = ["simulate", str(trace), "--limit", "100", "--warmup", "10", "--jobs", "1", "--qps", "2"]
-    assert dualmap([*split, "--prefill", "1", "--decode", "2"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["dualmap", "3", "2"]
-
-
-@pytest.mark.parametrize(
-    ("more", "expected"),
-    [
-        (["--prefill", "1"], "--prefill and --decode go together, with at least one instance each, not --prefill 1"),
-        (["--decode", "3"], "at least one instance each, not --decode 3"),
-        (["--prefill", "0", "--decode", "3"], "at least one instance each, not --prefill 0 --decode 3"),
-        (["--prefill", "2", "--decode", "-1"], "at least one instance each, not --prefill 2 --decode -1"),
-        (["--decode", "3", "--scale", "1-4"], "at least one instance each, not --decode 3"),
-        (["--prefill", "2", "--decode", "2", "--bound"], "--bound is for instances that each do both"),
-        (["--prefill", "2", "--decode", "2", "--cells", "2"], "--cells is for instances that each do both"),
-    ],
-)
-def test_refuses_roles_that_no_cluster_can_have(
-    trace: Path, capsys: pytest.CaptureFixture[str], more: list[str], expected: str
-) -> None:
-    assert dualmap(["simulate", str(trace), "--warmup", "0", "--qps", "1", *more]) == 2
-    said = capsys.readouterr().err
-    assert expected in said
-    assert len(said.splitlines()) == 1
-
-
-def test_a_cluster_with_roles_neither_scales_nor_has_a_size_of_its_own(
-    trace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for other in (["--scale", "1-4"], ["--instances", "4"]):
-        with pytest.raises(SystemExit):
-            dualmap(["simulate", str(trace), "--qps", "1", "--prefill", "2", "--decode", "2", *other])
-        assert f"argument {other[0]}: not allowed with argument --prefill" in capsys.readouterr().err
-
-
 def test_a_cluster_that_scales_itself_shows_its_hours_and_plans(
     trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,6 +90,17 @@ def test_another_objective_is_another_cell(trace: Path, tmp_path: Path, capsys: 
     assert ["within SLO" in headings[0], *("within ttft+tpot" in line for line in headings[1:])] == [True] * 3
     assert simulate_command(trace, "--capacity", "--attainment", "0.5", "--objective", "itl+e2e") == 0
     assert capsys.readouterr().out.startswith("capacity in requests/s, 4 instances, within itl+e2e\n")
+
+
+def test_other_steps_are_another_cell(trace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study.jsonl"
+    for more in ((), ("--max-num-batched-tokens", 128)):
+        assert simulate_command(trace, "--qps", "4", "--out", out, "--resume", *more) == 0
+    usual, small = read_studies([out]).runs
+    assert (usual.step_tokens, small.step_tokens) == (0, 128)
+    assert usual.cell != small.cell
+    assert small.setup == usual.setup + ", steps of 128 tokens"
+    assert small.itl_p99_s < 0.5 * usual.itl_p99_s
 
 
 def test_a_workload_is_named_where_there_is_no_trace(tmp_path: Path) -> None:

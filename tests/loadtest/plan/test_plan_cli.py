@@ -9,7 +9,9 @@ from dualmap.loadtest.plan.windows import LEAST_S, in_windows, of_length
 from dualmap.loadtest.study.simulated_capacity import guess_qps
 from dualmap.loadtest.traces.synth import SynthConfig, synthesise
 from dualmap.loadtest.traces.trace import TraceRequest, write_trace
+from dualmap.loadtest.virtual.objectives import TTFT_TPOT
 from dualmap.loadtest.virtual.simulated_workload import Setup, recorded_qps, work_of_request, workload_of
+from dualmap.loadtest.virtual.step_sizes import paced_steps
 from dualmap.router.cli.main import main as dualmap
 
 USUAL = ("--instances", "3", "--limit", "60", "--warmup", "6", "--seeds", "1", "--jobs", "1")
@@ -46,9 +48,12 @@ def test_prints_each_split_and_what_to_do(trace: Path, tmp_path: Path, capsys: p
     assert plan_command(trace, "--tpot", "0.05", "--html", str(page)) == 0
     out, err = capsys.readouterr()
     table, _, said = out.partition("\n\n")
-    assert [line.split("  ")[0] for line in table.splitlines()[2:]] == ["mixed", "1 + 2", "2 + 1"]
-    assert "3 mixed instances" in said.splitlines()[0]
-    assert "3/3 searches" in err
+    steps = paced_steps([Setup(str(trace), limit=60, objective=TTFT_TPOT, tpot_s=0.05)])
+    mixed = ["mixed", *(f"mixed, steps of {tokens} tokens" for tokens in steps)]
+    assert [line.split("  ")[0] for line in table.splitlines()[2:]] == [*mixed, "1 + 2", "2 + 1"]
+    assert "3 mixed instances with steps of " in said.splitlines()[0]
+    assert "--max-num-batched-tokens" in said.splitlines()[1]
+    assert "8/8 searches" in err
     assert "<svg" in page.read_text()
 
 
@@ -58,7 +63,9 @@ def test_a_plan_is_the_same_whatever_the_number_of_processes(trace: Path, capsys
         assert plan_command(trace, "--json", "--instances", "2", "--limit", "40", "--jobs", jobs) == 0
         plans.append(json.loads(capsys.readouterr().out))
     assert plans[0] == plans[1]
-    assert [split["exact"] for split in plans[0]["windows"][0]["splits"]].count(True) == 2
+    exact = [split for split in plans[0]["windows"][0]["splits"] if split["exact"]]
+    steps = plans[0]["small_steps"]["step_tokens"]
+    assert [(split["prefill"], split["step_tokens"]) for split in exact] == [(0, None), (0, steps), (1, None)]
 
 
 def test_windows_of_other_work_want_other_splits(two_kinds: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,24 +73,36 @@ def test_windows_of_other_work_want_other_splits(two_kinds: Path, capsys: pytest
     assert plan_command(two_kinds, *more) == 0
     plan = json.loads(capsys.readouterr().out)
     assert [window["seconds"] for window in plan["windows"]] == [[0.0, 39.75], [39.75, 80.5]]
-    worth = [{s["prefill"]: s["worth"] for s in window["splits"]} for window in plan["windows"]]
+    worth = [{s["prefill"]: s["worth"] for s in window["splits"] if s["prefill"]} for window in plan["windows"]]
     assert worth[0][2] > worth[0][1], "prompts are all the work there is"
     assert worth[1][1] > worth[1][2], "answers are"
     assert max(one["loses_at_worst"] for one in plan["fixed"] if one["prefill"]) > 0.2
 
 
-def test_mixed_instances_can_have_a_profile_of_their_own(
+def test_small_steps_can_have_a_profile_of_their_own(
     trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    slow = tmp_path / "slow.yaml"
-    slow.write_text("step_overhead_s: 0.2\n")
+    measured = tmp_path / "small-steps.yaml"
     worth = []
-    for more in ((), ("--mixed-model", str(slow))):
-        assert plan_command(trace, "--qps", "1", "--instances", "2", "--json", *more) == 0
-        splits = json.loads(capsys.readouterr().out)["windows"][0]["splits"]
-        worth.append({split["prefill"]: split["worth"] for split in splits})
-    assert worth[1][0] < worth[0][0]
-    assert worth[1][1] == worth[0][1]
+    for overhead_s in (0.0, 0.2):
+        measured.write_text(f"{{max_num_batched_tokens: 128, max_num_seqs: 64, step_overhead_s: {overhead_s}}}\n")
+        more = ("--tpot", "0.05", "--mixed-model", str(measured), "--instances", "2", "--json")
+        assert plan_command(trace, "--qps", "1", *more) == 0
+        plan = json.loads(capsys.readouterr().out)
+        splits = plan["windows"][0]["splits"]
+        worth.append({(split["prefill"], split["step_tokens"]): split["worth"] for split in splits})
+        assert plan["small_steps"]["vllm_arguments"] == "--max-num-batched-tokens 128 --max-num-seqs 64"
+    assert worth[0].keys() == worth[1].keys() == {(0, None), (0, 128), (1, None)}
+    changed = {place for place in worth[0] if worth[0][place] != worth[1][place]}
+    assert changed == {(0, 128)}
+    assert worth[1][0, 128] < worth[0][0, 128]
+
+
+def test_an_objective_without_a_pace_has_no_small_steps(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan_command(trace, "--objective", "ttft", "--qps", "1", "--instances", "2", "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert {split["step_tokens"] for split in plan["windows"][0]["splits"]} == {None}
+    assert plan["small_steps"] is None
 
 
 def test_the_recorded_rate_finds_the_fewest_instances(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:

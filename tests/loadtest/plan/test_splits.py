@@ -47,9 +47,17 @@ def test_another_size_is_divided_alike(split: tuple[int, int], instances: int, p
     assert [one.prefill for one in like(Split(*split), instances)] == prefill
 
 
+def test_small_steps_are_those_of_mixed_instances_of_any_number() -> None:
+    assert like(Split(8, 6), 4, [144])[:2] == [Split(4), Split(4, step_tokens=144)]
+    assert finer_splits(first_splits(64), Split(64, step_tokens=144)) == []
+
+
 def test_a_split_says_who_does_what() -> None:
-    assert [Split(8, 6).in_words, Split(8).in_words, Split(1).in_words] == [
+    splits = [Split(8, 6), Split(8), Split(8, step_tokens=144), Split(1)]
+    assert [split.in_words for split in splits] == [
         "6 prefill + 2 decode",
         "8 mixed instances",
+        "8 mixed instances with steps of 144 tokens",
         "1 instance",
     ]
+    assert [split.name for split in splits] == ["6 + 2", "mixed", "mixed, steps of 144 tokens", "mixed"]
