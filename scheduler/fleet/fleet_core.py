@@ -253,6 +253,7 @@ class FleetCore:
                 lost = self._members[instance_id] = replace(member, state=MemberState.LOST, reason=why, since=at)
                 self.teller.note(lost, self._called_at, at)
                 self._members_changed()
+                self._signals.forget(instance_id)  # as gateways do: whoever comes back tells all it holds
 
 
 def _is_another(member: Member, known: Member) -> bool:
