@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dualmap.scheduler import InstanceCapacity, SchedulerConfig
-from dualmap.scheduler.events import BlocksStored, CacheCleared, InstanceLoad
+from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.agreed_depths import AgreedDepths
 from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.fleet.fleet_core import (
@@ -167,21 +167,6 @@ def test_a_silent_instance_is_lost_and_comes_back_with_its_next_report():
     assert member.since == pytest.approx(fleet.now + UNIX_S)
     fleet.report(ready("a"))
     assert fleet.sync(lost.epoch).members == (ready("a"),)
-
-
-def test_an_instance_that_comes_back_tells_all_it_holds_since_gateways_have_forgotten_it():
-    fleet = Told("a")
-    held = BlocksStored("a", (1, 2))
-    report = GatewayReport("gateway-0", 0)
-    fleet.report(ready("a"), InstanceSignals("a", cache=(held,), cache_complete=True))
-    told = fleet.core.sync(report, fleet.now).signals
-    assert held in told.cache
-    fleet.pass_time(SILENCE_S)
-    assert fleet.sync().members[0].state is MemberState.LOST
-    changes = InstanceSignals("a", cache=(BlocksStored("a", (3,)),), cache_from=1)
-    assert not fleet.core.report(ready("a"), changes, fleet.now)
-    assert fleet.core.report(ready("a"), InstanceSignals("a", cache=(held,), cache_complete=True), fleet.now)
-    assert fleet.core.sync(replace(report, signals=told.number), fleet.now).signals.cache == (CacheCleared("a"), held)
 
 
 def test_servers_that_run_on_their_own_are_not_lost_while_their_watcher_is_started_again():
