@@ -10,6 +10,8 @@ from dualmap.scheduler.fleet.endpoint import Endpoint
 from dualmap.scheduler.instance_capacity import InstanceCapacity
 from dualmap.scheduler.role import Role
 
+LONGEST_START_S = 900.0  # of a server that others start: one that has not come up by then is not waited for
+
 
 class MemberState(StrEnum):
     """Gateways send requests to READY ones alone, and leave DRAINING ones those they have."""

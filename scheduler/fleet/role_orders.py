@@ -3,16 +3,15 @@ said so."""
 
 from collections.abc import Iterable, Mapping
 
-from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.member import LONGEST_START_S, Member, MemberState
 from dualmap.scheduler.role import Role
 
 GONE_S = 60.0  # an instance that is away for so long is forgotten: whoever comes at its address is another
-LONGEST_S = 900.0  # of a change, drain and start included: one that does not come up keeps no other from changing
 
 
 class RoleOrders:
-    """under_way: whether an instance is still to be there in its role, as last looked at. `now` is in seconds of any
-    monotonic clock."""
+    """under_way: whether an instance is waited for that is still to be there in its role, as last looked at. `now` is
+    in seconds of any monotonic clock."""
 
     def __init__(self) -> None:
         self.under_way = False
@@ -42,7 +41,7 @@ class RoleOrders:
                 del self._roles[instance_id], self._seen_at[instance_id]
         changing = {i for i, role in self._roles.items() if _changes(by_id.get(i), role)}
         self._changes_since = {i: self._changes_since.get(i, now) for i in changing}
-        self.under_way = any(now - since <= LONGEST_S for since in self._changes_since.values())
+        self.under_way = any(now - since <= LONGEST_START_S for since in self._changes_since.values())
 
 
 def _changes(member: Member | None, role: Role) -> bool:

@@ -5,9 +5,10 @@ It keeps nothing that Fleet's state and its own last answer do not bring back.
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
+from math import inf
 from typing import Any
 
-from dualmap.scheduler.fleet.member import Member, MemberState
+from dualmap.scheduler.fleet.member import LONGEST_START_S, Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, PoolPlan
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_history import ScalingHistory
@@ -72,7 +73,8 @@ class Scaler:
         self.fixed = self.awaited = 0
         self._scaled = scaled
         self._begun = False  # until then it is not known what runs
-        self._history = ScalingHistory(scaled.pool_name, scaled.config, scaled.role)
+        longest_start_s = inf if scaled.prefix else LONGEST_START_S  # ours are told to be lost then
+        self._history = ScalingHistory(scaled.pool_name, scaled.config, scaled.role, longest_start_s)
         self._leaving: dict[str, float] = {}  # of `ids`, those that go once they are drained; since when
         self._note = ""
         self._retry_at = 0.0

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from math import inf
 
 from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.member import Member, MemberState
@@ -22,10 +23,13 @@ LOST_S = 60.0  # or twice the time of a start: an instance lost for longer does 
 class ScalingHistory:
     """start_s: what the last instance took to start. lost: instances that are not counted on any more."""
 
-    def __init__(self, pool_name: str, config: ScalingConfig, role: Role = Role.BOTH) -> None:
-        """role: of the instances to count."""
+    def __init__(
+        self, pool_name: str, config: ScalingConfig, role: Role = Role.BOTH, longest_start_s: float = inf
+    ) -> None:
+        """role: of the instances to count. longest_start_s: one that starts for longer is not counted on."""
         self._pool_name = pool_name
         self._role = role
+        self._longest_start_s = longest_start_s
         self._samples: deque[ScalingSample] = deque()
         self._totals = PoolTotals()
         self._busy_at: float | None = None  # when something came, ran or waited last
@@ -52,7 +56,7 @@ class ScalingHistory:
         for instance_id in ids:
             name = _state_of(members.get(instance_id), instance_id in leaving, instance_id == rolling)
             since_s = self._note(instance_id, name, now)
-            if name == "lost" and since_s > max(LOST_S, 2 * self.start_s):
+            if self._is_given_up(name, since_s):
                 self.lost.add(instance_id)
             else:
                 load = state.loads.get(instance_id) or InstanceLoad(instance_id, 0, 0, waiting_tokens=0, kv_tokens=0)
@@ -81,9 +85,14 @@ class ScalingHistory:
         known = self._since.get(instance_id)
         if known is None or known[0] != state:
             if known is not None and (known[0], state) == ("starting", "ready"):
-                self.start_s = now - known[1]
+                self.start_s = min(now - known[1], self._longest_start_s)
             known = self._since[instance_id] = (state, now)
         return now - known[1]
+
+    def _is_given_up(self, state: str, since_s: float) -> bool:
+        if state == "starting":
+            return since_s > self._longest_start_s
+        return state == "lost" and since_s > max(LOST_S, 2 * self.start_s)
 
 
 def _state_of(member: Member | None, leaving: bool, rolling: bool) -> str:

@@ -6,10 +6,10 @@ from itertools import pairwise
 import pytest
 
 from dualmap.scheduler.events import InstanceLoad
-from dualmap.scheduler.fleet.member import MemberState
+from dualmap.scheduler.fleet.member import LONGEST_START_S, MemberState
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
 from dualmap.scheduler.fleet.role_changes import FIRST_CALM_S
-from dualmap.scheduler.fleet.role_orders import GONE_S, LONGEST_S
+from dualmap.scheduler.fleet.role_orders import GONE_S
 from dualmap.scheduler.fleet.scaler import RETRY_S, RefusedError, WantedPool
 from dualmap.scheduler.fleet.scaling_config import RoleBounds, ScalingConfig
 from tests.scheduler.fleet.scaled_pool import DECODE, PREFILL, Pool
@@ -179,8 +179,8 @@ def test_who_is_started_in_the_place_of_one_that_is_lost_is_told():
         (DECODE, MemberState.LOST, 0),
         (PREFILL, MemberState.LOST, 0),  # before it was drained
         (DECODE, MemberState.DRAINING, 0),  # a person drains it
-        (DECODE, MemberState.STARTING, LONGEST_S),
-        (PREFILL, MemberState.DRAINING, LONGEST_S),
+        (DECODE, MemberState.STARTING, LONGEST_START_S),
+        (PREFILL, MemberState.DRAINING, LONGEST_START_S),
         (None, None, GONE_S),
     ],
 )
@@ -197,6 +197,16 @@ def test_a_change_ends_where_its_instance_is_lost_or_does_not_come_up(role, stat
     assert "sim-prefill-0" not in pool.wanted.roles
     pool.look(90)
     assert pool.wanted.roles["sim-prefill-0"] is DECODE
+
+
+def test_one_that_starts_for_ever_keeps_its_role_from_nothing_but_for_as_long_as_a_start_may_take():
+    pool = Pool(prefill=4, decode=3, config=CHANGING, ours=False)
+    pool.states["sim-prefill-3"] = MemberState.STARTING
+    pool.busy(DECODE, 13)
+    pool.look(round(LONGEST_START_S))
+    assert pool.wanted.roles == {}
+    pool.look(90)
+    assert pool.wanted.roles == {"sim-prefill-0": DECODE}
 
 
 def test_a_plan_that_is_only_told_changes_nothing():

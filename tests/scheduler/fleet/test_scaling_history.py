@@ -66,6 +66,16 @@ def test_an_instance_that_is_started_again_is_waited_for_until_it_is_said_to_be_
         assert history.lost == lost
 
 
+def test_one_of_others_that_does_not_come_up_is_counted_on_until_that_is_longer_than_any_start():
+    history = ScalingHistory("", CONFIG, longest_start_s=900.0)
+    for at, counted in ((0.0, True), (900.0, True), (901.0, False)):
+        history.add(at, fleet({"a": "starting"}), ["a"], [], None)
+        assert (states_of(history) != {}, history.lost == set()) == (counted, counted)
+    history.add(2000.0, fleet({"a": "ready"}), ["a"], [], None)
+    assert states_of(history) == {"a": ("ready", 0.0)}
+    assert history.start_s == 900.0, "what kept it was no start"
+
+
 def test_loads_are_those_of_fleet_and_others_than_ours_are_left_out():
     load = InstanceLoad(
         "a",
