@@ -2,6 +2,7 @@
 
 import argparse
 
+from dualmap.router.cli.admin_call import AdminCallError
 from dualmap.router.cli.follow_scaling import Scaling, add_follow_arguments, ask_and_follow, is_meant
 from dualmap.scheduler.role import Role
 
@@ -25,8 +26,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     def done(scalings: list[Scaling]) -> bool:
-        rows = [row for scaling in scalings for row in scaling["instances"]]
-        meant = [row for row in rows if is_meant(row["instance_id"], args.instance_id)]
-        return bool(meant) and all((row["state"], row["role"]) == ("ready", args.role) for row in meant)
+        return is_there(scalings, args.instance_id, args.role)
 
     return ask_and_follow(args, "/admin/role", {"instance_id": args.instance_id, "role": args.role}, done)
+
+
+def is_there(scalings: list[Scaling], named: str, role: str) -> bool:
+    """Whether all that are meant have the role. Raises AdminCallError where that is not to be waited for."""
+    ordered = {i: given for i, given in scalings[0]["ordered_roles"].items() if is_meant(i, named)}
+    if not ordered:
+        raise AdminCallError(f"{named} has left: whoever comes at its address has the role it is named with")
+    rows = {row["instance_id"]: row for scaling in scalings for row in scaling["instances"]}
+    for instance_id, given in ordered.items():
+        row = rows.get(instance_id)  # None: it has drained, and has not come again yet
+        if given != role:
+            raise AdminCallError(f"{instance_id} was given the role {given} meanwhile")
+        if row is not None and row["state"] == "lost":
+            why = f" ({row['reason']})" if row["reason"] else ""
+            raise AdminCallError(f"{instance_id} is lost{why}: it comes in the role {role} when it answers again")
+    return all(i in rows and (rows[i]["state"], rows[i]["role"]) == ("ready", role) for i in ordered)

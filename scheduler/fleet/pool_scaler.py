@@ -62,7 +62,8 @@ class PoolScaler:
 
     def describe(self) -> list[dict[str, Any]]:
         """For each role, all there is to know, as plain values."""
-        return [scaler.describe() for scaler in self.scalers.values()]
+        roles = {instance_id: role.value for instance_id, role in self._orders.roles().items()}
+        return [{**scaler.describe(), "ordered_roles": roles} for scaler in self.scalers.values()]
 
     # What people ask for. Raises RefusedError.
 

@@ -74,3 +74,6 @@ def test_a_server_changes_its_role_and_back_under_load_and_no_answer_is_lost_or_
         assert drained.returncode == 0, drained
         refused = dualmap(deployment, "role", d2, "prefill")
         assert refused.stderr == f"error: {d2} is the last instance that answers: without it nobody decodes\n"
+        sims[0].process.kill()
+        lost = dualmap(deployment, "role", p1, "decode")
+        assert (lost.returncode, lost.stderr.startswith(f"error: {p1} is lost (")) == (1, True), lost
