@@ -1,4 +1,5 @@
 """`dualmap restart --rolling`: every instance that was started here, one after the other, each drained first.
+`dualmap restart --cancel`: no further one of them.
 `dualmap restart --gateways`: every gateway, each followed by one that listens before it stops."""
 
 import argparse
@@ -18,6 +19,7 @@ from dualmap.router.cli.follow_scaling import (
 EXAMPLES = (
     "dualmap restart --rolling",
     "dualmap restart --rolling --pool coder --no-wait --admin http://10.0.0.1:8081",
+    "dualmap restart --cancel",
     "dualmap restart --gateways --deployment chat",
 )
 POLL_S = 0.5
@@ -28,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     order = parser.add_argument_group("what, one after the other, so that no request is lost (required)")
     what = order.add_mutually_exclusive_group(required=True)
     what.add_argument("--rolling", action="store_true", help="the instances that were started here: each drains first")
+    what.add_argument("--cancel", action="store_true", help="restart no further instance of those of --rolling")
     what.add_argument("--gateways", action="store_true", help="the gateways: running answers end meanwhile")
     add_pool_argument(parser)
     add_follow_arguments(parser)
@@ -42,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
         restart.update(scalings[0]["restart"] or {"done": True, "error": "the Autoscaler was restarted meanwhile"})
         return bool(restart["done"])
 
-    code = ask_and_follow(args, "/admin/restart", {"pool": args.pool}, done)
-    if restart.get("error"):
+    code = ask_and_follow(args, "/admin/restart", {"pool": args.pool, "cancel": args.cancel}, done)
+    if restart.get("error") and not args.cancel:
         print(f"error: not all were restarted: {restart['error']}", file=sys.stderr)
         return 1
     return code

@@ -94,6 +94,12 @@ class Autoscaler:
         count = sum(len(scaler.staying()) for scaler in groups)
         return f"{count} instances are restarted one after the other"
 
+    async def cancel_restart(self) -> str:
+        await self._informed.wait()
+        if self._rolling is None or self._rolling.done:
+            raise RefusedError("no restart is under way")
+        return self._rolling.cancel()
+
     async def describe(self) -> list[dict[str, Any]]:
         """For each role, all there is to know, as plain values."""
         await self._informed.wait()

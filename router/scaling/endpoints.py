@@ -47,6 +47,7 @@ class _ChangeRole(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Restart(msgspec.Struct, forbid_unknown_fields=True):
     pool: str | None = None
+    cancel: bool = False
 
 
 class ScalingEndpoints:
@@ -103,7 +104,7 @@ class ScalingEndpoints:
                         ids = self._restart_gateways()
                         return {"message": f"restarting {', '.join(ids)}", "gateways": ids}
                 restart = msgspec.json.decode(request.body or b"{}", type=_Restart)
-                return await self._order(restart.pool, "restart")
+                return await self._order(restart.pool, "cancel_restart" if restart.cancel else "restart")
         except msgspec.MsgspecError as error:
             return bad_request(f"The body is not as expected: {error}.")
         except RefusedError as error:

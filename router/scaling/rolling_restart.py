@@ -49,11 +49,19 @@ class RollingRestart:
         self._left = {instance_id for group in groups for instance_id in group.staying()}
         self._finished: list[str] = []
         self._step = "begins"
+        self._cancelled = False
         self._task = asyncio.create_task(self._run())
 
     @property
     def done(self) -> bool:
         return self._task.done()
+
+    def cancel(self) -> str:
+        """Restart no further one. Who only drains is given requests again; whose server was told to restart is waited
+        for until it is ready or lost. Returns a line that says so."""
+        self._cancelled = True
+        line = "no further instance is restarted"
+        return f"{line}; {self.instance_id} is waited for, until it is ready or lost" if self.instance_id else line
 
     def describe(self) -> dict[str, Any]:
         error = ""
@@ -72,12 +80,15 @@ class RollingRestart:
     async def _run(self) -> None:
         for group in self._groups:
             self._instances = group
-            while following := self._next(group):
+            while not self._cancelled and (following := self._next(group)):
                 await self._restart(following[0])
             if self.extra is not None:
-                group.let_go(self.extra, time.monotonic())
+                if any(self._is_ready(other) for other in self._others(self.extra)):  # else plans say which one goes
+                    group.let_go(self.extra, time.monotonic())
                 self.extra = None
         self._step = "done"
+        if self._cancelled and any(map(self._next, self._groups)):
+            raise RefusedError("it was cancelled")
 
     def _next(self, group: Instances) -> list[str]:
         """Those still to be restarted."""
@@ -93,7 +104,7 @@ class RollingRestart:
             lambda: all(map(self._is_ready, self._others(instance_id))) and self._instances.member(instance_id),
         )
         member = self._instances.member(instance_id)
-        if member is None or not self._others(instance_id):
+        if self._cancelled or member is None or not self._others(instance_id):
             return  # the others have left meanwhile
         incarnation = member.incarnation
         self.instance_id = instance_id
@@ -103,15 +114,20 @@ class RollingRestart:
             await self._until(
                 f"{instance_id} drains",
                 instance_id,
-                lambda: self._is_drained(instance_id) or time.monotonic() > deadline,
+                lambda: self._cancelled or self._is_drained(instance_id) or time.monotonic() > deadline,
             )
+            if self._cancelled:
+                await self._call(instance_id, "undrain")
+                await self._actors.news()  # of a look that may have been under way, and seen it drain
+                await self._until(f"{instance_id} stays", instance_id, lambda: self._is_ready(instance_id))
+                return
             await self._call(instance_id, "restart_server")
             await self._until(
                 f"{instance_id} starts", instance_id, lambda: self._is_ready(instance_id, incarnation + 1)
             )
         finally:
             self.instance_id = None
-        if self._stays(instance_id):
+        if self._stays(instance_id) and self._is_ready(instance_id, incarnation + 1):
             self._left.discard(instance_id)
             self._finished.append(instance_id)
 
@@ -134,15 +150,25 @@ class RollingRestart:
         return instance_id in self._instances.staying()
 
     async def _call(self, instance_id: str, method: str) -> None:
-        """Until it is heard, or the instance leaves."""
+        """Until it is heard, or that is not waited for."""
         while self._stays(instance_id) and not await self._actors.call(instance_id, method):
+            if not self._is_waited_for(instance_id):
+                return
             await self._actors.news()
 
     async def _until(self, step: str, instance_id: str, condition: Callable[[], object]) -> None:
-        """Or the instance leaves."""
+        """Or that is not waited for."""
         self._step = step
-        while self._stays(instance_id) and not condition():
+        while self._is_waited_for(instance_id) and not condition():
             await self._actors.news()
+
+    def _is_waited_for(self, instance_id: str) -> bool:
+        """While the instance stays; after a cancellation only where its turn has begun, and it is not lost."""
+        if self._cancelled:
+            member = self._instances.member(instance_id)
+            if instance_id != self.instance_id or (member is not None and member.state is MemberState.LOST):
+                return False
+        return self._stays(instance_id)
 
     def _is_drained(self, instance_id: str) -> bool:
         """Also if it has died meanwhile."""

@@ -197,6 +197,29 @@ async def test_one_restart_at_a_time(watch):
         w.autoscaler._rolling._task.cancel()
 
 
+async def test_a_restart_that_is_cancelled_lets_nobody_go_and_another_one_can_follow(watch):
+    fleet = FakeFleet(sim_0=READY, sim_1=READY)
+    fleet.running = {"sim-0": 1}
+    async with watch(fleet) as w:
+        await w.look()
+        with pytest.raises(RefusedError, match="no restart is under way"):
+            await w.order(w.autoscaler.cancel_restart())
+        await w.order(w.autoscaler.restart())
+        fleet.members["sim_0"] = DRAINING
+        await w.look()
+        said = await w.order(w.autoscaler.cancel_restart())
+        assert said == "no further instance is restarted; sim-0 is waited for, until it is ready or lost"
+        fleet.running = {}
+        await w.look()
+        assert fleet.calls == [("sim-0", "drain"), ("sim-0", "undrain")]
+        fleet.members["sim_0"] = READY
+        for _ in range(3):
+            assert await w.look() == ("sim-0", "sim-1")
+        assert (await w.autoscaler.describe())[0]["restart"]["error"] == "it was cancelled"
+        assert await w.order(w.autoscaler.restart()) == "2 instances are restarted one after the other"
+        w.autoscaler._rolling._task.cancel()
+
+
 async def test_the_one_that_stands_in_during_a_restart_is_not_one_too_many(watch):
     fleet = FakeFleet(sim_0=READY)
     async with watch(fleet, told=1, ids=("sim-0",)) as w:

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from dualmap.router.scaling.rolling_restart import RollingRestart
 from dualmap.scheduler.events import InstanceLoad
 from dualmap.scheduler.fleet.endpoint import Endpoint
@@ -220,3 +222,95 @@ async def test_who_is_alone_by_the_time_of_its_turn_is_replaced_meanwhile():
     await instances.tell(b=None)
     assert instances.added == 1
     assert restart.describe()["step"] == "extra, for the time being, starts"
+
+
+async def test_who_waits_for_others_when_it_is_cancelled_is_not_drained():
+    instances = Instances("a", "b")
+    restart = RollingRestart([instances], instances)
+    await instances.tell(b=(LOST, 1))
+    assert restart.cancel() == "no further instance is restarted"
+    await instances.tell()
+    assert restart.done
+    assert (instances.calls, restart.describe()["error"]) == ([], "it was cancelled")
+
+
+async def test_who_drains_when_it_is_cancelled_is_given_requests_again():
+    instances = Instances("a", "b")
+    restart = RollingRestart([instances], instances)
+    await instances.tell()
+    instances.running = {"a"}
+    await instances.tell(a=(DRAINING, 1))
+    said = restart.cancel()
+    assert said == "no further instance is restarted; a is waited for, until it is ready or lost"
+    instances.answers = [True, False]
+    await instances.tell()
+    assert instances.calls == [("a", "drain"), ("a", "undrain")]
+    await instances.tell()
+    assert instances.calls == [("a", "drain"), ("a", "undrain"), ("a", "undrain")]
+    await instances.tell()
+    assert restart.instance_id == "a", "until that is seen, or else it would count as one that leaves"
+    await instances.tell(a=(READY, 1))
+    assert (restart.done, restart.instance_id) == (True, None)
+    assert (restart.describe()["finished"], restart.describe()["error"]) == ([], "it was cancelled")
+
+
+@pytest.mark.parametrize(("state", "finished"), [((READY, 2), ["a"]), ((LOST, 1), [])])
+async def test_whose_server_restarts_when_it_is_cancelled_is_waited_for_until_it_is_ready_or_lost(state, finished):
+    instances = Instances("a", "b")
+    restart = RollingRestart([instances], instances)
+    await instances.tell()
+    await instances.tell(a=(DRAINING, 1))
+    restart.cancel()
+    await instances.tell(a=(STARTING, 1))
+    assert not restart.done
+    await instances.tell(a=state)
+    assert restart.done
+    assert (restart.describe()["finished"], restart.describe()["error"]) == (finished, "it was cancelled")
+    assert instances.calls == [("a", "drain"), ("a", "restart_server")]
+
+
+async def test_one_that_cannot_be_told_that_it_stays_is_waited_for_until_it_is_lost():
+    instances = Instances("a", "b")
+    restart = RollingRestart([instances], instances)
+    await instances.tell()
+    instances.running = {"a"}
+    await instances.tell(a=(DRAINING, 1))
+    restart.cancel()
+    instances.answers = [False] * 3
+    await instances.tell()
+    await instances.tell(a=(LOST, 1))
+    await instances.tell()
+    assert restart.done
+
+
+async def test_who_stands_in_goes_when_it_is_cancelled():
+    instances = Instances("a")
+    restart = RollingRestart([instances], instances)
+    await instances.tell()
+    restart.cancel()
+    await instances.tell()
+    assert instances.calls == [("extra", "let_go")]
+    assert (restart.done, restart.extra) == (True, None)
+
+
+async def test_who_stands_in_stays_where_the_other_is_lost():
+    instances = Instances("a")
+    restart = RollingRestart([instances], instances)
+    await instances.tell(extra=(READY, 1))
+    await instances.tell(a=(DRAINING, 1))
+    restart.cancel()
+    await instances.tell(a=(LOST, 1))
+    assert instances.calls == [("a", "drain"), ("a", "restart_server")]
+    assert (restart.done, restart.extra) == (True, None)
+
+
+async def test_a_restart_whose_last_instance_comes_up_was_cancelled_too_late():
+    instances = Instances("a", "b")
+    restart = RollingRestart([instances], instances)
+    await instances.tell()
+    await instances.tell(a=(DRAINING, 1))
+    await instances.tell(a=(READY, 2))
+    await instances.tell(b=(DRAINING, 1))
+    restart.cancel()
+    await instances.tell(b=(READY, 2))
+    assert (restart.done, restart.describe()["error"]) == (True, "")

@@ -120,6 +120,22 @@ def test_a_drain_can_be_undone_and_the_last_instance_stays(pair):
     assert ready_ids(deployment) == [first, second]
 
 
+def test_a_rolling_restart_that_is_cancelled_gives_who_drains_requests_again(pair):
+    deployment, first, second = pair
+    before = {i: member["pid"] for i, member in deployment.members().items()}
+    with held(deployment, 8), streams(deployment, 8, 300):
+        assert dualmap(deployment, "restart", "--rolling", "--no-wait").returncode == 0
+        await_that(lambda: len(ready_ids(deployment)) == 1, "one drains")
+        cancelled = dualmap(deployment, "restart", "--cancel")
+        assert cancelled.returncode == 0, cancelled
+        assert cancelled.stdout.endswith("done\n")
+        assert ready_ids(deployment) == [first, second]
+    assert scaling(deployment)["restart"]["error"] == "it was cancelled"
+    assert {i: member["pid"] for i, member in deployment.members().items()} == before
+    again = dualmap(deployment, "restart", "--cancel")
+    assert (again.returncode, again.stderr) == (1, "error: no restart is under way\n")
+
+
 @pytest.mark.parametrize("count", [2, 1])
 def test_a_rolling_restart_replaces_every_server_and_fails_no_request(pair, count):
     deployment, *_ = pair

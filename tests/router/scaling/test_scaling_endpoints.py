@@ -65,6 +65,7 @@ async def admin_port(outcome="as you wish", token=None, scaling=True, gateways=t
         ("/admin/role", {"instance_id": "a", "role": "both"}, ("coder", "change_role", "a", "both")),
         ("/admin/restart", {}, ("", "restart")),
         ("/admin/restart", {"pool": "coder"}, ("coder", "restart")),
+        ("/admin/restart", {"pool": "coder", "cancel": True}, ("coder", "cancel_restart")),
     ],
 )
 async def test_what_is_asked_for_reaches_the_autoscaler_and_its_answer_the_client(path, body, call):
