@@ -19,6 +19,7 @@ from dualmap.scheduler.fleet.messages import FleetState
 from dualmap.scheduler.role import Role
 
 DRAIN_DEADLINE_S = 600.0  # of one that is named no more but runs on
+GETS_NOTHING = "its label says prefill, and a picker's proxy sends each request once, to a server that answers"
 SUCCESSION_S = 10.0  # for which one that is named no more still serves while those that came instead are not ready
 
 
@@ -67,7 +68,7 @@ class ExternalInstances:
         self._watch()
         self.ids, _ = self._named()
         for placed in self.ids.values():
-            watched.add(placed.spec)
+            self._use(placed)
 
     def stop(self) -> None:
         self._names.stop()
@@ -86,8 +87,8 @@ class ExternalInstances:
                 if instance_id not in self._watched:  # else one of that name has not quite left
                     self.ids[instance_id] = placed
                     self._coming[instance_id] = monotonic()
-                    self._watched.add(placed.spec)
                     self._say(f"{instance_id} is known")
+                    self._use(placed)
             elif self._leaving.pop(instance_id, None) is not None:
                 self._watched.tell(instance_id, "undrain")
         unheard = {pool_name for pool_name, (_, watch) in self._watches.items() if watch.found is None}
@@ -110,6 +111,11 @@ class ExternalInstances:
         """Whether it is named, or leaves, or whoever names its pool's instances has not been heard yet."""
         unheard = any(watch.found is None for _, watch in self._watches.values())
         return unheard or member.instance_id in self.ids or member.instance_id in self._watched
+
+    def _use(self, placed: PlacedSpec) -> None:
+        self._watched.add(placed.spec)
+        if self.config.gateway.picker is not None and placed.spec.role is Role.PREFILL:
+            self._say(f"{placed.spec.instance_id} gets no requests: {GETS_NOTHING}")
 
     def _waiting_pools(self) -> set[str]:
         """Those to which instances came that are not ready yet, but may be soon. Raises CallError."""

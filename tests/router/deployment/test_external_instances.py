@@ -6,7 +6,7 @@ import pytest
 
 from dualmap.router.config.load import load_config
 from dualmap.router.deployment import external_instances, name_watch
-from dualmap.router.deployment.external_instances import ExternalInstances
+from dualmap.router.deployment.external_instances import GETS_NOTHING, ExternalInstances
 from dualmap.router.deployment.pod_table import PodLabels
 from dualmap.router.reach.reach import CallError
 from dualmap.scheduler.events import InstanceLoad
@@ -136,6 +136,17 @@ def test_instances_are_watched_with_the_role_and_revision_that_the_configuration
     rounds.round()
     seen = {i: (spec.role, spec.revision) for i, spec in rounds.watched.specs.items()}
     assert seen == {A: (Role.PREFILL, "old"), B: (Role.DECODE, "new")}
+
+
+@pytest.mark.parametrize("gateway", [{}, {"picker": {}}])
+def test_a_pod_that_only_prefills_is_told_once_where_a_proxy_sends_requests(rounds, gateway):
+    rounds.configure(discovery=PODS, gateway=gateway)
+    (watch,) = rounds.watches
+    watch.labels, watch.found = {A: PodLabels(Role.PREFILL), B: PodLabels(Role.DECODE)}, {A: False, B: False}
+    rounds.round()
+    rounds.round()
+    told = [line for line in rounds.said if "is known" not in line]
+    assert told == ([f"{A} gets no requests: {GETS_NOTHING}"] if gateway else [])
 
 
 def named_as(rounds, purpose: PodLabels) -> None:
