@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from dualmap.loadtest.study.simulation_jobs import Job
     from dualmap.scheduler.core import Scheduler
 
-INTERRUPTED = 130  # as shells report a Ctrl-C
 __all__ = ["EXAMPLES", "add_arguments", "run"]
 
 
@@ -151,7 +150,7 @@ def _work_off(jobs: "Sequence[Job]", log: "StudyLog", processes: int) -> int:
     except KeyboardInterrupt:
         kept = f"; what was finished is in {log.path}" if log.path else ""
         print(f"dualmap simulate: interrupted{kept}", file=sys.stderr)
-        return INTERRUPTED
+        return 130
     return 0
 
 

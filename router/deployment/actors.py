@@ -7,6 +7,7 @@ from dualmap.router.reach.reach import Call, CallError
 
 START_TIMEOUT_S = 120.0  # of an actor
 STOP_TIMEOUT_S = 15.0
+FORGET_TIMEOUT_S = 2.0  # until Fleet has heard that an instance is no more; it is told again
 
 
 class ClusterError(Exception):

@@ -12,13 +12,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dualmap.instances.actor.instance_actor import InstanceActor
 from dualmap.router.config.instance_specs import PlacedSpec
-from dualmap.router.deployment.actors import STOP_TIMEOUT_S, settle
+from dualmap.router.deployment.actors import FORGET_TIMEOUT_S, STOP_TIMEOUT_S, settle
 from dualmap.router.fleet.client import FleetClient
 from dualmap.router.reach.names import FLEET
 from dualmap.router.reach.ray_reach import RayCall, RayHandle, RayReach, ray_errors
 from dualmap.router.reach.reach import CallError
 
-FORGET_TIMEOUT_S = 2.0
 NAME_TAKEN = "another deployment of this name runs on the Ray cluster: give this one another (`deployment`)"
 NO_CPU = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 0}  # restarted; calls under way are not repeated
 

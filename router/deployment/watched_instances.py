@@ -5,14 +5,13 @@ from collections.abc import Iterable
 from dualmap.instances.spec import InstanceSpec
 from dualmap.instances.watcher.first_look import FirstLook
 from dualmap.router.deployment.actor_classes import WATCHER_CLASS
-from dualmap.router.deployment.actors import settle
+from dualmap.router.deployment.actors import FORGET_TIMEOUT_S, settle
 from dualmap.router.deployment.runtime import Runtime
 from dualmap.router.fleet.client import FleetClient
 from dualmap.router.reach.names import WATCHER
 from dualmap.router.reach.reach import Call, Owned
 from dualmap.scheduler.fleet.member import Member
 
-FORGET_TIMEOUT_S = 2.0
 STOP_TIMEOUT_S = 5.0
 
 
