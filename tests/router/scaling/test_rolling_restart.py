@@ -254,6 +254,20 @@ async def test_who_drains_when_it_is_cancelled_is_given_requests_again():
     assert (restart.describe()["finished"], restart.describe()["error"]) == ([], "it was cancelled")
 
 
+async def test_a_look_that_was_under_way_at_a_cancellation_may_still_see_it_drain():
+    instances = Instances("a", "b")
+    restart = RollingRestart([instances], instances)
+    instances.running = {"a"}
+    await instances.tell()
+    restart.cancel()
+    await instances.tell()
+    assert instances.calls == [("a", "drain"), ("a", "undrain")]
+    await instances.tell(a=(DRAINING, 1))
+    assert restart.instance_id == "a"
+    await instances.tell(a=(READY, 1))
+    assert (restart.done, restart.instance_id) == (True, None)
+
+
 @pytest.mark.parametrize(("state", "finished"), [((READY, 2), ["a"]), ((LOST, 1), [])])
 async def test_whose_server_restarts_when_it_is_cancelled_is_waited_for_until_it_is_ready_or_lost(state, finished):
     instances = Instances("a", "b")
@@ -296,6 +310,7 @@ async def test_who_stands_in_goes_when_it_is_cancelled():
 async def test_who_stands_in_stays_where_the_other_is_lost():
     instances = Instances("a")
     restart = RollingRestart([instances], instances)
+    await instances.tell()
     await instances.tell(extra=(READY, 1))
     await instances.tell(a=(DRAINING, 1))
     restart.cancel()
