@@ -1,15 +1,19 @@
 """/inference/v1/generate: token ids in, token ids out, as vLLM's disaggregated servers ask each other."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from dualmap.router.apis.api import Api, Placement
+from dualmap.router.apis.body_fields import given
 from dualmap.router.apis.common_body import CommonBody
 from dualmap.router.apis.completions import pack_ids, read_packed
 from dualmap.router.apis.json_body import decode
-from dualmap.router.apis.read_body import NOT_UNDERSTOOD, ReadBody, Scope
+from dualmap.router.apis.read_body import ASKED, NOT_UNDERSTOOD, UNWANTED, ReadBody, Scope
+from dualmap.router.apis.rest_of_generate import GENERATE_REST
 from dualmap.router.apis.stream_rules import CHUNK_STREAM
 from dualmap.router.http.http_request import HttpRequest
 from dualmap.router.tokens.generate_prompt import read_generate as read_tokens
@@ -29,12 +33,14 @@ class _Sampling(msgspec.Struct, gc=False):
 
 
 class _RawSampling(msgspec.Struct, gc=False):
-    sampling_params: msgspec.Raw = msgspec.Raw(b"")
+    sampling_params: Raw = Raw(b"")
 
 
 class _Body(CommonBody, gc=False):
     token_ids: list[int] | None = None
     sampling_params: _Sampling | None = None
+    features: Raw = Raw(b"")
+    content_parts: Raw = Raw(b"")
 
 
 _decoder = msgspec.json.Decoder(_Body, strict=False)
@@ -51,8 +57,10 @@ def read_generate(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         return read_packed(fields, packed, len(fields.token_ids), None, scope, whole=True)
     fields.n, fields.min_tokens, fields.prompt_logprobs = sampling.n, sampling.min_tokens, sampling.prompt_logprobs
     own_legs = sampling.extra_args is not None and sampling.extra_args.kv_transfer_params is not None
-    whole = own_legs or sampling.prompt_logprob_token_ids is not None
-    return read_packed(fields, packed, len(fields.token_ids), sampling.max_tokens, scope, whole=whole)
+    has_media = bool(given(fields.features) or given(fields.content_parts))
+    whole = has_media or own_legs or sampling.prompt_logprob_token_ids is not None
+    read = read_packed(fields, packed, len(fields.token_ids), sampling.max_tokens, scope, whole=whole)
+    return replace(read, ids=UNWANTED if has_media or sampling.n not in (None, 1) else ASKED) if read.stream else read
 
 
 def one_token(body: bytes) -> bytes:
@@ -79,4 +87,5 @@ GENERATE = Api(
     takes_salt=True,
     one_token=one_token,
     tokens=read_tokens,
+    rest=GENERATE_REST,
 )

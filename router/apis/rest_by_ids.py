@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from dualmap.router.apis.rest_chunks import RestChunks
 from dualmap.router.apis.stop_strings import read_stops
 from dualmap.router.apis.token_ids import TokenIds
 from dualmap.router.apis.whole_number import whole_number
@@ -77,6 +78,22 @@ class RestByIds(msgspec.Struct, frozen=True, gc=False):
     most: tuple[str, ...]
     unnamed: int | None
 
+    @property
+    def target(self) -> bytes:
+        """Of the request for the rest."""
+        return TARGET
+
+    def new_ids(self, hides: bool) -> TokenIds:
+        """Of an answer that begins. hides: see TokenIds."""
+        return TokenIds(self.text, hides)
+
+    def know_prompt(self, fields: Mapping[str, Any], ids: TokenIds) -> None:
+        """Where the request says the prompt's ids, which the answer need not tell."""
+
+    def chunks(self, ids: TokenIds, wants_usage: bool, wants_usages: bool) -> RestChunks:
+        """See RestChunks. Raises msgspec.MsgspecError."""
+        return RestChunks(ids, wants_usage, wants_usages)
+
     def hindrance(self, fields: Mapping[str, Any], ids: TokenIds) -> str:
         """Why another instance cannot go on with the answer exactly; empty where one can. fields: of the request."""
         stops = read_stops(fields.get("stop"))
@@ -94,9 +111,7 @@ class RestByIds(msgspec.Struct, frozen=True, gc=False):
         response_format = fields.get("response_format")
         if response_format and not (isinstance(response_format, dict) and response_format.get("type") == "text"):
             return "its output is structured"
-        if fields.get("seed") is not None and fields.get("temperature") != 0:
-            return "it is drawn with a seed"
-        return next((why for name, why in _LOST.items() if fields.get(name)), "")
+        return lost_with_engine(fields)
 
     def parsed(self, fields: Mapping[str, Any], ids: TokenIds) -> str:
         """Why a server's parsers would read what is left of the answer; empty where they would not."""
@@ -132,6 +147,13 @@ class RestByIds(msgspec.Struct, frozen=True, gc=False):
         """A completion with `logprobs: 0` has those of its tokens; a chat's is true or false."""
         logprobs = fields.get("logprobs")
         return logprobs is not None and logprobs is not False
+
+
+def lost_with_engine(fields: Mapping[str, Any]) -> str:
+    """What of an answer an engine knows besides its tokens; empty: nothing. fields: of its request, or sampling."""
+    if fields.get("seed") is not None and fields.get("temperature") != 0:
+        return "it is drawn with a seed"
+    return next((why for name, why in _LOST.items() if fields.get(name)), "")
 
 
 def without_prompt(body: bytes) -> bytes:

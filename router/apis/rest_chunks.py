@@ -40,7 +40,9 @@ class _Chunk(msgspec.Struct, gc=False):
 class RestChunks:
     """finished: the answer has its finish reason. stops: the stop strings that it may end with; set before the first
     chunk. tokens: of the answer so far. is_stopped: it has ended with a stop string, of which its instance does not
-    know."""
+    know. usage_mark: what a chunk with nothing but the usage has."""
+
+    usage_mark = b'"choices":[],"usage":{'
 
     def __init__(self, ids: TokenIds, wants_usage: bool, wants_usages: bool) -> None:
         """ids: of the answer so far; those of the rest are added. wants_usage: the client asked for an event with the
@@ -105,7 +107,7 @@ class RestChunks:
         """What ends the stream behind the chunk with the finish reason, which is in the tail."""
         self._ids.go_on(behind_all=True)
         self.tokens = self._ids.seen_tokens
-        usage = self.wants_usage and b'"choices":[],"usage":{' not in tail
+        usage = self.wants_usage and self.usage_mark not in tail
         return (self.usage()[1] if usage else b"") + DONE
 
     def _usage(self) -> dict[str, int]:

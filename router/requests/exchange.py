@@ -137,11 +137,11 @@ class Exchange(Carrier):
         self._writer.keep_open(self.asked.answer_lines)
 
     def complete(self) -> bool:
-        running = self._running
-        if running is None or self.phase is not ANSWERING or not self.asked.prompt.records_ids:
+        running, api_rest = self._running, self.arrived.api.rest
+        if running is None or self.phase is not ANSWERING or api_rest is None or not self.asked.prompt.records_ids:
             return False
         ids = running.ids if self.rest is None else self.rest.ids
-        ending = ending_of(self.asked, ids, self._writer.tail)
+        ending = ending_of(self.asked, api_rest, ids, self._writer.tail)
         if ending is None:
             return False
         self.phase = ENDED[self.phase]
@@ -180,8 +180,10 @@ class Exchange(Carrier):
     def _rest_by_ids(self, running: Running, cause: FailureCause, context_tokens: int) -> Rest | str:
         """Or why there is none."""
         api_rest, before = self.arrived.api.rest, self.rest
-        if api_rest is None or isinstance(before, Replay):
+        if isinstance(before, Replay):
             return ""
+        if api_rest is None:
+            return "its API tells no token ids"
         if not self.asked.prompt.records_ids:
             return "token ids do not say all of it"
         ids = running.ids if before is None else before.ids

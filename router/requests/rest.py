@@ -8,8 +8,7 @@ import msgspec
 
 from dualmap.router.apis.chunk_stream import DONE
 from dualmap.router.apis.derendered import Derender, DerenderedChunks, why_not_derendered
-from dualmap.router.apis.rest_by_ids import TARGET, RestByIds, read_fields
-from dualmap.router.apis.rest_chunks import RestChunks
+from dualmap.router.apis.rest_by_ids import RestByIds, read_fields
 from dualmap.router.apis.stop_strings import StopStrings, read_stops
 from dualmap.router.apis.token_ids import TokenIds
 from dualmap.router.http.upstream_pool import UpstreamPool
@@ -46,7 +45,6 @@ class Rest(Course):
     rest is joined. ids: of the answer so far. chunks: what an instance sends, as the client gets it. is_joined: it is
     known exactly where the answer was cut."""
 
-    target = TARGET
     not_joined = FailureCause.BROKEN
 
     def __init__(
@@ -65,7 +63,8 @@ class Rest(Course):
         """before: the rest that it is the rest of. Raises msgspec.MsgspecError where the first chunk of the answer
         cannot be read."""
         super().__init__(cause, before, failed, began_at)
-        self.chunks = _chunks(asked, fields, ids)
+        self.chunks = api_rest.chunks(ids, *_usage_asked(asked, fields))
+        self.target = api_rest.target
         self.ids = ids
         self._api_rest = api_rest
         self._fields = fields
@@ -136,7 +135,7 @@ class ParsedRest(Rest):
         return pool.derenders
 
 
-def ending_of(asked: Asked, ids: TokenIds | None, tail: bytes) -> bytes | None:
+def ending_of(asked: Asked, api_rest: RestByIds, ids: TokenIds | None, tail: bytes) -> bytes | None:
     """What the client lacks of an answer of one choice that has its finish reason; None of one that has not, or where
     it is not known. ids: None: its instance tells none. tail: the last that the client has."""
     if not has_end(tail):
@@ -146,10 +145,12 @@ def ending_of(asked: Asked, ids: TokenIds | None, tail: bytes) -> bytes | None:
     fields = read_fields(asked.prompt.body)
     if fields is None:
         return None
+    if ids is not None:
+        api_rest.know_prompt(fields, ids)
     if ids is None or not ids.known:
         return DONE if _USAGE in tail or not _usage_asked(asked, fields)[0] else None
     try:
-        return _chunks(asked, fields, ids).ending(tail)
+        return api_rest.chunks(ids, *_usage_asked(asked, fields)).ending(tail)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
@@ -160,11 +161,6 @@ def _usage_asked(asked: Asked, fields: dict[str, Any]) -> tuple[bool, bool]:
     asks = options if isinstance(options, dict) and not asked.prompt.hides_usage else {}
     usage = bool(asks.get("include_usage"))
     return usage, usage and bool(asks.get("continuous_usage_stats"))
-
-
-def _chunks(asked: Asked, fields: dict[str, Any], ids: TokenIds) -> RestChunks:
-    """Raises msgspec.MsgspecError."""
-    return RestChunks(ids, *_usage_asked(asked, fields))
 
 
 def rest_of(
@@ -183,6 +179,7 @@ def rest_of(
     fields = read_fields(asked.prompt.body)
     if fields is None:
         return "its request is not kept"
+    api_rest.know_prompt(fields, ids)
     if why_not := api_rest.hindrance(fields, ids):
         return why_not
     why = before.why if isinstance(before, ParsedRest) else api_rest.parsed(fields, ids)

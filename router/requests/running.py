@@ -318,7 +318,7 @@ class Running(AnswerSink):
         if head.event_stream:
             prompt, api_rest = self._carrier.asked.prompt, self._carrier.arrived.api.rest
             if prompt.records_ids and api_rest is not None and self._pool.tells_ids:
-                self.ids = TokenIds(api_rest.text, prompt.hides_ids)
+                self.ids = api_rest.new_ids(prompt.hides_ids)
             return (RecordedEvents if prompt.may_replay or prompt.by_text else AnswerEvents)(
                 rules, prompt.hides_usage, self.ids
             )

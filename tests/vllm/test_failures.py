@@ -1,9 +1,11 @@
 """Each way in which vLLM is known to fail, with two real servers: no request is lost, and what cannot be saved is told
 to the client."""
 
+import json
 import os
 import signal
 import threading
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,8 +20,10 @@ from tests.vllm.conftest import VllmServer, served
 
 pytestmark = pytest.mark.vllm
 
+# No heartbeats: a head that is sent before an instance has answered does not name who answers.
 CONFIG = """
 instances: [{urls}]
+gateway: {{heartbeat_s: 0}}
 limits: {{stall_timeout_s: 3, sweep_interval_s: 0.2}}
 """
 QUEUE_LIMIT = 8
@@ -199,6 +203,37 @@ def test_a_killed_servers_stream_goes_on_elsewhere_with_the_text_that_it_would_h
     undisturbed = fleet.stream(CONTINUED)
     assert_complete([undisturbed])
     assert broken.text == undisturbed.text
+
+
+def test_a_killed_servers_token_ids_go_on_elsewhere_as_they_would_have(fleet):
+    def generate(kill: bool) -> list[int]:
+        sampling = {
+            "max_tokens": CONTINUED,
+            "temperature": 0,
+            "ignore_eos": True,
+            "repetition_penalty": 1.8,
+            "logprobs": 0,
+        }
+        asked = {"model": "tiny", "token_ids": list(range(100, 200)), "stream": True, "sampling_params": sampling}
+        url = f"http://127.0.0.1:{fleet.deployment.port}/inference/v1/generate"
+        request = urllib.request.Request(url, json.dumps(asked).encode(), {"content-type": "application/json"})
+        ids: list[int] = []
+        with urllib.request.urlopen(request, timeout=WAIT_S) as stream:
+            server = fleet.servers[stream.headers["x-dualmap-instance"]]
+            for line in stream:
+                if not line.startswith(b"data: {"):
+                    continue
+                (choice,) = json.loads(line.removeprefix(b"data: "))["choices"]
+                assert len(choice["logprobs"]["content"]) == len(choice["token_ids"])
+                if kill and not ids:
+                    os.kill(server.pid, signal.SIGKILL)
+                ids += choice["token_ids"]
+        assert choice["finish_reason"] == "length"
+        return ids
+
+    lost = generate(kill=True)
+    assert len(lost) == CONTINUED
+    assert lost == generate(kill=False)
 
 
 @pytest.fixture(scope="module")
