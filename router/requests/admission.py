@@ -48,7 +48,7 @@ class NotAdmittedError(RequestRefusedError):
 
 
 class Admission:
-    """models, ready: as of the membership in use. ready: some instance is, or requests are held until one is.
+    """models, ready: as of the membership in use. ready: one that answers is, or requests are held until one is.
     stopping: requests that still come are turned away. cores: by pool, the first one first; pool_names: the other way
     round. ratio: what is learned of the bytes of a token. by_text: streams may go on by their text."""
 
@@ -107,7 +107,7 @@ class Admission:
         has_roles = self._changes_bodies and any(m.role is not Role.BOTH for m in membership.members)
         self._has_ranks = any(m.endpoint.rank is not None for m in membership.members)
         self._scope = Scope(self._block_tokens, "", self.models.only_model, self.models.same, has_roles)
-        ready = any(member.state is MemberState.READY for member in membership.members)
+        ready = any(m.state is MemberState.READY and m.role is not Role.PREFILL for m in membership.members)
         self.ready = ready or bool(self._cold.holding)
 
     def admit(self, arrived: Arrived) -> Asked:

@@ -86,7 +86,7 @@ class RequestService:
             elif api.placement is not HERE:
                 self._begin_exchange(request, client, api)
             elif api is READY and not self._admission.ready:
-                self._answer_error(client, request, unavailable("No instance is ready."))
+                self._answer_error(client, request, unavailable("No instance that answers is ready."))
             else:
                 client.answer(json_response(self._answer_here(request, api), close=request.close), close=request.close)
         except RequestRefusedError as refusal:

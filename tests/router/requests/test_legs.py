@@ -221,6 +221,13 @@ async def test_where_only_prefill_instances_are_ready_the_client_is_told(pd):
         assert (answer.status, answer.error["message"]) == (503, ONLY_PREFILL)
 
 
+@pytest.mark.parametrize(("roles", "status"), [("pp", 503), ("pd", 200), ("b", 200), ("", 503)])
+async def test_a_gateway_is_ready_where_somebody_answers(pd, roles, status):
+    async with pd(roles, *[decode] * len(roles)) as f:
+        client = await f.client()
+        assert (await client.get("/ready")).status == status
+
+
 # Failures.
 
 
