@@ -134,7 +134,7 @@ class Scaler:
             self._scaled.pool_name,
             plan.replicas,
             bounds.min_replicas,
-            most=bounds.max_replicas,
+            most=bounds.most,
             role=self._scaled.role,
         )
         if self.dry_run:
@@ -165,7 +165,7 @@ class Scaler:
 
     def _give_up_lost(self, starting: int) -> None:
         """As many as those that start in their place would be too many."""
-        too_many = len(self.staying()) + starting - self._bounds().max_replicas
+        too_many = len(self.staying()) + starting - self._bounds().most
         self.ids -= set(sorted(self._history.lost)[: max(0, too_many)])
 
     def _start(self, count: int) -> list[str]:
@@ -195,7 +195,7 @@ class Scaler:
         self.told = replicas
         if replicas is None:
             config = self._scaled.config
-            return f"{self._name}between {config.min_replicas} and {config.max_replicas}, by load"
+            return f"{self._name}between {config.min_replicas} and {config.most}, by load"
         self._note = ""
         self._retry_at = 0.0
         return f"{self._name}{replicas} instances wanted, {len(self.staying())} there"
@@ -305,7 +305,7 @@ class Scaler:
             "automatic": self._scaled.automatic and self.told is None,
             "dry_run": self._scaled.config.dry_run,
             "min_replicas": bounds.min_replicas,
-            "max_replicas": bounds.max_replicas,
+            "max_replicas": bounds.most,
             "start_s": self._history.start_s,
             "fleet": "away" if self.state is None else "settled" if self.state.settled else "settling",
             "note": self._note,

@@ -6,13 +6,19 @@ from dualmap.scheduler.errors import ConfigError
 from dualmap.scheduler.role import Role
 
 
-def _check_bounds(min_replicas: int, max_replicas: int, least: int, why: str = "") -> None:
+def _most(min_replicas: int, max_replicas: int | None) -> int:
+    """What max_replicas stands for."""
+    return max(1, min_replicas) if max_replicas is None else max_replicas
+
+
+def _check_bounds(min_replicas: int, max_replicas: int | None, least: int, why: str = "") -> None:
     """least: that min_replicas may be. Raises ConfigError."""
     if min_replicas < least:
         raise ConfigError(f"min_replicas must be at least {least}, not {min_replicas!r}{why}")
-    most = max(1, min_replicas)
-    if max_replicas < most:
-        raise ConfigError(f"max_replicas must be at least {most}, as min_replicas is, not {max_replicas!r}")
+    if _most(min_replicas, max_replicas) < max(1, min_replicas):
+        raise ConfigError(
+            f"max_replicas must be at least {max(1, min_replicas)}, as min_replicas is, not {max_replicas!r}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +26,18 @@ class RoleBounds:
     """How many instances of one role there may be. Raises ConfigError."""
 
     min_replicas: int = 1  # instances that always run
-    max_replicas: int = 1  # instances that run at the most
+    max_replicas: int | None = (
+        None  # instances that load asks for at the most, people also for more; null: min_replicas
+    )
 
     def __post_init__(self) -> None:
         why = ": each role needs an instance that always runs: nothing would tell when the first one is wanted again"
         _check_bounds(self.min_replicas, self.max_replicas, least=1, why=why)
+
+    @property
+    def most(self) -> int:
+        """What max_replicas stands for."""
+        return _most(self.min_replicas, self.max_replicas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +57,8 @@ class ScalingConfig:
     """
 
     min_replicas: int = 1  # instances that always run; 0: none does while nothing is asked for
-    max_replicas: int = 1  # instances that run at the most
+    # Instances that load asks for at the most; people (`dualmap scale`) also for more. null: min_replicas, 1 at least.
+    max_replicas: int | None = None
     target_load: float = 0.8
     _: KW_ONLY
     decode_load: float = 0.85
@@ -80,14 +94,19 @@ class ScalingConfig:
             raise ConfigError("prefill and decode go together: each role has bounds of its own")
         if self.change_roles and self.prefill is None:
             raise ConfigError("change_roles is for instances with roles: prefill and decode are missing")
-        if self.prefill is not None and (self.min_replicas, self.max_replicas) != (1, 1):
+        if self.prefill is not None and (self.min_replicas, self.most) != (1, 1):
             raise ConfigError("min_replicas and max_replicas are those of prefill and of decode: set them there")
         _check_bounds(self.min_replicas, self.max_replicas, least=0)
+
+    @property
+    def most(self) -> int:
+        """What max_replicas stands for."""
+        return _most(self.min_replicas, self.max_replicas)
 
     def of_role(self, role: Role) -> "ScalingConfig":
         """As it is for the instances of one role; where there are none, for all."""
         bounds = {Role.PREFILL: self.prefill, Role.DECODE: self.decode}.get(role)
         if bounds is None:
             return self
-        least, most = bounds.min_replicas, bounds.max_replicas
+        least, most = bounds.min_replicas, bounds.most
         return replace(self, min_replicas=least, max_replicas=most, prefill=None, decode=None, change_roles=False)

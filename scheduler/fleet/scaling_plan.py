@@ -54,9 +54,9 @@ def plan_scaling(history: Sequence[ScalingSample], config: ScalingConfig, start_
         return ScalingPlan(0, 0, tuple(sorted(i.instance_id for i in here)), reason=why)
     need = _need_now(history, config, start_s)
     if not count and (why := _why_from_zero(history)):
-        wanted = min(max(1, need.replicas), config.max_replicas)
+        wanted = min(max(1, need.replicas), config.most)
         return ScalingPlan(wanted, min(wanted, config.max_step), (), reason=why)
-    wanted = min(need.replicas, config.max_replicas)
+    wanted = min(need.replicas, config.most)
     if wanted > count:
         return _grow(history, config, start_s, wanted, count, need.reason)
     return _shrink(history, config, count, here)
@@ -90,10 +90,10 @@ def _shrink(
         return ScalingPlan(count, 0, (), reason=f"hold: {why}")
 
     ready = [i for i in here if i.state == "ready"]
-    if count > config.max_replicas:
-        why = f"{count} instances, at most {config.max_replicas} wanted"
-        leaving = count - config.max_replicas
-        return ScalingPlan(config.max_replicas, 0, _cheapest(ready, min(leaving, len(ready) - 1)), reason=why)
+    if count > config.most:
+        why = f"{count} instances, at most {config.most} wanted"
+        leaving = count - config.most
+        return ScalingPlan(config.most, 0, _cheapest(ready, min(leaving, len(ready) - 1)), reason=why)
     if count == config.min_replicas:
         return hold(f"{count} instances, no fewer allowed")
     if count == 1:

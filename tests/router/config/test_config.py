@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dualmap.router.config.load import ConfigFileError, load_config
+from dualmap.scheduler.role import Role
 
 
 def load(tmp_path, text: str, **overrides):
@@ -93,6 +94,10 @@ def test_a_model_in_a_directory_here_is_meant_from_here_and_a_name_stays_a_name(
             ["scaling.prefill", "min_replicas must be at least 1, not 0: each role needs"],
         ),
         (
+            "{simulate: {prefill: 1, decode: 1}, scaling: {prefill: {min_replicas: 2, max_replicas: 1}, decode: {}}}",
+            ["scaling.prefill", "max_replicas must be at least 2, as min_replicas is, not 1"],
+        ),
+        (
             "{simulate: {prefill: 1, decode: 1}, scaling: {max_replicas: 3, prefill: {}, decode: {}}}",
             ["scaling", "min_replicas and max_replicas are those of prefill and of decode"],
         ),
@@ -116,6 +121,13 @@ def test_what_is_wrong_is_said_with_path_rule_and_value(tmp_path, text, parts):
     for part in parts:
         assert part in message
     assert "Traceback" not in message
+
+
+@pytest.mark.parametrize("change_roles", ["true", "false"])
+def test_a_role_of_which_only_the_least_is_said_has_as_many_at_the_most(tmp_path, change_roles):
+    bounds = f"change_roles: {change_roles}, prefill: {{min_replicas: 2}}, decode: {{}}"
+    scaling = load(tmp_path, f"{{simulate: {{prefill: 6, decode: 2}}, scaling: {{{bounds}}}}}").scaling
+    assert [scaling.of_role(role).most for role in (Role.PREFILL, Role.DECODE)] == [2, 1]
 
 
 def test_every_mistake_is_named_at_once(tmp_path):

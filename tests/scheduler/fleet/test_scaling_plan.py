@@ -336,11 +336,11 @@ def test_bounds_are_kept_and_nothing_is_started_and_drained_at_once(spans, confi
     assert not (found.start and found.drain)
     assert found.start >= 0
     if found.start:
-        assert len(here) + found.start <= max(config.max_replicas, config.min_replicas)
+        assert len(here) + found.start <= max(config.most, config.min_replicas)
     if found.drain:
         assert set(found.drain) <= ready_ids
         assert len(here) - len(found.drain) >= config.min_replicas
-    if found.drain and len(here) <= config.max_replicas:
+    if found.drain and len(here) <= config.most:
         assert len(found.drain) == 1
         assert len(samples) > config.down_window_s
         assert all(i.since_s >= config.cool_down_s for i in here)
@@ -364,6 +364,11 @@ def test_more_work_never_asks_for_fewer(tokens: int, more: int, count: int):
 
 
 # Configuration.
+
+
+@pytest.mark.parametrize(("min_replicas", "most"), [(0, 1), (1, 1), (3, 3)])
+def test_there_may_be_as_many_as_always_run_where_nobody_says_how_many(min_replicas: int, most: int):
+    assert ScalingConfig(min_replicas).most == most
 
 
 @pytest.mark.parametrize(
