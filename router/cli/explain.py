@@ -64,7 +64,8 @@ def _told(request_id: str, answer: dict[str, Any]) -> list[str]:
 
 def explained(decision: dict[str, Any]) -> str:
     """A paragraph and a table."""
-    what = [decision["model"], f"{decision['prompt_tokens']} prompt tokens"]
+    tokens = decision["prompt_tokens"]
+    what = [decision["model"], f"{tokens} prompt token{'' if tokens == 1 else 's'}"]
     what += [f"{name} {decision[name]}" for name in ("tenant", "adapter") if decision[name]]
     if priority := decision["priority"]:
         what.append("before all that waits" if priority == BEFORE_ALL else f"priority {priority}")
@@ -73,8 +74,8 @@ def explained(decision: dict[str, Any]) -> str:
         f"attempt {decision['attempt']} to {decision['instance_id']} after {decision['queued_s']:.2f} s in the queue:"
         f" {REASONS[decision['reason']]}",
         f"first token expected {decision['estimated_ttft_s']:.2f} s after arrival,"
-        f" {decision['cached_tokens']:,} of {decision['prompt_tokens']:,} tokens believed to be cached"
-        + "".join(f", {tokens:,} of them in {tier}" for tier, tokens in decision["in_tiers"].items()),
+        f" {decision['cached_tokens']:,} of {tokens:,} tokens believed to be cached"
+        + "".join(f", {count:,} of them in {tier}" for tier, count in decision["in_tiers"].items()),
         f"candidates of its prefix: {', '.join(decision['candidates'])}",
     ]
     if decision["tpot_slo_s"]:

@@ -100,7 +100,7 @@ def _progress_of(scaling: Scaling) -> str:
     of_role = "" if scaling["role"] == "both" else f"{scaling['role']}: "
     parts = [of_role + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))]
     parts += [
-        f"{i['instance_id']} still has {i['running'] + i['waiting']} requests"
+        f"requests left at {i['instance_id']}: {i['running'] + i['waiting']}"
         for i in scaling["instances"]
         if i["state"] == "draining" and i["running"] + i["waiting"]
     ]

@@ -20,6 +20,7 @@ from dualmap.router.scaling.rolling_restart import RollingRestart
 from dualmap.scheduler.fleet.pool_scaler import PoolScaler, Replicas
 from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, WantedPool
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
+from dualmap.scheduler.fleet.scaling_plan import instances
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class Autoscaler:
             raise RefusedError("the instances of this deployment run on their own: they are not restarted here")
         self._rolling = RollingRestart(groups, self)
         count = sum(len(scaler.staying()) for scaler in groups)
-        return f"{count} instances are restarted one after the other"
+        return f"restarting {instances(count)}, one after the other"
 
     async def cancel_restart(self) -> str:
         await self._informed.wait()

@@ -12,7 +12,7 @@ from dualmap.scheduler.fleet.member import LONGEST_START_S, Member, MemberState
 from dualmap.scheduler.fleet.messages import FleetState, PoolPlan
 from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_history import ScalingHistory
-from dualmap.scheduler.fleet.scaling_plan import ScalingPlan, plan_scaling
+from dualmap.scheduler.fleet.scaling_plan import ScalingPlan, instances, plan_scaling
 from dualmap.scheduler.held_requests import HeldWork
 from dualmap.scheduler.role import Role
 
@@ -198,7 +198,20 @@ class Scaler:
             return f"{self._name}between {config.min_replicas} and {config.most}, by load"
         self._note = ""
         self._retry_at = 0.0
-        return f"{self._name}{replicas} instances wanted, {len(self.staying())} there"
+        beyond = self._bound_passed_by(replicas)
+        here, leaving = len(self.ids), len(self.ids) - len(self.staying())
+        return (
+            f"{self._name}{instances(replicas)} wanted{f' ({beyond})' if beyond else ''},"
+            f" {here} now{f' ({leaving} leaving)' if leaving else ''}"
+        )
+
+    def _bound_passed_by(self, replicas: int) -> str:
+        """Of those that hold for load alone; empty where there is none."""
+        config = self._scaled.config
+        if config.max_replicas is not None and replicas > config.max_replicas:
+            return f"more than max_replicas, {config.max_replicas}"
+        least = config.min_replicas
+        return f"fewer than min_replicas, {least}" if replicas < least else ""
 
     def drain(self, instance_id: str, now: float) -> str:
         """The instance has to be told."""

@@ -108,5 +108,5 @@ class ScalingConfig:
         bounds = {Role.PREFILL: self.prefill, Role.DECODE: self.decode}.get(role)
         if bounds is None:
             return self
-        least, most = bounds.min_replicas, bounds.most
+        least, most = bounds.min_replicas, bounds.max_replicas
         return replace(self, min_replicas=least, max_replicas=most, prefill=None, decode=None, change_roles=False)

@@ -47,7 +47,7 @@ def plan_scaling(history: Sequence[ScalingSample], config: ScalingConfig, start_
     if count < config.min_replicas:
         missing = config.min_replicas - count
         return ScalingPlan(
-            config.min_replicas, missing, (), reason=f"{count} instances, at least {config.min_replicas} wanted"
+            config.min_replicas, missing, (), reason=f"{instances(count)}, at least {config.min_replicas} wanted"
         )
     if count and not config.min_replicas and now.quiet_s >= config.scale_to_zero_after_s:
         why = f"nothing was asked for in the last {config.scale_to_zero_after_s:g} s"
@@ -62,11 +62,16 @@ def plan_scaling(history: Sequence[ScalingSample], config: ScalingConfig, start_
     return _shrink(history, config, count, here)
 
 
+def instances(count: int) -> str:
+    """1 instance, 2 instances."""
+    return f"{count} instance{'' if count == 1 else 's'}"
+
+
 def _why_from_zero(history: Sequence[ScalingSample]) -> str:
     """Why an instance is needed at once where there is none; empty where nobody asks for one."""
     now = history[-1]
     if now.held.requests:
-        return f"{now.held.requests} requests wait for an instance to come"
+        return f"requests that wait for an instance to come: {now.held.requests}"
     return "requests come, and there is no instance" if now.counted.arrived and len(history) > 1 else ""
 
 
@@ -91,11 +96,11 @@ def _shrink(
 
     ready = [i for i in here if i.state == "ready"]
     if count > config.most:
-        why = f"{count} instances, at most {config.most} wanted"
+        why = f"{instances(count)}, at most {config.most} wanted"
         leaving = count - config.most
         return ScalingPlan(config.most, 0, _cheapest(ready, min(leaving, len(ready) - 1)), reason=why)
     if count == config.min_replicas:
-        return hold(f"{count} instances, no fewer allowed")
+        return hold(f"{instances(count)}, no fewer allowed")
     if count == 1:
         quiet_s, after_s = history[-1].quiet_s, config.scale_to_zero_after_s
         return hold(f"the last one goes when nothing was asked for in {after_s:g} s, and that is {quiet_s:.0f} s")

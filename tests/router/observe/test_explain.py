@@ -74,6 +74,13 @@ async def test_what_of_a_prompt_lies_in_a_slower_tier_is_told(fleet):
         assert status.json["members"][0]["load_shares"]["cpu"] == pytest.approx(0.03)
 
 
+async def test_one_token_is_told_in_the_singular(fleet):
+    async with fleet() as f:
+        client = await f.client()
+        await client.post("/v1/completions", {"model": "tiny", "prompt": [5]}, "x-request-id: one\r\n")
+        assert ", 1 prompt token\n" in explained((await decisions_of(f, "one"))[0])
+
+
 async def test_each_attempt_is_told_with_where_the_one_before_failed(fleet):
     async def reset(conversation: Conversation) -> None:
         conversation.reset()

@@ -160,7 +160,7 @@ async def test_a_plan_that_does_something_is_written_down(watch, tmp_path):
     bounds = {"min_replicas": 3, "max_replicas": 4, "dry_run": True}
     async with watch(FakeFleet(sim_0=READY), told=None, ids=("sim-0",), **bounds) as w:
         assert await w.look() == ("sim-0",)
-        assert "dry run: start 2: 1 instances, at least 3 wanted" in (tmp_path / "autoscaler.log").read_text()
+        assert "dry run: start 2: 1 instance, at least 3 wanted" in (tmp_path / "autoscaler.log").read_text()
         await w.order(w.autoscaler.scale(2))
         assert await w.look() == ("sim-0", "sim-1")
         last = (await w.autoscaler.describe())[0]["plans"][-1]
@@ -191,7 +191,7 @@ async def test_an_instance_whose_actor_does_not_answer_is_told(watch):
 async def test_one_restart_at_a_time(watch):
     async with watch(FakeFleet(sim_0=READY, sim_1=READY)) as w:
         await w.look()
-        assert await w.order(w.autoscaler.restart()) == "2 instances are restarted one after the other"
+        assert await w.order(w.autoscaler.restart()) == "restarting 2 instances, one after the other"
         with pytest.raises(RefusedError, match="a restart is under way"):
             await w.order(w.autoscaler.restart())
         w.autoscaler._rolling._task.cancel()
@@ -216,7 +216,7 @@ async def test_a_restart_that_is_cancelled_lets_nobody_go_and_another_one_can_fo
         for _ in range(3):
             assert await w.look() == ("sim-0", "sim-1")
         assert (await w.autoscaler.describe())[0]["restart"]["error"] == "it was cancelled"
-        assert await w.order(w.autoscaler.restart()) == "2 instances are restarted one after the other"
+        assert await w.order(w.autoscaler.restart()) == "restarting 2 instances, one after the other"
         w.autoscaler._rolling._task.cancel()
 
 

@@ -60,7 +60,7 @@ def test_people_say_a_number_for_each_role():
     pool = Pool()
     pool.look(2)
     said = pool.scaler.scale({"prefill": 3, "decode": 1})
-    assert said == "prefill: 3 instances wanted, 2 there; decode: 1 instances wanted, 2 there"
+    assert said == "prefill: 3 instances wanted, 2 now; decode: 1 instance wanted, 2 now"
     assert pool.look() == {PREFILL: 3, DECODE: 2}
     assert pool.drained == {"sim-decode-0"}
     assert pool.scaler.scale(None) == "prefill: between 1 and 4, by load; decode: between 1 and 4, by load"

@@ -103,11 +103,28 @@ def test_the_plan_is_told_to_fleet():
 
 def test_an_order_is_in_the_next_answer_which_a_successor_goes_on_from():
     pool = both()
-    assert pool.scaler.scale(4) == "4 instances wanted, 2 there"
+    assert pool.scaler.scale(4) == "4 instances wanted, 2 now"
     pool.ask()
     assert pool.wanted.told == 4
     pool.scaler = Scaler(Scaled("", "sim-", ScalingConfig(), automatic=False))
     assert pool.look() == ("sim-0", "sim-1", "sim-2", "sim-3")
+
+
+@pytest.mark.parametrize(
+    ("replicas", "said"),
+    [
+        (4, "4 instances wanted (more than max_replicas, 3), 3 now (1 leaving)"),
+        (3, "3 instances wanted, 3 now (1 leaving)"),
+        (1, "1 instance wanted (fewer than min_replicas, 2), 3 now (1 leaving)"),
+    ],
+)
+def test_a_person_may_say_more_or_fewer_than_load_may_ask_for_and_is_told(replicas, said):
+    ids = ("sim-0", "sim-1", "sim-2")
+    pool = Pool(dict.fromkeys(ids, READY), told=None, ids=ids, min_replicas=2, max_replicas=3)
+    pool.look()
+    pool.scaler.drain("sim-0", pool.now)
+    assert pool.scaler.scale(replicas) == said
+    assert pool.scaler.scale(None) == "between 2 and 3, by load"
 
 
 def test_who_leaves_is_told_until_it_drains_and_goes_when_it_has_nothing_left():

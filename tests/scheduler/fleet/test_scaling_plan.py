@@ -51,7 +51,7 @@ def plan(history: list[ScalingSample], config: ScalingConfig = CONFIG, start_s: 
 def test_fewer_than_the_least_are_started_at_once():
     found = plan(steady(ready(1), seconds=0), ScalingConfig(3, 6))
     assert (found.replicas, found.start, found.drain) == (3, 2, ())
-    assert found.reason == "1 instances, at least 3 wanted"
+    assert found.reason == "1 instance, at least 3 wanted"
 
 
 def test_work_for_more_instances_starts_them():
@@ -190,7 +190,7 @@ def test_one_leaves_at_a_time_and_it_is_the_one_whose_cache_is_worth_least():
     ("history", "said"),
     [
         (steady(ready(3), 300, seconds=39), "hold: down window not full, 39 of 40 s"),
-        (steady(ready(1), 0), "hold: 1 instances, no fewer allowed"),
+        (steady(ready(1), 0), "hold: 1 instance, no fewer allowed"),
         (steady((*ready(2), instance("new", "starting", 1.0)), 0), "hold: an instance is starting"),
         (steady((*ready(2), instance("new", since_s=5.0)), 0), "hold: the last change was 5 s ago, cool-down 20 s"),
         (steady(ready(3), 1700), "hold: prefill load up to 1.70 instances: 3 wanted in the last 40 s"),
@@ -286,7 +286,7 @@ def moment(instances=(), held: HeldWork = HeldWork(), quiet_s: float = 0.0, arri
 def test_from_zero_what_waits_starts_an_instance_at_once_or_as_many_as_it_needs(held, replicas: int, start: int):
     found = plan([moment(held=held)], ZERO)
     assert (found.replicas, found.start, found.drain) == (replicas, start, ())
-    assert held.requests == 0 or found.reason == f"{held.requests} requests wait for an instance to come"
+    assert held.requests == 0 or found.reason == f"requests that wait for an instance to come: {held.requests}"
 
 
 def test_what_waits_counts_on_the_instance_that_starts():
