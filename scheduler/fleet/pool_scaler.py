@@ -107,8 +107,12 @@ class PoolScaler:
             m.state is MemberState.READY and m.instance_id not in goes for m in answering
         ):
             raise RefusedError(f"{instance_id} is the last instance that answers: without it nobody decodes")
+        ordered = self._orders.roles()
+        has_it = all(m.role is wanted is ordered.get(m.instance_id, wanted) for m in named)
         for each in ids:
             self._orders.give(each, wanted)
+        if has_it:
+            return f"{instance_id} has the role {wanted} already, and keeps it"
         return f"{instance_id} drains, and comes again in the role {wanted}"
 
     def scaler_of(self, instance_id: str) -> Scaler:

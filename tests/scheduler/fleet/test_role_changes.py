@@ -231,6 +231,18 @@ def test_what_a_person_orders_is_in_the_next_answer_until_the_instance_is_gone_f
     assert pool.wanted.roles == {}
 
 
+def test_of_one_that_has_the_role_already_it_is_said_that_the_role_stays_and_not_that_it_drains():
+    pool = Pool(ours=False)
+    pool.look(2)
+    drains = "sim-prefill-0 drains, and comes again in the role"
+    said = pool.scaler.change_role("sim-prefill-0", "prefill")
+    assert said == "sim-prefill-0 has the role prefill already, and keeps it"
+    pool.look()
+    assert pool.wanted.roles == {"sim-prefill-0": PREFILL}
+    assert pool.scaler.change_role("sim-prefill-0", "decode") == f"{drains} decode"
+    assert pool.scaler.change_role("sim-prefill-0", "prefill") == f"{drains} prefill", "another order is under way"
+
+
 def test_a_successor_goes_on_with_the_roles_that_were_ordered():
     pool = Pool(ours=False)
     pool.wanted = WantedPool(pool.wanted.by_role, {"sim-prefill-0": DECODE})
