@@ -124,8 +124,8 @@ class ScalingEndpoints:
         if pool_name is None:
             pool_name = self._pool_names[0]
         if pool_name not in self._pool_names:
-            known = ", ".join(name or '""' for name in self._pool_names)
-            return bad_request(f"There is no pool `{pool_name}`; there are {known}.", "pool")
+            known = ", ".join(f"`{name}`" if name else "one without a name" for name in self._pool_names)
+            return bad_request(f"There is no pool `{pool_name}`. Pools here: {known}.", "pool")
         return {"message": await self._call(pool_name, method, *arguments), "pool": pool_name}
 
 

@@ -96,7 +96,7 @@ async def test_requests_sent_at_once_are_answered_in_order():
         ("/admin/scale", {}, "missing required field `replicas`"),
         ("/admin/role", {"instance_id": "a", "role": "none"}, "Invalid enum value 'none' - at `$.role`"),
         ("/admin/scale", {"replicas": "three"}, "Expected `int | object | null`, got `str` - at `$.replicas`"),
-        ("/admin/restart", {"pool": "chat"}, 'There is no pool `chat`; there are "", coder.'),
+        ("/admin/restart", {"pool": "chat"}, "There is no pool `chat`. Pools here: one without a name, `coder`."),
         ("/admin/drain", {"instance_id": "a", "undoo": True}, "unknown field `undoo`"),
     ],
 )
