@@ -14,7 +14,7 @@ def add_deployment_flags(parser: argparse.ArgumentParser, serves_http: bool = Tr
     file.add_argument(
         "config",
         nargs="?",
-        type=_file,
+        type=_file if serves_http else _file_of_picker,
         metavar="FILE",
         help="dualmap.yaml; flags override what it says (default: flags alone)",
     )
@@ -172,8 +172,13 @@ def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _file(text: str) -> Path:
-    """Raises ArgumentTypeError for an address: servers are often given without the flag that they need."""
+def _file(text: str, more: str = "") -> Path:
+    """more: is said of an address. Raises ArgumentTypeError for one: servers are often given without the flag that they
+    need."""
     if "://" in text:
-        raise argparse.ArgumentTypeError("an address is no file: a server is given by --instance URL")
+        raise argparse.ArgumentTypeError(f"an address is no file: a server is given by --instance URL{more}")
     return Path(text)
+
+
+def _file_of_picker(text: str) -> Path:
+    return _file(text, "; a picker takes no --prefill and --decode, since its proxy sends each request once")

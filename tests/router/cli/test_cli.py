@@ -68,6 +68,11 @@ def test_every_example_is_a_call_that_can_be_made(command):
         (["--jsn", "status"], "usage: dualmap status ", "unrecognized arguments: --jsn (did you mean --json?)"),
         (["demo", "--seconds", "0"], "usage: dualmap demo ", "must be above 0, found 0"),
         (["up", "http://u:secret@a:8000"], "usage: dualmap up ", "a server is given by --instance URL"),
+        (
+            ["pick", "--prefill", "http://u:secret@10.0.0.1:8000", "--decode", "http://10.0.0.2:8000"],
+            "usage: dualmap pick ",
+            "a picker takes no --prefill and --decode, since its proxy sends each request once",
+        ),
         (["check"], "usage: dualmap check ", "one of the arguments FILE --schema is required"),
         (["stauts"], "usage: dualmap ", "invalid choice: 'stauts'"),
         ([], "usage: dualmap ", "required: COMMAND"),
