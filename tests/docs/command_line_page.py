@@ -7,8 +7,8 @@ from dualmap.router.cli.main import COMMANDS, command_parser
 
 HEAD = """# Command line
 `dualmap COMMAND`, or `python -m dualmap COMMAND`. The exit code is 0 where the command did its work, 1 where it
-failed, 2 where the call or the configuration was wrong. `dualmap --version` prints the version, `dualmap COMMAND
---help` the options. `make reference` writes this page.
+failed, 2 where the call or the configuration was wrong; 1 where `dualmap check` found a file wrong, which is its
+work. `dualmap --version` prints the version, `dualmap COMMAND --help` the options. `make reference` writes this page.
 
 Commands that ask a running gateway (`status`, `explain`, `scale`, `drain`, `restart`) send the content of the
 environment variable `DUALMAP_ADMIN_TOKEN` as bearer token.
