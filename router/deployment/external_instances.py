@@ -79,8 +79,8 @@ class ExternalInstances:
         """Add those that came, drain those that leave, let go of those that are gone. Raises CallError."""
         self._watch()
         self._watched.step()
-        named, ending = self._named()
-        named = {i: placed for i, placed in named.items() if not self._is_another(placed)}
+        all_named, ending = self._named()
+        named = {i: placed for i, placed in all_named.items() if not self._is_another(placed)}
         self._ending = (self._ending | ending) & self.ids.keys() - named.keys()
         for instance_id, placed in named.items():
             if instance_id not in self.ids:
@@ -94,6 +94,9 @@ class ExternalInstances:
         unheard = {pool_name for pool_name, (_, watch) in self._watches.items() if watch.found is None}
         unnamed = [i for i, placed in self.ids.items() if i not in named and placed.spec.pool not in unheard]
         waiting = self._waiting_pools() if unnamed else ()
+        if changing := [i for i in unnamed if i in all_named and i not in self._leaving]:
+            held = self._held(changing, all_named, self._fleet_state())
+            unnamed = [i for i in unnamed if i not in held]
         for instance_id in unnamed:
             self._leaving.setdefault(instance_id, monotonic())
             if instance_id in ending or self.ids[instance_id].spec.pool not in waiting:
@@ -116,6 +119,27 @@ class ExternalInstances:
         self._watched.add(placed.spec)
         if self.config.gateway.picker is not None and placed.spec.role is Role.PREFILL:
             self._say(f"{placed.spec.instance_id} gets no requests: {GETS_NOTHING}")
+
+    def _held(self, changing: Sequence[str], named: Mapping[str, PlacedSpec], state: FleetState) -> set[str]:
+        """Of those that are to come again with another role or revision, those that serve on for now, so that somebody
+        answers meanwhile: half of the instances of a pool that answer go at a time, the only one once another has
+        come. named: what all will be."""
+        if not state.settled:
+            return set(changing)
+        ready = {member.instance_id for member in state.members if member.state is MemberState.READY}
+        held: set[str] = set()
+        for pool in {self.ids[i].spec.pool for i in changing}:
+            stay = [i for i, placed in named.items() if placed.spec.pool == pool]
+            there = [i for i in stay if i in self.ids and i not in self._leaving and i not in self._coming]
+            serving = [i for i in there if i in ready and _answers(self.ids[i])]
+            due = sorted((i for i in serving if i in changing), key=lambda i: not _answers(named[i]))
+            if len(there) < len(stay):
+                held.update(due)
+            elif len(serving) > 1:
+                held.update(due[len(serving) // 2 :])
+            elif any(i in ready and i not in serving and _answers(named[i]) for i in stay):
+                held.update(due)
+        return held
 
     def _waiting_pools(self) -> set[str]:
         """Those to which instances came that are not ready yet, but may be soon. Raises CallError."""
@@ -209,6 +233,10 @@ def watch_pods(settings: KubernetesDiscovery, say: Callable[[str], None]) -> Wat
     watch.start()
     found: Watch = watch
     return found
+
+
+def _answers(placed: PlacedSpec) -> bool:
+    return placed.spec.role is not Role.PREFILL
 
 
 def _is_drained(state: FleetState, instance_id: str) -> bool:

@@ -1,5 +1,6 @@
 """A server that others start changes its role while it serves: what it has ends first, and nothing is lost or cut."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -9,7 +10,7 @@ import openai
 import pytest
 
 from tests.conftest import WAIT_S, await_that
-from tests.deployment import Deployment, deployed
+from tests.deployment import Deployment, deployed, under_load
 from tests.instances.conftest import SimProcess
 
 CLIENTS = 6
@@ -77,3 +78,29 @@ def test_a_server_changes_its_role_and_back_under_load_and_no_answer_is_lost_or_
         sims[0].process.kill()
         lost = dualmap(deployment, "role", p1, "decode")
         assert (lost.returncode, lost.stderr.startswith(f"error: {p1} is lost (")) == (1, True), lost
+
+
+def test_a_file_that_gives_every_server_another_role_or_revision_leaves_none_unanswered(sims, tmp_path):
+    def named(*roles: str, revision: str = "") -> dict[str, tuple[str, str]]:
+        return {f"127.0.0.1:{sim.port}": (role, revision) for sim, role in zip(sims, roles, strict=True)}
+
+    def file(instances: dict[str, tuple[str, str]]) -> str:
+        entries = [{"url": f"http://{i}", "role": role, "revision": rev} for i, (role, rev) in instances.items()]
+        return json.dumps({"instances": entries})
+
+    first = named("prefill", "prefill", "decode", "decode")
+    with deployed(directory=tmp_path, config=file(first)) as deployment:
+        await_that(lambda: deployment.ready_count() == len(sims), "all servers are ready")
+
+        def change() -> None:
+            for after in (named("decode", "decode", "prefill", "prefill"), named(*["both"] * 4, revision="v2")):
+                (tmp_path / "dualmap.yaml").write_text(file(after))
+
+                def there(after: dict[str, tuple[str, str]] = after) -> bool:
+                    members = deployment.members().items()
+                    ready = {i: (m["role"], m["revision"]) for i, m in members if m["state"] == "ready"}
+                    return ready == after
+
+                await_that(there, f"{after} are there")
+
+        assert under_load(deployment, change) == []
