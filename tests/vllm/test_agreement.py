@@ -195,23 +195,26 @@ def test_answers_have_the_same_form(name: str, simulated: SimProcess, everyday_s
         assert_like(event[1], firsts[kind_of(event)][1], kind_of(event), may_be_fewer=may_be_fewer)
 
 
-@pytest.mark.parametrize("ids", [{"return_token_ids": True}, {}], ids=["with ids", "without"])
+@pytest.mark.parametrize("more", [{"return_token_ids": True}, USAGE, {}], ids=["with ids", "with usage", "without"])
 @pytest.mark.parametrize(
     "asked", [(CHAT, {"messages": HI}), (COMPLETION, {"prompt": [5, 6]})], ids=lambda each: each[0]
 )
 def test_streams_have_the_same_fields_in_the_same_order(
-    asked: tuple[str, dict[str, Any]], ids: dict[str, bool], simulated: SimProcess, everyday_server: VllmServer
+    asked: tuple[str, dict[str, Any]], more: dict[str, Any], simulated: SimProcess, everyday_server: VllmServer
 ) -> None:
     """Where ids stand in the bytes, and which fields are null where they are not asked for."""
     path, body = asked
     told = []
     for port in (simulated.port, everyday_server.port):
-        asked_for = {**body, **ids, "max_tokens": 16, "stream": True, "temperature": 0, "ignore_eos": True}
+        asked_for = {**body, **more, "max_tokens": 16, "stream": True, "temperature": 0, "ignore_eos": True}
         chunks = [data for _, data in post(port, path, asked_for).events()[:-1]]
         assert all(chunk.pop("system_fingerprint", None) is None for chunk in chunks[:-1])
         chunks[-1].pop("system_fingerprint", None)
         first, *others = [
-            ([list(chunk), *map(list, chunk["choices"])], [chunk["choices"][0].get(name) is None for name in ID_FIELDS])
+            (
+                [list(chunk), *map(list, chunk["choices"])],
+                [choice.get(name) is None for choice in chunk["choices"] for name in ID_FIELDS],
+            )
             for chunk in chunks
         ]
         # A busy server tells several tokens in one chunk: chunks are compared by their kinds, not by their places.

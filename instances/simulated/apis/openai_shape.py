@@ -14,6 +14,7 @@ DONE = chunked(b"data: [DONE]\n\n")
 ANY_TOKEN = b"\0" * TOKEN_BYTES  # most tokens are as long; JSON escapes this one, so that it occurs nowhere else
 
 
+END = b"]}\n\n"  # of an event that tells no usage
 NO_IDS, NO_PROMPT_IDS = b',"token_ids":null', b',"stop_reason":null,"prompt_token_ids":null'
 
 
@@ -51,7 +52,6 @@ class OpenAIShape:
         kind = "chat.completion.chunk" if chat else "text_completion"
         about = msgspec.json.encode(self._about | {"object": kind})
         self._start = b"data: " + about[:-1] + b',"choices":['
-        self._end = b'],"usage":null}\n\n' if self._include_usage else b"]}\n\n"
         self._frames = [self._token_frame(index) for index in range(len(generation.choices))]
 
     def opening(self) -> bytes:
@@ -62,7 +62,7 @@ class OpenAIShape:
         if not self._chat or index:
             return b""
         delta = b'{"index":%d,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}'
-        end = self._usage_end(index, 0) if self._continuous else self._end
+        end = self._usage_end(index, 0) if self._continuous else END
         end = end[:-3] + b',"prompt_token_ids":%b,"prompt_text":null}\n\n' % self._ids_of_prompt(0)
         return b"".join(chunked(self._start + delta % each + end) for each in range(self._generation.n))
 
@@ -97,12 +97,12 @@ class OpenAIShape:
 
     def _token_frame(self, index: int) -> tuple[bytes, bytes]:
         """What stands around each token of a choice but its last, HTTP chunk included."""
-        event = self._framed(index, ANY_TOKEN, b"null", self._end, self._ids(index, 0, 0))
+        event = self._framed(index, ANY_TOKEN, b"null", END, self._ids(index, 0, 0))
         head, _, tail = chunked(event).partition(ANY_TOKEN)
         return head, tail
 
     def _event(self, index: int, text: bytes, reason: bytes, produced: Sequence[int], tokens: int = 1) -> bytes:
-        end = self._usage_end(index, produced[index]) if self._continuous else self._end
+        end = self._usage_end(index, produced[index]) if self._continuous else END
         return chunked(self._framed(index, text, reason, end, self._ids(index, produced[index], tokens)))
 
     def _framed(self, index: int, text: bytes, reason: bytes, end: bytes, ids: bytes) -> bytes:
