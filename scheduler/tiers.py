@@ -6,6 +6,8 @@ To load a token counts as a share of computing it, which is learned from first t
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY
+from itertools import islice
+from typing import Any
 
 from dualmap.scheduler.record import record
 from dualmap.scheduler.request import Request
@@ -27,6 +29,14 @@ _FASTEST = tuple((mask & -mask).bit_length() - 1 for mask in range(1 << len(TIER
 def tier_of(name: str) -> int:
     """Its place in TIERS."""
     return TIERS.index(name) if name in TIERS else len(TIERS) - 1
+
+
+def forget_first(blocks: dict[Any, Any], most: int) -> None:
+    """Forget those that came first, where there are more: a few at once, as a dict's first entry is searched for among
+    all that went before."""
+    if len(blocks) > most + most // 64:
+        for block in tuple(islice(blocks, len(blocks) - most)):
+            del blocks[block]
 
 
 @record
@@ -70,8 +80,7 @@ class Tiers:
             del self.shared[next(iter(self.shared))]
         for block in blocks:
             shared[block] = shared.pop(block, 0) | 1 << tier
-        while len(shared) > self._most_shared_blocks:
-            del shared[next(iter(shared))]
+        forget_first(shared, self._most_shared_blocks)
 
     def unshare(self, blocks: Iterable[object], tier: int, revision: str) -> None:
         shared = self.shared.get(revision, {})

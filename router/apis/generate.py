@@ -54,7 +54,7 @@ def read_generate(http: HttpRequest, body: bytes, scope: Scope) -> ReadBody:
         return NOT_UNDERSTOOD
     sampling = fields.sampling_params
     if sampling is None:
-        return read_packed(fields, packed, len(fields.token_ids), None, scope, whole=True)
+        return replace(read_packed(fields, packed, len(fields.token_ids), None, scope, whole=True), ids=UNWANTED)
     fields.n, fields.min_tokens, fields.prompt_logprobs = sampling.n, sampling.min_tokens, sampling.prompt_logprobs
     own_legs = sampling.extra_args is not None and sampling.extra_args.kv_transfer_params is not None
     has_media = bool(given(fields.features) or given(fields.content_parts))

@@ -27,6 +27,12 @@ _URLENCODED = b"application/x-www-form-urlencoded"
 _DISPOSITION = re.compile(rb"^content-disposition[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _PART_TYPE = re.compile(rb"^content-type[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _DATA_URL = re.compile(rb'"data:([\w.+-]+)\\?/[^"]*"')
+# Wherever they stand, so that it does not matter what a server takes for a part's head. Names are text, and servers
+# strip more than spaces.
+_NAMES_MODEL = re.compile(rb'=[\x00-\x20\x7f-\xff]*"?model(?![\w.-])')
+_EXTENDED_NAME = b"name*"  # RFC 2231: in another charset, in hexadecimal digits, in pieces
+_CHARSET = re.compile(rb"charset", re.IGNORECASE)
+_UTF_8 = re.compile(rb';[ \t]*charset[ \t]*=[ \t]*(?:utf-8|"utf-8")[ \t]*(?=;|$)', re.IGNORECASE)
 _PARAMETER = re.compile(rb';\s*([^=;\s"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;\r\n]*)')
 
 
@@ -67,18 +73,15 @@ def form_place(http: HttpRequest, body: bytes) -> tuple[int, int] | None:
     return _place(body, _boundary(http, body), b"model")
 
 
-def form_charset(http: HttpRequest) -> bytes | None:
-    """Of a form's texts, in lower case; None where the request says that it has another body."""
+def is_form(http: HttpRequest) -> bool:
+    """Whether the request says that its body is one of parts."""
+    return _content_type(http).partition(b";")[0].strip().lower() == _MULTIPART
+
+
+def is_form_in_utf8(http: HttpRequest) -> bool:
+    """Whether it says of no other charset."""
     content_type = _content_type(http)
-    if content_type.partition(b";")[0].strip().lower() != _MULTIPART:
-        return None
-    return _parameters(content_type).get(b"charset", b"utf-8").lower()
-
-
-def form_value(http: HttpRequest, body: bytes, name: bytes) -> bytes:
-    """What stands in a form's field; empty where the form has none of the name."""
-    place = _place(body, _boundary(http, body), name)
-    return body[slice(*place)] if place else b""
+    return len(_CHARSET.findall(content_type)) == len(_UTF_8.findall(content_type))
 
 
 def _place(body: bytes, boundary: bytes, name: bytes) -> tuple[int, int] | None:
@@ -108,10 +111,11 @@ def _count(media: dict[str, int], content_type: bytes) -> None:
 
 
 def hides_model(http: HttpRequest, body: bytes, model: str) -> bool:
-    """Whether a server may read another model than the one found here, if any: of a form whose texts are not in UTF-8,
-    or of JSON that cannot be read here."""
-    if form_charset(http) not in (None, b"utf-8"):
-        return True
+    """Whether a server may read another model than the one found here, if any: of a form that names it more than once,
+    or in other charsets, or of JSON that cannot be read here."""
+    if is_form(http):
+        named = len(_NAMES_MODEL.findall(body))
+        return named != bool(model) or _EXTENDED_NAME in body.lower() or not is_form_in_utf8(http)
     return not model and decode(_decoder, body, skips=True) is None and (not is_reread(body) or may_be_object(body))
 
 

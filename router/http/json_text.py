@@ -15,10 +15,15 @@ def in_utf8(body: bytes) -> bytes:
     if encoding == "utf-8":
         return body
     if encoding == "utf-8-sig":
-        return body[3:]
+        return _once(body[3:], body)
     if body.lstrip(_SPACE_AND_BOM)[:1] not in (b"{", b"["):
         return body
     try:  # halves of surrogate pairs stay what they are
-        return body.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
+        return _once(body.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass"), body)
     except UnicodeError:
         return body
+
+
+def _once(text: bytes, body: bytes) -> bytes:
+    """The text, unless it is encoded once more: who reads it would take something else for it than stands here."""
+    return text if json.detect_encoding(text[:4]) == "utf-8" else body

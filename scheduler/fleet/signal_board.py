@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from dualmap.scheduler.events import BlocksRemoved, BlocksStored, CacheCleared
 from dualmap.scheduler.fleet.signals import CacheEvent, InstanceSignals, SignalNews
-from dualmap.scheduler.tiers import MAX_SHARED_BLOCKS
+from dualmap.scheduler.tiers import MAX_SHARED_BLOCKS, forget_first
 
 MAX_CHANGES_KEPT = 20_000  # a gateway that is further behind is told all that is cached
 MOST_SHARINGS = 16  # whose shared blocks are kept
@@ -91,8 +91,7 @@ class SignalBoard:
             case BlocksStored():
                 tier = self._tiers(change).setdefault(change.tier, {})
                 tier.update(dict.fromkeys(change.blocks))
-                while len(tier) > MAX_SHARED_BLOCKS:
-                    del tier[next(iter(tier))]
+                forget_first(tier, MAX_SHARED_BLOCKS)
             case BlocksRemoved():
                 tier = self._tiers(change).get(change.tier, {})
                 for block in change.blocks:

@@ -184,3 +184,11 @@ def test_a_prompt_of_which_hardly_anything_is_loaded_tells_how_fast_the_instance
     for _ in range(100):
         instance.run(8000, 512, also_s=8.0)
     assert instance.speed.seconds_per_token == pytest.approx(2 * TOKEN_S, rel=0.05)
+
+
+def test_of_too_many_blocks_those_that_came_first_are_forgotten_some_at_a_time() -> None:
+    blocks = dict.fromkeys(range(640))
+    forget_first(blocks, 631)
+    assert len(blocks) == 640, "a few more are no matter"
+    forget_first(blocks, 600)
+    assert list(blocks) == list(range(40, 640))

@@ -51,6 +51,34 @@ async def test_a_key_of_one_model_hides_no_other_in_a_forms_charset(keyed, chars
         assert len(f.instances[0].received) == 1
 
 
+FIELD = b'--b\r\ncontent-disposition: form-data; name="%b"\r\n\r\n%b\r\n'
+GOOD, EVIL = FIELD % (b"model", b"tiny"), FIELD % (b"model", b"secret-model")
+LONG = b"--b\r\nx-a: %b\r\nx-b: %b\r\n" % (b"a" * 3000, b"b" * 3000)
+
+
+@pytest.mark.parametrize(
+    ("form", "status"),
+    [
+        (GOOD, 200),
+        (GOOD.replace(b'"model"', b"model"), 200),
+        (GOOD + FIELD % (b"prompt", b"which model = this"), 200),
+        (EVIL + FIELD % (b"z", GOOD), 400),
+        (EVIL + b"--b--\r\n" + GOOD, 400),
+        (GOOD + EVIL.replace(b"--b\r\n", LONG), 400),
+        (GOOD + EVIL.replace(b'name="model"', b"name*=utf-8''mod%65l"), 400),
+        (GOOD + EVIL.replace(b'name="model"', b'name=\xa0"model"'), 400),
+        (EVIL.replace(b'name="model"', b"NAME*0=mo; NAME*1=del"), 400),
+        (GOOD + EVIL.replace(b"content-d", b"x: a\ncontent-d"), 400),
+    ],
+)
+async def test_a_key_of_one_model_hides_no_other_in_a_form(keyed, form, status):
+    async with keyed(models=["tiny"], kv_transfer=True) as f:
+        lines = "content-type: multipart/form-data; boundary=b\r\n" + bearing(B)
+        answer = await (await f.client()).post("/v1/audio/transcriptions", form + b"--b--\r\n", lines)
+        assert answer.status == status
+        assert len(f.instances[0].received) == (status == 200)
+
+
 async def test_a_key_of_one_model_that_names_none_waits_until_it_is_known_which_that_is(keyed):
     async with keyed(models=["tiny"]) as f:
         client = await f.client()

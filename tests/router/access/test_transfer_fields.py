@@ -114,30 +114,60 @@ async def test_what_is_no_json_is_refused_by_the_instance(keyed):
         assert f.instances[0].received[0].body == body
 
 
-def form(value: bytes, charset: str = "") -> tuple[bytes, str]:
-    """Of a transcription, and its head's lines."""
-    part = b'--b\r\ncontent-disposition: form-data; name="%b"\r\n\r\n%b\r\n'
-    sound = b'--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\ntransfer_params \\u0055\r\n'
-    body = sound + part % (b"vllm_xargs", value) + b"--b--\r\n"
-    return body, f"content-type: multipart/form-data; boundary=b{charset}\r\n"
+SOUND = b'--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\nsound\r\n'
+FIELD = b'--b\r\ncontent-disposition: form-data; name="%b"\r\n\r\n%b\r\n'
+EVIL = FIELD % (b"vllm_xargs", b'{"kv_transfer_params":0}')
+# In each, Starlette finds the field where a reader of parts may find none, or another one.
+HIDDEN_IN_FORMS = {
+    "plain": EVIL,
+    "escaped": FIELD % (b"vllm_xargs", b'{"kv\\u005ftransfer_params":0}'),
+    "before one in another's text": EVIL + FIELD % (b"z", FIELD % (b"vllm_xargs", b"{}")),
+    "behind a long head": EVIL.replace(b"--b\r\n", b"--b\r\nx-a: %b\r\nx-b: %b\r\n" % (b"a" * 3000, b"b" * 3000)),
+    "with a quote left open": EVIL.replace(b'"vllm_xargs"', b'vllm_xargs"'),
+    "with an extended name": EVIL.replace(b'name="vllm_xargs"', b"name*=utf-8''vllm%5Fxargs"),
+    "as what only Python reads": FIELD % (b"vllm_xargs", b'{"kv_transfer_params":0,"x":NaN,"y":"\xff"}'),
+}
+
+
+@pytest.mark.parametrize("hidden", HIDDEN_IN_FORMS.values(), ids=list(HIDDEN_IN_FORMS))
+async def test_no_form_hides_the_field(keyed, hidden):
+    async with keyed() as f:
+        lines = "content-type: multipart/form-data; boundary=b\r\n" + bearing(A)
+        answer = await (await f.client()).post("/v1/audio/transcriptions", SOUND + hidden + b"--b--\r\n", lines)
+        assert (answer.status, answer.error["param"]) == (400, "vllm_xargs.kv_transfer_params")
+        assert not f.instances[0].received
 
 
 @pytest.mark.parametrize(
-    ("value", "charset", "status", "param"),
+    ("charset", "status"),
     [
-        (b'{"kv_transfer_params":0}', "", 400, "vllm_xargs.kv_transfer_params"),
-        (b'{"kv\\u005ftransfer_params":0}', "; charset=UTF-8", 400, "vllm_xargs.kv_transfer_params"),
-        ('{"kv_transfer_params":0}'.encode("utf-16"), "; charset=utf-16", 400, "content-type"),
-        (b'{"x":1}', "; charset=utf-8", 200, None),
-        (b"", "", 200, None),
+        ("", 200),
+        ("; charset=UTF-8", 200),
+        ('; charset="utf-8"; x=1', 200),
+        ("; charset=utf-16", 400),
+        ("; charset*=utf-16", 400),
+        ('; x=a"; charset=utf-7; y="; charset=utf-8', 400),
     ],
 )
-async def test_forms_have_arguments_too(keyed, value, charset, status, param):
+async def test_a_forms_texts_are_in_utf_8(keyed, charset, status):
     async with keyed() as f:
-        body, lines = form(value, charset)
-        answer = await (await f.client()).post("/v1/audio/transcriptions", body, lines + bearing(A))
+        lines = f"content-type: multipart/form-data; boundary=b{charset}\r\n" + bearing(A)
+        body = SOUND + FIELD % (b"vllm_xargs", b'{"x":1}') + b"--b--\r\n"
+        answer = await (await f.client()).post("/v1/audio/transcriptions", body, lines)
         assert answer.status == status
-        assert status == 200 or answer.error["param"] == param
+        assert status == 200 or answer.error["param"] == "content-type"
+
+
+@pytest.mark.parametrize(("inner", "outer"), [("utf-16-le", "utf-8-sig"), ("utf-16-le", "utf-16-be")])
+async def test_what_is_encoded_twice_stays_as_it_came(keyed, inner, outer):
+    """The instance refuses it; decoded once, it would be what the instance reads."""
+    async with keyed() as f:
+        once = chat('"kv_transfer_params":{"a":1}').decode().encode(inner)
+        body = b"\xef\xbb\xbf" + once if outer == "utf-8-sig" else once.decode("latin-1").encode(outer)
+        answer = await (await f.client()).post("/v1/chat/completions", body, bearing(A))
+        assert (answer.status, f.instances[0].received[0].body) == (200, body)
+        with pytest.raises(ValueError):  # noqa: PT011
+            json.loads(body)
 
 
 async def test_a_key_of_those_who_see_to_the_legs_themselves_may_send_it(keyed):

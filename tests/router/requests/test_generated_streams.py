@@ -46,7 +46,7 @@ class Generating:
         place = len(self.asked)
         self.asked.append(body)
         fail_at, act = self.fail_at.get(place, (None, None))
-        most = body["sampling_params"].get("max_tokens") or TOKENS
+        most = body.get("sampling_params", {}).get("max_tokens") or TOKENS
         options = body.get("stream_options") or {}
         head = {"request_id": f"generate-tokens-{place}"}
         first = len(body["token_ids"]) - len(PROMPT)
@@ -197,6 +197,7 @@ class Cut:
         (BODY | {"output_mode": "text"}, "it has texts beside its ids"),
         (BODY | {"features": {"mm_hashes": {}}}, "token ids do not say all of it"),
         (with_sampling(n=2), "token ids do not say all of it"),
+        ({name: value for name, value in BODY.items() if name != "sampling_params"}, "token ids do not say all of it"),
     ],
 )
 async def test_what_cannot_go_on_exactly_ends_at_once_and_says_why(fleet, body, why):
