@@ -6,7 +6,7 @@ import pytest
 
 from dualmap.scheduler import Request, tiers
 from dualmap.scheduler.instance.pace import FleetPace, PrefillSpeed
-from dualmap.scheduler.tiers import FIRST_SHARES, MOST_CHANGE, TIERS, Loads, Tiers, tier_of
+from dualmap.scheduler.tiers import FIRST_SHARES, MOST_CHANGE, TIERS, Loads, Tiers, forget_first, tier_of
 
 CPU, STORAGE, REMOTE = range(len(TIERS))
 BLOCKS = (1, 2, 3, 4, 5, 6, 7, 8)
