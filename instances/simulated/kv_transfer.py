@@ -7,20 +7,23 @@ where they are. One with do_remote_prefill reads its prompt's blocks from there.
 
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
+from http import HTTPStatus
+from typing import Any, TypeVar
 
 import msgspec
 
 from dualmap.instances.simulated.leases import LEASE_S
-from dualmap.router.http.openai_errors import RequestRefusedError, bad_request
+from dualmap.router.http.openai_errors import HttpError, RequestRefusedError
 from dualmap.scheduler.role import Role
 
 QUERY_PATH = "/query"  # of a bootstrap server
 HOLD_PATH, RELEASE_PATH = "/kv_transfer/hold", "/kv_transfer/release"  # where vLLM has a port and messages of its own
-
-
-def wrong_params(error: Exception) -> RequestRefusedError:
-    return RequestRefusedError(bad_request(f"kv_transfer_params: {error}.", "kv_transfer_params"))
+# vLLM's answer as its engine ends, and the server with it: a simulated one lives on, and refuses that request alone.
+ENGINE_ENDED = HttpError(
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    "InternalServerError",
+    "EngineCore encountered an issue. See stack trace (above) for the root cause.",
+)
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -41,6 +44,26 @@ class Transfer(msgspec.Struct, frozen=True):
     remote_bootstrap_addr: str
     remote_engine_id: str
     remote_prefill_cached_tokens: int | None = None
+
+
+class Nowhere(msgspec.Struct, frozen=True):
+    """What lacks a field of these. vLLM 0.32 logs "Got invalid KVTransferParams", and the request, whose prompt is not
+    computed, waits until its client leaves."""
+
+    remote_prefill_cached_tokens: int | None = None
+
+
+Place = TypeVar("Place", Source, Transfer)
+
+
+def place_in(params: dict[str, Any], nobody: Place) -> Place | Nowhere:
+    """nobody: in place of what has all fields, some of a type that makes its reading fail: vLLM looks whether they are
+    there, not what they are."""
+    try:
+        return msgspec.convert(params, type(nobody))
+    except msgspec.ValidationError:
+        required = (field.name for field in msgspec.structs.fields(nobody) if field.required)
+        return nobody if all(name in params for name in required) else Nowhere()
 
 
 class EngineEntry(msgspec.Struct):
@@ -72,15 +95,13 @@ class KvSide:
     def lends(self, params: dict[str, Any] | None) -> bool:
         return params is not None and self.role is not Role.DECODE and bool(params.get("do_remote_decode"))
 
-    def source(self, params: dict[str, Any] | None) -> Source | Transfer | None:
-        """None: the prompt is computed here. Raises RequestRefusedError if the params do not say where to read: vLLM
-        would wait for ever, or end."""
+    def source(self, params: dict[str, Any] | None) -> Source | Transfer | Nowhere | None:
+        """None: the prompt is computed here. Raises RequestRefusedError where vLLM's engine would end."""
         if not params or self.role is Role.PREFILL or not params.get("do_remote_prefill"):
             return None
-        try:
-            return msgspec.convert(params, Source)
-        except msgspec.ValidationError as error:
-            raise wrong_params(error) from None
+        if not params.get("remote_block_ids"):
+            raise RequestRefusedError(ENGINE_ENDED)
+        return place_in(params, Source("", 0, "", ""))
 
     def lease_name(self, request_id: str, params: dict[str, Any] | None) -> str:
         """What the reader calls the lease. params: of the request that is lent."""

@@ -8,14 +8,14 @@ bootstrap server tells where the engine is found. Who asks for a transfer that i
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
-from dualmap.instances.simulated.kv_transfer import KvSide, Transfer, wrong_params
+from dualmap.instances.simulated.kv_transfer import ENGINE_ENDED, KvSide, Nowhere, Transfer, place_in
+from dualmap.router.http.openai_errors import RequestRefusedError
 from dualmap.scheduler.fleet.endpoint import host_port
 from dualmap.scheduler.role import Role
 
 BOOTSTRAP_PORT = 8998  # VLLM_MOONCAKE_BOOTSTRAP_PORT
 TIMEOUT_S = 480.0  # VLLM_MOONCAKE_ABORT_REQUEST_TIMEOUT
+_OTHERS_WORK = {Role.PREFILL: "do_remote_prefill", Role.DECODE: "do_remote_decode"}
 
 
 @dataclass(slots=True)
@@ -27,13 +27,11 @@ class MooncakeSide(KvSide):
     def lends(self, params: dict[str, Any] | None) -> bool:
         return KvSide.lends(self, params) and bool(params and params.get("transfer_id"))
 
-    def source(self, params: dict[str, Any] | None) -> Transfer | None:
-        if not params or self.role is Role.PREFILL or not params.get("do_remote_prefill"):
-            return None
-        try:
-            return msgspec.convert(params, Transfer)
-        except msgspec.ValidationError as error:
-            raise wrong_params(error) from None
+    def source(self, params: dict[str, Any] | None) -> Transfer | Nowhere | None:
+        asked = params or {}
+        if self.role is not Role.BOTH and asked.get(_OTHERS_WORK[self.role]):
+            raise RequestRefusedError(ENGINE_ENDED)
+        return place_in(asked, Transfer("", "", "")) if asked.get("do_remote_prefill") else None
 
     def lease_name(self, request_id: str, params: dict[str, Any] | None) -> str:
         return str(params["transfer_id"]) if params else request_id

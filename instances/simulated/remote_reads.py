@@ -17,6 +17,7 @@ from dualmap.instances.simulated.kv_transfer import (
     RELEASE_PATH,
     EngineEntry,
     LeaseCall,
+    Nowhere,
     Source,
     Transfer,
 )
@@ -49,7 +50,7 @@ class RemoteReads:
         self._arrivals: dict[str, asyncio.Future[float]] = {}  # when the blocks will be there, once they have room
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def expect(self, engine_id: str, source: Source | Transfer) -> None:
+    def expect(self, engine_id: str, source: Source | Transfer | Nowhere) -> None:
         """The request goes to the engine, which will want its prompt."""
         self._arrivals[engine_id] = self._loop.create_future()
         self._start(engine_id, self._follow(engine_id, source))
@@ -64,10 +65,11 @@ class RemoteReads:
         if task := self._tasks.get(engine_id):
             task.cancel()
 
-    def refuse(self, source: Source | Transfer) -> None:
+    def refuse(self, source: Source | Transfer | Nowhere) -> None:
         """The request does not come to the engine: vLLM, too, gives the blocks back."""
-        name = source.remote_request_id if isinstance(source, Source) else source.transfer_id
-        self._start(name, self._give_back(source))
+        if not isinstance(source, Nowhere):
+            name = source.remote_request_id if isinstance(source, Source) else source.transfer_id
+            self._start(name, self._give_back(source))
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = self._tasks[name] = self._loop.create_task(work)
@@ -77,7 +79,10 @@ class RemoteReads:
         del self._tasks[name]
         self._arrivals.pop(name, None)
 
-    async def _follow(self, engine_id: str, source: Source | Transfer) -> None:
+    async def _follow(self, engine_id: str, source: Source | Transfer | Nowhere) -> None:
+        if isinstance(source, Nowhere):
+            await asyncio.Event().wait()  # until its client leaves
+            return
         try:
             if isinstance(source, Source):
                 await self._fetch(engine_id, source)

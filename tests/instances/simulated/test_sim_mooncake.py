@@ -12,7 +12,16 @@ import pytest
 from tests.conftest import WAIT_S
 from tests.deployment import free_port
 from tests.instances.conftest import SimProcess, starting_sims
-from tests.instances.simulated.test_sim_transfers import CHAT, LOADED, PROMPT, RECORDED, USAGE
+from tests.instances.simulated.test_sim_transfers import (
+    CHAT,
+    ENGINE_ENDED,
+    LOADED,
+    PROMPT,
+    RECORDED,
+    TOLD,
+    USAGE,
+    check_it_waits,
+)
 
 MOON = ("--kv-connector", "mooncake")
 
@@ -130,7 +139,29 @@ def test_ranks_have_engines_of_their_own(start_sim) -> None:
     assert query(port, "/other")[0] == 404
 
 
-def test_parameters_that_do_not_say_whom_to_ask_are_refused(pair) -> None:
-    body = {"prompt": PROMPT, "kv_transfer_params": {"do_remote_prefill": True, "transfer_id": "a"}}
-    status, answer = pair.decode.post("/v1/completions", body)
-    assert (status, answer["error"]["param"]) == (400, "kv_transfer_params")
+@pytest.mark.parametrize("lacks", ["transfer_id", "remote_bootstrap_addr", "remote_engine_id"])
+def test_who_is_not_told_whom_to_ask_waits_until_its_client_leaves(pair, lacks: str) -> None:
+    params = pair.reading("none")
+    del params[lacks]
+    check_it_waits(pair.decode, {"prompt": PROMPT, "kv_transfer_params": params})
+
+
+def test_who_is_told_what_nixl_tells_waits_too(pair) -> None:
+    check_it_waits(pair.decode, {"prompt": PROMPT, "kv_transfer_params": TOLD})
+
+
+def test_an_engine_of_another_type_is_not_found(pair) -> None:
+    body = {"prompt": PROMPT, "kv_transfer_params": pair.reading("none") | {"remote_engine_id": 5}}
+    told = RECORDED["cannot be read"]
+    assert pair.decode.post("/v1/completions", body) == (told["status"], told["answer"])
+
+
+def test_what_is_not_of_its_role_ends_an_engine(pair) -> None:
+    for server, params in ((pair.prefill, pair.reading("a")), (pair.decode, {"do_remote_decode": True})):
+        status, answer = server.post("/v1/completions", {"prompt": PROMPT, "kv_transfer_params": params})
+        assert (status, answer["error"]) == (500, ENGINE_ENDED)
+
+
+def test_a_prompt_without_a_name_is_not_kept(pair) -> None:
+    pair.prefill.complete(PROMPT, kv_transfer_params={"do_remote_decode": True})
+    assert pair.prefill.metric(USAGE) == 0

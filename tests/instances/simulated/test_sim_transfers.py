@@ -8,12 +8,19 @@ from typing import Any
 import pytest
 
 from tests.deployment import free_port
-from tests.instances.conftest import starting_sims
+from tests.instances.conftest import SimProcess, starting_sims
 
 PROMPT = "The quick brown fox jumps over the lazy dog. " * 20  # 225 tokens, 15 blocks
 CHAT = [{"role": "user", "content": PROMPT}]
+ENGINE_ENDED = {
+    "message": "EngineCore encountered an issue. See stack trace (above) for the root cause.",
+    "type": "InternalServerError",
+    "param": None,
+    "code": 500,
+}
 RECORDED = json.loads(Path(__file__).with_name("two_legs.json").read_text())  # two real vLLM servers
 ASKED = RECORDED["prefill"]["request"]["kv_transfer_params"]
+TOLD = RECORDED["decode"]["request"]["kv_transfer_params"]
 USAGE = "vllm:kv_cache_usage_perc"
 LOADED = "vllm:external_prefix_cache_hits_total"
 
@@ -161,9 +168,37 @@ def test_blocks_are_given_back_when_the_client_leaves_or_the_request_is_refused(
     decode.await_metric(USAGE, 0)
 
 
-def test_params_that_do_not_say_where_to_read_are_refused(decode) -> None:
-    status, answer = decode.post("/v1/completions", decode_body({"do_remote_prefill": True}))
-    assert (status, answer["error"]["param"]) == (400, "kv_transfer_params")
+# What vLLM 0.32 does with wrong parameters: docs/decisions/0033-connectors.md.
+
+
+@pytest.mark.parametrize("lacks", ["remote_engine_id", "remote_request_id", "remote_host", "remote_port"])
+def test_who_is_not_told_where_to_read_waits_until_its_client_leaves(decode, lacks: str) -> None:
+    check_it_waits(decode, decode_body({name: value for name, value in TOLD.items() if name != lacks}))
+
+
+def check_it_waits(server: SimProcess, body: dict[str, Any]) -> None:
+    connection = server.begin(body)
+    server.await_metric("vllm:num_requests_waiting", 1)
+    assert server.metric(USAGE) > 0
+    assert server.complete("Others are served.")["choices"]
+    assert server.metric("vllm:num_requests_waiting") == 1
+    connection.close()
+    server.await_metric("vllm:num_requests_waiting", 0)
+    server.await_metric(USAGE, 0)
+
+
+def test_params_of_mooncake_end_an_engine_with_nixl(decode) -> None:
+    params = {"do_remote_prefill": True, "transfer_id": "a", "remote_bootstrap_addr": "b", "remote_engine_id": "c"}
+    status, answer = decode.post("/v1/completions", decode_body(params))
+    assert (status, answer["error"]) == (500, ENGINE_ENDED)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"remote_host": 5}, {"remote_port": None}, {"remote_engine_id": 5}, {"remote_request_id": [1]}]
+)
+def test_a_place_of_another_type_cannot_be_read(decode, wrong: dict[str, Any]) -> None:
+    told = RECORDED["cannot be read"]
+    assert decode.post("/v1/completions", decode_body(TOLD | wrong)) == (told["status"], told["answer"])
 
 
 def test_a_server_does_what_its_role_says_alone(prefill, decode) -> None:
