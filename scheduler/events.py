@@ -24,6 +24,7 @@ class FailureCause(StrEnum):
     INSTANCE_LOST = "instance_lost"
     NOT_HERE = "not_here"  # the instance keeps no such state, or serves no such model any more (HTTP 404); another may
     TOO_LONG = "too_long"  # prompt and answer are more than the instance takes (HTTP 400); another one takes more
+    LEG_REFUSED = "leg_refused"  # the instance refused a leg (HTTP 400, 422), perhaps for what makes it one
 
 
 @record

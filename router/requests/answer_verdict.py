@@ -79,6 +79,11 @@ def names_ids(status: int, body: bytes) -> bool:
     return status in NOT_UNDERSTOOD and b"return_token_ids" in body
 
 
+def names_params(status: int, body: bytes) -> bool:
+    """Whether an instance refuses a request for what it is told of the transfer of its prompt."""
+    return status in NOT_UNDERSTOOD and b"kv_transfer_params" in body
+
+
 def has_end(tail: bytes) -> bool:
     """Whether a stream of chunks says that it is over. A proxy, or a server that ends its answers by closing, may end
     one in midst of it as if it were whole."""

@@ -11,7 +11,13 @@ from dualmap.scheduler.fleet.membership_events import MembershipEvent
 from dualmap.scheduler.fleet.messages import CarriedRequests
 
 TOGETHER_S = 60.0  # what failed longer before the loss than this does not belong to it
-NOT_ITS_END = (FailureCause.NOT_HERE, FailureCause.TOO_LONG, FailureCause.UNAUTHORIZED, FailureCause.REFUSED)
+NOT_ITS_END = (
+    FailureCause.NOT_HERE,
+    FailureCause.TOO_LONG,
+    FailureCause.LEG_REFUSED,
+    FailureCause.UNAUTHORIZED,
+    FailureCause.REFUSED,
+)
 
 
 @dataclass(slots=True)

@@ -9,12 +9,17 @@ from dualmap.router.http.upstream_pool import OpeningConnection, UpstreamPool
 from dualmap.router.legs.bootstrap import Bootstrap
 from dualmap.router.legs.handoff import Handoff
 from dualmap.router.legs.leg_body import leg_body
+from dualmap.router.requests.answer_verdict import NOT_UNDERSTOOD, names_params
 from dualmap.router.requests.answer_writer import AnswerWriter
 from dualmap.router.requests.running import OK_STATUS, Carrier, Running
 from dualmap.scheduler.commands import Dispatch
 from dualmap.scheduler.events import FailureCause
 
 MOST_BYTES = 1024 * 1024  # of an answer of one token
+_REFUSED = (
+    "it has refused the %s leg of a request (HTTP %d), which then ran whole: is its server started for the connector"
+    " that kv_transfer names?"
+)
 
 
 class PrefillRun(Running):
@@ -59,6 +64,13 @@ class PrefillRun(Running):
         if len(self._got) > MOST_BYTES:
             self._give_up(FailureCause.BROKEN)
 
+    def _not_offered(self, status: int, body: bytes, last: bool) -> FailureCause | None:
+        cause = super()._not_offered(status, body, last)
+        if cause is None and names_params(status, body):
+            self._pool.warn(_REFUSED % ("prefill", status))
+            return FailureCause.LEG_REFUSED
+        return cause
+
     def answer_complete(self, head: AnswerHead) -> None:
         if head.status != OK_STATUS:
             super().answer_complete(head)
@@ -84,7 +96,7 @@ class PrefillRun(Running):
 class DecodeRun(Running):
     """Its instance counts all that it need not compute as cached: what was cached before, the prefill leg knows."""
 
-    __slots__ = ("_cached", "_line")
+    __slots__ = ("_cached", "_handed", "_line")
 
     def __init__(
         self,
@@ -98,10 +110,19 @@ class DecodeRun(Running):
         super().__init__(carrier, writer, dispatch, pool, now)
         prefilled_at, connector = handoff.dispatch.instance_id, carrier.asked.connector
         reads = dispatch.instance_id != prefilled_at or (connector is not None and connector.read_by_itself)
-        if handoff.params and reads:
+        self._handed = bool(handoff.params) and reads
+        if self._handed:
             self.body = leg_body(self.body, b"", handoff.params)
         self._cached = handoff.cached_at(dispatch.instance_id)
         self._line = f"x-dualmap-prefill-instance: {prefilled_at}\r\n".encode()
+
+    def _not_offered(self, status: int, body: bytes, last: bool) -> FailureCause | None:
+        """What the client has sent was good enough for the prefill leg."""
+        cause = super()._not_offered(status, body, last)
+        if cause is None and self._handed and status in NOT_UNDERSTOOD:
+            self._pool.warn(_REFUSED % ("decode", status))
+            return FailureCause.LEG_REFUSED
+        return cause
 
     def usage(self) -> Usage:
         usage = super().usage()

@@ -32,6 +32,7 @@ NEVER_RAN = (
     FailureCause.UNAUTHORIZED,
     FailureCause.NOT_HERE,
     FailureCause.TOO_LONG,
+    FailureCause.LEG_REFUSED,
 )
 
 

@@ -68,9 +68,13 @@ def stream_continued(books: Books, event: StreamContinued, now: float, commands:
 def recover(
     books: Books, attempt: Attempt, tokens_sent: int, cause: FailureCause, now: float, commands: list[Command]
 ) -> None:
-    """Decide on a request whose attempt failed; the attempt has been taken off the books."""
-    too_long = cause is FailureCause.TOO_LONG
-    last = not books.takes_longer(attempt) if too_long else books.is_last(attempt)
+    """Decide on a request whose attempt failed; the attempt has been taken off the books. One whose leg was refused
+    runs whole, and that leg is none of its tries: what the client has asked for was not refused."""
+    too_long, leg_refused = (
+        cause is FailureCause.TOO_LONG,
+        cause is FailureCause.LEG_REFUSED and attempt.whole is not None,
+    )
+    last = not books.takes_longer(attempt) if too_long else books.is_last(attempt) and not leg_refused
     match decide_fate(attempt, tokens_sent, cause, last=last):
         case Fate.FAIL:
             if not attempt.started:
@@ -86,6 +90,8 @@ def recover(
             if too_long:
                 taken = books.instances[attempt.instance_id].takes_tokens(request)
                 request = replace(request, length_tokens=max(request.length_tokens, int(taken) + 1))
+            elif leg_refused:
+                request = replace(request, may_split=False)
             place(
                 books,
                 request,
@@ -95,7 +101,7 @@ def recover(
                 arrived_at=arrived_at,
                 tried=tried,
                 held_s=attempt.held_s,
-                legs_done=attempt.legs_done,
+                legs_done=attempt.legs_done + leg_refused,
             )
 
 

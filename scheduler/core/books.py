@@ -113,7 +113,7 @@ class Books:
 
     def _tries(self, attempt: Attempt) -> int:
         """Attempts at what its request asks for; those before that gave the client part of an answer do not count, nor
-        do prefill legs that were completed."""
+        do prefill legs that were completed, nor a leg that was refused."""
         return attempt.number - attempt.request.goes_on_after - attempt.legs_done
 
     def recompute_price(self, view: InstanceView) -> float:

@@ -230,6 +230,24 @@ def test_completed_prefills_are_no_tries(fleet):
     assert rejected.reason is RejectReason.ATTEMPTS_EXHAUSTED
 
 
+@pytest.mark.parametrize("most", [1, 2])
+@pytest.mark.parametrize("leg", [Leg.PREFILL, Leg.DECODE])
+def test_a_request_whose_leg_was_refused_runs_whole_and_has_all_its_tries(fleet, leg, most):
+    core = fleet("p1", "p2", "d1", "d2", max_attempts=most)
+    (refused,) = arrive(core)
+    if leg is Leg.DECODE:
+        (refused,) = core.prefill_done("r", 1)
+    (whole,) = core.fail("r", refused.attempt, FailureCause.LEG_REFUSED)
+    assert whole.instance_id != refused.instance_id
+    for tried in range(1, most):
+        assert (whole.leg, whole.last) == (Leg.WHOLE, False)
+        (whole,) = core.fail("r", refused.attempt + tried, FailureCause.LEG_REFUSED)
+    assert (whole.leg, whole.last) == (Leg.WHOLE, True)
+    (rejected,) = core.fail("r", whole.attempt, FailureCause.LEG_REFUSED)
+    assert rejected.reason is RejectReason.ATTEMPTS_EXHAUSTED
+    core.core.check()
+
+
 def test_a_stream_that_is_cut_goes_on_whole(fleet):
     core = fleet("p1", "d1", "d2")
     arrive(core)
