@@ -69,11 +69,10 @@ def recover(
     books: Books, attempt: Attempt, tokens_sent: int, cause: FailureCause, now: float, commands: list[Command]
 ) -> None:
     """Decide on a request whose attempt failed; the attempt has been taken off the books. One whose leg was refused
-    runs whole, and that leg is none of its tries: what the client has asked for was not refused."""
-    too_long, leg_refused = (
-        cause is FailureCause.TOO_LONG,
-        cause is FailureCause.LEG_REFUSED and attempt.whole is not None,
-    )
+    runs whole, and that leg is none of its tries: what the client has asked for was not refused. So does one whose
+    decode leg was silent: vLLM waits for ever for a prompt that another connector has handed over."""
+    too_long = cause is FailureCause.TOO_LONG
+    leg_refused = cause is FailureCause.LEG_REFUSED and attempt.whole is not None
     last = not books.takes_longer(attempt) if too_long else books.is_last(attempt) and not leg_refused
     match decide_fate(attempt, tokens_sent, cause, last=last):
         case Fate.FAIL:
@@ -90,7 +89,7 @@ def recover(
             if too_long:
                 taken = books.instances[attempt.instance_id].takes_tokens(request)
                 request = replace(request, length_tokens=max(request.length_tokens, int(taken) + 1))
-            elif leg_refused:
+            elif leg_refused or (attempt.lease is not None and cause is FailureCause.STALLED):
                 request = replace(request, may_split=False)
             place(
                 books,

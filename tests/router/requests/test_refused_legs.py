@@ -7,7 +7,7 @@ from dualmap.scheduler.config import SchedulerConfig
 from dualmap.scheduler.events import FailureCause
 from tests.router.conftest import Conversation
 from tests.router.requests import test_legs
-from tests.router.requests.test_legs import CHAT, decode, prefill, received, tells_nothing
+from tests.router.requests.test_legs import CHAT, decode, hangs, prefill, received, tells_nothing
 
 pd = test_legs.pd
 REFUSAL = {"error": {"message": "kv_transfer_params: Field required", "param": "kv_transfer_params", "code": 400}}
@@ -55,4 +55,16 @@ async def test_what_the_client_did_wrong_it_is_told_by_the_answer_to_what_it_has
         assert [len(i.received) for i in f.instances] == [1, asked]
         metrics = f.gateway.metrics
         assert (metrics.failures[FailureCause.LEG_REFUSED], metrics.outcomes[Outcome.CLIENT_ERROR]) == (asked - 1, 1)
+        f.check_books_are_empty()
+
+
+async def test_a_request_whose_decode_leg_is_never_answered_runs_whole(pd):
+    async def waits_for_a_prompt(conversation: Conversation) -> None:
+        await (hangs if "kv_transfer_params" in conversation.request.json else decode)(conversation)
+
+    async with pd("pd", prefill, waits_for_a_prompt, first_byte_timeout_s=0.5) as f:
+        client = await f.client()
+        assert (await client.post("/v1/chat/completions", CHAT)).status == 200
+        assert [len(i.received) for i in f.instances] == [1, 2]
+        assert f.gateway.metrics.failures[FailureCause.STALLED] == 1
         f.check_books_are_empty()
