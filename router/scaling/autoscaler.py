@@ -72,8 +72,10 @@ class Autoscaler:
         if scaler.told != told:
             await self._asked.wait()
         if not undo and not await self._call_named(instance_id, "drain"):
-            again = "; it is tried again" if instance_id in scaler.ids else ""
-            raise RefusedError(f"{instance_id} does not answer{again}")
+            if instance_id in scaler.ids:
+                raise RefusedError(f"{instance_id} does not answer; it is tried again")
+            scaler.keep(instance_id)
+            raise RefusedError(f"{instance_id} does not answer")
         return line
 
     async def change_role(self, instance_id: str, role: str) -> str:

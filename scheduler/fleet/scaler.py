@@ -18,6 +18,7 @@ from dualmap.scheduler.role import Role
 
 RETRY_S = 30.0  # after a start that failed
 MOST_REPLICAS = 1024
+TOLD_S = 5.0  # within which one that others start is seen to drain
 
 
 class RefusedError(Exception):
@@ -75,6 +76,7 @@ class Scaler:
         self._begun = False  # until then it is not known what runs
         longest_start_s = inf if scaled.prefix else LONGEST_START_S  # ours are told to be lost then
         self._history = ScalingHistory(scaled.pool_name, scaled.config, scaled.role, longest_start_s)
+        self._told_to_drain: dict[str, float] = {}  # of those that others start, when, until that is seen
         self._leaving: dict[str, float] = {}  # of `ids`, those that go once they are drained; since when
         self._note = ""
         self._retry_at = 0.0
@@ -216,10 +218,17 @@ class Scaler:
     def drain(self, instance_id: str, now: float) -> str:
         """The instance has to be told."""
         self._must_be_there(instance_id)
-        ready = {i for i, m in self.members().items() if m.state is MemberState.READY and i not in self._leaving}
-        if ready and ready <= set(self.named(instance_id)):
+        named = set(self.named(instance_id))
+        self._told_to_drain = {i: at for i, at in self._told_to_drain.items() if now - at < TOLD_S}
+        goes = self._leaving.keys() | self._told_to_drain.keys()
+        ready = {i for i, m in self.members().items() if m.state is MemberState.READY and i not in goes}
+        if ready and ready <= named:
             raise RefusedError(f"{instance_id} is the last instance that is ready{self._to_what}")
+        answer = {i for i in ready if self.members()[i].role is not Role.PREFILL}
+        if answer and answer <= named:
+            raise RefusedError(f"{instance_id} is the last instance that answers: without it nobody decodes")
         if instance_id not in self.ids:
+            self._told_to_drain |= dict.fromkeys(named, now)
             return f"{instance_id} is given no new requests; it is not stopped, since it was not started here"
         if instance_id not in self._leaving:
             self._leaving[instance_id] = now
@@ -231,6 +240,8 @@ class Scaler:
         """Do not tell it to drain again; once it has heard that it stays: `kept`."""
         self._must_be_there(instance_id)
         self._leaving.pop(instance_id, None)
+        for named in self.named(instance_id):
+            self._told_to_drain.pop(named, None)
 
     def kept(self, instance_id: str) -> str:
         self._leaving.pop(instance_id, None)  # seen to drain meanwhile

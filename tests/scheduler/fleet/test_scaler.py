@@ -11,6 +11,7 @@ from dualmap.scheduler.fleet.scaling_config import ScalingConfig
 from dualmap.scheduler.fleet.scaling_history import LOST_S
 from dualmap.scheduler.held_requests import HeldWork
 from dualmap.scheduler.instance_capacity import InstanceCapacity
+from dualmap.scheduler.role import Role
 
 STARTING, READY, DRAINING, _, _, LOST = MemberState
 GATEWAY = GatewayState("g", 9, "", age_s=0.0)
@@ -28,6 +29,7 @@ class Pool:
         **scaling,
     ) -> None:
         self.members: dict[str, MemberState] | None = members
+        self.roles: dict[str, Role] = {}  # of those that cannot do both
         self.running: dict[str, int] = {}
         self.held = HeldWork()
         self.now = 1000.0
@@ -39,7 +41,14 @@ class Pool:
         if self.members is None:
             return None
         members = tuple(
-            Member(i, 1, Endpoint("127.0.0.1", 80), state=state, capacity=InstanceCapacity())
+            Member(
+                i,
+                1,
+                Endpoint("127.0.0.1", 80),
+                state=state,
+                capacity=InstanceCapacity(),
+                role=self.roles.get(i, Role.BOTH),
+            )
             for i, state in self.members.items()
         )
         loads = {i: InstanceLoad(i, count, 0, waiting_tokens=0, kv_tokens=0) for i, count in self.running.items()}
@@ -295,6 +304,25 @@ def test_a_pool_at_zero_starts_one_for_what_waits_and_goes_back_when_it_is_quiet
     assert pool.scaler.pool_plan == PoolPlan("", 0, 0, most=3)
     pool.members = {"sim-0": DRAINING}
     assert pool.look() == ()
+
+
+def test_one_is_left_however_soon_after_each_other_all_are_told_to_drain():
+    pool = Pool({"a": READY, "b": READY}, told=None, ids=(), prefix="")
+    pool.look()
+    pool.scaler.drain("a", pool.now)
+    with pytest.raises(RefusedError, match="b is the last instance that is ready"):
+        pool.scaler.drain("b", pool.now)
+    pool.scaler.keep("a")
+    pool.scaler.drain("b", pool.now)
+
+
+def test_the_last_one_that_answers_is_not_drained_though_others_prefill():
+    pool = Pool({"p": READY, "d": READY}, told=None, ids=(), prefix="")
+    pool.roles = {"p": Role.PREFILL, "d": Role.DECODE}
+    pool.look()
+    with pytest.raises(RefusedError, match="d is the last instance that answers"):
+        pool.scaler.drain("d", pool.now)
+    pool.scaler.drain("p", pool.now)
 
 
 def test_what_comes_while_the_last_one_drains_starts_another():
