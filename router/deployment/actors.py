@@ -15,7 +15,10 @@ class ClusterError(Exception):
 
 
 def told(error: Exception) -> str:
-    """What happened, in a line: messages can hold the traceback of another process."""
+    """What happened, in a line: messages can hold the traceback of another process. One that was written for people
+    stays as it is: the end of a server's log may look like a traceback, and is not the cause."""
+    if isinstance(error, ClusterError):
+        return str(error)
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1 if "Traceback" in str(error) or '  File "' in str(error) else 0].strip()
 

@@ -168,3 +168,10 @@ def test_a_taken_port_ends_the_command_with_1(file, capsys):
         port = str(taken.getsockname()[1])
         assert main(["up", "--simulate", "1", "--admin-port", "0", "--port", port]) == 1
     assert capsys.readouterr().err == f"error: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+def test_why_a_server_did_not_start_is_told_whole_whatever_its_log_ends_with() -> None:
+    why = (
+        'vllm-0 did not start: vllm exited with code 1: RuntimeError: no NIXL; the end of a.log:\n  File "b.py"\nwarned'
+    )
+    assert told(ClusterError(why)) == why
