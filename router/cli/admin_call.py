@@ -57,6 +57,10 @@ def find_admin(args: argparse.Namespace) -> str:
 
 def admin_call(admin: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """POST with a body, else GET; DUALMAP_ADMIN_TOKEN is sent along. Raises AdminCallError."""
+    if "://" not in admin:
+        raise AdminCallError(
+            f"no gateway answers at {admin}: an admin address is http://HOST:PORT or https://HOST:PORT"
+        )
     data = None if body is None else json.dumps(body).encode()
     headers = {} if data is None else {"Content-Type": "application/json"}
     if token := os.environ.get("DUALMAP_ADMIN_TOKEN"):
@@ -67,7 +71,8 @@ def admin_call(admin: str, path: str, body: dict[str, Any] | None = None) -> dic
             answer: dict[str, Any] = json.load(response)
             return answer
     except urllib.error.HTTPError as error:
-        raise AdminCallError(_message(error)) from None
+        other = f" {admin} may be no admin port: gateway.admin_port, 8081 by default." if error.code == 404 else ""
+        raise AdminCallError(_message(error) + other) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise AdminCallError(f"no gateway answers at {admin}: {str(error).strip()}") from None
 

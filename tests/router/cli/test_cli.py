@@ -1,6 +1,7 @@
 """The command line where nothing needs to be started: wrong calls end with one clear line, and no traceback."""
 
 import argparse
+import asyncio
 import shlex
 import socket
 import threading
@@ -129,6 +130,21 @@ def test_numbers_that_cannot_all_be_meant_are_one_line(arguments, capsys):
     assert main(["scale", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: one number for all instances, or one for each role")
+
+
+def test_an_admin_address_without_a_scheme_is_told_what_one_looks_like(capsys):
+    assert main(["status", "--admin", "127.0.0.1:8081"]) == 1
+    assert capsys.readouterr().err.endswith(
+        "127.0.0.1:8081: an admin address is http://HOST:PORT or https://HOST:PORT\n"
+    )
+
+
+async def test_the_port_of_clients_is_told_to_be_no_admin_port(fleet, capsys):
+    async with fleet() as f:
+        admin = f"http://127.0.0.1:{f.port}"
+        assert await asyncio.to_thread(main, ["status", "--admin", admin]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"{admin} may be no admin port: gateway.admin_port, 8081 by default.")
 
 
 def test_a_port_that_speaks_no_http_is_one_line(capsys):
