@@ -97,9 +97,10 @@ class PoolScaler:
         named = [scaler.members()[i] for i in scaler.named(instance_id)]
         wanted = Role(role)
         if instance_id in scaler.ids or any(member.instance_id in scaler.ids for member in named):
-            raise RefusedError(
-                f"{instance_id} was started here, for its role: start others, `dualmap scale prefill=N decode=N`"
-            )
+            why = ", for its role: start others, `dualmap scale prefill=N decode=N`"
+            if Role.BOTH in self.scalers:
+                why = ": only an instance that others start is given another role"
+            raise RefusedError(f"{instance_id} was started here{why}")
         ids = {member.instance_id for member in named}
         goes = ids | {i for i, role in self._orders.roles().items() if role is Role.PREFILL}
         answering = (m for s in self.scalers.values() for m in s.members().values() if m.role is not Role.PREFILL)

@@ -5,7 +5,7 @@ import pytest
 from dualmap.scheduler.fleet.messages import PoolPlan
 from dualmap.scheduler.fleet.pool_scaler import PoolScaler
 from dualmap.scheduler.fleet.pool_totals import PoolTotals
-from dualmap.scheduler.fleet.scaler import RefusedError, Scaled
+from dualmap.scheduler.fleet.scaler import RefusedError, Scaled, Wanted, WantedPool
 from dualmap.scheduler.fleet.scaling_config import RoleBounds, ScalingConfig
 from dualmap.scheduler.role import Role
 from tests.scheduler.fleet.scaled_pool import BOUNDS, CONFIG, DECODE, PREFILL, Pool
@@ -88,6 +88,14 @@ def test_a_number_for_a_role_is_refused_where_roles_are_not_scaled(prefix, why):
     scaler = PoolScaler([Scaled("", prefix, CONFIG, automatic=False)])
     with pytest.raises(RefusedError, match=why):
         scaler.scale({PREFILL: 2})
+
+
+def test_the_role_of_one_of_ours_is_not_changed_where_roles_are_not_scaled():
+    pool = Pool()
+    scaler = PoolScaler([Scaled("", "sim-", CONFIG, automatic=False)])
+    scaler.wanted(WantedPool({Role.BOTH: Wanted(("sim-0",), None)}), {}, pool.now)
+    with pytest.raises(RefusedError, match="sim-0 was started here: only an instance that others start is given"):
+        scaler.change_role("sim-0", "prefill")
 
 
 def test_the_last_one_of_a_role_is_not_drained():
