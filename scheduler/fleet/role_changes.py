@@ -36,14 +36,14 @@ class RoleChanges:
         """Before the Scalers look: the number of each role stays, unless people say another one. Who is moved starts
         once the other role has one fewer."""
         scalers = self._scalers.values()
-        told = any(scaler.told is not None for scaler in scalers)
+        broken_off = not self.on or any(scaler.told is not None for scaler in scalers)
+        has_left = all(len(scaler.ids) <= scaler.fixed for scaler in scalers if not scaler.awaited)
         for scaler in scalers:
-            if told:  # that ends a change that is under way
+            if broken_off:
                 scaler.fixed -= scaler.awaited
+            if broken_off or has_left:
+                scaler.awaited = 0
             scaler.fixed = self._number_of(scaler)
-        leaving = 0 if told else sum(max(0, len(scaler.ids) - scaler.fixed) for scaler in scalers)
-        for scaler in scalers:
-            scaler.awaited = min(leaving, max(0, scaler.fixed - len(scaler.ids)))
 
     def _number_of(self, scaler: Scaler) -> int:
         if not self.on:
@@ -80,8 +80,10 @@ class RoleChanges:
             return
         self._note(giver_role, taker_role, now)
         if giver.starts_them:
+            taker = self._scalers[taker_role]
             giver.fixed -= 1
-            self._scalers[taker_role].fixed += 1
+            taker.fixed += 1
+            taker.awaited = 1
             giver.let_go(instance_id, now)
         else:
             self._orders.give(instance_id, taker_role)

@@ -42,11 +42,14 @@ class Scaled:
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """ids: of our instances that there should be. told: how many a person asked for; None: plans decide. fixed: how
-    many changes of roles keep in this role; 0: there are no such changes."""
+    many changes of roles keep in this role; 0: there are no such changes. awaited: how many of `fixed` start only once
+    another has left the other role."""
 
     ids: tuple[str, ...]
     told: int | None
+    _: KW_ONLY
     fixed: int = 0
+    awaited: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class WantedPool:
 class Scaler:
     """ids: of our instances that there should be. told: as in Wanted. state: of the fleet, as last looked at; None
     while Fleet is away. plan: what was planned at the last look, if anything. pool_plan: the last plan, for gateways to
-    show. fixed: as in Wanted. awaited: how many of `fixed` start only once others have left another role.
+    show. fixed, awaited: as in Wanted.
 
     `now` is in seconds of any monotonic clock, the same one at each call."""
 
@@ -97,12 +100,12 @@ class Scaler:
             self._begun = True
             self.ids = set(last.ids)
             self.told = last.told
-            self.fixed = last.fixed
+            self.fixed, self.awaited = last.fixed, last.awaited
         for instance_id, why in failed.items():
             self.ids.discard(instance_id)
             self._note = f"{instance_id} could not be started: {why}"
             self._retry_at = now + RETRY_S
-        return Wanted(tuple(sorted(self.ids)), self.told, self.fixed)
+        return Wanted(tuple(sorted(self.ids)), self.told, fixed=self.fixed, awaited=self.awaited)
 
     # What Fleet says.
 

@@ -39,6 +39,7 @@ class Pool:
         self.totals = PoolTotals()
         self.now = 1000.0
         self.drained: set[str] = set()
+        self.restart: dict[str, str] = {}  # a rolling one, as looks are told of it
 
     def begin(self) -> None:
         """Also again, as when its process has died."""
@@ -59,8 +60,13 @@ class Pool:
                 for i, role in self.members.items()
             )
             state = FleetState(1, True, members, gateways=(GATEWAY,), loads=self.loads, totals={"": self.totals})
-            self.drained |= set(self.scaler.look(state, self.now))
+            self.drained |= set(self.scaler.look(state, self.now, **self.restart))
         return self.ask()
+
+    def fail(self, instance_id: str) -> None:
+        """It could not be started."""
+        del self.members[instance_id]
+        self.wanted = self.scaler.wanted(self.wanted, {instance_id: "it has no place"}, self.now, self.config)
 
     def busy(self, role: Role, running: int) -> None:
         """So many run on each instance of the role."""

@@ -94,13 +94,61 @@ def test_a_number_that_a_person_says_ends_a_change_that_is_under_way(said, there
 def test_one_whose_start_has_failed_is_started_again_though_the_other_role_is_told_a_number():
     pool = Pool(prefill=3, decode=3, config=CHANGING)
     pool.look(2)
-    del pool.members["sim-decode-2"]
-    pool.wanted = pool.scaler.wanted(pool.wanted, {"sim-decode-2": "it has no place"}, pool.now, pool.config)
+    pool.fail("sim-decode-2")
     pool.scaler.scale({"prefill": 1})
     assert pool.look(2) == {PREFILL: 3, DECODE: 2}
     assert pool.drained == {"sim-prefill-0", "sim-prefill-1"}
     pool.members = {"sim-prefill-2": PREFILL, "sim-decode-0": DECODE, "sim-decode-1": DECODE}
     assert pool.look(round(RETRY_S)) == {PREFILL: 1, DECODE: 3}
+
+
+def test_one_whose_start_has_failed_is_started_again_while_one_of_the_other_role_drains():
+    pool = Pool(prefill=3, decode=3, config=CHANGING)
+    pool.look(2)
+    pool.scaler.scaler_of("sim-prefill-0").drain("sim-prefill-0", pool.now)
+    pool.states["sim-prefill-0"] = MemberState.DRAINING
+    pool.loads["sim-prefill-0"] = InstanceLoad("sim-prefill-0", 1, 0, waiting_tokens=0, kv_tokens=0)
+    pool.look(2)
+    pool.members["sim-prefill-3"] = PREFILL
+    pool.fail("sim-decode-2")
+    assert pool.look(2) == {PREFILL: 4, DECODE: 2}
+    assert pool.look(round(RETRY_S)) == {PREFILL: 4, DECODE: 3}
+
+
+def test_one_whose_start_has_failed_is_started_again_while_one_stands_in_for_another_of_the_other_role():
+    pool = Pool(prefill=1, decode=3, config=CHANGING)
+    pool.look(2)
+    extra = pool.scaler.scalers[PREFILL].add()
+    pool.members[extra] = PREFILL
+    pool.restart = {"restarting": "sim-prefill-0", "standing_in": extra}
+    pool.look(2)
+    pool.fail("sim-decode-2")
+    assert pool.look(2) == {PREFILL: 2, DECODE: 2}
+    assert pool.look(round(RETRY_S)) == {PREFILL: 2, DECODE: 3}
+
+
+def test_one_whose_start_has_failed_is_started_again_while_a_change_waits_for_the_one_that_leaves():
+    pool = Pool(prefill=3, decode=2, config=CHANGING)
+    pool.look(30)
+    pool.busy(DECODE, 10)
+    pool.look(2)
+    pool.states["sim-prefill-0"] = MemberState.DRAINING
+    pool.loads["sim-prefill-0"] = InstanceLoad("sim-prefill-0", 1, 0, waiting_tokens=0, kv_tokens=0)
+    pool.fail("sim-decode-1")
+    assert pool.look(2) == {PREFILL: 3, DECODE: 1}
+    assert pool.look(round(RETRY_S)) == {PREFILL: 3, DECODE: 2}
+
+
+def test_a_change_that_is_under_way_ends_where_roles_change_no_more():
+    pool = Pool(prefill=3, decode=2, config=CHANGING)
+    pool.look(30)
+    pool.busy(DECODE, 10)
+    pool.look(2)
+    pool.config = replace(CHANGING, change_roles=False, prefill=RoleBounds(2, 2), decode=RoleBounds(2, 2))
+    pool.look(2)
+    assert [wanted.awaited for wanted in pool.wanted.by_role.values()] == [0, 0]
+    del pool.members["sim-prefill-0"]
+    assert pool.look(30) == {PREFILL: 2, DECODE: 2}
 
 
 def test_no_change_takes_the_least_of_a_role_and_none_follows_where_a_person_has_said_numbers():
