@@ -214,6 +214,15 @@ async def test_a_single_instance_for_which_none_can_stand_in_is_not_restarted():
     assert restart.describe()["error"] == "extra has not started, which was to stand in for a"
 
 
+async def test_a_single_instance_that_leaves_needs_none_to_stand_in():
+    instances = Instances("a")
+    restart = RollingRestart([instances], instances)
+    await instances.tell()
+    assert restart.extra == "extra"
+    await instances.tell(a=None, extra=None)  # the other one has found no place
+    assert (restart.done, restart.describe()["error"]) == (True, "")
+
+
 async def test_who_is_alone_by_the_time_of_its_turn_is_replaced_meanwhile():
     instances = Instances("a", "b")
     restart = RollingRestart([instances], instances)
