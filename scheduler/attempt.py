@@ -83,8 +83,8 @@ class Attempt:
     began_at, began_load: when output was first seen, None until then, and how much its instance had to read for each
     token at that moment (Room.decode_load).
     whole: what the client asks, of which `request` is one leg; None: it is all of it. lease: of a decode leg: where its
-    prompt is. legs_done: legs of the request that are no tries at it: prefill legs
-    that were completed, and one that was refused.
+    prompt is. legs_done: legs of the request that are no tries at it: prefill legs that were completed, and one that
+    was refused.
     loads: what of its prompt is cached in tiers behind the pool; None: nothing. computed_before: work that its instance
     had computed when it was dispatched (PrefillSpeed.computed_tokens), where it loads.
     """

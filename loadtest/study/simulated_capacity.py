@@ -21,9 +21,8 @@ def guess_qps(setup: Setup) -> float:
     pace = 1.0
     if setup.objective == TTFT_TPOT:  # so much of each step is left for what grows with the requests in it
         pace = max(1 - load_model(setup.model).profile.step_base_s / setup.tpot_s, 0.1)
-    prefill_s, decode_s = (
-        max(part_s, _LEAST_S) for part_s in work[:2]
-    )  # some models have prompts or answers for nothing
+    # Some models have prompts or answers for nothing.
+    prefill_s, decode_s = (max(part_s, _LEAST_S) for part_s in work[:2])
     return _OF_IDEAL * min(setup.prefill / prefill_s, setup.decode * pace / decode_s)
 
 

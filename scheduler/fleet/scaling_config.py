@@ -15,10 +15,8 @@ def _check_bounds(min_replicas: int, max_replicas: int | None, least: int, why: 
     """least: that min_replicas may be. Raises ConfigError."""
     if min_replicas < least:
         raise ConfigError(f"min_replicas must be at least {least}, not {min_replicas!r}{why}")
-    if _most(min_replicas, max_replicas) < max(1, min_replicas):
-        raise ConfigError(
-            f"max_replicas must be at least {max(1, min_replicas)}, as min_replicas is, not {max_replicas!r}"
-        )
+    if _most(min_replicas, max_replicas) < (few := max(1, min_replicas)):
+        raise ConfigError(f"max_replicas must be at least {few}, as min_replicas is, not {max_replicas!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +24,8 @@ class RoleBounds:
     """How many instances of one role there may be. Raises ConfigError."""
 
     min_replicas: int = 1  # instances that always run
-    max_replicas: int | None = (
-        None  # instances that load asks for at the most, people also for more; null: min_replicas
-    )
+    # Instances that load asks for at the most, people also for more; null: min_replicas.
+    max_replicas: int | None = None
 
     def __post_init__(self) -> None:
         why = ": each role needs an instance that always runs: nothing would tell when the first one is wanted again"
