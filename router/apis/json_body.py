@@ -64,15 +64,15 @@ def is_reread(body: bytes) -> bool:
     return few and not (len(body) > FREELY_READ_BYTES and _is_dear(body))
 
 
-def in_plain_json(body: bytes) -> bytes:
+def in_plain_json(body: bytes, *, beyond: int | None = None) -> bytes:
     """JSON as Python reads it, as vLLM does: with NaN, numbers beyond all bounds and halves of surrogate pairs, all of
-    which JSON proper has not. Raises ValueError, RecursionError."""
+    which JSON proper has not. beyond: stands for each such number. Raises ValueError, RecursionError."""
 
     def finite(digits: str) -> float | None:
         number = float(digits)
-        return number if isfinite(number) else None
+        return number if isfinite(number) else beyond
 
-    content = json.loads(body, parse_constant=lambda _: None, parse_float=finite)
+    content = json.loads(body, parse_constant=lambda _: beyond, parse_float=finite)
     return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
 
 

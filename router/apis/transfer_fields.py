@@ -57,7 +57,7 @@ def _read(body: bytes) -> _Body:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         if is_reread(body):
             try:
-                return _decode(in_plain_json(body))
+                return _decode(in_plain_json(body, beyond=0))  # NaN is no null
             except (json.JSONDecodeError, UnicodeDecodeError):
                 return _Body()
             except (msgspec.MsgspecError, ValueError, RecursionError):

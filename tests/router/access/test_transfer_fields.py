@@ -34,6 +34,7 @@ HIDDEN = {
     "said last": f'"kv_transfer_params":null,"kv_transfer_params":{TEXT}',
     "with what only Python reads": f'"x":NaN,"y":"\\ud800","kv_transfer_params":{TEXT}',
     "empty": '"kv_transfer_params":{}',
+    "no number": '"kv_transfer_params":NaN',
     "in a body that the gateway does not understand": f'"max_tokens":{{}},"kv_transfer_params":{TEXT}',
 }
 
