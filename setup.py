@@ -72,6 +72,7 @@ COMPILED = (
     "router/apis/body_fields.py",
     "router/apis/chat.py",
     "router/apis/chunk_stream.py",
+    "router/apis/generated_ids.py",
     "router/apis/json_body.py",
     "router/apis/media.py",
     "router/apis/model_list.py",

@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 
+from dualmap.router.apis.generated_ids import GeneratedIds
 from dualmap.router.apis.rest_by_ids import RestByIds, lost_with_engine
 from dualmap.router.apis.rest_chunks import RestChunks
 from dualmap.router.apis.stop_strings import StopStrings
 from dualmap.router.apis.stream_event import read_event
-from dualmap.router.apis.token_ids import IDS, TokenIds
+from dualmap.router.apis.token_ids import TokenIds
 from dualmap.router.apis.whole_number import whole_number
 
 _SAMPLING = "sampling_params"
@@ -26,27 +27,6 @@ _LOST_OF_BODY: Mapping[str, str] = {
     "kv_transfer_params": "its KV cache is transferred",
     "ec_transfer_params": "its encoder cache is transferred",
 }
-
-
-class GeneratedIds(TokenIds):
-    """See TokenIds. The client gets them all, and the request has those of the prompt."""
-
-    __slots__ = ()
-
-    @property
-    def one_by_one(self) -> bool:
-        return True
-
-    def _event(self, event: bytes) -> bytes:
-        if b'"choices"' in event:
-            if not self.first:
-                self.first = event
-                self.tells = True
-            start = event.find(IDS)
-            if start >= 0:
-                ids = event[start + len(IDS) : event.find(b"]", start)]
-                self.add(ids, bool(ids))
-        return event
 
 
 class GenerateRest(RestByIds, frozen=True, gc=False):
