@@ -70,7 +70,9 @@ def is_urlencoded(http: HttpRequest) -> bool:
 
 def form_place(http: HttpRequest, body: bytes) -> tuple[int, int] | None:
     """Where in a form the model's name stands, from and to; None where the body is no form or has none."""
-    return _place(body, _boundary(http, body), b"model")
+    boundary = _boundary(http, body)
+    places = [(start, end) for about, _, start, end in _parts(body, boundary) if about.get(b"name") == b"model"]
+    return places[-1] if places else None
 
 
 def is_form(http: HttpRequest) -> bool:
@@ -82,12 +84,6 @@ def is_form_in_utf8(http: HttpRequest) -> bool:
     """Whether it says of no other charset."""
     content_type = _content_type(http)
     return len(_CHARSET.findall(content_type)) == len(_UTF_8.findall(content_type))
-
-
-def _place(body: bytes, boundary: bytes, name: bytes) -> tuple[int, int] | None:
-    """Of several fields of the name the last one's."""
-    places = [(start, end) for about, _, start, end in _parts(body, boundary) if about.get(b"name") == name]
-    return places[-1] if places else None
 
 
 def json_model(body: bytes) -> str:

@@ -153,7 +153,12 @@ def lost_with_engine(fields: Mapping[str, Any]) -> str:
     """What of an answer an engine knows besides its tokens; empty: nothing. fields: of its request, or sampling."""
     if fields.get("seed") is not None and fields.get("temperature") != 0:
         return "it is drawn with a seed"
-    return next((why for name, why in _LOST.items() if fields.get(name)), "")
+    return why_lost(_LOST, fields)
+
+
+def why_lost(lost: Mapping[str, str], fields: Mapping[str, Any]) -> str:
+    """Of the fields that are given, why the first is lost; empty where none is. lost: by field, why."""
+    return next((why for name, why in lost.items() if fields.get(name)), "")
 
 
 def without_prompt(body: bytes) -> bytes:

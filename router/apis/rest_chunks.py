@@ -49,12 +49,17 @@ class RestChunks:
         usage. wants_usages: with each chunk. Raises msgspec.MsgspecError where its first chunk cannot be read."""
         self.finished = self.is_stopped = False
         self.stops: StopStrings | None = None
-        self._ids = ids
-        self._begun = begun = msgspec.json.decode(read_event(ids.first)[1], type=_Begun)
-        self.wants_usage = wants_usage or begun.usage is not None
-        self.wants_usages = wants_usages or begun.usage is not None
+        self.wants_usage, self.wants_usages = wants_usage, wants_usages
         self.tokens = ids.seen_tokens
+        self._ids = ids
         self._told_tokens = 0  # of the rest, by their ids
+        self._begin(read_event(ids.first)[1])
+
+    def _begin(self, chunk: bytes) -> None:
+        """chunk: the first one of the answer. Raises msgspec.MsgspecError."""
+        self._begun = begun = msgspec.json.decode(chunk, type=_Begun)
+        self.wants_usage |= begun.usage is not None
+        self.wants_usages |= begun.usage is not None
 
     def piece(self, event: bytes) -> bytes:
         """A chunk with some of the answer, as the client gets it. Raises msgspec.MsgspecError."""

@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 
 from dualmap.router.apis.generated_ids import GeneratedIds
-from dualmap.router.apis.rest_by_ids import RestByIds, lost_with_engine
+from dualmap.router.apis.rest_by_ids import RestByIds, lost_with_engine, why_lost
 from dualmap.router.apis.rest_chunks import RestChunks
-from dualmap.router.apis.stop_strings import StopStrings
 from dualmap.router.apis.stream_event import read_event
 from dualmap.router.apis.token_ids import TokenIds
 from dualmap.router.apis.whole_number import whole_number
@@ -55,9 +54,8 @@ class GenerateRest(RestByIds, frozen=True, gc=False):
             return "it has texts beside its ids"
         if (sampling.get("n") or 1) != 1:
             return "it has several choices"
-        of_body = next((why for name, why in _LOST_OF_BODY.items() if fields.get(name)), "")
-        of_sampling = next((why for name, why in _LOST_OF_SAMPLING.items() if sampling.get(name)), "")
-        return of_body or of_sampling or lost_with_engine(sampling)
+        lost = why_lost(_LOST_OF_BODY, fields) or why_lost(_LOST_OF_SAMPLING, sampling)
+        return lost or lost_with_engine(sampling)
 
     def parsed(self, fields: Mapping[str, Any], ids: TokenIds) -> str:
         return ""
@@ -98,13 +96,9 @@ class GenerateChunks(RestChunks):
 
     usage_mark = b'"choices":[]'
 
-    def __init__(self, ids: TokenIds, wants_usage: bool, wants_usages: bool) -> None:
-        self.finished = self.is_stopped = False
-        self.stops: StopStrings | None = None
-        self.wants_usage, self.wants_usages = wants_usage, wants_usages
-        self.tokens = self._sent_tokens = ids.seen_tokens
-        self._ids = ids
-        self._id = msgspec.json.decode(read_event(ids.first)[1], type=_Begun).request_id
+    def _begin(self, chunk: bytes) -> None:
+        self._id = msgspec.json.decode(chunk, type=_Begun).request_id
+        self._sent_tokens = self.tokens
 
     def piece(self, event: bytes) -> bytes:
         choice = msgspec.json.decode(read_event(event)[1], type=_Chunk).choices[0]

@@ -19,6 +19,15 @@ CHANGING = ScalingConfig(
 )
 
 
+def in_a_change() -> Pool:
+    """One of three that prefill is to leave, and another to decode beside two."""
+    pool = Pool(prefill=3, decode=2, config=CHANGING)
+    pool.look(30)
+    pool.busy(DECODE, 10)
+    pool.look(2)
+    return pool
+
+
 def test_an_instance_of_ours_leaves_its_role_and_another_is_started_in_the_other_one():
     pool = Pool(prefill=3, decode=2, config=CHANGING)
     assert pool.look(30) == {PREFILL: 3, DECODE: 2}, "whatever they have to do, the number stays"
@@ -78,10 +87,7 @@ def test_a_change_goes_on_where_its_process_has_died(dies_at):
     ],
 )
 def test_a_number_that_a_person_says_ends_a_change_that_is_under_way(said, there):
-    pool = Pool(prefill=3, decode=2, config=CHANGING)
-    pool.look(30)
-    pool.busy(DECODE, 10)
-    pool.look(2)
+    pool = in_a_change()
     assert pool.wanted.by_role[DECODE].fixed == 3
     pool.scaler.scale(said)
     pool.look(2)
@@ -128,10 +134,7 @@ def test_one_whose_start_has_failed_is_started_again_while_one_stands_in_for_ano
 
 
 def test_one_whose_start_has_failed_is_started_again_while_a_change_waits_for_the_one_that_leaves():
-    pool = Pool(prefill=3, decode=2, config=CHANGING)
-    pool.look(30)
-    pool.busy(DECODE, 10)
-    pool.look(2)
+    pool = in_a_change()
     pool.states["sim-prefill-0"] = MemberState.DRAINING
     pool.loads["sim-prefill-0"] = InstanceLoad("sim-prefill-0", 1, 0, waiting_tokens=0, kv_tokens=0)
     pool.fail("sim-decode-1")
@@ -140,10 +143,7 @@ def test_one_whose_start_has_failed_is_started_again_while_a_change_waits_for_th
 
 
 def test_a_change_that_is_under_way_ends_where_roles_change_no_more():
-    pool = Pool(prefill=3, decode=2, config=CHANGING)
-    pool.look(30)
-    pool.busy(DECODE, 10)
-    pool.look(2)
+    pool = in_a_change()
     pool.config = replace(CHANGING, change_roles=False, prefill=RoleBounds(2, 2), decode=RoleBounds(2, 2))
     pool.look(2)
     assert [wanted.awaited for wanted in pool.wanted.by_role.values()] == [0, 0]
